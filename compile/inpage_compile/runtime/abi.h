@@ -1,0 +1,99 @@
+/* The one binary interface between a host (the page's engine worker, or CPython) and a compiled model.
+ *
+ * The same C runtime is linked with the model's TVM-compiled kernels into kernels.wasm and, for the host CPU, into a
+ * shared library. A host places everything in memory itself (weights, arena, KV pages, inputs), hands the runtime one
+ * table of absolute buffer addresses and one flat program, and then calls inpage_step or inpage_run.
+ *
+ * Every struct here consists of 32-bit fields only, so that JavaScript and Python can write it as Int32/Float32 words.
+ */
+#ifndef INPAGE_ABI_H
+#define INPAGE_ABI_H
+#include <stdint.h>
+
+#define INPAGE_ABI_VERSION 1
+#define INPAGE_MAX_STOP 8        /* stop token ids a sequence */
+#define INPAGE_HISTORY 256       /* most recent tokens that penalties look at */
+
+/* Kernels as TVM compiles them, behind generated trampolines: buffers in the launch's order, then its scalars. */
+typedef void (*inpage_kernel)(void *const *buffers, const int32_t *scalars, int32_t thread, int32_t threads);
+extern const inpage_kernel inpage_kernels[];
+extern const int32_t inpage_kernel_count;
+
+/* Program words, int32 each:
+ *   n_functions, then for each function:
+ *     max_rows, n_launches, then for each launch:
+ *       kernel, n_buffers, buffer ids…, n_scalars, (kind, value)…      kind 0: constant, 1: variable index
+ * A step runs the first function whose max_rows >= rows. Variables: 0 rows, 1 sequences, 2 logit_rows.
+ */
+enum { INPAGE_VAR_ROWS = 0, INPAGE_VAR_SEQUENCES = 1, INPAGE_VAR_LOGIT_ROWS = 2, INPAGE_VARIABLES = 3 };
+
+/* Buffers whose address the runtime itself must know: ids into the buffer table. */
+typedef struct {
+  int32_t token_ids;     /* int32 [max_rows] */
+  int32_t positions;     /* int32 [max_rows] */
+  int32_t row_sequence;  /* int32 [max_rows]: which sequence (row of block_tables) a row belongs to */
+  int32_t block_tables;  /* int32 [max_sequences, blocks_per_sequence]: page index */
+  int32_t logit_rows;    /* int32 [max_logit_rows]: which rows get logits */
+  int32_t logits;        /* float32 [max_logit_rows, vocab] */
+  int32_t vocab;
+  int32_t max_rows, max_sequences, max_logit_rows, blocks_per_sequence;
+} inpage_io;
+
+/* How the next token of one sequence is chosen, and what a burst needs to go on by itself. */
+typedef struct {
+  float temperature;        /* <= 0: greedy (argmax, lowest id wins a tie) */
+  int32_t top_k;            /* 0: off */
+  float top_p;              /* 1: off */
+  float min_p;              /* 0: off */
+  float repetition_penalty; /* 1: off */
+  float presence_penalty, frequency_penalty; /* 0: off */
+  uint32_t seed[2];         /* generator key; its counter is the position of the token being chosen */
+  int32_t token;            /* run: the next token to feed (updated) */
+  int32_t position;         /* run: its position (updated) */
+  int32_t remaining;        /* run: tokens this sequence may still produce; 0 = finished (updated) */
+  int32_t finished;         /* 0 going on, 1 stop token produced, 2 out of `remaining`, 3 no page reserved ahead */
+  int32_t reserved;         /* run: positions covered by the pages in its block table row */
+  int32_t n_stop, stop[INPAGE_MAX_STOP];
+  int32_t n_bias, bias;     /* offset, in pairs, into the bias table: (token id, float bits) */
+  int32_t mask;             /* offset in words into the mask table: bit set = allowed; -1: none */
+  int32_t n_history;        /* how many tokens were ever pushed; the last min(n, INPAGE_HISTORY) are in the ring */
+  int32_t history[INPAGE_HISTORY]; /* ring, index n % INPAGE_HISTORY */
+  /* results of the last choice */
+  int32_t chosen;
+  float logprob;            /* natural log, of the unmodified distribution (temperature 1, no penalties) */
+  float margin;             /* top-1 minus top-2 of the unmodified logits */
+} inpage_sequence;
+
+/* What scoring reports for one logit row. */
+typedef struct { int32_t argmax; float nll; float margin; } inpage_score_row;
+
+/* All return 0 or a negative inpage_error unless said otherwise. */
+enum { INPAGE_OK = 0, INPAGE_E_PROGRAM = -1, INPAGE_E_BATCH = -2, INPAGE_E_CANCELLED = -3 };
+
+int32_t inpage_abi_version(void);
+/* buffers: n_buffers addresses (pointer-sized). program: see above; copied. */
+int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *program, int32_t n_words,
+                    const inpage_io *io);
+/* Threads beside the caller: native starts them itself, in the page each worker calls inpage_thread(id) and stays. */
+int32_t inpage_set_threads(int32_t threads);
+void inpage_thread(int32_t id);
+/* One forward pass over what the host wrote to the input buffers. */
+int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
+/* Choose a token for logits rows 0..n-1, sequence i for row i. bias, mask: tables, may be NULL. */
+int32_t inpage_sample(inpage_sequence *sequences, int32_t n, const int32_t *bias, const uint32_t *mask);
+/* Decode: at most max_steps tokens for each of n sequences (sequence i uses row i of the block tables), sampling
+ * inside. out: int32 [max_steps, n], -1 where a sequence had finished. Returns the number of steps done, or an error.
+ * Ends early when all have finished or the doorbell rang. */
+int32_t inpage_run(inpage_sequence *sequences, int32_t n, int32_t max_steps, const int32_t *bias,
+                   const uint32_t *mask, int32_t *out);
+/* logits rows 0..n-1 against targets (-1: none). */
+int32_t inpage_score(const int32_t *targets, int32_t n, inpage_score_row *out);
+/* The address of the doorbell: a non-zero int32 stored there ends a burst after its current step. */
+int32_t *inpage_doorbell(void);
+/* Launches, barriers and steps since load: uint32 [4] = steps, launches, rows, sampled tokens. */
+const uint32_t *inpage_counters(void);
+/* SHA-256, so that shards are hashed where they lie, while they arrive. state: 112 bytes owned by the caller. */
+void inpage_sha256_init(void *state);
+void inpage_sha256_update(void *state, const uint8_t *data, uint32_t n);
+void inpage_sha256_final(void *state, uint8_t out[32]);
+#endif

@@ -1,0 +1,1 @@
+"""Engines: one protocol, one adapter each. Nothing above this folder knows which one runs."""

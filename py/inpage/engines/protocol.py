@@ -1,0 +1,113 @@
+"""What the router asks of an engine. Engines own a loaded model and its KV pages; Python owns who uses which page.
+
+Shapes: a batch is a list of `Feed`, one a sequence; adapters flatten it to the typed arrays of the plan
+(token ids, positions, row→sequence, block tables, logit rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. ``temperature`` 0 is greedy. The generator is keyed by (``seed``, position), so the same
+    request gives the same answer whatever runs beside it."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Feed:
+    """Tokens of one sequence to run through the model: ``tokens[0]`` stands at position ``start``.
+
+    ``pages`` are the KV pages of the sequence in order, ``page_tokens`` tokens each; they cover every position fed
+    (`step`) or that a burst may reach (`run`). ``history`` is what penalties look at (most recent last).
+    """
+
+    tokens: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    history: Sequence[int] = ()
+    sample: bool = False  # step: choose a token after the last one fed
+    targets: Sequence[int] | None = None  # step: score every fed position against these (-1: none)
+    want_logits: bool = False  # step: return the last position's logits (float32 [vocab])
+    max_new_tokens: int = 0  # run: how many tokens this sequence may still produce
+    stop_ids: Sequence[int] = ()  # run: ids that end it
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """One `Feed`'s result. ``scores``: (argmax, nll, margin) for each scored position."""
+
+    token: int | None = None
+    margin: float | None = None
+    logprob: float | None = None
+    logits: Any = None
+    scores: list[tuple[int, float, float]] | None = None
+
+
+@dataclass(slots=True)
+class RunOutput:
+    """What a burst produced for one `Feed`: ids in order (a stop id included), and why it ended:
+    ``None`` (goes on), ``"stop"``, ``"length"`` or ``"pages"``."""
+
+    tokens: list[int]
+    finished: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Facts of a loaded engine. Bytes are what it really holds."""
+
+    backend: str  # "wasm", "native"
+    variant: str  # "wasm-relaxed", "wasm-simd", "native"
+    threads: int
+    vocab: int
+    context: int
+    page_tokens: int
+    page_bytes: int
+    max_rows: int
+    max_sequences: int
+    max_logit_rows: int
+    max_pages: int
+    weight_bytes: int
+    arena_bytes: int
+    load_ms: float
+
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Engine(Protocol):
+    """One loaded model on one device. Calls are made one at a time."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    async def reserve_pages(self, pages: int) -> None:
+        """Make page indices 0..pages-1 usable; raises `OutOfMemory` where that many cannot be had."""
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        """One forward pass. The feeds' tokens together are at most ``max_rows``."""
+        ...
+
+    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        """Decode a burst: each feed holds exactly one token, the next to feed."""
+        ...
+
+    async def interrupt(self) -> None:
+        """End a running burst after its current step."""
+
+    async def unload(self) -> None: ...
