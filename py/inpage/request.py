@@ -1,0 +1,108 @@
+"""One sequence on its way through the scheduler: what was asked, how far it is, the way back to its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .engines.protocol import Feed, Sampling
+
+_HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
+_serial = itertools.count()
+
+
+@dataclass(slots=True)
+class Burst:
+    """Tokens that became known together. ``finish`` is set on a request's last event, which may have none."""
+
+    tokens: list[int]
+    finish: str | None = None  # "stop", "length", "cancelled"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A sequence to generate (``max_tokens`` > 0) or to score (``targets``: an id a prompt position, -1: none).
+
+    Its KV can be thrown away at any time and computed again from ``prompt + tokens``: ``fed`` counts the
+    positions whose KV stands in ``pages``.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: Sequence[int] = ()
+    targets: Sequence[int] | None = None
+
+    serial: int = field(default_factory=lambda: next(_serial))
+    tokens: list[int] = field(default_factory=list)
+    scores: list[tuple[int, float, float]] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
+    fed: int = 0
+    bursts: int = 0
+    cancelled: bool = False
+    done: bool = False
+    events: asyncio.Queue[Burst | BaseException] = field(default_factory=asyncio.Queue)
+
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float | None = None  # first prefill chunk goes in
+    first: float | None = None  # first token comes out
+    last: float | None = None  # last token came out
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.tokens)
+
+    @property
+    def end(self) -> int:
+        """Positions that this request can ever occupy."""
+        return len(self.prompt) + self.max_tokens
+
+    @property
+    def decoding(self) -> bool:
+        """Everything but the newest token is in the KV pages."""
+        return bool(self.tokens) and self.fed == self.length - 1
+
+    @property
+    def to_prefill(self) -> int:
+        """Tokens to feed before decoding (again). The newest produced token is left for the decode step."""
+        return 0 if self.decoding else self.length - self.fed - (1 if self.tokens else 0)
+
+    def prefill_feed(self, count: int) -> Feed:
+        """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
+        end = self.fed + count
+        first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
+        return Feed(
+            tokens=self._slice(self.fed, end),
+            start=self.fed,
+            pages=self.pages,
+            sampling=self.sampling,
+            history=self._history() if first_choice else (),
+            sample=first_choice,
+            targets=None if self.targets is None else self.targets[self.fed : end],
+        )
+
+    def decode_feed(self) -> Feed:
+        return Feed(
+            tokens=self.tokens[-1:],
+            start=self.fed,
+            pages=self.pages,
+            sampling=self.sampling,
+            history=self._history(),
+            max_new_tokens=self.max_tokens - len(self.tokens),
+            stop_ids=self.stop_ids,
+        )
+
+    def _slice(self, start: int, end: int) -> Sequence[int]:
+        split = len(self.prompt)
+        if end <= split:
+            return self.prompt[start:end]
+        return [*self.prompt[start:split], *self.tokens[max(0, start - split) : end - split]]
+
+    def _history(self) -> Sequence[int]:
+        s = self.sampling
+        if s.repetition_penalty == 1.0 and s.presence_penalty == 0.0 and s.frequency_penalty == 0.0:
+            return ()
+        return self._slice(max(0, self.length - _HISTORY), self.length)

@@ -1,0 +1,156 @@
+"""A TEST DOUBLE of an engine: no model, but strict about KV pages, so that a bug in their bookkeeping shows.
+
+It stores the tokens themselves as "KV", in the pages that a feed names, and reads every earlier token of the sequence
+back from those pages before it chooses the next one, which is a hash of all that it read. A wrong page, position or
+block table changes the answer or raises. It also refuses what the protocol forbids: overlapping calls, too many rows
+or sequences, one page in two sequences, a page never reserved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from inpage.engines.protocol import EngineInfo, Feed, RunOutput, StepOutput
+from inpage.errors import OutOfMemory
+
+
+def double_info(**changes: int) -> EngineInfo:
+    sizes = {
+        "vocab": 1000,
+        "context": 256,
+        "page_tokens": 4,
+        "page_bytes": 64,
+        "max_rows": 32,
+        "max_sequences": 4,
+        "max_logit_rows": 8,
+        "max_pages": 256,
+        "weight_bytes": 0,
+        "arena_bytes": 0,
+    } | changes
+    return EngineInfo(backend="double", variant="double", threads=1, load_ms=1.0, **sizes)
+
+
+class PagedDouble:
+    """``memory_pages``: reserving more raises `OutOfMemory`. ``poison``: a token that makes its call fail."""
+
+    def __init__(
+        self, *, memory_pages: int = 10_000, poison: int | None = None, stop_every: int = 0, **sizes: int
+    ) -> None:
+        self.info = double_info(**sizes)
+        self.memory_pages, self.poison, self.stop_every = memory_pages, poison, stop_every
+        self.reserved = 0
+        self.failure: BaseException | None = None
+        self.calls: list[tuple[str, list[Feed]]] = []
+        self.interrupts = 0
+        self.unloaded = False
+        self._kv: dict[tuple[int, int], tuple[int, int]] = {}
+        self._busy = False
+        self._doorbell = False
+
+    async def reserve_pages(self, pages: int) -> None:
+        with self._alone():
+            if pages > self.memory_pages or pages > self.info.max_pages:
+                raise OutOfMemory(f"{pages} pages")
+            await asyncio.sleep(0)
+            self.reserved = max(self.reserved, pages)
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        with self._alone():
+            self._check("step", feeds)
+            await asyncio.sleep(0)
+            return [self._step(feed) for feed in feeds]
+
+    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        with self._alone():
+            self._check("run", feeds)
+            assert all(len(feed.tokens) == 1 and feed.max_new_tokens > 0 for feed in feeds)
+            self._doorbell = False
+            outs = [RunOutput([], None) for _ in feeds]
+            for _ in range(max_steps):
+                for feed, out in zip(feeds, outs, strict=True):
+                    self._decode(feed, out)
+                await asyncio.sleep(0)
+                if self._doorbell or all(out.finished for out in outs):
+                    break
+            return outs
+
+    async def interrupt(self) -> None:
+        self.interrupts += 1
+        self._doorbell = True
+
+    async def unload(self) -> None:
+        assert not self._busy
+        self.unloaded = True
+
+    def _decode(self, feed: Feed, out: RunOutput) -> None:
+        if out.finished:
+            return
+        position = feed.start + len(out.tokens)
+        if position >= len(feed.pages) * self.info.page_tokens:
+            out.finished = "pages"
+            return
+        self._write(feed, position, out.tokens[-1] if out.tokens else feed.tokens[0])
+        out.tokens.append(self._choose(feed, position, [*feed.history, *out.tokens]))
+        if out.tokens[-1] in feed.stop_ids:
+            out.finished = "stop"
+        elif len(out.tokens) == feed.max_new_tokens:
+            out.finished = "length"
+
+    def _step(self, feed: Feed) -> StepOutput:
+        out = StepOutput(scores=[] if feed.targets is not None else None)
+        for i, token in enumerate(feed.tokens):
+            self._write(feed, feed.start + i, token)
+            if feed.targets is not None and out.scores is not None:
+                guess = self._choose(feed, feed.start + i, feed.history)
+                out.scores.append((guess, (guess % 97) / 10, 1.0))
+        if feed.sample:
+            out.token = self._choose(feed, feed.start + len(feed.tokens) - 1, feed.history)
+        return out
+
+    def _write(self, feed: Feed, position: int, token: int) -> None:
+        page, slot = divmod(position, self.info.page_tokens)
+        self._kv[feed.pages[page], slot] = (position, token)
+
+    def _choose(self, feed: Feed, position: int, history: Sequence[int]) -> int:
+        seen = []
+        for earlier in range(position + 1):
+            page, slot = divmod(earlier, self.info.page_tokens)
+            stored, token = self._kv[feed.pages[page], slot]
+            assert stored == earlier, f"page {feed.pages[page]} holds position {stored}, not {earlier}"
+            seen.append(token)
+        penalties = history if feed.sampling.repetition_penalty != 1.0 else ()
+        seed = feed.sampling.seed if feed.sampling.temperature > 0 else None
+        digest = hashlib.sha256(repr((seen, tuple(penalties), seed)).encode()).digest()
+        number = int.from_bytes(digest[:4], "little")
+        if self.stop_every and number % self.stop_every == 0:
+            return 2
+        return 3 + number % (self.info.vocab - 3)
+
+    def _check(self, kind: str, feeds: Sequence[Feed]) -> None:
+        self.calls.append((kind, list(feeds)))
+        if self.failure is not None:
+            raise self.failure
+        info = self.info
+        assert 0 < len(feeds) <= info.max_sequences
+        assert sum(len(feed.tokens) for feed in feeds) <= info.max_rows
+        assert sum(len(f.targets) if f.targets is not None else int(f.sample) for f in feeds) <= info.max_logit_rows
+        pages = [page for feed in feeds for page in feed.pages]
+        assert len(pages) == len(set(pages)), "a page is in two sequences"
+        assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
+        for feed in feeds:
+            assert feed.tokens and all(0 <= token < info.vocab for token in feed.tokens)
+            assert feed.start + len(feed.tokens) <= len(feed.pages) * info.page_tokens
+            if self.poison is not None and self.poison in feed.tokens:
+                raise RuntimeError("poisoned token")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        assert not self._busy, "two calls at once"
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
