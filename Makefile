@@ -1,0 +1,96 @@
+# Everything that is done with inpage from a checkout. From a fresh clone, `make chat` and `make test` do all set-up.
+# Stamps make a second run instant: a step runs again only when what it was made from has changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+MODEL ?= smollm2-135m-instruct
+PROMPT ?= Why is the sky blue? Answer in two sentences.
+ARGS ?=
+
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+
+VENV := .venv/.installed
+NODE := node_modules/.installed
+VENDOR := web/vendor/.complete
+ARTIFACT := build/models/$(MODEL)/manifest.json
+SITE := build/site/index.html
+COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
+SHIPPED := $(shell find py web -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
+
+.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+setup: $(VENV) $(NODE) $(VENDOR) ## .venv, node_modules, vendored files, the commit hook
+	@if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath .githooks; fi
+
+system:
+	@tools/system.sh
+
+$(VENV): requirements.txt requirements-node.txt pyproject.toml | system
+	@echo "setup: Python packages (TVM, the zig compiler, test tools; about 250 MB, a minute or two)"
+	@[ -x .venv/bin/python ] || "$$(tools/system.sh python)" -m venv .venv
+	@.venv/bin/python -m pip install --quiet --progress-bar on --require-hashes -r requirements.txt
+	@tools/system.sh node || .venv/bin/python -m pip install --quiet --require-hashes -r requirements-node.txt
+	@.venv/bin/python -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
+	@touch $@
+
+$(NODE): package.json package-lock.json $(VENV)
+	@echo "setup: npm packages (Pyodide, the tokenizer, Playwright, linters; about 80 MB)"
+	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(VENDOR): web/vendor.json $(NODE)
+	@.venv/bin/python -m inpage.cli.vendor
+	@touch $@
+
+$(ARTIFACT): $(COMPILER) $(wildcard models/*.toml) | $(VENV)
+	@.venv/bin/inpage compile $(MODEL)
+	@touch $@
+
+$(SITE): $(SHIPPED) $(ARTIFACT) $(VENDOR)
+	@.venv/bin/inpage build --model build/models/$(MODEL)
+	@touch $@
+
+compile: $(ARTIFACT) ## compile the model (MODEL=…) to build/models
+
+build: setup $(SITE) ## the static site, model included, to build/site
+
+chat: setup $(SITE) ## ask the model in headless Chromium: make chat PROMPT="…" ARGS="--greedy"
+	@.venv/bin/inpage chat "$(PROMPT)" $(ARGS)
+
+serve: setup $(SITE) ## serve the site on this machine, with the headers that threads need
+	@.venv/bin/inpage serve $(ARGS)
+
+test: test-python test-browser ## everything that CI checks
+
+test-python: setup $(SITE)
+	@.venv/bin/python -m pytest $(ARGS)
+
+test-browser: setup $(SITE)
+	@npx --no-install playwright test $(ARGS)
+
+lint: setup ## ruff, mypy, eslint, tsc
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@eslint .
+	@tsc -p tsconfig.json && tsc -p tsconfig.worker.json
+
+fix: setup ## mend what the linters can mend
+	@ruff check --fix .
+	@ruff format .
+	@eslint --fix .
+
+lock: setup ## pin the newest allowed packages again, hashes included
+	@tools/lock.sh
+
+clean: ## remove what was built (not .venv or node_modules)
+	@rm -rf build dist test-results playwright-report web/vendor

