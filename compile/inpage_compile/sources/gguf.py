@@ -1,0 +1,192 @@
+"""GGUF files: metadata, tensors, tokenizer, chat template. Read with the `gguf` package after a bounds check."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGUFReader
+from gguf.gguf_reader import ReaderTensor
+
+from inpage.errors import SourceInvalid
+from inpage.schema import Architecture, SourceRef
+
+from ..quantize import format_of
+from .base import LicenseInfo, Source, SourceTensor, dequantize
+from .gguf_header import check_header
+from .gguf_tokenizer import build_tokenizer
+from .llama import check_tensors
+
+ROPE_FACTORS = "rope_freqs"
+
+
+class Metadata:
+    """Typed access to a GGUF's keys; a missing or mistyped key is a `SourceInvalid` naming it."""
+
+    def __init__(self, reader: GGUFReader) -> None:
+        self._fields = reader.fields
+
+    def get(self, key: str) -> Any:
+        """The value, or None where the key is absent."""
+        f = self._fields.get(key)
+        try:
+            return None if f is None else f.contents()
+        except (UnicodeDecodeError, IndexError) as e:
+            raise SourceInvalid(f"{key}: cannot be decoded", field=key) from e
+
+    def _typed(self, key: str, kinds: type | tuple[type, ...], what: str, default: Any) -> Any:
+        v = self.get(key)
+        if v is None:
+            if default is not None:
+                return default
+            raise SourceInvalid(f"metadata key {key} is missing", field=key)
+        if not isinstance(v, kinds) or (isinstance(v, bool) and kinds is not bool):
+            raise SourceInvalid(f"{key}: must be {what}, is {str(v)[:60]!r}", field=key)
+        return v
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._typed(key, str, "a string", default))
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        return int(self._typed(key, int, "an integer", default))
+
+    def number(self, key: str, default: float | None = None) -> float:
+        # float32 in the file: its shortest decimal form is what the author wrote (1e-5, not 9.99999974e-6)
+        return float(str(np.float32(self._typed(key, (int, float), "a number", default))))
+
+    def flag(self, key: str, default: bool) -> bool:
+        return bool(self._typed(key, bool, "true or false", default))
+
+    def items(self, key: str, kind: type) -> list[Any]:
+        """A required array whose members are all of ``kind``."""
+        v = self._typed(key, list, "an array", None)
+        if not all(isinstance(x, kind) for x in v):
+            raise SourceInvalid(f"{key}: must be an array of {kind.__name__}", field=key)
+        return list(v)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise SourceInvalid(f"{path}: {e.strerror}", field="path") from e
+
+
+def open_gguf(
+    path: Path,
+    *,
+    origin: SourceRef | None = None,
+    sha256: str | None = None,
+    license_text: str | None = None,
+) -> Source:
+    """Open a GGUF model. ``sha256``: what the file must hash to. Raises `SourceInvalid` with the field at fault."""
+    check_header(path)
+    actual = file_sha256(path)
+    if sha256 is not None and actual != sha256.lower():
+        raise SourceInvalid(f"{path.name} has sha256 {actual}, expected {sha256}", field="sha256")
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, UnicodeDecodeError) as e:
+        raise SourceInvalid(f"{path.name}: {e}", field="file") from e
+    meta = Metadata(reader)
+    tensors = {t.name: t for t in map(_tensor, reader.tensors)}
+    factors = tensors.pop(ROPE_FACTORS, None)
+    architecture = _architecture(meta, tensors)
+    check_tensors(architecture, tensors)
+    name = meta.text("general.name", path.stem)
+    return Source(
+        id=re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "model",
+        name=name,
+        origin=origin or SourceRef("gguf", path.name, path.name, actual),
+        architecture=architecture,
+        tensors=tensors,
+        tokenizer=build_tokenizer(meta, architecture.vocab),
+        chat_template=meta.text("tokenizer.chat_template", "") or None,
+        license=_license(meta, license_text),
+        rope_factors=_rope_factors(meta, architecture, factors),
+    )
+
+
+def _tensor(t: ReaderTensor) -> SourceTensor:
+    name = t.name.removesuffix(".weight")
+    shape = tuple(int(n) for n in reversed(t.shape))
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) > 2:
+        raise SourceInvalid(f"{name}: {len(shape)} dimensions, expected 1 or 2", field=name)
+    return SourceTensor(name, shape, format_of(t.tensor_type.name, name), t.data)
+
+
+def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architecture:
+    family = meta.text("general.architecture")
+    if family != "llama":
+        raise SourceInvalid(f"architecture {family!r} is not supported; supported: llama", field="general.architecture")
+    if meta.integer(f"{family}.expert_count", 0):
+        raise SourceInvalid("mixtures of experts are not supported", field=f"{family}.expert_count")
+    if "token_embd" not in tensors:
+        raise SourceInvalid("tensor token_embd.weight is missing", field="token_embd")
+    hidden = _positive(meta, f"{family}.embedding_length")
+    heads = _positive(meta, f"{family}.attention.head_count")
+    kv_heads = _positive(meta, f"{family}.attention.head_count_kv", heads)
+    if heads % kv_heads:
+        raise SourceInvalid(
+            f"{heads} heads do not divide among {kv_heads} key/value heads",
+            field=f"{family}.attention.head_count_kv",
+        )
+    head_dim = _positive(meta, f"{family}.attention.key_length", max(hidden // heads, 1))
+    for key, what in (("attention.value_length", "value heads"), ("rope.dimension_count", "partial rotary")):
+        if meta.integer(f"{family}.{key}", head_dim) != head_dim:
+            raise SourceInvalid(f"{what} of another width than key heads: unsupported", field=f"{family}.{key}")
+    if head_dim % 2:
+        raise SourceInvalid(f"a head of {head_dim}: must be even", field=f"{family}.attention.key_length")
+    return Architecture(
+        family=family,
+        layers=_positive(meta, f"{family}.block_count"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=_positive(meta, f"{family}.feed_forward_length"),
+        vocab=tensors["token_embd"].shape[0],
+        rope_theta=meta.number(f"{family}.rope.freq_base", 10000.0),
+        norm_eps=meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
+        tied="output" not in tensors,
+        context=_positive(meta, f"{family}.context_length"),
+    )
+
+
+def _positive(meta: Metadata, key: str, default: int | None = None) -> int:
+    v = meta.integer(key, default)
+    if v < 1:
+        raise SourceInvalid(f"{key}: must be positive, is {v}", field=key)
+    return v
+
+
+def _rope_factors(meta: Metadata, a: Architecture, tensor: SourceTensor | None) -> npt.NDArray[np.float32] | None:
+    """Per-frequency divisors: the ``rope_freqs`` tensor (Llama 3) or linear scaling's one factor."""
+    scaling = meta.text(f"{a.family}.rope.scaling.type", "none")
+    if scaling not in ("none", "linear"):
+        raise SourceInvalid(f"rope scaling {scaling!r} is not supported", field=f"{a.family}.rope.scaling.type")
+    factors = np.ones(a.head_dim // 2, np.float32)
+    if tensor is not None:
+        if tensor.shape != factors.shape:
+            raise SourceInvalid(f"{ROPE_FACTORS}: shape {list(tensor.shape)}", field=ROPE_FACTORS)
+        factors = dequantize(tensor)
+    if scaling == "linear":
+        factors = factors * np.float32(meta.number(f"{a.family}.rope.scaling.factor"))
+    if not np.all(np.isfinite(factors)) or not np.all(factors > 0):
+        raise SourceInvalid("rope factors must be positive", field=ROPE_FACTORS)
+    return None if np.all(factors == 1) else factors
+
+
+def _license(meta: Metadata, text: str | None) -> LicenseInfo:
+    author = meta.text("general.author", "") or meta.text("general.organization", "")
+    name = meta.text("general.name", "")
+    notice = f"{name} by {author}" if name and author else None
+    return LicenseInfo(meta.text("general.license", "") or None, text, notice)

