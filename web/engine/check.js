@@ -1,0 +1,81 @@
+/**
+ * @file Reading untrusted JSON: each function returns the value with its type proven, or throws artifact_invalid that
+ * names the field.
+ */
+
+import { invalidArtifact } from "./errors.js";
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {Record<string, unknown>}
+ */
+export function object(value, field) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalidArtifact("must be an object", field);
+  }
+  return /** @type {Record<string, unknown>} */ (value);
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @param {number} limit most items allowed
+ * @returns {unknown[]}
+ */
+export function array(value, field, limit) {
+  if (!Array.isArray(value)) throw invalidArtifact("must be a list", field);
+  if (value.length > limit) throw invalidArtifact(`has ${value.length} items, at most ${limit} are allowed`, field);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @param {number} low
+ * @param {number} high inclusive
+ * @returns {number}
+ */
+export function integer(value, field, low, high) {
+  if (typeof value !== "number" || !Number.isSafeInteger(value)) throw invalidArtifact("must be an integer", field);
+  if (value < low || value > high) throw invalidArtifact(`is ${value}, must be from ${low} to ${high}`, field);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {string}
+ */
+export function string(value, field) {
+  if (typeof value !== "string" || value.length === 0 || value.length > 512) {
+    throw invalidArtifact("must be a non-empty string", field);
+  }
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {string} 64 lowercase hex digits
+ */
+export function sha256Hex(value, field) {
+  if (typeof value !== "string" || !/^[0-9a-f]{64}$/.test(value)) {
+    throw invalidArtifact("must be 64 lowercase hex digits", field);
+  }
+  return value;
+}
+
+/**
+ * A path inside the artifact: plain segments only, so that it can neither leave the folder nor name another host.
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {string}
+ */
+export function path(value, field) {
+  const text = string(value, field);
+  if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*(\/[A-Za-z0-9_][A-Za-z0-9._-]*)*$/.test(text)) {
+    throw invalidArtifact(`${JSON.stringify(text)} is not a plain relative path`, field);
+  }
+  return text;
+}

@@ -1,0 +1,200 @@
+/**
+ * @file EngineClient: an engine worker as an object with promises. Works on the main thread and in workers.
+ *
+ * However a worker dies — an error, a fault in a compute thread, the browser ending it without a word — every pending
+ * call rejects with code device_lost, and the next load starts a fresh worker.
+ */
+
+import { EngineError, fromWire } from "./errors.js";
+
+/**
+ * @typedef {import("./load.js").LoadOptions} LoadOptions
+ * @typedef {import("./load.js").Info} Info
+ * @typedef {import("./shards.js").ProgressEvent} ProgressEvent
+ * @typedef {object} Pending
+ * @property {string} method
+ * @property {(value: any) => void} resolve
+ * @property {(error: EngineError) => void} reject
+ * @property {((event: ProgressEvent) => void) | undefined} onProgress
+ */
+
+let instances = 0;
+
+export class EngineClient {
+  /** @type {Worker | null} */
+  #worker = null;
+  /** @type {Map<number, Pending>} */
+  #pending = new Map();
+  #nextId = 1;
+  /** @type {Int32Array | null} the runtime's doorbell, where memory can be shared with this thread */
+  #doorbell = null;
+  /** @type {BroadcastChannel | null} */
+  #faults = null;
+  #workerUrl;
+  /** @type {Info | null} of the loaded model */
+  info = null;
+
+  /** @param {{workerUrl?: string | URL}} [options] */
+  constructor({ workerUrl } = {}) {
+    this.#workerUrl = workerUrl ?? new URL("./worker.js", import.meta.url);
+  }
+
+  /**
+   * Load a model, in place of the one loaded before. A failed load leaves nothing behind.
+   * @param {LoadOptions & {onProgress?: (event: ProgressEvent) => void, signal?: AbortSignal}} options
+   * @returns {Promise<Info>}
+   * @throws {EngineError} artifact_invalid, unsupported, out_of_memory, network, cancelled, device_lost, invalid_request
+   */
+  async load({ onProgress, signal, ...options }) {
+    this.#end(new EngineError("cancelled", "another load took its place"));
+    if (signal?.aborted) throw new EngineError("cancelled", "the load was cancelled");
+    const name = this.#start();
+    const worker = this.#worker;
+    const id = this.#nextId;
+    const cancel = () => worker?.postMessage({ cancel: id });
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      /** @type {import("./worker.js").Loaded} */
+      const { info, doorbell } = await this.#call("load", { options, name }, onProgress);
+      if (doorbell) this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
+      this.info = info;
+      return info;
+    } catch (error) {
+      if (this.#worker === worker) this.#end(new EngineError("device_lost", "the load failed"));
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  /**
+   * Make KV page indices 0..pages-1 usable.
+   * @param {number} pages
+   * @returns {Promise<void>}
+   * @throws {EngineError} out_of_memory where that many cannot be had
+   */
+  reservePages(pages) {
+    return this.#call("reservePages", pages);
+  }
+
+  /**
+   * One forward pass.
+   * @param {import("./wasm.js").StepInput} input
+   * @returns {Promise<import("./wasm.js").StepResult>}
+   */
+  step(input) {
+    return this.#call("step", input);
+  }
+
+  /**
+   * Decode a burst; fewer steps than asked are done when all finished, when interrupted, or (not isolated) after 20 ms.
+   * @param {import("./wasm.js").RunInput} input
+   * @returns {Promise<import("./wasm.js").RunResult>}
+   */
+  run(input) {
+    if (this.#doorbell && !this.#running()) Atomics.store(this.#doorbell, 0, 0);
+    return this.#call("run", input);
+  }
+
+  /** End a burst that is under way after its current step. */
+  interrupt() {
+    if (this.#doorbell && this.#running()) Atomics.store(this.#doorbell, 0, 1);
+  }
+
+  /**
+   * Steps, launches, rows and sampled tokens since load.
+   * @returns {Promise<Uint32Array>} [4]
+   */
+  counters() {
+    return this.#call("counters", null);
+  }
+
+  /** Free everything. Calls that are pending reject with code cancelled. */
+  async unload() {
+    this.#end(new EngineError("cancelled", "the model was unloaded"));
+  }
+
+  #running() {
+    for (const pending of this.#pending.values()) if (pending.method === "run") return true;
+    return false;
+  }
+
+  /** @returns {string} name of the new worker's lock and fault channel */
+  #start() {
+    const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
+    const name = `inpage-engine-${random}-${instances++}`;
+    const worker = new Worker(this.#workerUrl, { type: "module", name: "inpage-engine" });
+    const lost = (/** @type {string} */ reason) => {
+      if (this.#worker === worker) this.#end(new EngineError("device_lost", `the engine worker is gone: ${reason}`));
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      lost(event.message || "its script could not be loaded");
+    };
+    worker.onmessageerror = () => lost("a message could not be read");
+    worker.onmessage = (event) => {
+      if (event.data.alive) void watch(name, () => lost("it ended without a word"));
+      else this.#receive(event.data);
+    };
+    this.#worker = worker;
+    this.#faults = new BroadcastChannel(name);
+    this.#faults.onmessage = (event) => lost(String(event.data));
+    return name;
+  }
+
+  /**
+   * @param {string} method
+   * @param {unknown} args
+   * @param {(event: ProgressEvent) => void} [onProgress]
+   * @returns {Promise<any>}
+   */
+  #call(method, args, onProgress) {
+    const worker = this.#worker;
+    if (!worker) return Promise.reject(new EngineError("invalid_request", `${method}: no model is loaded`));
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { method, resolve, reject, onProgress });
+      worker.postMessage({ id, method, args });
+    });
+  }
+
+  /** @param {{id: number, value?: unknown, error?: import("./errors.js").WireError, progress?: ProgressEvent}} message */
+  #receive({ id, value, error, progress }) {
+    const pending = this.#pending.get(id);
+    if (!pending) return;
+    if (progress) {
+      pending.onProgress?.(progress);
+      return;
+    }
+    this.#pending.delete(id);
+    if (error) {
+      const lost = fromWire(error);
+      pending.reject(lost);
+      if (lost.code === "device_lost") this.#end(lost);
+    } else {
+      pending.resolve(value);
+    }
+  }
+
+  /**
+   * End the worker, its threads with it, and every pending call.
+   * @param {EngineError} reason
+   */
+  #end(reason) {
+    this.#worker?.terminate();
+    this.#faults?.close();
+    this.#worker = this.#faults = this.#doorbell = this.info = null;
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    for (const { reject } of pending) reject(reason);
+  }
+}
+
+/**
+ * The worker holds the lock for as long as it lives, so getting it means that the worker is gone.
+ * @param {string} name
+ * @param {() => void} gone
+ */
+async function watch(name, gone) {
+  await navigator.locks.request(name, gone);
+}

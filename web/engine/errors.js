@@ -1,0 +1,54 @@
+/**
+ * @file Typed errors of the engine. The codes are those of py/inpage/errors.py; an error crosses a worker boundary as
+ * `{code, message, field}` and becomes an `EngineError` again on the other side.
+ */
+
+/**
+ * @typedef {"artifact_invalid" | "unsupported" | "invalid_request" | "out_of_memory" | "storage_full" | "network"
+ *   | "device_lost" | "cancelled" | "error"} ErrorCode
+ * @typedef {{code: string, message: string, field: string | null}} WireError
+ */
+
+/** An error raised on purpose. `code` is stable; `field` names the bad input where there is one. */
+export class EngineError extends Error {
+  /**
+   * @param {ErrorCode} code
+   * @param {string} message what is wrong and, where possible, what mends it
+   * @param {string | null} [field]
+   * @param {unknown} [cause]
+   */
+  constructor(code, message, field = null, cause = undefined) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "EngineError";
+    this.code = code;
+    this.field = field;
+  }
+}
+
+/**
+ * What `postMessage` carries for an error. Anything not raised on purpose gets the code "error".
+ * @param {unknown} error
+ * @returns {WireError}
+ */
+export function toWire(error) {
+  if (error instanceof EngineError) return { code: error.code, message: error.message, field: error.field };
+  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return { code: "error", message, field: null };
+}
+
+/**
+ * @param {WireError} wire
+ * @returns {EngineError}
+ */
+export function fromWire(wire) {
+  return new EngineError(/** @type {ErrorCode} */ (wire.code), wire.message, wire.field);
+}
+
+/**
+ * @param {string} message
+ * @param {string} field
+ * @returns {EngineError}
+ */
+export function invalidArtifact(message, field) {
+  return new EngineError("artifact_invalid", `${field}: ${message}`, field);
+}

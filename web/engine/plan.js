@@ -1,0 +1,248 @@
+/**
+ * @file plan.json, checked, and encoded as the flat program that the C runtime replays. The schema stands in
+ * py/inpage/plan.py. A plan is untrusted input: after `readPlan` every buffer lies inside the region it belongs to, so
+ * that nothing it says can make the executor write outside.
+ */
+
+import { IO_BUFFERS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";
+import { array, integer, object, string } from "./check.js";
+import { EngineError, invalidArtifact } from "./errors.js";
+import { ADDRESSABLE, ALIGN } from "./manifest.js";
+
+/**
+ * @typedef {"input" | "weight" | "arena" | "kv" | "output"} BufferKind
+ * @typedef {object} PlanBuffer
+ * @property {string} name
+ * @property {BufferKind} kind
+ * @property {number} offset where it starts in its region (weights, arena); 0 for the others
+ * @property {number} bytes 0 for kv, which grows
+ * @typedef {{kernel: number, buffers: number[], scalars: [kind: number, value: number][]}} Launch
+ * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
+ * @typedef {object} Plan
+ * @property {string} target
+ * @property {number} pageTokens positions a KV page holds
+ * @property {{rows: number, sequences: number, logit_rows: number, context: number}} maxima
+ * @property {number} blocksPerSequence columns of the block table
+ * @property {number} arenaBytes
+ * @property {number} pageBytes
+ * @property {number} vocab
+ * @property {PlanBuffer[]} buffers
+ * @property {Record<string, number>} io buffer ids by name, as inpage_io wants them
+ * @property {PlanFunction[]} functions by rising maxRows
+ */
+
+const PLAN_VERSION = 1;
+const KINDS = new Set(["input", "weight", "arena", "kv", "output"]);
+
+/**
+ * @param {unknown} value parsed plan.json
+ * @param {Map<string, import("./manifest.js").Tensor>} tensors of the manifest
+ * @returns {Plan}
+ */
+export function readPlan(value, tensors) {
+  const top = object(value, "plan");
+  if (top.version !== PLAN_VERSION) {
+    throw invalidArtifact(`version ${String(top.version)} is not ${PLAN_VERSION}`, "plan.version");
+  }
+  const declared = object(top.maxima, "plan.maxima");
+  const maxima = {
+    rows: integer(declared.rows, "plan.maxima.rows", 1, 65536),
+    sequences: integer(declared.sequences, "plan.maxima.sequences", 1, 4096),
+    logit_rows: integer(declared.logit_rows, "plan.maxima.logit_rows", 1, 65536),
+    context: integer(declared.context, "plan.maxima.context", 1, 2 ** 24),
+  };
+  const names = array(top.variables, "plan.variables", VARIABLES.length);
+  if (names.length !== VARIABLES.length || names.some((name, i) => name !== VARIABLES[i])) {
+    throw invalidArtifact(`must be ${VARIABLES.join(", ")}`, "plan.variables");
+  }
+  const pageTokens = integer(top.page_tokens, "plan.page_tokens", 1, 4096);
+  const blocksPerSequence = integer(top.blocks_per_sequence, "plan.blocks_per_sequence", 1, 2 ** 20);
+  if (blocksPerSequence * pageTokens < maxima.context) {
+    throw invalidArtifact(`${blocksPerSequence} pages do not hold the context`, "plan.blocks_per_sequence");
+  }
+  const arenaBytes = integer(top.arena_bytes, "plan.arena_bytes", 0, ADDRESSABLE);
+  const kv = object(top.kv, "plan.kv");
+  const vocab = integer(top.vocab, "plan.vocab", 1, 2 ** 24);
+  const buffers = array(top.buffers, "plan.buffers", 65536).map((item, i) =>
+    readBuffer(item, `plan.buffers[${i}]`, arenaBytes, tensors),
+  );
+  const plan = {
+    target: string(top.target, "plan.target"),
+    pageTokens,
+    maxima,
+    blocksPerSequence,
+    arenaBytes,
+    pageBytes: integer(kv.page_bytes, "plan.kv.page_bytes", 1, ADDRESSABLE),
+    vocab,
+    buffers,
+    io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
+    functions: readFunctions(top, buffers.length),
+  };
+  const last = plan.functions[plan.functions.length - 1];
+  if (last.maxRows !== maxima.rows) {
+    throw invalidArtifact("the last function must take maxima.rows", "plan.functions");
+  }
+  return plan;
+}
+
+/**
+ * @param {unknown} item
+ * @param {string} field
+ * @param {number} arenaBytes
+ * @param {Map<string, import("./manifest.js").Tensor>} tensors
+ * @returns {PlanBuffer}
+ */
+function readBuffer(item, field, arenaBytes, tensors) {
+  const entry = object(item, field);
+  const name = string(entry.name, `${field}.name`);
+  const kind = string(entry.kind, `${field}.kind`);
+  if (!KINDS.has(kind)) throw invalidArtifact(`unknown kind ${JSON.stringify(kind)}`, `${field}.kind`);
+  if (kind === "kv") return { name, kind, offset: 0, bytes: 0 };
+  const bytes = integer(entry.bytes, `${field}.bytes`, 1, ADDRESSABLE);
+  let offset = 0;
+  if (kind === "arena") {
+    offset = integer(entry.offset, `${field}.offset`, 0, arenaBytes);
+    if (offset + bytes > arenaBytes) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
+  } else if (kind === "weight") {
+    const tensorName = string(entry.tensor, `${field}.tensor`);
+    const tensor = tensors.get(tensorName);
+    if (!tensor) throw invalidArtifact(`the manifest has no tensor ${JSON.stringify(tensorName)}`, `${field}.tensor`);
+    if (bytes > tensor.bytes) throw invalidArtifact(`tensor ${tensorName} has ${tensor.bytes} bytes`, `${field}.bytes`);
+    offset = tensor.offset;
+  }
+  if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
+  return { name, kind: /** @type {BufferKind} */ (kind), offset, bytes };
+}
+
+/**
+ * @param {unknown} value
+ * @param {PlanBuffer[]} buffers
+ * @param {Plan["maxima"]} maxima
+ * @param {number} blocksPerSequence
+ * @param {number} vocab
+ * @returns {Record<string, number>}
+ */
+function readIo(value, buffers, maxima, blocksPerSequence, vocab) {
+  const entry = object(value, "plan.io");
+  /** @type {Record<string, number>} */
+  const words = {
+    token_ids: maxima.rows,
+    positions: maxima.rows,
+    row_sequence: maxima.rows,
+    block_tables: maxima.sequences * blocksPerSequence,
+    logit_rows: maxima.logit_rows,
+    logits: maxima.logit_rows * vocab,
+  };
+  /** @type {Record<string, number>} */
+  const io = {};
+  for (const name of IO_BUFFERS) {
+    const field = `plan.io.${name}`;
+    const id = integer(entry[name], field, 0, buffers.length - 1);
+    const wanted = name === "logits" ? "output" : "input";
+    if (buffers[id].kind !== wanted) throw invalidArtifact(`buffer ${id} is no ${wanted}`, field);
+    if (buffers[id].bytes < words[name] * 4) throw invalidArtifact(`buffer ${id} is smaller than the maxima need`, field);
+    io[name] = id;
+  }
+  return io;
+}
+
+/**
+ * @param {Record<string, unknown>} top
+ * @param {number} nBuffers
+ * @returns {PlanFunction[]}
+ */
+function readFunctions(top, nBuffers) {
+  const kernels = array(top.kernels, "plan.kernels", 4096).map((item, i) => {
+    const field = `plan.kernels[${i}]`;
+    const entry = object(item, field);
+    return {
+      buffers: integer(entry.buffers, `${field}.buffers`, 0, 64),
+      scalars: integer(entry.scalars, `${field}.scalars`, 0, 64),
+    };
+  });
+  const functions = array(top.functions, "plan.functions", 64).map((item, i) => {
+    const field = `plan.functions[${i}]`;
+    const entry = object(item, field);
+    return {
+      name: string(entry.name, `${field}.name`),
+      maxRows: integer(entry.max_rows, `${field}.max_rows`, 1, 65536),
+      launches: array(entry.launches, `${field}.launches`, 65536).map((launch, j) =>
+        readLaunch(launch, `${field}.launches[${j}]`, kernels, nBuffers),
+      ),
+    };
+  });
+  if (functions.length === 0) throw invalidArtifact("must not be empty", "plan.functions");
+  for (let i = 1; i < functions.length; i++) {
+    if (functions[i].maxRows <= functions[i - 1].maxRows) {
+      throw invalidArtifact("functions must stand by rising max_rows", `plan.functions[${i}].max_rows`);
+    }
+  }
+  return functions;
+}
+
+/**
+ * @param {unknown} item
+ * @param {string} field
+ * @param {{buffers: number, scalars: number}[]} kernels
+ * @param {number} nBuffers
+ * @returns {Launch}
+ */
+function readLaunch(item, field, kernels, nBuffers) {
+  const entry = object(item, field);
+  const kernel = integer(entry.kernel, `${field}.kernel`, 0, kernels.length - 1);
+  const buffers = array(entry.buffers, `${field}.buffers`, 64);
+  const scalars = array(entry.scalars, `${field}.scalars`, 64);
+  if (buffers.length !== kernels[kernel].buffers) {
+    throw invalidArtifact(`kernel ${kernel} takes ${kernels[kernel].buffers} buffers`, `${field}.buffers`);
+  }
+  if (scalars.length !== kernels[kernel].scalars) {
+    throw invalidArtifact(`kernel ${kernel} takes ${kernels[kernel].scalars} scalars`, `${field}.scalars`);
+  }
+  return {
+    kernel,
+    buffers: buffers.map((id, k) => integer(id, `${field}.buffers[${k}]`, 0, nBuffers - 1)),
+    scalars: scalars.map((scalar, k) => readScalar(scalar, `${field}.scalars[${k}]`)),
+  };
+}
+
+/**
+ * @param {unknown} value a number, or the name of a variable
+ * @param {string} field
+ * @returns {[number, number]}
+ */
+function readScalar(value, field) {
+  if (typeof value !== "string") return [SCALAR_CONSTANT, integer(value, field, -(2 ** 31), 2 ** 31 - 1)];
+  const variable = VARIABLES.indexOf(value);
+  if (variable < 0) throw invalidArtifact(`unknown variable ${JSON.stringify(value)}`, field);
+  return [SCALAR_VARIABLE, variable];
+}
+
+/**
+ * The flat program of abi.h: int32 words.
+ * @param {Plan} plan
+ * @returns {Int32Array}
+ */
+export function encodeProgram(plan) {
+  /** @type {number[]} */
+  const words = [plan.functions.length];
+  for (const fn of plan.functions) {
+    words.push(fn.maxRows, fn.launches.length);
+    for (const launch of fn.launches) {
+      words.push(launch.kernel, launch.buffers.length, ...launch.buffers, launch.scalars.length);
+      for (const [kind, value] of launch.scalars) words.push(kind, value);
+    }
+  }
+  return Int32Array.from(words);
+}
+
+/**
+ * @param {Uint8Array} bytes of plan.json
+ * @returns {unknown}
+ */
+export function parseJson(bytes) {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw new EngineError("artifact_invalid", `plan.json is no JSON: ${String(error)}`, "plan", error);
+  }
+}

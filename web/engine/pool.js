@@ -1,0 +1,57 @@
+/**
+ * @file Starts the compute threads of one engine. Only possible where memory may be posted to workers, that is in a
+ * cross-origin isolated context.
+ */
+
+import { EngineError } from "./errors.js";
+
+/** INPAGE_MAX_THREADS of the runtime. */
+export const MAX_THREADS = 16;
+
+/**
+ * How many threads to use: all cores unless told, one where memory cannot be shared.
+ * @param {number | null | undefined} wanted
+ * @param {import("./features.js").Features} features
+ * @returns {number}
+ */
+export function chooseThreads(wanted, features) {
+  if (wanted !== null && wanted !== undefined && (!Number.isInteger(wanted) || wanted < 1)) {
+    throw new EngineError("invalid_request", `threads must be at least 1, got ${wanted}`, "threads");
+  }
+  return features.threads ? Math.min(wanted ?? features.cores, MAX_THREADS) : 1;
+}
+
+/**
+ * Start one worker for each stack and wait until all have instantiated the module.
+ * @param {import("./wasm.js").Executor} executor
+ * @param {string} channel see ThreadStart
+ * @param {AbortSignal} signal
+ * @returns {Promise<() => void>} ends them
+ */
+export async function startThreads(executor, channel, signal) {
+  /** @type {Worker[]} */
+  const workers = [];
+  const stop = () => {
+    for (const worker of workers) worker.terminate();
+  };
+  const ready = executor.layout.stackTops.map((stackTop, i) => {
+    const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: `inpage-thread-${i + 1}` });
+    workers.push(worker);
+    return new Promise((resolve, reject) => {
+      /** @param {string} why */
+      const failed = (why) => reject(new EngineError("device_lost", `a compute thread did not start: ${why}`));
+      worker.onmessage = ({ data }) => (data === "ready" ? resolve(null) : failed(data));
+      worker.onerror = (event) => failed(event.message);
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+      const { module, memory } = executor;
+      worker.postMessage({ module, memory, id: i + 1, stackTop, channel });
+    });
+  });
+  try {
+    await Promise.all(ready);
+  } catch (error) {
+    stop();
+    throw error;
+  }
+  return stop;
+}

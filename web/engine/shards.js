@@ -1,0 +1,283 @@
+/**
+ * @file Brings a model's files to where they belong: shards straight into wasm memory, hashed while they arrive; plan and
+ * kernels into small buffers. From storage where a committed copy lies there, else over the network, resumed inside a
+ * file after a break, and kept in storage for the next time.
+ *
+ * Storage never fails a load: whatever goes wrong there becomes a warning, and the bytes come from the network.
+ */
+
+import { download } from "./download.js";
+import { EngineError, invalidArtifact } from "./errors.js";
+import { sha256 } from "./sha256.js";
+import { isQuotaError, withLock } from "./storage.js";
+
+/**
+ * @typedef {import("./manifest.js").FileEntry} FileEntry
+ * @typedef {{code: string, message: string}} Warning
+ * @typedef {{phase: "kernels" | "weights" | "ready", loaded: number, total: number, fromCache: boolean, shard: number | null}} ProgressEvent
+ * @typedef {object} Source
+ * @property {string} base URL of the artifact's folder, ending in "/"
+ * @property {import("./storage.js").Store | null} store
+ * @property {import("./download.js").Policy} policy
+ * @property {AbortSignal} signal
+ * @property {Warning[]} warnings appended to
+ * @typedef {object} Destination where one file goes
+ * @property {Uint8Array} target exactly the file's length
+ * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string}} hash over target
+ * @property {(received: number, fromCache: boolean) => void} progress
+ */
+
+/**
+ * A small file, whole and verified.
+ * @param {Source} source
+ * @param {FileEntry} entry
+ * @param {(received: number, fromCache: boolean) => void} progress
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function fetchFile(source, entry, progress) {
+  const target = new Uint8Array(entry.bytes);
+  const hash = { reset: () => undefined, update: () => undefined, digest: () => sha256(target) };
+  await bring(source, entry, { target, hash, progress });
+  return target;
+}
+
+/**
+ * All shards into memory, at most `policy.connections` at a time. The first failure ends the others.
+ * @param {Source} source
+ * @param {import("./manifest.js").Manifest} manifest
+ * @param {import("./wasm.js").Executor} executor
+ * @param {(event: ProgressEvent) => void} onProgress
+ * @returns {Promise<number>} bytes that came from storage
+ */
+export async function fetchWeights(source, manifest, executor, onProgress) {
+  const { shards, weightBytes: total } = manifest;
+  const { weights } = executor.layout;
+  const received = new Float64Array(shards.length);
+  let cached = 0;
+  const failed = new AbortController();
+  const signal = AbortSignal.any([source.signal, failed.signal]);
+  let next = 0;
+
+  /** @param {number} slot */
+  const connection = async (slot) => {
+    const hasher = executor.hasher(slot);
+    while (next < shards.length) {
+      const i = next++;
+      const shard = shards[i];
+      const address = weights + shard.offset;
+      const fromCache = await bring({ ...source, signal }, shard, {
+        target: executor.bytes.subarray(address, address + shard.bytes),
+        hash: { ...hasher, update: (offset, bytes) => hasher.update(address + offset, bytes) },
+        progress: (bytes, stored) => {
+          received[i] = bytes;
+          const loaded = received.reduce((sum, n) => sum + n, 0);
+          onProgress({ phase: "weights", loaded, total, fromCache: stored, shard: i });
+        },
+      });
+      if (fromCache) cached += shard.bytes;
+    }
+  };
+  const connections = Array.from({ length: Math.min(source.policy.connections, shards.length) }, async (_, slot) => {
+    try {
+      await connection(slot);
+    } catch (error) {
+      failed.abort(error);
+      throw error;
+    }
+  });
+  // Wait for all, so that no write to memory or storage outlives a failed load.
+  await Promise.allSettled(connections);
+  if (source.signal.aborted) throw source.signal.reason;
+  if (failed.signal.aborted) throw failed.signal.reason;
+  return cached;
+}
+
+/**
+ * @param {Source} source
+ * @param {FileEntry} entry
+ * @param {Destination} to
+ * @returns {Promise<boolean>} whether it came from storage
+ */
+async function bring(source, entry, to) {
+  const { store, signal } = source;
+  signal.throwIfAborted();
+  if (!store) {
+    await fetchVerified(source, entry, to, null);
+    return false;
+  }
+  if (await readStored(source, store, entry, to)) return true;
+  return withLock(entry.sha256, signal, async (held) => {
+    // Another tab may have committed it while this one waited for the lock.
+    if (held && (await readStored(source, store, entry, to))) return true;
+    const writer = held || !store.needsLock ? await openWriter(source, store, entry) : null;
+    await fetchVerified(source, entry, to, writer);
+    return false;
+  });
+}
+
+/**
+ * @param {Source} source
+ * @param {import("./storage.js").Store} store
+ * @param {FileEntry} entry
+ * @param {Destination} to
+ * @returns {Promise<boolean>}
+ */
+async function readStored(source, store, entry, to) {
+  try {
+    if (!(await store.read(entry.sha256, to.target))) return false;
+  } catch (error) {
+    warn(source, error);
+    return false;
+  }
+  to.progress(entry.bytes, true);
+  return true;
+}
+
+/**
+ * Download, verify, commit. A wrong hash is tried once more from the first byte, past the HTTP cache and past any
+ * partial file that was resumed.
+ * @param {Source} source
+ * @param {FileEntry} entry
+ * @param {Destination} to
+ * @param {import("./storage.js").FileWriter | null} writer
+ */
+async function fetchVerified(source, entry, to, writer) {
+  const sink = new FileSink(source, to, writer);
+  const url = new URL(entry.file, source.base).href;
+  try {
+    sink.resume();
+    /** @type {RequestCache} */
+    let cache = source.store ? "no-store" : "default";
+    for (let tries = 1; ; tries++) {
+      await download(url, entry, sink, { policy: source.policy, signal: source.signal, cache });
+      const digest = to.hash.digest();
+      if (digest === entry.sha256) break;
+      if (tries === 2) throw invalidArtifact(`${entry.file} has sha256 ${digest}, not ${entry.sha256}`, entry.field);
+      cache = "reload";
+      sink.reset();
+    }
+  } catch (error) {
+    // A file that is not what the manifest says is not worth keeping; one that merely broke off can be resumed.
+    const useless = error instanceof EngineError && error.code === "artifact_invalid";
+    await sink.end(useless);
+    throw error;
+  }
+  await sink.commit();
+}
+
+/** Where a download's bytes go: to their place in memory, through the hash, and to storage as long as it takes them. */
+class FileSink {
+  received = 0;
+  #source;
+  #to;
+  /** @type {import("./storage.js").FileWriter | null} */
+  #writer;
+
+  /**
+   * @param {Source} source
+   * @param {Destination} to
+   * @param {import("./storage.js").FileWriter | null} writer
+   */
+  constructor(source, to, writer) {
+    this.#source = source;
+    this.#to = to;
+    this.#writer = writer;
+    to.hash.reset();
+  }
+
+  /** Take over what an earlier load left in storage; it goes through the hash like everything else. */
+  resume() {
+    this.#stored((writer) => this.#take(writer.length > 0 ? writer.resume(this.#to.target) : 0));
+  }
+
+  /** @param {Uint8Array} chunk */
+  push(chunk) {
+    const at = this.received;
+    this.#to.target.set(chunk, at);
+    this.#take(chunk.length);
+    this.#stored((writer) => writer.write(chunk, at));
+  }
+
+  reset() {
+    this.received = 0;
+    this.#to.hash.reset();
+    this.#to.progress(0, false);
+    this.#stored((writer) => writer.truncate());
+  }
+
+  async commit() {
+    const writer = this.#writer;
+    if (!writer) return;
+    try {
+      await writer.commit(this.#to.target);
+    } catch (error) {
+      await this.#drop(error);
+    }
+  }
+
+  /** @param {boolean} useless whether to remove what was written */
+  async end(useless) {
+    const writer = this.#writer;
+    try {
+      if (useless) await writer?.discard();
+      else writer?.close();
+    } catch (error) {
+      warn(this.#source, error);
+    }
+  }
+
+  /** @param {number} bytes that now lie in the target */
+  #take(bytes) {
+    this.#to.hash.update(this.received, bytes);
+    this.received += bytes;
+    this.#to.progress(this.received, false);
+  }
+
+  /** @param {(writer: import("./storage.js").FileWriter) => void} action */
+  #stored(action) {
+    if (!this.#writer) return;
+    try {
+      action(this.#writer);
+    } catch (error) {
+      void this.#drop(error);
+    }
+  }
+
+  /** Storage refused: remove what it holds of this file and go on without. @param {unknown} error */
+  async #drop(error) {
+    const writer = this.#writer;
+    this.#writer = null;
+    warn(this.#source, error);
+    await writer?.discard().catch(() => undefined);
+  }
+}
+
+/**
+ * @param {Source} source
+ * @param {import("./storage.js").Store} store
+ * @param {FileEntry} entry
+ */
+async function openWriter(source, store, entry) {
+  if (source.warnings.some((warning) => warning.code === "storage_full")) return null;
+  try {
+    return await store.writer(entry.sha256, entry.bytes);
+  } catch (error) {
+    warn(source, error);
+    return null;
+  }
+}
+
+/**
+ * Each kind of warning once.
+ * @param {Source} source
+ * @param {unknown} error
+ */
+function warn({ warnings }, error) {
+  const code = isQuotaError(error) ? "storage_full" : "storage";
+  if (warnings.some((warning) => warning.code === code)) return;
+  const message =
+    code === "storage_full"
+      ? "browser storage is full: the model runs from memory and is fetched again next time"
+      : `browser storage failed, files come from the network: ${String(error)}`;
+  warnings.push({ code, message });
+}

@@ -1,0 +1,172 @@
+/**
+ * @file Storage in the origin private file system: `<sha256>.bin` holds the bytes, `<sha256>.json` the record that says
+ * they are complete. Written through synchronous access handles (workers only), as the bytes arrive; reading goes
+ * straight to the place in wasm memory.
+ */
+
+/** Bytes per read where only asynchronous file access is possible. */
+const SLICE = 4 * 2 ** 20;
+const FOLDER = "inpage-files";
+
+/**
+ * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
+ */
+export async function openOpfs() {
+  if (typeof FileSystemFileHandle.prototype.createSyncAccessHandle !== "function") throw new Error("no sync handles");
+  const root = await navigator.storage.getDirectory();
+  const folder = await root.getDirectoryHandle(FOLDER, { create: true });
+
+  /** @type {import("./storage.js").Store} */
+  const store = {
+    kind: "opfs",
+    needsLock: true,
+    has: async (sha256, bytes) => (await committed(folder, sha256, bytes)) !== null,
+    read: async (sha256, target) => {
+      const handle = await committed(folder, sha256, target.length);
+      return handle !== null && readInto(handle, target);
+    },
+    writer: (sha256, bytes) => openWriter(folder, sha256, bytes),
+    delete: async (sha256) => {
+      await remove(folder, `${sha256}.json`); // the record first: what is left is then no longer trusted
+      await remove(folder, `${sha256}.bin`);
+    },
+    list: async () => {
+      const files = [];
+      for await (const [name, handle] of folder.entries()) {
+        if (!name.endsWith(".bin") || handle.kind !== "file") continue;
+        const sha256 = name.slice(0, -4);
+        const { size } = await /** @type {FileSystemFileHandle} */ (handle).getFile();
+        files.push({ sha256, bytes: size, committed: await store.has(sha256, size) });
+      }
+      return files;
+    },
+  };
+  return store;
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ * @returns {Promise<FileSystemFileHandle | null>} the data file, if its record is there and both agree on the length
+ */
+async function committed(folder, sha256, bytes) {
+  try {
+    const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
+    const { sha256: of, bytes: length } = JSON.parse(await record.text());
+    const data = await folder.getFileHandle(`${sha256}.bin`);
+    const { size } = await data.getFile();
+    return of === sha256 && length === bytes && size === bytes ? data : null;
+  } catch (error) {
+    // Absent, or a record cut off by a crash: not committed.
+    if (error instanceof SyntaxError || isNotFound(error)) return null;
+    throw error;
+  }
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {Uint8Array} target
+ * @returns {Promise<boolean>}
+ */
+async function readInto(handle, target) {
+  let access;
+  try {
+    // "read-only" lets several tabs read at once; browsers that do not know it take the handle for themselves.
+    access = await createAccess(handle, "read-only");
+    return access.read(target, { at: 0 }) === target.length;
+  } catch {
+    const file = await handle.getFile();
+    for (let at = 0; at < target.length; at += SLICE) {
+      target.set(new Uint8Array(await file.slice(at, at + SLICE).arrayBuffer()), at);
+    }
+    return file.size === target.length;
+  } finally {
+    access?.close();
+  }
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ * @returns {Promise<import("./storage.js").FileWriter>}
+ */
+async function openWriter(folder, sha256, bytes) {
+  const handle = await folder.getFileHandle(`${sha256}.bin`, { create: true });
+  const access = await createAccess(handle, "readwrite");
+  if (access.getSize() > bytes) access.truncate(0);
+  return {
+    length: access.getSize(),
+    resume: (target) => access.read(target.subarray(0, access.getSize()), { at: 0 }),
+    write: (chunk, offset) => writeAll(access, chunk, offset),
+    truncate: () => access.truncate(0),
+    commit: async () => {
+      access.flush();
+      access.close();
+      await writeRecord(folder, sha256, bytes);
+    },
+    close: () => access.close(),
+    discard: async () => {
+      access.close();
+      await remove(folder, `${sha256}.bin`);
+    },
+  };
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ */
+async function writeRecord(folder, sha256, bytes) {
+  const handle = await folder.getFileHandle(`${sha256}.json`, { create: true });
+  const access = await createAccess(handle, "readwrite");
+  try {
+    access.truncate(0);
+    writeAll(access, new TextEncoder().encode(JSON.stringify({ sha256, bytes })), 0);
+    access.flush();
+  } finally {
+    access.close();
+  }
+}
+
+/**
+ * A full disk may show as a short write instead of an exception.
+ * @param {FileSystemSyncAccessHandle} access
+ * @param {Uint8Array} bytes
+ * @param {number} at
+ */
+function writeAll(access, bytes, at) {
+  const written = access.write(bytes, { at });
+  if (written < bytes.length) throw new DOMException("a short write", "QuotaExceededError");
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {"read-only" | "readwrite"} mode
+ * @returns {Promise<FileSystemSyncAccessHandle>}
+ */
+function createAccess(handle, mode) {
+  const create = /** @type {(options: {mode: string}) => Promise<FileSystemSyncAccessHandle>} */ (
+    handle.createSyncAccessHandle
+  );
+  return create.call(handle, { mode });
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ */
+async function remove(folder, name) {
+  try {
+    await folder.removeEntry(name);
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+  }
+}
+
+/** @param {unknown} error */
+function isNotFound(error) {
+  return error instanceof Error && error.name === "NotFoundError";
+}

@@ -1,0 +1,324 @@
+/**
+ * @file The WASM executor: instantiates kernels.wasm on a laid-out memory, hands it the buffer table and the program,
+ * and carries batches in and results out. One call of an exported function is one step or one burst, synchronously on
+ * the engine worker's thread; compute threads (thread.js) join in on the same memory.
+ */
+
+import {
+  ABI_VERSION, E_BATCH, E_CANCELLED, EXPORTED_FUNCTIONS, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS,
+  SHA256_STATE_BYTES,
+} from "./abi.js";
+import { checkBatch, checkSequences, checkTables } from "./batch.js";
+import { EngineError, invalidArtifact } from "./errors.js";
+import { createMemory, growTo, importedMemory, kvCapacity, layOut, MAX_BURST } from "./memory.js";
+import { encodeProgram } from "./plan.js";
+import { hex } from "./sha256.js";
+
+/** Without shared memory nothing can interrupt a burst, so it ends by itself after this long. */
+const SLICE_MS = 20;
+
+/**
+ * @typedef {object} StepInput
+ * @property {Int32Array} tokenIds [rows]
+ * @property {Int32Array} positions [rows]
+ * @property {Int32Array} rowSequence [rows]: row of blockTables that each row belongs to
+ * @property {Int32Array} blockTables [sequences * blocks_per_sequence] page indices; unused entries may be anything
+ * @property {Int32Array} logitRows [logit rows]: which rows get logits, at most max_logit_rows
+ * @property {Int32Array} [targets] score logit rows 0..n-1 against these ids (-1: none)
+ * @property {Int32Array} [sample] words of n inpage_sequence structs: choose a token for logit rows 0..n-1
+ * @property {Int32Array} [bias] pairs (token id, float bits) that the structs refer to
+ * @property {Uint32Array} [mask] token mask words that the structs refer to
+ * @property {boolean} [wantLogits] also return the logits, copied
+ * @typedef {object} StepResult
+ * @property {Int32Array} [sequences] the structs of `sample`, updated
+ * @property {Int32Array} [scores] [targets.length * 3] words of inpage_score_row: argmax, nll (f), margin (f)
+ * @property {Float32Array} [logits] [logit rows * vocab]
+ * @typedef {object} RunInput
+ * @property {Int32Array} sequences words of n inpage_sequence structs
+ * @property {number} n
+ * @property {Int32Array} blockTables [n * blocks_per_sequence]
+ * @property {number} maxSteps at most MAX_BURST are done
+ * @property {Int32Array} [bias]
+ * @property {Uint32Array} [mask]
+ * @typedef {{steps: number, out: Int32Array, sequences: Int32Array}} RunResult out is [steps * n], -1: had finished
+ * @typedef {{reset(): void, update(address: number, bytes: number): void, digest(): string}} Hasher
+ */
+
+export class Executor {
+  /** @type {number} KV pages that are usable now */
+  pages = 0;
+  /** @type {EngineError | null} why nothing can be called any more */
+  #dead = null;
+
+  /**
+   * Compile, place and instantiate. Weights are still empty, and `start` is still to be called.
+   * @param {object} options
+   * @param {Uint8Array<ArrayBuffer>} options.kernels verified bytes of kernels.wasm
+   * @param {import("./plan.js").Plan} options.plan
+   * @param {number} options.weightBytes
+   * @param {number} options.threads this one included
+   * @param {number} options.kvPages wanted at most; fewer where memory is refused
+   * @param {number} options.hashes shards hashed at once
+   * @returns {Promise<Executor>}
+   */
+  static async create({ kernels, plan, weightBytes, threads, kvPages, hashes }) {
+    const { initial, maximum } = importedMemory(kernels);
+    const module = await compile(kernels);
+    const program = encodeProgram(plan);
+    const sizes = { threads, programWords: program.length, weightBytes, hashes };
+    // The real heap base is known only from the instance; it never lies above the declared initial memory.
+    const fixedBytes = layOut(plan, { ...sizes, heapBase: initial * 65536 }).kv;
+    const memory = createMemory({ initial, maximum, fixedBytes, pageBytes: plan.pageBytes, kvPages });
+    const exports = await instantiate(module, memory);
+    const layout = layOut(plan, { ...sizes, heapBase: Number(exports.__heap_base.value) >>> 0 });
+    growTo(memory, layout.kv);
+    return new Executor(plan, module, memory, exports, layout, program);
+  }
+
+  /**
+   * @param {import("./plan.js").Plan} plan
+   * @param {WebAssembly.Module} module
+   * @param {WebAssembly.Memory} memory
+   * @param {import("./abi.js").KernelExports} exports
+   * @param {import("./memory.js").Layout} layout
+   * @param {Int32Array} program
+   */
+  constructor(plan, module, memory, exports, layout, program) {
+    this.plan = plan;
+    this.module = module;
+    this.memory = memory;
+    this.layout = layout;
+    this.maxPages = kvCapacity(memory, layout.kv, plan.pageBytes);
+    this.#exports = exports;
+    this.#program = program;
+    // Views of everything below the KV pages: memory only grows, so they stay good.
+    this.#words = new Int32Array(memory.buffer);
+    this.#floats = new Float32Array(memory.buffer);
+    this.bytes = new Uint8Array(memory.buffer);
+    this.doorbell = exports.inpage_doorbell() >>> 0;
+  }
+
+  #exports;
+  #program;
+  #words;
+  #floats;
+
+  /**
+   * Hand the program over and let the compute threads in. Weights must lie in their place.
+   * @param {number} threads
+   */
+  start(threads) {
+    const { plan, layout } = this;
+    const io = [...IO_BUFFERS.map((name) => plan.io[name]), plan.vocab, plan.maxima.rows, plan.maxima.sequences,
+      plan.maxima.logit_rows, plan.blocksPerSequence];
+    this.#words.set(layout.buffers.map((address) => address | 0), layout.table / 4);
+    this.#words.set(this.#program, layout.program / 4);
+    this.#words.set(io, layout.io / 4);
+    const { inpage_load, inpage_set_threads } = this.#exports;
+    this.#call("inpage_load", () =>
+      inpage_load(layout.table, plan.buffers.length, layout.program, this.#program.length, layout.io),
+    );
+    this.#call("inpage_set_threads", () => inpage_set_threads(threads));
+  }
+
+  /**
+   * Make page indices 0..pages-1 usable.
+   * @param {number} pages
+   */
+  reservePages(pages) {
+    if (!Number.isInteger(pages) || pages < 0) throw new EngineError("invalid_request", "pages must be a count", "pages");
+    if (pages > this.maxPages) {
+      throw new EngineError("out_of_memory", `${pages} KV pages wanted, memory holds ${this.maxPages}`, "pages");
+    }
+    if (pages <= this.pages) return;
+    growTo(this.memory, this.layout.kv + pages * this.plan.pageBytes);
+    this.pages = pages;
+  }
+
+  /**
+   * One forward pass; what else is wanted (choice, score, logits) happens on its logits.
+   * @param {StepInput} input
+   * @returns {StepResult}
+   */
+  step(input) {
+    const { plan, layout } = this;
+    const { tokenIds, positions, rowSequence, blockTables, logitRows, targets, sample } = input;
+    const sequences = checkBatch(input, plan, this.pages);
+    this.#put("token_ids", tokenIds);
+    this.#put("positions", positions);
+    this.#put("row_sequence", rowSequence);
+    this.#put("block_tables", blockTables);
+    this.#put("logit_rows", logitRows);
+    const { inpage_step, inpage_sample, inpage_score } = this.#exports;
+    this.#call("inpage_step", () => inpage_step(tokenIds.length, sequences, logitRows.length));
+
+    /** @type {StepResult} */
+    const result = {};
+    if (targets) {
+      this.#words.set(targets, layout.targets / 4);
+      this.#call("inpage_score", () => inpage_score(layout.targets, targets.length, layout.scores));
+      result.scores = this.#words.slice(layout.scores / 4, layout.scores / 4 + targets.length * SCORE_WORDS);
+    }
+    if (input.wantLogits) {
+      const at = layout.buffers[plan.io.logits] / 4;
+      result.logits = this.#floats.slice(at, at + logitRows.length * plan.vocab);
+    }
+    if (sample) {
+      const n = sample.length / SEQUENCE_WORDS;
+      this.#putSequences(sample, input.bias, input.mask);
+      this.#call("inpage_sample", () => inpage_sample(layout.sequences, n, layout.bias, layout.mask));
+      result.sequences = this.#words.slice(layout.sequences / 4, layout.sequences / 4 + sample.length);
+    }
+    return result;
+  }
+
+  /**
+   * Decode a burst. Ends early when all sequences finished, when the doorbell rang, or — where no doorbell can be
+   * reached, `sliced` — after about 20 ms.
+   * @param {RunInput} input
+   * @param {boolean} sliced
+   * @returns {RunResult}
+   */
+  run(input, sliced) {
+    const { layout } = this;
+    const { n, blockTables } = input;
+    checkTables(input, this.plan, this.pages);
+    const maxSteps = Math.min(input.maxSteps, MAX_BURST);
+    this.#put("block_tables", blockTables);
+    this.#putSequences(input.sequences, input.bias, input.mask);
+    const { inpage_run } = this.#exports;
+    /** @param {number} most @param {number} done */
+    const burst = (most, done) =>
+      this.#call("inpage_run", () =>
+        inpage_run(layout.sequences, n, most, layout.bias, layout.mask, layout.out + done * n * 4),
+      );
+    let steps = 0;
+    if (sliced) {
+      const end = performance.now() + SLICE_MS;
+      while (steps < maxSteps && !this.#allFinished(n)) {
+        steps += burst(1, steps);
+        if (performance.now() >= end) break;
+      }
+    } else {
+      steps = burst(maxSteps, 0);
+    }
+    const first = layout.sequences / 4;
+    return {
+      steps,
+      out: this.#words.slice(layout.out / 4, layout.out / 4 + steps * n),
+      sequences: this.#words.slice(first, first + n * SEQUENCE_WORDS),
+    };
+  }
+
+  /** Steps, launches, rows and sampled tokens since load. @returns {Uint32Array} [4] */
+  counters() {
+    const at = this.#exports.inpage_counters() >>> 0;
+    return new Uint32Array(this.memory.buffer, at, 4).slice();
+  }
+
+  /**
+   * A SHA-256 over bytes where they lie in memory.
+   * @param {number} slot 0..hashes-1, one at a time each
+   * @returns {Hasher}
+   */
+  hasher(slot) {
+    const { inpage_sha256_init, inpage_sha256_update, inpage_sha256_final } = this.#exports;
+    const state = this.layout.hash + slot * SHA256_STATE_BYTES;
+    const out = this.layout.digest;
+    return {
+      reset: () => inpage_sha256_init(state),
+      update: (address, bytes) => inpage_sha256_update(state, address, bytes),
+      digest: () => {
+        inpage_sha256_final(state, out);
+        return hex(this.bytes.slice(out, out + 32));
+      },
+    };
+  }
+
+  /** @param {number} n */
+  #allFinished(n) {
+    for (let i = 0; i < n; i++) {
+      const at = this.layout.sequences / 4 + i * SEQUENCE_WORDS;
+      if (this.#words[at + SEQUENCE.finished] === 0 && this.#words[at + SEQUENCE.remaining] > 0) return false;
+    }
+    return true;
+  }
+
+  /**
+   * @param {string} name of an io buffer
+   * @param {Int32Array} words
+   */
+  #put(name, words) {
+    this.#words.set(words, this.layout.buffers[this.plan.io[name]] / 4);
+  }
+
+  /**
+   * @param {Int32Array} sequences
+   * @param {Int32Array | undefined} bias
+   * @param {Uint32Array | undefined} mask
+   */
+  #putSequences(sequences, bias, mask) {
+    checkSequences(sequences, this.plan, bias?.length ?? 0, mask?.length ?? 0);
+    this.#words.set(sequences, this.layout.sequences / 4);
+    if (bias) this.#words.set(bias, this.layout.bias / 4);
+    if (mask) this.#words.set(mask, this.layout.mask / 4);
+  }
+
+  /**
+   * Call into the module; its error codes and traps become typed errors. After a trap nothing in memory can be relied
+   * on (other threads may be stuck in a barrier), so the engine is lost.
+   * @param {string} name
+   * @param {() => number} call
+   * @returns {number}
+   */
+  #call(name, call) {
+    if (this.#dead) throw this.#dead;
+    let code;
+    try {
+      code = call();
+    } catch (error) {
+      this.#dead = new EngineError("device_lost", `${name} trapped: ${String(error)}`, null, error);
+      throw this.#dead;
+    }
+    if (code >= 0) return code;
+    if (code === E_CANCELLED) throw new EngineError("cancelled", `${name} was cancelled`);
+    if (code === E_BATCH) throw new EngineError("invalid_request", `${name} refused the batch`);
+    throw invalidArtifact(`${name} refused the plan (${code})`, "plan");
+  }
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} kernels
+ * @returns {Promise<WebAssembly.Module>}
+ */
+async function compile(kernels) {
+  try {
+    return await WebAssembly.compile(kernels);
+  } catch (error) {
+    throw new EngineError("unsupported", `this browser cannot compile the kernels: ${String(error)}`, "kernels", error);
+  }
+}
+
+/**
+ * @param {WebAssembly.Module} module
+ * @param {WebAssembly.Memory} memory
+ * @returns {Promise<import("./abi.js").KernelExports>}
+ */
+async function instantiate(module, memory) {
+  let instance;
+  try {
+    instance = await WebAssembly.instantiate(module, { env: { memory } });
+  } catch (error) {
+    throw new EngineError("artifact_invalid", `kernels.wasm: ${String(error)}`, "kernels", error);
+  }
+  for (const name of EXPORTED_FUNCTIONS) {
+    if (typeof instance.exports[name] !== "function") throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
+  }
+  for (const name of ["__heap_base", "__stack_pointer"]) {
+    if (!(instance.exports[name] instanceof WebAssembly.Global)) throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
+  }
+  const exports = /** @type {import("./abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
+  const version = exports.inpage_abi_version();
+  if (version !== ABI_VERSION) throw invalidArtifact(`has ABI ${version}, this engine speaks ${ABI_VERSION}`, "kernels.wasm");
+  return exports;
+}

@@ -1,0 +1,132 @@
+/**
+ * @file The engine worker: one loaded model, driven by messages. Calls `{id, method, args}` are answered in order by
+ * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way. Progress goes
+ * out as `{id, progress}`. Steps and bursts run synchronously on this thread.
+ *
+ * A worker serves one load: the client starts a fresh one for the next, so that whatever became of the last, its threads
+ * and its memory are gone with it.
+ */
+
+import { EngineError, toWire } from "./errors.js";
+import { loadEngine } from "./load.js";
+
+/**
+ * @typedef {{id: number, method: string, args: any}} Call
+ * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number} | null, info: import("./load.js").Info}} Loaded
+ */
+
+const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
+/** Progress events for arriving bytes, at most one in this many milliseconds. */
+const PROGRESS_MS = 50;
+
+/** @type {import("./load.js").Engine | null} */
+let engine = null;
+/** @type {Map<number, AbortController>} loads under way */
+const loads = new Map();
+/** Calls are made one at a time. */
+let last = Promise.resolve();
+
+scope.onmessage = (event) => {
+  const { data } = event;
+  if ("cancel" in data) {
+    loads.get(data.cancel)?.abort(new EngineError("cancelled", "the load was cancelled"));
+  } else {
+    const call = /** @type {Call} */ (data);
+    if (call.method === "load") loads.set(call.id, new AbortController());
+    last = last.then(() => answer(call));
+  }
+};
+
+/** @param {Call} call */
+async function answer(call) {
+  const { id } = call;
+  try {
+    const { value, transfer } = await dispatch(call);
+    scope.postMessage({ id, value }, transfer);
+  } catch (error) {
+    scope.postMessage({ id, error: toWire(error) });
+  }
+}
+
+/**
+ * @param {Call} call
+ * @returns {Promise<{value: unknown, transfer: Transferable[]}>}
+ */
+async function dispatch({ id, method, args }) {
+  if (method === "load") return { value: await load(id, args), transfer: [] };
+  if (!engine) throw new EngineError("invalid_request", `${method}: no model is loaded`);
+  const { executor, info } = engine;
+  switch (method) {
+    case "reservePages":
+      return { value: executor.reservePages(args), transfer: [] };
+    case "step": {
+      const value = executor.step(args);
+      return { value, transfer: buffers([value.sequences, value.scores, value.logits]) };
+    }
+    case "run": {
+      const value = executor.run(args, !info.isolated);
+      return { value, transfer: buffers([value.out, value.sequences]) };
+    }
+    case "counters":
+      return { value: executor.counters(), transfer: [] };
+    default:
+      throw new EngineError("invalid_request", `unknown method ${method}`);
+  }
+}
+
+/**
+ * @param {number} id
+ * @param {{options: import("./load.js").LoadOptions, name: string}} args name: of the lock that shows this worker alive,
+ *   and of the channel for faults of its threads
+ * @returns {Promise<Loaded>}
+ */
+async function load(id, { options, name }) {
+  const { signal } = /** @type {AbortController} */ (loads.get(id));
+  showAlive(name);
+  try {
+    if (engine) throw new EngineError("invalid_request", "this worker has a model already");
+    engine = await loadEngine(options, name, signal, reporter(id));
+    const { executor, info } = engine;
+    const doorbell = info.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
+    return { info, doorbell };
+  } finally {
+    loads.delete(id);
+  }
+}
+
+/**
+ * Hold a lock for as long as this worker lives: the client, waiting for it, learns of any death. Where there are no Web
+ * Locks (plain http), only deaths that raise an error are noticed.
+ * @param {string} name
+ */
+function showAlive(name) {
+  void navigator.locks?.request(name, () => {
+    scope.postMessage({ alive: true });
+    return new Promise(() => undefined);
+  });
+}
+
+/**
+ * Sends progress, thinned out between the moments that matter.
+ * @param {number} id
+ * @returns {(event: import("./shards.js").ProgressEvent) => void}
+ */
+function reporter(id) {
+  let next = 0;
+  let phase = "";
+  return (progress) => {
+    const now = performance.now();
+    if (now < next && progress.phase === phase && progress.loaded < progress.total) return;
+    next = now + PROGRESS_MS;
+    phase = progress.phase;
+    scope.postMessage({ id, progress });
+  };
+}
+
+/**
+ * @param {(Int32Array | Float32Array | undefined)[]} arrays
+ * @returns {Transferable[]}
+ */
+function buffers(arrays) {
+  return arrays.flatMap((array) => (array ? [/** @type {ArrayBuffer} */ (array.buffer)] : []));
+}
