@@ -1,0 +1,94 @@
+"""Where things are: in a checkout, or in an installed wheel that carries them as ``inpage/_web``, ``inpage/_models``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from ..errors import InvalidRequest, Unsupported
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this package runs from, if it does."""
+    root = PACKAGE.parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "web").is_dir() else None
+
+
+def web() -> Path:
+    """The folder of what a browser loads, vendored files apart in an installed wheel."""
+    root = checkout()
+    return root / "web" if root else PACKAGE / "_web"
+
+
+def recipes() -> Path:
+    """The folder of model recipes, one TOML a model."""
+    root = checkout()
+    return root / "models" if root else PACKAGE / "_models"
+
+
+def vendor() -> Path:
+    """Where the vendored npm files are or go: beside the web sources of a checkout, else in the user's cache."""
+    root = checkout()
+    return root / "web" / "vendor" if root else cache() / "vendor"
+
+
+def cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return Path(base) / "inpage"
+
+
+def models() -> Path:
+    """Where `compile` puts models and everything else looks for them: ``build/models`` of the checkout, or of the
+    current folder."""
+    return (checkout() or Path.cwd()) / "build" / "models"
+
+
+def artifact(given: str | None) -> Path:
+    """The folder of a compiled model: ``given`` is a folder or a model's id; None is the only one compiled, or the
+    default. Raises `InvalidRequest` that says how to make it."""
+    if given is not None:
+        for folder in (Path(given), models() / given):
+            if (folder / "manifest.json").is_file():
+                return folder
+        raise InvalidRequest(f"no compiled model at {given}; make one: inpage compile SOURCE --out {given}", field="model")
+    made = sorted(path.parent for path in models().glob("*/manifest.json"))
+    if models() / DEFAULT_MODEL in made:
+        return models() / DEFAULT_MODEL
+    if len(made) == 1:
+        return made[0]
+    if made:
+        names = ", ".join(folder.name for folder in made)
+        raise InvalidRequest(f"several compiled models; choose one with --model: {names}", field="model")
+    raise InvalidRequest(f"no compiled model in {models()}; make one: inpage compile {DEFAULT_MODEL}", field="model")
+
+
+def chromium() -> Path:
+    """The browser to run headless: $INPAGE_CHROMIUM, or the first of the usual names. Raises `Unsupported`."""
+    override = os.environ.get("INPAGE_CHROMIUM")
+    if override:
+        found = shutil.which(override)
+        if found:
+            return Path(found)
+        raise Unsupported(f"INPAGE_CHROMIUM is {override}, which is no program")
+    for name in _BROWSERS:
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    raise Unsupported(
+        "no Chromium found; install one (Debian: apt-get install chromium) or set INPAGE_CHROMIUM, "
+        "or use --backend native"
+    )

@@ -1,0 +1,90 @@
+"""Copies the npm files that a page loads to where `build` takes them from, each checked by hash.
+
+``web/vendor.json`` lists them. They come from the checkout's ``node_modules``, or from a throw-away `npm install`
+where there is none (an installed wheel). Run as ``python -m inpage.cli.vendor`` by the set-up, and by `build` itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactInvalid, NetworkError, Unsupported
+from . import paths
+
+
+def packages() -> list[dict[str, Any]]:
+    """The entries of vendor.json: name, version, license, folder, files {name: {from, sha256}}."""
+    listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))["packages"]
+    return listed
+
+
+def wanted() -> dict[str, str]:
+    """Path below the vendor folder → sha256, of every file that a page may load."""
+    return {
+        f"{package['folder']}/{name}": file["sha256"]
+        for package in packages()
+        for name, file in package["files"].items()
+    }
+
+
+def ensure() -> Path:
+    """The vendor folder, complete. A file of another hash counts as missing. Raises `Unsupported` where npm is needed
+    and missing, `NetworkError` where it fails, `ArtifactInvalid` where what it brings is not what was pinned."""
+    target = paths.vendor()
+    if all(_is(target / name, digest) for name, digest in wanted().items()):
+        return target
+    root = paths.checkout()
+    if root and (root / "node_modules").is_dir():
+        _copy(root / "node_modules", target)
+        return target
+    with tempfile.TemporaryDirectory(prefix="inpage-npm-") as scratch:
+        _install(Path(scratch))
+        _copy(Path(scratch) / "node_modules", target)
+    return target
+
+
+def _install(folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unsupported("npm is needed once, to fetch Pyodide and the tokenizer for the page; install Node.js")
+    (folder / "package.json").write_text('{"private": true}\n', "utf-8")
+    specs = [f"{package['name']}@{package['version']}" for package in packages()]
+    print(f"fetching {', '.join(specs)}", file=sys.stderr)
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *specs]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip()).partition("\n")[0]
+        raise NetworkError(f"npm could not fetch {', '.join(specs)}: {reason}")
+
+
+def _copy(node_modules: Path, target: Path) -> None:
+    for package in packages():
+        source, folder = node_modules / package["name"], target / package["folder"]
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, file in package["files"].items():
+            path = source / file["from"]
+            if not _is(path, file["sha256"]):
+                raise ArtifactInvalid(
+                    f"{package['name']}: {file['from']} is not the file that vendor.json pins", field=name
+                )
+            shutil.copyfile(path, folder / name)
+        for name, origin in package.get("types", {}).items():
+            shutil.copyfile(source / origin, folder / name)
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    ensure()
