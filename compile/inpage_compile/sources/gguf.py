@@ -24,6 +24,18 @@ from .llama import check_tensors
 ROPE_FACTORS = "rope_freqs"
 
 
+class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
+    """The package's reader over a plain array: slicing a `np.memmap` 250,000 times takes twice as long."""
+
+    @property
+    def data(self) -> npt.NDArray[Any]:
+        return self._mapped
+
+    @data.setter
+    def data(self, mapped: npt.NDArray[Any]) -> None:
+        self._mapped = np.asarray(mapped)
+
+
 class Metadata:
     """Typed access to a GGUF's keys; a missing or mistyped key is a `SourceInvalid` naming it."""
 
@@ -91,7 +103,7 @@ def open_gguf(
     if sha256 is not None and actual != sha256.lower():
         raise SourceInvalid(f"{path.name} has sha256 {actual}, expected {sha256}", field="sha256")
     try:
-        reader = GGUFReader(path)
+        reader = _Reader(path)
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, UnicodeDecodeError) as e:
         raise SourceInvalid(f"{path.name}: {e}", field="file") from e
     meta = Metadata(reader)

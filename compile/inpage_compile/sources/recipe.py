@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import inpage
 from inpage.errors import SourceInvalid
 
-_HERE = Path(__file__).resolve()
-# In a wheel the recipes lie in the package, in a checkout at the root.
-FOLDERS = (_HERE.parents[1] / "recipes", _HERE.parents[3] / "models")
+# In a wheel the recipes lie in the package `inpage`, in a checkout at the root.
+FOLDERS = (Path(inpage.__file__).parent / "_models", Path(__file__).resolve().parents[3] / "models")
 _KEYS = {"id", "name", "source", "file", "sha256", "context", "license"}
 
 

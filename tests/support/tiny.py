@@ -1,0 +1,182 @@
+"""A tiny Llama with random weights, written as a GGUF file: for every test that needs a model but not a good one.
+
+Weights are a function of the seed alone (numpy's default_rng, quantized by the `gguf` package), so a witness stored
+in tests/reference stays valid. The tokenizer is a byte-level BPE of 320 tokens: 3 control tokens, 256 bytes, 61
+merges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType as Type
+
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+VOCAB = 320
+TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# Merged in this order until the vocabulary is full.
+_WORDS = (
+    "the and ing er in on at re he is th an en or es of to it st ar nd as le ou te ed al ro me se be ve wi ha "
+    "what hello world you are we model page token light"
+)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """``types``: the GGML type of each matrix by its GGUF name's last part ("attn_q"), ``default`` for the others.
+    ``scale``: standard deviation of the weights times sqrt(inputs); larger makes logits further apart."""
+
+    seed: int = 0
+    hidden: int = 64
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    ffn: int = 96
+    context: int = 256
+    rope_theta: float = 10000.0
+    tied: bool = True
+    default: str = "F32"
+    types: tuple[tuple[str, str], ...] = ()
+    scale: float = 2.0
+    rope_factors: bool = False
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        out: dict[str, tuple[int, ...]] = {"token_embd": (VOCAB, self.hidden)}
+        for i in range(self.layers):
+            out |= {
+                f"blk.{i}.attn_norm": (self.hidden,),
+                f"blk.{i}.attn_q": (q, self.hidden),
+                f"blk.{i}.attn_k": (kv, self.hidden),
+                f"blk.{i}.attn_v": (kv, self.hidden),
+                f"blk.{i}.attn_output": (self.hidden, q),
+                f"blk.{i}.ffn_norm": (self.hidden,),
+                f"blk.{i}.ffn_gate": (self.ffn, self.hidden),
+                f"blk.{i}.ffn_up": (self.ffn, self.hidden),
+                f"blk.{i}.ffn_down": (self.hidden, self.ffn),
+            }
+        out["output_norm"] = (self.hidden,)
+        if not self.tied:
+            out["output"] = (VOCAB, self.hidden)
+        return out
+
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The random float32 weights, before quantization."""
+        rng = np.random.default_rng(self.seed)
+        out: dict[str, npt.NDArray[np.float32]] = {}
+        for name, shape in self.shapes().items():
+            noise = rng.standard_normal(shape, np.float32)
+            width = np.float32(self.scale / np.sqrt(shape[-1]))
+            out[name] = noise * width if len(shape) == 2 else 1 + noise * np.float32(0.1)
+        return out
+
+    def type_of(self, name: str) -> Type:
+        return Type[dict(self.types).get(name.rpartition(".")[2], self.default)]
+
+    def quantized(self) -> dict[str, tuple[Type, npt.NDArray[np.generic]]]:
+        """GGML type and data of every tensor, as the file holds them."""
+        out: dict[str, tuple[Type, npt.NDArray[np.generic]]] = {}
+        for name, values in self.weights().items():
+            kind = self.type_of(name) if values.ndim == 2 else Type.F32
+            out[name] = (kind, gguf.quants.quantize(values, kind))
+        return out
+
+    def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What the model computes with: the `gguf` package's own dequantization."""
+        return {name: gguf.quants.dequantize(data, kind) for name, (kind, data) in self.quantized().items()}
+
+    def digest(self) -> str:
+        """sha256 of all dequantized weights: a stored witness holds for these and no others."""
+        h = hashlib.sha256()
+        for name, values in self.dequantized().items():
+            h.update(name.encode() + np.ascontiguousarray(values, "<f4").tobytes())
+        return h.hexdigest()
+
+    def factors(self) -> npt.NDArray[np.float32] | None:
+        """Llama 3's kind of rope divisors, float32 [head_dim / 2]."""
+        return np.linspace(1, 8, self.head_dim // 2, dtype=np.float32) if self.rope_factors else None
+
+    def write(self, path: Path) -> Path:
+        """Write the GGUF file and return its path."""
+        w = gguf.GGUFWriter(path, "llama")
+        w.add_name("Tiny Llama")
+        w.add_license("apache-2.0")
+        w.add_block_count(self.layers)
+        w.add_context_length(self.context)
+        w.add_embedding_length(self.hidden)
+        w.add_feed_forward_length(self.ffn)
+        w.add_head_count(self.heads)
+        w.add_head_count_kv(self.kv_heads)
+        w.add_key_length(self.head_dim)
+        w.add_value_length(self.head_dim)
+        w.add_rope_dimension_count(self.head_dim)
+        w.add_rope_freq_base(self.rope_theta)
+        w.add_layer_norm_rms_eps(1e-5)
+        w.add_vocab_size(VOCAB)
+        tokens, merges = vocabulary()
+        w.add_tokenizer_model("gpt2")
+        w.add_tokenizer_pre("smollm")
+        w.add_token_list(tokens)
+        w.add_token_types([gguf.TokenType.CONTROL] * len(CONTROL) + [gguf.TokenType.NORMAL] * (VOCAB - len(CONTROL)))
+        w.add_token_merges(merges)
+        w.add_bos_token_id(1)
+        w.add_eos_token_id(2)
+        w.add_add_bos_token(False)
+        w.add_chat_template(TEMPLATE)
+        factors = self.factors()
+        if factors is not None:
+            w.add_tensor("rope_freqs.weight", factors)
+        for name, (kind, data) in self.quantized().items():
+            w.add_tensor(f"{name}.weight", data, raw_dtype=kind)
+        w.write_header_to_file()
+        w.write_kv_data_to_file()
+        w.write_tensors_to_file()
+        w.close()
+        return path
+
+
+# What tests and witnesses run: one model for each thing that can go wrong.
+MODELS: dict[str, Tiny] = {
+    "f32": Tiny(),
+    "q8_0": Tiny(seed=1, default="Q8_0"),
+    "mixed": Tiny(seed=2, default="Q4_1", types=(("token_embd", "Q8_0"),)),  # as SmolLM2's file
+    "apart": Tiny(seed=3, default="Q4_0", types=(("attn_v", "Q8_0"), ("ffn_up", "Q4_1"))),  # nothing can be fused
+    "untied": Tiny(seed=4, tied=False, default="Q4_1", types=(("output", "Q8_0"), ("token_embd", "F16"))),
+    "nine": Tiny(seed=5, hidden=288, heads=9, kv_heads=3, head_dim=32, default="Q8_0"),  # 9 heads on 3
+    "factors": Tiny(seed=6, rope_factors=True, rope_theta=500000.0, hidden=96, head_dim=64, heads=3, kv_heads=1),
+}
+
+
+def vocabulary() -> tuple[list[str], list[str]]:
+    """Tokens (id order) and merges of the tiny tokenizer."""
+    letters = byte_letters()
+    tokens = [*CONTROL, *letters]
+    merges: list[str] = []
+    for word in _WORDS.split():
+        for text in (word, letters[ord(" ")] + word):
+            parts = list(text)
+            while len(parts) > 1 and len(tokens) < VOCAB:
+                left, right = parts[0], parts[1]
+                if left + right not in tokens:
+                    tokens.append(left + right)
+                    merges.append(f"{left} {right}")
+                parts[:2] = [left + right]
+    assert len(tokens) == VOCAB
+    return tokens, merges
+
+
+def byte_letters() -> list[str]:
+    """GPT-2's printable stand-in for each byte 0..255."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
