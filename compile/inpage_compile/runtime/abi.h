@@ -13,6 +13,7 @@
 #define INPAGE_ABI_VERSION 1
 #define INPAGE_MAX_STOP 8        /* stop token ids a sequence */
 #define INPAGE_HISTORY 256       /* most recent tokens that penalties look at */
+#define INPAGE_MAX_BIAS 1024     /* biased token ids a sequence */
 
 /* Kernels as TVM compiles them, behind generated trampolines: buffers in the launch's order, then its scalars. */
 typedef void (*inpage_kernel)(void *const *buffers, const int32_t *scalars, int32_t thread, int32_t threads);
@@ -49,9 +50,10 @@ typedef struct {
   float presence_penalty, frequency_penalty; /* 0: off */
   uint32_t seed[2];         /* generator key; its counter is the position of the token being chosen */
   int32_t token;            /* run: the next token to feed (updated) */
-  int32_t position;         /* run: its position (updated) */
+  int32_t position;         /* of the token fed last (sample) or next (run: updated); the chosen one gets position + 1 */
   int32_t remaining;        /* run: tokens this sequence may still produce; 0 = finished (updated) */
-  int32_t finished;         /* 0 going on, 1 stop token produced, 2 out of `remaining`, 3 no page reserved ahead */
+  int32_t finished;         /* 0 going on, 1 stop token produced, 2 out of `remaining`, 3 no page reserved ahead;
+                               run: non-zero at entry sits the burst out */
   int32_t reserved;         /* run: positions covered by the pages in its block table row */
   int32_t n_stop, stop[INPAGE_MAX_STOP];
   int32_t n_bias, bias;     /* offset, in pairs, into the bias table: (token id, float bits) */
@@ -74,21 +76,26 @@ int32_t inpage_abi_version(void);
 /* buffers: n_buffers addresses (pointer-sized). program: see above; copied. */
 int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *program, int32_t n_words,
                     const inpage_io *io);
-/* Threads beside the caller: native starts them itself, in the page each worker calls inpage_thread(id) and stays. */
+/* How many threads compute, the caller (number 0) included: 1 (the start) to 16. Natively this starts and ends them.
+ * In the page call it first, then call inpage_thread(id) in workers 1..threads-1, each on its own instance and stack:
+ * it stays there until a smaller number is set. A step waits for workers that have not arrived yet. */
 int32_t inpage_set_threads(int32_t threads);
 void inpage_thread(int32_t id);
 /* One forward pass over what the host wrote to the input buffers. */
 int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
-/* Choose a token for logits rows 0..n-1, sequence i for row i. bias, mask: tables, may be NULL. */
+/* Choose a token for logits rows 0..n-1, sequence i for row i. bias, mask: tables, may be NULL. Only the results are
+ * written, and the logits are left as they were. Order: bias, mask, penalties, top_k, top_p, min_p, temperature
+ * (llama.cpp's default chain). A row without any usable number (all NaN or masked) gives token 0, logprob -inf. */
 int32_t inpage_sample(inpage_sequence *sequences, int32_t n, const int32_t *bias, const uint32_t *mask);
 /* Decode: at most max_steps tokens for each of n sequences (sequence i uses row i of the block tables), sampling
  * inside. out: int32 [max_steps, n], -1 where a sequence had finished. Returns the number of steps done, or an error.
- * Ends early when all have finished or the doorbell rang. */
+ * Ends early when all have finished or the doorbell rang. Each chosen token is pushed to its history. */
 int32_t inpage_run(inpage_sequence *sequences, int32_t n, int32_t max_steps, const int32_t *bias,
                    const uint32_t *mask, int32_t *out);
-/* logits rows 0..n-1 against targets (-1: none). */
+/* logits rows 0..n-1 against targets (-1: none, nll 0). */
 int32_t inpage_score(const int32_t *targets, int32_t n, inpage_score_row *out);
-/* The address of the doorbell: a non-zero int32 stored there ends a burst after its current step. */
+/* The address of the doorbell: a non-zero int32 stored there ends a burst after its current step, which clears it.
+ * Rung while no burst runs, it ends the next one after one step. */
 int32_t *inpage_doorbell(void);
 /* Launches, barriers and steps since load: uint32 [4] = steps, launches, rows, sampled tokens. */
 const uint32_t *inpage_counters(void);

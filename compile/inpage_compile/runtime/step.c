@@ -1,0 +1,57 @@
+/* One forward pass: every thread walks the same launches on the shared memory, a barrier after each. */
+#include "runtime.h"
+
+void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads) {
+  const inpage_launch *launch = &inpage_loaded.launches[f->first_launch];
+  const inpage_launch *end = launch + f->n_launches;
+  for (; launch < end; launch++) {
+    int32_t scalars[INPAGE_LAUNCH_SCALARS];
+    for (int32_t i = 0; i < launch->n_scalars; i++) {
+      const int32_t value = launch->scalars[2 * i + 1];
+      scalars[i] = launch->scalars[2 * i] ? variables[value] : value;
+    }
+    inpage_kernels[launch->kernel](launch->buffers, scalars, thread, threads);
+    inpage_barrier(threads);
+  }
+  if (thread == 0) {
+    inpage_count[0] += 1;
+    inpage_count[1] += (uint32_t)f->n_launches;
+    inpage_count[2] += (uint32_t)variables[INPAGE_VAR_ROWS];
+  }
+}
+
+static int all_below(const int32_t *values, int32_t n, int32_t limit) {
+  for (int32_t i = 0; i < n; i++)
+    if (values[i] < 0 || values[i] >= limit) return 0;
+  return 1;
+}
+
+const inpage_function *inpage_check_batch(int32_t rows, int32_t sequences, int32_t logit_rows) {
+  const inpage_model *m = &inpage_loaded;
+  if (!m->loaded || rows < 1 || rows > m->io.max_rows || sequences < 1 || sequences > m->io.max_sequences ||
+      logit_rows < 0 || logit_rows > m->io.max_logit_rows)
+    return 0;
+  if (!all_below(m->token_ids, rows, m->io.vocab) || !all_below(m->positions, rows, INT32_MAX) ||
+      !all_below(m->row_sequence, rows, sequences) || !all_below(m->logit_rows, logit_rows, rows))
+    return 0;
+  const inpage_function *f = m->functions;
+  while (f->max_rows < rows) f++;
+  return f;
+}
+
+static struct {
+  const inpage_function *function;
+  int32_t variables[INPAGE_VARIABLES];
+} pass;
+
+static void pass_job(int32_t thread, int32_t threads) { inpage_walk(pass.function, pass.variables, thread, threads); }
+
+int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
+  pass.function = inpage_check_batch(rows, sequences, logit_rows);
+  if (!pass.function) return INPAGE_E_BATCH;
+  pass.variables[INPAGE_VAR_ROWS] = rows;
+  pass.variables[INPAGE_VAR_SEQUENCES] = sequences;
+  pass.variables[INPAGE_VAR_LOGIT_ROWS] = logit_rows;
+  inpage_parallel(pass_job);
+  return INPAGE_OK;
+}

@@ -1,0 +1,1 @@
+"""Targets: code generation and linking, for wasm and for the host CPU."""
