@@ -8,6 +8,7 @@ merges.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +107,8 @@ class Tiny:
         """Llama 3's kind of rope divisors, float32 [head_dim / 2]."""
         return np.linspace(1, 8, self.head_dim // 2, dtype=np.float32) if self.rope_factors else None
 
-    def write(self, path: Path) -> Path:
-        """Write the GGUF file and return its path."""
+    def write(self, path: Path, override: Mapping[str, str | int | list[str] | None] | None = None) -> Path:
+        """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out."""
         w = gguf.GGUFWriter(path, "llama")
         w.add_name("Tiny Llama")
         w.add_license("apache-2.0")
@@ -138,6 +139,11 @@ class Tiny:
             w.add_tensor("rope_freqs.weight", factors)
         for name, (kind, data) in self.quantized().items():
             w.add_tensor(f"{name}.weight", data, raw_dtype=kind)
+        kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY}
+        for key, value in (override or {}).items():
+            w.kv_data[0].pop(key, None)
+            if value is not None:
+                w.add_key_value(key, value, kinds[type(value)])
         w.write_header_to_file()
         w.write_kv_data_to_file()
         w.write_tensors_to_file()

