@@ -26,6 +26,8 @@ _FLAGS = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off",
           "-fno-stack-protector", "-fno-math-errno", "-g0")  # fmt: skip
 # The runtime itself is plain SIMD in both builds; only TVM's kernels use relaxed instructions.
 _WASM_FEATURES = ("atomics", "bulk-memory", "mutable-globals", "nontrapping-fptoint", "sign-ext", "simd128")
+# Encodings that some of LLVM's presets mark as used; every engine with SIMD and threads has them.
+_HARMLESS_FEATURES = ("bulk-memory-opt", "call-indirect-overlong", "multivalue", "reference-types")
 _WASM_TARGET = (
     "-target",
     "wasm32-freestanding",
@@ -53,7 +55,7 @@ def link_wasm(objects: Sequence[Path], trampolines_c: Path, out: Path, relaxed: 
     ``relaxed`` False promises a module without relaxed SIMD: an object compiled with that feature is refused.
     """
     runtime = _runtime_objects(_WASM_TARGET, _NATIVE_ONLY)
-    features = [*_WASM_FEATURES, *(["relaxed-simd"] if relaxed else [])]
+    features = [*_WASM_FEATURES, *_HARMLESS_FEATURES, *(["relaxed-simd"] if relaxed else [])]
     with tempfile.TemporaryDirectory() as scratch:
         trampolines = Path(scratch) / "trampolines.o"
         _compile(trampolines_c, trampolines, _WASM_TARGET)
@@ -64,8 +66,7 @@ def link_wasm(objects: Sequence[Path], trampolines_c: Path, out: Path, relaxed: 
             "--import-memory",
             "--max-memory=4294967296",
             "--strip-all",
-            "--features=" + ",".join([*features, "bulk-memory-opt", "call-indirect-overlong", "multivalue",
-                                      "reference-types"]),  # fmt: skip
+            "--features=" + ",".join(features),
             *(f"--export={name}" for name in (*EXPORTS, "__heap_base", "__stack_pointer")),
             *map(str, objects),
             str(trampolines),

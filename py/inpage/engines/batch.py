@@ -1,0 +1,274 @@
+"""Feeds → the typed arrays of a plan's inputs, and an engine's answers → outputs. Shared by every adapter.
+
+Also the Python side of abi.h: the layout of ``inpage_sequence`` and ``inpage_score_row``. All is checked here, so that
+a malformed request is one `InvalidRequest` naming the field, and never reaches an engine.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ..errors import InvalidRequest
+from .protocol import Feed, RunOutput, Sampling, StepOutput
+
+ABI_VERSION = 1
+MAX_STOP = 8
+HISTORY = 256
+MAX_BIAS = 1024  # a sequence
+
+# inpage_sequence: what the host fills in, the history ring, the results.
+_HEAD = struct.Struct("<f i 5f 2I 6i 8i 2i i i")
+_FINISHED = 12
+_CHOSEN = 27 + HISTORY
+SEQUENCE_WORDS = _CHOSEN + 3
+_RESULT = struct.Struct("<i f f")
+_SCORE = struct.Struct("<i f f")
+SCORE_WORDS = 3
+_REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}
+
+Words: TypeAlias = "array[int] | array[float] | bytes | bytearray | memoryview"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a loaded plan takes. ``pages``: how many are reserved now."""
+
+    vocab: int
+    context: int
+    page_tokens: int
+    blocks_per_sequence: int
+    rows: int
+    sequences: int
+    logit_rows: int
+    pages: int
+
+
+@dataclass(slots=True)
+class StepBatch:
+    """One forward pass. Arrays are int32: ids, positions and sequences [rows]; block tables [sequences, blocks].
+
+    Logit rows come in this order: those that choose a token (``sequences`` holds a struct for each), those whose
+    logits are wanted, those that are scored. ``targets`` is as long as ``logit_rows``.
+    """
+
+    token_ids: array[int]
+    positions: array[int]
+    row_sequence: array[int]
+    block_tables: array[int]
+    logit_rows: array[int]
+    targets: array[int] | None
+    sequences: array[int] | None
+    bias: array[int]
+    want_logits: bool
+    chosen: list[int | None] = field(default_factory=list)  # by feed: index into `sequences`
+    logits: list[int | None] = field(default_factory=list)  # by feed: index into `logit_rows`
+    scored: list[list[int] | None] = field(default_factory=list)  # by feed: indices into `logit_rows`
+
+
+@dataclass(slots=True)
+class RunBatch:
+    """One burst of ``n`` sequences; as in `StepBatch`."""
+
+    n: int
+    block_tables: array[int]
+    sequences: array[int]
+    bias: array[int]
+
+
+def step_batch(feeds: Sequence[Feed], limits: Limits) -> StepBatch:
+    """Flatten feeds for one forward pass. Raises `InvalidRequest`."""
+    _check_feeds(feeds, limits)
+    batch = StepBatch(
+        token_ids=array("i"),
+        positions=array("i"),
+        row_sequence=array("i"),
+        block_tables=_block_tables(feeds, limits),
+        logit_rows=array("i"),
+        targets=None,
+        sequences=None,
+        bias=array("i"),
+        want_logits=any(f.want_logits for f in feeds),
+    )
+    ends: list[int] = []  # by feed: the row after its last
+    for i, feed in enumerate(feeds):
+        batch.token_ids.extend(feed.tokens)
+        batch.positions.extend(range(feed.start, feed.start + len(feed.tokens)))
+        batch.row_sequence.extend([i] * len(feed.tokens))
+        ends.append(len(batch.token_ids))
+    if len(batch.token_ids) > limits.rows:
+        raise InvalidRequest(f"{len(batch.token_ids)} tokens in one step, at most {limits.rows}", field="tokens")
+    _add_logit_rows(batch, feeds, ends)
+    if len(batch.logit_rows) > limits.logit_rows:
+        which = "targets" if batch.targets is not None else "sample"
+        raise InvalidRequest(f"{len(batch.logit_rows)} rows of logits wanted, at most {limits.logit_rows}", field=which)
+    return batch
+
+
+def _add_logit_rows(batch: StepBatch, feeds: Sequence[Feed], ends: Sequence[int]) -> None:
+    place: dict[int, int] = {}  # row → index into logit_rows: a row that is wanted twice is computed once
+
+    def want(row: int) -> int:
+        if row not in place:
+            place[row] = len(batch.logit_rows)
+            batch.logit_rows.append(row)
+        return place[row]
+
+    for feed, end in zip(feeds, ends, strict=True):
+        batch.chosen.append(want(end - 1) if feed.sample else None)
+        if feed.sample:
+            if batch.sequences is None:
+                batch.sequences = array("i")
+            batch.sequences.extend(_pack(feed, feed.start + len(feed.tokens) - 1, 0, batch.bias))
+    for feed, end in zip(feeds, ends, strict=True):
+        batch.logits.append(want(end - 1) if feed.want_logits else None)
+    for feed, end in zip(feeds, ends, strict=True):
+        rows = range(end - len(feed.tokens), end)
+        batch.scored.append(None if feed.targets is None else [want(row) for row in rows])
+    if all(feed.targets is None for feed in feeds):
+        return
+    batch.targets = array("i", [-1]) * len(batch.logit_rows)
+    for feed, rows_scored in zip(feeds, batch.scored, strict=True):
+        for index, target in zip(rows_scored or (), feed.targets or (), strict=True):
+            batch.targets[index] = target
+
+
+def run_batch(feeds: Sequence[Feed], max_steps: int, limits: Limits) -> RunBatch:
+    """Lay out a burst. Raises `InvalidRequest`."""
+    if max_steps < 1:
+        raise InvalidRequest("a burst has at least one step", field="max_steps")
+    _check_feeds(feeds, limits)
+    if len(feeds) > min(limits.rows, limits.logit_rows):
+        raise InvalidRequest(f"{len(feeds)} sequences, at most {min(limits.rows, limits.logit_rows)}", field="feeds")
+    batch = RunBatch(len(feeds), _block_tables(feeds, limits), array("i"), array("i"))
+    for feed in feeds:
+        if len(feed.tokens) != 1:
+            raise InvalidRequest(f"a burst feeds one token a sequence, not {len(feed.tokens)}", field="tokens")
+        if feed.max_new_tokens < 1:
+            raise InvalidRequest("must be at least 1", field="max_new_tokens")
+        if len(feed.stop_ids) > MAX_STOP:
+            raise InvalidRequest(f"at most {MAX_STOP} stop ids", field="stop_ids")
+        reserved = min(len(feed.pages) * limits.page_tokens, limits.context)
+        batch.sequences.extend(_pack(feed, feed.start, reserved, batch.bias))
+    return batch
+
+
+def step_outputs(batch: StepBatch, sequences: Words | None, logits: Words | None, scores: Words | None,
+                 vocab: int) -> list[StepOutput]:  # fmt: skip
+    """What an engine answered, by feed. ``sequences``: the structs after the choice; ``logits``: float32 [logit rows,
+    vocab]; ``scores``: inpage_score_row words, one a target."""
+    sequence_bytes, score_bytes = _bytes(sequences), _bytes(scores)
+    floats = _bytes(logits).cast("f")
+    out = []
+    for chosen, wanted, scored in zip(batch.chosen, batch.logits, batch.scored, strict=True):
+        result = StepOutput()
+        if chosen is not None:
+            at = 4 * (chosen * SEQUENCE_WORDS + _CHOSEN)
+            result.token, result.logprob, result.margin = _RESULT.unpack_from(sequence_bytes, at)
+        if wanted is not None:
+            result.logits = array("f", floats[wanted * vocab : (wanted + 1) * vocab])
+        if scored is not None:
+            result.scores = [_SCORE.unpack_from(score_bytes, 4 * SCORE_WORDS * i) for i in scored]
+        out.append(result)
+    return out
+
+
+def run_outputs(n: int, steps: int, out: Words, sequences: Words) -> list[RunOutput]:
+    """What a burst produced, by feed. ``out``: int32 [steps, n], -1 where a sequence had finished."""
+    words, structs = _bytes(out).cast("i"), _bytes(sequences).cast("i")
+    results = []
+    for i in range(n):
+        tokens = [t for t in words[i : steps * n : n] if t >= 0]
+        results.append(RunOutput(tokens, _REASONS[structs[i * SEQUENCE_WORDS + _FINISHED]]))
+    return results
+
+
+def _bytes(words: Words | None) -> memoryview:
+    view = memoryview(b"" if words is None else words)
+    return view if view.format == "B" else view.cast("B")
+
+
+def _block_tables(feeds: Sequence[Feed], limits: Limits) -> array[int]:
+    tables = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
+    for i, feed in enumerate(feeds):
+        first = i * limits.blocks_per_sequence
+        tables[first : first + len(feed.pages)] = array("i", feed.pages)
+    return tables
+
+
+def _pack(feed: Feed, position: int, reserved: int, bias: array[int]) -> array[int]:
+    """The struct of one feed; its bias pairs are appended to ``bias``."""
+    s = feed.sampling
+    first = len(bias) // 2
+    for token, value in s.logit_bias:
+        bias.append(token)
+        bias.frombytes(struct.pack("<f", value))
+    history = feed.history[-HISTORY:]
+    stop = [*feed.stop_ids, *[0] * MAX_STOP][:MAX_STOP]
+    head = _HEAD.pack(
+        s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty,
+        s.seed & 0xFFFFFFFF, s.seed >> 32,
+        feed.tokens[-1], position, feed.max_new_tokens, 0, reserved, min(len(feed.stop_ids), MAX_STOP), *stop,
+        len(s.logit_bias), first, -1, len(history),
+    )  # fmt: skip
+    words = array("i", head)
+    words.extend(history)
+    words.extend([0] * (SEQUENCE_WORDS - len(words)))
+    return words
+
+
+def _check_feeds(feeds: Sequence[Feed], limits: Limits) -> None:
+    if not 1 <= len(feeds) <= limits.sequences:
+        raise InvalidRequest(f"{len(feeds)} sequences in one batch, must be 1 to {limits.sequences}", field="feeds")
+    for feed in feeds:
+        n = len(feed.tokens)
+        if n == 0:
+            raise InvalidRequest("no token to feed", field="tokens")
+        _check_ids(feed.tokens, limits.vocab, "tokens")
+        _check_ids(feed.history, limits.vocab, "history")
+        _check_ids(feed.stop_ids, limits.vocab, "stop_ids")
+        if feed.start < 0 or feed.start + n > limits.context:
+            last = feed.start + n - 1
+            raise InvalidRequest(
+                f"positions {feed.start} to {last} leave the context of {limits.context}", field="start"
+            )
+        _check_ids(feed.pages, limits.pages, "pages")
+        if len(feed.pages) > limits.blocks_per_sequence:
+            raise InvalidRequest(f"{len(feed.pages)} pages, at most {limits.blocks_per_sequence}", field="pages")
+        if len(feed.pages) * limits.page_tokens < feed.start + n:
+            raise InvalidRequest(f"{len(feed.pages)} pages do not cover position {feed.start + n - 1}", field="pages")
+        if feed.targets is not None:
+            if len(feed.targets) != n:
+                raise InvalidRequest(f"{len(feed.targets)} targets for {n} tokens", field="targets")
+            _check_ids([t for t in feed.targets if t != -1], limits.vocab, "targets")
+        _check_sampling(feed.sampling, limits.vocab)
+
+
+def _check_ids(ids: Sequence[int], limit: int, name: str) -> None:
+    if len(ids) > 0 and not 0 <= min(ids) <= max(ids) < limit:
+        raise InvalidRequest(f"{min(ids)} to {max(ids)}: must lie in 0 to {limit - 1}", field=name)
+
+
+def _check_sampling(s: Sampling, vocab: int) -> None:
+    _check_number(s.temperature, 0.0, 1e6, "temperature")
+    _check_number(s.top_k, 0, 2**31 - 1, "top_k")
+    _check_number(s.top_p, 0.0, 1.0, "top_p")
+    _check_number(s.min_p, 0.0, 1.0, "min_p")
+    _check_number(s.repetition_penalty, 1e-6, 1e6, "repetition_penalty")
+    _check_number(s.presence_penalty, -1e6, 1e6, "presence_penalty")
+    _check_number(s.frequency_penalty, -1e6, 1e6, "frequency_penalty")
+    _check_number(s.seed, 0, 2**64 - 1, "seed")
+    if len(s.logit_bias) > MAX_BIAS:
+        raise InvalidRequest(f"{len(s.logit_bias)} biased tokens, at most {MAX_BIAS}", field="logit_bias")
+    _check_ids([token for token, _ in s.logit_bias], vocab, "logit_bias")
+    for _, value in s.logit_bias:
+        _check_number(value, -1e30, 1e30, "logit_bias")
+
+
+def _check_number(value: Any, low: float, high: float, name: str) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise InvalidRequest(f"{value} is outside {low} to {high}", field=name)
