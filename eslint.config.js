@@ -25,6 +25,6 @@ export default [
   { files: ["web/app/**", "web/client/**"], languageOptions: { globals: globals.browser } },
   { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
   // A Playwright test runs in Node and evaluates functions in the page.
-  { files: ["tests/browser/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
+  { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
   { files: ["*.config.js"], languageOptions: { globals: globals.node } },
 ];

@@ -7,9 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
-from .. import __version__
 from ..errors import InpageError
 
 COMMANDS = ("compile", "build", "serve", "chat", "score", "doctor")
@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="inpage", description="LLM inference inside the web page, in Python.")
-    top.add_argument("--version", action="version", version=f"inpage {__version__}")
+    top.add_argument("--version", action="version", version=f"inpage {version('inpage')}")
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f".{name}", __name__)

@@ -1,4 +1,4 @@
-"""Where things are: in a checkout, or in an installed wheel that carries them as ``inpage/_web``, ``inpage/_models``."""
+"""Where things are: in a checkout, or in a wheel that carries them as ``inpage/_web`` and ``inpage/_models``."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def vendor() -> Path:
 
 
 def cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(base) / "inpage"
+    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / usual) / "inpage"
 
 
 def models() -> Path:
@@ -64,7 +64,7 @@ def artifact(given: str | None) -> Path:
         for folder in (Path(given), models() / given):
             if (folder / "manifest.json").is_file():
                 return folder
-        raise InvalidRequest(f"no compiled model at {given}; make one: inpage compile SOURCE --out {given}", field="model")
+        raise InvalidRequest(f"no compiled model at {given}; inpage compile makes one", field="model")
     made = sorted(path.parent for path in models().glob("*/manifest.json"))
     if models() / DEFAULT_MODEL in made:
         return models() / DEFAULT_MODEL

@@ -20,7 +20,7 @@ from . import paths
 
 
 def packages() -> list[dict[str, Any]]:
-    """The entries of vendor.json: name, version, license, folder, files {name: {from, sha256}}."""
+    """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}."""
     listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))["packages"]
     return listed
 
@@ -75,8 +75,9 @@ def _copy(node_modules: Path, target: Path) -> None:
                     f"{package['name']}: {file['from']} is not the file that vendor.json pins", field=name
                 )
             shutil.copyfile(path, folder / name)
-        for name, origin in package.get("types", {}).items():
-            shutil.copyfile(source / origin, folder / name)
+        # For the type checker, which would otherwise read the minified module.
+        types = (folder / package["module"]).with_suffix(".d" + Path(package["module"]).suffix.replace("js", "ts"))
+        types.write_text(f'export * from "{package["name"]}";\n', "utf-8")
 
 
 def _is(path: Path, digest: str) -> bool:

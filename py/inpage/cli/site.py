@@ -1,0 +1,119 @@
+"""What a site consists of: every file's place, from the web sources, the vendored files, the package and the models.
+
+A site is a mapping from URL path to a file or its content, so that `build` can write it and `chat` can serve it
+without a copy. The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..artifact import Manifest, parse_manifest
+from . import paths, vendor
+
+_SCRIPTS = (".js", ".mjs", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
+_NOT_IN_PAGE = ("cli/", "_web/", "_models/", "engines/native.py")
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+
+
+def files(artifacts: Sequence[Path]) -> dict[str, Path | bytes]:
+    """URL path → content, sorted by path. ``artifacts``: folders of compiled models, the first being what the page
+    opens with."""
+    web = paths.web()
+    site: dict[str, Path | bytes] = {}
+    for part in ("app", "client", "engine", "router"):
+        for path in _tree(web / part):
+            if path.suffix in _SCRIPTS:
+                site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
+    site["index.html"] = site.pop("app/index.html")
+    vendored = vendor.ensure()
+    site |= {f"vendor/{name}": vendored / name for name in vendor.wanted()}
+    site["inpage.zip"] = package_zip()
+    manifests = [parse_manifest((folder / "manifest.json").read_bytes()) for folder in artifacts]
+    for folder, manifest in zip(artifacts, manifests, strict=True):
+        site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(manifest)}
+    models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
+    site["site.json"] = (json.dumps({"models": models}, ensure_ascii=False, indent=1) + "\n").encode()
+    site["NOTICES.txt"] = notices(artifacts, manifests).encode()
+    return dict(sorted(site.items()))
+
+
+def package_zip() -> bytes:
+    """The ``inpage`` package as the page's Python imports it: without the command line and the native engine."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in _tree(paths.PACKAGE):
+            name = path.relative_to(paths.PACKAGE).as_posix()
+            if path.suffix == ".py" and not name.startswith(_NOT_IN_PAGE):
+                info = zipfile.ZipInfo(f"inpage/{name}", _LONG_AGO)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, path.read_bytes())
+    return buffer.getvalue()
+
+
+def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> str:
+    """The notices of everything that a site holds."""
+    web = paths.web()
+    sections = [("inpage (Apache-2.0)", _own_notice())]
+    for package in vendor.packages():
+        if "notice" in package:
+            text = (web / package["notice"]).read_text("utf-8")
+        else:
+            text = (paths.vendor() / package["folder"] / "LICENSE").read_text("utf-8")
+        sections.append((f"{package['name']} {package['version']} ({package['license']})", text))
+    for folder, manifest in zip(artifacts, manifests, strict=True):
+        text = (folder / manifest.license.notices).read_text("utf-8")
+        sections.append((f"Model {manifest.name} ({manifest.license.id})", text))
+    line = "=" * 100
+    return "\n".join(f"{line}\n{title}\n{line}\n\n{text.strip()}\n" for title, text in sections)
+
+
+def sizes(site: dict[str, Path | bytes]) -> list[tuple[str, int, int]]:
+    """(part, bytes, bytes gzipped) of what a visit loads, by part; weights do not compress and count as they are."""
+    parts: dict[str, tuple[int, int]] = {}
+    for name, content in site.items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        part = _part(name)
+        packed = len(data) if part == "weights" else len(gzip.compress(data, 6, mtime=0))
+        raw, small = parts.get(part, (0, 0))
+        parts[part] = (raw + len(data), small + packed)
+    return [(part, *parts[part]) for part in sorted(parts)]
+
+
+def _part(name: str) -> str:
+    """``vendor/pyodide``, ``models/tokenizer.json`` …: what a person wants to see the size of."""
+    pieces = name.split("/")
+    if pieces[0] == "models":
+        return "weights" if pieces[2] == "weights" else f"model: {pieces[2]}"
+    return "/".join(pieces[:2]) if pieces[0] == "vendor" else pieces[0]
+
+
+def _model_files(manifest: Manifest) -> Iterable[str]:
+    yield "manifest.json"
+    yield manifest.license.notices
+    yield manifest.tokenizer.file
+    for shard in manifest.weights.shards:
+        yield shard.file
+    for variant in manifest.variants:
+        if variant.backend != "native":  # for CPython on one kind of host; no page can use it
+            yield from sorted(file.file for file in variant.files.values())
+
+
+def _own_notice() -> str:
+    root = paths.checkout()
+    if root:
+        return (root / "NOTICE").read_text("utf-8") + "\n" + (root / "LICENSE").read_text("utf-8")
+    from importlib.metadata import files as installed
+
+    wanted = [file for file in installed("inpage") or () if file.parent.name == "licenses"]
+    return "\n".join(file.read_text("utf-8") for file in sorted(wanted, key=lambda f: f.name, reverse=True))
+
+
+def _tree(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

@@ -1,0 +1,207 @@
+// The chat page: loads the model, keeps one conversation, streams answers. The engine and the Python router live in
+// workers; nothing here computes.
+import { InPage } from "../client/inpage.js";
+import { element, make, megabytes } from "./dom.js";
+import { Loading } from "./loading.js";
+import { explain } from "./messages.js";
+
+/** @typedef {{role: string, content: string}} Message */
+/** @typedef {{id: string, name: string, path: string, bytes: number}} SiteModel */
+
+const log = element("log", HTMLElement);
+const hello = element("hello", HTMLElement);
+const scroller = /** @type {HTMLElement} */ (log.parentElement);
+const form = element("ask", HTMLFormElement);
+const text = element("text", HTMLTextAreaElement);
+const send = element("send", HTMLButtonElement);
+const stop = element("stop", HTMLButtonElement);
+const fresh = element("new", HTMLButtonElement);
+const retry = element("retry", HTMLButtonElement);
+const speed = element("speed", HTMLElement);
+const loading = new Loading();
+
+/** @type {Message[]} */
+let conversation = [];
+/** @type {InPage | null} */
+let model = null;
+/** @type {Promise<void> | null} */
+let starting = null;
+/** @type {AbortController | null} */
+let answering = null;
+
+/** Loads the model that the site opens with; `?model=`, `?backend=` and `?threads=` choose otherwise. */
+async function start() {
+  showError(null);
+  loading.show({ phase: "python" });
+  const site = await (await fetch("site.json")).json();
+  const query = new URLSearchParams(location.search);
+  /** @type {SiteModel[]} */
+  const models = site.models;
+  const chosen = models.find((entry) => entry.id === query.get("model")) ?? models[0];
+  element("model", HTMLElement).textContent = `${chosen.name} · ${megabytes(chosen.bytes)}`;
+  const threads = Number(query.get("threads"));
+  model = await InPage.start({
+    base: new URL("./", document.baseURI).href,
+    model: chosen.id,
+    backend: query.get("backend") ?? undefined,
+    threads: threads > 0 ? threads : undefined,
+    onProgress: (event) => loading.show(event),
+  });
+  loading.end();
+  showFacts(model.info);
+}
+
+/** Starts once; a message sent meanwhile waits for it. */
+function started() {
+  starting ??= start().catch((error) => {
+    starting = null;
+    model = null;
+    loading.end();
+    showError(error);
+    throw error;
+  });
+  return starting;
+}
+
+/** @param {InPage["info"]} info */
+function showFacts(info) {
+  const threads = info.threads === 1 ? "1 thread" : `${info.threads} threads`;
+  element("engine", HTMLElement).textContent = `${info.variant} · ${threads}`;
+  const facts = element("facts", HTMLElement);
+  /** @type {[string, string][]} */
+  const rows = [
+    ["Variant", info.variant],
+    ["Why", info.why],
+    ["Threads", threads],
+    ["Isolated", globalThis.crossOriginIsolated ? "yes" : "no"],
+    ["Context", `${info.context} tokens`],
+    ["Weights", megabytes(info.weight_bytes)],
+    ["Loaded in", `${(info.load_ms / 1000).toFixed(1)} s`],
+  ];
+  facts.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
+  const notice = element("notice", HTMLElement);
+  notice.hidden = globalThis.crossOriginIsolated;
+  notice.textContent =
+    "The model runs on one thread: this page's server does not send the headers that isolate it " +
+    "(Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy).";
+}
+
+/** @param {unknown} error null takes the message away */
+function showError(error) {
+  element("error", HTMLElement).hidden = error === null;
+  if (error === null) return;
+  const { text: words, again } = explain(error);
+  element("error-text", HTMLElement).textContent = words;
+  retry.hidden = !again;
+}
+
+/** @param {string} question */
+async function ask(question) {
+  if (answering) return;
+  answering = new AbortController();
+  hello.remove();
+  fresh.hidden = false;
+  showError(null);
+  const asked = conversation.concat({ role: "user", content: question });
+  log.append(make("div", "message user", question));
+  const place = make("div", "message assistant waiting");
+  log.append(place);
+  scroller.scrollTop = scroller.scrollHeight;
+  controls();
+  try {
+    await started();
+    const answer = await stream(asked, place, answering.signal);
+    conversation = asked.concat({ role: "assistant", content: answer });
+  } catch (error) {
+    if (!place.textContent) place.remove();
+    showError(error);
+    if (error instanceof Error && "code" in error && error.code === "device_lost") {
+      starting = null;
+      model = null;
+    }
+  } finally {
+    place.classList.remove("waiting", "writing");
+    answering = null;
+    controls();
+    text.focus();
+  }
+}
+
+/**
+ * Writes the answer as it comes.
+ * @param {Message[]} messages
+ * @param {HTMLElement} place
+ * @param {AbortSignal} signal
+ * @returns {Promise<string>}
+ */
+async function stream(messages, place, signal) {
+  const written = document.createTextNode("");
+  place.append(written);
+  if (!model || signal.aborted) return "";
+  for await (const piece of model.chat(messages, { signal })) {
+    if (piece.text) {
+      place.classList.replace("waiting", "writing");
+      const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+      written.data += piece.text;
+      if (atEnd) scroller.scrollTop = scroller.scrollHeight;
+    }
+    if (piece.finish_reason) finished(piece, place);
+  }
+  return written.data;
+}
+
+/**
+ * @param {import("../client/inpage.js").Piece} piece
+ * @param {HTMLElement} place
+ */
+function finished(piece, place) {
+  const { timing, usage } = piece;
+  if (timing) {
+    const first = `first token ${Math.round(timing.ttft_ms)} ms`;
+    speed.textContent = timing.decode_tps ? `${timing.decode_tps.toFixed(1)} tokens/s · ${first}` : first;
+    speed.title = usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : "";
+  }
+  if (piece.finish_reason === "cancelled") place.append(make("span", "ending", "stopped"));
+  if (piece.finish_reason === "length") place.append(make("span", "ending", "the model's context is full"));
+}
+
+function controls() {
+  send.hidden = answering !== null;
+  stop.hidden = answering === null;
+  send.disabled = !text.value.trim();
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const question = text.value.trim();
+  if (!question || answering) return;
+  text.value = "";
+  void ask(question);
+});
+text.addEventListener("input", controls);
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    form.requestSubmit();
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") answering?.abort();
+});
+stop.addEventListener("click", () => answering?.abort());
+retry.addEventListener("click", () => void started().catch(() => {}));
+fresh.addEventListener("click", () => {
+  answering?.abort();
+  conversation = [];
+  log.replaceChildren(hello);
+  fresh.hidden = true;
+  speed.textContent = "";
+  showError(null);
+  text.focus();
+});
+for (const idea of document.querySelectorAll(".idea")) {
+  idea.addEventListener("click", () => void ask(idea.textContent ?? ""));
+}
+
+controls();
+started().catch(() => {}); // shown by showError

@@ -1,0 +1,22 @@
+// Errors as a person can use them: what happened, and what can be done.
+
+/** @type {Record<string, string>} */
+const ADVICE = {
+  network: "The download broke off. What has arrived is kept; trying again goes on from there.",
+  out_of_memory: "There is not enough memory for this model. Closing other tabs may help.",
+  unsupported: "This browser cannot run the model.",
+  artifact_invalid: "The model's files are damaged or incomplete on the server.",
+  device_lost: "The model's worker stopped. It has to be loaded again.",
+};
+const AGAIN = new Set(["network", "out_of_memory", "device_lost", "artifact_invalid"]);
+
+/**
+ * @param {unknown} error
+ * @returns {{text: string, again: boolean}} `again`: loading once more can help
+ */
+export function explain(error) {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const detail = error instanceof Error ? error.message : String(error);
+  const advice = ADVICE[code];
+  return { text: advice ? `${advice} (${detail})` : detail, again: AGAIN.has(code) };
+}
