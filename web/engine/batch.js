@@ -8,7 +8,7 @@ import { EngineError } from "./errors.js";
 import { MAX_BIAS_PAIRS, maskWords } from "./memory.js";
 
 /**
- * @param {import("./wasm.js").StepInput} input
+ * @param {import("./protocol.js").StepInput} input
  * @param {import("./plan.js").Plan} plan
  * @param {number} pages reserved
  * @returns {number} sequences in the batch
@@ -42,7 +42,7 @@ export function checkBatch(input, plan, pages) {
 }
 
 /**
- * @param {import("./wasm.js").RunInput} input
+ * @param {import("./protocol.js").RunInput} input
  * @param {import("./plan.js").Plan} plan
  * @param {number} pages reserved
  */

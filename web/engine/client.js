@@ -8,14 +8,14 @@
 import { EngineError, fromWire } from "./errors.js";
 
 /**
- * @typedef {import("./load.js").LoadOptions} LoadOptions
- * @typedef {import("./load.js").Info} Info
- * @typedef {import("./shards.js").ProgressEvent} ProgressEvent
+ * @typedef {import("./protocol.js").LoadOptions} LoadOptions
+ * @typedef {import("./protocol.js").Info} Info
+ * @typedef {import("./protocol.js").Progress} Progress
  * @typedef {object} Pending
  * @property {string} method
  * @property {(value: any) => void} resolve
  * @property {(error: EngineError) => void} reject
- * @property {((event: ProgressEvent) => void) | undefined} onProgress
+ * @property {((event: Progress) => void) | undefined} onProgress
  */
 
 let instances = 0;
@@ -30,6 +30,8 @@ export class EngineClient {
   #doorbell = null;
   /** @type {BroadcastChannel | null} */
   #faults = null;
+  /** @type {EngineError | null} why the engine is gone, until the next load or unload */
+  #lost = null;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
@@ -41,7 +43,7 @@ export class EngineClient {
 
   /**
    * Load a model, in place of the one loaded before. A failed load leaves nothing behind.
-   * @param {LoadOptions & {onProgress?: (event: ProgressEvent) => void, signal?: AbortSignal}} options
+   * @param {LoadOptions & {onProgress?: (event: Progress) => void, signal?: AbortSignal}} options
    * @returns {Promise<Info>}
    * @throws {EngineError} artifact_invalid, unsupported, out_of_memory, network, cancelled, device_lost, invalid_request
    */
@@ -54,13 +56,13 @@ export class EngineClient {
     const cancel = () => worker?.postMessage({ cancel: id });
     signal?.addEventListener("abort", cancel, { once: true });
     try {
-      /** @type {import("./worker.js").Loaded} */
+      /** @type {import("./protocol.js").Loaded} */
       const { info, doorbell } = await this.#call("load", { options, name }, onProgress);
       if (doorbell) this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
       this.info = info;
       return info;
     } catch (error) {
-      if (this.#worker === worker) this.#end(new EngineError("device_lost", "the load failed"));
+      if (this.#worker === worker) this.#end(new EngineError("cancelled", "the load failed"));
       throw error;
     } finally {
       signal?.removeEventListener("abort", cancel);
@@ -79,8 +81,8 @@ export class EngineClient {
 
   /**
    * One forward pass.
-   * @param {import("./wasm.js").StepInput} input
-   * @returns {Promise<import("./wasm.js").StepResult>}
+   * @param {import("./protocol.js").StepInput} input
+   * @returns {Promise<import("./protocol.js").StepResult>}
    */
   step(input) {
     return this.#call("step", input);
@@ -88,8 +90,8 @@ export class EngineClient {
 
   /**
    * Decode a burst; fewer steps than asked are done when all finished, when interrupted, or (not isolated) after 20 ms.
-   * @param {import("./wasm.js").RunInput} input
-   * @returns {Promise<import("./wasm.js").RunResult>}
+   * @param {import("./protocol.js").RunInput} input
+   * @returns {Promise<import("./protocol.js").RunResult>}
    */
   run(input) {
     if (this.#doorbell && !this.#running()) Atomics.store(this.#doorbell, 0, 0);
@@ -145,12 +147,14 @@ export class EngineClient {
   /**
    * @param {string} method
    * @param {unknown} args
-   * @param {(event: ProgressEvent) => void} [onProgress]
+   * @param {(event: Progress) => void} [onProgress]
    * @returns {Promise<any>}
    */
   #call(method, args, onProgress) {
     const worker = this.#worker;
-    if (!worker) return Promise.reject(new EngineError("invalid_request", `${method}: no model is loaded`));
+    if (!worker) {
+      return Promise.reject(this.#lost ?? new EngineError("invalid_request", `${method}: no model is loaded`));
+    }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { method, resolve, reject, onProgress });
@@ -158,7 +162,7 @@ export class EngineClient {
     });
   }
 
-  /** @param {{id: number, value?: unknown, error?: import("./errors.js").WireError, progress?: ProgressEvent}} message */
+  /** @param {{id: number, value?: unknown, error?: import("./errors.js").WireError, progress?: Progress}} message */
   #receive({ id, value, error, progress }) {
     const pending = this.#pending.get(id);
     if (!pending) return;
@@ -184,6 +188,7 @@ export class EngineClient {
     this.#worker?.terminate();
     this.#faults?.close();
     this.#worker = this.#faults = this.#doorbell = this.info = null;
+    this.#lost = reason.code === "device_lost" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);

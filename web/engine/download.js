@@ -9,11 +9,7 @@
 import { EngineError, invalidArtifact } from "./errors.js";
 
 /**
- * @typedef {object} Policy
- * @property {number} connections files fetched at once
- * @property {number} attempts tries in a row without progress
- * @property {number} backoffMs before the second try; doubles with each, up to 30 times itself
- * @property {number} stallMs a connection silent for this long counts as broken
+ * @typedef {import("./protocol.js").Policy} Policy
  * @typedef {object} Sink
  * @property {number} received bytes it holds, from the start of the file on
  * @property {(chunk: Uint8Array) => void | Promise<void>} push
@@ -78,8 +74,9 @@ async function attempt(url, entry, sink, policy, outer, cache) {
     const from = sink.received;
     const response = await broken(fetch(url, { cache, signal, headers: from ? { Range: `bytes=${from}-` } : {} }));
     await checkResponse(response, entry, sink);
-    reader = response.body?.getReader();
-    while (reader) {
+    if (!response.body) throw new Broken("the answer has no body");
+    reader = response.body.getReader();
+    for (;;) {
       const { done, value } = await broken(reader.read());
       if (done) break;
       if (sink.received + value.length > entry.bytes) {

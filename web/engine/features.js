@@ -13,6 +13,7 @@
  * @property {number | null} deviceMemory GiB as the browser rounds them, null where it does not tell
  * @property {{opfs: boolean, idb: boolean, locks: boolean}} storage
  * @property {boolean} webgpu navigator.gpu is there (says nothing of an adapter)
+ * @typedef {Partial<NavigatorConcurrentHardware & NavigatorStorage & NavigatorLocks> & {deviceMemory?: number}} Device
  */
 
 const HEADER = [0, 97, 115, 109, 1, 0, 0, 0];
@@ -46,7 +47,7 @@ export function probe() {
     .filter(([, body]) => validates(body))
     .map(([name]) => name);
   const isolated = globalThis.crossOriginIsolated === true;
-  const device = /** @type {Navigator & {deviceMemory?: number}} */ (globalThis.navigator);
+  const device = /** @type {Device} */ (/** @type {unknown} */ (globalThis.navigator));
   return {
     wasm,
     isolated,

@@ -14,42 +14,15 @@ import { openStore } from "./storage.js";
 import { Executor } from "./wasm.js";
 
 /**
- * @typedef {object} LoadOptions
- * @property {string} base URL of the artifact's folder
- * @property {unknown} manifest parsed manifest.json
- * @property {string} variant name of one of its variants
- * @property {number | null} [threads] compute threads, this one included; all cores if not given, one if not isolated
- * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
- * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
- * @property {Partial<import("./download.js").Policy>} [network]
- * @typedef {object} Info
- * @property {"wasm"} backend
- * @property {string} variant
- * @property {number} threads
- * @property {number} vocab
- * @property {number} context positions a sequence may have
- * @property {number} page_tokens
- * @property {number} page_bytes
- * @property {number} blocks_per_sequence
- * @property {number} max_rows
- * @property {number} max_sequences
- * @property {number} max_logit_rows
- * @property {number} max_pages KV pages that memory can grow to
- * @property {number} weight_bytes
- * @property {number} arena_bytes
- * @property {number} load_ms
- * @property {number} cached_bytes of the weights: what came from storage
- * @property {"opfs" | "idb" | null} storage
- * @property {boolean} isolated
- * @property {import("./shards.js").Warning[]} warnings e.g. storage_full
+ * @typedef {import("./protocol.js").Info} Info
  * @typedef {{executor: Executor, info: Info, close: () => void}} Engine
  */
 
 /**
- * @param {LoadOptions} options
+ * @param {import("./protocol.js").LoadOptions} options
  * @param {string} channel name of the BroadcastChannel on which compute threads report faults
  * @param {AbortSignal} signal
- * @param {(event: import("./shards.js").ProgressEvent) => void} onProgress
+ * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<Engine>}
  */
 export async function loadEngine(options, channel, signal, onProgress) {
@@ -65,7 +38,7 @@ export async function loadEngine(options, channel, signal, onProgress) {
   const threads = chooseThreads(options.threads, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
-  /** @type {import("./shards.js").Warning[]} */
+  /** @type {import("./protocol.js").Warning[]} */
   const warnings = [];
   const source = { base: folderUrl(options.base), store, policy, signal, warnings };
 

@@ -13,14 +13,12 @@ import { isQuotaError, withLock } from "./storage.js";
 
 /**
  * @typedef {import("./manifest.js").FileEntry} FileEntry
- * @typedef {{code: string, message: string}} Warning
- * @typedef {{phase: "kernels" | "weights" | "ready", loaded: number, total: number, fromCache: boolean, shard: number | null}} ProgressEvent
  * @typedef {object} Source
  * @property {string} base URL of the artifact's folder, ending in "/"
  * @property {import("./storage.js").Store | null} store
  * @property {import("./download.js").Policy} policy
  * @property {AbortSignal} signal
- * @property {Warning[]} warnings appended to
+ * @property {import("./protocol.js").Warning[]} warnings appended to
  * @typedef {object} Destination where one file goes
  * @property {Uint8Array} target exactly the file's length
  * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string}} hash over target
@@ -46,7 +44,7 @@ export async function fetchFile(source, entry, progress) {
  * @param {Source} source
  * @param {import("./manifest.js").Manifest} manifest
  * @param {import("./wasm.js").Executor} executor
- * @param {(event: ProgressEvent) => void} onProgress
+ * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<number>} bytes that came from storage
  */
 export async function fetchWeights(source, manifest, executor, onProgress) {

@@ -18,29 +18,6 @@ import { hex } from "./sha256.js";
 const SLICE_MS = 20;
 
 /**
- * @typedef {object} StepInput
- * @property {Int32Array} tokenIds [rows]
- * @property {Int32Array} positions [rows]
- * @property {Int32Array} rowSequence [rows]: row of blockTables that each row belongs to
- * @property {Int32Array} blockTables [sequences * blocks_per_sequence] page indices; unused entries may be anything
- * @property {Int32Array} logitRows [logit rows]: which rows get logits, at most max_logit_rows
- * @property {Int32Array} [targets] score logit rows 0..n-1 against these ids (-1: none)
- * @property {Int32Array} [sample] words of n inpage_sequence structs: choose a token for logit rows 0..n-1
- * @property {Int32Array} [bias] pairs (token id, float bits) that the structs refer to
- * @property {Uint32Array} [mask] token mask words that the structs refer to
- * @property {boolean} [wantLogits] also return the logits, copied
- * @typedef {object} StepResult
- * @property {Int32Array} [sequences] the structs of `sample`, updated
- * @property {Int32Array} [scores] [targets.length * 3] words of inpage_score_row: argmax, nll (f), margin (f)
- * @property {Float32Array} [logits] [logit rows * vocab]
- * @typedef {object} RunInput
- * @property {Int32Array} sequences words of n inpage_sequence structs
- * @property {number} n
- * @property {Int32Array} blockTables [n * blocks_per_sequence]
- * @property {number} maxSteps at most MAX_BURST are done
- * @property {Int32Array} [bias]
- * @property {Uint32Array} [mask]
- * @typedef {{steps: number, out: Int32Array, sequences: Int32Array}} RunResult out is [steps * n], -1: had finished
  * @typedef {{reset(): void, update(address: number, bytes: number): void, digest(): string}} Hasher
  */
 
@@ -137,8 +114,8 @@ export class Executor {
 
   /**
    * One forward pass; what else is wanted (choice, score, logits) happens on its logits.
-   * @param {StepInput} input
-   * @returns {StepResult}
+   * @param {import("./protocol.js").StepInput} input
+   * @returns {import("./protocol.js").StepResult}
    */
   step(input) {
     const { plan, layout } = this;
@@ -152,9 +129,9 @@ export class Executor {
     const { inpage_step, inpage_sample, inpage_score } = this.#exports;
     this.#call("inpage_step", () => inpage_step(tokenIds.length, sequences, logitRows.length));
 
-    /** @type {StepResult} */
+    /** @type {import("./protocol.js").StepResult} */
     const result = {};
-    if (targets) {
+    if (targets?.length) {
       this.#words.set(targets, layout.targets / 4);
       this.#call("inpage_score", () => inpage_score(layout.targets, targets.length, layout.scores));
       result.scores = this.#words.slice(layout.scores / 4, layout.scores / 4 + targets.length * SCORE_WORDS);
@@ -163,7 +140,7 @@ export class Executor {
       const at = layout.buffers[plan.io.logits] / 4;
       result.logits = this.#floats.slice(at, at + logitRows.length * plan.vocab);
     }
-    if (sample) {
+    if (sample?.length) {
       const n = sample.length / SEQUENCE_WORDS;
       this.#putSequences(sample, input.bias, input.mask);
       this.#call("inpage_sample", () => inpage_sample(layout.sequences, n, layout.bias, layout.mask));
@@ -175,9 +152,9 @@ export class Executor {
   /**
    * Decode a burst. Ends early when all sequences finished, when the doorbell rang, or — where no doorbell can be
    * reached, `sliced` — after about 20 ms.
-   * @param {RunInput} input
+   * @param {import("./protocol.js").RunInput} input
    * @param {boolean} sliced
-   * @returns {RunResult}
+   * @returns {import("./protocol.js").RunResult}
    */
   run(input, sliced) {
     const { layout } = this;

@@ -10,10 +10,7 @@
 import { EngineError, toWire } from "./errors.js";
 import { loadEngine } from "./load.js";
 
-/**
- * @typedef {{id: number, method: string, args: any}} Call
- * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number} | null, info: import("./load.js").Info}} Loaded
- */
+/** @typedef {{id: number, method: string, args: any}} Call */
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 /** Progress events for arriving bytes, at most one in this many milliseconds. */
@@ -76,9 +73,9 @@ async function dispatch({ id, method, args }) {
 
 /**
  * @param {number} id
- * @param {{options: import("./load.js").LoadOptions, name: string}} args name: of the lock that shows this worker alive,
+ * @param {{options: import("./protocol.js").LoadOptions, name: string}} args name: of the lock that shows this worker alive,
  *   and of the channel for faults of its threads
- * @returns {Promise<Loaded>}
+ * @returns {Promise<import("./protocol.js").Loaded>}
  */
 async function load(id, { options, name }) {
   const { signal } = /** @type {AbortController} */ (loads.get(id));
@@ -102,14 +99,14 @@ async function load(id, { options, name }) {
 function showAlive(name) {
   void navigator.locks?.request(name, () => {
     scope.postMessage({ alive: true });
-    return new Promise(() => undefined);
+    return new Promise(() => {});
   });
 }
 
 /**
  * Sends progress, thinned out between the moments that matter.
  * @param {number} id
- * @returns {(event: import("./shards.js").ProgressEvent) => void}
+ * @returns {(event: import("./protocol.js").Progress) => void}
  */
 function reporter(id) {
   let next = 0;

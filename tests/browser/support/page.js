@@ -1,0 +1,95 @@
+/**
+ * @file What the engine tests run in the page: engines by name on `globalThis.lab`, with arguments and results that
+ * Playwright can carry (plain arrays), and errors as {code, message, field}.
+ */
+
+import { EngineClient } from "../../../web/engine/client.js";
+import { probe } from "../../../web/engine/features.js";
+
+/** @type {Map<string, EngineClient>} */
+const engines = new Map();
+
+/** @param {string} name */
+function engine(name) {
+  let client = engines.get(name);
+  if (!client) engines.set(name, (client = new EngineClient()));
+  return client;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {any} typed arrays as plain arrays, at any depth
+ */
+function plain(value) {
+  if (ArrayBuffer.isView(value)) return Array.from(/** @type {Int32Array} */ (value));
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, plain(item)]));
+}
+
+/**
+ * @param {Record<string, any>} args plain arrays become Int32Array
+ * @returns {any}
+ */
+function typed(args) {
+  return Object.fromEntries(
+    Object.entries(args).map(([key, item]) => [key, Array.isArray(item) ? Int32Array.from(item) : item]),
+  );
+}
+
+/**
+ * @param {Promise<unknown>} promise
+ * @returns {Promise<{value?: any, error?: {code: string, message: string, field: string | null}}>}
+ */
+async function outcome(promise) {
+  try {
+    return { value: plain(await promise) };
+  } catch (caught) {
+    const { code, message, field } = /** @type {import("../../../web/engine/errors.js").EngineError} */ (caught);
+    return { error: { code: code ?? "untyped", message, field: field ?? null } };
+  }
+}
+
+const lab = {
+  probe,
+  /** @type {import("../../../web/engine/protocol.js").Progress[]} of the last load */
+  progress: [],
+  /** @type {AbortController | null} of the last load */
+  abort: null,
+
+  /** @param {Record<string, any>} options for EngineClient.load, without the manifest @param {string} [name] */
+  async load(options, name = "a") {
+    const manifest = options.manifest ?? (await (await fetch(`${options.base}/manifest.json`)).json());
+    lab.progress = [];
+    lab.abort = new AbortController();
+    return outcome(
+      engine(name).load({
+        variant: "wasm-simd",
+        base: "",
+        network: { backoffMs: 1 },
+        ...options,
+        manifest,
+        signal: lab.abort.signal,
+        onProgress: (event) => lab.progress.push(event),
+      }),
+    );
+  },
+  /** @param {number} pages @param {string} [name] */
+  reservePages: (pages, name = "a") => outcome(engine(name).reservePages(pages)),
+  /** @param {Record<string, any>} input @param {string} [name] */
+  step: (input, name = "a") => outcome(engine(name).step(typed(input))),
+  /** @param {Record<string, any>} input @param {string} [name] */
+  run: (input, name = "a") => outcome(engine(name).run(typed(input))),
+  /** A burst that is interrupted right after it was asked for. @param {Record<string, any>} input */
+  runInterrupted(input) {
+    const running = engine("a").run(typed(input));
+    engine("a").interrupt();
+    return outcome(running);
+  },
+  /** @param {string} [name] */
+  counters: (name = "a") => outcome(engine(name).counters()),
+  /** @param {string} [name] */
+  unload: (name = "a") => outcome(engine(name).unload()),
+};
+
+Object.assign(globalThis, { lab });
+/** @typedef {typeof lab} Lab */

@@ -1,0 +1,166 @@
+/**
+ * @file A static server for tests that can do to a download what networks and broken hosts do: cut it off, end it early,
+ * change a byte, ignore ranges, answer with an error, or wait. It logs what was asked for.
+ */
+
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import { createServer } from "node:http";
+import path from "node:path";
+
+/**
+ * @typedef {object} Fault what one request gets
+ * @property {number} [status] answer with this status and nothing else
+ * @property {number} [cutAfter] send so many bytes of the body, then break the connection
+ * @property {number} [endAfter] send so many bytes without a Content-Length, then end as if that were all
+ * @property {boolean} [ignoreRange] answer 200 with the whole file
+ * @property {number} [shiftRange] answer a range that starts so many bytes later than asked
+ * @property {number} [flip] offset in the file of a byte that is sent inverted
+ * @property {number} [append] so many bytes more than the file has, without a Content-Length
+ * @property {Promise<unknown>} [hold] wait for this before the first byte of the body
+ * @property {boolean} [always] for every request from now on, not for one
+ * @typedef {{path: string, range: string | null, status: number}} LogEntry
+ */
+
+const TYPES = new Map([
+  [".html", "text/html; charset=utf-8"],
+  [".js", "text/javascript; charset=utf-8"],
+  [".json", "application/json"],
+  [".wasm", "application/wasm"],
+]);
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
+
+export class FaultServer {
+  /** @type {LogEntry[]} */
+  log = [];
+  /** @type {Map<string, Fault[]>} */
+  #faults = new Map();
+  #http = createServer((request, response) => {
+    this.#serve(request, response).catch(() => response.destroy());
+  });
+  #mounts;
+  #isolated;
+
+  /**
+   * @param {Record<string, string>} mounts URL prefix → folder; the longest prefix wins
+   * @param {{isolated: boolean}} options isolated: send COOP and COEP
+   */
+  constructor(mounts, { isolated }) {
+    this.#mounts = Object.entries(mounts).sort(([a], [b]) => b.length - a.length);
+    this.#isolated = isolated;
+  }
+
+  /** @returns {Promise<string>} the origin, on a free loopback port */
+  async start() {
+    await new Promise((resolve) => {
+      this.#http.listen(0, "127.0.0.1", () => resolve(null));
+    });
+    const address = /** @type {import("node:net").AddressInfo} */ (this.#http.address());
+    return `http://127.0.0.1:${address.port}`;
+  }
+
+  async stop() {
+    this.#http.closeAllConnections();
+    await new Promise((resolve) => {
+      this.#http.close(resolve);
+    });
+  }
+
+  /**
+   * Faults for the next requests of a path, in order.
+   * @param {string} url path
+   * @param {...Fault} faults
+   */
+  fault(url, ...faults) {
+    this.#faults.set(url, [...(this.#faults.get(url) ?? []), ...faults]);
+  }
+
+  /** @param {string} url path @returns {LogEntry[]} */
+  requests(url) {
+    return this.log.filter((entry) => entry.path === url);
+  }
+
+  /** Forget the log and all faults. */
+  clear() {
+    this.log = [];
+    this.#faults.clear();
+  }
+
+  /** @param {string} url @returns {Fault} */
+  #nextFault(url) {
+    const queue = this.#faults.get(url) ?? [];
+    return (queue[0]?.always ? queue[0] : queue.shift()) ?? {};
+  }
+
+  /**
+   * @param {import("node:http").IncomingMessage} request
+   * @param {import("node:http").ServerResponse} response
+   */
+  async #serve(request, response) {
+    const url = decodeURIComponent(new URL(request.url ?? "/", "http://host").pathname);
+    const fault = this.#nextFault(url);
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+    const file = this.#find(url);
+    const size = file ? await stat(file).then((s) => (s.isFile() ? s.size : -1), () => -1) : -1;
+    response.setHeader("Cache-Control", "no-cache");
+    response.setHeader("Content-Security-Policy", POLICY);
+    response.setHeader("Content-Type", TYPES.get(path.extname(url)) ?? "application/octet-stream");
+    if (this.#isolated) {
+      response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
+      response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    }
+    let start = 0;
+    let end = size;
+    response.statusCode = fault.status ?? (size < 0 ? 404 : 200);
+    if (response.statusCode === 200 && range && !fault.ignoreRange) {
+      start = Number(range[1]) + (fault.shiftRange ?? 0);
+      if (range[2]) end = Math.min(end, Number(range[2]) + 1);
+      response.statusCode = start < size ? 206 : 416;
+      response.setHeader("Content-Range", start < size ? `bytes ${start}-${end - 1}/${size}` : `bytes */${size}`);
+    }
+    this.log.push({ path: url, range: request.headers.range ?? null, status: response.statusCode });
+    if (!file || response.statusCode > 206) {
+      response.end();
+      return;
+    }
+    await this.#body(response, file, start, end, fault);
+  }
+
+  /**
+   * @param {import("node:http").ServerResponse} response
+   * @param {string} file
+   * @param {number} start
+   * @param {number} end exclusive
+   * @param {Fault} fault
+   */
+  async #body(response, file, start, end, fault) {
+    const stop = Math.min(end, start + (fault.cutAfter ?? fault.endAfter ?? Infinity));
+    if (fault.endAfter === undefined && fault.append === undefined) response.setHeader("Content-Length", end - start);
+    response.flushHeaders();
+    await fault.hold;
+    if (stop > start) {
+      let at = start;
+      for await (const chunk of createReadStream(file, { start, end: stop - 1 })) {
+        const flip = (fault.flip ?? -1) - at;
+        if (flip >= 0 && flip < chunk.length) chunk[flip] ^= 0xff;
+        at += chunk.length;
+        await new Promise((resolve) => {
+          response.write(chunk, resolve);
+        });
+      }
+    }
+    if (fault.append) response.write(Buffer.alloc(fault.append));
+    if (fault.cutAfter !== undefined) response.destroy();
+    else response.end();
+  }
+
+  /** @param {string} url @returns {string | null} */
+  #find(url) {
+    for (const [prefix, folder] of this.#mounts) {
+      if (!url.startsWith(prefix)) continue;
+      const file = path.resolve(folder, `.${path.posix.normalize(`/${url.slice(prefix.length)}`)}`);
+      return file.startsWith(path.resolve(folder)) ? file : null;
+    }
+    return null;
+  }
+}

@@ -1,0 +1,121 @@
+"""Build the artifact of the engine tests: ``python synthetic.py OUT``. A model of integer weights behind the real
+runtime and linker; kernels.c says what it computes. Deterministic, so its files can be compared and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from inpage_compile.targets.link import link_wasm
+
+VOCAB, ROWS, SEQUENCES, LOGIT_ROWS, CONTEXT, PAGE_TOKENS, BLOCKS = 64, 32, 4, 32, 128, 16, 8
+SHARD = 400_128  # a multiple of 256, long enough to be cut off in the middle
+PADDING = 4 * SHARD - 8192  # the table straddles the last two shards
+VARIABLES = ["rows", "sequences", "logit_rows"]
+
+
+def weights() -> tuple[bytes, list[dict[str, Any]]]:
+    """The weight space and its tensors: padding first, so that the table lies in a late shard."""
+    rng = random.Random(7)
+    table = struct.pack(f"<{VOCAB * VOCAB}f", *(rng.randrange(-8, 9) for _ in range(VOCAB * VOCAB)))
+    # The last two tokens misbehave (kernels.c), so they never win.
+    biases = [rng.randrange(-3, 4) for _ in range(VOCAB - 2)] + [-100_000, -100_000]
+    bias = struct.pack(f"<{VOCAB}f", *biases)
+    parts = [("padding", rng.randbytes(PADDING)), ("table", table), ("bias", bias)]
+    tensors, space = [], b""
+    for name, data in parts:
+        shape = [VOCAB, VOCAB] if name == "table" else [len(data) // 4]
+        tensors.append({"name": name, "shape": shape, "format": "f32", "layout": "raw",
+                        "offset": len(space), "bytes": len(data)})  # fmt: skip
+        space += data
+    return space, tensors
+
+
+def plan() -> dict[str, Any]:
+    """Buffers by id: 0-4 inputs, 5 logits, 6 kv, 7 table, 8 bias, 9 sums."""
+    inputs = [("token_ids", ROWS), ("positions", ROWS), ("row_sequence", ROWS),
+              ("block_tables", SEQUENCES * BLOCKS), ("logit_rows", LOGIT_ROWS)]  # fmt: skip
+    buffers: list[dict[str, Any]] = [
+        {"name": name, "kind": "input", "dtype": "int32", "shape": [n], "bytes": 4 * n} for name, n in inputs
+    ]
+    wide = {"dtype": "float32", "shape": ["logit_rows", VOCAB], "bytes": 4 * LOGIT_ROWS * VOCAB}
+    buffers += [
+        {"name": "logits", "kind": "output", **wide},
+        {"name": "kv", "kind": "kv"},
+        {"name": "table", "kind": "weight", "tensor": "table", "bytes": 4 * VOCAB * VOCAB},
+        {"name": "bias", "kind": "weight", "tensor": "bias", "bytes": 4 * VOCAB},
+        {"name": "sums", "kind": "arena", "offset": 256, **wide},
+    ]
+    launches: list[dict[str, Any]] = [
+        {"kernel": 0, "buffers": [0, 1, 2, 3, 6], "scalars": ["rows"]},
+        {"kernel": 1, "buffers": [0], "scalars": []},
+        {"kernel": 2, "buffers": [1, 2, 3, 6, 4, 7, 9], "scalars": ["logit_rows"]},
+        {"kernel": 3, "buffers": [9, 8, 5], "scalars": ["logit_rows", VOCAB]},
+    ]
+    names = [("store", "rrrrw"), ("misbehave", "r"), ("accumulate", "rrrrrrw"), ("add_bias", "rrw")]
+    return {
+        "version": 1,
+        "target": "wasm-simd",
+        "page_tokens": PAGE_TOKENS,
+        "maxima": {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "context": CONTEXT},
+        "blocks_per_sequence": BLOCKS,
+        "variables": VARIABLES,
+        "arena_bytes": 256 + 4 * LOGIT_ROWS * VOCAB,
+        "kv": {"page_bytes": 256},
+        "vocab": VOCAB,
+        "buffers": buffers,
+        "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 5},
+        "kernels": [
+            {"name": name, "buffers": len(access), "scalars": len(launch["scalars"]), "access": access}
+            for (name, access), launch in zip(names, launches, strict=True)
+        ],
+        "functions": [
+            {"name": "decode", "max_rows": 4, "launches": launches},
+            {"name": "prefill", "max_rows": ROWS, "launches": launches},
+        ],
+    }
+
+
+def write(out: Path, name: str, data: bytes) -> dict[str, Any]:
+    """A file of the artifact and its manifest entry."""
+    path = out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def main(out: Path) -> None:
+    space, tensors = weights()
+    shards = [
+        {"offset": at, **write(out, f"weights/{i:05}.bin", space[at : at + SHARD])}
+        for i, at in enumerate(range(0, len(space), SHARD))
+    ]
+    kernels = link_wasm([], Path(__file__).with_name("kernels.c"), out / "kernels.linked", relaxed=False)
+    variant = {
+        "name": "wasm-simd",
+        "backend": "wasm",
+        "requires": ["simd128"],
+        "plan": write(out, "wasm-simd/plan.json", json.dumps(plan()).encode()),
+        "kernels": write(out, "wasm-simd/kernels.wasm", kernels.read_bytes()),
+    }
+    kernels.unlink()
+    manifest = {
+        "schema": 1,
+        "id": "synthetic",
+        "name": "Synthetic",
+        "architecture": {"family": "synthetic", "vocab": VOCAB, "context": CONTEXT},
+        "formats": {},
+        "tensors": tensors,
+        "weights": {"bytes": len(space), "shards": shards},
+        "variants": [variant],
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

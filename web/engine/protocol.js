@@ -1,0 +1,74 @@
+/**
+ * @file Types of what crosses between EngineClient and the engine worker. No code: the client runs on pages and in
+ * workers, the engine in workers only, and both name these.
+ */
+
+/**
+ * @typedef {object} Policy how files are fetched
+ * @property {number} connections files fetched at once
+ * @property {number} attempts tries in a row without progress
+ * @property {number} backoffMs before the second try; doubles with each, up to 30 times itself
+ * @property {number} stallMs a connection silent for this long counts as broken
+ *
+ * @typedef {{code: string, message: string}} Warning what went wrong without failing the load, e.g. storage_full
+ * @typedef {{phase: "kernels" | "weights" | "ready", loaded: number, total: number, fromCache: boolean, shard: number | null}} Progress
+ *   bytes; fromCache: of the file that moved last
+ *
+ * @typedef {object} LoadOptions
+ * @property {string} base URL of the artifact's folder
+ * @property {unknown} manifest parsed manifest.json
+ * @property {string} variant name of one of its variants
+ * @property {number | null} [threads] compute threads, this one included; all cores if not given, one if not isolated
+ * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
+ * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
+ * @property {Partial<Policy>} [network]
+ * @typedef {object} Info
+ * @property {"wasm"} backend
+ * @property {string} variant
+ * @property {number} threads
+ * @property {number} vocab
+ * @property {number} context positions a sequence may have
+ * @property {number} page_tokens
+ * @property {number} page_bytes
+ * @property {number} blocks_per_sequence
+ * @property {number} max_rows
+ * @property {number} max_sequences
+ * @property {number} max_logit_rows
+ * @property {number} max_pages KV pages that memory can grow to
+ * @property {number} weight_bytes
+ * @property {number} arena_bytes
+ * @property {number} load_ms
+ * @property {number} cached_bytes of the weights: what came from storage
+ * @property {"opfs" | "idb" | null} storage
+ * @property {boolean} isolated
+ * @property {Warning[]} warnings e.g. storage_full
+ * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number} | null, info: Info}} Loaded the answer to a load
+ */
+
+/**
+ * @typedef {object} StepInput
+ * @property {Int32Array} tokenIds [rows]
+ * @property {Int32Array} positions [rows]
+ * @property {Int32Array} rowSequence [rows]: row of blockTables that each row belongs to
+ * @property {Int32Array} blockTables [sequences * blocks_per_sequence] page indices; unused entries may be anything
+ * @property {Int32Array} logitRows [logit rows]: which rows get logits, at most max_logit_rows
+ * @property {Int32Array} [targets] score logit rows 0..n-1 against these ids (-1: none)
+ * @property {Int32Array} [sample] words of n inpage_sequence structs: choose a token for logit rows 0..n-1
+ * @property {Int32Array} [bias] pairs (token id, float bits) that the structs refer to
+ * @property {Uint32Array} [mask] token mask words that the structs refer to
+ * @property {boolean} [wantLogits] also return the logits, copied
+ * @typedef {object} StepResult
+ * @property {Int32Array} [sequences] the structs of `sample`, updated
+ * @property {Int32Array} [scores] [targets.length * 3] words of inpage_score_row: argmax, nll (f), margin (f)
+ * @property {Float32Array} [logits] [logit rows * vocab]
+ * @typedef {object} RunInput
+ * @property {Int32Array} sequences words of n inpage_sequence structs
+ * @property {number} n
+ * @property {Int32Array} blockTables [n * blocks_per_sequence]
+ * @property {number} maxSteps at most MAX_BURST are done
+ * @property {Int32Array} [bias]
+ * @property {Uint32Array} [mask]
+ * @typedef {{steps: number, out: Int32Array, sequences: Int32Array}} RunResult out is [steps * n], -1: had finished
+ */
+
+export {};
