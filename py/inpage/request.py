@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +45,7 @@ class Request:
     done: bool = False
     events: asyncio.Queue[Burst | BaseException] = field(default_factory=asyncio.Queue)
 
-    submitted: float = field(default_factory=time.perf_counter)
+    submitted: float | None = None
     started: float | None = None  # first prefill chunk goes in
     first: float | None = None  # first token comes out
     last: float | None = None  # last token came out

@@ -66,6 +66,10 @@ class Scheduler:
             )
         if len(self.waiting) >= self.max_queue:
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
+        request.submitted = time.perf_counter()
+        if request.cancelled:
+            self._finish(request, "cancelled")
+            return
         self.waiting.append(request)
         self._arrived = True
         self._ring()

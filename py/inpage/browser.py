@@ -1,0 +1,28 @@
+"""The way from Python in the page to its JavaScript side: web/router/host.js, which the router worker registers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Awaitable
+from typing import Any
+
+from .errors import from_wire
+
+IN_PAGE = sys.platform == "emscripten"
+
+
+def host() -> Any:
+    """The JavaScript module. Only in the page (`IN_PAGE`)."""
+    return importlib.import_module("inpage_host")
+
+
+async def settle(promise: Awaitable[Any]) -> Any:
+    """Await a JavaScript promise; an error that it rejects with becomes the typed one of `inpage.errors`."""
+    from pyodide.ffi import JsException
+
+    try:
+        return await promise
+    except JsException as error:
+        raise from_wire(json.loads(host().describeError(error))) from error

@@ -1,0 +1,166 @@
+"""What a caller may ask, checked: each problem is one `InvalidRequest` that names the field and what mends it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .engines.protocol import Sampling
+from .errors import InvalidRequest
+
+ROLES = ("system", "user", "assistant")
+SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
+
+# The defaults of a small chat model: varied, but seldom off the road.
+_TEMPERATURE, _TOP_P = 0.7, 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A checked request: ``max_tokens`` None means up to the end of the context."""
+
+    sampling: Sampling
+    max_tokens: int | None
+
+
+def options(params: Mapping[str, Any], vocab: int) -> Options:
+    """Check keyword parameters. A random answer without a ``seed`` gets one, which the result reports."""
+    unknown = sorted(set(params) - _KNOWN)
+    if unknown:
+        raise InvalidRequest(
+            f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
+        )
+    given = {name: value for name, value in params.items() if value is not None}
+    temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
+    seed = _integer(given, "seed", None, 0, SEEDS - 1)
+    if seed is None:
+        seed = secrets.randbelow(SEEDS) if temperature > 0 else 0
+    return Options(
+        sampling=Sampling(
+            temperature=temperature,
+            top_k=_integer(given, "top_k", 0, 0, vocab) or 0,
+            top_p=_number(given, "top_p", _TOP_P, 0, 1, above=True),
+            min_p=_number(given, "min_p", 0.0, 0, 1),
+            repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
+            presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
+            frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
+            seed=seed,
+            logit_bias=_logit_bias(given.get("logit_bias"), vocab),
+        ),
+        max_tokens=_integer(given, "max_tokens", None, 1, SEEDS),
+    )
+
+
+_KNOWN = frozenset(Sampling.__dataclass_fields__) | {"max_tokens"}
+
+
+def checked_messages(messages: Any) -> list[dict[str, str]]:
+    """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
+        raise InvalidRequest('messages must be a list of {"role", "content"}', field="messages")
+    if not messages:
+        raise InvalidRequest("messages is empty: send at least one", field="messages")
+    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def _message(message: Any, field: str) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f'{field} must be an object with "role" and "content"', field=field)
+    unknown = sorted(str(key) for key in message if key not in ("role", "content"))
+    if unknown:
+        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
+    text = checked_text(content, f"{field}.content", empty=role != "user")
+    return {"role": role, "content": text}
+
+
+def checked_text(text: Any, field: str, *, empty: bool = False) -> str:
+    """A string that can be encoded: not blank (unless ``empty``) and without half characters."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{field} must be a string, not {type(text).__name__}", field=field)
+    if not empty and not text.strip():
+        raise InvalidRequest(f"{field} is empty: write something to answer", field=field)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{field} holds half a character (a lone surrogate) at {error.start}; remove it", field=field
+        ) from None
+    return text
+
+
+def checked_ids(ids: Iterable[Any], vocab: int, field: str) -> list[int]:
+    """Token ids given directly: whole numbers of the vocabulary, at least one."""
+    checked = list(ids)
+    if not checked:
+        raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
+    for i, token in enumerate(checked):
+        if not _whole(token) or not 0 <= token < vocab:
+            raise InvalidRequest(
+                f"{field}[{i}] is {token!r}; token ids are whole numbers of 0..{vocab - 1}", field=f"{field}[{i}]"
+            )
+    return checked
+
+
+def answer_room(prompt: int, max_tokens: int | None, capacity: int, field: str) -> int:
+    """How many tokens the answer may have when ``capacity`` is what prompt and answer can take together."""
+    room = capacity - prompt
+    if room < 1:
+        raise InvalidRequest(
+            f"the prompt has {prompt} tokens; at most {capacity - 1} fit with an answer: shorten it", field=field
+        )
+    if max_tokens is not None and max_tokens > room:
+        raise InvalidRequest(
+            f"max_tokens {max_tokens} does not fit after a prompt of {prompt} tokens; ask for at most {room}",
+            field="max_tokens",
+        )
+    return room if max_tokens is None else max_tokens
+
+
+def _number(
+    given: Mapping[str, Any], name: str, default: float, low: float, high: float, *, above: bool = False
+) -> float:
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest(f"{name} must be a number, not {type(value).__name__}", field=name)
+    if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+        least = f"above {low}" if above else f"at least {low}"
+        raise InvalidRequest(f"{name} is {value}; it must be {least} and at most {high}", field=name)
+    return float(value)
+
+
+def _integer(given: Mapping[str, Any], name: str, default: int | None, low: int, high: int) -> int | None:
+    value = given.get(name, default)
+    if value is None:
+        return None
+    if not _whole(value):
+        raise InvalidRequest(f"{name} must be a whole number, not {value!r}", field=name)
+    if not low <= value <= high:
+        raise InvalidRequest(f"{name} is {value}; it must be at least {low} and at most {high}", field=name)
+    return int(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _logit_bias(value: Any, vocab: int) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("logit_bias must map token ids to numbers of -100..100", field="logit_bias")
+    pairs = []
+    for key, bias in value.items():
+        field = f"logit_bias[{key}]"
+        token = int(key) if isinstance(key, str) and key.isdecimal() else key  # JSON keys are strings
+        if not _whole(token) or not 0 <= token < vocab:
+            raise InvalidRequest(f"{field}: token ids are whole numbers of 0..{vocab - 1}", field=field)
+        pairs.append((token, _number({field: bias}, field, 0.0, -100, 100)))
+    return tuple(sorted(pairs))

@@ -1,0 +1,146 @@
+"""One answer on its way to the caller: as a stream of pieces, or whole.
+
+async for delta in router.chat("Hello"):    # pieces; leaving the loop cancels the request
+    print(delta.text, end="")
+answer = await router.chat("Hello")         # whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import InvalidRequest
+from .request import Request
+from .scheduler import Scheduler
+from .tokenizer import Detokenizer, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished answer. ``token_ids`` include the stop token that ended it; ``text`` leaves control tokens out.
+
+    ``ttft_ms`` is from the call to the first token, waiting included; ``prefill_tps`` and ``decode_tps`` are tokens a
+    second while the prompt was read and while the tokens after the first were made (0 where there were none)."""
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    text: str
+    finish_reason: str  # "stop", "length" or "cancelled"
+    seed: int
+    load_ms: float
+    ttft_ms: float
+    prefill_tps: float
+    decode_tps: float
+    threads: int
+    backend: str
+    variant: str
+    why: str
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts, in OpenAI's words."""
+        prompt, answer = len(self.prompt_ids), len(self.token_ids)
+        return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer: what became certain since the piece before. ``text`` never ends inside a character and
+    may be empty. The last piece has ``result``."""
+
+    text: str
+    token_ids: list[int] = field(default_factory=list)
+    result: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What every completion reports of the engine that made it."""
+
+    load_ms: float
+    threads: int
+    backend: str
+    variant: str
+    why: str
+
+
+class Stream:
+    """Iterate it or await it, once. The request is queued when that begins, and cancelled when the iterator is closed
+    or the awaiting task is."""
+
+    def __init__(
+        self, scheduler: Scheduler, request: Request, tokenizer: Tokenizer, facts: Callable[[], Facts]
+    ) -> None:
+        self._scheduler = scheduler
+        self._request = request
+        self._tokenizer = tokenizer
+        self._facts = facts
+        self._begun = False
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return list(self._request.prompt)
+
+    def cancel(self) -> None:
+        """End it from outside: whoever reads it gets what there is, with ``finish_reason`` "cancelled"."""
+        self._scheduler.cancel(self._request)
+
+    def __aiter__(self) -> AsyncGenerator[Delta]:
+        return self._read()
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        return self._whole().__await__()
+
+    async def _whole(self) -> Completion:
+        async for delta in self:
+            if delta.result is not None:
+                return delta.result
+        raise AssertionError("a stream ends with a result or an error")
+
+    async def _read(self) -> AsyncGenerator[Delta]:
+        if self._begun:
+            raise InvalidRequest("a stream can be read once; make a new one")
+        self._begun = True
+        request, detokenizer, texts = self._request, Detokenizer(self._tokenizer), []
+        self._scheduler.submit(request)
+        try:
+            while True:
+                event = await request.events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                text = detokenizer.push(event.tokens)
+                if event.finish is not None:
+                    text += detokenizer.flush()
+                texts.append(text)
+                result = None if event.finish is None else self._completion("".join(texts), event.finish)
+                yield Delta(text, event.tokens, result)
+                if result is not None:
+                    return
+        finally:
+            self._scheduler.cancel(request)
+
+    def _completion(self, text: str, finish: str) -> Completion:
+        request, facts = self._request, self._facts()
+        submitted, started = request.submitted, request.started
+        first, last = request.first, request.last
+        return Completion(
+            prompt_ids=list(request.prompt),
+            token_ids=list(request.tokens),
+            text=text,
+            finish_reason=finish,
+            seed=request.sampling.seed,
+            ttft_ms=0.0 if first is None or submitted is None else (first - submitted) * 1e3,
+            prefill_tps=0.0 if first is None or started is None else _rate(len(request.prompt), first - started),
+            decode_tps=0.0 if first is None or last is None else _rate(len(request.tokens) - 1, last - first),
+            load_ms=facts.load_ms,
+            threads=facts.threads,
+            backend=facts.backend,
+            variant=facts.variant,
+            why=facts.why,
+        )
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if count > 0 and seconds > 0 else 0.0

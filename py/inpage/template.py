@@ -1,0 +1,125 @@
+"""Chat messages to prompt ids by the model's own Jinja template: jinja2 in CPython, ``@huggingface/jinja`` in the page.
+
+A message that spells ``<|im_end|>`` must stay text. So before the template runs, in everything that a user wrote the
+first character of each spelled control token is replaced by a stand-in, a private-use character that occurs nowhere
+else; after the rendered text was cut at the control tokens that are still there, the template's own, the stand-ins
+become the user's characters again. A text that spells none is not touched: its ids are those of the rendered text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from .browser import IN_PAGE, host
+from .errors import ArtifactInvalid, InvalidRequest, Unsupported
+from .tokenizer import Tokenizer
+
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class ChatTemplate:
+    """Raises `ArtifactInvalid` for a template that does not parse."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer, *, bos: int | None, eos: int | None) -> None:
+        texts = {token: text for text, token in tokenizer.control.items()}
+        self._source = source
+        self._tokenizer = tokenizer
+        self._tokens = {"bos_token": texts.get(bos, ""), "eos_token": texts.get(eos, "")}  # type: ignore[arg-type]
+        try:
+            self._renderer: Renderer = (_PageRenderer if IN_PAGE else _NativeRenderer)(source)
+        except Unsupported:
+            raise
+        except Exception as error:
+            raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Prompt ids of checked messages, ending where the assistant's answer begins. `InvalidRequest` where the
+        template refuses the conversation (an order of roles that the model does not know)."""
+        contents = [message["content"] for message in messages]
+        shield = Shield(self._tokenizer.control, [self._source, *contents, *self._tokens.values()])
+        safe = [{**message, "content": shield(message["content"])} for message in messages]
+        try:
+            text = self._renderer.render({"messages": safe, "add_generation_prompt": True, **self._tokens})
+        except Exception as error:
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {error}", field="messages"
+            ) from error
+        return self._tokenizer.encode_rendered(text, shield.stand_ins)
+
+
+class Shield:
+    """Makes spelled control tokens unrecognisable. ``stand_ins`` undoes it (for `str.translate`)."""
+
+    def __init__(self, control: Iterable[str], occurring: Iterable[str]) -> None:
+        self._texts = texts = sorted((text for text in control if text), key=len, reverse=True)
+        taken = set("".join(occurring))
+        self._free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+        self._by_character: dict[str, str] = {}
+        self.stand_ins: dict[int, str] = {}
+        self._spelled = re.compile(f"(?=(?:{'|'.join(map(re.escape, texts))}))." if texts else r"(?!)", re.DOTALL)
+        # What could complete a control token that the template's own text around it had begun.
+        self._heads = {text[:n] for text in texts for n in range(1, len(text))}
+        self._tails = {text[n:] for text in texts for n in range(1, len(text))}
+
+    def __call__(self, text: str) -> str:
+        text = self._spelled.sub(lambda match: self._stand_in(match[0]), text)
+        body = text.strip()
+        if not body:
+            return text
+        start = text.index(body)
+        end = start + len(body)
+        if any(body.startswith(tail) for tail in self._tails) or any(body in spelled for spelled in self._texts):
+            text = text[:start] + self._stand_in(text[start]) + text[start + 1 :]
+        if any(body.endswith(head) for head in self._heads):
+            text = text[: end - 1] + self._stand_in(text[end - 1]) + text[end:]
+        return text
+
+    def _stand_in(self, character: str) -> str:
+        if ord(character) in self.stand_ins:
+            return character
+        if character not in self._by_character:
+            stand_in = next(self._free, None)
+            if stand_in is None:
+                raise InvalidRequest("the messages use every private-use character there is", field="messages")
+            self._by_character[character] = stand_in
+            self.stand_ins[ord(stand_in)] = character
+        return self._by_character[character]
+
+
+class Renderer(Protocol):
+    def render(self, variables: Mapping[str, Any]) -> str: ...
+
+
+class _NativeRenderer:
+    """jinja2 as Hugging Face's ``apply_chat_template`` sets it up; sandboxed, since a template is untrusted."""
+
+    def __init__(self, source: str) -> None:
+        try:
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ImportError:
+            raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _refuse
+        self._template = environment.from_string(source)
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        return self._template.render(**variables)
+
+
+def _refuse(reason: str) -> None:
+    raise ValueError(reason)
+
+
+class _PageRenderer:
+    """Over web/router/host.js."""
+
+    def __init__(self, source: str) -> None:
+        self._template = host().makeTemplate(source)
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        return str(self._template.render(json.dumps(variables)))

@@ -1,0 +1,54 @@
+"""Fixtures of the router's tests: the compiled real model where a test needs it, small stand-ins elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage.tokenizer import Tokenizer, load_tokenizer
+from support.small import small_tokenizer_json
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "tests" / "reference"
+
+
+@pytest.fixture(scope="session")
+def artifact() -> Path:
+    """The folder of the compiled SmolLM2, which `make test` makes."""
+    folder = Path(os.environ.get("INPAGE_ARTIFACT", ROOT / "build" / "models" / "smollm2-135m-instruct"))
+    if not (folder / "manifest.json").is_file():
+        pytest.fail(f"no compiled model in {folder}: run `make compile`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest_json(artifact: Path) -> dict[str, Any]:
+    text = (artifact / "manifest.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(artifact: Path, manifest_json: dict[str, Any]) -> Tokenizer:
+    text = (artifact / "tokenizer.json").read_text("utf-8")
+    return load_tokenizer(text, manifest_json["tokenizer"]["special"])
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Tokenizer:
+    return load_tokenizer(small_tokenizer_json(), {})
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, Any]:
+    """Reference answers of SmolLM2, made outside of this project."""
+    return dict(json.loads((REFERENCE / "smollm2-135m-instruct.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[dict[str, Any]]:
+    """Texts of many kinds with the ids that llama.cpp gives them."""
+    return list(json.loads((REFERENCE / "tokenizer-corpus.json").read_text("utf-8"))["texts"])

@@ -1,0 +1,111 @@
+"""Every malformed request is refused with the field's name and with what mends it."""
+
+from typing import Any
+
+import pytest
+
+from inpage.errors import InvalidRequest
+from inpage.params import answer_room, checked_ids, checked_messages, checked_text, options
+
+
+def refused(field: str, match: str) -> Any:
+    class Check:
+        def __enter__(self) -> None:
+            self.context = pytest.raises(InvalidRequest, match=match)
+            self.info = self.context.__enter__()
+
+        def __exit__(self, *error: Any) -> bool:
+            caught = self.context.__exit__(*error)
+            assert self.info.value.field == field
+            return bool(caught)
+
+    return Check()
+
+
+@pytest.mark.parametrize(
+    ("params", "field", "match"),
+    [
+        ({"max_tokens": 0}, "max_tokens", "at least 1"),
+        ({"max_tokens": 1.5}, "max_tokens", "whole number"),
+        ({"max_tokens": True}, "max_tokens", "whole number"),
+        ({"temperature": -0.1}, "temperature", "at least 0 and at most 2"),
+        ({"temperature": 2.1}, "temperature", "at most 2"),
+        ({"temperature": float("nan")}, "temperature", "at least 0"),
+        ({"temperature": "hot"}, "temperature", "must be a number"),
+        ({"top_p": 0}, "top_p", "above 0"),
+        ({"top_p": 1.1}, "top_p", "at most 1"),
+        ({"top_k": -1}, "top_k", "at least 0"),
+        ({"min_p": 1.5}, "min_p", "at most 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "above 0"),
+        ({"presence_penalty": 3}, "presence_penalty", "at most 2"),
+        ({"frequency_penalty": -3}, "frequency_penalty", "at least -2"),
+        ({"seed": -1}, "seed", "at least 0"),
+        ({"logit_bias": [1]}, "logit_bias", "must map"),
+        ({"logit_bias": {"x": 1}}, "logit_bias[x]", "whole numbers of 0..99"),
+        ({"logit_bias": {100: 1}}, "logit_bias[100]", "whole numbers of 0..99"),
+        ({"logit_bias": {1: 200}}, "logit_bias[1]", "at most 100"),
+        ({"max_token": 5}, "max_token", "unknown parameter 'max_token'; known are .*max_tokens"),
+    ],
+)
+def test_parameters(params: dict[str, Any], field: str, match: str) -> None:
+    with refused(field, match):
+        options(params, vocab=100)
+
+
+def test_good_parameters() -> None:
+    got = options({"temperature": 0, "max_tokens": 5, "logit_bias": {"7": -1, 3: 2.5}, "top_p": None}, vocab=100)
+    assert got.max_tokens == 5
+    assert got.sampling.seed == 0
+    assert got.sampling.logit_bias == ((3, 2.5), (7, -1.0))
+    assert options({"seed": 9}, vocab=100).sampling.seed == 9
+
+
+def test_a_missing_seed_is_drawn() -> None:
+    seeds = {options({"temperature": 1}, vocab=100).sampling.seed for _ in range(8)}
+    assert len(seeds) == 8
+
+
+@pytest.mark.parametrize(
+    ("messages", "field", "match"),
+    [
+        ([], "messages", "empty"),
+        (5, "messages", "must be a list"),
+        ("", "messages[0].content", "empty"),
+        ([{"role": "user", "content": " \n"}], "messages[0].content", "empty"),
+        (["hi"], "messages[0]", "must be an object"),
+        ([{"role": "wizard", "content": "hi"}], "messages[0].role", "must be one of system, user, assistant"),
+        ([{"content": "hi"}], "messages[0].role", "None"),
+        ([{"role": "user"}], "messages[0].content", "must be a string, not NoneType"),
+        ([{"role": "user", "content": "a"}, {"role": "user", "content": 1}], "messages[1].content", "not int"),
+        ([{"role": "user", "content": "a", "nmae": "b"}], "messages[0].nmae", "unknown key"),
+        ([{"role": "user", "content": "a\ud800"}], "messages[0].content", "half a character"),
+    ],
+)
+def test_messages(messages: Any, field: str, match: str) -> None:
+    with refused(field.replace("\\", ""), match):
+        checked_messages(messages)
+
+
+def test_a_string_is_one_user_message() -> None:
+    assert checked_messages("hi") == [{"role": "user", "content": "hi"}]
+
+
+def test_texts_and_ids() -> None:
+    with refused("prompt", "empty"):
+        checked_text("", "prompt")
+    with refused("prompt", "empty"):
+        checked_ids([], 10, "prompt")
+    with refused("prompt[1]", "0..9"):
+        checked_ids([1, 10], 10, "prompt")
+    with refused("prompt[0]", "0..9"):
+        checked_ids([True], 10, "prompt")
+    assert checked_ids(range(3), 10, "prompt") == [0, 1, 2]
+
+
+def test_room() -> None:
+    assert answer_room(10, None, 16, "prompt") == 6
+    assert answer_room(10, 3, 16, "prompt") == 3
+    with refused("messages", "at most 15 fit"):
+        answer_room(16, None, 16, "messages")
+    with refused("max_tokens", "at most 6"):
+        answer_room(10, 7, 16, "prompt")

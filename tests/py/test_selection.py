@@ -1,0 +1,84 @@
+"""Which variant runs where, and that the reasons can be read."""
+
+import sys
+
+import pytest
+
+from inpage.capability import Device, host_device
+from inpage.errors import InvalidRequest, Unsupported
+from inpage.schema import Variant
+from inpage.selection import candidates, choose
+
+VARIANTS = [
+    Variant("native", "native", ("host:x86_64-linux",), {}),
+    Variant("wasm-simd", "wasm", ("simd128",), {}),
+    Variant("wasm-relaxed", "wasm", ("simd128", "relaxed-simd"), {}),
+]
+
+
+def page(*features: str, isolated: bool = True) -> Device:
+    return Device("page", frozenset(features), cores=4, threads=4 if isolated else 1, isolated=isolated)
+
+
+HOST = Device("host", frozenset({"host:x86_64-linux"}), cores=2, threads=2)
+
+
+def test_the_fastest_that_can_run_is_chosen() -> None:
+    assert choose(VARIANTS, page("simd128", "relaxed-simd")).variant.name == "wasm-relaxed"
+    assert choose(VARIANTS, page("simd128")).variant.name == "wasm-simd"
+    assert choose(VARIANTS, HOST).variant.name == "native"
+
+
+def test_every_candidate_has_a_sentence() -> None:
+    text = [str(c) for c in candidates(VARIANTS, page("simd128"))]
+    assert text == [
+        "wasm-relaxed: needs WebAssembly relaxed SIMD, which this device does not have",
+        "wasm-simd: this device has WebAssembly SIMD",
+        "native: runs outside the browser only",
+    ]
+
+
+def test_a_pin_names_a_backend_or_a_variant() -> None:
+    device = page("simd128", "relaxed-simd")
+    assert choose(VARIANTS, device, backend="wasm").variant.name == "wasm-relaxed"
+    pinned = choose(VARIANTS, device, backend="wasm-simd")
+    assert pinned.variant.name == "wasm-simd"
+    assert pinned.why == "wasm-simd: pinned by the caller (wasm-simd); 4 of 4 cores compute"
+
+
+def test_an_unknown_backend_names_those_there_are() -> None:
+    with pytest.raises(InvalidRequest, match="it has wasm, wasm-relaxed, wasm-simd, native") as error:
+        choose(VARIANTS, HOST, backend="webgpu")
+    assert error.value.field == "backend"
+
+
+def test_a_pinned_one_that_cannot_run_says_why() -> None:
+    with pytest.raises(Unsupported, match="wasm-relaxed: runs in a browser's page"):
+        choose(VARIANTS, HOST, backend="wasm-relaxed")
+
+
+def test_none_can_run() -> None:
+    with pytest.raises(Unsupported, match=r"wasm-relaxed: .*; wasm-simd: .*; native: "):
+        choose(VARIANTS, page())
+    other = Device("host", frozenset({"host:aarch64-darwin"}), cores=2, threads=2)
+    with pytest.raises(Unsupported, match="compiled for x86_64-linux"):
+        choose(VARIANTS, other)
+
+
+def test_threads() -> None:
+    alone = page("simd128", isolated=False)
+    assert choose(VARIANTS, alone).threads == 1
+    assert "not cross-origin isolated" in choose(VARIANTS, alone).why
+    assert choose(VARIANTS, alone, threads=2).threads == 1
+    assert choose(VARIANTS, page("simd128"), threads=2).threads == 2
+    for bad in (0, 17, 1.5, True):
+        with pytest.raises(InvalidRequest, match="threads is"):
+            choose(VARIANTS, HOST, threads=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names the platform")
+def test_this_host() -> None:
+    device = host_device()
+    assert device.place == "host"
+    assert 1 <= device.threads <= device.cores
+    assert all(feature.endswith("-linux") for feature in device.features)
