@@ -1,0 +1,279 @@
+"""Rotary positions, the append to KV pages, and attention over pages.
+
+A page holds ``PAGE`` tokens of every layer, as 16-bit halves: for each layer first the keys, [kv head][dim][token], so
+that a vector holds one dimension of neighbouring tokens, then the values, [kv head][token][dim].
+
+Order of sums: a query's context is cut into chunks of ``CHUNK`` tokens from position 0; each chunk gets its own
+softmax (maximum, sum, weighted values), and chunks are merged in order (Milakov & Gimelshein, "Online normalizer
+calculation for softmax", 2018). It depends on the query's position alone: not on the batch, the prefill's chunks, or
+who shares a page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from .build import (
+    Args,
+    Buffer,
+    Expr,
+    f32,
+    kernel,
+    let,
+    local,
+    loop,
+    parallel,
+    shape_scalar,
+    span,
+    splat,
+    store,
+    view,
+)
+from .isa import Isa
+from .math import F16_SCALE, exp, f16_encode, f16_shifted
+from .quantize import FORM_DTYPE, GROUP, horizontal_max, horizontal_sum, lanes_of, store_group
+
+PAGE = 16
+CHUNK = 64
+_NEVER = -1e30  # a score that no softmax gives weight to
+
+
+@dataclass(frozen=True)
+class Heads:
+    """``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block table."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    layers: int
+    pages: int
+    sequences: int
+    blocks: int
+
+    @property
+    def shared(self) -> int:
+        """Query heads that read the same keys."""
+        return self.heads // self.kv_heads
+
+    @property
+    def layer_halves(self) -> int:
+        return 2 * self.kv_heads * self.dim * PAGE
+
+    @property
+    def page_halves(self) -> int:
+        return self.layers * self.layer_halves
+
+    def keys(self, page: Expr, layer: Expr, head: Expr) -> Expr:
+        return page * self.page_halves + layer * self.layer_halves + head * (self.dim * PAGE)
+
+    def values(self, page: Expr, layer: Expr, head: Expr) -> Expr:
+        return self.keys(page, layer, head) + self.kv_heads * self.dim * PAGE
+
+
+def _tables(a: Args, h: Heads, rows: Expr) -> tuple[Buffer, Buffer, Buffer]:
+    return (
+        a.buffer("positions", (rows,), "int32"),
+        a.buffer("row_sequence", (rows,), "int32"),
+        a.buffer("block_tables", (h.sequences, h.blocks), "int32"),
+    )
+
+
+def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
+    """(qkv, table, positions, row_sequence, block_tables, kv, q; rows, layer).
+
+    Rotates queries and keys pairwise by ``table`` (cos, sin), stores keys and values into their pages (``kv``, in
+    place), and queries into q[rows, heads · dim], times 1/√dim and the halves' 2^112."""
+    width = (h.heads + 2 * h.kv_heads) * h.dim
+    factor = f32(h.dim**-0.5 * F16_SCALE)
+
+    def build(a: Args) -> None:
+        rows = tirx.Var("rows", "int32")
+        qkv = a.buffer("qkv", (rows, width), "float32")
+        table = a.buffer("table", (rows, h.dim // 2, 2), "float32")
+        positions, row_sequence, block_tables = _tables(a, h, rows)
+        kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
+        q = a.buffer("q", (rows, h.heads * h.dim), "float32")
+        shape_scalar("rows", rows)
+        layer = a.scalar("layer")
+        halves = view(kv, "int16", h.pages * h.page_halves)
+        with parallel(rows * h.kv_heads) as unit:
+            row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
+            position = let(positions[row])
+            page, slot = let(block_tables[row_sequence[row], position // PAGE]), let(position % PAGE)
+            keys, values = let(h.keys(page, layer, head)), let(h.values(page, layer, head))
+            for j in range(h.shared):
+                first = let((head * h.shared + j) * h.dim)
+                with loop(h.dim // 2) as i:
+                    even, odd = _rotated(qkv, table, row, first, i)
+                    store(q, even * factor, row, first + i * 2)
+                    store(q, odd * factor, row, first + i * 2 + 1)
+            first = let((h.heads + head) * h.dim)
+            with loop(h.dim // 4) as four:
+                made = []
+                for i in range(2):
+                    made += _rotated(qkv, table, row, first, four * 2 + i)
+                packed = let(f16_encode(let(_vector(made))))
+                for lane, one in enumerate(lanes_of(packed)):
+                    store(halves, one, keys + (four * 4 + lane) * PAGE + slot)
+            first = let((h.heads + h.kv_heads + head) * h.dim)
+            with loop(h.dim // 4) as four:
+                packed = let(f16_encode(let(qkv[row, span(first + four * 4)])))
+                store(halves, packed, span(values + slot * h.dim + four * 4))
+
+    return kernel(f"rope_append_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+def _rotated(qkv: Buffer, table: Buffer, row: Expr, first: Expr, pair: Expr) -> tuple[Expr, Expr]:
+    a, b = let(qkv[row, first + pair * 2]), let(qkv[row, first + pair * 2 + 1])
+    c, s = let(table[row, pair, 0]), let(table[row, pair, 1])
+    return a * c - b * s, a * s + b * c
+
+
+def _vector(scalars: list[Expr]) -> Expr:
+    return tirx.Shuffle(scalars, list(range(len(scalars))))
+
+
+def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
+    """(q, positions, row_sequence, block_tables, kv, y, [y_scales]; rows, layer): causal attention of each row over
+    its sequence's pages up to its own position. One iteration: the query heads of one row that share a key head."""
+
+    def build(a: Args) -> None:
+        rows = tirx.Var("rows", "int32")
+        q = a.buffer("q", (rows, h.heads * h.dim), "float32")
+        positions, row_sequence, block_tables = _tables(a, h, rows)
+        kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
+        y = a.buffer("y", (rows, h.heads * h.dim), FORM_DTYPE[form])
+        y_scales = None if form == "f32" else a.buffer("y_scales", (rows, h.heads * h.dim // GROUP, 2), "float32")
+        shape_scalar("rows", rows)
+        layer = a.scalar("layer")
+        halves = view(kv, "int16", h.pages * h.page_halves)
+        width = h.shared * h.dim
+        with parallel(rows * h.kv_heads) as unit:
+            row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
+            sequence, length = let(row_sequence[row]), let(positions[row] + 1)
+            state = _State(h)
+            state.clear()
+            with loop((length + (CHUNK - 1)) // CHUNK) as chunk:
+                start = let(chunk * CHUNK)
+                count = let(tirx.Min(length - start, CHUNK))
+                pages = let((count + (PAGE - 1)) // PAGE)
+                with loop(pages) as p:
+                    page = let(block_tables[sequence, start // PAGE + p])
+                    _scores(isa, h, state, q, row, head, halves, let(h.keys(page, layer, head)), p)
+                _softmax(isa, h, state, count, pages)
+                with loop(pages) as p:
+                    page = let(block_tables[sequence, start // PAGE + p])
+                    tokens = let(tirx.Min(count - p * PAGE, PAGE))
+                    _weigh(isa, h, state, halves, let(h.values(page, layer, head)), p, tokens)
+                _merge(isa, h, state)
+            for j in range(h.shared):
+                store(state.scratch, f32(1.0) / state.total[j], j)
+            for group in range(width // GROUP):
+                made = []
+                for i in range(8):
+                    at = group * GROUP + i * 4
+                    made.append(let(state.out[at // 4] * splat(state.scratch[at // h.dim])))
+                store_group(isa, form, made, y, y_scales, row, head * (width // GROUP) + group)
+
+    return kernel(f"attention_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+class _State:
+    """Per-iteration scratch: a chunk's weights and sums, and the running softmax of each query head."""
+
+    def __init__(self, h: Heads) -> None:
+        self.h = h
+        vectors = h.shared * h.dim // 4
+        self.weights = local(h.shared * CHUNK, "float32")
+        self.chunk = local(vectors, "float32x4")
+        self.out = local(vectors, "float32x4")
+        self.maximum = local(h.shared, "float32")
+        self.total = local(h.shared, "float32")
+        self.chunk_maximum = local(h.shared, "float32")
+        self.chunk_total = local(h.shared, "float32")
+        self.scratch = local(h.shared, "float32")
+
+    def clear(self) -> None:
+        with loop(self.h.shared * self.h.dim // 4) as i:
+            store(self.out, splat(0.0), i)
+        for j in range(self.h.shared):
+            store(self.maximum, f32(_NEVER), j)
+            store(self.total, f32(0.0), j)
+
+
+def _scores(isa: Isa, h: Heads, s: _State, q: Buffer, row: Expr, head: Expr, kv: Buffer, keys: Expr, page: Expr) -> None:
+    """weights[head][token] = q · k for the 16 tokens of a page, eight at a time."""
+    for half in range(2):
+        acc = local(h.shared * 2, "float32x4")
+        for i in range(h.shared * 2):
+            store(acc, splat(0.0), i)
+        with loop(h.dim) as d:
+            k = [let(f16_shifted(kv[span(keys + d * PAGE + half * 8 + i * 4)])) for i in range(2)]
+            for j in range(h.shared):
+                one = let(splat(q[row, (head * h.shared + j) * h.dim + d]))
+                for i in range(2):
+                    store(acc, isa.madd(one, k[i], acc[j * 2 + i]), j * 2 + i)
+        for j in range(h.shared):
+            for i in range(2):
+                store(s.weights, acc[j * 2 + i], span(j * CHUNK + page * PAGE + half * 8 + i * 4))
+
+
+def _softmax(isa: Isa, h: Heads, s: _State, count: Expr, pages: Expr) -> None:
+    """weights → e^(score - maximum) · 2^112, 0 past ``count``; chunk_maximum, chunk_total."""
+    for j in range(h.shared):
+        top = local(1, "float32x4")
+        store(top, splat(_NEVER), 0)
+        with loop(pages * (PAGE // 4)) as i:
+            at = span(j * CHUNK + i * 4)
+            lane = tirx.Ramp(i * 4, 1, 4)
+            masked = let(tirx.Select(lane < splat(count, 4), s.weights[at], splat(_NEVER)))
+            store(s.weights, masked, at)
+            store(top, tirx.Max(top[0], masked), 0)
+        maximum = let(horizontal_max(let(top[0])))
+        store(s.chunk_maximum, maximum, j)
+        store(top, splat(0.0), 0)
+        with loop(pages * (PAGE // 4)) as i:
+            at = span(j * CHUNK + i * 4)
+            e = let(exp(isa, s.weights[at] - splat(maximum)))
+            store(s.weights, e * splat(F16_SCALE), at)
+            store(top, top[0] + e, 0)
+        store(s.chunk_total, horizontal_sum(let(top[0])), j)
+    with loop(h.shared * h.dim // 4) as i:
+        store(s.chunk, splat(0.0), i)
+
+
+def _weigh(isa: Isa, h: Heads, s: _State, kv: Buffer, values: Expr, page: Expr, tokens: Expr) -> None:
+    """chunk[head][dim] += weight · value over the tokens of a page, eight dimensions at a time."""
+    with loop(h.dim // 8) as tile:
+        acc = local(h.shared * 2, "float32x4")
+        for j in range(h.shared):
+            for i in range(2):
+                store(acc, s.chunk[j * (h.dim // 4) + tile * 2 + i], j * 2 + i)
+        with loop(tokens) as t:
+            v = [let(f16_shifted(kv[span(values + t * h.dim + tile * 8 + i * 4)])) for i in range(2)]
+            for j in range(h.shared):
+                one = let(splat(s.weights[j * CHUNK + page * PAGE + t]))
+                for i in range(2):
+                    store(acc, isa.madd(one, v[i], acc[j * 2 + i]), j * 2 + i)
+        for j in range(h.shared):
+            for i in range(2):
+                store(s.chunk, acc[j * 2 + i], j * (h.dim // 4) + tile * 2 + i)
+
+
+def _merge(isa: Isa, h: Heads, s: _State) -> None:
+    """Fold the chunk into the running softmax."""
+    for j in range(h.shared):
+        maximum = let(tirx.Max(s.maximum[j], s.chunk_maximum[j]))
+        both = _vector([s.maximum[j] - maximum, s.chunk_maximum[j] - maximum, f32(0.0), f32(0.0)])
+        factors = let(exp(isa, let(both)))
+        old, new = (let(lane) for lane in lanes_of(factors)[:2])
+        store(s.total, s.total[j] * old + s.chunk_total[j] * new, j)
+        store(s.maximum, maximum, j)
+        with loop(h.dim // 4) as i:
+            at = let(j * (h.dim // 4) + i)
+            store(s.out, isa.madd(s.chunk[at], splat(new), s.out[at] * splat(old)), at)
+
+
+__all__ = ["CHUNK", "PAGE", "Heads", "attention", "rope_append"]

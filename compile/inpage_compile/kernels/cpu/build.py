@@ -1,0 +1,117 @@
+"""A thin layer over TVM's IR builder: how kernels here declare their arguments and spell vector code.
+
+Why the builder and not decorated TVMScript text: kernels are generated for a number format, an instruction set and a
+shape, so their unrolled parts are Python loops with constant indices, which is also what lets LLVM keep accumulators
+in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+LANES = 4  # float32 lanes of a 128-bit vector
+
+Expr = Any  # a TIR expression, variable or Python number
+Buffer = Any
+
+
+class Args:
+    """The arguments of the kernel being built: buffers first (inputs, then outputs), scalars last."""
+
+    def __init__(self) -> None:
+        self._scalars: list[str] = []
+
+    def buffer(self, name: str, shape: Sequence[Expr], dtype: str) -> Buffer:
+        return T.arg(name, T.buffer(tuple(shape), dtype))
+
+    def scalar(self, name: str) -> Any:
+        return T.arg(name, T.int32())
+
+
+def kernel(name: str, build: Callable[[Args], None]) -> tirx.PrimFunc:
+    """Build one PrimFunc. ``build`` declares arguments through `Args` and emits the body."""
+    with IRBuilder() as ib, T.prim_func(private=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
+        build(Args())
+    return ib.get()
+
+
+@contextmanager
+def parallel(extent: Expr) -> Iterator[Any]:
+    """The kernel's one outermost loop, whose iterations are independent: threads share it."""
+    with T.parallel(0, extent) as i:
+        yield i
+
+
+@contextmanager
+def loop(extent: Expr, start: Expr = 0) -> Iterator[Any]:
+    with T.serial(start, extent) as i:
+        yield i
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    with T.If(condition), T.Then():
+        yield
+
+
+def view(buffer: Buffer, dtype: str, words: Expr) -> Buffer:
+    """The same memory seen as ``words`` elements of another type."""
+    return T.decl_buffer((words,), dtype, data=buffer.data)
+
+
+def local(count: int, dtype: str) -> Buffer:
+    """A few values that should live in registers: index it with Python integers only."""
+    return T.alloc_buffer((count,), dtype, scope="local")
+
+
+def let(value: Expr) -> Any:
+    """Name a value so that it is computed once."""
+    return T.Bind(value)
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    T.buffer_store(buffer, value, list(index))
+
+
+def span(base: Expr, lanes: int = LANES) -> Expr:
+    return tirx.Ramp(base, 1, lanes)
+
+
+def splat(value: Expr, lanes: int = LANES, dtype: str = "float32") -> Expr:
+    if isinstance(value, int | float):
+        value = tirx.const(value, dtype)
+    return tirx.Broadcast(value, lanes)
+
+
+def cast(dtype: str, value: Expr) -> Expr:
+    return tirx.Cast(dtype, value)
+
+
+def bits(dtype: str, value: Expr) -> Expr:
+    """The same bits as another type of the same size."""
+    return tirx.reinterpret(dtype, value)
+
+
+def f32(value: float) -> Expr:
+    return tirx.const(value, "float32")
+
+
+def i32(value: int) -> Expr:
+    return tirx.const(value, "int32")
+
+
+def divide_up(value: Expr, by: int) -> Expr:
+    return (value + (by - 1)) // by
+
+
+def shape_scalar(name: str, var: Expr) -> None:
+    """Make a variable that buffer shapes already use an argument of its own."""
+    T.arg(name, var)

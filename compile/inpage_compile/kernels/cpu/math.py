@@ -1,0 +1,70 @@
+"""Vector arithmetic that instruction sets lack: half precision by bit patterns, and an exponential.
+
+Half-precision storage never uses the float16 type: wasm has none, so TVM would call scalar helpers. Shifting a half's
+exponent and mantissa into a float32's place leaves the value times 2^-112 (the difference of the exponents' biases),
+denormals included; infinities and NaNs do not occur in what is stored here.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from .build import Expr, bits, cast, f32, let, splat
+from .isa import Isa
+
+F16_SCALE = 2.0**112
+_F16_MASK = -0x70002000  # 0x8fffe000: the sign, the five exponent bits and the mantissa
+F16_MAX = 65504.0
+
+
+def f16_shifted(half: Expr) -> Expr:
+    """int16x4 of half bits → float32x4 of value · 2^-112, for callers that fold the factor in elsewhere."""
+    return bits("float32x4", (cast("int32x4", half) << splat(13, dtype="int32")) & splat(_F16_MASK, dtype="int32"))
+
+
+def f16_decode(half: Expr) -> Expr:
+    """int16x4 of half bits → float32x4."""
+    return f16_shifted(half) * splat(F16_SCALE)
+
+
+def f16_decode_scalar(half: Expr) -> Expr:
+    """One int16 of half bits → float32."""
+    word = (cast("int32", half) << 13) & tirx.const(_F16_MASK, "int32")
+    return bits("float32", word) * f32(F16_SCALE)
+
+
+def f16_encode(value: Expr) -> Expr:
+    """float32x4 → int16x4 of half bits, nearest even, clamped to ±65504."""
+    clamped = tirx.Max(tirx.Min(value, splat(F16_MAX)), splat(-F16_MAX))
+    word = let(bits("int32x4", clamped * splat(2.0**-112)))
+    size = let(word & splat(0x7FFFFFFF, dtype="int32"))
+    rounded = (
+        size + splat(0xFFF, dtype="int32") + ((size >> splat(13, dtype="int32")) & splat(1, dtype="int32"))
+    ) >> splat(13, dtype="int32")
+    sign = (word >> splat(16, dtype="int32")) & splat(-0x8000, dtype="int32")
+    return cast("int16x4", rounded | sign)
+
+
+# exp2 on [-0.5, 0.5]: the Taylor series of e^(t ln 2) to degree 7, whose remainder there is below 2^-27.
+_EXP2 = (
+    1.0,
+    0.6931471805599453,
+    0.24022650695910072,
+    0.05550410866482158,
+    0.009618129107628477,
+    0.0013333558146428443,
+    0.00015403530393381608,
+    1.5252733804059841e-05,
+)
+
+
+def exp(isa: Isa, x: Expr) -> Expr:
+    """float32x4 → e^x, about 2 ulp; 0 below -87, and arguments above 88 are taken as 88."""
+    y = let(tirx.Max(tirx.Min(x, splat(88.0)), splat(-104.0)) * splat(1.4426950408889634))
+    n = let(tirx.Max(isa.nearest(y), splat(-127.0)))
+    t = let(tirx.Max(y - n, splat(-0.5)))
+    p: Expr = splat(_EXP2[-1])
+    for c in reversed(_EXP2[:-1]):
+        p = isa.madd(p, t, splat(c))
+    scale = bits("float32x4", (cast("int32x4", n) + splat(127, dtype="int32")) << splat(23, dtype="int32"))
+    return p * scale

@@ -1,0 +1,63 @@
+"""RMS norm, leaving its result in the form that the next linear layer reads; and the rotation table."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from .build import Args, f32, i32, kernel, let, local, loop, parallel, shape_scalar, span, splat, store
+from .isa import Isa
+from .quantize import FORM_DTYPE, GROUP, horizontal_sum, store_group
+
+
+def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = False) -> tirx.PrimFunc:
+    """(x, [logit_rows], weight, y, [y_scales]; rows[, logit_rows]): y = x / rms(x) · weight, float32 or quantized.
+
+    With ``gather``, row i of the output is made from row ``logit_rows[i]`` of x."""
+
+    def build(a: Args) -> None:
+        rows = tirx.Var("rows", "int32")
+        out_rows = tirx.Var("logit_rows", "int32") if gather else rows
+        x = a.buffer("x", (rows, columns), "float32")
+        index = a.buffer("row_index", (out_rows,), "int32") if gather else None
+        weight = a.buffer("weight", (columns,), "float32")
+        y = a.buffer("y", (out_rows, columns), FORM_DTYPE[form])
+        scales = None if form == "f32" else a.buffer("y_scales", (out_rows, columns // GROUP, 2), "float32")
+        shape_scalar("rows", rows)
+        if gather:
+            shape_scalar("logit_rows", out_rows)
+        with parallel(out_rows) as row:
+            source = let(index[row]) if index is not None else row
+            squares = local(1, "float32x4")
+            store(squares, splat(0.0), 0)
+            with loop(columns // 4) as i:
+                v = let(x[source, span(i * 4)])
+                store(squares, isa.madd(v, v, squares[0]), 0)
+            mean = let(horizontal_sum(let(squares[0])) * f32(1.0 / columns) + f32(epsilon))
+            inverse = let(splat(f32(1.0) / tirx.sqrt(mean)))
+            with loop(columns // GROUP) as group:
+                made = []
+                for i in range(8):
+                    at = span(group * GROUP + i * 4)
+                    made.append(let(x[source, at] * inverse * weight[at]))
+                store_group(isa, form, made, y, scales, row, group)
+
+    return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
+
+
+def rope_table(head_dim: int) -> tirx.PrimFunc:
+    """(positions, freqs, table; rows): table[rows, head_dim/2, 2] = cos and sin of position · frequency."""
+    half = head_dim // 2
+
+    def build(a: Args) -> None:
+        rows = tirx.Var("rows", "int32")
+        positions = a.buffer("positions", (rows,), "int32")
+        freqs = a.buffer("freqs", (half,), "float32")
+        table = a.buffer("table", (rows, half, 2), "float32")
+        shape_scalar("rows", rows)
+        with parallel(rows * half) as unit:
+            row, pair = let(unit // i32(half)), let(unit % i32(half))
+            angle = let(tirx.Cast("float32", positions[row]) * freqs[pair])
+            store(table, tirx.cos(angle), row, pair, 0)
+            store(table, tirx.sin(angle), row, pair, 1)
+
+    return kernel(f"rope_table_{head_dim}", build)

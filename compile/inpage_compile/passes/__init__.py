@@ -1,0 +1,1 @@
+"""Passes over TIR and Relax, one a file."""
