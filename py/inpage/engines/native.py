@@ -1,0 +1,346 @@
+"""The native engine, for CPython: kernels.so in this process, through ctypes.
+
+Weights are read once, verified, into one anonymous mapping; KV pages are a large reservation that the operating system
+backs page by page as they are first written. Calls run in a worker thread, so the event loop goes on and a burst can
+be interrupted through the doorbell.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import mmap
+import os
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory, Unsupported
+from ..plan import IO, Plan, encode_program, parse_plan
+from ..schema import ALIGN, FileRef, Manifest, Shard
+from . import batch as flat
+from .protocol import EngineInfo, Feed, Progress, RunOutput, StepOutput
+
+T = TypeVar("T")
+MAX_THREADS = 16
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
+
+
+class NativeEngine:
+    """See `inpage.engines.protocol.Engine`. Make one with `load`; several may live in one process."""
+
+    def __init__(self, plan: Plan, kernels: bytes, weights: mmap.mmap, *, variant: str, threads: int,
+                 max_pages: int, started: float) -> None:  # fmt: skip
+        """Place buffers, load the program, start the threads. ``weights``: the whole weight space, filled."""
+        self._plan = plan
+        self._weights = weights
+        self._kv = _reserve(max_pages * plan.page_bytes, "KV pages")
+        self._lib: ctypes.CDLL | None = _open(kernels)
+        if self._lib.inpage_abi_version() != flat.ABI_VERSION:
+            raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
+        self._offsets, size = _lay_out(plan)
+        self._work = _reserve(size, "the arena")
+        self._load_program(self._lib)
+        if self._lib.inpage_set_threads(threads) != 0:
+            raise OutOfMemory(f"{threads} threads cannot be started")
+        self._doorbell = ctypes.c_int32.from_address(self._lib.inpage_doorbell())
+        self._pages = 0
+        self._busy = asyncio.Lock()
+        m = plan.maxima
+        self._info = EngineInfo(
+            backend="native",
+            variant=variant,
+            threads=threads,
+            vocab=plan.vocab,
+            context=m.context,
+            page_tokens=plan.page_tokens,
+            page_bytes=plan.page_bytes,
+            max_rows=m.rows,
+            max_sequences=m.sequences,
+            max_logit_rows=m.logit_rows,
+            max_pages=max_pages,
+            weight_bytes=len(weights),
+            arena_bytes=plan.arena_bytes,
+            load_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+    @classmethod
+    async def load(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        variant: str = "native",
+        threads: int | None = None,
+        max_pages: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> NativeEngine:
+        """Load a variant of the artifact in ``folder``. ``max_pages``: KV pages to reserve room for, by default a
+        whole context for every sequence, as far as three quarters of the machine's memory go. Progress is in bytes.
+        Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Unsupported`,
+        `OutOfMemory`, `InvalidRequest`."""
+        started = time.perf_counter()
+        files = manifest.variant(variant).files
+        count = threads if threads is not None else min(MAX_THREADS, os.cpu_count() or 1)
+        if not 1 <= count <= MAX_THREADS:
+            raise InvalidRequest(f"{count} threads; must be 1 to {MAX_THREADS}", field="threads")
+
+        def read() -> NativeEngine:
+            plan = parse_plan(_read_file(folder, files["plan"], "plan"), manifest.tensors)
+            if plan.vocab != manifest.architecture.vocab:
+                raise ArtifactInvalid("the plan's vocabulary is not the model's", field="plan.vocab")
+            if plan.maxima.context > manifest.architecture.context:
+                raise ArtifactInvalid("the plan's context is longer than the model's", field="plan.maxima.context")
+            kernels = _read_file(folder, files["kernels"], "kernels")
+            weights = _read_weights(folder, manifest, report)
+            pages = plan.maxima.sequences * plan.blocks_per_sequence
+            pages = min(pages, _physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
+            return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
+
+        loop = asyncio.get_running_loop()
+
+        def report(event: dict[str, Any]) -> None:
+            if on_progress is not None:
+                loop.call_soon_threadsafe(on_progress, event)
+
+        engine = await asyncio.to_thread(read)
+        total = manifest.weights.bytes
+        report({"phase": "ready", "loaded": total, "total": total, "fromCache": False, "shard": None})
+        return engine
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def counters(self) -> dict[str, int]:
+        """What the runtime did since load."""
+        words = (ctypes.c_uint32 * 4).from_address(self._library().inpage_counters())
+        return dict(zip(("steps", "launches", "rows", "sampled"), words, strict=True))
+
+    async def reserve_pages(self, pages: int) -> None:
+        self._library()
+        if pages < 0:
+            raise InvalidRequest("must not be negative", field="pages")
+        more = (pages - self._pages) * self._plan.page_bytes
+        if pages > self._info.max_pages or (more > 0 and more > _available_bytes()):
+            raise OutOfMemory(f"{pages} KV pages of {self._plan.page_bytes} bytes do not fit in memory", field="pages")
+        self._pages = max(self._pages, pages)
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        batch = flat.step_batch(feeds, self._limits())
+        return await self._call(lambda lib: self._step(lib, batch, len(feeds)))
+
+    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        batch = flat.run_batch(feeds, max_steps, self._limits())
+        return await self._call(lambda lib: self._run(lib, batch, max_steps))
+
+    async def interrupt(self) -> None:
+        if self._lib is not None and self._busy.locked():
+            self._doorbell.value = 1
+
+    async def unload(self) -> None:
+        await self.interrupt()
+        async with self._busy:
+            if self._lib is None:
+                return
+            lib, self._lib = self._lib, None
+            lib.inpage_set_threads(1)  # ends the workers
+            _ctypes.dlclose(lib._handle)
+            for memory in (self._weights, self._kv, self._work):
+                memory.close()
+
+    # -- in the worker thread ----------------------------------------------------------------------------------
+
+    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, sequences: int) -> list[StepOutput]:
+        for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
+            self._put(name, getattr(batch, name))
+        rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
+        _check(lib.inpage_step(rows, sequences, logit_rows))
+        scores = None
+        if batch.targets is not None:
+            scores = array("i", bytes(4 * flat.SCORE_WORDS * logit_rows))
+            _check(lib.inpage_score(_address(batch.targets), logit_rows, _address(scores)))
+        if batch.sequences is not None:
+            n = len(batch.sequences) // flat.SEQUENCE_WORDS
+            _check(lib.inpage_sample(_address(batch.sequences), n, _address(batch.bias), None))
+        logits = None
+        if batch.want_logits:
+            at = self._offsets[self._plan.io["logits"]]
+            logits = self._work[at : at + 4 * logit_rows * self._plan.vocab]
+        return flat.step_outputs(batch, batch.sequences, logits, scores, self._plan.vocab)
+
+    def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int) -> list[RunOutput]:
+        self._put("block_tables", batch.block_tables)
+        out = array("i", bytes(4 * max_steps * batch.n))
+        sequences, bias = _address(batch.sequences), _address(batch.bias)
+        steps = _check(lib.inpage_run(sequences, batch.n, max_steps, bias, None, _address(out)))
+        return flat.run_outputs(batch.n, steps, out, batch.sequences)
+
+    def _put(self, name: str, words: array[int]) -> None:
+        at = self._offsets[self._plan.io[name]]
+        self._work[at : at + 4 * len(words)] = words.tobytes()
+
+    # -- plumbing ----------------------------------------------------------------------------------------------
+
+    def _limits(self) -> flat.Limits:
+        self._library()
+        p, m = self._plan, self._plan.maxima
+        return flat.Limits(p.vocab, m.context, p.page_tokens, p.blocks_per_sequence, m.rows, m.sequences, m.logit_rows,
+                           self._pages)  # fmt: skip
+
+    def _library(self) -> ctypes.CDLL:
+        if self._lib is None:
+            raise DeviceLost("the engine was unloaded")
+        return self._lib
+
+    async def _call(self, work: Callable[[ctypes.CDLL], T]) -> T:
+        """Run in a thread, one call at a time. A cancelled caller ends its burst and still waits for it: memory and
+        program are in use until then."""
+        async with self._busy:
+            task = asyncio.ensure_future(asyncio.to_thread(work, self._library()))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                self._doorbell.value = 1
+                while not task.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([task])
+                self._doorbell.value = 0
+                raise
+
+    def _load_program(self, lib: ctypes.CDLL) -> None:
+        plan = self._plan
+        bases = {"weight": _base(self._weights), "kv": _base(self._kv)}
+        work = _base(self._work)
+        addresses = []
+        for i, b in enumerate(plan.buffers):
+            addresses.append(bases[b.kind] + b.offset if b.kind in bases else work + self._offsets[i])
+        table = (ctypes.c_void_p * len(addresses))(*addresses)
+        program = encode_program(plan)
+        m = plan.maxima
+        io = array("i", [plan.io[name] for name in IO])
+        io.extend((plan.vocab, m.rows, m.sequences, m.logit_rows, plan.blocks_per_sequence))
+        if lib.inpage_load(table, len(addresses), _address(program), len(program), _address(io)) != 0:
+            raise ArtifactInvalid("kernels.so refuses the plan's program: they do not belong together", field="plan")
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        raise InvalidRequest(f"the runtime refuses the batch (error {result})", field="feeds")
+    return result
+
+
+def _address(words: array[int]) -> int:
+    return words.buffer_info()[0]
+
+
+def _base(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _reserve(size: int, what: str) -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    try:
+        return mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=flags)
+    except (OSError, OverflowError) as e:
+        raise OutOfMemory(f"{size} bytes for {what} cannot be had: {e}") from e
+
+
+def _lay_out(plan: Plan) -> tuple[dict[int, int], int]:
+    """Offsets of inputs, output and arena buffers in the working memory, by buffer id, and its size."""
+    offsets: dict[int, int] = {}
+    end = plan.arena_bytes
+    for i, b in enumerate(plan.buffers):
+        if b.kind == "arena":
+            offsets[i] = b.offset
+        elif b.kind in ("input", "output"):
+            offsets[i] = -(-end // ALIGN) * ALIGN
+            end = offsets[i] + b.bytes
+    return offsets, end
+
+
+def _open(kernels: bytes) -> ctypes.CDLL:
+    """Load the very bytes that were verified, from a file of this engine's own: the dynamic loader shares a library
+    (and so its memory) between all who open one file."""
+    with tempfile.TemporaryDirectory(prefix="inpage-") as folder:
+        path = Path(folder) / "kernels.so"
+        path.write_bytes(kernels)
+        try:
+            lib = ctypes.CDLL(str(path))
+        except OSError as e:
+            raise Unsupported(f"this machine cannot load the native kernels: {e}", field="variant") from e
+    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    signatures: dict[str, list[Any]] = {
+        "inpage_abi_version": [],
+        "inpage_load": [pointer, integer, pointer, integer, pointer],
+        "inpage_set_threads": [integer],
+        "inpage_step": [integer, integer, integer],
+        "inpage_sample": [pointer, integer, pointer, pointer],
+        "inpage_run": [pointer, integer, integer, pointer, pointer, pointer],
+        "inpage_score": [pointer, integer, pointer],
+        "inpage_doorbell": [],
+        "inpage_counters": [],
+    }
+    try:
+        for name, arguments in signatures.items():
+            function = getattr(lib, name)
+            function.argtypes = arguments
+            function.restype = pointer if name in ("inpage_doorbell", "inpage_counters") else integer
+    except AttributeError as e:
+        raise ArtifactInvalid(f"kernels.so is no compiled model: {e}", field="kernels") from e
+    return lib
+
+
+def _read_file(folder: Path, ref: FileRef, field: str) -> bytes:
+    try:
+        data = (folder / ref.file).read_bytes()
+    except OSError as e:
+        raise ArtifactInvalid(f"{ref.file} cannot be read: {e.strerror}", field=field) from e
+    if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=field)
+    return data
+
+
+def _read_weights(folder: Path, manifest: Manifest, report: Progress) -> mmap.mmap:
+    total = manifest.weights.bytes
+    memory = _reserve(total, "weights")
+    with memoryview(memory) as view:
+        for i, shard in enumerate(manifest.weights.shards):
+            with view[shard.offset : shard.offset + shard.bytes] as place:
+                _read_shard(folder, shard, place, f"weights.shards[{i}]")
+            loaded = shard.offset + shard.bytes
+            report({"phase": "weights", "loaded": loaded, "total": total, "fromCache": False, "shard": i})
+    return memory
+
+
+def _read_shard(folder: Path, shard: Shard, place: memoryview, field: str) -> None:
+    try:
+        with (folder / shard.file).open("rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if size != shard.bytes:
+                raise ArtifactInvalid(f"{shard.file} has {size} bytes, not {shard.bytes}", field=f"{field}.bytes")
+            read = f.readinto(place)  # type: ignore[attr-defined,unused-ignore]
+    except OSError as e:
+        raise ArtifactInvalid(f"{shard.file} cannot be read: {e.strerror}", field=f"{field}.file") from e
+    if read != shard.bytes or hashlib.sha256(place).hexdigest() != shard.sha256:
+        raise ArtifactInvalid(f"{shard.file} does not have the hash in the manifest", field=f"{field}.sha256")
+
+
+def _physical_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _available_bytes() -> int:
+    """What can still be had without swapping, where the system says so; else all there is."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return _physical_bytes()
