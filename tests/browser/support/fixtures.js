@@ -46,7 +46,7 @@ function buildArtifact() {
 
 /**
  * @typedef {import("./page.js").Lab} Lab
- * @typedef {{server: FaultServer, origin: string, isolated: boolean, openLab: () => Promise<import("@playwright/test").Page>, lab: import("@playwright/test").Page}} TestFixtures
+ * @typedef {{server: FaultServer, origin: string, isolated: boolean, manifest: any, openLab: () => Promise<import("@playwright/test").Page>, lab: import("@playwright/test").Page}} TestFixtures
  * @typedef {{artifact: string, model: SyntheticModel}} WorkerFixtures
  */
 
@@ -88,6 +88,7 @@ export const test = base.extend({
     await server.stop();
   },
   origin: async ({ server }, use) => use(await server.start()),
+  manifest: async ({ model }, use) => use(structuredClone(model.manifest)),
   openLab: async ({ context, origin }, use) =>
     use(async () => {
       const page = await context.newPage();

@@ -49,10 +49,18 @@ async function outcome(promise) {
   }
 }
 
+async function folder() {
+  const root = await navigator.storage.getDirectory();
+  return root.getDirectoryHandle("inpage-files", { create: true });
+}
+
 const lab = {
-  probe,
+  /** What this browser can do. */
+  features: async () => probe(),
   /** @type {import("../../../web/engine/protocol.js").Progress[]} of the last load */
   progress: [],
+  /** @returns {Promise<import("../../../web/engine/protocol.js").Progress[]>} */
+  events: async () => lab.progress,
   /** @type {AbortController | null} of the last load */
   abort: null,
 
@@ -84,6 +92,25 @@ const lab = {
     const running = engine("a").run(typed(input));
     engine("a").interrupt();
     return outcome(running);
+  },
+  /** Cancel the load that is under way. */
+  cancel: () => lab.abort?.abort(),
+  /** Files in OPFS. @returns {Promise<Record<string, number>>} sizes by name */
+  async files() {
+    /** @type {Record<string, number>} */
+    const sizes = {};
+    for await (const [name, handle] of (await folder()).entries()) {
+      sizes[name] = (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size;
+    }
+    return sizes;
+  },
+  /** Keep only the start of a file in OPFS, or overwrite its first bytes. @param {string} name @param {{length?: number, start?: string}} change */
+  async tamper(name, { length, start }) {
+    const handle = await (await folder()).getFileHandle(name);
+    const writable = await handle.createWritable({ keepExistingData: true });
+    if (length !== undefined) await writable.truncate(length);
+    if (start !== undefined) await writable.write({ type: "write", position: 0, data: start });
+    await writable.close();
   },
   /** @param {string} [name] */
   counters: (name = "a") => outcome(engine(name).counters()),
