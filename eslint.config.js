@@ -16,7 +16,6 @@ export default [
       "no-eval": "error",
       "no-implied-eval": "error",
       "no-new-func": "error",
-      "no-promise-executor-return": "error",
       "no-self-compare": "error",
       "no-unmodified-loop-condition": "error",
       "object-shorthand": "error",

@@ -28,10 +28,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f".{name}", __name__)
-        summary = module.__doc__.partition("\n")[0]
+        summary = (module.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(name, help=summary, description=module.__doc__)
         module.arguments(sub)
-        sub.set_defaults(run=module.run)
+        sub.set_defaults(run=module.run, fail=sub.error)
     return top
 
 

@@ -1,7 +1,7 @@
 """A static web server for a built site: isolation headers, ranges, compression and revalidation.
 
-On the standard library alone. Any static host can serve a site; this one is for the machine one works on, and adds what threads in the page need:
-``Cross-Origin-Opener-Policy`` and ``Cross-Origin-Embedder-Policy``.
+On the standard library alone. Any static host can serve a site; this one is for the machine one works on, and adds what
+threads in the page need: ``Cross-Origin-Opener-Policy`` and ``Cross-Origin-Embedder-Policy``.
 """
 
 from __future__ import annotations

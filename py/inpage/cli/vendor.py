@@ -38,7 +38,7 @@ def ensure() -> Path:
     """The vendor folder, complete. A file of another hash counts as missing. Raises `Unsupported` where npm is needed
     and missing, `NetworkError` where it fails, `ArtifactInvalid` where what it brings is not what was pinned."""
     target = paths.vendor()
-    if all(_is(target / name, digest) for name, digest in wanted().items()):
+    if complete(target):
         return target
     root = paths.checkout()
     if root and (root / "node_modules").is_dir():
@@ -48,6 +48,10 @@ def ensure() -> Path:
         _install(Path(scratch))
         _copy(Path(scratch) / "node_modules", target)
     return target
+
+
+def complete(folder: Path) -> bool:
+    return all(_is(folder / name, digest) for name, digest in wanted().items())
 
 
 def _install(folder: Path) -> None:

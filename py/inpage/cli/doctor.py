@@ -1,0 +1,99 @@
+"""Say what is missing on this machine for each command, and how to get it.
+
+The exit code is 0 when nothing is missing, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import InpageError
+from . import paths, vendor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``found`` says what there is, None: nothing. ``remedy`` gets it."""
+
+    name: str
+    needed_for: str
+    found: str | None
+    remedy: str
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+def run(_: argparse.Namespace) -> int:
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        if finding.found is not None:
+            print(f"ok       {finding.name:<{width}}  {finding.found}")
+        else:
+            print(f"missing  {finding.name:<{width}}  for {finding.needed_for}; {finding.remedy}")
+    return 0 if all(finding.found is not None for finding in findings) else 1
+
+
+def examine() -> list[Finding]:
+    return [
+        Finding("Python", "everything", _python(), "install Python 3.11, 3.12 or 3.13"),
+        _package("tvm", "apache-tvm", "compile", "compile"),
+        _package("gguf", "gguf", "compile", "compile"),
+        _package("ziglang", "ziglang", "compile", "compile"),
+        _package("tokenizers", "tokenizers", "compile, chat and score --backend native", "cli"),
+        _package("jinja2", "jinja2", "chat --backend native", "cli"),
+        _package("playwright", "playwright", "chat and score in the browser", "cli"),
+        Finding("Chromium", "chat and score in the browser", _or_none(_chromium), _CHROMIUM),
+        Finding("page files", "build, and chat and score in the browser", _page_files(), _NODE),
+        Finding("model", "build, chat and score", _or_none(lambda: str(paths.artifact(None))), _MODEL),
+    ]
+
+
+_CHROMIUM = "Debian: apt-get install chromium; macOS: brew install --cask google-chrome; or set INPAGE_CHROMIUM"
+_NODE = "install Node.js with npm; inpage build then fetches Pyodide and the tokenizer by itself"
+_MODEL = f"inpage compile {paths.DEFAULT_MODEL}"
+
+
+def _python() -> str | None:
+    return platform.python_version() if sys.version_info >= (3, 11) else None
+
+
+def _package(module: str, name: str, needed_for: str, extra: str) -> Finding:
+    found = None
+    if importlib.util.find_spec(module) is not None:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "of unknown version"
+    return Finding(name, needed_for, found, f"pip install 'inpage[{extra}]'")
+
+
+def _chromium() -> str:
+    program = str(paths.chromium())
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    return f"{program} ({done.stdout.strip() or 'of unknown version'})"
+
+
+def _page_files() -> str | None:
+    folder = paths.vendor()
+    if vendor.complete(folder):
+        return str(folder)
+    npm = shutil.which("npm")
+    return f"to be fetched with {npm}" if npm else None
+
+
+def _or_none(find: Callable[[], str]) -> str | None:
+    try:
+        return find()
+    except (InpageError, OSError, subprocess.SubprocessError):
+        return None

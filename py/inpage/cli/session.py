@@ -1,0 +1,99 @@
+"""A loaded model for one command: the router here in CPython (native), or the router in a headless browser's page.
+
+Both are the same `inpage` package; `chat` and `score` talk to either through `Session`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..router import Router
+from . import paths
+from .progress import Progress
+
+# What one answer reports, in the order in which --json prints it.
+FIELDS = (
+    "backend",
+    "variant",
+    "why",
+    "prompt_ids",
+    "token_ids",
+    "text",
+    "finish_reason",
+    "load_ms",
+    "ttft_ms",
+    "prefill_tps",
+    "decode_tps",
+    "threads",
+)
+
+
+class Session(Protocol):
+    """``kind`` is "chat" (``prompt`` is a list of messages) or "complete" (a text). ``write`` gets each piece of text as it
+    comes; the answer is a mapping with `FIELDS`. Errors are `InpageError`s."""
+
+    async def ask(self, kind: str, prompt: Any, params: dict[str, Any], write: Callable[[str], None]) -> dict[str, Any]:
+        """Ask and stream."""
+        ...
+
+    async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
+        """backend, variant, why, threads, perplexity, and nll, argmax, margin for each position."""
+        ...
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `chat` and `score` share."""
+    parser.add_argument(
+        "--backend",
+        choices=("wasm", "wasm-relaxed", "wasm-simd", "native"),
+        default="wasm",
+        help="wasm: in a headless browser, the fastest variant it has; native: here (default: %(default)s)",
+    )
+    parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
+    parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Session]:
+    """The session that a command line asks for, loaded on entering, with progress on stderr unless --json."""
+    artifact = paths.artifact(args.model)
+    progress = Progress(quiet=args.json)
+    if args.backend == "native":
+        return _native(artifact, args.threads, progress)
+    from .page import open_page
+
+    return open_page(artifact, args.backend, args.threads, progress)
+
+
+@asynccontextmanager
+async def _native(artifact: Path, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
+    try:
+        router = await Router.load(artifact, backend="native", threads=threads, on_progress=progress)
+    finally:
+        progress.end()
+    async with router:
+        yield _Native(router)
+
+
+class _Native:
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def ask(self, kind: str, prompt: Any, params: dict[str, Any], write: Callable[[str], None]) -> dict[str, Any]:
+        stream = self._router.chat(prompt, **params) if kind == "chat" else self._router.complete(prompt, **params)
+        async for delta in stream:
+            write(delta.text)
+            if delta.result is not None:
+                return asdict(delta.result)
+        raise AssertionError("a stream ends with a result or an error")
+
+    async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
+        score = await self._router.score(ids, window)
+        info = self._router.info
+        facts = {name: info[name] for name in ("backend", "variant", "why", "threads")}
+        return facts | {"perplexity": score.perplexity} | asdict(score)
