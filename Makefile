@@ -37,9 +37,9 @@ system:
 $(VENV): requirements.txt requirements-node.txt pyproject.toml | system
 	@echo "setup: Python packages (TVM, the zig compiler, test tools; about 250 MB, a minute or two)"
 	@[ -x .venv/bin/python ] || "$$(tools/system.sh python)" -m venv .venv
-	@.venv/bin/python -m pip install --quiet --progress-bar on --require-hashes -r requirements.txt
-	@tools/system.sh node || .venv/bin/python -m pip install --quiet --require-hashes -r requirements-node.txt
-	@.venv/bin/python -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
+	@tools/pip.sh --require-hashes -r requirements.txt
+	@tools/system.sh node || tools/pip.sh --require-hashes -r requirements-node.txt
+	@.venv/bin/python -m pip install --quiet --quiet --no-build-isolation --no-deps --no-index -e .
 	@touch $@
 
 $(NODE): package.json package-lock.json $(VENV)
