@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .engines.batch import MAX_BIAS
 from .engines.protocol import Sampling
 from .errors import InvalidRequest
 
@@ -96,8 +97,10 @@ def checked_text(text: Any, field: str, *, empty: bool = False) -> str:
     return text
 
 
-def checked_ids(ids: Iterable[Any], vocab: int, field: str) -> list[int]:
+def checked_ids(ids: Any, vocab: int, field: str) -> list[int]:
     """Token ids given directly: whole numbers of the vocabulary, at least one."""
+    if not isinstance(ids, Iterable):
+        raise InvalidRequest(f"{field} must be a text or token ids, not {type(ids).__name__}", field=field)
     checked = list(ids)
     if not checked:
         raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
@@ -156,6 +159,8 @@ def _logit_bias(value: Any, vocab: int) -> tuple[tuple[int, float], ...]:
         return ()
     if not isinstance(value, Mapping):
         raise InvalidRequest("logit_bias must map token ids to numbers of -100..100", field="logit_bias")
+    if len(value) > MAX_BIAS:
+        raise InvalidRequest(f"logit_bias names {len(value)} tokens; at most {MAX_BIAS} can be", field="logit_bias")
     pairs = []
     for key, bias in value.items():
         field = f"logit_bias[{key}]"

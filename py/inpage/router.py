@@ -66,14 +66,18 @@ class Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
         ``backend`` pins a backend ("wasm", "native") or a variant ("wasm-simd"); ``on_progress`` is called with
-        ``{"phase", "loaded", "total", …}`` in bytes. Raises `ArtifactInvalid`, `Unsupported` (with the reason of each
+        ``{"phase": "manifest" | "tokenizer" | "kernels" | "weights" | "ready"}`` and, where bytes move, ``"loaded"``
+        and ``"total"``. Raises `ArtifactInvalid`, `Unsupported` (with the reason of each
         candidate), `InvalidRequest` for a bad pin, `OutOfMemory`, `NetworkError`."""
         started = time.perf_counter()
         store = open_store(artifact)
+        report = on_progress or (lambda _: None)
+        report({"phase": "manifest"})
         manifest, text = await store.manifest()
         choice = choose(manifest.variants, this_device(), backend=backend, threads=threads)
+        report({"phase": "tokenizer"})
         tokenizer = load_tokenizer(await store.tokenizer(manifest), manifest.tokenizer.special)
-        engine = await _load_engine(choice, store, manifest, text, on_progress)
+        engine = await _load_engine(choice, store, manifest, text, report)
         load_ms = (time.perf_counter() - started) * 1e3
         return cls(manifest, choice, engine, tokenizer, load_ms=load_ms, max_queue=max_queue)
 
@@ -177,9 +181,7 @@ class Router:
         await self.unload()
 
 
-async def _load_engine(
-    choice: Choice, store: Store, manifest: Manifest, text: str, on_progress: Progress | None
-) -> Engine:
+async def _load_engine(choice: Choice, store: Store, manifest: Manifest, text: str, on_progress: Progress) -> Engine:
     variant, threads = choice.variant.name, choice.threads
     if choice.variant.backend == "native":
         from .engines.native import NativeEngine

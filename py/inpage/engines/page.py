@@ -1,0 +1,109 @@
+"""The engine in the page: web/engine/client.js, which drives the engine worker, behind the protocol.
+
+Each call crosses to JavaScript once, with typed arrays; a burst of many tokens costs as much here as one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..browser import host, settle
+from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
+from .protocol import EngineInfo, Feed, Progress, RunOutput, StepOutput
+
+
+class PageEngine:
+    """Made by `load`. ``client`` is an EngineClient that has a model loaded, ``loaded`` what its load told."""
+
+    def __init__(self, client: Any, loaded: dict[str, Any]) -> None:
+        self._client = client
+        self._info = EngineInfo(**{name: loaded[name] for name in EngineInfo.__dataclass_fields__})
+        self._blocks = int(loaded["blocks_per_sequence"])
+        self._pages = 0
+
+    @classmethod
+    async def load(cls, base: str, manifest: str, *, variant: str, threads: int, on_progress: Progress) -> PageEngine:
+        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json."""
+        from pyodide.ffi import create_proxy
+
+        client = host().newEngine()
+        progress = create_proxy(lambda event: on_progress(event.to_py()))
+        options = {"base": base, "manifest": json.loads(manifest), "variant": variant, "threads": threads}
+        try:
+            loaded = await settle(client.load(_object({**options, "onProgress": progress})))
+        finally:
+            progress.destroy()
+        return cls(client, loaded.to_py())
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def reserve_pages(self, pages: int) -> None:
+        await settle(self._client.reservePages(pages))
+        self._pages = max(self._pages, pages)
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        batch = step_batch(feeds, self._limits())
+        arrays = {
+            "tokenIds": batch.token_ids,
+            "positions": batch.positions,
+            "rowSequence": batch.row_sequence,
+            "blockTables": batch.block_tables,
+            "logitRows": batch.logit_rows,
+            "bias": batch.bias,
+            "wantLogits": batch.want_logits,
+        }
+        if batch.targets is not None:
+            arrays["targets"] = batch.targets
+        if batch.sequences is not None:
+            arrays["sample"] = batch.sequences
+        result = await settle(self._client.step(_object(arrays)))
+        sequences, logits, scores = (_bytes(result, name) for name in ("sequences", "logits", "scores"))
+        return step_outputs(batch, sequences, logits, scores, self._info.vocab)
+
+    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        batch = run_batch(feeds, max_steps, self._limits())
+        arrays = {
+            "sequences": batch.sequences,
+            "n": batch.n,
+            "blockTables": batch.block_tables,
+            "maxSteps": max_steps,
+            "bias": batch.bias,
+        }
+        result = await settle(self._client.run(_object(arrays)))
+        return run_outputs(batch.n, result.steps, result.out.to_bytes(), result.sequences.to_bytes())
+
+    async def interrupt(self) -> None:
+        self._client.interrupt()
+
+    async def unload(self) -> None:
+        await settle(self._client.unload())
+
+    def _limits(self) -> Limits:
+        info = self._info
+        return Limits(
+            vocab=info.vocab,
+            context=info.context,
+            page_tokens=info.page_tokens,
+            blocks_per_sequence=self._blocks,
+            rows=info.max_rows,
+            sequences=info.max_sequences,
+            logit_rows=info.max_logit_rows,
+            pages=self._pages,
+        )
+
+
+def _object(values: dict[str, Any]) -> Any:
+    """A JavaScript object; arrays of int32 become Int32Arrays (copied, so that they can be handed to a worker)."""
+    import js
+    from pyodide.ffi import to_js
+
+    return to_js(values, dict_converter=js.Object.fromEntries)
+
+
+def _bytes(result: Any, name: str) -> bytes | None:
+    words = getattr(result, name, None)
+    return None if words is None else bytes(words.to_bytes())

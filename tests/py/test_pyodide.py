@@ -1,0 +1,149 @@
+"""The package in Pyodide (Python 3.14): it imports, and its tokenizer and templates give the ids that CPython's do."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage.template import ChatTemplate
+from inpage.tokenizer import Tokenizer
+from support.small import small_tokenizer_json
+from support.tiny import TEMPLATE
+
+SCRIPT = Path(__file__).resolve().parents[1] / "support" / "in_pyodide.mjs"
+
+
+def in_pyodide(code: str, data: Any = None) -> Any:
+    """Run ``code`` in Pyodide. It finds ``data`` (as JSON text) and ends in an expression that is a JSON text."""
+    given = json.dumps({"code": code, "data": json.dumps(data)})
+    done = subprocess.run(["node", str(SCRIPT)], input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_every_module_of_the_page_imports() -> None:
+    code = """
+import importlib, json, pkgutil, sys
+import inpage
+names = [m.name for m in pkgutil.walk_packages(inpage.__path__, "inpage.")
+         if not m.name.startswith(("inpage.cli", "inpage.engines.native"))]
+for name in names:
+    importlib.import_module(name)
+json.dumps({"version": sys.version_info[:2], "names": names, "numpy": "numpy" in sys.modules})
+"""
+    found = in_pyodide(code)
+    assert found["version"] == [3, 14]
+    assert {"inpage.router", "inpage.page", "inpage.engines.page"} <= set(found["names"])
+
+
+_PARITY = """
+import json, random
+from inpage.template import ChatTemplate
+from inpage.tokenizer import Detokenizer, load_tokenizer
+given = json.loads(data)
+tokenizer = load_tokenizer(given["tokenizer"], {})
+template = ChatTemplate(given["template"], tokenizer, bos=1, eos=2)
+def streamed(ids):
+    detokenizer = Detokenizer(tokenizer)
+    return "".join([*(detokenizer.push([i]) for i in ids), detokenizer.flush()])
+json.dumps({
+    "ids": [tokenizer.encode(text) for text in given["texts"]],
+    "rendered": [tokenizer.encode_rendered(text, {}) for text in given["texts"]],
+    "chats": [template.encode([{"role": "user", "content": text}]) for text in given["texts"] if text],
+    "texts": [tokenizer.decode(ids) for ids in given["ids"]],
+    "streamed": [streamed(ids) for ids in given["ids"]],
+})
+"""
+
+
+def both(tokenizer: Tokenizer, template: str, description: str, texts: list[str], ids: list[list[int]]) -> Any:
+    """What CPython gives, once Pyodide was found to give the same."""
+    native = ChatTemplate(template, tokenizer, bos=1, eos=2)
+    decoded = [tokenizer.decode(some) for some in ids]
+    expected = {
+        "ids": [tokenizer.encode(text) for text in texts],
+        "rendered": [tokenizer.encode_rendered(text, {}) for text in texts],
+        "chats": [native.encode([{"role": "user", "content": text}]) for text in texts if text],
+        "texts": decoded,
+        "streamed": decoded,
+    }
+    data = {"tokenizer": description, "template": template, "texts": texts, "ids": ids}
+    found = in_pyodide(_PARITY, data)
+    for name, values in expected.items():
+        assert found[name] == values, name
+    return expected
+
+
+def test_small_tokenizer_is_the_same(small_tokenizer: Tokenizer) -> None:
+    rng = random.Random(2)
+    parts = ["<|im_end|>", "<|im_start|>", "the", " ", "é", "🙂", "\n", "日本", "\ufeff", "<|", "|>", "12"]
+    texts = ["".join(rng.choices(parts, k=8)) for _ in range(200)]
+    ids = [[rng.randrange(320) for _ in range(20)] for _ in range(200)]
+    both(small_tokenizer, TEMPLATE, small_tokenizer_json(), texts, ids)
+
+
+@pytest.mark.model
+def test_real_tokenizer_is_the_same_and_equals_llama_cpp(
+    artifact: Path, manifest_json: dict[str, Any], real_tokenizer: Tokenizer, corpus: list[dict[str, Any]]
+) -> None:
+    rng = random.Random(3)
+    texts = [case["text"] for case in corpus]
+    ids = [[rng.randrange(49152) for _ in range(30)] for _ in range(300)]
+    ids += [[rng.randrange(280) for _ in range(30)] for _ in range(300)]  # mostly broken characters
+    description = (artifact / "tokenizer.json").read_text("utf-8")
+    same = both(real_tokenizer, manifest_json["chat_template"], description, texts, ids)
+    assert same["ids"] == [case["plain_ids"] for case in corpus]
+
+
+def test_a_burst_crosses_as_typed_arrays() -> None:
+    """The page engine over a JavaScript client that only records what it is handed."""
+    code = """
+import asyncio, json
+from pyodide.code import run_js
+from inpage.engines.page import PageEngine
+from inpage.engines.protocol import Feed
+client = run_js('''({
+  calls: [],
+  kinds(input) { return Object.entries(input).map(([k, v]) => k + ":" + (v?.constructor?.name ?? v)).sort(); },
+  async reservePages(n) { this.calls.push(n); if (n > 9) throw Object.assign(new Error("full"), {name: "x"}); },
+  async step(input) {
+    this.calls.push(this.kinds(input));
+    return { sequences: input.sample, scores: undefined };
+  },
+  async run(input) {
+    this.calls.push(this.kinds(input));
+    return { steps: 2, out: Int32Array.of(7, 8), sequences: input.sequences };
+  },
+})''')
+sizes = dict(backend="wasm", variant="wasm-simd", threads=1, vocab=100, context=64, page_tokens=16, page_bytes=64,
+             max_rows=8, max_sequences=2, max_logit_rows=2, max_pages=8, weight_bytes=1, arena_bytes=1, load_ms=1.0)
+engine = PageEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True})
+await engine.reserve_pages(2)
+stepped = await engine.step([Feed([1, 2], 0, [1], sample=True)])
+ran = await engine.run([Feed([5], 2, [1], max_new_tokens=4)], 2)
+try:
+    await engine.reserve_pages(10)
+    failed = None
+except Exception as error:
+    failed = [type(error).__name__, str(error)]
+json.dumps({"calls": client.calls.to_py(), "token": stepped[0].token, "ran": ran[0].tokens, "failed": failed})
+"""
+    found = in_pyodide(code)
+    assert found["calls"][1] == [
+        "bias:Int32Array",
+        "blockTables:Int32Array",
+        "logitRows:Int32Array",
+        "positions:Int32Array",
+        "rowSequence:Int32Array",
+        "sample:Int32Array",
+        "tokenIds:Int32Array",
+        "wantLogits:Boolean",
+    ]
+    assert found["token"] == 0
+    assert found["ran"] == [7, 8]
+    assert found["failed"] == ["InpageError", "x: full"]

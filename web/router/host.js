@@ -1,0 +1,88 @@
+/**
+ * @file What Python in the page needs of JavaScript: files, the tokenizer, the template language, the probe and the
+ * engine. worker.js registers it as the Python module `inpage_host`; py/inpage/browser.py is its only way in. Whatever
+ * crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
+ */
+
+import { Template } from "../vendor/jinja/jinja.js";
+import { Tokenizer } from "../vendor/tokenizers/tokenizers.mjs";
+import { EngineClient } from "../engine/client.js";
+import { DEFAULT_POLICY } from "../engine/download.js";
+import { EngineError, toWire } from "../engine/errors.js";
+import { probe } from "../engine/features.js";
+import { fetchFile } from "../engine/shards.js";
+import { openStore } from "../engine/storage.js";
+
+export { probe };
+
+/** @returns {EngineClient} */
+export function newEngine() {
+  return new EngineClient();
+}
+
+/**
+ * The manifest's text. It is checked in Python, which knows the schema.
+ * @param {string} url
+ * @param {number} limit bytes
+ * @returns {Promise<string>}
+ */
+export async function fetchManifest(url, limit) {
+  let response;
+  try {
+    response = await fetch(url, { cache: "no-cache" });
+  } catch (error) {
+    throw new EngineError("network", `${url}: ${String(error)}`, "manifest.json", error);
+  }
+  if (response.status === 404) throw new EngineError("artifact_invalid", `there is no model at ${url}`, "manifest.json");
+  if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, "manifest.json");
+  if (Number(response.headers.get("content-length") ?? 0) > limit) {
+    throw new EngineError("artifact_invalid", `${url} is larger than ${limit} bytes`, "manifest.json");
+  }
+  return response.text();
+}
+
+/**
+ * A small file of the artifact as text: verified, kept in storage, resumed like a shard.
+ * @param {string} base URL of the artifact's folder, ending in "/"
+ * @param {string} file
+ * @param {number} bytes
+ * @param {string} sha256
+ * @param {string} field of the manifest
+ * @returns {Promise<string>}
+ */
+export async function fetchText(base, file, bytes, sha256, field) {
+  const store = await openStore(true);
+  const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
+  const content = await fetchFile(source, { file, bytes, sha256, field }, () => undefined);
+  return new TextDecoder().decode(content);
+}
+
+/**
+ * @param {string} description text of a tokenizer.json
+ * @returns {{encode(text: string): Int32Array, decode(ids: number[]): string}}
+ */
+export function makeTokenizer(description) {
+  const tokenizer = new Tokenizer(JSON.parse(description), {});
+  return {
+    encode: (text) => Int32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
+    decode: (ids) => tokenizer.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+  };
+}
+
+/**
+ * @param {string} source of a chat template
+ * @returns {{render(variables: string): string}} variables as JSON
+ */
+export function makeTemplate(source) {
+  const template = new Template(source);
+  return { render: (variables) => template.render(JSON.parse(variables)) };
+}
+
+/**
+ * How an error that JavaScript raised reads in Python: JSON of `{code, message, field}`.
+ * @param {unknown} error
+ * @returns {string}
+ */
+export function describeError(error) {
+  return JSON.stringify(toWire(error));
+}
