@@ -18,6 +18,7 @@ from ._checks import HASH, LIMIT, NAME, PATH, Reader, canonical_json
 from .errors import ArtifactInvalid
 from .schema import (
     ALIGN,
+    ARCHITECTURE_LIMITS,
     BACKENDS,
     FAMILIES,
     LAYOUTS,
@@ -103,19 +104,13 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
 
 
 def _architecture(r: Reader) -> Architecture:
+    whole = {name: r.integer(name, 1, limit) for name, limit in ARCHITECTURE_LIMITS.items()}
     a = Architecture(
         family=r.choice("family", FAMILIES),
-        layers=r.integer("layers", 1, 4096),
-        hidden=r.integer("hidden", 1, 1 << 20),
-        heads=r.integer("heads", 1, 4096),
-        kv_heads=r.integer("kv_heads", 1, 4096),
-        head_dim=r.integer("head_dim", 2, 4096),
-        ffn=r.integer("ffn", 1, 1 << 22),
-        vocab=r.integer("vocab", 1, 1 << 24),
         rope_theta=r.number("rope_theta"),
         norm_eps=r.number("norm_eps"),
         tied=r.flag("tied"),
-        context=r.integer("context", 1, 1 << 24),
+        **whole,
     )
     if a.heads % a.kv_heads:
         raise r.wrong("kv_heads", f"{a.heads} heads do not divide among {a.kv_heads} key/value heads")

@@ -18,6 +18,17 @@ MANIFEST_BYTES = 16 * 1024 * 1024  # a manifest larger than this is refused unre
 FAMILIES = ("llama",)
 BACKENDS = ("wasm", "native", "webgpu")
 LAYOUTS = ("raw", "rows16")
+# Largest believable value of each whole number of an architecture: what is beyond is damage, and is not allocated.
+ARCHITECTURE_LIMITS = {
+    "layers": 4096,
+    "hidden": 1 << 20,
+    "heads": 4096,
+    "kv_heads": 4096,
+    "head_dim": 4096,
+    "ffn": 1 << 22,
+    "vocab": 1 << 24,
+    "context": 1 << 24,
+}
 
 
 @dataclass(frozen=True, slots=True)

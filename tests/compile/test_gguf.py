@@ -194,6 +194,8 @@ def test_missing_metadata(key: str, tmp_path: Path) -> None:
         ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type"),
         ("llama.feed_forward_length", 128, "blk.0.ffn_gate"),
         ("llama.block_count", 3, "blk.2.attn_norm"),
+        ("llama.block_count", 0xFFFFFFF0, "llama.block_count"),
+        ("llama.attention.key_length", 0xFFFFFFF0, "llama.attention.key_length"),
         ("llama.block_count", 1, "blk.1.attn_norm"),
         ("tokenizer.ggml.eos_token_id", 320, "tokenizer.ggml.eos_token_id"),
         ("tokenizer.ggml.merges", ["Ġ zzz"], "tokenizer.ggml.merges"),
@@ -211,7 +213,7 @@ def test_damaged_headers_never_crash(tiny_files: dict[str, Path], tmp_path: Path
     header = good.index(b"output_norm.weight")
     rng = np.random.default_rng(11)
     path = tmp_path / "damaged.gguf"
-    refused = 0
+    fields = []
     for _ in range(150):
         data = bytearray(good)
         for at in rng.integers(4, header, rng.integers(1, 4)):
@@ -220,6 +222,6 @@ def test_damaged_headers_never_crash(tiny_files: dict[str, Path], tmp_path: Path
         try:
             open_gguf(path)
         except SourceInvalid as e:
-            assert e.field
-            refused += 1
-    assert refused > 20
+            fields.append(e.field)
+    assert len(fields) > 20
+    assert all(fields)

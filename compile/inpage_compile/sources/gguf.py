@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
 from inpage.errors import SourceInvalid
-from inpage.schema import Architecture, SourceRef
+from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 
 from ..quantize import format_of
 from .base import LicenseInfo, Source, SourceTensor, dequantize
@@ -68,7 +69,10 @@ class Metadata:
 
     def number(self, key: str, default: float | None = None) -> float:
         # float32 in the file: its shortest decimal form is what the author wrote (1e-5, not 9.99999974e-6)
-        return float(str(np.float32(self._typed(key, (int, float), "a number", default))))
+        v = float(str(np.float32(self._typed(key, (int, float), "a number", default))))
+        if not 0 < v < math.inf:
+            raise SourceInvalid(f"{key}: must be a positive number, is {v}", field=key)
+        return v
 
     def flag(self, key: str, default: bool) -> bool:
         return bool(self._typed(key, bool, "true or false", default))
@@ -107,7 +111,11 @@ def open_gguf(
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, UnicodeDecodeError) as e:
         raise SourceInvalid(f"{path.name}: {e}", field="file") from e
     meta = Metadata(reader)
-    tensors = {t.name: t for t in map(_tensor, reader.tensors)}
+    tensors: dict[str, SourceTensor] = {}
+    for tensor in map(_tensor, reader.tensors):
+        if tensor.name in tensors:
+            raise SourceInvalid(f"tensor {tensor.name} stands twice", field=tensor.name)
+        tensors[tensor.name] = tensor
     factors = tensors.pop(ROPE_FACTORS, None)
     architecture = _architecture(meta, tensors)
     check_tensors(architecture, tensors)
@@ -143,15 +151,15 @@ def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architect
         raise SourceInvalid("mixtures of experts are not supported", field=f"{family}.expert_count")
     if "token_embd" not in tensors:
         raise SourceInvalid("tensor token_embd.weight is missing", field="token_embd")
-    hidden = _positive(meta, f"{family}.embedding_length")
-    heads = _positive(meta, f"{family}.attention.head_count")
-    kv_heads = _positive(meta, f"{family}.attention.head_count_kv", heads)
+    hidden = _size(meta, f"{family}.embedding_length", "hidden")
+    heads = _size(meta, f"{family}.attention.head_count", "heads")
+    kv_heads = _size(meta, f"{family}.attention.head_count_kv", "kv_heads", heads)
     if heads % kv_heads:
         raise SourceInvalid(
             f"{heads} heads do not divide among {kv_heads} key/value heads",
             field=f"{family}.attention.head_count_kv",
         )
-    head_dim = _positive(meta, f"{family}.attention.key_length", max(hidden // heads, 1))
+    head_dim = _size(meta, f"{family}.attention.key_length", "head_dim", max(hidden // heads, 1))
     for key, what in (("attention.value_length", "value heads"), ("rope.dimension_count", "partial rotary")):
         if meta.integer(f"{family}.{key}", head_dim) != head_dim:
             raise SourceInvalid(f"{what} of another width than key heads: unsupported", field=f"{family}.{key}")
@@ -159,24 +167,25 @@ def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architect
         raise SourceInvalid(f"a head of {head_dim}: must be even", field=f"{family}.attention.key_length")
     return Architecture(
         family=family,
-        layers=_positive(meta, f"{family}.block_count"),
+        layers=_size(meta, f"{family}.block_count", "layers"),
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        ffn=_positive(meta, f"{family}.feed_forward_length"),
+        ffn=_size(meta, f"{family}.feed_forward_length", "ffn"),
         vocab=tensors["token_embd"].shape[0],
         rope_theta=meta.number(f"{family}.rope.freq_base", 10000.0),
         norm_eps=meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
         tied="output" not in tensors,
-        context=_positive(meta, f"{family}.context_length"),
+        context=_size(meta, f"{family}.context_length", "context"),
     )
 
 
-def _positive(meta: Metadata, key: str, default: int | None = None) -> int:
-    v = meta.integer(key, default)
-    if v < 1:
-        raise SourceInvalid(f"{key}: must be positive, is {v}", field=key)
+def _size(meta: Metadata, key: str, name: str, default: int | None = None) -> int:
+    """A whole number of the architecture, within the schema's limit for ``name``."""
+    v, limit = meta.integer(key, default), ARCHITECTURE_LIMITS[name]
+    if not 1 <= v <= limit:
+        raise SourceInvalid(f"{key}: {v} is outside 1..{limit}", field=key)
     return v
 
 
