@@ -112,7 +112,8 @@ class NativeEngine:
 
         engine = await asyncio.to_thread(read)
         total = manifest.weights.bytes
-        report({"phase": "ready", "loaded": total, "total": total, "fromCache": False, "shard": None})
+        if on_progress is not None:
+            on_progress({"phase": "ready", "loaded": total, "total": total, "fromCache": False, "shard": None})
         return engine
 
     @property

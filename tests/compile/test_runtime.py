@@ -1,0 +1,154 @@
+"""What the C runtime computes besides the step loop: scores, SHA-256, libm for wasm, scratch memory, program checks."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.runtime import Runtime, math_library
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Any:
+    made = Runtime(8, 777, threads=2)
+    yield made
+    made.close()
+
+
+def test_scores_are_those_of_a_log_softmax_in_double(runtime: Runtime) -> None:
+    rng = np.random.default_rng(2)
+    x = (rng.normal(0, 1, (8, 777)) * np.array([[0.01, 1, 3, 10, 30, 100, 1000, 1]]).T).astype(np.float32)
+    x[7, [100, 200]] = 50.0  # a tie: the lowest id
+    runtime.logits[:] = x
+    targets = np.array([0, 776, 5, 5, int(np.argmax(x[4])), 400, -1, 200], np.int32)
+    out = np.zeros((8, 3), np.int32)
+    at = ctypes.c_void_p
+    assert runtime.lib.inpage_score(at(targets.ctypes.data), 8, at(out.ctypes.data)) == 0
+    wide = x.astype(np.float64)
+    lse = np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) + wide.max(1)
+    told = np.where(targets < 0, 0, lse - wide[np.arange(8), targets])
+    np.testing.assert_allclose(out[:, 1].view(np.float32), told, rtol=2e-7, atol=3e-7)
+    np.testing.assert_array_equal(out[:, 0], np.argmax(x, 1))
+    ordered = np.sort(x, 1)
+    np.testing.assert_array_equal(out[:, 2].view(np.float32), ordered[:, -1] - ordered[:, -2])
+    targets[3] = 777
+    assert runtime.lib.inpage_score(at(targets.ctypes.data), 8, at(out.ctypes.data)) == -2
+
+
+def test_sha256_in_pieces_of_any_size(runtime: Runtime) -> None:
+    rng = np.random.default_rng(0)
+    for size in [*range(200), 1000, 4096, 100_001]:
+        data = rng.bytes(size)
+        state, out = ctypes.create_string_buffer(112), ctypes.create_string_buffer(32)
+        runtime.lib.inpage_sha256_init(state)
+        at = 0
+        while at < size:
+            piece = data[at : at + int(rng.integers(1, 1 + max(1, size // 2)))]
+            runtime.lib.inpage_sha256_update(state, piece, len(piece))
+            at += len(piece)
+        runtime.lib.inpage_sha256_final(state, out)
+        assert out.raw == hashlib.sha256(data).digest()
+
+
+def ulps(got: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> float:
+    """The largest error in units of the last place of the right float32."""
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    normal = np.isfinite(rounded) & (np.abs(rounded) >= np.finfo(np.float32).tiny)
+    error = np.abs(got[normal].astype(np.float64) - exact[normal]) / np.spacing(np.abs(rounded[normal]))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(rounded))
+    np.testing.assert_array_equal(got[np.isinf(rounded)], rounded[np.isinf(rounded)])
+    return float(error.max(initial=0))
+
+
+SPECIAL = np.array([0.0, -0.0, 1, -1, 2, 0.5, np.inf, -np.inf, np.nan, 1e-45, 1e-39, 3.4e38, -3.4e38, 88.7, 88.8, -87.3,
+                    -103, -104, -110, 127.9, 128, -126, -150], np.float32)  # fmt: skip
+RANGES = {
+    "expf": (np.exp, (-104, 89)),
+    "exp2f": (np.exp2, (-150, 128)),
+    "logf": (np.log, None),
+    "log2f": (np.log2, None),
+    "sinf": (np.sin, (-(2.0**17), 2.0**17)),
+    "cosf": (np.cos, (-(2.0**17), 2.0**17)),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_math_is_right_to_an_ulp(name: str) -> None:
+    function, limits = RANGES[name]
+    rng = np.random.default_rng(9)
+    anything = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)  # every exponent, NaN and inf too
+    around_one = (1 + rng.normal(0, 1e-3, 50_000)).astype(np.float32)
+    x = np.concatenate([SPECIAL, anything, around_one])
+    if limits:
+        x = np.concatenate([x, rng.uniform(*limits, 300_000).astype(np.float32)])
+    y = np.empty_like(x)
+    getattr(math_library(), f"loop_{name}")(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), x.size)
+    with np.errstate(all="ignore"):
+        exact = function(x.astype(np.float64))
+    assert ulps(y, exact) <= 0.52
+
+
+def test_powf_is_right_to_an_ulp_and_follows_c99() -> None:
+    rng = np.random.default_rng(4)
+    grid = np.array(np.meshgrid(SPECIAL, np.append(SPECIAL, [3, -3, 2.5, 16777217]).astype(np.float32)))
+    x = np.concatenate([grid[0].ravel(), rng.uniform(0, 10, 200_000), np.full(1000, 1e5), -rng.uniform(0, 9, 9000)])
+    e = np.concatenate([grid[1].ravel(), rng.uniform(-20, 20, 200_000), -np.arange(1000) / 1000,
+                        rng.integers(-9, 9, 9000)])  # fmt: skip
+    x, e = x.astype(np.float32), e.astype(np.float32)
+    y = np.empty_like(x)
+    at = ctypes.c_void_p
+    math_library().loop_powf(at(x.ctypes.data), at(e.ctypes.data), at(y.ctypes.data), x.size)
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), e.astype(np.float64))
+    assert ulps(y, exact) <= 0.52
+
+
+def test_scratch_is_private_to_a_thread_and_aligned() -> None:
+    rt = Runtime(4, 8, threads=4)
+    wrong = np.full(16, -1, np.int32)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 3)(inputs.ctypes.data, rt.logits.ctypes.data, wrong.ctypes.data)
+    launches = 50
+    words = [1, 4, launches] + [4, 1, 2, 1, 0, 30_000] * launches
+    program = (ctypes.c_int32 * len(words))(*words)
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 3, program, len(words), io) == 0
+    assert rt.lib.inpage_step(1, 1, 1) == 0
+    np.testing.assert_array_equal(wrong, [0] * 4 + [-1] * 12)
+    rt.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [0],
+        [1, 4],
+        [1, 4, 1],
+        [1, 4, 1, 5, 0, 0],  # no such kernel
+        [1, 4, 1, -1, 0, 0],
+        [1, 4, 1, 2, 1, 9, 0],  # no such buffer
+        [1, 4, 1, 2, 1, -1, 0],
+        [1, 4, 1, 2, 0, 17, *[0, 0] * 17],  # more scalars than a launch has room for
+        [1, 4, 1, 2, 0, 1, 2, 0],  # no such kind of scalar
+        [1, 4, 1, 2, 0, 1, 1, 3],  # no such variable
+        [1, 4, 1, 2, 0, 1, 1],
+        [1, 4, 0, 7],  # words left over
+        [1, 3, 0],  # does not take max_rows
+        [2, 4, 0, 4, 0],  # not rising
+        [1, 4, 2**30],
+    ],
+)
+def test_a_malformed_program_is_refused(words: list[int]) -> None:
+    rt = Runtime(4, 8)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 2)(inputs.ctypes.data, rt.logits.ctypes.data)
+    program = (ctypes.c_int32 * max(1, len(words)))(*words)
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 2, program, len(words), io) == -1
+    assert rt.lib.inpage_step(1, 1, 1) == -2  # nothing is loaded
