@@ -4,6 +4,18 @@
  * straight to the place in wasm memory.
  */
 
+/**
+ * FileSystemSyncAccessHandle, as far as it is used. Named here because only workers' type libraries know it.
+ * @typedef {object} SyncHandle
+ * @property {(target: Uint8Array, options: {at: number}) => number} read
+ * @property {(bytes: Uint8Array, options: {at: number}) => number} write
+ * @property {(size: number) => void} truncate
+ * @property {() => number} getSize
+ * @property {() => void} flush
+ * @property {() => void} close
+ * @typedef {FileSystemFileHandle & {createSyncAccessHandle(options: {mode: "read-only" | "readwrite"}): Promise<SyncHandle>}} SyncFile
+ */
+
 /** Bytes per read where only asynchronous file access is possible. */
 const SLICE = 4 * 2 ** 20;
 const FOLDER = "inpage-files";
@@ -12,7 +24,7 @@ const FOLDER = "inpage-files";
  * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
  */
 export async function openOpfs() {
-  if (typeof FileSystemFileHandle.prototype.createSyncAccessHandle !== "function") throw new Error("no sync handles");
+  if (!("createSyncAccessHandle" in FileSystemFileHandle.prototype)) throw new Error("no sync handles");
   const root = await navigator.storage.getDirectory();
   const folder = await root.getDirectoryHandle(FOLDER, { create: true });
 
@@ -133,7 +145,7 @@ async function writeRecord(folder, sha256, bytes) {
 
 /**
  * A full disk may show as a short write instead of an exception.
- * @param {FileSystemSyncAccessHandle} access
+ * @param {SyncHandle} access
  * @param {Uint8Array} bytes
  * @param {number} at
  */
@@ -145,13 +157,10 @@ function writeAll(access, bytes, at) {
 /**
  * @param {FileSystemFileHandle} handle
  * @param {"read-only" | "readwrite"} mode
- * @returns {Promise<FileSystemSyncAccessHandle>}
+ * @returns {Promise<SyncHandle>}
  */
 function createAccess(handle, mode) {
-  const create = /** @type {(options: {mode: string}) => Promise<FileSystemSyncAccessHandle>} */ (
-    handle.createSyncAccessHandle
-  );
-  return create.call(handle, { mode });
+  return /** @type {SyncFile} */ (/** @type {unknown} */ (handle)).createSyncAccessHandle({ mode });
 }
 
 /**

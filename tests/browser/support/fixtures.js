@@ -1,11 +1,11 @@
 /**
- * @file Fixtures of the engine tests: the system's Chromium, the synthetic artifact (built once), a fault-injecting
+ * @file Fixtures of the engine tests: the synthetic artifact (built once), a fault-injecting
  * server of its own for every test, and a page whose `lab` drives engines.
  */
 
 import { test as base } from "@playwright/test";
 import { execFileSync } from "node:child_process";
-import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -17,22 +17,6 @@ export { expect } from "@playwright/test";
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PAGE = "/tests/browser/support/page.html";
 export const ARTIFACT = "/artifact";
-
-/** @returns {string | undefined} Chromium on the PATH; Playwright's own where there is none */
-function findChromium() {
-  for (const folder of (process.env.PATH ?? "").split(path.delimiter)) {
-    for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
-      const candidate = path.join(folder, name);
-      try {
-        accessSync(candidate, constants.X_OK);
-        return candidate;
-      } catch {
-        // not here
-      }
-    }
-  }
-  return undefined;
-}
 
 /** @returns {string} folder of the synthetic artifact, fresh for each run of a worker; the linker caches what is slow */
 function buildArtifact() {
@@ -52,15 +36,6 @@ function buildArtifact() {
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions & TestFixtures, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & WorkerFixtures>} */
 export const test = base.extend({
-  launchOptions: [
-    // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern
-    async ({}, use) => {
-      const args = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", "--disable-quic"];
-      await use({ executablePath: findChromium(), args });
-    },
-    { scope: "worker" },
-  ],
   artifact: [
     /**
      * @param {object} fixtures @param {(value: string) => Promise<void>} use

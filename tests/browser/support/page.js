@@ -93,6 +93,17 @@ const lab = {
     engine("a").interrupt();
     return outcome(running);
   },
+  /** A call of a store, in a worker of its own. @param {unknown} command see store_worker.js @returns {Promise<any>} */
+  store(command) {
+    const worker = new Worker(new URL("./store_worker.js", import.meta.url), { type: "module" });
+    return new Promise((resolve) => {
+      worker.onmessage = ({ data }) => {
+        worker.terminate();
+        resolve(data);
+      };
+      worker.postMessage(command);
+    });
+  },
   /** Cancel the load that is under way. */
   cancel: () => lab.abort?.abort(),
   /** Files in OPFS. @returns {Promise<Record<string, number>>} sizes by name */

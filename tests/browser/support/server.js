@@ -18,6 +18,7 @@ import path from "node:path";
  * @property {number} [flip] offset in the file of a byte that is sent inverted
  * @property {number} [append] so many bytes more than the file has, without a Content-Length
  * @property {Promise<unknown>} [hold] wait for this before the first byte of the body
+ * @property {Uint8Array} [body] send this instead of the file
  * @property {boolean} [always] for every request from now on, not for one
  * @typedef {{path: string, range: string | null, status: number}} LogEntry
  */
@@ -25,6 +26,7 @@ import path from "node:path";
 const TYPES = new Map([
   [".html", "text/html; charset=utf-8"],
   [".js", "text/javascript; charset=utf-8"],
+  [".mjs", "text/javascript; charset=utf-8"],
   [".json", "application/json"],
   [".wasm", "application/wasm"],
 ]);
@@ -119,8 +121,8 @@ export class FaultServer {
       response.setHeader("Content-Range", start < size ? `bytes ${start}-${end - 1}/${size}` : `bytes */${size}`);
     }
     this.log.push({ path: url, range: request.headers.range ?? null, status: response.statusCode });
-    if (!file || response.statusCode > 206) {
-      response.end();
+    if (fault.body || !file || response.statusCode > 206) {
+      response.end(fault.body);
       return;
     }
     await this.#body(response, file, start, end, fault);

@@ -1,0 +1,94 @@
+/** @file Parts of the engine that need no page: hashing, probes, memory limits, the server that injects faults. */
+
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+
+import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
+import { createMemory, growTo, importedMemory, kvCapacity } from "../../web/engine/memory.js";
+import { MAX_THREADS } from "../../web/engine/pool.js";
+import { sha256 } from "../../web/engine/sha256.js";
+import { call, expect, test } from "./support/fixtures.js";
+
+const RUNTIME = new URL("../../compile/inpage_compile/runtime/", import.meta.url);
+
+test("sha256 agrees with Node's at every length around a block", () => {
+  for (const length of [0, 1, 3, 55, 56, 57, 63, 64, 65, 119, 120, 128, 1000, 65537]) {
+    const bytes = Uint8Array.from({ length }, (_, i) => (i * 131) ^ (i >> 8));
+    expect(sha256(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
+    expect(sha256(bytes.subarray(1))).toBe(createHash("sha256").update(bytes.subarray(1)).digest("hex"));
+  }
+});
+
+test("abi.js says what abi.h says", () => {
+  const header = readFileSync(new URL("abi.h", RUNTIME), "utf8");
+  /** @param {string} name */
+  const defined = (name) => Number(new RegExp(`#define ${name} (\\d+)`).exec(header)?.[1]);
+  expect(defined("INPAGE_ABI_VERSION")).toBe(ABI_VERSION);
+  expect(defined("INPAGE_MAX_STOP")).toBe(MAX_STOP);
+  expect(defined("INPAGE_HISTORY")).toBe(HISTORY);
+  expect(Number(/#define INPAGE_MAX_THREADS (\d+)/.exec(readFileSync(new URL("threads.h", RUNTIME), "utf8"))?.[1])).toBe(MAX_THREADS);
+  for (const name of EXPORTED_FUNCTIONS) expect(header).toContain(`${name}(`);
+
+  // Walk the struct's fields in order; every one is a word, or as many as its array holds.
+  const body = /typedef struct \{([^}]*)\} inpage_sequence;/.exec(header)?.[1].replace(/\/\*[\s\S]*?\*\//g, "") ?? "";
+  const fields = body.split(";").flatMap((line) => line.trim().replace(/^(float|u?int32_t)\s+/, "").split(",")).map((field) => field.trim());
+  let at = 0;
+  for (const field of fields.filter(Boolean)) {
+    const [, name, size] = /** @type {RegExpExecArray} */ (/^(\w+)(?:\[(\w+)\])?$/.exec(field));
+    expect([name, SEQUENCE[/** @type {keyof typeof SEQUENCE} */ (name)]]).toEqual([name, at]);
+    at += size === undefined ? 1 : Number(size) || defined(size);
+  }
+  expect(at).toBe(SEQUENCE_WORDS);
+});
+
+test("memory steps down where the browser refuses, and says how many pages it holds", () => {
+  const real = WebAssembly.Memory;
+  const refuseOver = 200;
+  /** @type {number[]} */
+  const asked = [];
+  WebAssembly.Memory = /** @type {any} */ (
+    /** @param {WebAssembly.MemoryDescriptor} descriptor */
+    function (descriptor) {
+      asked.push(Number(descriptor.maximum));
+      if (Number(descriptor.maximum) > refuseOver) throw new RangeError("no");
+      return new real(descriptor);
+    }
+  );
+  try {
+    const want = { initial: 2, maximum: 65536, fixedBytes: 65536 * 10, pageBytes: 65536 };
+    const memory = createMemory({ ...want, kvPages: 1000 });
+    expect(asked).toEqual([1010, 510, 260, 135]);
+    expect(kvCapacity(memory, want.fixedBytes, want.pageBytes)).toBe(125);
+    growTo(memory, 65536 * 135);
+    expect(() => growTo(memory, 65536 * 136)).toThrow(expect.objectContaining({ code: "out_of_memory" }));
+    expect(() => createMemory({ ...want, fixedBytes: 65536 * 190, kvPages: 1000 })).toThrow(
+      expect.objectContaining({ code: "out_of_memory" }),
+    );
+    expect(() => createMemory({ ...want, maximum: 8, kvPages: 1000 })).toThrow(expect.objectContaining({ code: "out_of_memory" }));
+  } finally {
+    WebAssembly.Memory = real;
+  }
+});
+
+test("the linked module's memory limits are read", ({ artifact }) => {
+  const { initial, maximum } = importedMemory(readFileSync(path.join(artifact, "wasm-simd/kernels.wasm")));
+  expect(initial).toBeGreaterThan(0);
+  expect(maximum).toBe(65536);
+});
+
+test.describe("features", () => {
+  test("of an isolated page", async ({ lab }) => {
+    expect(await call(lab, "features")).toMatchObject({
+      wasm: ["simd128", "relaxed-simd", "atomics"], isolated: true, threads: true,
+      storage: { opfs: true, idb: true, locks: true },
+    });
+  });
+
+  test.describe("without isolation", () => {
+    test.use({ isolated: false });
+    test("there are no threads", async ({ lab }) => {
+      expect(await call(lab, "features")).toMatchObject({ isolated: false, threads: false });
+    });
+  });
+});

@@ -1,0 +1,71 @@
+"""Make the synthetic model (synthetic.py) whole: ``python whole.py SYNTHETIC OUT``.
+
+Adds what the router needs beside the engine: a manifest in full and a tokenizer of 64 tokens, one for each character
+that the tests write. Also ``inpage.zip``, the package as the page imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from inpage.artifact import parse_manifest, revision_of
+from inpage.cli.site import package_zip
+
+CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+# Byte-level BPE's names of newline and space; the last two characters are the tokens that misbehave (kernels.c).
+LETTERS = [*"ĊĠabcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ0123456789<>|_", "~", "^"]
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer() -> bytes:
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    vocab = {text: i for i, text in enumerate([*CONTROL, *LETTERS])}
+    assert len(vocab) == 64
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [{"id": i, "content": text, **flags} for i, text in enumerate(CONTROL)],
+            "normalizer": None,
+            "pre_tokenizer": level,
+            "post_processor": None,
+            "decoder": level,
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        }
+    ).encode()
+
+
+def main(synthetic: Path, out: Path) -> None:
+    shutil.copytree(synthetic, out, dirs_exist_ok=True)
+    manifest = json.loads((synthetic / "manifest.json").read_text("utf-8"))
+    data = tokenizer()
+    (out / "tokenizer.json").write_bytes(data)
+    (out / "NOTICES.txt").write_text("made for tests\n", "utf-8")
+    (out / "inpage.zip").write_bytes(package_zip())
+    sizes = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "ffn": 16}
+    manifest |= {
+        "license": {"id": "Apache-2.0", "notices": "NOTICES.txt"},
+        "source": {"kind": "gguf", "ref": "synthetic", "file": "synthetic.gguf", "sha256": "0" * 64},
+        "architecture": {"family": "llama", "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True, **sizes}
+        | {key: manifest["architecture"][key] for key in ("vocab", "context")},
+        "tokenizer": {"file": "tokenizer.json", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        | {"bos": 1, "eos": [2], "add_bos": False, "special": {text: i for i, text in enumerate(CONTROL)}},
+        "chat_template": TEMPLATE,
+        "formats": {"f32": {"type": "float", "bits": 32, "group": 1, "scale": None, "min": None, "zero": 0}},
+    }
+    for tensor in manifest["tensors"]:
+        tensor["shape"] = [tensor["bytes"] // 4]  # the schema's raw layout has one dimension
+    manifest["revision"] = revision_of(manifest)
+    parse_manifest(manifest)
+    (out / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
