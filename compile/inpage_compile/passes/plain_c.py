@@ -1,6 +1,7 @@
 """PrimFunc → a plain C function that one of several threads calls: ``void k(pointers…, scalars…, thread, threads)``.
 
-Takes the place of TVM's MakePackedAPI. Buffer parameters become pointers (in the PrimFunc's order), the outermost
+Takes the place of TVM's MakePackedAPI. Buffer parameters become pointers (in the PrimFunc's order), scalars
+become int32, the outermost
 parallel loop becomes this thread's contiguous share of it, and there is no argument checking: the plan was checked.
 """
 
@@ -25,15 +26,17 @@ def plain_c(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
             return tirx.For(stmt.loop_var, low, high - low, tirx.ForKind.SERIAL, stmt.body)
         return stmt
 
-    pointers, scalars, declared = [], [], []
+    pointers, scalars, declared, named = [], [], [], []
     for param in func.params:
         if isinstance(param.ty, tirx.BufferType):
             pointer = tirx.Var(f"{param.name}_data", ir.PointerType(ir.PrimType(str(param.ty.dtype)), "global"))
             pointers.append(pointer)
             declared.append(tirx.DeclBuffer(param, data=pointer))
         else:
-            scalars.append(param)
-    body = tirx.SeqStmt([*declared, share(func.body)])
+            narrow = tirx.Var(param.name, "int32")
+            scalars.append(narrow)
+            named.append(tirx.Bind(param, tirx.Cast(str(param.ty.dtype), narrow)))
+    body = tirx.SeqStmt([*named, *declared, share(func.body)])
     if seen != 1:
         raise ValueError(f"{symbol}: {seen} outermost parallel loops, expected one")
     params = [*pointers, *scalars, thread, threads]

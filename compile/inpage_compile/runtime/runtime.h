@@ -52,11 +52,11 @@ typedef struct {
   double sum;        /* of exp(x - max) */
 } inpage_stats;
 
+int32_t inpage_part_length(int32_t vocab);
 void inpage_row_part(const float *row, int32_t vocab, int32_t part, inpage_stats *out);
 void inpage_row_merge(const inpage_stats *parts, inpage_stats *out);
 /* All parts of n <= INPAGE_PART_ROWS rows from `first`, shared among the threads; ends with a barrier. */
 void inpage_rows_stats(int32_t first, int32_t n, inpage_stats (*parts)[INPAGE_PARTS], int32_t thread, int32_t threads);
-float inpage_clean(float x); /* the value that the statistics use for x */
 
 /* Every thread's part of choosing a token for n logits rows; `order[i]` is the sequence of row i. Ends with a barrier. */
 void inpage_choose(inpage_sequence *sequences, const int32_t *order, int32_t n, const int32_t *bias,

@@ -2,7 +2,7 @@
  * temperature, draw. Its semantics too: top-p and min-p see probabilities at temperature 1; the repetition penalty
  * divides positive logits and multiplies others; presence and frequency penalties (OpenAI's formula) are subtracted.
  * Penalties count the tokens of the history ring, whatever the host put there. */
-#include "numerics.h"
+#include "floats.h"
 #include "philox.h"
 #include "runtime.h"
 #include "select.h"
@@ -10,12 +10,19 @@
 static inpage_stats parts[INPAGE_PART_ROWS][INPAGE_PARTS];
 
 /* What was overwritten in the row, to be put back in reverse. */
-typedef struct { float *row; int32_t n, vocab; int32_t *ids; float *values; } journal;
+typedef struct {
+  float *row;
+  int32_t n, vocab;
+  int32_t *ids;
+  float *values;
+  uint32_t parts; /* bit set: this part of the row was written to */
+} journal;
 
 static void write(journal *j, int32_t id, float value) {
   j->ids[j->n] = id;
   j->values[j->n++] = j->row[id];
   j->row[id] = value;
+  j->parts |= 1u << (id / inpage_part_length(j->vocab));
 }
 
 static void restore(journal *j) {
@@ -54,10 +61,15 @@ static void penalize(journal *j, const inpage_sequence *s) {
   }
 }
 
-/* The token that the parameters choose from the (already modified) row; -1 if none can be. */
-static int32_t choose(const inpage_sequence *s, const float *row, int32_t vocab, const uint32_t *mask) {
-  inpage_selection pick = {.x = row, .n = vocab, .mask = mask, .key = 0, .last = -1};
-  const int32_t best = inpage_best(&pick);
+/* The token that the parameters choose from the (already modified) row; -1 if none can be. stats: of that row. */
+static int32_t choose(const inpage_sequence *s, const float *row, int32_t vocab, const inpage_stats *stats,
+                      const uint32_t *mask) {
+  inpage_selection pick = {.x = row, .n = vocab, .mask = mask, .max = stats->max, .total = stats->sum, .last = -1};
+  int32_t best = stats->argmax;
+  if (mask) {
+    best = inpage_best(&pick);
+    pick.total = 0.0;
+  }
   if (best < 0 || !(s->temperature > 0.0f)) return best;
   pick.short_x = inpage_scratch(INPAGE_SHORT * sizeof(float));
   pick.short_ids = inpage_scratch(INPAGE_SHORT * sizeof(int32_t));
@@ -70,28 +82,39 @@ static int32_t choose(const inpage_sequence *s, const float *row, int32_t vocab,
   return id;
 }
 
+/* Choose from the row with bias and penalties, which are taken back afterwards. */
+static int32_t choose_modified(const inpage_sequence *s, float *row, const inpage_stats *row_parts,
+                               const int32_t *bias, const uint32_t *mask) {
+  const uint32_t room = INPAGE_MAX_BIAS + INPAGE_HISTORY;
+  journal j = {.row = row, .n = 0, .vocab = inpage_loaded.io.vocab, .parts = 0};
+  j.ids = inpage_scratch(room * sizeof(int32_t));
+  j.values = inpage_scratch(room * sizeof(float));
+  if (bias) add_bias(&j, bias + 2 * (int64_t)s->bias, s->n_bias);
+  if (has_penalties(s)) penalize(&j, s);
+  inpage_stats changed[INPAGE_PARTS], stats;
+  for (int32_t part = 0; part < INPAGE_PARTS; part++) {
+    changed[part] = row_parts[part];
+    if (j.parts >> part & 1) inpage_row_part(row, j.vocab, part, &changed[part]);
+  }
+  inpage_row_merge(changed, &stats);
+  const int32_t id = choose(s, row, j.vocab, &stats, mask);
+  restore(&j);
+  inpage_scratch_free(j.values);
+  inpage_scratch_free(j.ids);
+  return id;
+}
+
 static void choose_row(inpage_sequence *s, float *row, const inpage_stats *row_parts, const int32_t *bias,
                        const uint32_t *mask) {
   inpage_stats stats; /* of the unmodified row */
   inpage_row_merge(row_parts, &stats);
   const uint32_t *own_mask = mask && s->mask >= 0 ? mask + s->mask : 0;
-  const int32_t n_bias = bias ? s->n_bias : 0;
-  int32_t id = stats.argmax;
-  if (own_mask || n_bias > 0 || has_penalties(s) || s->temperature > 0.0f) {
-    const uint32_t room = INPAGE_MAX_BIAS + INPAGE_HISTORY;
-    journal j = {.row = row, .n = 0, .vocab = inpage_loaded.io.vocab};
-    j.ids = inpage_scratch(room * sizeof(int32_t));
-    j.values = inpage_scratch(room * sizeof(float));
-    if (n_bias > 0) add_bias(&j, bias + 2 * (int64_t)s->bias, n_bias);
-    if (has_penalties(s)) penalize(&j, s);
-    id = choose(s, row, j.vocab, own_mask);
-    restore(&j);
-    inpage_scratch_free(j.values);
-    inpage_scratch_free(j.ids);
-  }
+  const int modified = (bias && s->n_bias > 0) || has_penalties(s);
+  const int32_t id = modified ? choose_modified(s, row, row_parts, bias, own_mask)
+                              : choose(s, row, inpage_loaded.io.vocab, &stats, own_mask);
   s->chosen = id < 0 ? 0 : id;
   s->margin = stats.argmax < 0 ? 0.0f : stats.max - stats.second;
-  s->logprob = stats.argmax < 0 ? -__builtin_inff()
+  s->logprob = stats.argmax < 0 ? INPAGE_NEVER
                                 : (float)(((double)inpage_clean(row[s->chosen]) - (double)stats.max) -
                                           inpage_log(stats.sum));
 }

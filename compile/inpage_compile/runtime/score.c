@@ -1,5 +1,5 @@
 /* Teacher-forced scoring: -log p(target), the argmax and its lead over the runner-up, of every row of logits. */
-#include "numerics.h"
+#include "floats.h"
 #include "runtime.h"
 
 static struct {

@@ -1,18 +1,13 @@
-/* Cuts by descending a radix of the logits' bits: 11, 11 and 10 of them, each level one histogram of the candidates
- * that share the bits so far: counts for top-k, probability mass for top-p. All sums run in one fixed order. */
+/* Finding the cuts. Nearly always the answer lies among the few candidates close to the maximum, which one SIMD pass
+ * collects; otherwise, and then among those, the cut is found by descending a radix of the logits' bits (11, 11 and
+ * 10), each level one histogram: counts for top-k, mass for top-p. All sums run in one fixed order. */
 #include "select.h"
 
-#include "numerics.h"
+#include "floats.h"
 #include "runtime.h"
 
 #define BINS 2048
 #define BLOCK 256 /* candidates weighed at a time */
-
-uint32_t inpage_key(float x) {
-  union { float f; uint32_t u; } v = {.f = inpage_clean(x) + 0.0f}; /* -0 becomes 0 */
-  if (v.u == 0xff800000u) return 0;
-  return v.u & 0x80000000u ? ~v.u : v.u | 0x80000000u;
-}
 
 static int stays(const inpage_selection *s, int32_t i) {
   if (s->mask && !(s->mask[i >> 5] >> (i & 31) & 1)) return 0;
@@ -34,22 +29,42 @@ int32_t inpage_best(inpage_selection *s) {
  * stay. Returns how many it filled in, at most BLOCK. */
 static int32_t weigh(const inpage_selection *s, int32_t first, float temperature, float *amounts) {
   const int32_t n = s->n - first < BLOCK ? s->n - first : BLOCK;
-  const int filtered = s->mask || s->key != 0 || temperature <= 0.0f;
-  for (int32_t i = 0; i < n; i++) {
-    const float x = inpage_clean(s->x[first + i]);
-    amounts[i] = temperature > 0.0f ? (x - s->max) / temperature : 0.0f;
+  const float *x = s->x + first;
+  if (temperature <= 0.0f) {
+    for (int32_t i = 0; i < n; i++) amounts[i] = stays(s, first + i) ? 1.0f : 0.0f;
+    return n;
   }
-  for (int32_t i = n; i & 3; i++) amounts[i] = 0.0f;
-  for (int32_t i = 0; i < n; i += 4) {
-    inpage_f32x4 x;
-    __builtin_memcpy(&x, amounts + i, sizeof x);
-    x = inpage_exp4(x);
-    __builtin_memcpy(amounts + i, &x, sizeof x);
+  const inpage_f32x4 max = inpage_splat4(s->max), divisor = inpage_splat4(temperature);
+  int32_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    inpage_store4(amounts + i, inpage_exp4((inpage_clean4(inpage_load4(x + i)) - max) / divisor));
+  if (i < n) {
+    inpage_f32x4 rest = inpage_splat4(INPAGE_NEVER);
+    for (int32_t lane = 0; i + lane < n; lane++) rest[lane] = x[i + lane];
+    rest = inpage_exp4((inpage_clean4(rest) - max) / divisor);
+    for (int32_t lane = 0; i + lane < n; lane++) amounts[i + lane] = rest[lane];
   }
-  if (filtered)
-    for (int32_t i = 0; i < n; i++)
+  if (s->mask || s->key != 0)
+    for (i = 0; i < n; i++)
       if (!stays(s, first + i)) amounts[i] = 0.0f;
   return n;
+}
+
+/* Four interleaved sums, so that they run as fast as the weights are made. */
+static double sum_of(const float *amounts, int32_t n) {
+  inpage_f64x4 sums = {0, 0, 0, 0};
+  int32_t i = 0;
+  for (; i + 4 <= n; i += 4) sums += __builtin_convertvector(inpage_load4(amounts + i), inpage_f64x4);
+  double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; i < n; i++) sum += (double)amounts[i];
+  return sum;
+}
+
+static double total_of(const inpage_selection *s, float temperature) {
+  float amounts[BLOCK];
+  double total = 0.0;
+  for (int32_t first = 0; first < s->n; first += BLOCK) total += sum_of(amounts, weigh(s, first, temperature, amounts));
+  return total;
 }
 
 /* Moves the cut up; never down. */
@@ -57,43 +72,72 @@ static void tighten(inpage_selection *s, uint32_t key, int32_t last) {
   if (key < s->key || (key == s->key && last >= s->last)) return;
   s->key = key;
   s->last = last;
+  s->total = 0.0;
 }
 
-/* Goes over to a list of the candidates that stay; the caller knows that they fit. */
-static void shorten(inpage_selection *s) {
+/* Lists the candidates of a whole, uncut row from `floor` up; -1 if they do not fit. */
+static int32_t collect(const inpage_selection *s, float floor) {
+  const inpage_f32x4 least = inpage_splat4(floor);
   int32_t n = 0;
-  for (int32_t i = 0; i < s->n; i++)
-    if (stays(s, i)) {
-      s->short_x[n] = s->x[i];
-      s->short_ids[n++] = i;
+  for (int32_t i = 0; i < s->n; i += 4) {
+    if (i + 4 <= s->n) {
+      const inpage_i32x4 above = inpage_load4(s->x + i) >= least;
+      const union { inpage_i32x4 v; uint64_t u[2]; } any = {.v = above};
+      if ((any.u[0] | any.u[1]) == 0) continue;
     }
+    for (int32_t k = i; k < i + 4 && k < s->n; k++) {
+      if (!(s->x[k] >= floor)) continue;
+      if (n == INPAGE_SHORT) return -1;
+      s->short_x[n] = inpage_clean(s->x[k]);
+      s->short_ids[n++] = k;
+    }
+  }
+  return n;
+}
+
+static void go_short(inpage_selection *s, int32_t n) {
   s->x = s->short_x;
   s->ids = s->short_ids;
   s->n = n;
-  s->mask = 0;
-  s->key = 0;
-  s->last = -1;
+}
+
+/* Replaces the row by a list of its best candidates whose amount reaches `target`, if there is a short one. */
+static void narrow(inpage_selection *s, float temperature, double target) {
+  if (s->ids || s->mask || s->key != 0) return;
+  float distance = 8.0f;
+  int wider = 0, closer = 0;
+  while (distance >= 1.0f && distance <= 64.0f && !(wider && closer)) {
+    inpage_selection list = *s;
+    const int32_t n = collect(s, s->max - distance);
+    if (n < 0) {
+      closer = 1;
+      distance *= 0.5f;
+      continue;
+    }
+    go_short(&list, n);
+    if ((temperature > 0.0f ? total_of(&list, temperature) : (double)n) >= target) {
+      *s = list;
+      return;
+    }
+    wider = 1;
+    distance *= 2.0f;
+  }
 }
 
 /* One level of the descent: the amounts of the candidates whose key starts with `prefix` (its bits from `upper` up),
- * by their next bits, from `shift` up. Returns the sum of all bins. */
-static double histogram(const inpage_selection *s, float temperature, uint32_t prefix, int32_t upper, int32_t shift,
-                        double *bins, int32_t *counts) {
+ * by their next bits, from `shift` up. */
+static void histogram(const inpage_selection *s, float temperature, uint32_t prefix, int32_t upper, int32_t shift,
+                      double *bins) {
   const uint32_t low_bits = (1u << (upper - shift)) - 1u;
-  for (int32_t b = 0; b < BINS; b++) bins[b] = counts[b] = 0;
+  for (int32_t b = 0; b < BINS; b++) bins[b] = 0.0;
   float amounts[BLOCK];
   for (int32_t first = 0; first < s->n; first += BLOCK) {
     const int32_t n = weigh(s, first, temperature, amounts);
     for (int32_t i = 0; i < n; i++) {
       const uint32_t key = inpage_key(s->x[first + i]);
-      if (amounts[i] == 0.0f || (upper < 32 && key >> upper != prefix)) continue;
-      bins[key >> shift & low_bits] += (double)amounts[i];
-      counts[key >> shift & low_bits]++;
+      if (upper == 32 || key >> upper == prefix) bins[key >> shift & low_bits] += (double)amounts[i];
     }
   }
-  double total = 0.0;
-  for (int32_t b = BINS - 1; b >= 0; b--) total += bins[b];
-  return total;
 }
 
 /* Among the candidates equal to `key`, in order of id: the one with which the amount reaches target. */
@@ -112,47 +156,49 @@ static int32_t last_tie(const inpage_selection *s, float temperature, uint32_t k
   return last;
 }
 
-/* Cuts down to the shortest prefix whose amount reaches `count`, or, if that is 0, `share` of the total mass. */
-static void descend(inpage_selection *s, double count, double share) {
+/* Cuts down to the shortest prefix whose amount reaches `target` > 0. */
+static void descend(inpage_selection *s, float temperature, double target) {
   static const int32_t shifts[4] = {32, 21, 10, 0};
-  const float temperature = count > 0.0 ? 0.0f : 1.0f;
   double *bins = inpage_scratch(BINS * sizeof(double));
-  int32_t *counts = inpage_scratch(BINS * sizeof(int32_t));
-  double target = count, before = 0.0; /* before: the amount above the prefix */
-  int64_t above = 0;                   /* candidates above it */
+  double before = 0.0; /* the amount above the prefix */
   uint32_t prefix = 0;
   int32_t level = 0;
   for (; level < 3; level++) {
     const int32_t upper = shifts[level], shift = shifts[level + 1];
-    const double total = histogram(s, temperature, prefix, upper, shift, bins, counts);
-    if (level == 0 && count == 0.0) target = share * total;
+    histogram(s, temperature, prefix, upper, shift, bins);
     int32_t b = BINS - 1;
-    while (b >= 0 && (counts[b] == 0 || before + bins[b] < target)) {
-      before += bins[b];
-      above += counts[b--];
-    }
+    while (b >= 0 && (bins[b] == 0.0 || before + bins[b] < target)) before += bins[b--];
     if (b < 0) break; /* there are fewer, or another order of the sum rounded lower: keep the whole prefix */
     prefix = prefix << (upper - shift) | (uint32_t)b;
-    if (level == 0 && !s->ids && above + counts[b] <= INPAGE_SHORT) {
-      if (prefix > 0) tighten(s, (prefix << shift) - 1u, -1);
-      shorten(s);
-    }
   }
   if (level == 3)
     tighten(s, prefix, last_tie(s, temperature, prefix, before, target));
   else if (level > 0)
     tighten(s, (prefix << shifts[level]) - 1u, -1);
-  inpage_scratch_free(counts);
   inpage_scratch_free(bins);
 }
 
-void inpage_top_k(inpage_selection *s, int32_t k) { descend(s, (double)k, 0.0); }
-void inpage_top_p(inpage_selection *s, float p) { descend(s, 0.0, p > 0.0f ? (double)p : 0.0); }
+void inpage_top_k(inpage_selection *s, int32_t k) {
+  narrow(s, 0.0f, (double)k);
+  s->total = 0.0;
+  descend(s, 0.0f, (double)k);
+}
+
+void inpage_top_p(inpage_selection *s, float p) {
+  const double total = s->total > 0.0 ? s->total : total_of(s, 1.0f);
+  const double target = p > 0.0f ? (double)p * total : 0.0;
+  narrow(s, 1.0f, target);
+  descend(s, 1.0f, target);
+}
 
 void inpage_min_p(inpage_selection *s, float p) {
-  const uint32_t top = inpage_key(s->max);
-  const uint32_t least = inpage_key((float)((double)s->max + inpage_log((double)p)));
-  tighten(s, (least < top ? least : top) - 1u, -1);
+  const float wanted = (float)((double)s->max + inpage_log((double)p));
+  const float least = wanted < s->max ? wanted : s->max;
+  if (!s->ids && !s->mask && s->key == 0) {
+    const int32_t n = collect(s, least);
+    if (n >= 0) go_short(s, n);
+  }
+  tighten(s, inpage_key(least) - 1u, -1);
 }
 
 int32_t inpage_draw(const inpage_selection *s, float temperature, double u) {
@@ -162,9 +208,7 @@ int32_t inpage_draw(const inpage_selection *s, float temperature, double u) {
   double total = 0.0, sum = 0.0;
   int32_t end = 0; /* after the last block with any weight */
   for (int32_t block = 0; block < n_blocks; block++) {
-    const int32_t n = weigh(s, block * BLOCK, temperature, amounts);
-    sums[block] = 0.0;
-    for (int32_t i = 0; i < n; i++) sums[block] += (double)amounts[i];
+    sums[block] = sum_of(amounts, weigh(s, block * BLOCK, temperature, amounts));
     total += sums[block];
     if (sums[block] > 0.0) end = block + 1;
   }

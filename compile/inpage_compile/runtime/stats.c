@@ -1,31 +1,7 @@
 /* Maximum, runner-up and log-sum-exp of a row of logits, in a fixed number of parts that threads can share: float
  * exponentials, double sums, one order, whatever the thread count. */
-#include <float.h>
-
-#include "numerics.h"
+#include "floats.h"
 #include "runtime.h"
-
-#define NEGATIVE_INFINITY (-__builtin_inff())
-
-float inpage_clean(float x) {
-  if (x != x) return NEGATIVE_INFINITY;
-  return x > FLT_MAX ? FLT_MAX : x;
-}
-
-static inpage_f32x4 clean4(inpage_f32x4 x) {
-  const inpage_f32x4 low = {NEGATIVE_INFINITY, NEGATIVE_INFINITY, NEGATIVE_INFINITY, NEGATIVE_INFINITY};
-  const inpage_f32x4 high = {FLT_MAX, FLT_MAX, FLT_MAX, FLT_MAX};
-  const inpage_i32x4 number = x == x;
-  const inpage_i32x4 over = x > high;
-  const inpage_i32x4 bits = ((inpage_i32x4)x & number) | ((inpage_i32x4)low & ~number);
-  return (inpage_f32x4)((bits & ~over) | ((inpage_i32x4)high & over));
-}
-
-static inpage_f32x4 load4(const float *p) {
-  inpage_f32x4 v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
 
 /* One more value at index i, later than all before it: a tie keeps the earlier index. */
 static void take(inpage_stats *s, float x, int32_t i) {
@@ -38,22 +14,17 @@ static void take(inpage_stats *s, float x, int32_t i) {
   }
 }
 
-static inpage_f32x4 select4(inpage_i32x4 condition, inpage_f32x4 yes, inpage_f32x4 no) {
-  return (inpage_f32x4)(((inpage_i32x4)yes & condition) | ((inpage_i32x4)no & ~condition));
-}
-
 /* Maximum and runner-up of four interleaved streams, then of the four. */
 static int32_t top_two(const float *row, int32_t begin, int32_t end, inpage_stats *s) {
-  const float low = NEGATIVE_INFINITY;
-  inpage_f32x4 best = {low, low, low, low}, second = best;
+  inpage_f32x4 best = inpage_splat4(INPAGE_NEVER), second = best;
   inpage_i32x4 where = {-1, -1, -1, -1}, at = {begin, begin + 1, begin + 2, begin + 3};
   int32_t i = begin;
   for (; i + 4 <= end; i += 4, at += 4) {
-    const inpage_f32x4 x = clean4(load4(row + i));
+    const inpage_f32x4 x = inpage_clean4(inpage_load4(row + i));
     const inpage_i32x4 better = x > best;
-    const inpage_f32x4 loser = select4(better, best, x);
-    second = select4(loser > second, loser, second);
-    best = select4(better, x, best);
+    const inpage_f32x4 loser = inpage_select4(better, best, x);
+    second = inpage_select4(loser > second, loser, second);
+    best = inpage_select4(better, x, best);
     where = (at & better) | (where & ~better);
   }
   for (int32_t lane = 0; lane < 4; lane++) { /* lowest index among equal maxima */
@@ -69,22 +40,24 @@ static int32_t top_two(const float *row, int32_t begin, int32_t end, inpage_stat
   return i;
 }
 
+int32_t inpage_part_length(int32_t vocab) { return ((vocab + INPAGE_PARTS - 1) / INPAGE_PARTS + 3) & ~3; }
+
 void inpage_row_part(const float *row, int32_t vocab, int32_t part, inpage_stats *out) {
-  const int32_t length = ((vocab + INPAGE_PARTS - 1) / INPAGE_PARTS + 3) & ~3;
+  const int32_t length = inpage_part_length(vocab);
   const int32_t begin = part * length < vocab ? part * length : vocab;
   const int32_t end = begin + length < vocab ? begin + length : vocab;
-  inpage_stats s = {NEGATIVE_INFINITY, NEGATIVE_INFINITY, -1, 0.0};
+  inpage_stats s = {INPAGE_NEVER, INPAGE_NEVER, -1, 0.0};
   for (int32_t i = top_two(row, begin, end, &s); i < end; i++) take(&s, inpage_clean(row[i]), i);
   if (s.argmax >= 0) {
-    const inpage_f32x4 max = {s.max, s.max, s.max, s.max};
+    const inpage_f32x4 max = inpage_splat4(s.max);
     inpage_f64x4 sums = {0, 0, 0, 0};
     int32_t i = begin;
     for (; i + 4 <= end; i += 4)
-      sums += __builtin_convertvector(inpage_exp4(clean4(load4(row + i)) - max), inpage_f64x4);
+      sums += __builtin_convertvector(inpage_exp4(inpage_clean4(inpage_load4(row + i)) - max), inpage_f64x4);
     if (i < end) { /* the row's last part, where the vocabulary is no multiple of 4 */
-      inpage_f32x4 x = {NEGATIVE_INFINITY, NEGATIVE_INFINITY, NEGATIVE_INFINITY, NEGATIVE_INFINITY};
+      inpage_f32x4 x = inpage_splat4(INPAGE_NEVER);
       for (int32_t lane = 0; i + lane < end; lane++) x[lane] = row[i + lane];
-      sums += __builtin_convertvector(inpage_exp4(clean4(x) - max), inpage_f64x4);
+      sums += __builtin_convertvector(inpage_exp4(inpage_clean4(x) - max), inpage_f64x4);
     }
     s.sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
@@ -92,7 +65,7 @@ void inpage_row_part(const float *row, int32_t vocab, int32_t part, inpage_stats
 }
 
 void inpage_row_merge(const inpage_stats *parts, inpage_stats *out) {
-  inpage_stats s = {NEGATIVE_INFINITY, NEGATIVE_INFINITY, -1, 0.0};
+  inpage_stats s = {INPAGE_NEVER, INPAGE_NEVER, -1, 0.0};
   for (int32_t k = 0; k < INPAGE_PARTS; k++) {
     if (parts[k].argmax < 0) continue;
     take(&s, parts[k].max, parts[k].argmax);

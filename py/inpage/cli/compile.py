@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.variants:
         options["variants"] = tuple(name.strip() for name in args.variants.split(",") if name.strip())
     try:
-        folder = compile_model(args.source, args.out or paths.models(), progress=show, **options)
+        folder = compile_model(args.source, args.out, root=paths.models(), progress=show, **options)
     finally:
         progress.end()
     print(folder)

@@ -25,7 +25,6 @@ from .build import (
     local,
     loop,
     parallel,
-    shape_scalar,
     span,
     splat,
     store,
@@ -72,16 +71,16 @@ class Heads:
         return self.keys(page, layer, head) + self.kv_heads * self.dim * PAGE
 
 
-def _tables(a: Args, h: Heads, rows: Expr) -> tuple[Buffer, Buffer, Buffer]:
+def _tables(a: Args, h: Heads, n: Expr) -> tuple[Buffer, Buffer, Buffer]:
     return (
-        a.buffer("positions", (rows,), "int32"),
-        a.buffer("row_sequence", (rows,), "int32"),
+        a.buffer("positions", (n,), "int32"),
+        a.buffer("row_sequence", (n,), "int32"),
         a.buffer("block_tables", (h.sequences, h.blocks), "int32"),
     )
 
 
 def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
-    """(qkv, table, positions, row_sequence, block_tables, kv, q; rows, layer).
+    """(qkv, table, positions, row_sequence, block_tables, kv, rows, layer → q).
 
     Rotates queries and keys pairwise by ``table`` (cos, sin), stores keys and values into their pages (``kv``, in
     place), and queries into q[rows, heads · dim], times 1/√dim and the halves' 2^112."""
@@ -89,14 +88,14 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
     factor = f32(h.dim**-0.5 * F16_SCALE)
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        qkv = a.buffer("qkv", (rows, width), "float32")
-        table = a.buffer("table", (rows, h.dim // 2, 2), "float32")
-        positions, row_sequence, block_tables = _tables(a, h, rows)
-        kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
-        q = a.buffer("q", (rows, h.heads * h.dim), "float32")
-        shape_scalar("rows", rows)
+        n = tirx.Var("rows", "int64")
+        qkv = a.buffer("qkv", (n, width), "float32")
+        table = a.buffer("table", (n, h.dim // 2, 2), "float32")
+        positions, row_sequence, block_tables = _tables(a, h, n)
+        kv = a.buffer("kv", (h.pages, h.page_halves), "int16", in_place=True)
+        rows = a.count("rows", n)
         layer = a.scalar("layer")
+        q = a.buffer("q", (n, h.heads * h.dim), "float32")
         halves = view(kv, "int16", h.pages * h.page_halves)
         with parallel(rows * h.kv_heads) as unit:
             row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
@@ -136,18 +135,18 @@ def _vector(scalars: list[Expr]) -> Expr:
 
 
 def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
-    """(q, positions, row_sequence, block_tables, kv, y, [y_scales]; rows, layer): causal attention of each row over
+    """(q, positions, row_sequence, block_tables, kv, rows, layer → y, [y_scales]): causal attention of each row over
     its sequence's pages up to its own position. One iteration: the query heads of one row that share a key head."""
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        q = a.buffer("q", (rows, h.heads * h.dim), "float32")
-        positions, row_sequence, block_tables = _tables(a, h, rows)
+        n = tirx.Var("rows", "int64")
+        q = a.buffer("q", (n, h.heads * h.dim), "float32")
+        positions, row_sequence, block_tables = _tables(a, h, n)
         kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
-        y = a.buffer("y", (rows, h.heads * h.dim), FORM_DTYPE[form])
-        y_scales = None if form == "f32" else a.buffer("y_scales", (rows, h.heads * h.dim // GROUP, 2), "float32")
-        shape_scalar("rows", rows)
+        rows = a.count("rows", n)
         layer = a.scalar("layer")
+        y = a.buffer("y", (n, h.heads * h.dim), FORM_DTYPE[form])
+        y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.heads * h.dim // GROUP, 2), "float32")
         halves = view(kv, "int16", h.pages * h.page_halves)
         width = h.shared * h.dim
         with parallel(rows * h.kv_heads) as unit:

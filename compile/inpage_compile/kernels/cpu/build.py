@@ -22,25 +22,39 @@ Buffer = Any
 
 
 class Args:
-    """The arguments of the kernel being built: buffers first (inputs, then outputs), scalars last."""
+    """The arguments of the kernel being built, in the order that Relax's ``call_tir`` passes them: input buffers,
+    scalars, output buffers. ``access`` gets a letter a buffer: r, w, or x for one that is written in place."""
 
     def __init__(self) -> None:
-        self._scalars: list[str] = []
+        self.access = ""
+        self._inputs = True
 
-    def buffer(self, name: str, shape: Sequence[Expr], dtype: str) -> Buffer:
+    def buffer(self, name: str, shape: Sequence[Expr], dtype: str, in_place: bool = False) -> Buffer:
+        self.access += "x" if in_place else "r" if self._inputs else "w"
         return T.arg(name, T.buffer(tuple(shape), dtype))
 
     def scalar(self, name: str) -> Any:
+        """A 32-bit constant of the launch."""
+        self._inputs = False
         return T.arg(name, T.int32())
+
+    def count(self, name: str, var: Expr) -> Any:
+        """Make a variable that buffer shapes use an argument of its own; returns it as int32, for arithmetic.
+
+        Relax's shapes are int64, and so is ``var``; wasm computes addresses in 32 bits."""
+        self._inputs = False
+        T.arg(name, var)
+        return let(cast("int32", var))
 
 
 def kernel(name: str, build: Callable[[Args], None]) -> tirx.PrimFunc:
     """Build one PrimFunc. ``build`` declares arguments through `Args` and emits the body."""
+    args = Args()
     with IRBuilder() as ib, T.prim_func(private=True):
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8})
-        build(Args())
-    return ib.get()
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        build(args)
+    return ib.get().with_attr("inpage.name", name).with_attr("inpage.access", args.access)
 
 
 @contextmanager
@@ -110,8 +124,3 @@ def i32(value: int) -> Expr:
 
 def divide_up(value: Expr, by: int) -> Expr:
     return (value + (by - 1)) // by
-
-
-def shape_scalar(name: str, var: Expr) -> None:
-    """Make a variable that buffer shapes already use an argument of its own."""
-    T.arg(name, var)

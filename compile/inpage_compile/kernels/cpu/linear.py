@@ -24,7 +24,6 @@ from .build import (
     local,
     loop,
     parallel,
-    shape_scalar,
     span,
     splat,
     store,
@@ -252,9 +251,9 @@ def _quant(bits_: int, words: Expr, k: int) -> Expr:
 _GROUP_DOT = {"i8": _nibbles_i8, "i16p": _nibbles_i16p, "i16": _bytes_i16, "f32": _floats}
 
 
-def _activations(a: Args, form: str, rows: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
-    values = a.buffer("x", (rows, columns), FORM_DTYPE[form])
-    scales = None if form == "f32" else a.buffer("x_scales", (rows, columns // GROUP, 2), "float32")
+def _activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
+    values = a.buffer("x", (n, columns), FORM_DTYPE[form])
+    scales = None if form == "f32" else a.buffer("x_scales", (n, columns // GROUP, 2), "float32")
     return values, scales
 
 
@@ -268,15 +267,15 @@ def _row_tiles(rows: Expr, emit: Callable[[Expr, int], None]) -> None:
 
 
 def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFunc:
-    """(x, [x_scales], w, [residual], y; rows): y[rows, N] = x · Wᵀ (+ residual), float32."""
+    """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32."""
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        values, scales = _activations(a, form, rows, weights.columns)
+        n = tirx.Var("rows", "int64")
+        values, scales = _activations(a, form, n, weights.columns)
         w = a.buffer("w", (weights.words,), "int32")
-        skip = a.buffer("residual", (rows, weights.rows), "float32") if residual else None
-        y = a.buffer("y", (rows, weights.rows), "float32")
-        shape_scalar("rows", rows)
+        skip = a.buffer("residual", (n, weights.rows), "float32") if residual else None
+        rows = a.count("rows", n)
+        y = a.buffer("y", (n, weights.rows), "float32")
         reader = _Reader(weights, w)
         x = _Activations(form, weights.columns, values, scales, rows)
         with parallel(weights.blocks) as block:
@@ -298,18 +297,18 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
 
 
 def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc:
-    """(x, [x_scales], w, h, [h_scales]; rows): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form.
+    """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form.
 
     ``w`` holds gate and up interleaved by 16 rows; one iteration makes 32 outputs, a whole quantization group."""
     hidden = weights.rows // 2
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        values, scales = _activations(a, form, rows, weights.columns)
+        n = tirx.Var("rows", "int64")
+        values, scales = _activations(a, form, n, weights.columns)
         w = a.buffer("w", (weights.words,), "int32")
-        h = a.buffer("h", (rows, hidden), FORM_DTYPE[out_form])
-        h_scales = None if out_form == "f32" else a.buffer("h_scales", (rows, hidden // GROUP, 2), "float32")
-        shape_scalar("rows", rows)
+        rows = a.count("rows", n)
+        h = a.buffer("h", (n, hidden), FORM_DTYPE[out_form])
+        h_scales = None if out_form == "f32" else a.buffer("h_scales", (n, hidden // GROUP, 2), "float32")
         reader = _Reader(weights, w)
         x = _Activations(form, weights.columns, values, scales, rows)
         with parallel(hidden // GROUP) as unit:
@@ -345,15 +344,15 @@ def _store_tail(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: 
 
 
 def embed(weights: Weights) -> tirx.PrimFunc:
-    """(token_ids, w, y; rows): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32."""
+    """(token_ids, w, rows → y): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32."""
     groups = weights.columns // GROUP
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        ids = a.buffer("token_ids", (rows,), "int32")
+        n = tirx.Var("rows", "int64")
+        ids = a.buffer("token_ids", (n,), "int32")
         w = a.buffer("w", (weights.words,), "int32")
-        y = a.buffer("y", (rows, weights.columns), "float32")
-        shape_scalar("rows", rows)
+        rows = a.count("rows", n)
+        y = a.buffer("y", (n, weights.columns), "float32")
         reader = _Reader(weights, w)
         with parallel(rows * groups) as unit:
             row, group = let(unit // groups), let(unit % groups)

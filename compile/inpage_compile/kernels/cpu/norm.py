@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from .build import Args, f32, i32, kernel, let, local, loop, parallel, shape_scalar, span, splat, store
+from .build import Args, f32, i32, kernel, let, local, loop, parallel, span, splat, store
 from .isa import Isa
 from .quantize import FORM_DTYPE, GROUP, horizontal_sum, store_group
 
 
 def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = False) -> tirx.PrimFunc:
-    """(x, [logit_rows], weight, y, [y_scales]; rows[, logit_rows]): y = x / rms(x) · weight, float32 or quantized.
+    """(x, [row_index], weight, rows[, logit_rows] → y, [y_scales]): y = x / rms(x) · weight, float32 or quantized.
 
     With ``gather``, row i of the output is made from row ``logit_rows[i]`` of x."""
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        out_rows = tirx.Var("logit_rows", "int32") if gather else rows
-        x = a.buffer("x", (rows, columns), "float32")
-        index = a.buffer("row_index", (out_rows,), "int32") if gather else None
+        n = tirx.Var("rows", "int64")
+        m = tirx.Var("logit_rows", "int64") if gather else n
+        x = a.buffer("x", (n, columns), "float32")
+        index = a.buffer("row_index", (m,), "int32") if gather else None
         weight = a.buffer("weight", (columns,), "float32")
-        y = a.buffer("y", (out_rows, columns), FORM_DTYPE[form])
-        scales = None if form == "f32" else a.buffer("y_scales", (out_rows, columns // GROUP, 2), "float32")
-        shape_scalar("rows", rows)
+        out_rows = a.count("rows", n)
         if gather:
-            shape_scalar("logit_rows", out_rows)
+            out_rows = a.count("logit_rows", m)
+        y = a.buffer("y", (m, columns), FORM_DTYPE[form])
+        scales = None if form == "f32" else a.buffer("y_scales", (m, columns // GROUP, 2), "float32")
         with parallel(out_rows) as row:
             source = let(index[row]) if index is not None else row
             squares = local(1, "float32x4")
@@ -45,15 +45,15 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
 
 
 def rope_table(head_dim: int) -> tirx.PrimFunc:
-    """(positions, freqs, table; rows): table[rows, head_dim/2, 2] = cos and sin of position · frequency."""
+    """(positions, freqs, rows → table): table[rows, head_dim/2, 2] = cos and sin of position · frequency."""
     half = head_dim // 2
 
     def build(a: Args) -> None:
-        rows = tirx.Var("rows", "int32")
-        positions = a.buffer("positions", (rows,), "int32")
+        n = tirx.Var("rows", "int64")
+        positions = a.buffer("positions", (n,), "int32")
         freqs = a.buffer("freqs", (half,), "float32")
-        table = a.buffer("table", (rows, half, 2), "float32")
-        shape_scalar("rows", rows)
+        rows = a.count("rows", n)
+        table = a.buffer("table", (n, half, 2), "float32")
         with parallel(rows * half) as unit:
             row, pair = let(unit // i32(half)), let(unit % i32(half))
             angle = let(tirx.Cast("float32", positions[row]) * freqs[pair])

@@ -1,0 +1,69 @@
+"""What stands in for a fused kernel where its tensors do not allow fusing: joining outputs, and the gate by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from .build import Args, kernel, let, loop, parallel, span, splat, store
+from .isa import Isa
+from .math import exp
+from .quantize import FORM_DTYPE, GROUP, store_group
+
+
+def join(widths: Sequence[int]) -> tirx.PrimFunc:
+    """(part 0, part 1, …, rows → y): the parts side by side in y[rows, sum of widths], float32."""
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        parts = [a.buffer(f"part{i}", (n, width), "float32") for i, width in enumerate(widths)]
+        rows = a.count("rows", n)
+        y = a.buffer("y", (n, sum(widths)), "float32")
+        with parallel(rows) as row:
+            first = 0
+            for part, width in zip(parts, widths, strict=True):
+                with loop(width) as i:
+                    store(y, part[row, i], row, first + i)
+                first += width
+
+    return kernel("join_" + "_".join(map(str, widths)), build)
+
+
+def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
+    """(gate, up, rows → h, [h_scales]): h = silu(gate) · up, in the next layer's form."""
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        gates = a.buffer("gate", (n, width), "float32")
+        ups = a.buffer("up", (n, width), "float32")
+        rows = a.count("rows", n)
+        h = a.buffer("h", (n, width), FORM_DTYPE[form])
+        scales = None if form == "f32" else a.buffer("h_scales", (n, width // GROUP, 2), "float32")
+        with parallel(rows * (width // GROUP)) as unit:
+            row, group = let(unit // (width // GROUP)), let(unit % (width // GROUP))
+            made = []
+            for i in range(8):
+                at = span(group * GROUP + i * 4)
+                g = let(gates[row, at])
+                made.append(let(g / (splat(1.0) + exp(isa, splat(0.0) - g)) * ups[row, at]))
+            store_group(isa, form, made, h, scales, row, group)
+
+    return kernel(f"gate_{form}_{width}", build)
+
+
+def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
+    """(x, rows → y, y_scales): float32 activations to a quantized form."""
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        x = a.buffer("x", (n, width), "float32")
+        rows = a.count("rows", n)
+        y = a.buffer("y", (n, width), FORM_DTYPE[form])
+        scales = a.buffer("y_scales", (n, width // GROUP, 2), "float32")
+        with parallel(rows * (width // GROUP)) as unit:
+            row, group = let(unit // (width // GROUP)), let(unit % (width // GROUP))
+            made = [let(x[row, span(group * GROUP + i * 4)]) for i in range(8)]
+            store_group(isa, form, made, y, scales, row, group)
+
+    return kernel(f"quantize_{form}_{width}", build)

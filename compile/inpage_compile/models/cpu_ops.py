@@ -1,0 +1,122 @@
+"""The operations that graphs for CPUs are written in: each emits one kernel call and picks that kernel by format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.relax.frontend.nn import Tensor
+from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
+
+from ..kernels.cpu import attention as attn
+from ..kernels.cpu import linear, norm, parts
+from ..kernels.cpu.attention import Heads
+from ..kernels.cpu.isa import Isa
+from ..kernels.cpu.linear import Weights
+from ..kernels.cpu.quantize import FORM_DTYPE, GROUP
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A linear layer's input in one form: float32 [rows, columns], or quants and scales."""
+
+    form: str
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CpuOps:
+    """``activations``: "int8", or "f32" where accuracy is measured rather than speed."""
+
+    isa: Isa
+    activations: str
+    rows: tirx.Var
+    logit_rows: tirx.Var
+
+    def form(self, weights: Weights) -> str:
+        """The activation form that a matrix wants."""
+        return linear.form_for(self.isa, weights.format, self.activations)
+
+    def embed(self, weights: Weights, w: Tensor, ids: Tensor) -> Tensor:
+        return self._call(linear.embed(weights), [ids, w], [self._float(weights.columns)])[0]
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
+        """RMS norm; with ``pick`` only of the rows that get logits."""
+        columns = x.shape[1]
+        func = norm.rms_norm(self.isa, columns, epsilon, form, pick is not None)
+        rows = self.rows if pick is None else self.logit_rows
+        args = [x, weight] if pick is None else [x, pick, weight]
+        scalars = [self.rows] if pick is None else [self.rows, self.logit_rows]
+        return Activations(form, self._call(func, args, self._formed(form, rows, columns), scalars))
+
+    def linear(self, weights: Weights, w: Tensor, x: Activations, residual: Tensor | None = None) -> Tensor:
+        func = linear.linear(self.isa, weights, x.form, residual is not None)
+        args = [*x.tensors, w] if residual is None else [*x.tensors, w, residual]
+        rows = x.tensors[0].shape[0]
+        out = Tensor.placeholder([rows, weights.rows], "float32")
+        return self._call(func, args, [out], [rows])[0]
+
+    def gated(self, weights: Weights, w: Tensor, x: Activations, form: str) -> Activations:
+        func = linear.gated(self.isa, weights, x.form, form)
+        return Activations(form, self._call(func, [*x.tensors, w], self._formed(form, self.rows, weights.rows // 2)))
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str) -> Activations:
+        width = gates.shape[1]
+        func = parts.gate(self.isa, width, form)
+        return Activations(form, self._call(func, [gates, ups], self._formed(form, self.rows, width)))
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        widths = [int(t.shape[1]) for t in tensors]
+        return self._call(parts.join(widths), list(tensors), [self._float(sum(widths))])[0]
+
+    def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
+        out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
+        return self._call(norm.rope_table(head_dim), [positions, freqs], [out])[0]
+
+    def rope_append(
+        self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rotated queries, and the KV pages with this layer's keys and values added."""
+        func = attn.rope_append(self.isa, h)
+        q = self._float(h.heads * h.dim)
+        args = [qkv, table, *where, kv, self.rows, tirx.const(layer, "int32")]
+        pages, queries = tensor_ir_inplace_op(func, _name(func), args, [5, -1], [_like(kv), q])
+        return queries, pages
+
+    def attention(
+        self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str
+    ) -> Activations:
+        columns = h.heads * h.dim
+        direct = form if h.shared * h.dim % GROUP == 0 else "f32"
+        func = attn.attention(self.isa, h, direct)
+        scalars = [self.rows, tirx.const(layer, "int32")]
+        made = self._call(func, [q, *where, kv], self._formed(direct, self.rows, columns), scalars)
+        if direct != form:
+            func = parts.requantize(self.isa, columns, form)
+            made = self._call(func, [made[0]], self._formed(form, self.rows, columns))
+        return Activations(form, made)
+
+    def _float(self, columns: int) -> Tensor:
+        return Tensor.placeholder([self.rows, columns], "float32")
+
+    def _formed(self, form: str, rows: tirx.Var, columns: int) -> list[Tensor]:
+        values = Tensor.placeholder([rows, columns], FORM_DTYPE[form])
+        return [values] if form == "f32" else [values, Tensor.placeholder([rows, columns // GROUP, 2], "float32")]
+
+    def _call(
+        self, func: tirx.PrimFunc, args: list[Tensor], out: list[Tensor], scalars: Sequence[tirx.Var] | None = None
+    ) -> tuple[Tensor, ...]:
+        made = tensor_ir_op(func, _name(func), [*args, *(scalars or [self.rows])], out)
+        return (made,) if isinstance(made, Tensor) else tuple(made)
+
+
+def _name(func: tirx.PrimFunc) -> str:
+    return str(func.attrs["inpage.name"])
+
+
+def _like(t: Tensor) -> Tensor:
+    return Tensor.placeholder(t.shape, t.dtype)
+
+
+__all__ = ["Activations", "CpuOps"]

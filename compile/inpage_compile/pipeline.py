@@ -1,0 +1,106 @@
+"""`compile_model`: a source of weights in, an artifact folder out.
+
+Phases, each reported to ``progress(phase, done, total)``: source (opened), weights (bytes), then one a variant.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from inpage.errors import InvalidRequest
+from inpage.plan import describe, parse_plan
+from inpage.schema import Architecture, Tensor
+
+from . import plan as lowering
+from . import weights
+from .artifact import ArtifactWriter, is_current
+from .fingerprint import fingerprint
+from .models.llama import Maxima, build_graph
+from .sources import Source, open_source
+from .targets.codegen import compile_object
+from .targets.link import link_native, link_wasm
+from .targets.variants import VariantSpec, choose
+
+Progress = Callable[[str, int, int], None]
+
+# What one step takes. Rows: enough to keep a weight block in cache for many activations, few enough for a small arena.
+ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
+
+
+def compile_model(
+    source: str,
+    out: Path | None = None,
+    *,
+    root: Path = Path("build/models"),
+    variants: tuple[str, ...] | None = None,
+    context: int | None = None,
+    progress: Progress | None = None,
+    accept_license: bool = False,
+    dump: bool = False,
+) -> Path:
+    """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
+
+    ``variants``: names, default all for the page and this machine. ``context``: at most this many tokens.
+    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
+    report = progress or (lambda phase, done, total: None)
+    chosen = choose(variants)
+    report("source", 0, 1)
+    model = _limit_context(open_source(source), context)
+    report("source", 1, 1)
+    folder = out or root / model.id
+    mark = fingerprint(
+        model, {"variants": [v.name for v in chosen], "rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS}
+    )
+    if dump or not is_current(folder, mark):
+        _write(model, folder, mark, chosen, report, accept_license, dump)
+    return folder
+
+
+def _write(
+    model: Source, folder: Path, mark: str, chosen: list[VariantSpec], report: Progress, accept: bool, dump: bool
+) -> None:
+    with ArtifactWriter(folder, model, fingerprint=mark, accept_license=accept, progress=report) as writer:
+        entries = weights.plan_and_write(model, writer)
+        tensors = {t.name: t for t in entries}
+        for spec in chosen:
+            report(spec.name, 0, 1)
+            with tempfile.TemporaryDirectory() as scratch:
+                files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
+                writer.add_variant(spec.name, spec.backend, list(spec.requires), files)
+            report(spec.name, 1, 1)
+            if dump:
+                print(readable)
+        writer.finish()
+
+
+def compile_variant(
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path
+) -> tuple[dict[str, bytes | Path], str]:
+    """plan.json and the linked kernels (written to ``scratch``), and the plan for people."""
+    maxima = Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
+    mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, maxima)
+    lowered = lowering.make_plan(mod, names, tensors, spec.name, maxima, architecture.vocab)
+    checked = parse_plan(lowered.json, tensors.values())
+    obj = compile_object(lowered.kernels, spec.target(), scratch / "kernels.o")
+    table = scratch / "table.c"
+    table.write_text(lowering.trampolines(lowered))
+    library = scratch / spec.library
+    if spec.backend == "wasm":
+        link_wasm([obj], table, library, relaxed=spec.isa.name == "wasm-relaxed")
+    else:
+        link_native([obj], table, library)
+    text = json.dumps(lowered.json, separators=(",", ":"))
+    return {"plan.json": text.encode(), spec.library: library}, describe(checked)
+
+
+def _limit_context(model: Source, context: int | None) -> Source:
+    if context is None:
+        return model
+    most = model.architecture.context
+    if not 1 <= context <= most:
+        raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
+    return replace(model, architecture=replace(model.architecture, context=context))
