@@ -27,11 +27,20 @@ class Selection(ctypes.Structure):
         ("n", ctypes.c_int32),
         ("mask", ctypes.c_void_p),
         ("max", ctypes.c_float),
+        ("total", ctypes.c_double),
         ("key", ctypes.c_uint32),
         ("last", ctypes.c_int32),
         ("short_x", ctypes.c_void_p),
         ("short_ids", ctypes.c_void_p),
     )
+
+
+def _keys(x: Floats) -> npt.NDArray[np.uint32]:
+    """inpage_key of floats.h."""
+    bits = (np.minimum(np.where(np.isnan(x), -np.inf, x), np.finfo(np.float32).max).astype(np.float32) + 0).view(
+        np.uint32
+    )
+    return np.where(bits == 0xFF800000, 0, np.where(bits >> 31 == 1, ~bits, bits | 0x80000000)).astype(np.uint32)
 
 
 class Runtime:
@@ -66,7 +75,7 @@ class Runtime:
     def kept(self, x: Floats, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> set[int]:
         """The ids that stay after the filters, in the sampler's order."""
         s = Selection(x=x.ctypes.data, n=x.size, key=0, last=-1)
-        room_x, room_ids = np.zeros(1024, np.float32), np.zeros(1024, np.int32)
+        room_x, room_ids = np.zeros(2048, np.float32), np.zeros(2048, np.int32)
         s.short_x, s.short_ids = room_x.ctypes.data, room_ids.ctypes.data
         self.lib.inpage_best(ctypes.byref(s))
         if 0 < top_k < x.size:
@@ -75,15 +84,11 @@ class Runtime:
             self.lib.inpage_top_p(ctypes.byref(s), ctypes.c_float(top_p))
         if min_p > 0:
             self.lib.inpage_min_p(ctypes.byref(s), ctypes.c_float(min_p))
-        self.lib.inpage_key.restype = ctypes.c_uint32
         short = s.ids is not None
-        out = set()
-        for i in range(s.n):
-            value = float(room_x[i] if short else x[i])
-            key = self.lib.inpage_key(ctypes.c_float(value))
-            if key > s.key or (key == s.key and i <= s.last):
-                out.add(int(room_ids[i]) if short else i)
-        return out
+        values = (room_x if short else x)[: s.n]
+        keys = _keys(values)
+        stay = (keys > s.key) | ((keys == s.key) & (np.arange(s.n) <= s.last) & (keys > 0))
+        return {int(room_ids[i]) if short else int(i) for i in np.flatnonzero(stay)}
 
 
 @functools.cache
