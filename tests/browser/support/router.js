@@ -37,6 +37,7 @@ export function prompt(content) {
  * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>}} RouterFixtures
  */
 
+/** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions & import("./fixtures.js").TestFixtures & RouterFixtures, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & import("./fixtures.js").WorkerFixtures & RouterWorkerFixtures>} */
 export const test = base.extend(
   /** @type {any} */ ({
     whole: [
