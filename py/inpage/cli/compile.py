@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="SOURCE", default=paths.DEFAULT_MODEL, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/models/ID)")
     parser.add_argument(
-        "--variants", metavar="LIST", help="which to make, separated by commas (default: all that this machine can)"
+        "--variants", metavar="LIST", help="separated by commas (default: wasm-relaxed,wasm-simd,native)"
     )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         from inpage_compile.pipeline import compile_model
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Unsupported(f"compiling needs more packages ({error.name}): pip install 'inpage[compile]'") from error
     progress = Progress()
 

@@ -23,7 +23,11 @@ class Progress:
         if self._quiet:
             return
         phase, loaded, total = str(event.get("phase", "")), event.get("loaded"), event.get("total")
+        if total == 1:  # a step without parts: that it began is all there is to say
+            loaded = total = None
         done = total is not None and loaded == total
+        if phase == self._phase and total is None:
+            return
         now = time.monotonic()
         if phase == self._phase and not done and now - self._shown < (0.1 if self._tty else _EVERY):
             return

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..artifact import parse_manifest
+from ..errors import InvalidRequest
 from ..router import Router
 from . import paths
 from .progress import Progress
@@ -34,8 +36,8 @@ FIELDS = (
 
 
 class Session(Protocol):
-    """``kind`` is "chat" (``prompt`` is a list of messages) or "complete" (a text). ``write`` gets each piece of text as it
-    comes; the answer is a mapping with `FIELDS`. Errors are `InpageError`s."""
+    """``kind`` is "chat" (``prompt`` is a list of messages) or "complete" (a text). ``write`` gets each piece of text
+    as it comes; the answer is a mapping with `FIELDS`. Errors are `InpageError`s."""
 
     async def ask(self, kind: str, prompt: Any, params: dict[str, Any], write: Callable[[str], None]) -> dict[str, Any]:
         """Ask and stream."""
@@ -50,9 +52,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What `chat` and `score` share."""
     parser.add_argument(
         "--backend",
-        choices=("wasm", "wasm-relaxed", "wasm-simd", "native"),
+        metavar="NAME",
         default="wasm",
-        help="wasm: in a headless browser, the fastest variant it has; native: here (default: %(default)s)",
+        help="wasm: in a headless browser, the fastest variant that it can run; native: here; or one variant of the "
+        "model, such as wasm-simd (default: %(default)s)",
     )
     parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
     parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
@@ -62,18 +65,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Session]:
     """The session that a command line asks for, loaded on entering, with progress on stderr unless --json."""
     artifact = paths.artifact(args.model)
+    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
+    named = [v for v in manifest.variants if args.backend in (v.name, v.backend)]
+    if not named:
+        names = dict.fromkeys(name for v in manifest.variants for name in (v.backend, v.name))
+        raise InvalidRequest(f"this model has no backend {args.backend!r}; it has {', '.join(names)}", field="backend")
     progress = Progress(quiet=args.json)
-    if args.backend == "native":
-        return _native(artifact, args.threads, progress)
+    if named[0].backend == "native":
+        return _native(artifact, args.backend, args.threads, progress)
     from .page import open_page
 
-    return open_page(artifact, args.backend, args.threads, progress)
+    # In a page there is no other backend: leave the choice of the variant, and the reason for it, to the router.
+    pin = None if args.backend == named[0].backend else args.backend
+    return open_page(artifact, pin, args.threads, progress)
 
 
 @asynccontextmanager
-async def _native(artifact: Path, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
+async def _native(artifact: Path, pin: str, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
     try:
-        router = await Router.load(artifact, backend="native", threads=threads, on_progress=progress)
+        router = await Router.load(artifact, backend=pin, threads=threads, on_progress=progress)
     finally:
         progress.end()
     async with router:
