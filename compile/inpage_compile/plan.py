@@ -63,7 +63,12 @@ def make_plan(
         "buffers": buffers,
         "io": {name: walk.ids[name] for name in (*INPUTS[:-1], "logits")},
         "kernels": [
-            {"name": name, "buffers": len(walk.access[name]), "scalars": walk.scalars[name], "access": walk.access[name]}
+            {
+                "name": name,
+                "buffers": len(walk.access[name]),
+                "scalars": walk.scalars[name],
+                "access": walk.access[name],
+            }
             for name in walk.kernels
         ],
         "functions": [{"name": "step", "max_rows": maxima.rows, "launches": walk.launches}],
@@ -183,7 +188,8 @@ def trampolines(plan: LoweredPlan) -> str:
         values = [f"buffers[{i}]" for i in range(buffers)] + [f"scalars[{i}]" for i in range(scalars)]
         lines += [
             f"void {name}({', '.join(types)});",
-            f"static void launch_{name}(void *const *buffers, const int32_t *scalars, int32_t thread, int32_t threads) {{",
+            f"static void launch_{name}(void *const *buffers, const int32_t *scalars, "
+            "int32_t thread, int32_t threads) {",
             f"  {name}({', '.join([*values, 'thread', 'threads'])});",
             "}",
         ]

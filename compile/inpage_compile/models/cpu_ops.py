@@ -84,9 +84,7 @@ class CpuOps:
         pages, queries = tensor_ir_inplace_op(func, _name(func), args, [5, -1], [_like(kv), q])
         return queries, pages
 
-    def attention(
-        self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str
-    ) -> Activations:
+    def attention(self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str) -> Activations:
         columns = h.heads * h.dim
         direct = form if h.shared * h.dim % GROUP == 0 else "f32"
         func = attn.attention(self.isa, h, direct)

@@ -7,7 +7,7 @@ place. Tensor names are the artifact's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -22,7 +22,7 @@ from ..kernels.cpu.attention import PAGE, Heads
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
 from ..kernels.cpu.quantize import GROUP
-from .cpu_ops import CpuOps
+from .cpu_ops import Activations, CpuOps
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class _Matrices(nn.Module):
 class Llama(nn.Module):
     """The whole model. ``tensors``: the artifact's entries by name."""
 
-    def __init__(self, a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima) -> None:
+    def __init__(
+        self, a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima
+    ) -> None:
         super().__init__()
         _check(a, isa)
         self.a, self.isa, self.activations = a, isa, activations
@@ -94,7 +96,10 @@ class Llama(nn.Module):
         picked = ops.norm(x, self.top.output_norm, self.a.norm_eps, ops.form(head[0]), pick=logit_rows)
         return ops.linear(*head, picked), kv
 
-    def _attend(self, ops, block, layer, x, table, where, kv):  # type: ignore[no-untyped-def]
+    def _attend(
+        self, ops: CpuOps, block: _Matrices, layer: int, x: nn.Tensor, table: nn.Tensor, where: Sequence[nn.Tensor],
+        kv: nn.Tensor,
+    ) -> tuple[nn.Tensor, nn.Tensor]:  # fmt: skip
         names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
         qkv = self._project(ops, block, x, block.attn_norm, names)
         q, kv = ops.rope_append(self.heads, layer, ops.join(qkv) if len(qkv) > 1 else qkv[0], table, where, kv)
@@ -102,7 +107,7 @@ class Llama(nn.Module):
         attended = ops.attention(self.heads, layer, q, where, kv, ops.form(weights))
         return ops.linear(weights, w, attended, residual=x), kv
 
-    def _feed_forward(self, ops, block, x):  # type: ignore[no-untyped-def]
+    def _feed_forward(self, ops: CpuOps, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
         if "ffn_gate_up" in block.shapes and self.a.ffn % GROUP == 0:
             weights, w = block.matrix("ffn_gate_up")
@@ -113,10 +118,12 @@ class Llama(nn.Module):
             h = ops.gate(gates, ups, ops.form(down))
         return ops.linear(down, down_w, h, residual=x)
 
-    def _project(self, ops, block, x, norm_weight, names):  # type: ignore[no-untyped-def]
+    def _project(
+        self, ops: CpuOps, block: _Matrices, x: nn.Tensor, norm_weight: nn.Parameter, names: Sequence[str]
+    ) -> list[nn.Tensor]:
         """Norm, then each named matrix; the norm's result is made once for each form that they want."""
-        normed = {}
-        out = []
+        normed: dict[str, Activations] = {}
+        out: list[nn.Tensor] = []
         for name in names:
             weights, w = block.matrix(name)
             form = ops.form(weights)
@@ -160,6 +167,8 @@ def _check(a: Architecture, isa: Isa) -> None:
         ("heads", a.heads * a.head_dim, GROUP),
     ):
         if value % by:
-            raise Unsupported(f"{field}: {value} is not a multiple of {by}, which the {isa.name} kernels need", field=field)
+            raise Unsupported(
+                f"{field}: {value} is not a multiple of {by}, which the {isa.name} kernels need", field=field
+            )
     if a.heads % a.kv_heads:
         raise Unsupported(f"heads: {a.heads} do not divide among {a.kv_heads} key heads", field="kv_heads")

@@ -1,8 +1,8 @@
 """PrimFunc → a plain C function that one of several threads calls: ``void k(pointers…, scalars…, thread, threads)``.
 
 Takes the place of TVM's MakePackedAPI. Buffer parameters become pointers (in the PrimFunc's order), scalars
-become int32, the outermost
-parallel loop becomes this thread's contiguous share of it, and there is no argument checking: the plan was checked.
+become int32, the outermost parallel loop becomes this thread's contiguous share of it, and there is no argument
+checking: the plan was checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tvm import ir, tirx
 
 
 def plain_c(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
-    """The rewritten function, exported as ``symbol``. Raises ValueError unless exactly one parallel loop is outermost."""
+    """The rewritten function, exported as ``symbol``. Raises ValueError unless one parallel loop is outermost."""
     thread, threads = tirx.Var("thread", "int32"), tirx.Var("threads", "int32")
     seen = 0
 

@@ -110,7 +110,7 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
                     store(q, odd * factor, row, first + i * 2 + 1)
             first = let((h.heads + head) * h.dim)
             with loop(h.dim // 4) as four:
-                made = []
+                made: list[Expr] = []
                 for i in range(2):
                     made += _rotated(qkv, table, row, first, four * 2 + i)
                 packed = let(f16_encode(let(_vector(made))))
@@ -202,7 +202,9 @@ class _State:
             store(self.total, f32(0.0), j)
 
 
-def _scores(isa: Isa, h: Heads, s: _State, q: Buffer, row: Expr, head: Expr, kv: Buffer, keys: Expr, page: Expr) -> None:
+def _scores(
+    isa: Isa, h: Heads, s: _State, q: Buffer, row: Expr, head: Expr, kv: Buffer, keys: Expr, page: Expr
+) -> None:
     """weights[head][token] = q · k for the 16 tokens of a page, eight at a time."""
     for half in range(2):
         acc = local(h.shared * 2, "float32x4")

@@ -7,7 +7,7 @@ unpacking of weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -37,6 +37,8 @@ from .quantize import FORM_DTYPE, GROUP, byte_splat, store_group
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 
 Sink = Callable[[int, int, Expr], None]  # (row of the tile, quad of output rows, float32x4)
+Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
+Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class _Reader:
         return let(f16_decode(self.halves[span(at)]))
 
 
-def _accumulate(isa: Isa, form: str, reader: _Reader, x: _Activations, block: Expr, row: Expr, tile: int, sink: Sink) -> None:
+def _accumulate(
+    isa: Isa, form: str, reader: _Reader, x: _Activations, block: Expr, row: Expr, tile: int, sink: Sink
+) -> None:
     """Sixteen output rows × ``tile`` activation rows, handed to ``sink`` as float32x4."""
     quads_at_once = 4 if tile == 1 else 2
     for first in range(0, 4, quads_at_once):
@@ -121,14 +125,17 @@ def _accumulate(isa: Isa, form: str, reader: _Reader, x: _Activations, block: Ex
 class _Activations:
     def __init__(self, form: str, columns: int, values: Buffer, scales: Buffer | None, rows: Expr) -> None:
         self.columns = columns
-        self.scales = scales
-        self.floats = values if form == "f32" else None
-        self.words = view(values, "int32", rows * (columns // 4)) if form == "i8" else None
-        self.pairs = view(values, "int32", rows * (columns // 2)) if form == "i16p" else None
-        self.fours = view(values, "int64", rows * (columns // 4)) if form == "i16" else None
+        self.scales: Buffer = scales
+        self.floats: Buffer = values if form == "f32" else None
+        self.words: Buffer = view(values, "int32", rows * (columns // 4)) if form == "i8" else None
+        self.pairs: Buffer = view(values, "int32", rows * (columns // 2)) if form == "i16p" else None
+        self.fours: Buffer = view(values, "int64", rows * (columns // 4)) if form == "i16" else None
 
 
-def _affine(isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile, quads, sums, acc, first):
+def _affine(
+    isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile: int, quads: range,
+    sums: Sums, acc: Buffer, first: int,
+) -> Dots:  # fmt: skip
     """acc + s·(d·Σwq) + m·(s·Σq) for integer sums of one group."""
     scale = [let(splat(x.scales[row + r, group, 0])) for r in range(tile)]
     total = [let(splat(x.scales[row + r, group, 1])) for r in range(tile)]
@@ -147,11 +154,14 @@ def _affine(isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, g
             yield q, r, isa.madd(cast("float32x4", sums[q, r]) * d, scale[r], value)
 
 
-def _nibbles_i8(isa, reader, x, base, row, group, tile, quads, acc, first):
+def _nibbles_i8(
+    isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile: int, quads: range,
+    acc: Buffer, first: int,
+) -> Dots:  # fmt: skip
     """Signed bytes × nibbles into 16-bit pair sums: at most 16 · 127 · 15 < 2^15, exact for the whole group."""
     mask = splat(15, 16, "int8")
     shift = splat(4, 8, "uint16")
-    sums: dict[tuple[int, int], Expr] = {}
+    sums: Sums = {}
     for piece in range(4):
         at = [let((row + r) * (x.columns // 4) + group * 8 + piece * 2) for r in range(tile)]
         low_x = [let(byte_splat(x.words, a)) for a in at]
@@ -170,10 +180,13 @@ def _nibbles_i8(isa, reader, x, base, row, group, tile, quads, acc, first):
     yield from _affine(isa, reader, x, base, row, group, tile, quads, sums, acc, first)
 
 
-def _nibbles_i16p(isa, reader, x, base, row, group, tile, quads, acc, first):
+def _nibbles_i16p(
+    isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile: int, quads: range,
+    acc: Buffer, first: int,
+) -> Dots:  # fmt: skip
     """Nibbles masked out in place as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7) of every eight."""
     mask = splat(15, 8, "uint16")
-    sums: dict[tuple[int, int], Expr] = {}
+    sums: Sums = {}
     for piece in range(4):
         at = [let((row + r) * (x.columns // 2) + group * 16 + piece * 4) for r in range(tile)]
         pairs = [[let(bits("int16x8", splat(x.pairs[a + j], 4))) for j in range(4)] for a in at]
@@ -190,7 +203,10 @@ def _nibbles_i16p(isa, reader, x, base, row, group, tile, quads, acc, first):
     yield from _affine(isa, reader, x, base, row, group, tile, quads, sums, acc, first)
 
 
-def _bytes_i16(isa, reader, x, base, row, group, tile, quads, acc, first):
+def _bytes_i16(
+    isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile: int, quads: range,
+    acc: Buffer, first: int,
+) -> Dots:  # fmt: skip
     """Bytes widened to 16 bits; each dot leaves two neighbouring sums a row, which are joined after the group."""
     halves: dict[tuple[int, int, int], Expr] = {}
     for piece in range(8):
@@ -202,7 +218,7 @@ def _bytes_i16(isa, reader, x, base, row, group, tile, quads, acc, first):
                 for r in range(tile):
                     part = isa.dot16(wide, fours[r])
                     halves[q, r, half] = part if piece == 0 else let(halves[q, r, half] + part)
-    sums = {}
+    sums: Sums = {}
     for q in quads:
         for r in range(tile):
             both = [halves[q, r, 0], halves[q, r, 1]]
@@ -212,7 +228,10 @@ def _bytes_i16(isa, reader, x, base, row, group, tile, quads, acc, first):
     yield from _affine(isa, reader, x, base, row, group, tile, quads, sums, acc, first)
 
 
-def _floats(isa, reader, x, base, row, group, tile, quads, acc, first):
+def _floats(
+    isa: Isa, reader: _Reader, x: _Activations, base: Expr, row: Expr, group: Expr, tile: int, quads: range,
+    acc: Buffer, first: int,
+) -> Dots:  # fmt: skip
     """Float activations: every weight becomes float32; the accuracy reference of the integer kernels."""
     w = reader.w
     values = {(q, r): acc[(q - first) * tile + r] for q in quads for r in range(tile)}
@@ -284,7 +303,7 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
                 def sink(r: int, q: int, value: Expr) -> None:
                     if weights.rows % 16 == 0:
                         at = span(block * 16 + q * 4)
-                        store(y, value + skip[row + r, at] if residual else value, row + r, at)
+                        store(y, value + skip[row + r, at] if skip is not None else value, row + r, at)
                     else:
                         _store_tail(y, skip, value, row + r, block * 16 + q * 4, weights.rows)
 
