@@ -3,8 +3,6 @@
 
 #include "abi.h"
 
-#define SPINS 20000
-
 /* Each word that is spun on has a cache line of its own. */
 static struct {
   _Alignas(64) _Atomic int32_t arrived;
@@ -18,7 +16,7 @@ static struct {
 } crew = {.threads = 1};
 
 static void await_change(_Atomic int32_t *word, int32_t seen, _Atomic int32_t *sleepers) {
-  for (int32_t i = 0; i < SPINS; i++) {
+  for (int32_t i = 0; i < INPAGE_SPINS; i++) {
     if (atomic_load_explicit(word, memory_order_acquire) != seen) return;
     inpage_pause();
   }

@@ -1,13 +1,19 @@
 /* The crew: one caller (thread 0) and its workers, a barrier, and jobs that all of them run together.
  *
  * Waiting spins first and then sleeps on a futex, so that the launches of a burst cost a fraction of a microsecond to
- * separate while an idle page costs no CPU. Spins are long on purpose: a sleeping partner costs some 25 us. */
+ * separate while an idle page costs no CPU. A spin lasts a little longer than waking a sleeping partner costs (some
+ * 25 us), and not much longer: where cores are shared, it is spent on the partner's time. */
 #ifndef INPAGE_THREADS_H
 #define INPAGE_THREADS_H
 #include <stdatomic.h>
 #include <stdint.h>
 
 #define INPAGE_MAX_THREADS 16
+#ifdef __wasm__
+#define INPAGE_SPINS 20000 /* wasm has no pause instruction: some 30 us */
+#else
+#define INPAGE_SPINS 3000 /* with a pause each: some 100 us */
+#endif
 
 typedef void (*inpage_job)(int32_t thread, int32_t threads);
 
