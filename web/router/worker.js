@@ -14,7 +14,8 @@ const ready = boot();
 ready.catch((error) => scope.postMessage(JSON.stringify({ fatal: `Python could not start: ${String(error)}` })));
 
 scope.onmessage = async (event) => {
-  const handle = await ready;
+  const handle = await ready.catch(() => null); // told above
+  if (!handle) return;
   try {
     handle(event.data);
   } catch (error) {
