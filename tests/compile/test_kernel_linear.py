@@ -1,0 +1,137 @@
+"""Linear layers against numpy: every weight format and activation form, any number of rows, widths inside a block."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from tvm.tirx import PrimFunc
+
+from inpage_compile.kernels.cpu.isa import Isa
+from inpage_compile.kernels.cpu.linear import Weights, form_for, linear
+from inpage_compile.quantize import FORMATS, Groups
+from support import kernel_reference as reference
+from support.kernels import HOST_ISAS, Array, Kernels, same_bits
+from support.weights import packed, random_quants, random_weights
+
+Case = tuple[str, str, str, int, bool]  # instruction set, format, form, output rows, residual
+
+ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
+COLUMNS = 96
+FORMS = {"q4_0": ["i8"], "q4_1": ["i8", "i16p", "f32"], "q8_0": ["i16", "f32"], "f16": ["f32"], "f32": ["f32"]}
+# What this machine's variants run, at a width that ends inside a block; i16p is plain wasm's, but runs here too.
+CASES: list[Case] = [
+    (isa, format, form, 40, True)
+    for isa in HOST_ISAS
+    for format, forms in FORMS.items()
+    for form in forms
+    if isa == "x86" or (form != "i8" and format in ("q4_1", "q8_0"))
+]
+CASES += [(HOST_ISAS[0], "q8_0", "i16", 48, False), (HOST_ISAS[0], "q4_0", "i16p", 48, True)]  # whole blocks
+CASES += [(HOST_ISAS[0], "q4_0", "f32", 24, False)]
+
+
+def name(format: str, form: str, width: int, residual: bool) -> str:
+    return f"{format}_{form}_{width}_{'add' if residual else 'set'}"
+
+
+def case_id(case: Case) -> str:
+    return f"{case[0]}-{name(*case[1:])}"
+
+
+@pytest.fixture(scope="module")
+def libraries() -> dict[str, Kernels]:
+    def kernels(isa: str) -> dict[str, PrimFunc]:
+        return {
+            name(*case[1:]): linear(Isa(isa), Weights(case[1], case[3], COLUMNS), case[2], case[4])
+            for case in CASES
+            if case[0] == isa
+        }
+
+    return {isa: Kernels(f"linear-{isa}", __file__, partial(kernels, isa)) for isa in HOST_ISAS}
+
+
+def activations(rng: np.random.Generator, form: str, weights: Groups, rows: int) -> tuple[list[Array], reference.Real]:
+    """Random input buffers of a kernel, and what it should make of them."""
+    if form == "f32":
+        x = rng.standard_normal((rows, COLUMNS)).astype(np.float32)
+        return [x], reference.dot_float(weights, x)
+    quants, scales = random_quants(rng, rows, COLUMNS)
+    return list(reference.activations(form, quants, scales).values()), reference.dot_int8(weights, quants, scales)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_any_number_of_rows_agrees_with_numpy_and_each_row_with_itself_alone(
+    libraries: dict[str, Kernels], case: Case
+) -> None:
+    isa, format, form, width, residual = case
+    rng = np.random.default_rng(width)
+    library, kernel = libraries[isa], name(format, form, width, residual)
+    weights = random_weights(rng, format, width, COLUMNS)
+    for rows in ROWS:
+        x, real = activations(rng, form, weights, rows)
+        skip = [rng.standard_normal((rows, width)).astype(np.float32)] if residual else []
+        inputs = [*x, packed(weights), *skip]
+        (y,) = library.run_split(kernel, inputs, [rows], [((rows, width), np.float32)])
+        for expected in reference.stored("f32", real.plus(skip[0]) if skip else real).values():
+            assert expected.wrong(y).size == 0
+        for row in range(rows):
+            inputs = [*(b[row : row + 1] for b in x), packed(weights), *(b[row : row + 1] for b in skip)]
+            (alone,) = library.run(kernel, inputs, [1], [((1, width), np.float32)])
+            assert same_bits(alone[0], y[row]), f"row {row} of {rows}"
+
+
+INTEGER = [c for c in CASES if c[2] != "f32" and c[4]]
+
+
+def extremes(format: str, rng: np.random.Generator, width: int) -> Array:
+    """Quants [width, 96]: rows all at one end, at the other, by turns, pairs by turns, then random ends."""
+    four = FORMATS[format].bits == 4
+    low, high = (0, 15) if four else (-128, 127)
+    q = rng.choice([low, high], (width, COLUMNS))
+    q[0], q[1], q[2, ::2], q[2, 1::2] = low, high, low, high
+    q[3] = np.tile([low, low, high, high], COLUMNS // 4)
+    return q.astype(np.uint8 if four else np.int8)
+
+
+@pytest.mark.parametrize("case", INTEGER, ids=case_id)
+def test_sums_at_the_extremes_are_exact(libraries: dict[str, Kernels], case: Case) -> None:
+    """Activations at ±127 against quants at both ends; scales are powers of two, so that nothing may round."""
+    isa, format, form, width, _ = case
+    rng = np.random.default_rng(1)
+    shape = (width, COLUMNS // 32)
+    d = rng.choice([1, -2], shape).astype(np.float16).view(np.uint16)
+    m = rng.choice([-4, 0, 1], shape).astype(np.float16).view(np.uint16) if FORMATS[format].min else None
+    weights = Groups(format, extremes(format, rng, width), d, m)
+    x = rng.choice([-127, 127], (9, COLUMNS))
+    x[0], x[1], x[2, ::2], x[2, 1::2] = 127, -127, 127, -127
+    x[3], x[4, 32:64] = 0, 0  # an all-zero row, and an all-zero group
+    scales = rng.choice([0.5, 1], (9, COLUMNS // 32)).astype(np.float32)
+    skip = rng.integers(-100, 100, (9, width)).astype(np.float32)
+    inputs = [*reference.activations(form, x, scales).values(), packed(weights), skip]
+    (y,) = libraries[isa].run_split(name(*case[1:]), inputs, [9], [((9, width), np.float32)])
+    assert np.array_equal(y, reference.dot_int8(weights, x, scales).value + skip)
+
+
+@pytest.mark.parametrize("case", INTEGER, ids=case_id)
+def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, Kernels], case: Case) -> None:
+    isa, format, form, width, _ = case
+    rng = np.random.default_rng(2)
+    weights = random_weights(rng, format, width, COLUMNS)
+    assert weights.d is not None
+    weights.d[:, 1] = np.float16(65504).view(np.uint16)
+    x, scales = random_quants(rng, 5, COLUMNS)
+    scales[:, 1] = 1e28
+    zero = np.zeros((5, width), np.float32)
+    inputs = [*reference.activations(form, x, scales).values(), packed(weights), zero]
+    (y,) = libraries[isa].run(name(*case[1:]), inputs, [5], [((5, width), np.float32)])
+    assert reference.stored("f32", reference.dot_int8(weights, x, scales))["y"].wrong(y).size == 0
+
+
+def test_forms_that_an_instruction_set_wants() -> None:
+    assert form_for(Isa("x86"), "q4_1", "int8") == form_for(Isa("wasm-relaxed"), "q4_0", "int8") == "i8"
+    assert form_for(Isa("wasm-simd"), "q4_1", "int8") == "i16p"
+    assert form_for(Isa("x86"), "q8_0", "int8") == "i16"
+    for isa, format, kind in (("portable", "q4_1", "int8"), ("x86", "f16", "int8"), ("x86", "q4_1", "f32")):
+        assert form_for(Isa(isa), format, kind) == "f32"
