@@ -20,6 +20,15 @@ const retry = element("retry", HTMLButtonElement);
 const speed = element("speed", HTMLElement);
 const loading = new Loading();
 
+const query = new URLSearchParams(location.search);
+/** How answers are made: `?temperature=`, `?top_p=`, `?seed=` and `?max_tokens=` say otherwise. */
+const params = {
+  max_tokens: number("max_tokens") ?? 1024, // a small model that lost its way should not ramble on to the context's end
+  temperature: number("temperature"),
+  top_p: number("top_p"),
+  seed: number("seed"),
+};
+
 /** @type {Message[]} */
 let conversation = [];
 /** @type {InPage | null} */
@@ -34,21 +43,28 @@ async function start() {
   showError(null);
   loading.show({ phase: "python" });
   const site = await (await fetch("site.json")).json();
-  const query = new URLSearchParams(location.search);
   /** @type {SiteModel[]} */
   const models = site.models;
   const chosen = models.find((entry) => entry.id === query.get("model")) ?? models[0];
   element("model", HTMLElement).textContent = `${chosen.name} · ${megabytes(chosen.bytes)}`;
-  const threads = Number(query.get("threads"));
   model = await InPage.start({
     base: new URL("./", document.baseURI).href,
     model: chosen.id,
     backend: query.get("backend") ?? undefined,
-    threads: threads > 0 ? threads : undefined,
+    threads: number("threads"),
     onProgress: (event) => loading.show(event),
   });
   loading.end();
   showFacts(model.info);
+}
+
+/**
+ * A number of the page's address.
+ * @param {string} name
+ */
+function number(name) {
+  const value = parseFloat(query.get(name) ?? "");
+  return Number.isFinite(value) ? value : undefined;
 }
 
 /** Starts once; a message sent meanwhile waits for it. */
@@ -138,7 +154,7 @@ async function stream(messages, place, signal) {
   const written = document.createTextNode("");
   place.append(written);
   if (!model || signal.aborted) return "";
-  for await (const piece of model.chat(messages, { signal })) {
+  for await (const piece of model.chat(messages, { ...params, signal })) {
     if (piece.text) {
       place.classList.replace("waiting", "writing");
       const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
@@ -162,7 +178,7 @@ function finished(piece, place) {
     speed.title = usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : "";
   }
   if (piece.finish_reason === "cancelled") place.append(make("span", "ending", "stopped"));
-  if (piece.finish_reason === "length") place.append(make("span", "ending", "the model's context is full"));
+  if (piece.finish_reason === "length") place.append(make("span", "ending", "cut off: the answer reached its limit"));
 }
 
 function controls() {

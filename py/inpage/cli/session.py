@@ -71,17 +71,17 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
         names = dict.fromkeys(name for v in manifest.variants for name in (v.backend, v.name))
         raise InvalidRequest(f"this model has no backend {args.backend!r}; it has {', '.join(names)}", field="backend")
     progress = Progress(quiet=args.json)
+    # With a backend's name alone, the choice of the variant, and the reason for it, are the router's.
+    pin = None if args.backend == named[0].backend else args.backend
     if named[0].backend == "native":
-        return _native(artifact, args.backend, args.threads, progress)
+        return _native(artifact, pin, args.threads, progress)
     from .page import open_page
 
-    # In a page there is no other backend: leave the choice of the variant, and the reason for it, to the router.
-    pin = None if args.backend == named[0].backend else args.backend
     return open_page(artifact, pin, args.threads, progress)
 
 
 @asynccontextmanager
-async def _native(artifact: Path, pin: str, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
+async def _native(artifact: Path, pin: str | None, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
     try:
         router = await Router.load(artifact, backend=pin, threads=threads, on_progress=progress)
     finally:

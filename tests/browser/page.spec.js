@@ -1,0 +1,136 @@
+/** @file The built site as a visitor meets it, with the real model: load, ask, stop, come back, and what goes wrong. */
+
+import { cpSync, linkSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+
+import { expect, foreignProxy, serve, SITE, test } from "./support/site.js";
+
+/** @typedef {import("@playwright/test").Page} Page */
+
+/** Short answers, always the same. */
+const SHORT = "?temperature=0&max_tokens=24";
+
+/** @param {Page} page @param {string} question */
+async function ask(page, question) {
+  await page.getByLabel("Message").fill(question);
+  await page.getByLabel("Message").press("Enter");
+}
+
+/** @param {Page} page */
+const answers = (page) => page.locator(".message.assistant");
+/** @param {Page} page */
+const ready = (page) => expect(page.locator("#load")).toBeHidden();
+/** @param {Page} page */
+const idle = (page) => expect(page.getByRole("button", { name: "Send" })).toBeVisible();
+
+test("a visitor asks, the answer streams, stop stops it, and the next question is answered", async ({ page, site }) => {
+  await page.goto(`${site.url}?temperature=0&max_tokens=400`);
+  // A question asked while the model loads waits for it.
+  await ask(page, "Write a very long story about a lighthouse keeper and his dog.");
+  await expect(page.locator("#load-bytes")).toHaveText(/of 97 MB/);
+  await ready(page);
+  await expect(page.locator("#engine")).toHaveText(/^wasm-relaxed · [2-8] threads$/);
+  await expect(page.locator("#notice")).toBeHidden();
+
+  const answer = answers(page).first();
+  const texts = new Set();
+  await expect.poll(async () => texts.add(await answer.textContent()).size, { intervals: [20] }).toBeGreaterThan(4);
+  await page.getByRole("button", { name: "Stop" }).click();
+  await idle(page);
+  await expect(answer.locator(".ending")).toHaveText("stopped");
+  const seen = [...texts].sort((a, b) => a.length - b.length);
+  for (const [i, text] of seen.entries()) expect(seen.at(-1).startsWith(text), `piece ${i}`).toBe(true);
+  expect(await answer.textContent()).toContain(seen.at(-1));
+
+  await ask(page, "Now name the dog.");
+  await expect(answers(page).nth(1)).toHaveText(/\w/);
+  await page.keyboard.press("Escape");
+  await idle(page);
+  await expect(page.locator("#speed")).toHaveText(/^[\d.]+ tokens\/s · first token \d+ ms$/);
+  await page.getByText("wasm-relaxed ·").click();
+  await expect(page.locator("#facts")).toContainText("this device has WebAssembly SIMD and WebAssembly relaxed SIMD");
+
+  await page.getByRole("button", { name: "New chat" }).click();
+  await expect(answers(page)).toHaveCount(0);
+  await expect(page.getByRole("heading", { level: 2 })).toBeVisible();
+  await ask(page, "What is the capital of France?");
+  await idle(page);
+  await expect(answers(page)).toHaveText(/Paris/);
+});
+
+test("the second visit fetches no weights, and nothing ever comes from elsewhere", async ({ playwright, launchOptions, site }) => {
+  const proxy = await foreignProxy();
+  // Chromium's own form filling asks a server about every text field that it sees; what the page asks is wanted here.
+  const args = [...(launchOptions.args ?? []), "--disable-features=AutofillServerCommunication"];
+  const browser = await playwright.chromium.launch({ ...launchOptions, args });
+  const context = await browser.newContext({ proxy: { server: proxy.server, bypass: "127.0.0.1" } });
+  const weights = () => site.requests.filter((line) => line.includes("/weights/")).length;
+  /** @type {string[]} */
+  const complaints = [];
+  const visit = async () => {
+    const page = await context.newPage();
+    page.on("console", (message) => void (message.type() === "error" && complaints.push(message.text())));
+    page.on("pageerror", (error) => void complaints.push(error.message));
+    await page.goto(site.url + SHORT);
+    await ready(page);
+    await ask(page, "Say hello.");
+    await idle(page);
+    await expect(answers(page).first()).toHaveText(/\w/);
+    await page.close();
+  };
+  const before = weights();
+  await visit();
+  const fetched = weights();
+  expect(fetched).toBeGreaterThan(before);
+  await visit();
+  expect(weights()).toBe(fetched);
+  expect(complaints).toEqual([]);
+  expect(proxy.asked).toEqual([]);
+  await browser.close();
+  proxy.stop();
+});
+
+test("a host without isolation headers gets one thread, and the page says why", async ({ page }) => {
+  const plain = await serve(SITE, "--no-isolation");
+  await page.goto(plain.url + SHORT);
+  await ready(page);
+  await expect(page.locator("#engine")).toHaveText("wasm-relaxed · 1 thread");
+  await expect(page.locator("#notice")).toContainText("runs on one thread");
+  await ask(page, "Say hello.");
+  await idle(page);
+  await expect(answers(page).first()).toHaveText(/\w/);
+  await page.close();
+  await plain.stop();
+});
+
+test("a missing shard is said, and trying again goes on when it is there", async ({ page }) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "inpage-site-"));
+  // Hard links where the file system can: the weights are large.
+  cpSync(SITE, folder, { recursive: true, filter: (source) => !source.endsWith(".bin") });
+  const [model] = readdirSync(path.join(SITE, "models"));
+  const shards = readdirSync(path.join(SITE, "models", model, "weights"));
+  /** @param {string} name */
+  const put = (name) => {
+    const place = path.join("models", model, "weights", name);
+    try {
+      linkSync(path.join(SITE, place), path.join(folder, place));
+    } catch {
+      cpSync(path.join(SITE, place), path.join(folder, place));
+    }
+  };
+  for (const name of shards.slice(1)) put(name);
+  const broken = await serve(folder);
+  await page.goto(broken.url + SHORT);
+  await expect(page.getByRole("alert")).toContainText(shards[0]);
+  put(shards[0]);
+  await page.getByRole("button", { name: "Try again" }).click();
+  await ready(page);
+  await expect(page.getByRole("alert")).toBeHidden();
+  await ask(page, "Say hello.");
+  await idle(page);
+  await expect(answers(page).first()).toHaveText(/\w/);
+  await page.close();
+  await broken.stop();
+  rmSync(folder, { recursive: true });
+});
