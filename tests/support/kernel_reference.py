@@ -192,7 +192,7 @@ def rope_append(
     c, s = (table[:, None, :, i].astype(np.float64) for i in range(2))
     a, b = by_head[..., 0], by_head[..., 1]
     rotated = np.stack([a * c - b * s, a * s + b * c], axis=3).reshape(rows, -1, dim)
-    size = np.stack([np.abs(a * c) + np.abs(b * s)] * 2, axis=3).reshape(rows, -1, dim)
+    size = np.stack([np.abs(a * c) + np.abs(b * s), np.abs(a * s) + np.abs(b * c)], axis=3).reshape(rows, -1, dim)
     factor = dim**-0.5 * F16_SCALE
     after = Cache(cache.kv.copy(), kv_heads, dim)
     room = Cache(np.zeros(cache.kv.shape), kv_heads, dim)
