@@ -69,7 +69,7 @@ chat: setup $(SITE) ## ask the model in headless Chromium: make chat PROMPT="…
 serve: setup $(SITE) ## serve the site on this machine, with the headers that threads need
 	@.venv/bin/inpage serve $(ARGS)
 
-test: test-python test-browser ## everything that CI checks
+test: lint test-python test-browser ## everything that CI checks
 
 test-python: setup $(SITE)
 	@.venv/bin/python -m pytest $(ARGS)

@@ -68,7 +68,7 @@ class CpuOps:
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         widths = [int(t.shape[1]) for t in tensors]
-        return self._call(parts.join(widths), list(tensors), [self._float(sum(widths))])[0]
+        return self._call(parts.join(tuple(widths)), list(tensors), [self._float(sum(widths))])[0]
 
     def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")

@@ -34,11 +34,10 @@ def lower(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tvm.IRModule:
 
 
 def compile_object(kernels: Mapping[str, tirx.PrimFunc], target: Target, out: Path) -> Path:
-    """Write the kernels' object code to ``out`` and, beside it, their assembly (``.s``), which is worth reading."""
+    """Write the kernels' object code to ``out``."""
     with _quiet():
         module = tvm.get_global_func("target.build.llvm")(lower(kernels, target), target)
         module.write_to_file(str(out), "o")
-        out.with_suffix(".s").write_text(module.inspect_source("s"))
     return out
 
 

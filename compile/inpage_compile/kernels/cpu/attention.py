@@ -12,6 +12,7 @@ who shares a page.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from tvm import tirx
 
@@ -79,6 +80,7 @@ def _tables(a: Args, h: Heads, n: Expr) -> tuple[Buffer, Buffer, Buffer]:
     )
 
 
+@cache
 def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
     """(qkv, table, positions, row_sequence, block_tables, kv, rows, layer → q).
 
@@ -134,6 +136,7 @@ def _vector(scalars: list[Expr]) -> Expr:
     return tirx.Shuffle(scalars, list(range(len(scalars))))
 
 
+@cache
 def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
     """(q, positions, row_sequence, block_tables, kv, rows, layer → y, [y_scales]): causal attention of each row over
     its sequence's pages up to its own position. One iteration: the query heads of one row that share a key head."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from tvm import tirx
 
@@ -285,6 +286,7 @@ def _row_tiles(rows: Expr, emit: Callable[[Expr, int], None]) -> None:
         emit(let(tiles * ROW_TILE + r), 1)
 
 
+@cache
 def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFunc:
     """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32."""
 
@@ -315,6 +317,7 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
     return kernel(f"linear_{weights.format}_{form}_{weights.rows}x{weights.columns}{suffix}", build)
 
 
+@cache
 def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc:
     """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form.
 
@@ -362,6 +365,7 @@ def _store_tail(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: 
             store(y, one + skip[row, column + lane] if skip is not None else one, row, column + lane)
 
 
+@cache
 def embed(weights: Weights) -> tirx.PrimFunc:
     """(token_ids, w, rows → y): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32."""
     groups = weights.columns // GROUP

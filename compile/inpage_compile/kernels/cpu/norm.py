@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tvm import tirx
 
 from .build import Args, f32, i32, kernel, let, local, loop, parallel, span, splat, store
@@ -9,6 +11,7 @@ from .isa import Isa
 from .quantize import FORM_DTYPE, GROUP, horizontal_sum, store_group
 
 
+@cache
 def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = False) -> tirx.PrimFunc:
     """(x, [row_index], weight, rows[, logit_rows] → y, [y_scales]): y = x / rms(x) · weight, float32 or quantized.
 
@@ -44,6 +47,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
     return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
 
 
+@cache
 def rope_table(head_dim: int) -> tirx.PrimFunc:
     """(positions, freqs, rows → table): table[rows, head_dim/2, 2] = cos and sin of position · frequency."""
     half = head_dim // 2

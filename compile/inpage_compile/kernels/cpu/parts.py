@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 
 from tvm import tirx
 
@@ -12,7 +12,8 @@ from .math import exp
 from .quantize import FORM_DTYPE, GROUP, store_group
 
 
-def join(widths: Sequence[int]) -> tirx.PrimFunc:
+@cache
+def join(widths: tuple[int, ...]) -> tirx.PrimFunc:
     """(part 0, part 1, …, rows → y): the parts side by side in y[rows, sum of widths], float32."""
 
     def build(a: Args) -> None:
@@ -30,6 +31,7 @@ def join(widths: Sequence[int]) -> tirx.PrimFunc:
     return kernel("join_" + "_".join(map(str, widths)), build)
 
 
+@cache
 def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
     """(gate, up, rows → h, [h_scales]): h = silu(gate) · up, in the next layer's form."""
 
@@ -52,6 +54,7 @@ def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
     return kernel(f"gate_{form}_{width}", build)
 
 
+@cache
 def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
     """(x, rows → y, y_scales): float32 activations to a quantized form."""
 
