@@ -152,3 +152,10 @@ def test_a_malformed_program_is_refused(words: list[int]) -> None:
     io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
     assert rt.lib.inpage_load(buffers, 2, program, len(words), io) == -1
     assert rt.lib.inpage_step(1, 1, 1) == -2  # nothing is loaded
+
+
+def test_threads_dismissed_before_they_ever_ran_end() -> None:
+    rt = Runtime(2, 8)
+    for _ in range(200):
+        assert rt.lib.inpage_set_threads(4) == 0
+        assert rt.lib.inpage_set_threads(1) == 0

@@ -11,7 +11,7 @@ static struct {
   _Alignas(64) _Atomic int32_t jobs; /* a count in steps of 2; bit 0: there is a job to run, not only news */
   _Alignas(64) _Atomic int32_t job_sleepers;
   _Alignas(64) _Atomic int32_t threads;
-  int32_t hired_at; /* `jobs` when the crew was last changed: what a worker arriving late has seen */
+  _Atomic int32_t hired_at; /* `jobs` when the crew last grew: what a worker arriving late has seen */
   inpage_job job;
 } crew = {.threads = 1};
 
@@ -60,7 +60,7 @@ void inpage_parallel(inpage_job job) {
 /* A worker reads crew.job only for a word that announces one: then it stays until the barrier that ends the job. */
 void inpage_thread(int32_t id) {
   inpage_set_thread_id(id);
-  int32_t seen = crew.hired_at;
+  int32_t seen = atomic_load(&crew.hired_at);
   for (;;) {
     await_change(&crew.jobs, seen, &crew.job_sleepers);
     seen = atomic_load(&crew.jobs);
@@ -76,7 +76,6 @@ void inpage_thread(int32_t id) {
 static void resize(int32_t threads) {
   atomic_store(&crew.threads, threads);
   post(0);
-  crew.hired_at = atomic_load(&crew.jobs);
 }
 
 int32_t inpage_set_threads(int32_t threads) {
@@ -84,7 +83,10 @@ int32_t inpage_set_threads(int32_t threads) {
   const int32_t before = atomic_load(&crew.threads);
   resize(threads);
   if (threads < before) inpage_dismiss(threads, before);
-  const int32_t reached = threads > before ? inpage_hire(before, threads) : threads;
+  if (threads <= before) return INPAGE_OK;
+  /* Not on the way down: one dismissed before it ever ran must find the news of it unseen, or it would never end. */
+  atomic_store(&crew.hired_at, atomic_load(&crew.jobs));
+  const int32_t reached = inpage_hire(before, threads);
   if (reached == threads) return INPAGE_OK;
   resize(before);
   inpage_dismiss(before, reached);
