@@ -4,7 +4,7 @@ import { cpSync, linkSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
-import { expect, foreignProxy, serve, SITE, test } from "./support/site.js";
+import { expect, foreignProxy, SITE, test } from "./support/site.js";
 
 /** @typedef {import("@playwright/test").Page} Page */
 
@@ -54,9 +54,8 @@ test("a visitor asks, the answer streams, stop stops it, and the next question i
   await page.getByRole("button", { name: "New chat" }).click();
   await expect(answers(page)).toHaveCount(0);
   await expect(page.getByRole("heading", { level: 2 })).toBeVisible();
-  await ask(page, "What is the capital of France?");
-  await idle(page);
-  await expect(answers(page)).toHaveText(/Paris/);
+  await ask(page, "Why is the sky blue?");
+  await expect(answers(page)).toHaveText(/scatter/);
 });
 
 test("the second visit fetches no weights, and nothing ever comes from elsewhere", async ({ playwright, launchOptions, site }) => {
@@ -91,7 +90,7 @@ test("the second visit fetches no weights, and nothing ever comes from elsewhere
   proxy.stop();
 });
 
-test("a host without isolation headers gets one thread, and the page says why", async ({ page }) => {
+test("a host without isolation headers gets one thread, and the page says why", async ({ page, serve }) => {
   const plain = await serve(SITE, "--no-isolation");
   await page.goto(plain.url + SHORT);
   await ready(page);
@@ -100,11 +99,9 @@ test("a host without isolation headers gets one thread, and the page says why", 
   await ask(page, "Say hello.");
   await idle(page);
   await expect(answers(page).first()).toHaveText(/\w/);
-  await page.close();
-  await plain.stop();
 });
 
-test("a missing shard is said, and trying again goes on when it is there", async ({ page }) => {
+test("a missing shard is said, and trying again goes on when it is there", async ({ page, serve }) => {
   const folder = mkdtempSync(path.join(tmpdir(), "inpage-site-"));
   // Hard links where the file system can: the weights are large.
   cpSync(SITE, folder, { recursive: true, filter: (source) => !source.endsWith(".bin") });
@@ -130,7 +127,5 @@ test("a missing shard is said, and trying again goes on when it is there", async
   await ask(page, "Say hello.");
   await idle(page);
   await expect(answers(page).first()).toHaveText(/\w/);
-  await page.close();
-  await broken.stop();
   rmSync(folder, { recursive: true });
 });

@@ -24,7 +24,7 @@ export const SITE = path.join(ROOT, "build/site");
  * @param {string[]} options of `inpage serve`
  * @returns {Promise<Served>}
  */
-export async function serve(folder, ...options) {
+async function start(folder, ...options) {
   const program = path.join(ROOT, ".venv/bin/inpage");
   const child = spawn(program, ["serve", folder, "--port", "0", "--verbose", ...options], { stdio: ["ignore", "pipe", "pipe"] });
   /** @type {string[]} */
@@ -65,13 +65,23 @@ export async function foreignProxy() {
   return { server: `http://127.0.0.1:${port}`, asked, stop: () => void proxy.close() };
 }
 
-/** The site, served once for all tests of a worker. */
+/** `site`: the built site, served once for all tests of a worker; `serve`: servers that end with the test. */
 export const test = base.extend(
-  /** @type {import("@playwright/test").Fixtures<{}, {site: Served}>} */ ({
+  /** @type {import("@playwright/test").Fixtures<{serve: typeof start}, {site: Served}>} */ ({
+    // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern
+    serve: async ({}, use) => {
+      /** @type {Served[]} */
+      const running = [];
+      await use(async (folder, ...options) => {
+        running.push(await start(folder, ...options));
+        return running[running.length - 1];
+      });
+      await Promise.all(running.map((served) => served.stop()));
+    },
     site: [
       // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern
       async ({}, use) => {
-        const served = await serve(SITE);
+        const served = await start(SITE);
         await use(served);
         await served.stop();
       },
