@@ -106,7 +106,8 @@ def gate(gates: Real, ups: Real) -> Real:
     """silu(gate) · up. Silu's slope is below 1.1."""
     g, u = gates.value, ups.value
     silu = g / (1.0 + np.exp(-np.clip(g, -700, 700)))
-    error = np.abs(u) * (1.1 * gates.error + 1e-35) + (np.abs(silu) + 1.1 * gates.error) * ups.error
+    # Kernels take e^-gate as e^88 at most, which leaves up to |gate| / e^88 where there should be nothing.
+    error = np.abs(u) * (1.1 * gates.error + 1e-38 * np.abs(g)) + (np.abs(silu) + 1.1 * gates.error) * ups.error
     value = silu * u
     return Real(value, error + (12 + 2 * np.minimum(np.abs(g), 104)) * EPS * np.abs(value) + TINY)
 
