@@ -1,0 +1,84 @@
+"""Packed weight matrices as kernels see them: the artifact's 16-row records, their parts and their activation forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .build import Buffer, Expr, let, span, splat, view
+from .isa import Isa
+from .math import f16_decode
+from .quantize import GROUP
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A packed [rows, columns] matrix. ``zero`` is subtracted from the quants; ``minimum``: a second f16 a group."""
+
+    format: str
+    rows: int
+    columns: int
+
+    @property
+    def bits(self) -> int:
+        return {"q4": 4, "q8": 8, "f1": 16, "f3": 32}[self.format[:2]]
+
+    @property
+    def minimum(self) -> bool:
+        return self.format == "q4_1"
+
+    @property
+    def zero(self) -> int:
+        return 8 if self.format == "q4_0" else 0
+
+    @property
+    def blocks(self) -> int:
+        return (self.rows + 15) // 16
+
+    @property
+    def record(self) -> int:
+        """Bytes of 16 rows × 32 columns."""
+        scales = 0 if self.bits >= 16 else 32 * (2 if self.minimum else 1)
+        return 16 * 32 * self.bits // 8 + scales
+
+    @property
+    def words(self) -> int:
+        return self.blocks * (self.columns // GROUP) * self.record // 4
+
+
+def form_for(isa: Isa, format: str, activations: str) -> str:
+    """The activation form that a weight format wants; ``activations``: "int8", or "f32" to leave them unquantized."""
+    if activations == "f32" or format in ("f32", "f16") or isa.name == "portable":
+        return "f32"
+    return isa.nibble_form if format.startswith("q4") else "i16"
+
+
+class Reader:
+    """The weight buffer seen as the types that its parts have."""
+
+    def __init__(self, weights: Weights, buffer: Buffer) -> None:
+        self.w = weights
+        self.groups = weights.columns // GROUP
+        self.bytes = view(buffer, "int8", weights.words * 4)
+        self.halves = view(buffer, "int16", weights.words * 2)
+        self.words = buffer
+        self.floats = view(buffer, "float32", weights.words)
+
+    def base(self, block: Expr, group: Expr) -> Expr:
+        """Byte offset of a record."""
+        return (block * self.groups + group) * self.w.record
+
+    def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
+        at = (base + 16 * GROUP * self.w.bits // 8 + which * 32) // 2 + quad * 4
+        return let(f16_decode(self.halves[span(at)]))
+
+
+def piece_of(bits: int, k: int) -> int:
+    """Which 64-byte piece of a record holds column k."""
+    return k // 8 if bits == 4 else k // 4
+
+
+def quant_of(bits: int, words: Expr, k: int) -> Expr:
+    """Column k's quant out of each row's 32-bit word."""
+    if bits == 4:
+        return (words >> splat(8 * (k % 4) + 4 * (k % 8 // 4), dtype="int32")) & splat(15, dtype="int32")
+    return (words << splat(24 - 8 * (k % 4), dtype="int32")) >> splat(24, dtype="int32")
