@@ -1,4 +1,5 @@
-"""Progress on stderr: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: one line that renews itself on a terminal; elsewhere a plain line now and then, and none for what
+is done, or has failed, at once."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-_EVERY = 5.0  # seconds between lines where the output is no terminal
+_EVERY = 2.0  # seconds between lines where the output is no terminal
 
 
 class Progress:
@@ -16,7 +17,7 @@ class Progress:
         self._tty = sys.stderr.isatty()
         self._quiet = quiet
         self._phase = ""
-        self._shown = float("-inf")
+        self._shown = float("-inf") if self._tty else time.monotonic()
         self._open = False
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -29,7 +30,8 @@ class Progress:
         if phase == self._phase and total is None:
             return
         now = time.monotonic()
-        if phase == self._phase and not done and now - self._shown < (0.1 if self._tty else _EVERY):
+        news = self._tty and (phase != self._phase or done)
+        if not news and now - self._shown < (0.1 if self._tty else _EVERY):
             return
         self._phase, self._shown = phase, now
         text = " ".join(part for part in (phase, _amount(loaded, total), str(event.get("detail") or "")) if part)

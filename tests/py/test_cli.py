@@ -1,0 +1,205 @@
+"""The command line from end to end on a tiny model: compile, build, chat and score, and each error in one line."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage.cli import main, site
+from inpage.cli.session import FIELDS
+from support.tiny import MODELS
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line; gives its exit code, stdout and stderr."""
+
+    def command(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = main(argv)
+        except SystemExit as stop:  # argparse's way out
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return MODELS["mixed"].write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def model(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, compiled by the command line for this machine and for pages."""
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    assert main(["compile", str(gguf), "--out", str(out), "--variants", "native,wasm-simd"]) == 0
+    return out
+
+
+def fails(result: tuple[int, str, str], *words: str, code: int = 1) -> None:
+    """One line on stderr that says what is wrong, nothing on stdout."""
+    assert result[0] == code
+    assert result[1] == ""
+    assert result[2].startswith("inpage: ")
+    assert result[2].count("\n") == 1
+    for word in words:
+        assert word in result[2]
+
+
+def test_compiling_again_changes_nothing(run: Run, model: Path, gguf: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    code, out, _ = run("compile", str(gguf), "--out", str(model), "--variants", "native,wasm-simd")
+    assert (code, out.strip()) == (0, str(model))
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+
+
+def test_dump_prints_a_plan_for_people(run: Run, gguf: Path, tmp_path: Path) -> None:
+    code, out, _ = run("compile", str(gguf), "--out", str(tmp_path / "m"), "--variants", "native", "--dump")
+    assert code == 0
+    for word in ("token_ids", "blk.0", "bytes"):
+        assert word in out
+
+
+def test_native_chat_streams_and_reports(run: Run, model: Path) -> None:
+    code, out, err = run("chat", "hello", "--backend", "native", "--model", str(model), "--greedy", "--max-tokens", "9")
+    assert code == 0
+    assert out.strip()
+    assert err.strip().splitlines()[-1].startswith("[native, ")
+    assert "tokens/s" in err
+
+
+def test_json_is_one_object_with_the_promised_fields(run: Run, model: Path) -> None:
+    arguments = ("--backend", "native", "--model", str(model), "--greedy", "--max-tokens", "9", "--json")
+    code, out, err = run("chat", "hello", *arguments)
+    answer: dict[str, Any] = json.loads(out)
+    assert (code, err) == (0, "")
+    assert tuple(answer) == FIELDS
+    assert (answer["backend"], answer["variant"]) == ("native", "native")
+    assert answer["finish_reason"] in ("stop", "length")
+    assert len(answer["token_ids"]) <= 9
+    assert answer["prompt_ids"][0] == 1  # the template's <|im_start|>
+    raw = json.loads(run("chat", "hello", "--raw", *arguments)[1])
+    assert 1 not in raw["prompt_ids"]
+    system = json.loads(run("chat", "hello", "--system", "Be brief.", *arguments)[1])
+    assert len(system["prompt_ids"]) > len(answer["prompt_ids"])
+
+
+def test_the_browser_answers_as_this_machine_does(run: Run, model: Path) -> None:
+    arguments = ("--model", str(model), "--greedy", "--max-tokens", "9", "--json", "--raw")
+    page = json.loads(run("chat", "hello world", "--threads", "1", *arguments)[1])
+    here = json.loads(run("chat", "hello world", "--backend", "native", *arguments)[1])
+    assert tuple(page) == FIELDS
+    assert (page["backend"], page["variant"], page["threads"]) == ("wasm", "wasm-simd", 1)
+    assert page["token_ids"] == here["token_ids"]
+    assert page["prompt_ids"] == here["prompt_ids"]
+
+
+def test_score(run: Run, model: Path, tmp_path: Path) -> None:
+    ids = [5, 9, 12, 40, 7, 7, 100, 3, 250, 17]
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    arguments = ("--backend", "native", "--model", str(model))
+    code, out, _ = run("score", "--ids", str(tmp_path / "ids.json"), "--window", "4", *arguments, "--json")
+    score = json.loads(out)
+    assert code == 0
+    assert len(score["nll"]) == len(score["argmax"]) == len(score["margin"]) == 3 + 3 + 1
+    assert score["perplexity"] > 1
+    fails(run("score", "hello", *arguments, "--json"), "window is 512")  # more than this model's context
+    code, out, _ = run("score", "hello hello hello", "--window", "32", *arguments)
+    assert code == 0
+    assert out.startswith("perplexity ")
+
+
+def test_wrong_command_lines(run: Run, model: Path) -> None:
+    fails(run(), "command", code=2)
+    fails(run("chat"), "PROMPT", code=2)
+    fails(run("chat", "x", "--max-tokens", "many"), "--max-tokens", code=2)
+    fails(run("chat", "x", "--raw", "--system", "y"), "--system", code=2)
+    fails(run("chat", "x", "--greedy", "--temperature", "1"), "--greedy", code=2)
+    fails(run("score"), "--ids", code=2)
+    fails(run("serve", "--port", "99999"), "99999", code=2)
+
+
+def test_what_goes_wrong_is_said(run: Run, model: Path, gguf: Path, tmp_path: Path) -> None:
+    native = ("--backend", "native", "--model", str(model))
+    fails(run("chat", "x", "--model", str(tmp_path)), "no compiled model")
+    fails(run("chat", "x", "--backend", "webgpu", "--model", str(model)), "webgpu", "native")
+    fails(run("chat", "", *native, "--json"), "empty")
+    fails(run("chat", "x " * 400, *native, "--json"), "815 tokens")
+    fails(run("chat", "x", *native, "--json", "--temperature", "9"), "temperature")
+    fails(run("score", "--ids", str(tmp_path / "none.json"), *native), "none.json")
+    (tmp_path / "bad.json").write_text("{}")
+    fails(run("score", "--ids", str(tmp_path / "bad.json"), *native), "list")
+    fails(run("serve", str(tmp_path)), "no site")
+    fails(run("build", "--model", str(model), "--out", str(tmp_path)), "not empty")
+    fails(run("compile", str(tmp_path / "none.gguf")), "none.gguf")
+    fails(run("compile", str(gguf), "--variants", "abacus"), "abacus")
+    code, out, _ = run("chat", "x", *native, "--json", "--max-tokens", "2")
+    assert (code, json.loads(out)["backend"]) == (0, "native")
+
+
+def test_damage_is_found_before_use(run: Run, model: Path, gguf: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(gguf.read_bytes()[:-100])
+    code, _, err = run("compile", str(cut), "--out", str(tmp_path / "m"))
+    assert code == 1
+    assert "cut off" in err.splitlines()[-1]
+    shard = next(model.glob("weights/*.bin"))
+    good = shard.read_bytes()
+    try:
+        shard.write_bytes(b"\0" + good[1:])
+        code, _, err = run("chat", "x", "--backend", "native", "--model", str(model))
+        assert code == 1
+        assert shard.name in err.splitlines()[-1]
+        shard.unlink()
+        code, _, err = run("chat", "x", "--backend", "native", "--model", str(model))
+        assert code == 1
+        assert shard.name in err.splitlines()[-1]
+    finally:
+        shard.write_bytes(good)
+    assert run("chat", "x", "--backend", "native", "--model", str(model), "--max-tokens", "1")[0] == 0
+
+
+def test_build_is_deterministic_and_complete(run: Run, model: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for out in (one, two):
+        code, printed, err = run("build", "--model", str(model), "--out", str(out))
+        assert (code, printed.strip()) == (0, str(out))
+        assert "besides Pyodide and the weights" in err
+    names = sorted(path.relative_to(one).as_posix() for path in one.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(two).as_posix() for path in two.rglob("*") if path.is_file())
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    (listed,) = json.loads((one / "site.json").read_text())["models"]
+    manifest = json.loads((one / listed["path"] / "manifest.json").read_text())
+    assert {f"models/{manifest['id']}/{shard['file']}" for shard in manifest["weights"]["shards"]} <= set(names)
+    assert not [name for name in names if "native" in name]
+    notices = (one / "NOTICES.txt").read_text()
+    assert manifest["name"] in notices
+    for word in ("Mozilla Public License", "PYTHON SOFTWARE FOUNDATION", "MIT License", "Apache License"):
+        assert word in notices
+    # A second build into a site removes what no longer belongs to it.
+    (one / "app" / "old.js").write_text("")
+    assert run("build", "--model", str(model), "--out", str(one))[0] == 0
+    assert not (one / "app" / "old.js").exists()
+
+
+def test_package_for_the_page_is_pure_python(tmp_path: Path) -> None:
+    (tmp_path / "inpage.zip").write_bytes(site.package_zip())
+    names = zipfile.ZipFile(tmp_path / "inpage.zip").namelist()
+    assert "inpage/router.py" in names
+    assert all(name.endswith(".py") for name in names)
+    assert not [name for name in names if "/cli/" in name or name.endswith("native.py")]
+
+
+def test_loopback_unless_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("serve", "--help")
+    assert code == 0
+    assert "127.0.0.1" in out
