@@ -156,9 +156,10 @@ def _gated(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
         kernel = gated(isa, Weights(format, 128, 64), form, out)
         for rows in ROWS if out == form else (5,):
             both = random_weights(rng, format, 128, 64)
-            yield _gated_case(
-                kernel, f"{format} to {out}, {rows} rows", both, form, _random_x(rng, form, rows, 64), out
-            )
+            x = _random_x(rng, form, rows, 64)
+            if isinstance(x, tuple):  # gates of a size where silu bends
+                x = (x[0], x[1] * np.float32(0.02))
+            yield _gated_case(kernel, f"{format} to {out}, {rows} rows", both, form, x, out)
         if format in QUANTIZED:
             for which in ("highest", "both ends", "zeros"):
                 name = f"{format} to {out}, {which}"
