@@ -1,0 +1,109 @@
+"""`compile_model` from a GGUF file to an artifact folder: what it holds, when it is left alone, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inpage.engines.protocol import Feed
+from inpage.errors import InvalidRequest
+from inpage.plan import parse_plan
+from inpage_compile.artifact import load_manifest, verify
+from inpage_compile.pipeline import compile_model
+from inpage_compile.targets.variants import DEFAULT, all_variants, choose, host_requirement
+from support.models import TINY_VARIANTS, open_engine, tiny_artifact
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file's inode, time of change and size."""
+    stats = {str(p.relative_to(folder)): p.stat() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: (s.st_ino, s.st_mtime_ns, s.st_size) for name, s in stats.items()}
+
+
+def test_an_artifact_holds_every_variant_whole() -> None:
+    folder = tiny_artifact("mixed")
+    manifest = verify(folder)
+    assert tuple(v.name for v in manifest.variants) == TINY_VARIANTS["mixed"]
+    for variant in manifest.variants:
+        spec = all_variants()[variant.name]
+        assert (variant.backend, variant.requires) == (spec.backend, spec.requires)
+        assert variant.files["kernels"].file == f"{variant.name}/{spec.library}"
+        plan = parse_plan((folder / variant.files["plan"].file).read_bytes(), manifest.tensors)
+        assert plan.target == variant.name and plan.maxima.context == manifest.architecture.context == 256
+        magic = (folder / variant.files["kernels"].file).read_bytes()[:4]
+        assert (magic == b"\0asm") == (spec.backend == "wasm")
+    assert {p.split("/")[0] for p in snapshot(folder)} >= {"manifest.json", "weights", "tokenizer.json", "NOTICES.txt"}
+
+
+def test_an_unchanged_model_is_left_as_it_is(tiny_files: dict[str, Path]) -> None:
+    folder = tiny_artifact("mixed")
+    before = snapshot(folder)
+    phases: list[str] = []
+    again = compile_model(
+        str(tiny_files["mixed"]),
+        folder,
+        variants=TINY_VARIANTS["mixed"],
+        progress=lambda phase, done, total: phases.append(phase),
+    )
+    assert again == folder and snapshot(folder) == before
+    assert set(phases) == {"source"}
+
+
+async def test_context_progress_and_dump(
+    tiny_files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One compile with every option: a shorter context than the model's, heard phase by phase, its plan printed."""
+    events: list[tuple[str, int, int]] = []
+    folder = compile_model(
+        str(tiny_files["f32"]),
+        root=tmp_path,
+        variants=("native-f32",),
+        context=100,
+        progress=lambda *event: events.append(event),
+        dump=True,
+    )
+    assert folder == tmp_path / "tiny-f32"
+    manifest = load_manifest(folder)
+    assert manifest.architecture.context == 100
+    phases = list(dict.fromkeys(phase for phase, _, _ in events))
+    assert phases == ["source", "weights", "native-f32"]
+    for phase in phases:
+        done = [(d, t) for p, d, t in events if p == phase]
+        assert done == sorted(done) and done[-1][0] == done[-1][1]
+    text = capsys.readouterr().out
+    assert "target native-f32" in text and "context 100" in text and "attention" in text
+    engine = await open_engine(folder, "native-f32", pages=7)
+    assert engine.info.context == 100
+    (out,) = await engine.step([Feed([1], 99, range(7), want_logits=True)])
+    assert len(out.logits) == engine.info.vocab
+    with pytest.raises(InvalidRequest) as e:
+        await engine.step([Feed([1], 100, range(7))])
+    assert e.value.field == "start"
+    await engine.unload()
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "word"),
+    [
+        ({"variants": ("native", "wasm-fast")}, "variants", "wasm-relaxed"),
+        ({"context": 0}, "context", "256"),
+        ({"context": -5}, "context", "256"),
+        ({"context": 257}, "context", "256"),
+    ],
+)
+def test_bad_options_are_named_and_nothing_is_written(
+    tiny_files: dict[str, Path], tmp_path: Path, options: dict[str, object], field: str, word: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=word) as e:
+        compile_model(str(tiny_files["f32"]), root=tmp_path / "models", **options)  # type: ignore[arg-type]
+    assert e.value.field == field
+    assert not (tmp_path / "models").exists()
+
+
+def test_variants_by_name() -> None:
+    assert [v.name for v in choose(None)] == list(DEFAULT)
+    assert [v.name for v in choose(("native-f32", "wasm-simd"))] == ["native-f32", "wasm-simd"]
+    assert all_variants()["native"].requires == (host_requirement(),)
+    relaxed, plain = all_variants()["wasm-relaxed"], all_variants()["wasm-simd"]
+    assert set(relaxed.requires) - set(plain.requires) == {"relaxed-simd"}

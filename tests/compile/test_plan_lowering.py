@@ -1,0 +1,174 @@
+"""Relax → launch plan, for every tiny model and every variant: valid, bindable by WebGPU, memory reused and never
+clobbered, each kernel there once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage.errors import Unsupported
+from inpage.plan import Plan, check_for_webgpu, describe, encode_program, parse_plan
+from inpage.schema import Tensor
+from inpage_compile import weights
+from inpage_compile.models.llama import Maxima, build_graph
+from inpage_compile.plan import LoweredPlan, make_plan, trampolines
+from inpage_compile.sources import Source, open_source
+from inpage_compile.targets.variants import all_variants
+from support.tiny import MODELS, Tiny
+
+VARIANTS = tuple(all_variants())
+MAXIMA = Maxima(rows=128, sequences=16, logit_rows=16, context=256)
+
+
+Lowered = tuple[LoweredPlan, Plan, dict[str, Tensor]]
+Lower = Callable[[str, str], Lowered]
+
+
+def lower(source: Source, variant: str) -> Lowered:
+    spec = all_variants()[variant]
+    tensors = {p.entry.name: p.entry for p in weights.plan(source)}
+    mod, names = build_graph(source.architecture, tensors, spec.isa, spec.activations, MAXIMA)
+    made = make_plan(mod, names, tensors, variant, MAXIMA, source.architecture.vocab)
+    return made, parse_plan(made.json, tensors.values()), tensors
+
+
+@pytest.fixture(scope="module")
+def lowered(tiny_files: dict[str, Path]) -> Lower:
+    """Tiny model, variant → what it is lowered to, each once."""
+    return cache(lambda model, variant: lower(open_source(str(tiny_files[model])), variant))
+
+
+@pytest.fixture(params=[(model, variant) for model in MODELS for variant in VARIANTS], ids="-".join)
+def case(request: pytest.FixtureRequest, lowered: Lower) -> Lowered:
+    return lowered(*request.param)
+
+
+def test_a_plan_fits_its_tensors_and_webgpu(case: Lowered) -> None:
+    made, plan, tensors = case
+    check_for_webgpu(plan)
+    assert len(encode_program(plan)) > 0
+    launches = [launch for f in plan.functions for launch in f.launches]
+    used = {i for launch in launches for i in launch.buffers}
+    assert used == set(range(len(plan.buffers))), "a buffer that nobody uses"
+    assert {plan.buffers[i].tensor for i in used if plan.buffers[i].kind == "weight"} == set(tensors)
+    assert {launch.kernel for launch in launches} == set(range(len(plan.kernels)))
+    assert [k.name for k in plan.kernels] == list(made.kernels) == list(made.signatures)
+    assert [(k.buffers, k.scalars) for k in plan.kernels] == list(made.signatures.values())
+
+
+def test_no_buffer_is_read_after_another_took_its_place(case: Lowered) -> None:
+    """Replays what each launch writes: an arena buffer that is read must have been written, and nothing over it."""
+    _, plan, _ = case
+    for function in plan.functions:
+        valid: set[int] = set()
+        logits = []
+        for at, launch in enumerate(function.launches):
+            accesses = list(zip(launch.buffers, plan.kernels[launch.kernel].access, strict=True))
+            for i, access in accesses:
+                if plan.buffers[i].kind == "arena" and access != "w":
+                    assert i in valid, f"launch {at} reads {plan.buffers[i].name}, which holds something else by now"
+            for i, access in accesses:
+                b = plan.buffers[i]
+                if access == "r" or b.kind != "arena":
+                    logits += [at] if access != "r" and b.kind == "output" else []
+                    continue
+                over = [j for j in valid if overlap(plan, i, j)]
+                valid -= set(over)
+                valid.add(i)
+        assert logits == [len(function.launches) - 1]
+
+
+def overlap(plan: Plan, i: int, j: int) -> bool:
+    a, b = plan.buffers[i], plan.buffers[j]
+    return a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes
+
+
+def tiny_source(folder: Path, tiny: Tiny) -> Source:
+    return open_source(str(tiny.write(folder / f"tiny-{tiny.layers}.gguf")))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Lower, variant: str) -> None:
+    two = lowered("mixed", variant)[1]
+    six = lower(tiny_source(tmp_path, replace(MODELS["mixed"], layers=6)), variant)[1]
+    assert six.arena_bytes <= 1.05 * two.arena_bytes  # which block a tensor gets may differ, hence not quite equal
+    assert [k.name for k in six.kernels] == [k.name for k in two.kernels]
+    assert six.page_bytes == 3 * two.page_bytes
+    a_layer = (len(six.functions[0].launches) - len(two.functions[0].launches)) // 4
+    assert a_layer == 8  # norm, qkv, append, attention, out; norm, gate and up, down
+    for kernel in ("rope_append", "attention"):
+        layers = [x.scalars[-1] for x in six.functions[0].launches if six.kernels[x.kernel].name.startswith(kernel)]
+        assert layers == [0, 1, 2, 3, 4, 5]
+
+
+def test_arena_is_smaller_than_what_passes_through_it(case: Lowered) -> None:
+    _, plan, _ = case
+    written = 0
+    for launch in plan.functions[-1].launches:
+        for i, access in zip(launch.buffers, plan.kernels[launch.kernel].access, strict=True):
+            written += plan.buffers[i].bytes if access == "w" and plan.buffers[i].kind == "arena" else 0
+    assert plan.arena_bytes * 2 < written
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_tensors_that_cannot_be_fused_have_kernels_of_their_own(lowered: Lower, variant: str) -> None:
+    fused, apart = ([k.name for k in lowered(model, variant)[1].kernels] for model in ("mixed", "apart"))
+    assert any(n.startswith("gated") for n in fused) and not any(n.startswith("join") for n in fused)
+    assert any(n.startswith("gate_") for n in apart) and any(n.startswith("join") for n in apart)
+    assert not any(n.startswith("gated") for n in apart)
+
+
+def test_forms_follow_the_variant(lowered: Lower) -> None:
+    def quantized(variant: str) -> set[str]:
+        plan = lowered("mixed", variant)[1]
+        linear = [k.name for k in plan.kernels if k.name.startswith(("linear", "gated"))]
+        return {form for name in linear for form in ("i8", "i16p", "i16", "f32") if f"_{form}_" in name}
+
+    assert quantized("native-f32") == {"f32"}
+    assert quantized("wasm-relaxed") == {"i8", "i16"}
+    assert quantized("wasm-simd") == {"i16p", "i16"}
+
+
+def test_a_plan_can_be_read(lowered: Lower) -> None:
+    _, plan, _ = lowered("mixed", "wasm-relaxed")
+    text = describe(plan)
+    lines = text.splitlines()
+    launches = plan.functions[0].launches
+    assert "target wasm-relaxed" in lines[0] and "context 256" in lines[0]
+    assert f"arena {plan.arena_bytes:,} bytes" in lines[1]
+    for i, launch in enumerate(launches):
+        line = next(x for x in lines if x.startswith(f"{i:5}  "))
+        assert plan.kernels[launch.kernel].name in line and " B" in line
+    assert "blk.1.attn_qkv" in text and "layer" not in lines[0]
+
+
+def test_trampolines_stand_in_the_plans_order(lowered: Lower) -> None:
+    made, plan, _ = lowered("mixed", "native")
+    source = trampolines(made)
+    table = source[source.index("inpage_kernels[]") :]
+    assert [table.index(f"launch_{k.name}") for k in plan.kernels] == sorted(
+        table.index(f"launch_{k.name}") for k in plan.kernels
+    )
+    assert f"inpage_kernel_count = {len(plan.kernels)};" in source
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"hidden": 72}, "hidden"),
+        ({"ffn": 90}, "ffn"),
+        ({"head_dim": 12}, "head_dim"),
+        ({"heads": 3, "head_dim": 8, "kv_heads": 3}, "heads"),
+        ({"kv_heads": 3}, "kv_heads"),
+    ],
+)
+def test_shapes_that_no_kernel_takes_are_named(tiny: Source, change: dict[str, Any], field: str) -> None:
+    tensors = {p.entry.name: p.entry for p in weights.plan(tiny)}
+    with pytest.raises(Unsupported) as e:
+        build_graph(replace(tiny.architecture, **change), tensors, all_variants()["native"].isa, "int8", MAXIMA)
+    assert e.value.field == field

@@ -1,0 +1,91 @@
+"""Compiled models for tests, kept in build/tests/models: compiled again only when the compiler or a source changes.
+
+Apart from build/models, which is what `make` builds and the page serves.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from inpage.engines.native import NativeEngine
+from inpage.engines.protocol import Feed, StepOutput
+from inpage.schema import Manifest
+from inpage_compile.artifact import load_manifest
+from inpage_compile.pipeline import compile_model
+
+from .tiny import MODELS
+
+ROOT = Path(__file__).parents[2] / "build" / "tests" / "models"
+REAL = "smollm2-135m-instruct"
+
+# The variants that differ: what is float anyway is the same with int8 activations.
+TINY_VARIANTS: dict[str, tuple[str, ...]] = {
+    "f32": ("native-f32",),
+    "q8_0": ("native-f32",),
+    "mixed": ("wasm-relaxed", "wasm-simd", "native", "native-f32"),
+    "apart": ("native", "native-f32"),
+    "untied": ("native-f32",),
+    "nine": ("native",),
+    "factors": ("native-f32",),
+}
+
+
+@contextmanager
+def tiny_file(name: str) -> Iterator[Path]:
+    """The GGUF file of a tiny model; its name is the model's id."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield MODELS[name].write(Path(folder) / f"tiny-{name}.gguf")
+
+
+@functools.cache
+def tiny_artifact(name: str) -> Path:
+    """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
+    with tiny_file(name) as path:
+        return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name])
+
+
+@functools.cache
+def real_artifact() -> Path:
+    """SmolLM2, compiled for this machine with int8 and with float32 activations."""
+    return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
+
+
+@functools.cache
+def manifest_of(folder: Path) -> Manifest:
+    return load_manifest(folder)
+
+
+async def open_engine(folder: Path, variant: str = "native", threads: int = 1, pages: int = 64) -> NativeEngine:
+    """An engine with ``pages`` KV pages to use."""
+    engine = await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads, max_pages=pages)
+    await engine.reserve_pages(pages)
+    return engine
+
+
+async def feed(engine: NativeEngine, ids: Sequence[int], pages: Sequence[int], chunk: int | None = None) -> StepOutput:
+    """Feed a whole prompt, ``chunk`` tokens a step; the last step's output, with logits."""
+    size = chunk or engine.info.max_rows
+    for start in range(0, len(ids), size):
+        part, last = ids[start : start + size], start + size >= len(ids)
+        (out,) = await engine.step([Feed(part, start, pages, want_logits=last)])
+    return out
+
+
+async def score(
+    engine: NativeEngine, ids: Sequence[int], pages: Sequence[int], first: int = 1
+) -> list[tuple[int, float, float]]:
+    """(argmax, nll, margin) of the predictions for ids[first:], teacher-forced."""
+    if first > 1:
+        await feed(engine, ids[: first - 1], pages)
+    out: list[tuple[int, float, float]] = []
+    size = engine.info.max_logit_rows
+    for start in range(first - 1, len(ids) - 1, size):
+        end = min(start + size, len(ids) - 1)
+        (step,) = await engine.step([Feed(ids[start:end], start, pages, targets=ids[start + 1 : end + 1])])
+        assert step.scores is not None
+        out += step.scores
+    return out
