@@ -89,6 +89,12 @@ fix: setup ## mend what the linters can mend
 	@ruff format .
 	@eslint --fix .
 
+bench: setup $(SITE) ## a first look at the speed: one answer per backend and thread count (quiet machine!)
+	@for how in "--backend native --threads 1" "--backend native --threads 2" "--threads 1" "--threads 2" \
+	  "--backend wasm-simd --threads 2"; do \
+	  .venv/bin/inpage chat "$(PROMPT)" --greedy --max-tokens 128 $$how $(ARGS) 2>&1 >/dev/null | tail -n 1; \
+	done
+
 lock: setup ## pin the newest allowed packages again, hashes included
 	@tools/lock.sh
 
