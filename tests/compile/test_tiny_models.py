@@ -53,7 +53,7 @@ async def test_logits_and_tokens_are_the_witnesses(model: str, variant: str) -> 
         clear = [i for i, margin in enumerate(margins) if margin > 2 * room + 4e-3 * np.abs(wanted).max()]
         assert [scores[i][0] for i in clear] == [chosen[i] for i in clear]
         compared += len(clear)
-    assert compared >= 20
+    assert compared >= (5 if variant == "native" else 80)
     await engine.unload()
 
 
