@@ -41,7 +41,7 @@ for (const variant of VARIANTS) {
 }
 
 test.describe("perplexity", () => {
-  test.describe.configure({ timeout: 300_000 });
+  test.describe.configure({ timeout: 600_000 });
 
   test("of eight windows of 512 tokens is float32's", async ({ model }) => {
     const engine = await model.engine("wasm-relaxed", 2);
