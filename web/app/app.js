@@ -42,10 +42,8 @@ let answering = null;
 async function start() {
   showError(null);
   loading.show({ phase: "python" });
-  const site = await (await fetch("site.json")).json();
-  /** @type {SiteModel[]} */
-  const models = site.models;
-  const chosen = models.find((entry) => entry.id === query.get("model")) ?? models[0];
+  const site = await siteDescription();
+  const chosen = site.models.find((entry) => entry.id === query.get("model")) ?? site.models[0];
   element("model", HTMLElement).textContent = `${chosen.name} · ${megabytes(chosen.bytes)}`;
   model = await InPage.start({
     base: new URL("./", document.baseURI).href,
@@ -56,6 +54,13 @@ async function start() {
   });
   loading.end();
   showFacts(model.info);
+}
+
+/** What the site holds: site.json. @returns {Promise<{models: SiteModel[]}>} */
+async function siteDescription() {
+  const response = await fetch("site.json").catch((error) => ({ ok: false, status: String(error), json: () => null }));
+  if (response.ok) return response.json();
+  throw Object.assign(new Error(`site.json: ${response.status}`), { code: "network" });
 }
 
 /**
@@ -111,6 +116,13 @@ function showError(error) {
   retry.hidden = !again;
 }
 
+const STOPPED = new Error("stopped before the model was loaded");
+
+/** Rejects when the signal says so. @param {AbortSignal} signal @returns {Promise<never>} */
+function aborted(signal) {
+  return new Promise((_, reject) => signal.addEventListener("abort", () => reject(STOPPED), { once: true }));
+}
+
 /** @param {string} question */
 async function ask(question) {
   if (answering) return;
@@ -118,17 +130,24 @@ async function ask(question) {
   hello.remove();
   fresh.hidden = false;
   showError(null);
-  const asked = conversation.concat({ role: "user", content: question });
+  const before = conversation;
+  const asked = before.concat({ role: "user", content: question });
   log.append(make("div", "message user", question));
   const place = make("div", "message assistant waiting");
+  place.ariaBusy = "true"; // so that a screen reader reads the answer whole
   log.append(place);
   scroller.scrollTop = scroller.scrollHeight;
   controls();
   try {
-    await started();
+    await Promise.race([started(), aborted(answering.signal)]);
     const answer = await stream(asked, place, answering.signal);
-    conversation = asked.concat({ role: "assistant", content: answer });
+    // Not after "New chat", which began another conversation meanwhile.
+    if (conversation === before) conversation = asked.concat({ role: "assistant", content: answer });
   } catch (error) {
+    if (error === STOPPED) {
+      place.append(make("span", "ending", "stopped"));
+      return;
+    }
     if (!place.textContent) place.remove();
     showError(error);
     if (error instanceof Error && "code" in error && error.code === "device_lost") {
@@ -137,6 +156,7 @@ async function ask(question) {
     }
   } finally {
     place.classList.remove("waiting", "writing");
+    place.ariaBusy = "false";
     answering = null;
     controls();
     text.focus();
@@ -153,7 +173,7 @@ async function ask(question) {
 async function stream(messages, place, signal) {
   const written = document.createTextNode("");
   place.append(written);
-  if (!model || signal.aborted) return "";
+  if (!model) throw new Error("the model is not loaded");
   for await (const piece of model.chat(messages, { ...params, signal })) {
     if (piece.text) {
       place.classList.replace("waiting", "writing");
