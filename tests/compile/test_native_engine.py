@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inpage.engines.native import NativeEngine
+from inpage.engines.native import KV_BYTES, NativeEngine
 from inpage.engines.protocol import Feed, Sampling
 from inpage.errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
 from inpage.schema import Manifest
@@ -201,6 +201,12 @@ async def test_pages_that_do_not_fit_are_refused_and_those_that_do_still_work(to
     with pytest.raises(InvalidRequest) as e:
         await engine.step([Feed([1] * 9, 0, [0], targets=[1] * 9)])
     assert e.value.field == "targets" and LOGIT_ROWS == 8
+    await engine.unload()
+
+
+async def test_no_page_lies_where_kernels_cannot_reach(toy: tuple[Path, Manifest]) -> None:
+    engine = await NativeEngine.load(*toy, threads=1, max_pages=1 << 40)
+    assert engine.info.max_pages * engine.info.page_bytes <= KV_BYTES
     await engine.unload()
 
 

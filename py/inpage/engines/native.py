@@ -30,6 +30,7 @@ from .protocol import EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 T = TypeVar("T")
 MAX_THREADS = 16
+KV_BYTES = 1 << 32  # kernels count halves in 32 bits, sign included
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
 
 
@@ -83,7 +84,8 @@ class NativeEngine:
         on_progress: Progress | None = None,
     ) -> NativeEngine:
         """Load a variant of the artifact in ``folder``. ``max_pages``: KV pages to reserve room for, by default a
-        whole context for every sequence, as far as three quarters of the machine's memory go. Progress is in bytes.
+        whole context for every sequence, as far as three quarters of the machine's memory go; at most `KV_BYTES` of
+        them in any case. Progress is in bytes.
         Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Unsupported`,
         `OutOfMemory`, `InvalidRequest`."""
         started = time.perf_counter()
@@ -102,6 +104,7 @@ class NativeEngine:
             weights = _read_weights(folder, manifest, report)
             pages = plan.maxima.sequences * plan.blocks_per_sequence
             pages = min(pages, _physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
+            pages = min(pages, KV_BYTES // plan.page_bytes)
             return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
 
         loop = asyncio.get_running_loop()
