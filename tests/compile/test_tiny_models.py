@@ -17,7 +17,7 @@ from support.tiny import MODELS
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "tiny.json").read_text("utf-8"))["models"]
 CASES = [
-    pytest.param(model, variant, marks=[pytest.mark.tiny] if model == "f32" else [], id=f"{model}-{variant}")
+    pytest.param(model, variant, id=f"{model}-{variant}")
     for model, variants in TINY_VARIANTS.items()
     for variant in variants
     if "native" in variant
