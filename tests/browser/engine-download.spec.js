@@ -21,11 +21,14 @@ for (const cache of [true, false]) {
     server.fault(FIRST, { cutAfter: 150_000 }, { cutAfter: 100_000 });
     server.fault(SECOND, { endAfter: 70_001 });
     await worksNow(lab, model, { cache });
-    expect(server.requests(FIRST).map((entry) => entry.status)).toEqual([200, 206, 206]);
-    // What arrived before the break depends on the browser's buffers; the next request starts right after it.
-    for (const { range } of server.requests(FIRST).slice(1)) {
-      expect(Number(/** @type {string} */ (range).slice(6, -1))).toBeGreaterThan(0);
-    }
+    // A broken connection takes with it what the browser had buffered and not handed on: at worst all of it, and then
+    // there is nothing to resume. What did arrive is kept, so a resumed request never starts before an earlier one.
+    const [first, ...later] = server.requests(FIRST).map(({ status, range }) => ({ status, from: Number(range?.slice(6, -1) ?? 0) }));
+    expect(first).toEqual({ status: 200, from: 0 });
+    expect(later).toHaveLength(2);
+    expect(later.map(({ status }) => status)).toEqual(later.map(({ from }) => (from > 0 ? 206 : 200)));
+    expect(later[1].from).toBeGreaterThanOrEqual(later[0].from);
+    // An orderly early end loses nothing: the next request starts right after the last byte.
     expect(server.requests(SECOND)[1].range).toBe("bytes=70001-");
   });
 }
