@@ -1,16 +1,29 @@
-"""What this device has: the instruction sets, the isolation and the cores that decide which variants can run."""
+"""What this device has: the instruction sets, the adapter, the isolation and the cores that decide which variants can
+run."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from .browser import IN_PAGE, host
+from .browser import IN_PAGE, host, settle
 
 _MOST_THREADS = 8  # a small model's step is too short to share further
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A WebGPU adapter. ``software``: it computes on the CPU. ``limits`` are what it can do at most, by WebGPU's
+    names."""
+
+    name: str
+    software: bool
+    features: tuple[str, ...] = ()
+    limits: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,11 @@ class Device:
     cores: int
     threads: int
     isolated: bool = False  # page: SharedArrayBuffer, hence several threads, is there
+    adapter: Adapter | None = None
+    no_adapter: str = ""  # why there is none
+    program: str = ""  # browser, or Python and system, with versions
+    memory: int | None = None  # bytes of the device, as far as it tells
+    storage: dict[str, Any] = field(default_factory=dict)
 
     @property
     def limits(self) -> str:
@@ -29,6 +47,13 @@ class Device:
         if self.place == "page" and not self.isolated and self.cores > 1:
             return "one thread, because the page is not cross-origin isolated (COOP/COEP headers)"
         return ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Measurements hold as long as this stays the same."""
+        adapter = self.adapter.name if self.adapter else "no adapter"
+        words = " ".join(sorted(self.features))
+        return f"{self.program} | {adapter} | {self.cores} cores | {'' if self.isolated else 'not '}isolated | {words}"
 
 
 def host_device() -> Device:
@@ -40,21 +65,38 @@ def host_device() -> Device:
         features=frozenset({f"host:{_MACHINES.get(machine, machine)}-{sys.platform}"}),
         cores=cores,
         threads=min(cores, _MOST_THREADS),
+        no_adapter="WebGPU runs in a browser's page, and this is not one",
+        program=f"Python {platform.python_version()} on {platform.platform()} {platform.processor()}".strip(),
     )
 
 
-def page_device() -> Device:
-    """This browser, as web/engine/features.js probes it."""
-    found = host().probe().to_py()
+async def page_device() -> Device:
+    """This browser, as web/engine/features.js and web/router/adapter.js probe it."""
+    found = (await settle(host().probeDevice())).to_py()
     cores = int(found["cores"])
+    adapter = _adapter(found["adapter"]) if found["adapter"] else None
     return Device(
         place="page",
-        features=frozenset(found["wasm"]),
+        features=frozenset(found["wasm"]) | ({"webgpu", *adapter.features} if adapter else set()),
         cores=cores,
         threads=min(cores, _MOST_THREADS) if found["threads"] else 1,
         isolated=bool(found["isolated"]),
+        adapter=adapter,
+        no_adapter=found["reason"],
+        program=found["userAgent"],
+        memory=None if not found["deviceMemory"] else int(found["deviceMemory"] * (1 << 30)),
+        storage=found["storage"] | found["space"],
     )
 
 
-def this_device() -> Device:
-    return page_device() if IN_PAGE else host_device()
+async def this_device() -> Device:
+    return await page_device() if IN_PAGE else host_device()
+
+
+def _adapter(found: dict[str, Any]) -> Adapter:
+    words = [found["vendor"], found["architecture"], found["device"]]
+    name = " ".join(dict.fromkeys(word for word in words if word))
+    if found["description"]:
+        name = f"{name} ({found['description']})" if name else found["description"]
+    limits = {key: int(value) for key, value in found["limits"].items()}
+    return Adapter(name or "an unnamed adapter", bool(found["software"]), tuple(found["features"]), limits)

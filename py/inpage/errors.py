@@ -65,6 +65,12 @@ class DeviceLost(InpageError):
     code = "device_lost"
 
 
+class PoisonRequest(InpageError):
+    """A request that ended engine after engine: it fails alone and is not tried again."""
+
+    code = "poison_request"
+
+
 class Cancelled(InpageError):
     code = "cancelled"
 
@@ -84,6 +90,7 @@ _BY_CODE = {
         StorageFull,
         NetworkError,
         DeviceLost,
+        PoisonRequest,
         Cancelled,
         QueueFull,
     )

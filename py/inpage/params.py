@@ -97,12 +97,12 @@ def checked_text(text: Any, field: str, *, empty: bool = False) -> str:
     return text
 
 
-def checked_ids(ids: Any, vocab: int, field: str) -> list[int]:
-    """Token ids given directly: whole numbers of the vocabulary, at least one."""
+def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False) -> list[int]:
+    """Token ids given directly: whole numbers of the vocabulary, at least one (unless ``empty``)."""
     if not isinstance(ids, Iterable):
         raise InvalidRequest(f"{field} must be a text or token ids, not {type(ids).__name__}", field=field)
     checked = list(ids)
-    if not checked:
+    if not checked and not empty:
         raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
     for i, token in enumerate(checked):
         if not _whole(token) or not 0 <= token < vocab:

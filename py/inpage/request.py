@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .engines.protocol import Feed, Sampling
 
@@ -21,12 +22,27 @@ class Burst:
     finish: str | None = None  # "stop", "length", "cancelled"
 
 
+@dataclass(slots=True)
+class Interruption:
+    """An engine that died in mid-answer. ``gap_ms`` runs until the answer goes on; None while it does not."""
+
+    before: str  # variant
+    after: str
+    reason: str
+    began: float
+    gap_ms: float | None = None
+
+    def report(self) -> dict[str, Any]:
+        return {"from": self.before, "to": self.after, "reason": self.reason, "gap_ms": self.gap_ms}
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A sequence to generate (``max_tokens`` > 0) or to score (``targets``: an id a prompt position, -1: none).
 
-    Its KV can be thrown away at any time and computed again from ``prompt + tokens``: ``fed`` counts the
-    positions whose KV stands in ``pages``.
+    ``tokens`` given at the start were produced by an earlier run: the answer goes on after them. Its KV can be thrown
+    away at any time and computed again from ``prompt + tokens``: ``fed`` counts the positions whose KV stands in
+    ``pages``.
     """
 
     prompt: Sequence[int]
@@ -43,12 +59,24 @@ class Request:
     bursts: int = 0
     cancelled: bool = False
     done: bool = False
+    suspect: bool = False  # an engine died in its call: it runs alone until it gets on
+    killed: list[str] = field(default_factory=list)  # variants whose engine died running it alone, without a new token
+    interruptions: list[Interruption] = field(default_factory=list)
     events: asyncio.Queue[Burst | BaseException] = field(default_factory=asyncio.Queue)
 
+    resumed_at: int = field(init=False)  # tokens that an earlier run had produced
     submitted: float | None = None
     started: float | None = None  # first prefill chunk goes in
     first: float | None = None  # first token comes out
     last: float | None = None  # last token came out
+
+    def __post_init__(self) -> None:
+        self.resumed_at = len(self.tokens)
+
+    @property
+    def produced(self) -> int:
+        """Tokens of this run."""
+        return len(self.tokens) - self.resumed_at
 
     @property
     def length(self) -> int:
@@ -68,6 +96,19 @@ class Request:
     def to_prefill(self) -> int:
         """Tokens to feed before decoding (again). The newest produced token is left for the decode step."""
         return 0 if self.decoding else self.length - self.fed - (1 if self.tokens else 0)
+
+    @property
+    def ending(self) -> str | None:
+        """How it ends already, where it was made with tokens that another run had produced."""
+        if self.tokens and self.tokens[-1] in self.stop_ids:
+            return "stop"
+        return "length" if self.tokens and len(self.tokens) >= self.max_tokens else None
+
+    def goes_on(self, now: float) -> None:
+        """A token came out, or none ever will: gaps are over."""
+        for interruption in self.interruptions:
+            if interruption.gap_ms is None:
+                interruption.gap_ms = (now - interruption.began) * 1e3
 
     def prefill_feed(self, count: int) -> Feed:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""

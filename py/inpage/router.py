@@ -8,25 +8,30 @@ await router.unload()
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import scoring
-from .capability import this_device
+from .capability import Device, host_device, this_device
+from .engines.load import load_engine
 from .engines.protocol import Engine, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
+from .failover import Backends
+from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
 from .request import Request
 from .scheduler import Scheduler
 from .schema import Manifest
 from .scoring import Score
-from .selection import Choice, choose
-from .store import Store, open_store
+from .selection import Candidate, Choice, choose, rate, sentence
+from .store import open_store
 from .stream import Completion, Delta, Facts, Stream
 from .template import ChatTemplate
 from .tokenizer import Tokenizer, load_tokenizer
+from .tuning import Tuner
 
 __all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
 
@@ -43,14 +48,23 @@ class Router:
         *,
         load_ms: float,
         max_queue: int = 64,
+        backends: Backends | None = None,
+        notes: Notes | None = None,
+        device: Device | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.manifest = manifest
         self.choice = choice
-        self.engine = engine
         self.tokenizer = tokenizer
         self.load_ms = load_ms
-        self.scheduler = Scheduler(engine, max_queue=max_queue)
+        self.device = device or host_device()
+        self.scheduler = Scheduler(engine, max_queue=max_queue, backends=backends, on_change=self._changed)
+        self._notes = notes or Notes(manifest.id, "")
+        self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
+        self._on_change = on_change
+        self._tuner = Tuner(self.scheduler, self._backends, self._notes, room=self._room, on_change=on_change)
         self._template: ChatTemplate | None = None
+        self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
 
     @classmethod
@@ -61,40 +75,60 @@ class Router:
         backend: str | None = None,
         threads: int | None = None,
         on_progress: Progress | None = None,
+        on_change: Callable[[], None] = lambda: None,
         max_queue: int = 64,
     ) -> Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
         ``backend`` pins a backend ("wasm", "native") or a variant ("wasm-simd"); ``on_progress`` is called with
         ``{"phase": "manifest" | "tokenizer" | "kernels" | "weights" | "ready"}`` and, where bytes move, ``"loaded"``
-        and ``"total"``. Raises `ArtifactInvalid`, `Unsupported` (with the reason of each
-        candidate), `InvalidRequest` for a bad pin, `OutOfMemory`, `NetworkError`."""
+        and ``"total"``; ``on_change`` when another engine runs or something was measured. Raises `ArtifactInvalid`,
+        `Unsupported` (with the reason of each candidate), `InvalidRequest` for a bad pin, `OutOfMemory`,
+        `NetworkError`."""
         started = time.perf_counter()
         store = open_store(artifact)
-        report = on_progress or (lambda _: None)
+        report = on_progress or _unheard
         report({"phase": "manifest"})
         manifest, text = await store.manifest()
-        choice = choose(manifest.variants, this_device(), backend=backend, threads=threads)
+        device = await this_device()
+        notes = await Notes.open(manifest, device, threads)
+        choice = choose(manifest.variants, device, backend=backend, threads=threads, figures=notes.figures)
         report({"phase": "tokenizer"})
         tokenizer = load_tokenizer(await store.tokenizer(manifest), manifest.tokenizer.special)
-        engine = await _load_engine(choice, store, manifest, text, report)
+
+        async def load(candidate: Candidate) -> Engine:
+            return await load_engine(candidate.variant, choice.threads, store, manifest, text, report)
+
+        backends = Backends(choice.ranked, load, notes.log)
+        engine = await backends.first()
+        report = _unheard  # what is loaded later concerns nobody who waits for this
         load_ms = (time.perf_counter() - started) * 1e3
-        return cls(manifest, choice, engine, tokenizer, load_ms=load_ms, max_queue=max_queue)
+        more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
+        router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, max_queue=max_queue, **more)
+        if backends.count > 1 and backends.current.name not in notes.figures:
+            await router._tuner.measure_current()
+        return router
+
+    @property
+    def engine(self) -> Engine:
+        """The one that runs now; another may take over."""
+        return self.scheduler.engine
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    def chat(self, messages: str | Sequence[Mapping[str, str]], **params: Any) -> Stream:
+    def chat(self, messages: str | Sequence[Mapping[str, str]], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Answer a conversation; a string is one user message. Iterate the result for pieces or await it whole.
 
         Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0.7; 0 is greedy), ``top_p`` (0.95),
         ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``seed``,
-        ``logit_bias``. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
+        ``logit_bias``. ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the
+        answer goes on after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
         checked = checked_messages(messages)
-        return self._ask(self._chat_template().encode(checked), params, "messages")
+        return self._ask(self._chat_template().encode(checked), params, "messages", resume)
 
-    def complete(self, prompt: str | Iterable[int], **params: Any) -> Stream:
+    def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
-        return self._ask(self.encode(prompt), params, "prompt")
+        return self._ask(self.encode(prompt), params, "prompt", resume)
 
     def encode(self, prompt: str | Iterable[int]) -> list[int]:
         """The ids that `complete` would feed for a prompt; control tokens that it spells stay text."""
@@ -114,10 +148,13 @@ class Router:
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
 
-    def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str) -> Stream:
+    def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str, resume: Iterable[int]) -> Stream:
         asked = options(params, self.engine.info.vocab)
         room = answer_room(len(prompt), asked.max_tokens, self.scheduler.capacity, field)
-        request = Request(prompt, room, asked.sampling, stop_ids=self.manifest.tokenizer.eos)
+        given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True)
+        if len(given) > room:
+            raise InvalidRequest(f"resume has {len(given)} tokens, the answer at most {room}", field="resume")
+        request = Request(prompt, room, asked.sampling, stop_ids=self.manifest.tokenizer.eos, tokens=given)
         return Stream(self.scheduler, request, self.tokenizer, self._facts)
 
     def _chat_template(self) -> ChatTemplate:
@@ -132,9 +169,16 @@ class Router:
 
     # -- what it is --------------------------------------------------------------------------------------------
 
+    @property
+    def why(self) -> str:
+        """Why the engine that runs is the one, in a sentence."""
+        backends = self._backends
+        figure = self._notes.figures.get(backends.current.name)
+        return self.choice.reason(backends.current, figure, backends.took_over)
+
     def _facts(self) -> Facts:
         info = self.engine.info
-        return Facts(self.load_ms, info.threads, info.backend, info.variant, self.choice.why)
+        return Facts(self.load_ms, info.threads, info.backend, info.variant, self.why)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -148,7 +192,9 @@ class Router:
             "backend": info.backend,
             "variant": info.variant,
             "threads": info.threads,
-            "why": self.choice.why,
+            "why": self.why,
+            "sentence": self.sentence,
+            "candidates": self.candidates,
             "load_ms": self.load_ms,
             "context": self.scheduler.capacity,
             "vocab": info.vocab,
@@ -160,18 +206,71 @@ class Router:
             "requests": {"active": len(self.scheduler.active), "waiting": len(self.scheduler.waiting)},
         }
 
+    @property
+    def sentence(self) -> str:
+        """The backends and their speeds, for people."""
+        return sentence(self.choice.ranked, self.choice.candidates, self._notes.figures, self.device)
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every variant of the artifact: whether it can run here, how fast, and what went wrong with it."""
+        return [self._verdict(candidate) for candidate in self.choice.candidates]
+
+    def _verdict(self, candidate: Candidate) -> dict[str, Any]:
+        figure = self._notes.figures.get(candidate.name)
+        return {
+            "variant": candidate.name,
+            "backend": candidate.variant.backend,
+            "running": candidate is self._backends.current,
+            "can_run": candidate.can_run,
+            "reason": candidate.reason,
+            "decode_tps": figure and figure.decode_tps,
+            "prefill_tps": figure and figure.prefill_tps,
+            "fault": self._notes.log.sentence(candidate.name),
+        }
+
     def explain(self) -> str:
-        """A sentence for each variant of the artifact: why it runs, could run or cannot run here."""
-        chosen = self.choice.variant.name
-        lines = [f"{'*' if c.variant.name == chosen else ' '} {c}" for c in self.choice.candidates]
-        return "\n".join([f"Running {self.choice.why}.", *lines])
+        """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
+        fast it was measured, and what went wrong with it."""
+        lines = [f"Running {self.why}."]
+        if self._notes.figures:
+            lines.append(f"{self.sentence}.")
+        for found in self.candidates:
+            parts = [f"{'*' if found['running'] else ' '} {found['variant']}: {found['reason']}"]
+            if found["decode_tps"]:
+                parts.append(f"{rate(found['decode_tps'])} tokens a second, prompt {rate(found['prefill_tps'])}")
+            elif found["can_run"] and self._backends.count > 1:
+                parts.append("not measured yet")
+            lines.append("; ".join([*parts, found["fault"]] if found["fault"] else parts))
+        return "\n".join(lines)
+
+    async def measure(self) -> list[dict[str, Any]]:
+        """Time now what was never timed on this device, each variant for some milliseconds; gives `candidates`."""
+        await self._tuner.measure_all()
+        return self.candidates
+
+    def _changed(self, what: str) -> None:
+        if what == "busy":
+            self._tuner.busy()
+        elif what == "idle":
+            self._tuner.idle()
+        else:  # another engine took over
+            self._saving = asyncio.get_running_loop().create_task(self._notes.save())
+            self._on_change()
+
+    def _room(self) -> bool:
+        """Whether a second engine can be loaded for a moment, without downloading anything."""
+        needed = 3 * self.manifest.weights.bytes
+        return getattr(self.engine, "stored", True) and (self.device.memory is None or needed < self.device.memory // 2)
 
     async def unload(self) -> None:
         """Free the model. Requests in flight end with `Cancelled`; unloading twice is harmless."""
         if self._unloaded:
             return
         self._unloaded = True
+        await self._tuner.close()
         await self.scheduler.close(Cancelled("the model was unloaded"))
+        await self._tuner.close()
         await self.engine.unload()
 
     async def __aenter__(self) -> Router:
@@ -181,14 +280,9 @@ class Router:
         await self.unload()
 
 
-async def _load_engine(choice: Choice, store: Store, manifest: Manifest, text: str, on_progress: Progress) -> Engine:
-    variant, threads = choice.variant.name, choice.threads
-    if choice.variant.backend == "native":
-        from .engines.native import NativeEngine
+def _unheard(_: dict[str, Any]) -> None:
+    """Progress that nobody asked for."""
 
-        return await NativeEngine.load(
-            Path(store.base), manifest, variant=variant, threads=threads, on_progress=on_progress
-        )
-    from .engines.page import PageEngine
 
-    return await PageEngine.load(store.base, text, variant=variant, threads=threads, on_progress=on_progress)
+async def _nothing_else(candidate: Candidate) -> Engine:
+    raise Unsupported(f"{candidate.name} cannot be loaded again here")

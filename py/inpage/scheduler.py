@@ -5,6 +5,9 @@ and then decodes one burst of all the others. A request is admitted when its pro
 for more as it grows; where none are left, the youngest sequence gives its pages up and is computed again later,
 which by the engine's determinism changes nothing of its answer. The oldest is never robbed, so one always gets
 on: no deadlock.
+
+When the engine dies or runs out of memory, all go back to the queue with what they have, another engine takes over
+(`failover`), and prompt and tokens so far are read again.
 """
 
 from __future__ import annotations
@@ -14,35 +17,54 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from .batching import burst_steps, prefill_batch
 from .engines.protocol import Engine, Feed
 from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
-from .kv import PagePool, pages_for
-from .request import Burst, Request
-
-_GROWTH = 32  # pages reserved at a time, so that growing is rare
-_FIRST_BURST, _LONGEST_BURST = 2, 16  # steps; short at first, so that an answer starts to flow at once
-_BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
+from .failover import Backends
+from .faults import Suspects, poisoned
+from .kv import GrowingPool, pages_for
+from .request import Burst, Interruption, Request
 
 Out = TypeVar("Out")
 
 
 class Scheduler:
-    """Owns the engine: nothing else may call it while requests are in flight."""
+    """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
+    when it dies. ``on_change`` is called with "busy", "idle" and, when another engine took over, "engine"."""
 
-    def __init__(self, engine: Engine, *, max_queue: int = 64) -> None:
-        info = engine.info
-        self.engine = engine
-        self.info = info
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_queue: int = 64,
+        backends: Backends | None = None,
+        on_change: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.adopt(engine)
         self.max_queue = max_queue
-        self.pool = PagePool(info.max_pages)
         self.waiting: list[Request] = []
         self.active: list[Request] = []
+        self._backends = backends
+        self._on_change = on_change
+        self._suspects = Suspects()
+        self._calling: list[Request] = []  # whose call to the engine it was that failed
+        self._replacing: asyncio.Task[Engine] | None = None
         self._arrived = False  # since the last admission
         self._bursting = False
         self._idle_rounds = 0
         self._task: asyncio.Task[None] | None = None
         self._rings: set[asyncio.Task[None]] = set()
         self._lost: BaseException | None = None
+
+    def adopt(self, engine: Engine) -> None:
+        """Run on this engine from now on, with pages of its own. Only while nothing is active."""
+        self.engine = engine
+        self.info = engine.info
+        self.pool = GrowingPool(engine)
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.active and (self._task is None or self._task.done())
 
     @property
     def capacity(self) -> int:
@@ -67,13 +89,15 @@ class Scheduler:
         if len(self.waiting) >= self.max_queue:
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
         request.submitted = time.perf_counter()
-        if request.cancelled:
-            self._finish(request, "cancelled")
+        end = "cancelled" if request.cancelled else request.ending
+        if end is not None:
+            self._finish(request, end)
             return
         self.waiting.append(request)
         self._arrived = True
         self._ring()
         if self._task is None or self._task.done():
+            self._on_change("busy")
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     def cancel(self, request: Request) -> None:
@@ -91,6 +115,8 @@ class Scheduler:
         """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
         self._lost = self._lost or reason
         self._ring()
+        if self._replacing is not None:
+            self._replacing.cancel()
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -111,16 +137,61 @@ class Scheduler:
     async def _work(self) -> None:
         try:
             while (self.waiting or self.active) and self._lost is None:
-                self._reap()
-                await self._admit()
-                await self._prefill()
-                await self._decode()
-        except DeviceLost as error:
-            self._lost = error
+                try:
+                    self._reap()
+                    await self._admit()
+                    await self._prefill()
+                    await self._decode()
+                except (DeviceLost, OutOfMemory) as error:
+                    await self._fail_over(error)
         except Exception as error:  # a bug here must reach the callers: nobody may wait forever
             self._fail_all(error)
         if self._lost is not None:
             self._fail_all(self._lost)
+        self._on_change("idle")
+
+    async def _fail_over(self, error: InpageError) -> None:
+        """Another engine takes over; where none can, the scheduler has lost its engine for good."""
+        if self._backends is None:
+            self._lost = error
+            return
+        began, before = time.perf_counter(), self.info.variant
+        self._reap()
+        blamed = self._suspects.died([r for r in self._calling if not r.done], before, self._backends.count)
+        for request in list(self.active):
+            self._preempt(request)
+        if blamed is not None:
+            self.waiting.remove(blamed)
+            self._fail(blamed, poisoned(blamed, error))
+        replacing = self._backends.replace(self.engine, error, innocent=blamed.killed if blamed else ())
+        self._replacing = asyncio.get_running_loop().create_task(replacing)
+        try:
+            engine = await self._replacing
+        except Exception as failed:
+            self._lost = self._lost or failed
+            return
+        except asyncio.CancelledError:
+            if self._lost is None:
+                raise
+            return  # close gave it up
+        finally:
+            self._replacing = None
+        for request in self.waiting:
+            if request.started is not None:
+                reason = f"{error.code}: {error}"
+                request.interruptions.append(Interruption(before, engine.info.variant, reason, began))
+        self.adopt(engine)
+        for request in list(self.waiting):
+            self._refit(request)
+        self._on_change("engine")
+
+    def _refit(self, request: Request) -> None:
+        """A smaller engine may have taken over: the answer ends where its room does."""
+        if request.end > self.capacity:
+            request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
+            if request.length >= self.capacity:
+                self.waiting.remove(request)
+                self._fail(request, self._no_memory(request))
 
     def _reap(self) -> None:
         for request in [r for r in self.active if r.cancelled]:
@@ -131,14 +202,17 @@ class Scheduler:
         self._arrived = False
         while self.waiting and len(self.active) < self.info.max_sequences:
             request = self.waiting[0]
+            self._calling = [request]
             # Room for the next token too: one that would have to give up its pages at once had better wait.
-            pages = await self._take(pages_for(min(request.length + 1, request.end), self.info.page_tokens))
+            pages = await self.pool.obtain(pages_for(min(request.length + 1, request.end), self.info.page_tokens))
             if not self.waiting or self.waiting[0] is not request:  # cancelled while the engine grew
                 self.pool.give(pages or ())
                 continue
             if pages is None:
                 if self.active:
                     return
+                if self._elsewhere(request):
+                    raise self._no_memory(request)
                 self.waiting.pop(0)
                 self._fail(request, self._no_memory(request))
                 continue
@@ -148,32 +222,15 @@ class Scheduler:
             self.active.sort(key=_serial)
 
     async def _prefill(self) -> None:
-        """One step of prompt tokens, at most ``max_rows``, shared evenly: a short prompt does not wait for a long."""
-        reading = sorted((r for r in self.active if r.to_prefill), key=lambda r: (r.to_prefill, r.serial))
-        rows, choices = self.info.max_rows, self.info.max_logit_rows
-        batch: list[Request] = []
-        feeds: list[Feed] = []
-        for place, request in enumerate(reading):
-            count = min(request.to_prefill, rows // (len(reading) - place))
-            if request.targets is not None:
-                count = min(count, choices)  # every scored position takes a row of logits
-            if count == 0:
-                continue
-            feed = request.prefill_feed(count)
-            cost = count if request.targets is not None else int(feed.sample)
-            if cost > choices:
-                continue
-            rows, choices = rows - count, choices - cost
-            request.started = request.started or time.perf_counter()
-            batch.append(request)
-            feeds.append(feed)
+        batch = prefill_batch(self._suspects.turn(self.active), self.info)
         if not batch:
             return
-        for request, feed, out in await self._call(batch, feeds, self.engine.step):
+        for request, feed, out in await self._call(batch, self.engine.step):
             request.fed += len(feed.tokens)
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
                 if request.fed == len(request.prompt):
+                    self._suspects.progressed(request)
                     self._finish(request, "length")
             elif feed.sample:
                 if out.token is None:
@@ -181,19 +238,16 @@ class Scheduler:
                 self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
 
     async def _decode(self) -> None:
-        reading = self._arrived or any(r.to_prefill for r in self.active)
-        young = min((r.bursts for r in self.active if r.decoding), default=0)
-        steps = min(_FIRST_BURST << min(young, 8), _BURST_BESIDE_PREFILL if reading else _LONGEST_BURST)
-        for request in list(self.active):  # oldest first, so that nobody who has pages is robbed of them
+        steps = burst_steps(self.active, self._arrived or any(r.to_prefill for r in self.active))
+        for request in self._suspects.turn(list(self.active)):  # oldest first: nobody who has pages is robbed of them
             if request.decoding and request in self.active:
                 await self._cover(request, steps)
-        batch = [r for r in self.active if r.decoding]
+        batch = [(r, r.decode_feed()) for r in self._suspects.turn(self.active) if r.decoding]
         if not batch:
             return
-        feeds = [request.decode_feed() for request in batch]
         self._bursting = True
         try:
-            answers = await self._call(batch, feeds, lambda some: self.engine.run(some, steps))
+            answers = await self._call(batch, lambda some: self.engine.run(some, steps))
         finally:
             self._bursting = False
         progress = False
@@ -207,54 +261,37 @@ class Scheduler:
             raise InpageError("the engine returns from its bursts without a token")
 
     async def _call(
-        self, batch: list[Request], feeds: list[Feed], call: Callable[[Sequence[Feed]], Awaitable[list[Out]]]
+        self, batch: list[tuple[Request, Feed]], call: Callable[[Sequence[Feed]], Awaitable[list[Out]]]
     ) -> list[tuple[Request, Feed, Out]]:
         """Run feeds together. Where that fails, run them one by one (feeding the same tokens again is
-        harmless), so that only the request at fault fails."""
+        harmless), so that only the request at fault fails. A dead or full engine is raised."""
+        self._calling = [request for request, _ in batch]
         try:
-            return list(zip(batch, feeds, await call(feeds), strict=True))
-        except DeviceLost:
-            raise
+            outs = await call([feed for _, feed in batch])
         except Exception as error:
+            if isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self._backends is not None):
+                raise
             if len(batch) == 1:
-                self._fail(batch[0], error)
+                self._fail(batch[0][0], error)
                 return []
-        answers: list[tuple[Request, Feed, Out]] = []
-        for request, feed in zip(batch, feeds, strict=True):
-            answers += await self._call([request], [feed], call)
-        return answers
+            return [answer for one in batch for answer in await self._call([one], call)]
+        return [(request, feed, out) for (request, feed), out in zip(batch, outs, strict=True)]
 
     # -- pages -----------------------------------------------------------------------------------------------
 
-    async def _take(self, count: int) -> list[int] | None:
-        """Pages from the free list, growing the engine's pool where it is too short and can grow."""
-        missing = count - self.pool.free
-        room = self.pool.limit - self.pool.reserved
-        if 0 < missing <= room:
-            extra = min(max(missing, _GROWTH), room)
-            while extra and self.pool.free < count:
-                try:
-                    await self.engine.reserve_pages(self.pool.reserved + extra)
-                except OutOfMemory:
-                    extra = missing if extra > missing else extra // 2
-                else:
-                    self.pool.grow_to(self.pool.reserved + extra)
-            if self.pool.free < count:
-                self.pool.limit = self.pool.reserved  # the device is full: live with what there is
-        return self.pool.take(count)
-
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
+        self._calling = [request]
         size = self.info.page_tokens
         have = len(request.pages)
         need = pages_for(min(request.fed + steps, request.end), size) - have
         if need <= 0:
             return
-        pages = await self._take(need)
+        pages = await self.pool.obtain(need)
         if pages is None and request.fed < have * size:
             return  # the burst ends where its pages do
         while pages is None:
-            pages = await self._take(1)
+            pages = await self.pool.obtain(1)
             if pages is not None:
                 break
             youngest = self.active[-1]
@@ -263,6 +300,8 @@ class Scheduler:
             elif len(self.active) > 1:
                 self._preempt(request)
                 return
+            elif self._elsewhere(request):
+                raise self._no_memory(request)
             else:
                 self._fail(request, self._no_memory(request))
                 return
@@ -274,6 +313,10 @@ class Scheduler:
         request.scores.clear()
         self.waiting.append(request)
         self.waiting.sort(key=_serial)
+
+    def _elsewhere(self, request: Request) -> bool:
+        """Whether another backend might have the memory that it needs."""
+        return self._backends is not None and self._backends.count > 1 and not request.killed
 
     def _no_memory(self, request: Request) -> OutOfMemory:
         room = self.pool.limit * self.info.page_tokens
@@ -294,6 +337,8 @@ class Scheduler:
             request.last = time.perf_counter()
             request.first = request.first or request.last
             request.tokens += tokens
+            request.goes_on(request.last)
+            self._suspects.progressed(request)
         if finish is None and len(request.tokens) >= request.max_tokens:
             finish = "length"
         if finish is not None:
@@ -304,6 +349,7 @@ class Scheduler:
     def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
         self._drop(request)
         request.done = True
+        request.goes_on(time.perf_counter())
         request.events.put_nowait(Burst(list(tokens), reason))
 
     def _fail(self, request: Request, error: BaseException) -> None:

@@ -1,23 +1,33 @@
-"""Which of an artifact's variants can run here, which one does, and why: in one sentence for each."""
+"""Which of an artifact's variants can run here, which one does, and why: in one sentence for each.
+
+What cannot run is ruled out. The rest is ranked by what was measured on this device (`measure`, remembered by
+`notes`), and before anything was measured by what is usually faster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .capability import Device
 from .errors import InvalidRequest, Unsupported
+from .measure import Figure
 from .schema import Variant
 
-_FASTEST_FIRST = ("wasm-relaxed", "wasm-simd", "native")
+_EXPECTED = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
+_WITH_SOFTWARE_GPU = ("wasm-relaxed", "wasm-simd", "native", "webgpu-f16", "webgpu-f32")
 _NAMES = {
     "simd128": "WebAssembly SIMD",
     "relaxed-simd": "WebAssembly relaxed SIMD",
     "atomics": "WebAssembly threads",
+    "shader-f16": "WebGPU's shader-f16",
+    "subgroups": "WebGPU's subgroups",
+    "webgpu": "WebGPU",
 }
+BACKEND_NAMES = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A variant and whether it can run here. ``reason`` is a sentence for people."""
 
@@ -25,28 +35,63 @@ class Candidate:
     can_run: bool
     reason: str
 
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
     def __str__(self) -> str:
         return f"{self.variant.name}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    variant: Variant
-    threads: int
-    why: str
+    """``ranked``: those that may run, the best first; ``candidates``: all there are."""
+
+    ranked: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
+    threads: int
+    about_threads: str
+    pin: str | None
+
+    @property
+    def variant(self) -> Variant:
+        return self.ranked[0].variant
+
+    @property
+    def why(self) -> str:
+        return self.reason(self.ranked[0])
+
+    def reason(self, candidate: Candidate, figure: Figure | None = None, took_over: str = "") -> str:
+        """Why this one runs, in a sentence."""
+        why = candidate.reason
+        if took_over:
+            why = f"took over because {took_over}"
+        elif self.pin == candidate.name:
+            why = f"pinned by the caller ({self.pin})"
+        elif figure is not None and len(self.ranked) > 1:
+            why = f"measured {rate(figure.decode_tps)} tokens a second here"
+        if candidate.variant.backend == "webgpu":
+            return f"{candidate.name}: {why}"
+        return f"{candidate.name}: {why}; {self.about_threads}"
 
 
 def candidates(variants: Sequence[Variant], device: Device) -> tuple[Candidate, ...]:
-    """Every variant, the fastest first; those that nobody ranked come last."""
-    ranked = sorted(variants, key=lambda v: _FASTEST_FIRST.index(v.name) if v.name in _FASTEST_FIRST else 99)
+    """Every variant, the one expected to be the fastest first; those that nobody ranked come last."""
+    order = _WITH_SOFTWARE_GPU if device.adapter is not None and device.adapter.software else _EXPECTED
+    ranked = sorted(variants, key=lambda v: order.index(v.name) if v.name in order else 99)
     return tuple(Candidate(variant, *_verdict(variant, device)) for variant in ranked)
 
 
 def choose(
-    variants: Sequence[Variant], device: Device, *, backend: str | None = None, threads: int | None = None
+    variants: Sequence[Variant],
+    device: Device,
+    *,
+    backend: str | None = None,
+    threads: int | None = None,
+    figures: Mapping[str, Figure] | None = None,
 ) -> Choice:
-    """The fastest variant that can run, or the one that ``backend`` pins (a backend's or a variant's name).
+    """Rank the variants that can run: all, or those that ``backend`` pins (a backend's or a variant's name).
+    ``figures``: what was measured, by variant.
 
     Raises `InvalidRequest` for a name that the artifact does not have or a bad ``threads``, `Unsupported`, with the
     reason of each candidate, where none can run."""
@@ -57,28 +102,63 @@ def choose(
         raise InvalidRequest(
             f"this artifact has no backend {backend!r}; it has {', '.join(names) or 'none'}", field="backend"
         )
-    best = next((c for c in pool if c.can_run), None)
-    if best is None:
+    able = [c for c in pool if c.can_run]
+    if not able:
         asked = f" as {backend}" if backend else ""
         raise Unsupported(f"this model cannot run here{asked}: {'; '.join(map(str, pool))}", field="backend")
     count, about = _threads(device, threads)
-    reason = f"pinned by the caller ({backend})" if backend else best.reason
-    return Choice(best.variant, count, f"{best.variant.name}: {reason}; {about}", found)
+    return Choice(tuple(rank(able, figures or {})), found, count, about, backend)
+
+
+def rank(able: Sequence[Candidate], figures: Mapping[str, Figure]) -> list[Candidate]:
+    """The fastest measured first; what nobody measured yet follows in the order that is expected."""
+    measured = sorted((c for c in able if c.name in figures), key=lambda c: figures[c.name].typical_s)
+    return [*measured, *(c for c in able if c.name not in figures)]
+
+
+def sentence(ranked: Sequence[Candidate], found: Sequence[Candidate], figures: Mapping[str, Figure],
+             device: Device) -> str:  # fmt: skip
+    """All backends in one sentence for people: "WASM, 2 threads: 118 tokens a second; WebGPU is a software adapter:
+    2"."""
+    parts: list[str] = []
+    for candidate in dict.fromkeys([*rank(ranked, figures), *found]):
+        backend = candidate.variant.backend
+        name = BACKEND_NAMES.get(backend, backend)
+        if (backend == "native" and device.place == "page") or any(part.startswith(name) for part in parts):
+            continue
+        figure = figures.get(candidate.name)
+        if backend == "webgpu" and device.adapter is not None and device.adapter.software:
+            name += " is a software adapter"
+        elif figure is not None and backend != "webgpu":
+            name += f", {figure.threads} thread{'s' * (figure.threads > 1)}"
+        unit = "" if any("tokens" in part for part in parts) else " tokens a second"
+        said = (
+            f"{rate(figure.decode_tps)}{unit}" if figure else "not measured" if candidate.can_run else candidate.reason
+        )
+        parts.append(f"{name}: {said}")
+    return "; ".join(parts)
+
+
+def rate(tps: float) -> str:
+    return f"{tps:.0f}" if tps >= 10 else f"{tps:.1f}"
 
 
 def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
-    if variant.backend not in ("wasm", "native"):
-        return False, "this version of inpage has no engine for it"
-    if variant.backend == "wasm" and device.place != "page":
+    backend = variant.backend
+    if backend in ("wasm", "webgpu") and device.place != "page":
         return False, "runs in a browser's page, and this is not one"
-    if variant.backend == "native" and device.place == "page":
+    if backend == "native" and device.place == "page":
         return False, "runs outside the browser only"
+    if backend == "webgpu" and device.adapter is None:
+        return False, device.no_adapter or "this browser has no WebGPU"
     missing = [name for name in variant.requires if name not in device.features]
     if missing:
         words = " and ".join(_NAMES.get(name, name.removeprefix("host:")) for name in missing)
         made_for = "was compiled for" if missing[0].startswith("host:") else "needs"
         return False, f"{made_for} {words}, which this device does not have"
     having = " and ".join(_NAMES.get(n, n.removeprefix("host:")) for n in variant.requires)
+    if backend == "webgpu" and device.adapter is not None:
+        return True, f"WebGPU on {device.adapter.name}" + (", a software adapter" if device.adapter.software else "")
     return True, f"this device has {having}" if having else "it needs nothing special"
 
 

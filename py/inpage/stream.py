@@ -22,7 +22,9 @@ class Completion:
     """A finished answer. ``token_ids`` include the stop token that ended it; ``text`` leaves control tokens out.
 
     ``ttft_ms`` is from the call to the first token, waiting included; ``prefill_tps`` and ``decode_tps`` are tokens a
-    second while the prompt was read and while the tokens after the first were made (0 where there were none)."""
+    second while the prompt was read and while the tokens after the first were made (0 where there were none).
+    ``failovers``: each engine that died in mid-answer, as ``{"from", "to", "reason", "gap_ms"}`` with variants' names
+    and the milliseconds until the answer went on; ``backend`` and ``variant`` are those that ended it."""
 
     prompt_ids: list[int]
     token_ids: list[int]
@@ -37,6 +39,7 @@ class Completion:
     backend: str
     variant: str
     why: str
+    failovers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def usage(self) -> dict[str, int]:
@@ -48,11 +51,12 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the answer: what became certain since the piece before. ``text`` never ends inside a character and
-    may be empty. The last piece has ``result``."""
+    may be empty. The last piece has ``result``. ``failovers``: those just before this piece, as in `Completion`."""
 
     text: str
     token_ids: list[int] = field(default_factory=list)
     result: Completion | None = None
+    failovers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,10 @@ class Stream:
     def prompt_ids(self) -> list[int]:
         return list(self._request.prompt)
 
+    @property
+    def seed(self) -> int:
+        return self._request.sampling.seed
+
     def cancel(self) -> None:
         """End it from outside: whoever reads it gets what there is, with ``finish_reason`` "cancelled"."""
         self._scheduler.cancel(self._request)
@@ -103,7 +111,9 @@ class Stream:
         if self._begun:
             raise InvalidRequest("a stream can be read once; make a new one")
         self._begun = True
-        request, detokenizer, texts = self._request, Detokenizer(self._tokenizer), []
+        request, detokenizer = self._request, Detokenizer(self._tokenizer)
+        texts = [detokenizer.push(request.tokens)]  # of an earlier run, whose reader has them
+        told = 0
         self._scheduler.submit(request)
         try:
             while True:
@@ -115,7 +125,9 @@ class Stream:
                     text += detokenizer.flush()
                 texts.append(text)
                 result = None if event.finish is None else self._completion("".join(texts), event.finish)
-                yield Delta(text, event.tokens, result)
+                over = [i.report() for i in request.interruptions[told:] if i.gap_ms is not None]
+                told += len(over)
+                yield Delta(text, event.tokens, result, over)
                 if result is not None:
                     return
         finally:
@@ -125,6 +137,7 @@ class Stream:
         request, facts = self._request, self._facts()
         submitted, started = request.submitted, request.started
         first, last = request.first, request.last
+        read = request.length - request.produced
         return Completion(
             prompt_ids=list(request.prompt),
             token_ids=list(request.tokens),
@@ -132,13 +145,14 @@ class Stream:
             finish_reason=finish,
             seed=request.sampling.seed,
             ttft_ms=0.0 if first is None or submitted is None else (first - submitted) * 1e3,
-            prefill_tps=0.0 if first is None or started is None else _rate(len(request.prompt), first - started),
-            decode_tps=0.0 if first is None or last is None else _rate(len(request.tokens) - 1, last - first),
+            prefill_tps=0.0 if first is None or started is None else _rate(read, first - started),
+            decode_tps=0.0 if first is None or last is None else _rate(request.produced - 1, last - first),
             load_ms=facts.load_ms,
             threads=facts.threads,
             backend=facts.backend,
             variant=facts.variant,
             why=facts.why,
+            failovers=[interruption.report() for interruption in request.interruptions],
         )
 
 

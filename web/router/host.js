@@ -12,8 +12,24 @@ import { EngineError, toWire } from "../engine/errors.js";
 import { probe } from "../engine/features.js";
 import { fetchFile } from "../engine/shards.js";
 import { openStore } from "../engine/storage.js";
+import { probeAdapter, probeMemory, probeStorage } from "./adapter.js";
 
-export { probe };
+export { readNote, writeNote } from "./notes.js";
+
+/**
+ * What this browser and device have: see engine/features.js and adapter.js.
+ * @returns {Promise<object>}
+ */
+export async function probeDevice() {
+  const [gpu, space] = await Promise.all([probeAdapter(), probeStorage()]);
+  const { userAgent } = globalThis.navigator;
+  return { ...probe(), ...gpu, space, userAgent };
+}
+
+/** Bytes that a WebAssembly memory may have: an experiment, for reports only. @returns {number} */
+export function largestMemory() {
+  return probeMemory(probe().threads);
+}
 
 /** @returns {EngineClient} */
 export function newEngine() {

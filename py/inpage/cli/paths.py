@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from ..errors import InvalidRequest, Unsupported
+from ..notes import cache_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -47,8 +47,7 @@ def vendor() -> Path:
 
 
 def cache() -> Path:
-    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / usual) / "inpage"
+    return cache_folder()
 
 
 def models() -> Path:

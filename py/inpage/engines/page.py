@@ -5,6 +5,7 @@ Each call crosses to JavaScript once, with typed arrays; a burst of many tokens 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ class PageEngine:
         self._client = client
         self._info = EngineInfo(**{name: loaded[name] for name in EngineInfo.__dataclass_fields__})
         self._blocks = int(loaded["blocks_per_sequence"])
+        # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
+        self.stored = loaded.get("storage") is not None and not loaded.get("warnings")
         self._pages = 0
 
     @classmethod
@@ -33,6 +36,9 @@ class PageEngine:
         options = {"base": base, "manifest": json.loads(manifest), "variant": variant, "threads": threads}
         try:
             loaded = await settle(client.load(_object({**options, "onProgress": progress})))
+        except asyncio.CancelledError:
+            await settle(client.unload())
+            raise
         finally:
             progress.destroy()
         return cls(client, loaded.to_py())

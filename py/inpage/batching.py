@@ -1,0 +1,39 @@
+"""Who goes into the next step: prompt tokens shared evenly, decode steps together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from .engines.protocol import EngineInfo, Feed
+from .request import Request
+
+_FIRST_BURST, _LONGEST_BURST = 2, 16  # steps; short at first, so that an answer starts to flow at once
+_BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
+
+
+def prefill_batch(requests: Iterable[Request], info: EngineInfo) -> list[tuple[Request, Feed]]:
+    """One step of prompt tokens, at most ``max_rows``, shared evenly: a short prompt does not wait for a long."""
+    reading = sorted((r for r in requests if r.to_prefill), key=lambda r: (r.to_prefill, r.serial))
+    rows, choices = info.max_rows, info.max_logit_rows
+    batch: list[tuple[Request, Feed]] = []
+    for place, request in enumerate(reading):
+        count = min(request.to_prefill, rows // (len(reading) - place))
+        if request.targets is not None:
+            count = min(count, choices)  # every scored position takes a row of logits
+        if count == 0:
+            continue
+        feed = request.prefill_feed(count)
+        cost = count if request.targets is not None else int(feed.sample)
+        if cost > choices:
+            continue
+        rows, choices = rows - count, choices - cost
+        request.started = request.started or time.perf_counter()
+        batch.append((request, feed))
+    return batch
+
+
+def burst_steps(active: Iterable[Request], prefilling: bool) -> int:
+    """How many steps the next burst may take."""
+    young = min((r.bursts for r in active if r.decoding), default=0)
+    return min(_FIRST_BURST << min(young, 8), _BURST_BESIDE_PREFILL if prefilling else _LONGEST_BURST)

@@ -1,0 +1,59 @@
+"""An engine, real or the strict double, that dies when it is told to. What it wraps answers until then."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from inpage.engines.protocol import Engine, EngineInfo, Feed, RunOutput, StepOutput
+from inpage.errors import DeviceLost, InpageError
+
+T = TypeVar("T")
+# kind ("step", "run", "reserve"), feeds → what it dies of, or None
+Fate = Callable[[str, Sequence[Feed]], InpageError | None]
+
+
+class Mortal:
+    """``late``: it dies after the call was computed, as a worker does whose answer never arrives."""
+
+    def __init__(self, engine: Engine, fate: Fate, *, variant: str | None = None, late: bool = False) -> None:
+        self._engine = engine
+        self._fate = fate
+        self._late = late
+        self._dead: InpageError | None = None
+        self.variant = variant
+        self.unloaded = False
+
+    @property
+    def info(self) -> EngineInfo:
+        info = self._engine.info
+        if self.variant is None:
+            return info
+        values: dict[str, Any] = {name: getattr(info, name) for name in EngineInfo.__dataclass_fields__}
+        return EngineInfo(**values | {"variant": self.variant, "backend": self.variant.partition("-")[0]})
+
+    async def reserve_pages(self, pages: int) -> None:
+        await self._call("reserve", [], lambda: self._engine.reserve_pages(pages))
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        return await self._call("step", feeds, lambda: self._engine.step(feeds))
+
+    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        return await self._call("run", feeds, lambda: self._engine.run(feeds, max_steps))
+
+    async def interrupt(self) -> None:
+        await self._engine.interrupt()
+
+    async def unload(self) -> None:
+        self.unloaded = True
+        await self._engine.unload()
+
+    async def _call(self, kind: str, feeds: Sequence[Feed], work: Callable[[], Awaitable[T]]) -> T:
+        if self._dead is None:
+            self._dead = self._fate(kind, feeds)
+            if self._dead is None:
+                return await work()
+            if self._late:
+                await work()
+            raise self._dead
+        raise DeviceLost(f"dead already: {self._dead}")
