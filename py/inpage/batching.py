@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterable
 
 from .engines.protocol import EngineInfo, Feed
+from .kv import KvManager
 from .request import Request
 
 _FIRST_BURST, _LONGEST_BURST = 2, 16  # steps; short at first, so that an answer starts to flow at once
 _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
 
 
-def prefill_batch(requests: Iterable[Request], info: EngineInfo) -> list[tuple[Request, Feed]]:
+def prefill_batch(requests: Iterable[Request], info: EngineInfo, kv: KvManager) -> list[tuple[Request, Feed]]:
     """One step of prompt tokens, at most ``max_rows``, shared evenly: a short prompt does not wait for a long."""
-    reading = sorted((r for r in requests if r.to_prefill), key=lambda r: (r.to_prefill, r.serial))
+    reading = _readers(requests, kv)
     rows, choices = info.max_rows, info.max_logit_rows
     batch: list[tuple[Request, Feed]] = []
     for place, request in enumerate(reading):
@@ -31,6 +32,22 @@ def prefill_batch(requests: Iterable[Request], info: EngineInfo) -> list[tuple[R
         request.started = request.started or time.perf_counter()
         batch.append((request, feed))
     return batch
+
+
+def _readers(requests: Iterable[Request], kv: KvManager) -> list[Request]:
+    """Those with a prompt to read, the shortest rest first. Of several that would compute the same page now, only the
+    first: the others take it from there in the next step."""
+    reading = [r for r in requests if r.to_prefill]
+    for request in reading:
+        kv.skip(request)
+    pages: set[object] = set()
+    first = []
+    for request in sorted((r for r in reading if r.to_prefill), key=lambda r: (r.to_prefill, r.serial)):
+        page = kv.next_page(request)
+        if page is None or page not in pages:
+            pages.add(page)
+            first.append(request)
+    return first
 
 
 def burst_steps(active: Iterable[Request], prefilling: bool) -> int:

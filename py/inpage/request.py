@@ -56,6 +56,7 @@ class Request:
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
     fed: int = 0
+    cached: int = 0  # tokens of the prompt that were not computed, because another request had
     bursts: int = 0
     cancelled: bool = False
     done: bool = False
@@ -109,6 +110,10 @@ class Request:
         for interruption in self.interruptions:
             if interruption.gap_ms is None:
                 interruption.gap_ms = (now - interruption.began) * 1e3
+
+    def ids(self, count: int | None = None) -> Sequence[int]:
+        """Its first ``count`` tokens, prompt and answer, or all."""
+        return self._slice(0, self.length if count is None else count)
 
     def prefill_feed(self, count: int) -> Feed:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""

@@ -183,7 +183,7 @@ class Router:
     @property
     def info(self) -> dict[str, Any]:
         """The model, where it runs and why, and what it holds in bytes."""
-        info, pool = self.engine.info, self.scheduler.pool
+        info, kv = self.engine.info, self.scheduler.kv
         return {
             "model": self.manifest.id,
             "name": self.manifest.name,
@@ -201,8 +201,13 @@ class Router:
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "arena_bytes": info.arena_bytes,
-            "kv_bytes": pool.reserved * info.page_bytes,
-            "kv_pages": {"used": pool.used, "reserved": pool.reserved, "limit": pool.limit},
+            "kv_bytes": kv.pool.reserved * info.page_bytes,
+            "kv_pages": {
+                "used": kv.pool.used - kv.prefix.idle,
+                "kept": kv.prefix.idle,
+                "reserved": kv.pool.reserved,
+                "limit": kv.pool.limit,
+            },
             "requests": {"active": len(self.scheduler.active), "waiting": len(self.scheduler.waiting)},
         }
 

@@ -22,8 +22,10 @@ from .engines.protocol import Engine, Feed
 from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
 from .failover import Backends
 from .faults import Suspects, poisoned
-from .kv import GrowingPool, pages_for
+from .kv import KvManager
 from .request import Burst, Interruption, Request
+
+_PREFIX_BYTES = 128 << 20  # of KV pages kept for prompts to come
 
 Out = TypeVar("Out")
 
@@ -37,9 +39,11 @@ class Scheduler:
         engine: Engine,
         *,
         max_queue: int = 64,
+        prefix_bytes: int = _PREFIX_BYTES,
         backends: Backends | None = None,
         on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._prefix_bytes = prefix_bytes
         self.adopt(engine)
         self.max_queue = max_queue
         self.waiting: list[Request] = []
@@ -60,7 +64,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = engine
         self.info = engine.info
-        self.pool = GrowingPool(engine)
+        self.kv = KvManager(engine, prefix_bytes=self._prefix_bytes)
 
     @property
     def idle(self) -> bool:
@@ -69,7 +73,7 @@ class Scheduler:
     @property
     def capacity(self) -> int:
         """The most tokens, prompt and answer together, that one request can have."""
-        return min(self.info.context, self.pool.limit * self.info.page_tokens)
+        return min(self.info.context, self.kv.capacity)
 
     # -- callers ---------------------------------------------------------------------------------------------
 
@@ -203,12 +207,11 @@ class Scheduler:
         while self.waiting and len(self.active) < self.info.max_sequences:
             request = self.waiting[0]
             self._calling = [request]
-            # Room for the next token too: one that would have to give up its pages at once had better wait.
-            pages = await self.pool.obtain(pages_for(min(request.length + 1, request.end), self.info.page_tokens))
+            fits = await self.kv.admit(request)
             if not self.waiting or self.waiting[0] is not request:  # cancelled while the engine grew
-                self.pool.give(pages or ())
+                self.kv.release(request)
                 continue
-            if pages is None:
+            if not fits:
                 if self.active:
                     return
                 if self._elsewhere(request):
@@ -217,16 +220,16 @@ class Scheduler:
                 self._fail(request, self._no_memory(request))
                 continue
             self.waiting.pop(0)
-            request.pages = pages
             self.active.append(request)
             self.active.sort(key=_serial)
 
     async def _prefill(self) -> None:
-        batch = prefill_batch(self._suspects.turn(self.active), self.info)
+        batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv)
         if not batch:
             return
         for request, feed, out in await self._call(batch, self.engine.step):
             request.fed += len(feed.tokens)
+            self.kv.keep(request)
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
                 if request.fed == len(request.prompt):
@@ -282,18 +285,7 @@ class Scheduler:
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
         self._calling = [request]
-        size = self.info.page_tokens
-        have = len(request.pages)
-        need = pages_for(min(request.fed + steps, request.end), size) - have
-        if need <= 0:
-            return
-        pages = await self.pool.obtain(need)
-        if pages is None and request.fed < have * size:
-            return  # the burst ends where its pages do
-        while pages is None:
-            pages = await self.pool.obtain(1)
-            if pages is not None:
-                break
+        while not await self.kv.cover(request, steps):
             youngest = self.active[-1]
             if youngest is not request:
                 self._preempt(youngest)
@@ -305,11 +297,9 @@ class Scheduler:
             else:
                 self._fail(request, self._no_memory(request))
                 return
-        request.pages += pages
 
     def _preempt(self, request: Request) -> None:
         self._drop(request)
-        request.fed = 0
         request.scores.clear()
         self.waiting.append(request)
         self.waiting.sort(key=_serial)
@@ -319,7 +309,7 @@ class Scheduler:
         return self._backends is not None and self._backends.count > 1 and not request.killed
 
     def _no_memory(self, request: Request) -> OutOfMemory:
-        room = self.pool.limit * self.info.page_tokens
+        room = self.kv.capacity
         return OutOfMemory(
             f"a conversation of {request.length + 1} tokens does not fit: this device has memory for {room}"
         )
@@ -329,8 +319,7 @@ class Scheduler:
     def _drop(self, request: Request) -> None:
         if request in self.active:
             self.active.remove(request)
-        self.pool.give(request.pages)
-        request.pages = []
+        self.kv.release(request)
 
     def _deliver(self, request: Request, tokens: list[int], finish: str | None) -> None:
         if tokens:

@@ -40,12 +40,18 @@ class Completion:
     variant: str
     why: str
     failovers: list[dict[str, Any]] = field(default_factory=list)
+    cached_tokens: int = 0  # of the prompt: read from pages that an earlier request had computed
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """Token counts, in OpenAI's words."""
         prompt, answer = len(self.prompt_ids), len(self.token_ids)
-        return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": answer,
+            "total_tokens": prompt + answer,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ class Stream:
         request, facts = self._request, self._facts()
         submitted, started = request.submitted, request.started
         first, last = request.first, request.last
-        read = request.length - request.produced
+        read = request.length - request.produced - request.cached
         return Completion(
             prompt_ids=list(request.prompt),
             token_ids=list(request.tokens),
@@ -153,6 +159,7 @@ class Stream:
             variant=facts.variant,
             why=facts.why,
             failovers=[interruption.report() for interruption in request.interruptions],
+            cached_tokens=request.cached,
         )
 
 

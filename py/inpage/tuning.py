@@ -56,14 +56,14 @@ class Tuner:
 
     async def measure_current(self) -> None:
         """With pages of its own from the pool, so that requests may run meanwhile."""
-        name, engine, pool = self._backends.current.name, self._scheduler.engine, self._scheduler.pool
-        pages = await pool.obtain(pages_needed(engine.info))
+        name, engine, kv = self._backends.current.name, self._scheduler.engine, self._scheduler.kv
+        pages = await kv.obtain(pages_needed(engine.info))
         if pages is None:
             return
         try:
             await self._learn(name, await measure(engine, pages))
         finally:
-            pool.give(pages)
+            kv.pool.give(pages)
 
     async def measure_all(self) -> None:
         """Measure what was never measured here, now. One that fails is noted and left."""

@@ -33,7 +33,7 @@ def make_router(tokenizer: Tokenizer, *, manifest: dict[str, Any] | None = None,
 async def router(small_tokenizer: Tokenizer) -> AsyncIterator[Router]:
     router = make_router(small_tokenizer)
     yield router
-    assert router.scheduler.pool.used == 0
+    assert router.scheduler.kv.pool.used == len(router.scheduler.kv.prefix)
     await router.unload()
 
 

@@ -49,6 +49,21 @@ async def test_a_crowd_changes_nobodys_answer(router: Router) -> None:
     assert [a.text for a in alone] == [c.text for c in crowd]
 
 
+async def test_a_shared_prefix_is_read_once_and_changes_no_token(artifact: Path, router: Router) -> None:
+    """512 tokens that two prompts begin with: the second feeds only its own end, and answers as it would alone."""
+    text = json.loads((REFERENCE / "smollm2-135m-instruct-text.json").read_text("utf-8"))["ids"]
+    first, second = [*text[:512], *text[600:620]], [*text[:512], *text[700:740]]
+    how = {"temperature": 0.8, "seed": 3, "max_tokens": 16}
+    async with await Router.load(artifact) as fresh:
+        alone = await fresh.complete(second, **how)
+    assert alone.cached_tokens == 0
+    await router.complete(first, **how)
+    shared = await router.complete(second, **how)
+    assert shared.cached_tokens == 512
+    assert shared.usage["prompt_tokens_details"] == {"cached_tokens": 512}
+    assert shared.token_ids == alone.token_ids
+
+
 async def test_perplexity_of_the_first_windows(router: Router) -> None:
     text = json.loads((REFERENCE / "smollm2-135m-instruct-text.json").read_text("utf-8"))
     expected = text["windows_512"]["nll"][:511]

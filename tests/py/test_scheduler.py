@@ -54,7 +54,7 @@ async def test_two_callers_decode_together() -> None:
     assert await asyncio.gather(*map(finish, requests)) == ["length", "length"]
     assert any(kind == "run" and len(feeds) == 2 for kind, feeds in engine.calls)
     assert [r.tokens for r in requests] == [await alone(lambda s=s: ask(s)) for s in (1, 2)]
-    assert scheduler.pool.used == 0 and not scheduler.active and not scheduler.waiting
+    assert scheduler.kv.pool.used == len(scheduler.kv.prefix) and not scheduler.active and not scheduler.waiting
 
 
 async def test_a_crowd_changes_nobodys_answer() -> None:
@@ -80,7 +80,7 @@ async def test_a_crowd_changes_nobodys_answer() -> None:
                 await asyncio.sleep(0)
         await asyncio.gather(*waits)
         assert [r.tokens for r in requests] == expected
-        assert scheduler.pool.used == 0
+        assert scheduler.kv.pool.used == len(scheduler.kv.prefix)
 
 
 async def test_robbed_sequences_are_computed_again() -> None:
@@ -152,7 +152,7 @@ async def test_cancel_frees_the_pages_and_spares_the_others() -> None:
         last = gone.events.get_nowait()
     assert last is not None and not isinstance(last, BaseException) and last.finish == "cancelled"
     assert stays.tokens == await alone(lambda: ask(2, 9, 40))
-    assert scheduler.pool.used == 0
+    assert scheduler.kv.pool.used == len(scheduler.kv.prefix)
 
 
 async def test_cancel_ends_a_running_burst_early() -> None:
@@ -238,7 +238,7 @@ async def test_one_that_fails_takes_nobody_along() -> None:
         await finish(bad)
     assert await asyncio.gather(*map(finish, good)) == ["length"] * 2
     assert [r.tokens for r in good] == [await alone(lambda s=s: ask(s)) for s in (1, 2)]
-    assert scheduler.pool.used == 0
+    assert scheduler.kv.pool.used == len(scheduler.kv.prefix)
 
 
 async def test_a_lost_device_fails_all_and_later_ones() -> None:
@@ -254,7 +254,7 @@ async def test_a_lost_device_fails_all_and_later_ones() -> None:
             await finish(request)
     with pytest.raises(DeviceLost, match="load the model again"):
         scheduler.submit(ask(9))
-    assert scheduler.pool.used == 0
+    assert scheduler.kv.pool.used == len(scheduler.kv.prefix)
 
 
 async def test_close_waits_for_the_engine() -> None:

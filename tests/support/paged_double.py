@@ -3,13 +3,14 @@
 It stores the tokens themselves as "KV", in the pages that a feed names, and reads every earlier token of the sequence
 back from those pages before it chooses the next one, which is a hash of all that it read. A wrong page, position or
 block table changes the answer or raises. It also refuses what the protocol forbids: overlapping calls, too many rows
-or sequences, one page in two sequences, a page never reserved.
+or sequences, a write to a page that another sequence reads, a page never reserved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -138,7 +139,9 @@ class PagedDouble:
         assert sum(len(feed.tokens) for feed in feeds) <= info.max_rows
         assert sum(len(f.targets) if f.targets is not None else int(f.sample) for f in feeds) <= info.max_logit_rows
         pages = [page for feed in feeds for page in feed.pages]
-        assert len(pages) == len(set(pages)), "a page is in two sequences"
+        readers = Counter(pages)
+        written = [page for feed in feeds for page in feed.pages[feed.start // info.page_tokens :]]
+        assert all(readers[page] == 1 for page in written), "a page that is written is in two sequences"
         assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
         for feed in feeds:
             assert feed.tokens and all(0 <= token < info.vocab for token in feed.tokens)

@@ -69,7 +69,7 @@ import { EngineError, fromWire } from "../engine/errors.js";
  * @property {string} variant
  * @property {string} why
  * @property {Usage} usage
- * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number}} Usage
+ * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number, prompt_tokens_details: {cached_tokens: number}}} Usage
  * @typedef {{load_ms: number, ttft_ms: number, prefill_tps: number, decode_tps: number}} Timing
  * @typedef {object} Piece
  * @property {string} text what became certain since the piece before; may be empty

@@ -1,6 +1,7 @@
-"""Who owns which KV page: pages are indices into the engine's page pool, handed out and taken back here."""
+"""Who owns which KV page: pages are indices into the engine's page pool, handed out, shared and taken back here."""
 
-from .growing import GrowingPool
+from .manager import KvManager
 from .pages import PagePool, pages_for
+from .prefix import PrefixTree
 
-__all__ = ["GrowingPool", "PagePool", "pages_for"]
+__all__ = ["KvManager", "PagePool", "PrefixTree", "pages_for"]

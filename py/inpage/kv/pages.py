@@ -1,4 +1,5 @@
-"""A free list of KV pages. No device code: an index handed out here is the engine's page of that number.
+"""A free list of KV pages with reference counts. No device code: an index handed out here is the engine's page of that
+number.
 
 The pool starts small and grows towards ``limit`` only as pages are wanted, because an engine's page costs
 memory from the moment that it is reserved (SmolLM2: 360 KiB for 16 tokens).
@@ -15,13 +16,14 @@ def pages_for(tokens: int, page_tokens: int) -> int:
 
 
 class PagePool:
-    """Pages ``0..reserved-1`` exist in the engine; each is either free or owned by exactly one sequence."""
+    """Pages ``0..reserved-1`` exist in the engine; each is free or has owners. Whoever has a page to itself may write
+    it; a page with several owners is full, and only read."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.reserved = 0
         self._free: list[int] = []
-        self._used: set[int] = set()
+        self._owners: dict[int, int] = {}
 
     @property
     def free(self) -> int:
@@ -29,12 +31,16 @@ class PagePool:
 
     @property
     def used(self) -> int:
-        return len(self._used)
+        """Pages that have an owner; a shared one counts once."""
+        return len(self._owners)
 
     @property
     def available(self) -> int:
         """Pages that a caller could get now or by growing."""
-        return self.limit - len(self._used)
+        return self.limit - len(self._owners)
+
+    def owners(self, page: int) -> int:
+        return self._owners.get(page, 0)
 
     def grow_to(self, reserved: int) -> None:
         """The engine now has pages ``0..reserved-1``."""
@@ -49,13 +55,24 @@ class PagePool:
         if count > len(self._free):
             return None
         pages = [self._free.pop() for _ in range(count)]
-        self._used.update(pages)
+        self._owners.update(dict.fromkeys(pages, 1))
         return pages
 
-    def give(self, pages: Iterable[int]) -> None:
-        """Take pages back. A page that is not handed out is a bug in the caller, never ignored."""
+    def share(self, pages: Iterable[int]) -> None:
+        """One owner more for each page. Sharing a free page is a bug in the caller, never ignored."""
         for page in pages:
-            if page not in self._used:
+            if page not in self._owners:
                 raise ValueError(f"page {page} is not handed out")
-            self._used.remove(page)
-            self._free.append(page)
+            self._owners[page] += 1
+
+    def give(self, pages: Iterable[int]) -> None:
+        """One owner less for each page; without any it is free. Giving a free page is a bug, never ignored."""
+        for page in pages:
+            owners = self._owners.get(page)
+            if owners is None:
+                raise ValueError(f"page {page} is not handed out")
+            if owners > 1:
+                self._owners[page] = owners - 1
+            else:
+                del self._owners[page]
+                self._free.append(page)

@@ -1,0 +1,126 @@
+"""The KV pages of requests on one engine: taken as they grow, shared where they begin alike, given back when they end.
+
+Where no page is left the tree's idle ones go first; what to do when those are gone too is the scheduler's business.
+"""
+
+from __future__ import annotations
+
+from ..engines.protocol import Engine
+from ..errors import OutOfMemory
+from ..request import Request
+from .pages import PagePool, pages_for
+from .prefix import PrefixTree
+
+_GROWTH = 32  # pages reserved at a time, so that growing is rare
+
+
+class KvManager:
+    """``prefix_bytes``: how much memory pages that no request uses any more may hold for those to come; 0 for none."""
+
+    def __init__(self, engine: Engine, *, prefix_bytes: int) -> None:
+        info = engine.info
+        self.engine = engine
+        self.page_tokens = info.page_tokens
+        self.pool = PagePool(info.max_pages)
+        self.prefix = PrefixTree(self.pool, info.page_tokens, prefix_bytes // info.page_bytes)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that one request alone could have."""
+        return self.pool.limit * self.page_tokens
+
+    async def obtain(self, count: int) -> list[int] | None:
+        """Free pages, growing the engine's pool where it is too short and can grow, then at the tree's expense."""
+        pool = self.pool
+        missing = count - pool.free
+        room = pool.limit - pool.reserved
+        if 0 < missing <= room + self.prefix.idle and room:
+            await self._grow(min(missing, room))
+        if pool.free < count <= pool.free + self.prefix.idle:
+            self.prefix.evict(count - pool.free)
+        return pool.take(count)
+
+    async def admit(self, request: Request) -> bool:
+        """Pages for what the request has to feed and for its next token, the kept ones that it begins with included;
+        without the latter it would have to give them up at once. False, and none taken, where there are not enough."""
+        if request.targets is None:
+            request.pages = self.prefix.take(request.ids(), request.length - 1)
+        cached = len(request.pages)
+        need = pages_for(min(request.length + 1, request.end), self.page_tokens) - cached
+        pages = await self.obtain(need)
+        if pages is None:
+            self.pool.give(request.pages)
+            request.pages = []
+            return False
+        request.pages += pages
+        request.fed = cached * self.page_tokens
+        request.cached = max(request.cached, min(request.fed, len(request.prompt)))
+        return True
+
+    async def cover(self, request: Request, steps: int) -> bool:
+        """Pages for the next ``steps`` positions, or at least for one. False where there is none."""
+        have = len(request.pages)
+        need = pages_for(min(request.fed + steps, request.end), self.page_tokens) - have
+        if need <= 0:
+            return True
+        pages = await self.obtain(need)
+        if pages is None:
+            if request.fed < have * self.page_tokens:
+                return True  # a burst ends where its pages do
+            pages = await self.obtain(1)
+        request.pages += pages or ()
+        return pages is not None
+
+    def skip(self, request: Request) -> None:
+        """Leave out of a prefill what another request has computed since this one was admitted."""
+        start, size = request.fed, self.page_tokens
+        if request.targets is not None or start % size:
+            return
+        kept = self.prefix.take(request.ids(), request.length - 1)
+        first = start // size
+        if len(kept) > first:
+            self.pool.give(request.pages[: len(kept)])
+            request.pages[: len(kept)] = kept
+            request.fed = len(kept) * size
+            request.cached = max(request.cached, min(request.fed, len(request.prompt)))
+        else:
+            self.pool.give(kept)
+
+    def next_page(self, request: Request) -> tuple[int, tuple[int, ...]] | None:
+        """What the next page to feed will hold: equal for two requests only where that page will be. None where less
+        than a page is left, or where every position matters."""
+        size, start = self.page_tokens, request.fed
+        if request.targets is not None or start % size or request.length <= start + size:
+            return None
+        before = request.pages[start // size - 1] if start else -1
+        return before, tuple(request.ids(start + size)[start:])
+
+    def keep(self, request: Request) -> None:
+        """Let others share the full pages that the request has fed by now."""
+        if request.targets is None:
+            self.prefix.put(request.ids(request.fed), request.pages)
+
+    def release(self, request: Request) -> None:
+        """The request gives its pages up; the full ones stay for others as far as the budget allows."""
+        if request.pages:
+            self.keep(request)
+            self.pool.give(request.pages)
+            request.pages = []
+            self.prefix.trim()
+        request.fed = 0
+
+    async def _grow(self, missing: int) -> None:
+        """By some more than ``missing`` pages if they can be had, else by what the device still has."""
+        pool = self.pool
+        wanted = pool.reserved + missing
+        extra = min(max(missing, _GROWTH), pool.limit - pool.reserved)
+        while extra and pool.reserved < wanted:
+            extra = min(extra, pool.limit - pool.reserved)
+            try:
+                await self.engine.reserve_pages(pool.reserved + extra)
+            except OutOfMemory:
+                extra = missing if extra > missing else extra // 2
+            else:
+                pool.grow_to(pool.reserved + extra)
+        if pool.reserved < wanted:
+            pool.limit = pool.reserved  # the device is full: live with what there is
