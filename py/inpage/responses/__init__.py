@@ -1,0 +1,11 @@
+"""Answers that need not be computed again: a cache in three tiers, for requests whose answer is determined.
+
+Memory first, then storage that outlives the process or the visit, then a bundle that came with the site.
+"""
+
+from .answer import Answer, answer_key
+from .bundle import Bundle, write_bundle
+from .cache import AnswerCache, Tier
+from .memory import MemoryTier
+
+__all__ = ["Answer", "AnswerCache", "Bundle", "MemoryTier", "Tier", "answer_key", "write_bundle"]

@@ -1,0 +1,56 @@
+"""The third tier: answers computed ahead of time and shipped with a site, as one read-only JSON file.
+
+{"version": 1, "weights": …, "answers": {key: base64 of a packed answer}}
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import ArtifactInvalid
+from .answer import Answer
+
+VERSION = 1
+BUNDLE_BYTES = 64 << 20  # a larger one is refused unread
+
+
+class Bundle:
+    """``text``: the file's content. Raises `ArtifactInvalid` for what is no bundle."""
+
+    name = "bundle"
+
+    def __init__(self, text: str) -> None:
+        if len(text) > BUNDLE_BYTES:
+            raise ArtifactInvalid(f"the answers are larger than {BUNDLE_BYTES} bytes", field="answers")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactInvalid(f"the answers are not JSON: {error}", field="answers") from error
+        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("answers"), dict):
+            raise ArtifactInvalid(f"the answers are no bundle of version {VERSION}: build them again", field="answers")
+        self._answers: Mapping[str, object] = data["answers"]
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    async def get(self, key: str) -> Answer | None:
+        packed = self._answers.get(key)
+        if not isinstance(packed, str):
+            return None
+        try:
+            return Answer.unpack(base64.b64decode(packed, validate=True))
+        except binascii.Error:
+            return None
+
+
+def write_bundle(path: Path, answers: Iterable[tuple[str, Answer]]) -> int:
+    """Write a bundle whole or not at all; returns how many answers it has."""
+    packed = {key: base64.b64encode(answer.pack()).decode() for key, answer in answers}
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(json.dumps({"version": VERSION, "answers": packed}, indent=0, sort_keys=True), "utf-8")
+    part.replace(path)
+    return len(packed)
