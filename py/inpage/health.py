@@ -1,0 +1,100 @@
+"""Whether the router is well, and if not, why: ``healthy``, ``degraded`` or ``unhealthy``, with reasons for people."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_REQUESTS = 100  # that the error rate is taken over
+_ENOUGH = 5  # requests before a rate means anything
+_ERRORS = 0.05
+_MEMORY = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    status: str
+    reasons: tuple[str, ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"status": self.status, "reasons": list(self.reasons), **self.figures}
+
+
+class HealthWatch:
+    """Fed with how requests end; asked for a verdict. A caller's own mistakes and cancels are no errors of ours."""
+
+    def __init__(self) -> None:
+        self._failed: deque[bool] = deque(maxlen=_REQUESTS)
+        self.last_error = ""
+
+    def ended(self, error: BaseException | None = None) -> None:
+        self._failed.append(error is not None)
+        if error is not None:
+            self.last_error = f"{type(error).__name__}: {error}"
+
+    @property
+    def error_rate(self) -> float:
+        """Of the last requests, 0 to 1."""
+        return sum(self._failed) / len(self._failed) if self._failed else 0.0
+
+    def verdict(self, *, held: int, budget: int | None, lost: str = "", took_over: str = "", leak: str = "") -> Health:
+        """``held`` and ``budget``: bytes; ``lost``: why there is no engine; ``took_over``: why another than the best
+        engine runs; ``leak``: what grows without end."""
+        bad, poor = [], []
+        if lost:
+            bad.append(f"the engine is gone: {lost}")
+        if len(self._failed) >= _ENOUGH and self.error_rate > _ERRORS:
+            count, of = sum(self._failed), len(self._failed)
+            bad.append(f"{count} of the last {of} requests failed, the last with {self.last_error}")
+        if budget is not None and held > _MEMORY * budget:
+            poor.append(f"{held / 1e6:.0f} MB of the budget of {budget / 1e6:.0f} MB are in use")
+        poor += [text for text in (took_over, leak) if text]
+        status = "unhealthy" if bad else "degraded" if poor else "healthy"
+        figures = {"error_rate": self.error_rate, "memory_bytes": held, "memory_budget": budget}
+        return Health(status, (*bad, *poor), figures)
+
+
+class LeakDetector:
+    """Samples of held bytes, one a minute; a window that ends half as large again as it began is suspicious, unless it
+    merely jumped once: the growth must go on through the window."""
+
+    def __init__(self, samples: int = 100, growth: float = 0.5) -> None:
+        self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=samples)
+        self._growth = growth
+
+    def sample(self, at: float, held: Mapping[str, int]) -> None:
+        """``at``: seconds; ``held``: bytes by what holds them."""
+        self._samples.append((at, dict(held)))
+
+    @property
+    def full(self) -> bool:
+        return len(self._samples) == self._samples.maxlen
+
+    def suspicion(self) -> str:
+        """A sentence that names what grew, or nothing."""
+        if not self.full:
+            return ""
+        quarters = [self._mean(i) for i in range(4)]
+        first, last = (sum(quarter.values()) for quarter in (quarters[0], quarters[-1]))
+        rising = all(sum(a.values()) < sum(b.values()) for a, b in zip(quarters, quarters[1:], strict=False))
+        if not rising or last <= first * (1 + self._growth):
+            return ""
+        most = max(quarters[-1], key=lambda name: quarters[-1][name] - quarters[0].get(name, 0))
+        minutes = (self._samples[-1][0] - self._samples[0][0]) / 60
+        return (
+            f"memory grew from {first / 1e6:.0f} to {last / 1e6:.0f} MB in {minutes:.0f} minutes, most of it {most} "
+            f"({quarters[0].get(most, 0) / 1e6:.0f} to {quarters[-1][most] / 1e6:.0f} MB)"
+        )
+
+    def report(self) -> list[dict[str, Any]]:
+        """All samples, for a bug report."""
+        return [{"at": at, **held} for at, held in self._samples]
+
+    def _mean(self, quarter: int) -> dict[str, float]:
+        size = len(self._samples) // 4
+        part = list(self._samples)[quarter * size : (quarter + 1) * size]
+        names = {name for _, held in part for name in held}
+        return {name: sum(held.get(name, 0) for _, held in part) / len(part) for name in names}

@@ -1,0 +1,218 @@
+"""The endpoints: a method, a path and a body in, a reply out; streams as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..errors import InpageError, InvalidRequest
+from ..schema import Manifest
+from ..stream import Completion, Delta, Stream
+from . import told
+from .asked import Asked, chat_request, completion_request
+from .told import Told
+
+BODY_BYTES = 8 << 20  # a larger request is refused unread
+
+
+class Answers(Protocol):
+    """What is needed of a router."""
+
+    manifest: Manifest
+
+    def chat(self, messages: Any, **params: Any) -> Stream: ...
+    def complete(self, prompt: Any, **params: Any) -> Stream: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """``body``: JSON text, or for a stream the events as they come. Closing the iterator cancels the answer."""
+
+    status: int
+    body: str | AsyncGenerator[str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Api:
+    """``/v1/models``, ``/v1/chat/completions`` and ``/v1/completions`` of one router."""
+
+    def __init__(self, router: Answers) -> None:
+        self._router = router
+
+    async def handle(self, method: str, path: str, body: str | bytes = b"") -> Reply:
+        """Answer one HTTP request. Never raises: what goes wrong is a reply in OpenAI's error shape."""
+        try:
+            return await self._route(method, path.partition("?")[0].rstrip("/"), body)
+        except Exception as error:
+            return _failed(error)
+
+    async def _route(self, method: str, path: str, body: str | bytes) -> Reply:
+        model = self._router.manifest.id
+        if path == "/v1/models":
+            return _allowed(method, "GET") or _json({"object": "list", "data": [self._model()]})
+        if path.startswith("/v1/models/"):
+            name = path.removeprefix("/v1/models/")
+            found = _json(self._model()) if name == model else _json(told.no_such_model(name, model), 404)
+            return _allowed(method, "GET") or found
+        checks = {"/v1/chat/completions": chat_request, "/v1/completions": completion_request}
+        if path not in checks:
+            return _json(told.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
+        refused = _allowed(method, "POST")
+        if refused:
+            return refused
+        asked = checks[path](_parsed(body))
+        if asked.model not in (None, model):
+            return _json(told.no_such_model(str(asked.model), model), 404)
+        return await self._answer(asked, chat=path == "/v1/chat/completions")
+
+    async def _answer(self, asked: Asked, *, chat: bool) -> Reply:
+        streams = self._streams(asked, chat)
+        answer = Told(self._router.manifest.id, chat)
+        if not asked.stream:
+            done = await _gather(streams)
+            texts = [self._shown(asked, one) for one in done]
+            return _json(answer.whole(done, texts))
+        events = _events(answer, asked, streams, self._echoes(asked, streams))
+        # The first event is awaited here, so that a request that fails at once has a status that says so.
+        first = await anext(events)
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+        return Reply(200, _after(first, events), headers)
+
+    def _streams(self, asked: Asked, chat: bool) -> list[Stream]:
+        """One for each prompt and choice; choices of one prompt differ by seed."""
+        ask = self._router.chat if chat else self._router.complete
+        seed = asked.params.get("seed")
+        streams = []
+        for prompt in asked.prompts:
+            for i in range(asked.n):
+                params = dict(asked.params)
+                if isinstance(seed, int) and i:
+                    params["seed"] = seed + i
+                streams.append(ask(prompt, **params))
+        return streams
+
+    def _shown(self, asked: Asked, answer: Completion) -> str:
+        return self._echo(asked, answer.prompt_ids) + answer.text
+
+    def _echoes(self, asked: Asked, streams: list[Stream]) -> list[str]:
+        return [self._echo(asked, stream.prompt_ids) for stream in streams]
+
+    def _echo(self, asked: Asked, ids: list[int]) -> str:
+        tokenizer: Any = getattr(self._router, "tokenizer", None)
+        return str(tokenizer.decode(ids)) if asked.echo else ""
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self._router.manifest.id, "object": "model", "created": 0, "owned_by": "inpage"}
+
+
+async def _gather(streams: list[Stream]) -> list[Completion]:
+    """All answers, or the first error; the others are cancelled then."""
+    tasks = [asyncio.ensure_future(_whole(stream)) for stream in streams]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _whole(stream: Stream) -> Completion:
+    return await stream
+
+
+async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: list[str]) -> AsyncGenerator[str]:
+    done: dict[int, Completion] = {}
+    begun: set[int] = set()
+    try:
+        async with aclosing(_merged(streams)) as pieces:
+            async for index, delta in pieces:
+                if index not in begun:
+                    begun.add(index)
+                    if answer.chat:
+                        yield told.event(answer.first(index))
+                    elif echoes[index]:
+                        yield told.event(answer.piece(index, echoes[index]))
+                if delta.text:
+                    yield told.event(answer.piece(index, delta.text))
+                if delta.result is not None:
+                    done[index] = delta.result
+                    yield told.event(answer.last(index, delta.result))
+    except InpageError as error:
+        if not begun:
+            raise
+        yield told.event(told.error_body(error))  # the status is sent already: the stream itself must say it
+        return
+    if asked.include_usage:
+        yield told.event(answer.totals([done[i] for i in sorted(done)]))
+    yield told.event("[DONE]")
+
+
+async def _merged(streams: list[Stream]) -> AsyncGenerator[tuple[int, Delta]]:
+    """The pieces of all streams as they come. Ends with the first error; leaving it cancels what runs."""
+    pieces: asyncio.Queue[tuple[int, Delta | BaseException | None]] = asyncio.Queue()
+
+    async def pump(index: int, stream: Stream) -> None:
+        try:
+            async with aclosing(stream.__aiter__()) as deltas:
+                async for delta in deltas:
+                    pieces.put_nowait((index, delta))
+        except Exception as error:
+            pieces.put_nowait((index, error))
+        else:
+            pieces.put_nowait((index, None))
+
+    tasks = [asyncio.ensure_future(pump(i, stream)) for i, stream in enumerate(streams)]
+    left = len(tasks)
+    try:
+        while left:
+            index, piece = await pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece is None:
+                left -= 1
+            else:
+                yield index, piece
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _after(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()
+
+
+def _parsed(body: str | bytes) -> Any:
+    if len(body) > BODY_BYTES:
+        raise InvalidRequest(f"the body is larger than {BODY_BYTES} bytes", field=None)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}", field=None) from error
+
+
+def _allowed(method: str, only: str) -> Reply | None:
+    if method.upper() == only:
+        return None
+    error = InvalidRequest(f"{method[:20]} is not allowed here: use {only}", field=None)
+    return Reply(405, json.dumps(told.error_body(error)), {"Content-Type": "application/json", "Allow": only})
+
+
+def _json(body: Mapping[str, Any], status: int = 200) -> Reply:
+    return Reply(status, json.dumps(body, ensure_ascii=False), {"Content-Type": "application/json"})
+
+
+def _failed(error: Exception) -> Reply:
+    status = told.error_status(error)
+    headers = {"Content-Type": "application/json"}
+    if status == 429:
+        headers["Retry-After"] = str(told.RETRY_SECONDS)
+    return Reply(status, json.dumps(told.error_body(error)), headers)

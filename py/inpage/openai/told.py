@@ -1,0 +1,115 @@
+"""Response bodies of OpenAI's interface: whole answers, stream chunks, errors."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InpageError
+from ..stream import Completion
+
+# HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
+_STATUS = {
+    "invalid_request": (400, "invalid_request_error"),
+    "unsupported": (400, "invalid_request_error"),
+    "queue_full": (429, "rate_limit_error"),
+    "timeout": (408, "timeout_error"),
+    "out_of_memory": (503, "service_unavailable_error"),
+    "device_lost": (503, "service_unavailable_error"),
+    "network": (503, "service_unavailable_error"),
+    "cancelled": (499, "cancelled_error"),
+}
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Told:
+    """What all parts of one answer share. ``chat``: chat completions, else completions."""
+
+    model: str
+    chat: bool
+    id: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        kind = "chatcmpl" if self.chat else "cmpl"
+        object.__setattr__(self, "id", self.id or f"{kind}-{secrets.token_hex(12)}")
+
+    def whole(self, answers: Sequence[Completion], texts: Sequence[str]) -> dict[str, Any]:
+        choices = [self._choice(i, text, answer) for i, (answer, text) in enumerate(zip(answers, texts, strict=True))]
+        return {**self._head("chat.completion" if self.chat else "text_completion"), "choices": choices,
+                "usage": usage(answers)}  # fmt: skip
+
+    def first(self, index: int) -> dict[str, Any]:
+        """The chunk that says who speaks. Only chat has it."""
+        return self._chunk([{"index": index, "delta": {"role": "assistant", "content": ""}, **_ENDLESS}])
+
+    def piece(self, index: int, text: str) -> dict[str, Any]:
+        said = {"delta": {"content": text}} if self.chat else {"text": text}
+        return self._chunk([{"index": index, **said, **_ENDLESS}])
+
+    def last(self, index: int, answer: Completion) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": answer.finish_reason}])
+
+    def totals(self, answers: Sequence[Completion]) -> dict[str, Any]:
+        """The chunk after all others, where the caller asked for usage."""
+        return {**self._chunk([]), "usage": usage(answers)}
+
+    def _choice(self, index: int, text: str, answer: Completion) -> dict[str, Any]:
+        said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        return {"index": index, **said, "logprobs": None, "finish_reason": answer.finish_reason}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head("chat.completion.chunk" if self.chat else "text_completion"), "choices": choices}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+_ENDLESS: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+
+
+def usage(answers: Sequence[Completion]) -> dict[str, Any]:
+    """Tokens of one request: the answers' together, a prompt that several answer counted once."""
+    prompts = {tuple(answer.prompt_ids): answer for answer in answers}
+    read = sum(len(prompt) for prompt in prompts)
+    written = sum(len(answer.token_ids) for answer in answers)
+    cached = sum(answer.cached_tokens for answer in prompts.values())
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def error_status(error: Exception) -> int:
+    return _STATUS.get(error.code, (500, ""))[0] if isinstance(error, InpageError) else 500
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """OpenAI's error shape; ``param`` is the field at fault."""
+    if not isinstance(error, InpageError):
+        return _error(f"{type(error).__name__}: {error}", "server_error", None, None)
+    kind = _STATUS.get(error.code, (500, "server_error"))[1]
+    return _error(str(error), kind, error.field, None if error.code == "invalid_request" else error.code)
+
+
+def no_such_model(name: str, known: str) -> dict[str, Any]:
+    message = f"there is no model {name[:80]!r} here; there is {known}"
+    return _error(message, "invalid_request_error", "model", "model_not_found")
+
+
+def _error(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def event(data: Mapping[str, Any] | str) -> str:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n"

@@ -1,0 +1,71 @@
+"""What the router did when, as a Chrome trace: open it in chrome://tracing, Perfetto or the browser's own viewer.
+
+Two kinds of tracks: the engine's calls (one after the other), and every request from its arrival to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_EVENTS = 20_000  # the latest are kept
+
+
+class Tracer:
+    """Off until `start`; then every span costs about a microsecond. ``clock``: seconds."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
+        self._origin = time.perf_counter()
+
+    def start(self) -> None:
+        self.on = True
+        self._events.clear()
+        self._origin = time.perf_counter()
+
+    def stop(self) -> None:
+        self.on = False
+
+    @contextmanager
+    def span(self, name: str, track: str = "engine", **facts: Any) -> Iterator[None]:
+        """Something that takes its time on a track where one thing happens at once."""
+        if not self.on:
+            yield
+            return
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = (time.perf_counter() - began) * 1e6
+            self._add(name, "X", began, {"dur": took, "tid": track, "args": facts})
+
+    def span_of(self, number: int, name: str, began: float, ended: float, **facts: Any) -> None:
+        """A part of request ``number``'s life, told when it is over; times of `time.perf_counter`."""
+        if self.on:
+            self._add(name, "b", began, {"id": number, "cat": "request", "args": facts})
+            self._add(name, "e", ended, {"id": number, "cat": "request"})
+
+    def mark(self, name: str, **facts: Any) -> None:
+        """Something that happens at one moment."""
+        if self.on:
+            self._add(name, "i", time.perf_counter(), {"s": "p", "tid": "engine", "args": facts})
+
+    def to_json(self) -> str:
+        """The trace file's content."""
+        events = sorted(self._events, key=lambda event: event["ts"])
+        tracks = {event["tid"]: i for i, event in enumerate({e["tid"]: e for e in events}.values(), 1)}
+        named = [
+            {"name": "thread_name", "ph": "M", "pid": 1, "tid": number, "args": {"name": name}}
+            for name, number in tracks.items()
+        ]
+        numbered = [{**event, "tid": tracks[event["tid"]]} for event in events]
+        return json.dumps({"traceEvents": [*named, *numbered], "displayTimeUnit": "ms"})
+
+    def _add(self, name: str, phase: str, at: float, more: dict[str, Any]) -> None:
+        stamp = (at - self._origin) * 1e6
+        self._events.append({"name": name, "ph": phase, "ts": stamp, "pid": 1, "tid": "requests", **more})
