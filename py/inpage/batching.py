@@ -6,20 +6,29 @@ import time
 from collections.abc import Iterable
 
 from .engines.protocol import EngineInfo, Feed
+from .fair import FairQueue
 from .kv import KvManager
 from .request import Request
 
 _FIRST_BURST, _LONGEST_BURST = 2, 16  # steps; short at first, so that an answer starts to flow at once
+_FILLING = 32  # rows that other clients may add to a step, or as many as its own
 _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
 
 
-def prefill_batch(requests: Iterable[Request], info: EngineInfo, kv: KvManager) -> list[tuple[Request, Feed]]:
-    """One step of prompt tokens, at most ``max_rows``, shared evenly: a short prompt does not wait for a long."""
-    reading = _readers(requests, kv)
+def prefill_batch(
+    requests: Iterable[Request], info: EngineInfo, kv: KvManager, queue: FairQueue
+) -> list[tuple[Request, Feed]]:
+    """One step of prompt tokens, at most ``max_rows``. The client whose turn it is comes first, its rows shared evenly:
+    a short prompt does not wait for a long. The others fill the step up without making it much longer."""
+    reading = _readers(requests, kv, queue)
     rows, choices = info.max_rows, info.max_logit_rows
     batch: list[tuple[Request, Feed]] = []
+    ours = sum(r.client == reading[0].client for r in reading) if reading else 0
     for place, request in enumerate(reading):
-        count = min(request.to_prefill, rows // (len(reading) - place))
+        if place == ours:
+            rows = min(rows, max(info.max_rows - rows, _FILLING))
+            ours = len(reading)
+        count = min(request.to_prefill, rows // (ours - place))
         if request.targets is not None:
             count = min(count, choices)  # every scored position takes a row of logits
         if count == 0:
@@ -34,15 +43,19 @@ def prefill_batch(requests: Iterable[Request], info: EngineInfo, kv: KvManager) 
     return batch
 
 
-def _readers(requests: Iterable[Request], kv: KvManager) -> list[Request]:
-    """Those with a prompt to read, the shortest rest first. Of several that would compute the same page now, only the
-    first: the others take it from there in the next step."""
+def _readers(requests: Iterable[Request], kv: KvManager, queue: FairQueue) -> list[Request]:
+    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same page now,
+    only the first: the others take it from there in the next step."""
     reading = [r for r in requests if r.to_prefill]
     for request in reading:
         kv.skip(request)
+
+    def turn(r: Request) -> tuple[int, float, str, int, int]:
+        return -r.priority, queue.served(r.client), r.client, r.to_prefill, r.serial
+
     pages: set[object] = set()
     first = []
-    for request in sorted((r for r in reading if r.to_prefill), key=lambda r: (r.to_prefill, r.serial)):
+    for request in sorted((r for r in reading if r.to_prefill), key=turn):
         page = kv.next_page(request)
         if page is None or page not in pages:
             pages.add(page)

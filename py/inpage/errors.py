@@ -71,6 +71,12 @@ class PoisonRequest(InpageError):
     code = "poison_request"
 
 
+class Timeout(InpageError):
+    """The request's time was over before its answer was whole; ask again with more time, or when less is waiting."""
+
+    code = "timeout"
+
+
 class Cancelled(InpageError):
     code = "cancelled"
 
@@ -91,6 +97,7 @@ _BY_CODE = {
         NetworkError,
         DeviceLost,
         PoisonRequest,
+        Timeout,
         Cancelled,
         QueueFull,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class LeakDetector:
             return ""
         quarters = [self._mean(i) for i in range(4)]
         first, last = (sum(quarter.values()) for quarter in (quarters[0], quarters[-1]))
-        rising = all(sum(a.values()) < sum(b.values()) for a, b in zip(quarters, quarters[1:], strict=False))
+        rising = all(sum(a.values()) < sum(b.values()) for a, b in itertools.pairwise(quarters))
         if not rising or last <= first * (1 + self._growth):
             return ""
         most = max(quarters[-1], key=lambda name: quarters[-1][name] - quarters[0].get(name, 0))

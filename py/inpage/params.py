@@ -21,10 +21,14 @@ _TEMPERATURE, _TOP_P = 0.7, 0.95
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A checked request: ``max_tokens`` None means up to the end of the context."""
+    """A checked request: ``max_tokens`` None means up to the end of the context, ``timeout`` None (seconds) no end."""
 
     sampling: Sampling
     max_tokens: int | None
+    stop: tuple[str, ...] = ()
+    client: str = ""
+    priority: int = 0
+    timeout: float | None = None
 
 
 def options(params: Mapping[str, Any], vocab: int) -> Options:
@@ -52,10 +56,27 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
             logit_bias=_logit_bias(given.get("logit_bias"), vocab),
         ),
         max_tokens=_integer(given, "max_tokens", None, 1, SEEDS),
+        stop=_stop(given.get("stop")),
+        client=checked_text(given.get("client", ""), "client", empty=True),
+        priority=_integer(given, "priority", 0, -100, 100) or 0,
+        timeout=None if "timeout" not in given else _number(given, "timeout", 0.0, 0, 1e9, above=True),
     )
 
 
-_KNOWN = frozenset(Sampling.__dataclass_fields__) | {"max_tokens"}
+_KNOWN = frozenset(Sampling.__dataclass_fields__) | {"max_tokens", "stop", "client", "priority", "timeout"}
+_STOPS = 16
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+    """A text, or several, that end the answer where they would begin."""
+    if value is None:
+        return ()
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, Sequence) or isinstance(stops, bytes) or not all(isinstance(s, str) and s for s in stops):
+        raise InvalidRequest("stop must be a text or a list of texts, none of them empty", field="stop")
+    if len(stops) > _STOPS:
+        raise InvalidRequest(f"stop has {len(stops)} texts; at most {_STOPS} can be given", field="stop")
+    return tuple(stops)
 
 
 def checked_messages(messages: Any) -> list[dict[str, str]]:

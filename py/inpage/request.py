@@ -50,6 +50,9 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: Sequence[int] = ()
     targets: Sequence[int] | None = None
+    client: str = ""  # requests of one client share its turns
+    priority: int = 0  # higher goes first
+    deadline: float | None = None  # of `time.perf_counter`
 
     serial: int = field(default_factory=lambda: next(_serial))
     tokens: list[int] = field(default_factory=list)

@@ -121,8 +121,11 @@ class Router:
 
         Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0.7; 0 is greedy), ``top_p`` (0.95),
         ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``seed``,
-        ``logit_bias``. ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the
-        answer goes on after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
+        ``logit_bias``, ``stop`` (texts that end the answer where they would begin), ``timeout`` (seconds until it is
+        given up with `Timeout`), ``client`` (any name: clients take turns, each with all of its requests) and
+        ``priority`` (0; higher goes first). ``resume``: token ids that an earlier run of the same request gave (with
+        the same ``seed``); the answer goes on after them. Raises `InvalidRequest` at once; `QueueFull` when it is
+        read."""
         checked = checked_messages(messages)
         return self._ask(self._chat_template().encode(checked), params, "messages", resume)
 
@@ -154,8 +157,17 @@ class Router:
         given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True)
         if len(given) > room:
             raise InvalidRequest(f"resume has {len(given)} tokens, the answer at most {room}", field="resume")
-        request = Request(prompt, room, asked.sampling, stop_ids=self.manifest.tokenizer.eos, tokens=given)
-        return Stream(self.scheduler, request, self.tokenizer, self._facts)
+        request = Request(
+            prompt,
+            room,
+            asked.sampling,
+            stop_ids=self.manifest.tokenizer.eos,
+            client=asked.client,
+            priority=asked.priority,
+            deadline=None if asked.timeout is None else time.perf_counter() + asked.timeout,
+            tokens=given,
+        )
+        return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop)
 
     def _chat_template(self) -> ChatTemplate:
         source = self.manifest.chat_template

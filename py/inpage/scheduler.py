@@ -1,4 +1,4 @@
-"""Several requests on one engine: a bounded FIFO queue, prefill in chunks, decoding together in bursts.
+"""Several requests on one engine: a bounded fair queue, prefill in chunks, decoding together in bursts.
 
 Each round feeds one prefill step, its rows shared evenly between the sequences that still have prompt to read,
 and then decodes one burst of all the others. A request is admitted when its prompt's pages can be had, and asks
@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from .batching import burst_steps, prefill_batch
 from .engines.protocol import Engine, Feed
-from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
+from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, Timeout
 from .failover import Backends
+from .fair import FairQueue
 from .faults import Suspects, poisoned
 from .kv import KvManager
 from .request import Burst, Interruption, Request
@@ -46,7 +48,7 @@ class Scheduler:
         self._prefix_bytes = prefix_bytes
         self.adopt(engine)
         self.max_queue = max_queue
-        self.waiting: list[Request] = []
+        self.waiting = FairQueue()
         self.active: list[Request] = []
         self._backends = backends
         self._on_change = on_change
@@ -97,7 +99,7 @@ class Scheduler:
         if end is not None:
             self._finish(request, end)
             return
-        self.waiting.append(request)
+        self.waiting.push(request, self._running())
         self._arrived = True
         self._ring()
         if self._task is None or self._task.done():
@@ -152,6 +154,7 @@ class Scheduler:
             self._fail_all(error)
         if self._lost is not None:
             self._fail_all(self._lost)
+        self.waiting.settle()
         self._on_change("idle")
 
     async def _fail_over(self, error: InpageError) -> None:
@@ -198,17 +201,45 @@ class Scheduler:
                 self._fail(request, self._no_memory(request))
 
     def _reap(self) -> None:
+        """End what was cancelled, and what has run out of time."""
         for request in [r for r in self.active if r.cancelled]:
             self._finish(request, "cancelled")
+        now = time.perf_counter()
+        for request in [r for r in (*self.active, *self.waiting) if r.deadline is not None and r.deadline <= now]:
+            if request in self.waiting:
+                self.waiting.remove(request)
+            self._fail(request, _too_late(request))
+
+    def _running(self) -> Counter[str]:
+        return Counter(request.client for request in self.active)
+
+    def _room_for(self, request: Request) -> bool:
+        """A free place, or one that somebody has to give back: whoever has the least priority, or the client that has
+        more than its share. What it computed stays in its pages as long as nobody needs them."""
+        if len(self.active) < self.info.max_sequences:
+            return True
+        least = min(r.priority for r in self.active)
+        if least < request.priority:
+            self._preempt([r for r in self.active if r.priority == least][-1])
+            return True
+        running = self._running()
+        peers = [r for r in self.active if r.priority == request.priority]
+        most = max((running[r.client] for r in peers), default=0)
+        if most < running[request.client] + 2:
+            return False
+        self._preempt([r for r in peers if running[r.client] == most][-1])
+        return True
 
     async def _admit(self) -> None:
-        """First come, first served; one that does not fit yet holds back those behind it, so none starves."""
+        """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
         self._arrived = False
-        while self.waiting and len(self.active) < self.info.max_sequences:
-            request = self.waiting[0]
+        while True:
+            request = self.waiting.head(self._running())
+            if request is None or not self._room_for(request):
+                return
             self._calling = [request]
             fits = await self.kv.admit(request)
-            if not self.waiting or self.waiting[0] is not request:  # cancelled while the engine grew
+            if request not in self.waiting:  # cancelled while the engine grew
                 self.kv.release(request)
                 continue
             if not fits:
@@ -216,20 +247,21 @@ class Scheduler:
                     return
                 if self._elsewhere(request):
                     raise self._no_memory(request)
-                self.waiting.pop(0)
+                self.waiting.remove(request)
                 self._fail(request, self._no_memory(request))
                 continue
-            self.waiting.pop(0)
+            self.waiting.remove(request)
             self.active.append(request)
             self.active.sort(key=_serial)
 
     async def _prefill(self) -> None:
-        batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv)
+        batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
         if not batch:
             return
         for request, feed, out in await self._call(batch, self.engine.step):
             request.fed += len(feed.tokens)
             self.kv.keep(request)
+            self.waiting.serve(request.client, read=len(feed.tokens))
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
                 if request.fed == len(request.prompt):
@@ -256,6 +288,7 @@ class Scheduler:
         progress = False
         for request, _, out in answers:
             request.fed += len(out.tokens)
+            self.waiting.serve(request.client, written=len(out.tokens))
             request.bursts += 1
             progress = progress or bool(out.tokens)
             self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
@@ -301,8 +334,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self._drop(request)
         request.scores.clear()
-        self.waiting.append(request)
-        self.waiting.sort(key=_serial)
+        self.waiting.push(request, self._running())
 
     def _elsewhere(self, request: Request) -> bool:
         """Whether another backend might have the memory that it needs."""
@@ -348,8 +380,14 @@ class Scheduler:
 
     def _fail_all(self, error: BaseException) -> None:
         for request in [*self.active, *self.waiting]:
+            if request in self.waiting:
+                self.waiting.remove(request)
             self._fail(request, error)
-        self.waiting.clear()
+
+
+def _too_late(request: Request) -> Timeout:
+    waited = "its answer was not whole" if request.tokens else "it had no answer"
+    return Timeout(f"the time given to this request is over and {waited} ({len(request.tokens)} tokens): allow more")
 
 
 def _serial(request: Request) -> int:

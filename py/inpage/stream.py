@@ -7,13 +7,14 @@ answer = await router.chat("Hello")         # whole
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidRequest
 from .request import Request
 from .scheduler import Scheduler
+from .stops import StopStrings
 from .tokenizer import Detokenizer, Tokenizer
 
 
@@ -81,12 +82,18 @@ class Stream:
     or the awaiting task is."""
 
     def __init__(
-        self, scheduler: Scheduler, request: Request, tokenizer: Tokenizer, facts: Callable[[], Facts]
+        self,
+        scheduler: Scheduler,
+        request: Request,
+        tokenizer: Tokenizer,
+        facts: Callable[[], Facts],
+        stop: Sequence[str] = (),
     ) -> None:
         self._scheduler = scheduler
         self._request = request
         self._tokenizer = tokenizer
         self._facts = facts
+        self._stop = stop
         self._begun = False
 
     @property
@@ -117,36 +124,47 @@ class Stream:
         if self._begun:
             raise InvalidRequest("a stream can be read once; make a new one")
         self._begun = True
-        request, detokenizer = self._request, Detokenizer(self._tokenizer)
-        texts = [detokenizer.push(request.tokens)]  # of an earlier run, whose reader has them
-        told = 0
+        request, detokenizer, stops = self._request, Detokenizer(self._tokenizer), StopStrings(self._stop)
+        texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
+        said, told = len(request.tokens), 0
         self._scheduler.submit(request)
         try:
             while True:
                 event = await request.events.get()
                 if isinstance(event, BaseException):
                     raise event
-                text = detokenizer.push(event.tokens)
-                if event.finish is not None:
-                    text += detokenizer.flush()
+                text, tokens, finish = "", event.tokens, event.finish
+                if self._stop:
+                    for i, token in enumerate(tokens):
+                        text += stops.push(detokenizer.push([token]))
+                        if stops.matched is not None:
+                            tokens = tokens[: i + 1]
+                            break
+                else:
+                    text = detokenizer.push(tokens)
+                if finish is not None:
+                    text += stops.push(detokenizer.flush()) + stops.flush()
+                if stops.matched is not None:
+                    finish = "stop"
                 texts.append(text)
-                result = None if event.finish is None else self._completion("".join(texts), event.finish)
+                said += len(tokens)
+                result = None if finish is None else self._completion("".join(texts), said, finish)
                 over = [i.report() for i in request.interruptions[told:] if i.gap_ms is not None]
                 told += len(over)
-                yield Delta(text, event.tokens, result, over)
+                yield Delta(text, tokens, result, over)
                 if result is not None:
                     return
         finally:
             self._scheduler.cancel(request)
 
-    def _completion(self, text: str, finish: str) -> Completion:
+    def _completion(self, text: str, tokens: int, finish: str) -> Completion:
         request, facts = self._request, self._facts()
         submitted, started = request.submitted, request.started
         first, last = request.first, request.last
         read = request.length - request.produced - request.cached
         return Completion(
             prompt_ids=list(request.prompt),
-            token_ids=list(request.tokens),
+            token_ids=request.tokens[:tokens],
             text=text,
             finish_reason=finish,
             seed=request.sampling.seed,

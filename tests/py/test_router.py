@@ -10,28 +10,18 @@ from typing import Any
 
 import pytest
 
-from inpage.capability import Device
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Unsupported
 from inpage.router import Completion, Router
-from inpage.selection import choose
 from inpage.tokenizer import Tokenizer
-from support.paged_double import PagedDouble
-from support.small import small_manifest
+from support.small import small_router
 from support.tiny import VOCAB
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 30}
 
 
-def make_router(tokenizer: Tokenizer, *, manifest: dict[str, Any] | None = None, **sizes: Any) -> Router:
-    loaded = small_manifest(**manifest or {})
-    choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
-    engine = PagedDouble(vocab=VOCAB, **sizes)
-    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, max_queue=4)
-
-
 @pytest.fixture
 async def router(small_tokenizer: Tokenizer) -> AsyncIterator[Router]:
-    router = make_router(small_tokenizer)
+    router = small_router(small_tokenizer)
     yield router
     assert router.scheduler.kv.pool.used == len(router.scheduler.kv.prefix)
     await router.unload()
@@ -72,7 +62,7 @@ async def test_max_tokens_defaults_to_the_end_of_the_context(router: Router) -> 
 
 
 async def test_stop(small_tokenizer: Tokenizer) -> None:
-    done = await make_router(small_tokenizer, stop_every=10).complete("hello", temperature=0)
+    done = await small_router(small_tokenizer, stop_every=10).complete("hello", temperature=0)
     assert done.finish_reason == "stop"
     assert done.token_ids[-1] == 2
     assert "<|im_end|>" not in done.text
@@ -154,7 +144,7 @@ async def test_bad_requests_are_refused_at_once_and_the_next_works(router: Route
 
 
 async def test_queue_full(small_tokenizer: Tokenizer) -> None:
-    router = make_router(small_tokenizer, max_sequences=1)
+    router = small_router(small_tokenizer, max_sequences=1)
     tasks = [asyncio.ensure_future(whole(router, "hello")) for _ in range(5)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(result, QueueFull) for result in results) == 1
@@ -162,12 +152,12 @@ async def test_queue_full(small_tokenizer: Tokenizer) -> None:
 
 
 async def test_bos_where_the_model_wants_one(small_tokenizer: Tokenizer) -> None:
-    assert make_router(small_tokenizer).encode("a")[0] != 1
-    assert make_router(small_tokenizer, manifest={"add_bos": True}).encode("a")[0] == 1
+    assert small_router(small_tokenizer).encode("a")[0] != 1
+    assert small_router(small_tokenizer, manifest={"add_bos": True}).encode("a")[0] == 1
 
 
 async def test_a_model_without_a_chat_template(small_tokenizer: Tokenizer) -> None:
-    router = make_router(small_tokenizer, manifest={"chat_template": None})
+    router = small_router(small_tokenizer, manifest={"chat_template": None})
     with pytest.raises(Unsupported, match="use complete"):
         router.chat("hello")
     assert (await router.complete("hello", **GREEDY)).text
@@ -187,7 +177,7 @@ async def test_scores(router: Router) -> None:
 
 
 async def test_unload_ends_what_is_in_flight(small_tokenizer: Tokenizer) -> None:
-    router = make_router(small_tokenizer)
+    router = small_router(small_tokenizer)
     task = asyncio.ensure_future(whole(router, "hello"))
     while not router.info["requests"]["active"]:
         await asyncio.sleep(0)

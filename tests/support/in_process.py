@@ -1,4 +1,4 @@
-"""OpenAI's real client talking to `inpage.openai.Api` without a socket: an httpx transport that hands the messages over."""
+"""OpenAI's real client talking to `inpage.openai.Api` without a socket: an httpx transport hands the messages over."""
 
 from __future__ import annotations
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from inpage.capability import Device
+from inpage.router import Router
 from inpage.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
+from inpage.selection import choose
+from inpage.tokenizer import Tokenizer
 
+from .paged_double import PagedDouble
 from .tiny import CONTROL, TEMPLATE, VOCAB, vocabulary
 
 
@@ -49,3 +54,11 @@ def small_manifest(*, add_bos: bool = False, chat_template: str | None = TEMPLAT
         weights=Weights(0, ()),
         variants=(Variant("native", "native", (), {}),),
     )
+
+
+def small_router(tokenizer: Tokenizer, *, manifest: dict[str, Any] | None = None, **sizes: Any) -> Router:
+    """A router on the strict double. ``sizes``: the double's."""
+    loaded = small_manifest(**manifest or {})
+    choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
+    engine = PagedDouble(vocab=VOCAB, **sizes)
+    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, max_queue=4)

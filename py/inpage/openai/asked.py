@@ -128,7 +128,7 @@ class _Body:
         if user:
             self.params["client"] = user
         model = self.typed("model", str, "a string")
-        for name in ("metadata", "prompt_cache_key", "prompt_cache_retention"):  # hints; prefixes are shared anyway
+        for name in ("metadata", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"):  # hints
             self.take(name)
         self.only("service_tier", "auto", "default")
         self.only("store", False)
@@ -192,6 +192,7 @@ def _part(part: Any, where: str) -> str:
 
 _CHAT_REFUSED = {
     "audio": "the answers are text",
+    "moderation": "nothing is sent anywhere",
     "prediction": "nothing is predicted",
     "reasoning_effort": "the model does not reason apart from its answer",
     "verbosity": "say in the prompt how long the answer should be",
