@@ -29,6 +29,9 @@ class Options:
     client: str = ""
     priority: int = 0
     timeout: float | None = None
+    determined: bool = False  # greedy, or with a seed that the caller gave: the answer is always the same
+    cache: bool = True
+    tags: tuple[str, ...] = ()
 
 
 def options(params: Mapping[str, Any], vocab: int) -> Options:
@@ -41,6 +44,7 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
     given = {name: value for name, value in params.items() if value is not None}
     temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
     seed = _integer(given, "seed", None, 0, SEEDS - 1)
+    determined = temperature == 0 or seed is not None
     if seed is None:
         seed = secrets.randbelow(SEEDS) if temperature > 0 else 0
     return Options(
@@ -56,27 +60,45 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
             logit_bias=_logit_bias(given.get("logit_bias"), vocab),
         ),
         max_tokens=_integer(given, "max_tokens", None, 1, SEEDS),
-        stop=_stop(given.get("stop")),
+        stop=_texts(given.get("stop"), "stop"),
         client=checked_text(given.get("client", ""), "client", empty=True),
         priority=_integer(given, "priority", 0, -100, 100) or 0,
         timeout=None if "timeout" not in given else _number(given, "timeout", 0.0, 0, 1e9, above=True),
+        determined=determined,
+        cache=_flag(given, "cache", True),
+        tags=_texts(given.get("tags"), "tags"),
     )
 
 
-_KNOWN = frozenset(Sampling.__dataclass_fields__) | {"max_tokens", "stop", "client", "priority", "timeout"}
-_STOPS = 16
+_KNOWN = frozenset(Sampling.__dataclass_fields__) | {
+    "max_tokens",
+    "stop",
+    "client",
+    "priority",
+    "timeout",
+    "cache",
+    "tags",
+}
+_TEXTS = 16
 
 
-def _stop(value: Any) -> tuple[str, ...]:
-    """A text, or several, that end the answer where they would begin."""
+def _texts(value: Any, field: str) -> tuple[str, ...]:
+    """A text, or several."""
     if value is None:
         return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, Sequence) or isinstance(stops, bytes) or not all(isinstance(s, str) and s for s in stops):
-        raise InvalidRequest("stop must be a text or a list of texts, none of them empty", field="stop")
-    if len(stops) > _STOPS:
-        raise InvalidRequest(f"stop has {len(stops)} texts; at most {_STOPS} can be given", field="stop")
-    return tuple(stops)
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not all(isinstance(s, str) and s for s in texts):
+        raise InvalidRequest(f"{field} must be a text or a list of texts, none of them empty", field=field)
+    if len(texts) > _TEXTS:
+        raise InvalidRequest(f"{field} has {len(texts)} texts; at most {_TEXTS} can be given", field=field)
+    return tuple(texts)
+
+
+def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = given.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
+    return value
 
 
 def checked_messages(messages: Any) -> list[dict[str, str]]:

@@ -23,12 +23,14 @@ from .failover import Backends
 from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
 from .request import Request
+from .responses import AnswerCache, answer_key, weights_digest
+from .responses.sharing import SharedRuns
 from .scheduler import Scheduler
 from .schema import Manifest
 from .scoring import Score
 from .selection import Candidate, Choice, choose, rate, sentence
 from .store import open_store
-from .stream import Completion, Delta, Facts, Stream
+from .stream import Completion, Delta, Facts, Kept, Stream
 from .template import ChatTemplate
 from .tokenizer import Tokenizer, load_tokenizer
 from .tuning import Tuner
@@ -48,6 +50,7 @@ class Router:
         *,
         load_ms: float,
         max_queue: int = 64,
+        answers: AnswerCache | None = None,
         backends: Backends | None = None,
         notes: Notes | None = None,
         device: Device | None = None,
@@ -63,6 +66,9 @@ class Router:
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
         self._on_change = on_change
         self._tuner = Tuner(self.scheduler, self._backends, self._notes, room=self._room, on_change=on_change)
+        self.answers = answers
+        self._runs = SharedRuns(answers, self.scheduler.submit, self.scheduler.cancel) if answers else None
+        self._weights = weights_digest(manifest)
         self._template: ChatTemplate | None = None
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
@@ -77,6 +83,7 @@ class Router:
         on_progress: Progress | None = None,
         on_change: Callable[[], None] = lambda: None,
         max_queue: int = 64,
+        answers: AnswerCache | None = None,
     ) -> Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
@@ -104,6 +111,7 @@ class Router:
         report = _unheard  # what is loaded later concerns nobody who waits for this
         load_ms = (time.perf_counter() - started) * 1e3
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
+        more["answers"] = answers
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, max_queue=max_queue, **more)
         if backends.count > 1 and backends.current.name not in notes.figures:
             await router._tuner.measure_current()
@@ -123,9 +131,10 @@ class Router:
         ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``seed``,
         ``logit_bias``, ``stop`` (texts that end the answer where they would begin), ``timeout`` (seconds until it is
         given up with `Timeout`), ``client`` (any name: clients take turns, each with all of its requests) and
-        ``priority`` (0; higher goes first). ``resume``: token ids that an earlier run of the same request gave (with
-        the same ``seed``); the answer goes on after them. Raises `InvalidRequest` at once; `QueueFull` when it is
-        read."""
+        ``priority`` (0; higher goes first). With an answer cache, a determined request (greedy, or with a ``seed``) may
+        be answered from it, unless ``cache`` is false; ``tags`` are names to `AnswerCache.invalidate` it by.
+        ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the answer goes on
+        after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
         checked = checked_messages(messages)
         return self._ask(self._chat_template().encode(checked), params, "messages", resume)
 
@@ -167,7 +176,11 @@ class Router:
             deadline=None if asked.timeout is None else time.perf_counter() + asked.timeout,
             tokens=given,
         )
-        return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop)
+        kept = None
+        if self._runs is not None and asked.cache and asked.determined and asked.timeout is None and not given:
+            key = answer_key(self._weights, prompt, asked.sampling, room, request.stop_ids)
+            kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
+        return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
 
     def _chat_template(self) -> ChatTemplate:
         source = self.manifest.chat_template

@@ -7,12 +7,14 @@ answer = await router.chat("Hello")         # whole
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidRequest
-from .request import Request
+from .request import Burst, Request
+from .responses.sharing import Events, SharedRuns
 from .scheduler import Scheduler
 from .stops import StopStrings
 from .tokenizer import Detokenizer, Tokenizer
@@ -42,6 +44,7 @@ class Completion:
     why: str
     failovers: list[dict[str, Any]] = field(default_factory=list)
     cached_tokens: int = 0  # of the prompt: read from pages that an earlier request had computed
+    source: str = "engine"  # or whence the answer came: "memory", "storage", "bundle", "shared" (with one in flight)
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -77,6 +80,15 @@ class Facts:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where an answer may come from instead of a run of one's own: see `inpage.responses.sharing`."""
+
+    runs: SharedRuns
+    key: str
+    tags: tuple[str, ...]
+
+
 class Stream:
     """Iterate it or await it, once. The request is queued when that begins, and cancelled when the iterator is closed
     or the awaiting task is."""
@@ -88,13 +100,17 @@ class Stream:
         tokenizer: Tokenizer,
         facts: Callable[[], Facts],
         stop: Sequence[str] = (),
+        kept: Kept | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._request = request
         self._tokenizer = tokenizer
         self._facts = facts
         self._stop = stop
+        self._kept = kept
         self._begun = False
+        self._events: Events | None = None
+        self._source = "engine"
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -106,7 +122,29 @@ class Stream:
 
     def cancel(self) -> None:
         """End it from outside: whoever reads it gets what there is, with ``finish_reason`` "cancelled"."""
-        self._scheduler.cancel(self._request)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._kept is None:
+            self._scheduler.cancel(self._request)
+            return
+        self._kept.runs.leave(self._kept.key, self._request)
+        if not self._request.done:
+            self._request.done = True
+            if self._events is not None:
+                self._events.put_nowait(Burst([], "cancelled"))
+
+    async def _open(self) -> Events:
+        """Where the answer's bursts come from. A request that was cancelled before is not begun."""
+        if self._kept is None:
+            self._scheduler.submit(self._request)
+            return self._request.events
+        if self._request.done:
+            events: Events = asyncio.Queue()
+            events.put_nowait(Burst([], "cancelled"))
+            return events
+        self._events, self._source = await self._kept.runs.open(self._kept.key, self._request, self._kept.tags)
+        return self._events
 
     def __aiter__(self) -> AsyncGenerator[Delta]:
         return self._read()
@@ -127,10 +165,10 @@ class Stream:
         request, detokenizer, stops = self._request, Detokenizer(self._tokenizer), StopStrings(self._stop)
         texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
         said, told = len(request.tokens), 0
-        self._scheduler.submit(request)
         try:
+            events = await self._open()
             while True:
-                event = await request.events.get()
+                event = await events.get()
                 if isinstance(event, BaseException):
                     raise event
                 text, tokens, finish = "", event.tokens, event.finish
@@ -155,7 +193,7 @@ class Stream:
                 if result is not None:
                     return
         finally:
-            self._scheduler.cancel(request)
+            self._leave()
 
     def _completion(self, text: str, tokens: int, finish: str) -> Completion:
         request, facts = self._request, self._facts()
@@ -178,6 +216,7 @@ class Stream:
             why=facts.why,
             failovers=[interruption.report() for interruption in request.interruptions],
             cached_tokens=request.cached,
+            source=self._source,
         )
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from inpage.capability import Device
+from inpage.responses import AnswerCache
 from inpage.router import Router
 from inpage.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
 from inpage.selection import choose
@@ -56,9 +57,15 @@ def small_manifest(*, add_bos: bool = False, chat_template: str | None = TEMPLAT
     )
 
 
-def small_router(tokenizer: Tokenizer, *, manifest: dict[str, Any] | None = None, **sizes: Any) -> Router:
+def small_router(
+    tokenizer: Tokenizer,
+    *,
+    manifest: dict[str, Any] | None = None,
+    answers: AnswerCache | None = None,
+    **sizes: Any,
+) -> Router:
     """A router on the strict double. ``sizes``: the double's."""
     loaded = small_manifest(**manifest or {})
     choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
     engine = PagedDouble(vocab=VOCAB, **sizes)
-    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, max_queue=4)
+    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, max_queue=4, answers=answers)

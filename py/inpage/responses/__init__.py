@@ -3,9 +3,9 @@
 Memory first, then storage that outlives the process or the visit, then a bundle that came with the site.
 """
 
-from .answer import Answer, answer_key
+from .answer import Answer, answer_key, weights_digest
 from .bundle import Bundle, write_bundle
 from .cache import AnswerCache, Tier
 from .memory import MemoryTier
 
-__all__ = ["Answer", "AnswerCache", "Bundle", "MemoryTier", "Tier", "answer_key", "write_bundle"]
+__all__ = ["Answer", "AnswerCache", "Bundle", "MemoryTier", "Tier", "answer_key", "weights_digest", "write_bundle"]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..engines.protocol import Sampling
+from ..schema import Manifest
 
 _FORMAT = 1
 
@@ -54,3 +55,9 @@ def answer_key(
         how = {name: value for name, value in how.items() if name not in unused}
     parts = [_FORMAT, weights, list(prompt), how, max_tokens, sorted(stop_ids), sorted(more.items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def weights_digest(manifest: Manifest) -> str:
+    """Identifies a model's numbers: where they come from, and the hash of each of their shards."""
+    parts = [manifest.id, manifest.revision, *(shard.sha256 for shard in manifest.weights.shards)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
