@@ -100,6 +100,19 @@ test("interrupt ends a burst after its current step, and the next one runs on", 
   expect(counters.value.slice(0, 3)).toEqual([9, 36, 9]);
 });
 
+test("idle threads are asleep, and stay so", async ({ lab }) => {
+  await loaded(lab, { threads: 3 });
+  const counted = async () => (await call(lab, "counters")).value.slice(4);
+  await call(lab, "step", feed([PROMPT]));
+  await expect.poll(async () => (await counted())[1]).toBe(2);
+  const [sleeps] = await counted();
+  // Some round trips later nobody has woken up: this is what an idle page costs.
+  for (let i = 0; i < 10; i++) expect(await counted()).toEqual([sleeps, 2]);
+  await call(lab, "step", feed([PROMPT]));
+  await expect.poll(async () => (await counted())[1]).toBe(2);
+  expect((await counted())[0]).toBeGreaterThanOrEqual(sleeps + 2);
+});
+
 test("a wrong batch is refused by name and the next right one works", async ({ lab, model }) => {
   await call(lab, "load", { base: ARTIFACT });
   const good = feed([PROMPT]);

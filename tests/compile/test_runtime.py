@@ -159,3 +159,21 @@ def test_threads_dismissed_before_they_ever_ran_end() -> None:
     for _ in range(200):
         assert rt.lib.inpage_set_threads(4) == 0
         assert rt.lib.inpage_set_threads(1) == 0
+
+
+def test_a_step_taken_apart_leaves_what_the_step_leaves() -> None:
+    rt = Runtime(4, 8, threads=3)
+    wrong = np.zeros(16, np.int32)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 3)(inputs.ctypes.data, rt.logits.ctypes.data, wrong.ctypes.data)
+    words = [1, 4, 2, *[4, 1, 2, 1, 0, 1000] * 2]
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 3, (ctypes.c_int32 * len(words))(*words), len(words), io) == 0
+    counters = ctypes.cast(rt.lib.inpage_counters, ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_uint32 * 6)))
+    for launch, result in ((-1, 0), (0, 0), (1, 0), (2, -2), (-2, -2)):
+        wrong[:] = -1
+        assert rt.lib.inpage_step_launch(1, 1, 1, launch) == result
+        assert list(wrong[:3]) == ([0] * 3 if launch in (0, 1) else [-1] * 3)
+    assert list(counters().contents[:4]) == [0, 0, 0, 0]
+    assert rt.lib.inpage_step_launch(5, 1, 1, 0) == -2  # a batch that inpage_step would refuse
+    rt.close()

@@ -3,7 +3,7 @@
  * compares ABI_VERSION with what the loaded module says before it relies on any of them.
  */
 
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 export const MAX_STOP = 8;
 export const HISTORY = 256;
 
@@ -48,6 +48,9 @@ export const IO_BUFFERS = Object.freeze(["token_ids", "positions", "row_sequence
 export const IO_WORDS = IO_BUFFERS.length + 5;
 export const SHA256_STATE_BYTES = 112;
 
+/** Words of inpage_counters, by name. */
+export const COUNTERS = Object.freeze(["steps", "launches", "rows", "sampled", "sleeps", "asleep"]);
+
 /** inpage_error. */
 export const E_PROGRAM = -1;
 export const E_BATCH = -2;
@@ -63,6 +66,7 @@ export const E_CANCELLED = -3;
  * @property {(threads: number) => number} inpage_set_threads
  * @property {(id: number) => void} inpage_thread
  * @property {(rows: number, sequences: number, logitRows: number) => number} inpage_step
+ * @property {(rows: number, sequences: number, logitRows: number, launch: number) => number} inpage_step_launch
  * @property {(sequences: number, n: number, bias: number, mask: number) => number} inpage_sample
  * @property {(sequences: number, n: number, maxSteps: number, bias: number, mask: number, out: number) => number} inpage_run
  * @property {(targets: number, n: number, out: number) => number} inpage_score
@@ -80,6 +84,7 @@ export const EXPORTED_FUNCTIONS = Object.freeze([
   "inpage_set_threads",
   "inpage_thread",
   "inpage_step",
+  "inpage_step_launch",
   "inpage_sample",
   "inpage_run",
   "inpage_score",

@@ -104,8 +104,9 @@ export class EngineClient {
   }
 
   /**
-   * Steps, launches, rows and sampled tokens since load.
-   * @returns {Promise<Uint32Array>} [4]
+   * What the runtime counted: steps, launches, rows and sampled tokens since load, how often a thread went to sleep,
+   * and how many are asleep now.
+   * @returns {Promise<Uint32Array>} [6]
    */
   counters() {
     return this.#call("counters", null);

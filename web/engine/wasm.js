@@ -5,7 +5,7 @@
  */
 
 import {
-  ABI_VERSION, E_BATCH, E_CANCELLED, EXPORTED_FUNCTIONS, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS,
+  ABI_VERSION, COUNTERS, E_BATCH, E_CANCELLED, EXPORTED_FUNCTIONS, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS,
   SHA256_STATE_BYTES,
 } from "./abi.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
@@ -187,10 +187,10 @@ export class Executor {
     };
   }
 
-  /** Steps, launches, rows and sampled tokens since load. @returns {Uint32Array} [4] */
+  /** What the runtime counted. @returns {Uint32Array} a word for each of COUNTERS */
   counters() {
     const at = this.#exports.inpage_counters() >>> 0;
-    return new Uint32Array(this.memory.buffer, at, 4).slice();
+    return new Uint32Array(this.memory.buffer, at, COUNTERS.length).slice();
   }
 
   /**

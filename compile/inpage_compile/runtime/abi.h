@@ -10,7 +10,7 @@
 #define INPAGE_ABI_H
 #include <stdint.h>
 
-#define INPAGE_ABI_VERSION 1
+#define INPAGE_ABI_VERSION 2
 #define INPAGE_MAX_STOP 8        /* stop token ids a sequence */
 #define INPAGE_HISTORY 256       /* most recent tokens that penalties look at */
 #define INPAGE_MAX_BIAS 1024     /* biased token ids a sequence */
@@ -77,12 +77,15 @@ int32_t inpage_abi_version(void);
 int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *program, int32_t n_words,
                     const inpage_io *io);
 /* How many threads compute, the caller (number 0) included: 1 (the start) to 16. Natively this starts and ends them.
- * In the page call it first, then call inpage_thread(id) in workers 1..threads-1, each on its own instance and stack:
- * it stays there until a smaller number is set. A step waits for workers that have not arrived yet. */
+ * In the page inpage_thread(id) runs in workers 1, 2, …, each on its own instance and stack, and stays there: workers
+ * beyond the number set sleep until a larger one is set, and a step waits for those within it that have not arrived. */
 int32_t inpage_set_threads(int32_t threads);
 void inpage_thread(int32_t id);
 /* One forward pass over what the host wrote to the input buffers. */
 int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
+/* One launch of the function that inpage_step would run for this batch, on all threads: a step taken apart, so that a
+ * host can time its parts. Launch -1 computes nothing: what a call alone costs. Nothing is counted. */
+int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch);
 /* Choose a token for logits rows 0..n-1, sequence i for row i. bias, mask: tables, may be NULL. Only the results are
  * written, and the logits are left as they were. Order: bias, mask, penalties, top_k, top_p, min_p, temperature
  * (llama.cpp's default chain). A row without any usable number (all NaN or masked) gives token 0, logprob -inf. */
@@ -97,7 +100,8 @@ int32_t inpage_score(const int32_t *targets, int32_t n, inpage_score_row *out);
 /* The address of the doorbell: a non-zero int32 stored there ends a burst after its current step, which clears it.
  * Rung while no burst runs, it ends the next one after one step. */
 int32_t *inpage_doorbell(void);
-/* Launches, barriers and steps since load: uint32 [4] = steps, launches, rows, sampled tokens. */
+/* uint32 [6]: steps, launches, rows and sampled tokens since load, how often a thread went to sleep, and how many
+ * threads are asleep now. */
 const uint32_t *inpage_counters(void);
 /* SHA-256, so that shards are hashed where they lie, while they arrive. state: 112 bytes owned by the caller. */
 void inpage_sha256_init(void *state);

@@ -2,7 +2,7 @@
 #include "runtime.h"
 
 inpage_model inpage_loaded;
-uint32_t inpage_count[4];
+uint32_t inpage_count[INPAGE_COUNTERS];
 
 typedef struct { const int32_t *words; int32_t n, at, bad; } reader;
 
@@ -51,7 +51,7 @@ int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *prog
                     const inpage_io *io) {
   inpage_model *m = &inpage_loaded;
   m->loaded = 0;
-  for (int32_t i = 0; i < 4; i++) inpage_count[i] = 0;
+  for (int32_t i = 0; i < INPAGE_COUNT_SLEEPS; i++) inpage_count[i] = 0;
   if (n_buffers < 1 || io->vocab < 1 || io->max_rows < 1 || io->max_sequences < 1 || io->max_logit_rows < 1 ||
       io->blocks_per_sequence < 1 || !valid_id(io->token_ids, n_buffers) || !valid_id(io->positions, n_buffers) ||
       !valid_id(io->row_sequence, n_buffers) || !valid_id(io->block_tables, n_buffers) ||

@@ -32,8 +32,10 @@ typedef struct {
 } inpage_model;
 
 extern inpage_model inpage_loaded;
-extern uint32_t inpage_count[4]; /* steps, launches, rows, sampled tokens */
+extern uint32_t inpage_count[INPAGE_COUNTERS]; /* see inpage_counters */
 
+/* Every thread's part of a launch, without a barrier. */
+void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads);
 /* Every thread's part of one forward pass: all launches of f, a barrier after each. */
 void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads);
 /* The first function that takes `rows`; NULL if none does or the batch in the input buffers is out of bounds. */

@@ -1,16 +1,20 @@
 /* One forward pass: every thread walks the same launches on the shared memory, a barrier after each. */
 #include "runtime.h"
 
+void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads) {
+  int32_t scalars[INPAGE_LAUNCH_SCALARS];
+  for (int32_t i = 0; i < launch->n_scalars; i++) {
+    const int32_t value = launch->scalars[2 * i + 1];
+    scalars[i] = launch->scalars[2 * i] ? variables[value] : value;
+  }
+  inpage_kernels[launch->kernel](launch->buffers, scalars, thread, threads);
+}
+
 void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads) {
   const inpage_launch *launch = &inpage_loaded.launches[f->first_launch];
   const inpage_launch *end = launch + f->n_launches;
   for (; launch < end; launch++) {
-    int32_t scalars[INPAGE_LAUNCH_SCALARS];
-    for (int32_t i = 0; i < launch->n_scalars; i++) {
-      const int32_t value = launch->scalars[2 * i + 1];
-      scalars[i] = launch->scalars[2 * i] ? variables[value] : value;
-    }
-    inpage_kernels[launch->kernel](launch->buffers, scalars, thread, threads);
+    inpage_run_launch(launch, variables, thread, threads);
     inpage_barrier(threads);
   }
   if (thread == 0) {
@@ -42,16 +46,37 @@ const inpage_function *inpage_check_batch(int32_t rows, int32_t sequences, int32
 static struct {
   const inpage_function *function;
   int32_t variables[INPAGE_VARIABLES];
+  int32_t launch;
 } pass;
 
 static void pass_job(int32_t thread, int32_t threads) { inpage_walk(pass.function, pass.variables, thread, threads); }
 
-int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
+static int32_t prepare(int32_t rows, int32_t sequences, int32_t logit_rows) {
   pass.function = inpage_check_batch(rows, sequences, logit_rows);
   if (!pass.function) return INPAGE_E_BATCH;
   pass.variables[INPAGE_VAR_ROWS] = rows;
   pass.variables[INPAGE_VAR_SEQUENCES] = sequences;
   pass.variables[INPAGE_VAR_LOGIT_ROWS] = logit_rows;
-  inpage_parallel(pass_job);
+  return INPAGE_OK;
+}
+
+int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
+  const int32_t error = prepare(rows, sequences, logit_rows);
+  if (!error) inpage_parallel(pass_job);
+  return error;
+}
+
+static void launch_job(int32_t thread, int32_t threads) {
+  if (pass.launch < 0) return;
+  const inpage_launch *launch = &inpage_loaded.launches[pass.function->first_launch + pass.launch];
+  inpage_run_launch(launch, pass.variables, thread, threads);
+}
+
+int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch) {
+  const int32_t error = prepare(rows, sequences, logit_rows);
+  if (error) return error;
+  if (launch < -1 || launch >= pass.function->n_launches) return INPAGE_E_BATCH;
+  pass.launch = launch;
+  inpage_parallel(launch_job);
   return INPAGE_OK;
 }

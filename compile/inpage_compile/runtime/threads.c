@@ -2,33 +2,63 @@
 #include "threads.h"
 
 #include "abi.h"
+#include "runtime.h"
 
 /* Each word that is spun on has a cache line of its own. */
 static struct {
   _Alignas(64) _Atomic int32_t arrived;
   _Alignas(64) _Atomic int32_t epoch; /* of the barrier */
   _Alignas(64) _Atomic int32_t epoch_sleepers;
-  _Alignas(64) _Atomic int32_t jobs; /* a count in steps of 2; bit 0: there is a job to run, not only news */
+  _Alignas(64) _Atomic int32_t jobs; /* the latest announcement: a count, for how many threads, whether there is a job */
   _Alignas(64) _Atomic int32_t job_sleepers;
   _Alignas(64) _Atomic int32_t threads;
   _Atomic int32_t hired_at; /* `jobs` when the crew last grew: what a worker arriving late has seen */
   inpage_job job;
 } crew = {.threads = 1};
 
-static void await_change(_Atomic int32_t *word, int32_t seen, _Atomic int32_t *sleepers) {
-  for (int32_t i = 0; i < INPAGE_SPINS; i++) {
-    if (atomic_load_explicit(word, memory_order_acquire) != seen) return;
+/* The announcement says all that a worker must know: one that reads it late never mixes two of them up. */
+#define WITH_JOB 1u
+#define THREADS_OF(word) ((int32_t)((uint32_t)(word) >> 1 & 31u))
+
+static int32_t announcement(int32_t threads, uint32_t with_job) {
+  const uint32_t count = ((uint32_t)atomic_load(&crew.jobs) >> 6) + 1u;
+  return (int32_t)(count << 6 | (uint32_t)threads << 1 | with_job);
+}
+
+static void fall_asleep(_Atomic int32_t *word, int32_t seen) {
+  __atomic_fetch_add(&inpage_count[INPAGE_COUNT_SLEEPS], 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&inpage_count[INPAGE_COUNT_ASLEEP], 1, __ATOMIC_RELAXED);
+  inpage_futex_wait(word, seen);
+  __atomic_fetch_sub(&inpage_count[INPAGE_COUNT_ASLEEP], 1, __ATOMIC_RELAXED);
+}
+
+/* Whether the word changed before the spin was over. */
+static int await_change(_Atomic int32_t *word, int32_t seen, _Atomic int32_t *sleepers, int32_t spins) {
+  for (int32_t i = 0; i < spins; i++) {
+    if (atomic_load_explicit(word, memory_order_acquire) != seen) return 1;
     inpage_pause();
   }
   /* Sequentially consistent on both sides: either the sleeper sees the new word or the waker sees the sleeper. */
   atomic_fetch_add(sleepers, 1);
-  while (atomic_load(word) == seen) inpage_futex_wait(word, seen);
+  while (atomic_load(word) == seen) fall_asleep(word, seen);
   atomic_fetch_sub(sleepers, 1);
+  return 0;
 }
 
 static void change(_Atomic int32_t *word, int32_t value, _Atomic int32_t *sleepers) {
   atomic_store(word, value);
   if (atomic_load(sleepers) != 0) inpage_futex_wake(word);
+}
+
+/* What each thread's latest long spins at a barrier were worth. */
+static struct { _Alignas(64) uint32_t waits, failures; } luck[INPAGE_MAX_THREADS];
+
+static void await_epoch(int32_t epoch) {
+  const int32_t thread = inpage_thread_id();
+  const int long_spin = luck[thread].failures < INPAGE_SPIN_FAILURES || ++luck[thread].waits % INPAGE_SPIN_RETRY == 0;
+  const int32_t spins = long_spin ? INPAGE_SPINS_LONG : INPAGE_SPINS_SHORT;
+  const int in_time = await_change(&crew.epoch, epoch, &crew.epoch_sleepers, spins);
+  if (long_spin) luck[thread].failures = in_time ? 0 : luck[thread].failures + 1;
 }
 
 void inpage_barrier(int32_t threads) {
@@ -38,20 +68,15 @@ void inpage_barrier(int32_t threads) {
     atomic_store_explicit(&crew.arrived, 0, memory_order_relaxed);
     change(&crew.epoch, (int32_t)((uint32_t)epoch + 1u), &crew.epoch_sleepers);
   } else {
-    await_change(&crew.epoch, epoch, &crew.epoch_sleepers);
+    await_epoch(epoch);
   }
-}
-
-static void post(int32_t with_job) {
-  const uint32_t next = (((uint32_t)atomic_load(&crew.jobs) >> 1) + 1u) << 1;
-  change(&crew.jobs, (int32_t)(next | (uint32_t)with_job), &crew.job_sleepers);
 }
 
 void inpage_parallel(inpage_job job) {
   const int32_t threads = atomic_load(&crew.threads);
   if (threads > 1) {
     crew.job = job;
-    post(1);
+    change(&crew.jobs, announcement(threads, WITH_JOB), &crew.job_sleepers);
   }
   job(0, threads);
   inpage_barrier(threads);
@@ -60,32 +85,40 @@ void inpage_parallel(inpage_job job) {
 /* A worker reads crew.job only for a word that announces one: then it stays until the barrier that ends the job. */
 void inpage_thread(int32_t id) {
   inpage_set_thread_id(id);
-  int32_t seen = atomic_load(&crew.hired_at);
   for (;;) {
-    await_change(&crew.jobs, seen, &crew.job_sleepers);
-    seen = atomic_load(&crew.jobs);
-    const int32_t threads = atomic_load(&crew.threads);
-    if (id >= threads) return;
-    if (seen & 1) {
-      crew.job(id, threads);
-      inpage_barrier(threads);
+    if (inpage_parks())
+      for (int32_t n = atomic_load(&crew.threads); id >= n; n = atomic_load(&crew.threads)) fall_asleep(&crew.threads, n);
+    int32_t seen = atomic_load(&crew.hired_at);
+    for (;;) {
+      await_change(&crew.jobs, seen, &crew.job_sleepers, INPAGE_SPINS_IDLE);
+      seen = atomic_load(&crew.jobs);
+      if (id >= THREADS_OF(seen)) break;
+      if ((uint32_t)seen & WITH_JOB) {
+        crew.job(id, THREADS_OF(seen));
+        inpage_barrier(THREADS_OF(seen));
+      }
     }
+    if (!inpage_parks()) return;
   }
 }
 
+/* What a worker has seen when it is hired is written down before it can look, and left alone on the way down: one that
+ * is dismissed before it ever ran must find the news of it unseen, or it would never end. */
 static void resize(int32_t threads) {
+  const int32_t news = announcement(threads, 0);
+  if (threads > atomic_load(&crew.threads)) atomic_store(&crew.hired_at, news);
+  change(&crew.jobs, news, &crew.job_sleepers);
   atomic_store(&crew.threads, threads);
-  post(0);
+  inpage_futex_wake(&crew.threads);
 }
 
 int32_t inpage_set_threads(int32_t threads) {
   if (threads < 1 || threads > INPAGE_MAX_THREADS) return INPAGE_E_BATCH;
   const int32_t before = atomic_load(&crew.threads);
+  if (threads == before) return INPAGE_OK;
   resize(threads);
   if (threads < before) inpage_dismiss(threads, before);
-  if (threads <= before) return INPAGE_OK;
-  /* Not on the way down: one dismissed before it ever ran must find the news of it unseen, or it would never end. */
-  atomic_store(&crew.hired_at, atomic_load(&crew.jobs));
+  if (threads < before) return INPAGE_OK;
   const int32_t reached = inpage_hire(before, threads);
   if (reached == threads) return INPAGE_OK;
   resize(before);

@@ -1,19 +1,27 @@
 /* The crew: one caller (thread 0) and its workers, a barrier, and jobs that all of them run together.
  *
  * Waiting spins first and then sleeps on a futex, so that the launches of a burst cost a fraction of a microsecond to
- * separate while an idle page costs no CPU. A spin lasts a little longer than waking a sleeping partner costs (some
- * 25 us), and not much longer: where cores are shared, it is spent on the partner's time. */
+ * separate while an idle page costs no CPU. Where every thread has a core, a spin should outlast any imbalance: a thread
+ * that sleeps comes back late and makes the others sleep too. Where cores are shared, a spin is spent on the partner's
+ * time. So a thread whose spins keep ending in sleep spins short, and tries a long one now and then. */
 #ifndef INPAGE_THREADS_H
 #define INPAGE_THREADS_H
 #include <stdatomic.h>
 #include <stdint.h>
 
 #define INPAGE_MAX_THREADS 16
+#define INPAGE_COUNTERS 6 /* words of inpage_counters; the last two are kept here */
+enum { INPAGE_COUNT_SLEEPS = 4, INPAGE_COUNT_ASLEEP = 5 };
 #ifdef __wasm__
-#define INPAGE_SPINS 20000 /* wasm has no pause instruction: some 30 us */
+#define INPAGE_SPINS_LONG 131072 /* wasm has no pause instruction: a millisecond has half a million turns */
+#define INPAGE_SPINS_IDLE 20000
 #else
-#define INPAGE_SPINS 3000 /* with a pause each: some 100 us */
+#define INPAGE_SPINS_LONG 4096 /* with a pause each */
+#define INPAGE_SPINS_IDLE 1000
 #endif
+#define INPAGE_SPINS_SHORT 128
+#define INPAGE_SPIN_FAILURES 8 /* so many long spins in a row that end in sleep make a thread spin short */
+#define INPAGE_SPIN_RETRY 512  /* but for one wait in so many */
 
 typedef void (*inpage_job)(int32_t thread, int32_t threads);
 
@@ -27,5 +35,6 @@ void inpage_pause(void);                                     /* one turn of a sp
 int32_t inpage_thread_id(void);                              /* 0 in any thread that is no worker */
 void inpage_set_thread_id(int32_t id);
 int32_t inpage_hire(int32_t from, int32_t to); /* start workers from..to-1; the id after the last one started */
-void inpage_dismiss(int32_t from, int32_t to); /* wait until workers from..to-1 have returned */
+void inpage_dismiss(int32_t from, int32_t to); /* wait until workers from..to-1 have returned, where they do */
+int32_t inpage_parks(void); /* a worker that is not needed stays and sleeps (1), or returns (0) */
 #endif
