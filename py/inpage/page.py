@@ -4,7 +4,7 @@
     {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
     {"id": 3, "op": "complete", "prompt": text or ids, "params": {…}} as chat
     {"id": 4, "op": "score", "ids": text or ids, "window": 512}       {"id": 4, "value": {"perplexity", "nll", …}}
-    {"id": 5, "op": "info" | "explain" | "unload"}                    {"id": 5, "value": …}
+    {"id": 5, "op": "info" | "explain" | "counters" | "unload"}       {"id": 5, "value": …}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
@@ -66,7 +66,7 @@ class Page:
             return self._stream(number, stream)
         if op == "score":
             return self._score(message)
-        if op in ("info", "explain", "unload"):
+        if op in ("info", "explain", "counters", "unload"):
             return getattr(self, f"_{op}")()
         raise InvalidRequest(f"unknown operation {op!r}", field="op")
 
@@ -108,6 +108,9 @@ class Page:
 
     async def _explain(self) -> str:
         return self._loaded().explain()
+
+    async def _counters(self) -> Message:
+        return await self._loaded().counters()
 
     async def _unload(self) -> None:
         router, self._router = self._router, None

@@ -259,6 +259,10 @@ class Router:
             "fault": self._notes.log.sentence(candidate.name),
         }
 
+    async def counters(self) -> dict[str, int]:
+        """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more."""
+        return await self.engine.counts()
+
     def explain(self) -> str:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""

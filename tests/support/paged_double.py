@@ -82,6 +82,9 @@ class PagedDouble:
         self.interrupts += 1
         self._doorbell = True
 
+    async def counts(self) -> dict[str, int]:
+        return {}
+
     async def unload(self) -> None:
         assert not self._busy
         self.unloaded = True

@@ -168,6 +168,14 @@ export class InPage {
     return this.#call({ op: "explain" });
   }
 
+  /**
+   * What the engine did since it was loaded: steps, launches, rows, sampled and, on a GPU, more.
+   * @returns {Promise<Record<string, number>>}
+   */
+  counters() {
+    return this.#call({ op: "counters" });
+  }
+
   /** `info` as it is now. @returns {Promise<Info>} */
   async refresh() {
     this.info = await this.#call({ op: "info" });

@@ -295,7 +295,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         known = {f.name for f in fields(kind)}
         given = {name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items() if name in known}
         try:
-            return kind(**given)
+            return typing.cast("Any", kind)(**given)
         except TypeError as error:
             raise InvalidRequest(f"{where}: {error}", field=where) from error
     if origin in (typing.Union, types.UnionType):

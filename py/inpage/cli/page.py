@@ -60,6 +60,11 @@ _SCORE = """
 """
 
 
+def flags() -> list[str]:
+    """What a headless Chromium is started with, here and by the bench. Its sandbox does not start for root."""
+    return [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else list(_FLAGS)
+
+
 @asynccontextmanager
 async def open_page(
     artifact: Path, backend: str | None, threads: int | None, progress: Progress
@@ -73,12 +78,11 @@ async def open_page(
     program = paths.chromium()
     files = site.files([artifact])
     model = next(name.split("/")[1] for name in files if name.startswith("models/"))
-    flags = [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else list(_FLAGS)
     with StaticServer({**files, "terminal.html": _PAGE}) as server:
         server.start()
         try:
             async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path=program, args=flags)
+                browser = await playwright.chromium.launch(executable_path=program, args=flags())
                 try:
                     page = _Page(await browser.new_page(), progress)
                     await page.start(server.url, model, backend, threads)

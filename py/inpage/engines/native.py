@@ -26,7 +26,7 @@ from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory, U
 from ..plan import IO, Plan, encode_program, parse_plan
 from ..schema import ALIGN, FileRef, Manifest, Shard
 from . import batch as flat
-from .protocol import EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -126,7 +126,10 @@ class NativeEngine:
     def counters(self) -> dict[str, int]:
         """What the runtime did since load."""
         words = (ctypes.c_uint32 * 4).from_address(self._library().inpage_counters())
-        return dict(zip(("steps", "launches", "rows", "sampled"), words, strict=True))
+        return dict(zip(COUNTS, words, strict=False))
+
+    async def counts(self) -> dict[str, int]:
+        return self.counters()
 
     async def reserve_pages(self, pages: int) -> None:
         self._library()

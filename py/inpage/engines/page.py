@@ -12,7 +12,7 @@ from typing import Any
 
 from ..browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
-from .protocol import EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 
 class PageEngine:
@@ -84,6 +84,10 @@ class PageEngine:
 
     async def interrupt(self) -> None:
         self._client.interrupt()
+
+    async def counts(self) -> dict[str, int]:
+        counted = await settle(self._client.counters())
+        return {name: int(count) for name, count in zip(COUNTS, counted.to_py(), strict=False)}
 
     async def unload(self) -> None:
         await settle(self._client.unload())

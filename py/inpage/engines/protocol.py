@@ -87,6 +87,21 @@ class EngineInfo:
     load_ms: float
 
 
+# In the order in which engines count: the first four are every engine's, the others WebGPU's.
+COUNTS = (
+    "steps",
+    "launches",
+    "rows",
+    "sampled",
+    "dispatches",
+    "passes",
+    "submits",
+    "readbacks",
+    "readback_bytes",
+    "buffers",
+    "bind_groups",
+    "buffer_bytes",
+)
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -109,5 +124,9 @@ class Engine(Protocol):
 
     async def interrupt(self) -> None:
         """End a running burst after its current step."""
+
+    async def counts(self) -> dict[str, int]:
+        """What it did since it was loaded, by the names in `COUNTS`, as far as it counts that."""
+        ...
 
     async def unload(self) -> None: ...

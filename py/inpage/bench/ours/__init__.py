@@ -1,0 +1,19 @@
+"""Our own drivers: the router in a page, as users get it, and the native engine in a process of its own."""
+
+from __future__ import annotations
+
+from ..driver import Driver, Subject
+from .native import NativeDriver
+from .page import PageDriver
+
+
+def drivers(subject: Subject, backends: list[str], threads: int) -> list[Driver]:
+    """One for each of ``backends``: a backend ("wasm", "native") or a variant ("wasm-simd") of the model."""
+    made: list[Driver] = []
+    for name in backends:
+        found = [v for v in subject.manifest.variants if name in (v.name, v.backend)]
+        if found and found[0].backend == "native":
+            made.append(NativeDriver(subject, name, threads))
+        else:
+            made.append(PageDriver(subject, name, found[0].backend if found else name, threads))
+    return made
