@@ -18,6 +18,7 @@ from ..cli import paths
 from ..cli.static import StaticServer
 from ..errors import DeviceLost, Unsupported, from_wire
 from .driver import Files, Tab
+from .heap import heap_bytes
 
 # An exception that crosses Playwright would lose its code: every call answers with {value} or {error}.
 _GUARDED = """
@@ -147,6 +148,11 @@ class Visit:
         tab = _Tab(page, self._server)
         await page.goto(self._server.url + path)
         return tab
+
+    async def heap(self) -> int | None:
+        """Bytes of JavaScript objects in the newest page and all its workers."""
+        pages = self._context.pages
+        return await heap_bytes(self._context, pages[-1]) if pages else None
 
     async def version(self) -> str:
         """ "Chromium 156.0.7000.1", or "" where it does not say."""

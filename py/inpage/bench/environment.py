@@ -52,10 +52,10 @@ def load_average() -> float | None:
 
 
 def environment(
-    seen: Seen, *, remote: bool, load_before: float | None, foreign: float | None, pace: Pace
+    seen: Seen, *, remote: bool, load_before: float | None, foreign: float | None, pace: Pace | None
 ) -> Environment:
     """Put the pieces together, at the end of a run."""
-    samples = pace.samples
+    samples = pace.samples if pace else []
     middle = quantile(samples, 0.5) if samples else None
     return Environment(
         cpu=cpu_name(),

@@ -159,7 +159,7 @@ class Taken:
         unit, better, per = METRICS.get(name, ("ms", "lower", "visit"))  # the phases of loading
         if scenario.kind == "serve" and name in _PER_REQUEST:
             per = "request"
-        return metric(samples, unit, better, per=per, visits=self.visits[name])
+        return metric(samples, unit, better, per=per, visits=None if per == "token" else self.visits[name])
 
 
 def _rate_together(done: Sequence[Timeline]) -> float | None:

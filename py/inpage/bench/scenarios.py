@@ -60,8 +60,6 @@ class Scenario:
     def prompts(self, tokenizer: Tokenizer, iteration: int) -> list[list[int]]:
         """The requests of one iteration: another text for each iteration, the same for every engine, so that caches
         show where the scenario wants them to and nowhere else."""
-        if self.kind == "load":
-            return [prompts.prompt(tokenizer, "load", LOAD_PROMPT)]
         places = prompts.zipf(self.requests, self.distinct) if self.distinct else range(self.requests)
         prefix = (
             prompts.prompt(tokenizer, f"{self.name}/prefix/{iteration}", self.prefix_tokens)
@@ -73,7 +71,7 @@ class Scenario:
         return [[*prefix, *texts[place]] for place in places]
 
 
-LOAD_PROMPT = 16  # tokens: what is asked for the first token after loading
+LOAD_PROMPT = 16  # tokens of what is asked right after loading
 
 
 def _answer(name: str, prompt: int, new: int, form: str, **more: Any) -> Scenario:

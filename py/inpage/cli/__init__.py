@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import InpageError
 
-COMMANDS = ("compile", "build", "serve", "chat", "score", "doctor")
+COMMANDS = ("compile", "build", "serve", "chat", "score", "bench", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):

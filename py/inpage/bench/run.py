@@ -1,0 +1,233 @@
+"""A whole run: engines take turns (A B C, B C A, …), so that whatever the machine does meanwhile meets all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..artifact import parse_manifest
+from ..capability import host_device
+from ..cli import paths
+from ..schema import Manifest
+from ..tokenizer import Tokenizer, load_tokenizer
+from . import environment, ours, outcome, processes, targets
+from .board import Board
+from .browser import Browsers, Seen, Where
+from .driver import Driver, PeerFactory, Setup, Subject
+from .results import Cell, Engine, Model, Results, Shard
+from .scenarios import HEAT, Scenario, shard
+from .turn import Limits, Turn, Work, fastest, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a command line asks for. ``peers``: name → factory. ``part``: (i, n) of a split matrix, from 1."""
+
+    models: Sequence[Path]
+    backends: Sequence[str]
+    scenarios: Sequence[Scenario]
+    peers: dict[str, PeerFactory]
+    limits: Limits
+    where: Where
+    threads: int
+    command: str
+    quick: bool = False
+    part: tuple[int, int] = (1, 1)
+
+
+@dataclass(slots=True)
+class Row:
+    """One engine on one model. ``out``: it could not go on."""
+
+    index: int
+    driver: Driver
+    works: list[Work] = field(default_factory=list)
+    out: bool = False
+
+
+class Run:
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        name = f"{options.part[0]}/{options.part[1]}" if options.part[1] > 1 else ""
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        tool = environment.tool()
+        here = environment.environment(Seen(), remote=False, load_before=None, foreign=None, pace=None)
+        self.results = Results(created, options.command, 0.0, tool, here)
+        self.results.shards = [Shard(name, created, options.command, 0.0, tool, here)]
+        self.board = Board(self.results, [s.name for s in options.scenarios])
+        self._pace = environment.Pace()
+
+    async def run(self) -> Results:
+        """Raises for what makes the whole run pointless (no browser, no model); an engine's failure is a result."""
+        options, results = self.options, self.results
+        began, load, watch = time.perf_counter(), environment.load_average(), processes.Watch()
+        seen = Seen()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                browsers = await stack.enter_async_context(Browsers(options.where))
+                webgpu = any(name.startswith("webgpu") for name in options.backends)
+                seen = await browsers.look(webgpu=webgpu)
+                subjects = [_subject(folder) for folder in options.models]
+                results.models = [subject.record for subject, _ in subjects]
+                matrix = [(subject.record.id, scenario) for subject, _ in subjects for scenario in options.scenarios]
+                mine = shard(matrix, *options.part)
+                for subject, tokenizer in subjects:
+                    scenarios = [scenario for model, scenario in mine if model == subject.record.id]
+                    if scenarios:
+                        await self._model(subject, tokenizer, scenarios, browsers)
+        finally:
+            foreign = watch.end()
+            results.environment = environment.environment(
+                seen, remote=options.where.connect is not None, load_before=load, foreign=foreign, pace=self._pace
+            )
+            self._pace.close()
+        results.duration_s = round(time.perf_counter() - began, 1)
+        whole = results.shards[0]
+        whole.duration_s, whole.environment = results.duration_s, results.environment
+        sum_up(results)
+        self.board.end()
+        return results
+
+    async def _model(
+        self, subject: Subject, tokenizer: Tokenizer, scenarios: Sequence[Scenario], browsers: Browsers
+    ) -> None:
+        drivers = [
+            *ours.drivers(subject, list(self.options.backends), self.options.threads),
+            *await self._peers(subject),
+        ]
+        rows = [self._row(driver) for driver in drivers]
+
+        def turn(row: Row, limits: Limits) -> Turn:
+            return Turn(
+                row.driver, tokenizer, limits, browsers, self._pace, host_device().cores,
+                tell=lambda what: self.board.tell(row.driver.engine.name, what),
+                done=lambda work: self._news(row, work),
+            )  # fmt: skip
+
+        await self._heats(rows, subject, turn)
+        for row in rows:
+            if not row.out:
+                row.works = [self._work(row, subject, scenario) for scenario in scenarios]
+        for visit in range(self.options.limits.visits):
+            first = visit % len(rows) if rows else 0
+            for row in [*rows[first:], *rows[:first]]:
+                if not row.out:
+                    await self._turn(row, turn(row, self.options.limits), row.works, visit)
+
+    async def _peers(self, subject: Subject) -> list[Driver]:
+        options = self.options
+        drivers: list[Driver] = []
+        for name, factory in options.peers.items():
+            self.board.tell(name, "setting up")
+            cache = paths.models().parent / "peers"
+            cache.mkdir(parents=True, exist_ok=True)
+            say = functools.partial(self.board.tell, name)
+            try:
+                drivers += await factory(Setup(subject, options.threads, cache, say, options.quick))
+            except Exception as error:
+                failed = Engine(name, "peer", "", "", options.threads, "", "", family=name, error=text_of(error))
+                self.results.engines.append(failed)
+                self.board.note(f"{name} cannot run: {failed.error}")
+        return drivers
+
+    def _row(self, driver: Driver) -> Row:
+        self.results.engines.append(driver.engine)
+        return Row(len(self.results.engines) - 1, driver)
+
+    def _work(self, row: Row, subject: Subject, scenario: Scenario) -> Work:
+        cell = Cell(row.index, subject.record.id, scenario.name, scenario.title, scenario.params)
+        self.results.cells.append(cell)
+        if scenario.tokens > subject.record.context:
+            cell.error = f"unsupported: needs {scenario.tokens} tokens; the model's context is {subject.record.context}"
+        return Work(scenario, cell)
+
+    async def _heats(self, rows: Sequence[Row], subject: Subject, turn: Callable[[Row, Limits], Turn]) -> None:
+        """Of a family with several forms only the fastest goes on."""
+        families: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.driver.engine.family:
+                families.setdefault(row.driver.engine.family, []).append(row)
+        limits = replace(self.options.limits, iterations=1, warmup=1, visits=1, exact=False)
+        for family in families.values():
+            if len(family) < 2:
+                continue
+            heats: list[tuple[Row, Work]] = []
+            for row in family:
+                work = self._work(row, subject, HEAT)
+                await self._turn(row, turn(row, limits), [work], 0)
+                heats.append((row, work))
+            best = fastest(work for _, work in heats)
+            for row, work in heats:
+                if work is not best and best is not None and not row.out:
+                    row.out = True
+                    winner = self.results.engines[best.cell.engine].name
+                    row.driver.engine.notes.append(f"went no further: {winner} is faster, and the fastest form counts")
+
+    async def _turn(self, row: Row, turn: Turn, works: Sequence[Work], visit: int) -> None:
+        try:
+            await turn.run(works, visit)
+        except Exception as error:
+            row.out = True
+            text = text_of(error)
+            unfinished = [work for work in works if not work.taken.samples and work.cell.error is None]
+            for work in unfinished:
+                work.cell.error = text
+            if all(not work.taken.samples for work in works):
+                row.driver.engine.error = text
+            else:
+                row.driver.engine.notes.append(f"gave up in visit {visit + 1}: {text}")
+            self.board.note(f"{row.driver.engine.name} cannot go on: {text}")
+        for work in works:
+            self._news(row, work)
+
+    def _news(self, row: Row, work: Work) -> None:
+        work.cell.notes = []
+        work.taken.finish(work.cell, work.scenario)
+        self.board.cell(row.index, work.scenario.name)
+
+
+def sum_up(results: Results) -> None:
+    """What follows from the cells."""
+    results.pairs = outcome.pairs(results)
+    results.differences = outcome.differences(results)
+    results.targets = targets.targets(results)
+
+
+def _subject(folder: Path) -> tuple[Subject, Tokenizer]:
+    manifest = parse_manifest((folder / "manifest.json").read_bytes())
+    tokenizer = load_tokenizer((folder / manifest.tokenizer.file).read_text("utf-8"), manifest.tokenizer.special)
+    return Subject(_record(manifest, _context(folder, manifest)), folder, manifest), tokenizer
+
+
+def _context(folder: Path, manifest: Manifest) -> int:
+    """What the model was compiled for, which may be less than it could."""
+    plan = json.loads((folder / manifest.variants[0].files["plan"].file).read_text("utf-8"))
+    return int(plan["maxima"]["context"])
+
+
+def _record(manifest: Manifest, context: int) -> Model:
+    parameters = 0
+    weight: dict[str, int] = {}
+    for tensor in manifest.tensors:
+        count = 1
+        for length in tensor.shape:
+            count *= length
+        parameters += count
+        weight[tensor.format] = weight.get(tensor.format, 0) + count
+    forms = sorted((name for name in weight if weight[name] * 50 > parameters), key=lambda name: -weight[name])
+    return Model(
+        id=manifest.id,
+        name=manifest.name,
+        parameters=parameters,
+        weight_bytes=manifest.weights.bytes,
+        f16_bytes=2 * parameters,
+        weights=", ".join(name.upper() for name in forms),
+        sha256=manifest.revision,
+        context=context,
+    )

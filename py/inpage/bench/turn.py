@@ -1,0 +1,270 @@
+"""One engine's turn: load it, as a first and as a second visitor would, and ask it what the scenarios ask.
+
+Whatever goes wrong here is an entry in the results. A call that takes too long is given up, and the engine loaded anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ..errors import DeviceLost, InpageError, Unsupported
+from ..tokenizer import Tokenizer
+from . import processes, prompts
+from .browser import Browsers, Visit
+from .driver import Driver, Files, LoadFacts, Pages, Tab, Timeline
+from .environment import Pace
+from .measures import Taken
+from .results import Cell
+from .scenarios import LOAD_PROMPT, Scenario
+
+T = TypeVar("T")
+_SLOW_S = 5.0  # a run that takes longer needs none before it to warm up
+_FIRST = 8  # tokens asked right after loading, to know how fast this engine is
+_ONE_AT_A_TIME = 8  # clients: more make no difference to an engine that takes one request at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``iterations`` of a cell, over ``visits`` turns; ``warmup`` runs before them in each. ``budget_s``: when a cell
+    has taken this long it is content with the iterations that it has; ``longest_s``: no call takes longer. ``exact``:
+    the number of iterations was asked for, so scenarios do not make fewer."""
+
+    iterations: int
+    warmup: int
+    visits: int
+    budget_s: float = math.inf
+    longest_s: float = 600.0
+    exact: bool = False
+
+    def share(self, scenario: Scenario, visit: int) -> int:
+        """Iterations of a scenario in one visit."""
+        total = self.iterations if self.exact else min(self.iterations, scenario.most)
+        return total * (visit + 1) // self.visits - total * visit // self.visits
+
+
+@dataclass(slots=True)
+class Work:
+    """A cell under way."""
+
+    scenario: Scenario
+    cell: Cell
+    taken: Taken = field(default_factory=Taken)
+
+
+@dataclass(slots=True)
+class Speed:
+    """How fast an engine has shown to be, tokens a second, to guess how long something will take."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+    def learn(self, prompt: int, timeline: Timeline) -> None:
+        if len(timeline.at_ms) > 1 and timeline.at_ms[-1] > timeline.at_ms[0] > 0:
+            self.prefill = prompt / timeline.at_ms[0] * 1e3
+            self.decode = (len(timeline.at_ms) - 1) / (timeline.at_ms[-1] - timeline.at_ms[0]) * 1e3
+
+    def seconds(self, scenario: Scenario) -> float:
+        """If requests came one after another; 0 where nothing is known."""
+        if not self.prefill or not self.decode:
+            return 0.0
+        return scenario.requests * (scenario.prompt_tokens / self.prefill + scenario.new_tokens / self.decode)
+
+
+class Turn:
+    """``tell`` is called with a line about what is being done, ``done`` with each cell that has news."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        tokenizer: Tokenizer,
+        limits: Limits,
+        browsers: Browsers,
+        pace: Pace,
+        cores: int,
+        tell: Callable[[str], None],
+        done: Callable[[Work], None],
+    ) -> None:
+        self._driver = driver
+        self._tokenizer = tokenizer
+        self._limits = limits
+        self._browsers = browsers
+        self._pace = pace
+        self._cores = cores
+        self._tell = tell
+        self._done = done
+        self._pages: Visit | None = None
+        self.speed = Speed()
+
+    async def run(self, works: Sequence[Work], visit: int) -> None:
+        """One visit. Raises what the engine's loading raises, `InpageError` or not."""
+        driver = self._driver
+        opening = (
+            self._browsers.visit(webgpu=driver.engine.backend == "webgpu")
+            if driver.engine.in_page
+            else contextlib.nullcontext(None)
+        )
+        async with opening as pages:
+            self._pages = pages
+            try:
+                await self._visit(works, visit)
+            finally:
+                await driver.close()
+                self._pages = None
+
+    async def _visit(self, works: Sequence[Work], visit: int) -> None:
+        loads = {work.scenario.name: work for work in works if work.scenario.kind == "load"}
+        await self._load(loads.get("load-cold") if self._pages else None, visit)
+        if "load-cold" in loads and self._pages is None:
+            loads["load-cold"].cell.error = "unsupported: a native engine fetches nothing"
+        if "load-cached" in loads:
+            await self._driver.close()
+            await self._load(loads["load-cached"], visit)
+        for work in works:
+            if work.scenario.kind == "load" or work.cell.error is not None:
+                continue
+            try:
+                await self._measure(work, visit)
+            except Exception as error:
+                work.cell.error = text_of(error)
+                if isinstance(error, Unsupported):
+                    continue
+                await self._driver.close()
+                await self._load(None, visit)
+            finally:
+                self._done(work)
+
+    async def _load(self, work: Work | None, visit: int) -> None:
+        self._tell("loading" if work is None else work.scenario.title)
+        self._pace.sample()
+        pages: Pages = self._pages if self._pages is not None else _NoPages()
+        facts: LoadFacts = await self._limited(self._driver.load(pages))
+        prompt = prompts.prompt(self._tokenizer, "hello", LOAD_PROMPT)
+        first = await self._limited(self._driver.generate(prompt, _FIRST))
+        if first.error is not None:
+            raise InpageError(first.error)
+        self.speed.learn(LOAD_PROMPT, first)
+        if work is not None:
+            work.taken.load(facts, first, visit)
+            self._done(work)
+
+    async def _measure(self, work: Work, visit: int) -> None:
+        scenario, taken, limits = work.scenario, work.taken, self._limits
+        expected = self.speed.seconds(scenario)
+        if expected > limits.longest_s * 1.5:
+            raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:.0f} s")
+        share, warm = limits.share(scenario, visit), 0
+        if scenario.kind == "answer" or scenario.together:
+            warm = 0 if expected > _SLOW_S and not limits.exact else limits.warmup
+        work.cell.warmup = max(work.cell.warmup, warm)
+        allowed = limits.budget_s * (visit + 1) / limits.visits
+        if share == 0 or (taken.iterations and taken.spent_s + max(expected, _typical(taken)) > allowed):
+            return
+        began = time.perf_counter()
+        for i in range(warm):
+            self._tell(f"{scenario.title} · warming up")
+            await self._ask(scenario, scenario.prompts(self._tokenizer, -1 - visit * 1000 - i))
+        pids = self._pids()
+        processes.reset_peaks(pids)
+        spent = taken.spent_s
+        for i in range(share):
+            taken.spent_s = spent + time.perf_counter() - began
+            if i and taken.spent_s + _typical(taken) > allowed:
+                break
+            number = taken.iterations
+            self._tell(f"{scenario.title} · {number + 1} of {number + share - i}")
+            await self._iteration(work, scenario.prompts(self._tokenizer, number), pids, visit)
+        taken.spent_s = spent + time.perf_counter() - began
+        heap = None if self._pages is None else await self._pages.heap()
+        taken.held(processes.memory_of(pids), heap, await self._limited(self._driver.usage()), visit)
+
+    async def _iteration(self, work: Work, asked: list[list[int]], pids: list[int], visit: int) -> None:
+        scenario, taken = work.scenario, work.taken
+        self._pace.sample()
+        counted = await self._limited(self._driver.counters())
+        before, began = processes.cpu_of(pids), time.perf_counter()
+        timelines = await self._ask(scenario, asked)
+        wall, after = time.perf_counter() - began, processes.cpu_of(pids)
+        if scenario.kind == "answer":
+            if timelines[0].error is not None:
+                raise InpageError(timelines[0].error)
+            self.speed.learn(scenario.prompt_tokens, timelines[0])
+        if taken.iterations == 0:
+            work.cell.output_ids = timelines[0].ids or None
+        taken.answers(scenario, timelines, visit)
+        taken.work(before, after, wall, self._cores, visit)
+        taken.counted(counted, await self._limited(self._driver.counters()))
+
+    async def _ask(self, scenario: Scenario, asked: list[list[int]]) -> list[Timeline]:
+        driver, new = self._driver, scenario.new_tokens
+        if scenario.kind == "answer":
+            return [await self._limited(driver.generate(asked[0], new))]
+        try:
+            return await self._limited(driver.serve(asked, new, scenario.clients))
+        except Unsupported as error:
+            if scenario.together:
+                raise
+            if scenario.clients > _ONE_AT_A_TIME:
+                raise Unsupported(f"{error}; concurrency-{_ONE_AT_A_TIME} shows what queueing gives") from error
+            return await self._queue(asked, new, scenario.clients)
+
+    async def _queue(self, asked: list[list[int]], new_tokens: int, clients: int) -> list[Timeline]:
+        """Requests to an engine that takes one at a time, as callers see it: those at once wait for each other."""
+        began = time.perf_counter()
+        ends: list[float] = []
+        timelines = []
+        for place, prompt in enumerate(asked):
+            offset = (time.perf_counter() - began) * 1e3
+            timeline = await self._limited(self._driver.generate(prompt, new_tokens))
+            timeline.at_ms = [at + offset for at in timeline.at_ms]
+            timeline.done_ms += offset
+            # The first ``clients`` are there from the start; each further one comes when an answer ends.
+            timeline.begun_ms = 0.0 if place < clients else ends[place - clients]
+            ends.append(timeline.done_ms)
+            timelines.append(timeline)
+        return timelines
+
+    def _pids(self) -> list[int]:
+        if self._pages is None:
+            return self._driver.processes()
+        if self._pages.profile is None:  # a browser elsewhere
+            return []
+        gpu = self._driver.engine.backend == "webgpu"
+        return processes.renderers(self._pages.profile, gpu=gpu)
+
+    async def _limited(self, call: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(call, self._limits.longest_s)
+        except TimeoutError:
+            raise DeviceLost(f"took longer than {self._limits.longest_s:.0f} s and was given up") from None
+
+
+class _NoPages:
+    """What a native engine is given."""
+
+    async def open(self, files: Files, path: str) -> Tab:
+        raise Unsupported("this engine was started without a browser: its row must say in_page")
+
+
+def text_of(error: BaseException) -> str:
+    """One line for the results."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = isinstance(error, InpageError)
+    code = error.code if isinstance(error, InpageError) else type(error).__name__
+    return text if known and text.startswith(code) else f"{code}: {text}"
+
+
+def _typical(taken: Taken) -> float:
+    """Seconds that one more iteration will take."""
+    return taken.spent_s / taken.iterations if taken.iterations else 0.0
+
+
+def fastest(works: Iterable[Work]) -> Work | None:
+    """The heat's winner: the shortest answer from asking to its end."""
+    finished = [work for work in works if work.taken.samples.get("e2e_ms")]
+    return min(finished, key=lambda work: min(work.taken.samples["e2e_ms"]), default=None)

@@ -1,0 +1,209 @@
+"""Measure how fast models run in the page, with other engines beside them in the same run.
+
+Writes results.json and report.html. `inpage bench compare A.json B.json` says what two runs tell apart; `inpage bench
+merge A.json B.json … --out FOLDER` joins shards. Leave the machine alone while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..capability import host_device
+from ..errors import InvalidRequest
+from . import paths
+
+if TYPE_CHECKING:
+    from ..bench.compare import Comparison
+    from ..bench.driver import PeerFactory
+    from ..bench.results import Results
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", metavar="DIR,…", help="compiled models, folders or ids (default: the default one)")
+    parser.add_argument(
+        "--backends",
+        metavar="NAME,…",
+        default="wasm,native",
+        help="ours: backends or variants such as wasm-simd (default: %(default)s)",
+    )
+    parser.add_argument("--scenarios", metavar="NAME,…", help="only these; a name may end in *; 'list' shows all")
+    parser.add_argument("--peers", metavar="NAME,…", default="all", help="all, none, or names (default: %(default)s)")
+    parser.add_argument(
+        "--iterations", type=_count, metavar="N", help="of each scenario (default: 6, fewer of slow ones)"
+    )
+    parser.add_argument("--warmup", type=_count, metavar="N", help="runs before them that do not count (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="the shortest form, some minutes in all")
+    parser.add_argument("--long", action="store_true", help="the long scenarios too")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="compute threads of every engine (default: all cores)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--browser", metavar="PROGRAM", help="the Chromium to run")
+    where.add_argument("--connect", metavar="WS", help="a Playwright server elsewhere, such as ws://host:3000/")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", default=(1, 1), help="only part I of N of the scenarios")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/bench)")
+    parser.set_defaults(action=None)
+    actions = parser.add_subparsers(dest="action", metavar="compare | merge")
+    compare = actions.add_parser("compare", help="what two runs tell apart")
+    compare.add_argument("a", type=Path, metavar="A.json", help="before")
+    compare.add_argument("b", type=Path, metavar="B.json", help="after")
+    compare.add_argument("--fail-on-slower", action="store_true", help="exit code 1 where anything of ours is slower")
+    compare.add_argument("--all", action="store_true", dest="every", help="also the lines within noise")
+    merge = actions.add_parser("merge", help="join the results of shards")
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART.json")
+    merge.add_argument("--out", type=Path, metavar="FOLDER", required=True, dest="merged", help="where to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "compare":
+        return _compare(args)
+    if args.action == "merge":
+        return _merge(args)
+    return _bench(args)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from ..bench.browser import Where
+    from ..bench.run import Options, Run
+    from ..bench.scenarios import ALL, select
+    from ..bench.turn import Limits
+
+    if args.scenarios == "list":
+        for scenario in ALL:
+            print(f"{scenario.name:<18} {scenario.form:<6} {scenario.title}")
+        return 0
+    if args.quick and args.long:
+        args.fail("--quick and --long are opposites: give one of the two")
+    form = "quick" if args.quick else "long" if args.long else "usual"
+    limits = {
+        "quick": Limits(iterations=3, warmup=1, visits=1, budget_s=6, longest_s=60),
+        "usual": Limits(iterations=6, warmup=1, visits=3, budget_s=12, longest_s=150),
+        "long": Limits(iterations=6, warmup=1, visits=3),
+    }[form]
+    if args.iterations is not None or args.warmup is not None:
+        iterations, warmup = args.iterations or limits.iterations, limits.warmup if args.warmup is None else args.warmup
+        limits = Limits(iterations, warmup, min(limits.visits, iterations), exact=args.iterations is not None)
+    options = Options(
+        models=[paths.artifact(name) for name in (args.models.split(",") if args.models else [None])],
+        backends=args.backends.split(","),
+        scenarios=select(args.scenarios.split(",") if args.scenarios else None, form),
+        peers=_peers(args.peers),
+        limits=limits,
+        where=Where(args.browser, args.connect),
+        threads=args.threads or host_device().threads,
+        command=shlex.join(["inpage", *sys.argv[1:]]),
+        quick=args.quick,
+        part=args.shard,
+    )
+    out = args.out or paths.models().parent / "bench"
+    results = asyncio.run(Run(options).run())
+    _write(results, out)
+    _conclude(results, out)
+    return 0 if any(engine.kind == "inpage" and engine.error is None for engine in results.engines) else 1
+
+
+def _peers(asked: str) -> dict[str, PeerFactory]:
+    if asked == "none":
+        return {}
+    from ..bench.peers import PEERS
+
+    if asked == "all":
+        return dict(PEERS)
+    names = asked.split(",")
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise InvalidRequest(f"there is no peer {unknown[0]!r}; there are {', '.join(PEERS)}", field="peers")
+    return {name: PEERS[name] for name in names}
+
+
+def _write(results: Results, out: Path) -> None:
+    from ..bench.report import write_report
+
+    results.save(out / "results.json")
+    write_report(results, out / "report.html")
+
+
+def _conclude(results: Results, out: Path) -> None:
+    """The lines under the table."""
+    from ..bench.outcome import against_peers
+
+    environment = results.environment
+    marks = {"pass": "✓", "fail": "✗", "not measured": "·", "does not apply": "–"}
+    print()
+    for line in against_peers(results):
+        print(line)
+    print()
+    for target in results.targets:
+        value = target.value or target.verdict
+        print(f"{marks[target.verdict]} {target.verdict:<14} {target.name} {target.target}: {value} ({target.why})")
+    print()
+    adapter = environment.adapter
+    gpu = (
+        f"{adapter.vendor} {adapter.architecture}{' (software)' if adapter.software else ''}"
+        if adapter
+        else "no WebGPU"
+    )
+    print(f"{environment.cpu}, {environment.cores} cores, {environment.os}, {environment.browser}, {gpu}")
+    if environment.busy:
+        share = (environment.foreign_cpu_share or 0) * 100
+        print(f"The machine was busy: other work took {share:.0f} % of it. Take these numbers with care.")
+    print(f"{results.duration_s:.0f} s; {out / 'results.json'}, {out / 'report.html'}")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from ..bench.compare import compare
+    from ..bench.results import Results
+
+    before, after = Results.load(args.a), Results.load(args.b)
+    found = compare(before, after)
+    _show(found, every=args.every)
+    ours = {engine.name for engine in after.engines if engine.kind == "inpage"}
+    slower = [line for line in found.slower if line.engine in ours]
+    return 1 if args.fail_on_slower and slower else 0
+
+
+def _show(found: Comparison, *, every: bool) -> None:
+    for note in found.notes:
+        print(f"note: {note}")
+    if abs(found.drift) >= 0.01:
+        word = "faster" if found.drift > 0 else "slower"
+        print(f"the machine was {abs(found.drift) * 100:.0f} % {word} in the second run; that is taken out")
+    shown = [line for line in found.lines if every or line.verdict not in ("within noise", "too few samples")]
+    for line in sorted(shown, key=lambda line: (line.engine, line.scenario, line.metric)):
+        print(
+            f"{line.verdict:<13} {line.engine}, {line.scenario}: {line.metric} {line.before:.5g} → {line.after:.5g} "
+            f"{line.unit} ({line.change * 100:+.1f} %, p {line.p:.2g})"
+        )
+    counts = {verdict: sum(line.verdict == verdict for line in found.lines) for verdict in ("faster", "slower")}
+    if counts["faster"] or counts["slower"]:
+        print(f"{counts['slower']} slower, {counts['faster']} faster of {len(found.lines)}")
+    else:
+        print(f"within noise: all {len(found.lines)} timings and sizes, as far as these samples can tell")
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from ..bench.merge import merge
+    from ..bench.results import Results
+
+    whole = merge([Results.load(path) for path in args.parts])
+    _write(whole, args.merged)
+    print(args.merged / "results.json")
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is no part of a whole, such as 2/3")
+    return int(part), int(parts)
