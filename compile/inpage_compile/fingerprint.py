@@ -19,7 +19,14 @@ from .sources import Source
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang", "numpy", "gguf")
 _SUFFIXES = {".py", ".c", ".h"}
-_SHARED = ("_checks.py", "artifact.py", "schema.py", "plan.py")  # what the compiler takes from `inpage`
+_SHARED = (
+    "_checks.py",
+    "artifact.py",
+    "schema.py",
+    "plan.py",
+    "plan_types.py",
+    "plan_views.py",
+)  # what the compiler takes from `inpage`
 
 
 def compiler_hash() -> str:

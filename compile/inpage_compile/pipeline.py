@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from inpage.errors import InvalidRequest
-from inpage.plan import describe, parse_plan
+from inpage.plan import parse_plan
+from inpage.plan_views import describe
 from inpage.schema import Architecture, Tensor
 
 from . import plan as lowering

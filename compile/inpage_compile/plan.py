@@ -46,7 +46,7 @@ def make_plan(
     walk.run()
     buffers = walk.buffers
     json = {
-        "version": 1,
+        "version": 2,
         "target": target,
         "page_tokens": PAGE,
         "maxima": {
@@ -57,8 +57,7 @@ def make_plan(
         },
         "blocks_per_sequence": maxima.blocks,
         "variables": ["rows", "sequences", "logit_rows"],
-        "arena_bytes": walk.arena,
-        "kv": {"page_bytes": walk.page_bytes},
+        "arenas": [walk.arena],
         "vocab": vocab,
         "buffers": buffers,
         "io": {name: walk.ids[name] for name in (*INPUTS[:-1], "logits")},
@@ -92,7 +91,6 @@ class _Walk:
         self.access: dict[str, str] = {}
         self.scalars: dict[str, int] = {}
         self.arena = 0
-        self.page_bytes = 0
         self.values: dict[Any, Any] = {}
         self._placed: dict[tuple[int, int], int] = {}
         for name, param in zip((*INPUTS, *weights), self.function.params, strict=True):
@@ -100,8 +98,8 @@ class _Walk:
 
     def _parameter(self, name: str, param: relax.Var, tensors: Mapping[str, Tensor]) -> int:
         if name == "kv":
-            self.page_bytes = int(param.ty.shape[1]) * _SIZES[str(param.ty.dtype)]
-            return self._buffer(name, {"kind": "kv"})
+            page_bytes = int(param.ty.shape[1]) * _SIZES[str(param.ty.dtype)]
+            return self._buffer(name, {"kind": "kv", "page_bytes": page_bytes})
         if name in INPUTS:
             shape = [self._dim(d) for d in param.ty.shape]
             size = 4 * self._count(param.ty.shape)
@@ -146,7 +144,7 @@ class _Walk:
         at = (offset, size)
         if at not in self._placed:
             name = f"arena.{offset}.{size}"
-            self._placed[at] = self._buffer(name, {"kind": "arena", "offset": offset, "bytes": size})
+            self._placed[at] = self._buffer(name, {"kind": "arena", "arena": 0, "offset": offset, "bytes": size})
         return self._placed[at]
 
     def _launch(self, symbol: str, args: Sequence[Any]) -> None:

@@ -1,102 +1,72 @@
-"""plan.json: the list of kernel launches that every executor replays. Schema, checks, encoding, a readable dump.
+"""plan.json: the list of kernel launches that every executor replays. The format, its checks, its dataclasses.
 
 A plan is untrusted input. After `parse_plan` every id is in range and every buffer lies inside its region, so that
 nothing a plan says can make an executor read or write elsewhere, and two executors with different rules (the flat C
 runtime; WebGPU, which binds ranges) can both run it.
 
 Sizes are planned for the maxima: a launch's *variables* (rows, sequences, logit rows) say how much of them a step uses.
+
+The document::
+
+    version, target          2; the variant's name
+    page_tokens              tokens of a KV page
+    maxima                   {rows, sequences, logit_rows, context}: what a step, and the model, can take
+    blocks_per_sequence      columns of the block table
+    variables                ["rows", "sequences", "logit_rows"]
+    arenas                   bytes of each region for what passes from launch to launch: one, or two for WebGPU
+    vocab                    columns of the logits
+    buffers                  {"name", "kind", …}; a buffer's id is its place in this list:
+        input                "dtype", "shape" (numbers and variables), "bytes" at the maxima; written before each step
+        weight               "tensor", "bytes", and "start" (default 0): a slice of the tensor that begins there
+        arena                "arena" (0 or 1), "offset" in it, a multiple of 256, "bytes"; ranges are used again, and
+                             two buffers may overlap
+        kv                   "page_bytes": page p of it lies at p · page_bytes. Executors for CPUs take one, with all
+                             layers; WebGPU gets one a layer, so that a binding holds many pages. All of them grow
+                             together and share the block table
+        output               "bytes"
+    io                       ids of token_ids, positions, row_sequence, block_tables, logit_rows (int32 inputs), and of
+                             logits (output, float32 [logit_rows, vocab])
+    kernels                  {"name", "buffers", "scalars", "access"}: how many of each it takes, and a letter a buffer,
+                             r reads, w writes, x both. For WebGPU also "workgroup": [x, y, z]
+    functions                {"name", "max_rows", "launches"}, by rising max_rows: a step runs the first one that holds
+                             its rows
+    launches                 {"kernel", "buffers", "scalars"}: buffer ids in the kernel's order; each scalar a number or
+                             a variable's name. For WebGPU also "grid": [x, y, z], the workgroups to dispatch, each an
+                             int, a variable's name, or ["*" | "+" | "ceildiv", a, b] of such; 0 of them: no dispatch
+
+WebGPU (``workgroup`` and ``grid`` are there). ``kernels.wgsl`` holds every kernel behind a line ``//: <name>``; each is
+a shader module of its own whose entry point has the kernel's name. Group 0, binding i is the launch's buffer i, whole
+(offset and bytes of the plan), ``read`` where access is r and ``read_write`` otherwise; the binding after the last one
+is a uniform block of 32-bit integers: the launch's scalars in order, then the grid's x minus 1. The grid's x never
+depends on a variable, so the blocks of a step that differ are few. No launch reads one arena and writes the same one
+(one binding ``read``, another ``read_write`` of one GPU buffer is refused even for ranges apart), and a buffer stands
+once in a launch.
 """
 
 from __future__ import annotations
 
 import json
-from array import array
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ._checks import LIMIT, Reader
 from .errors import ArtifactInvalid
+from .plan_types import VARIABLES, Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
 from .schema import ALIGN, Tensor
 
-VERSION = 1
+VERSION = 2
 PLAN_BYTES = 32 * 1024 * 1024  # a plan larger than this is refused unread
-VARIABLES = ("rows", "sequences", "logit_rows")
 KINDS = ("input", "weight", "arena", "kv", "output")
 IO = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "logits")
-WEBGPU_STORAGE_BUFFERS = 8  # a stage, in WebGPU's default limits
 
 # Capacities of the C runtime (runtime.h).
 MAX_FUNCTIONS, MAX_LAUNCHES, MAX_BINDINGS, MAX_SCALARS, LAUNCH_SCALARS = 16, 8192, 32768, 16384, 16
+# WebGPU's default limits.
+MAX_WORKGROUPS, MAX_INVOCATIONS, MAX_WORKGROUP_Z = 65535, 256, 64
 
 _DTYPES = {"int32": 4, "float32": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Maxima:
-    """What one step, and the model, can take: the sizes that every buffer is planned for."""
-
-    rows: int
-    sequences: int
-    logit_rows: int
-    context: int
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """One entry of the address table. ``offset`` lies in the arena, or in the weight space; ``bytes`` of kv is 0, it
-    grows by pages. Inputs have a ``dtype`` and a ``shape`` of numbers and variables."""
-
-    name: str
-    kind: str
-    bytes: int = 0
-    offset: int = 0
-    tensor: str | None = None
-    dtype: str | None = None
-    shape: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """``access`` has a letter a buffer: r reads, w writes, x both (in place)."""
-
-    name: str
-    buffers: int
-    scalars: int
-    access: str
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables."""
-
-    kernel: int
-    buffers: tuple[int, ...]
-    scalars: tuple[int | str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """The launches of a step of up to ``max_rows`` rows that does not fit the function before it."""
-
-    name: str
-    max_rows: int
-    launches: tuple[Launch, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    target: str
-    page_tokens: int
-    maxima: Maxima
-    blocks_per_sequence: int
-    arena_bytes: int
-    page_bytes: int
-    vocab: int
-    buffers: tuple[Buffer, ...]
-    io: Mapping[str, int]
-    kernels: tuple[Kernel, ...]
-    functions: tuple[Function, ...]
+_OPERATORS = ("*", "+", "ceildiv")
 
 
 def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor]) -> Plan:
@@ -128,10 +98,13 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     if blocks * page_tokens < maxima.context:
         raise r.wrong("blocks_per_sequence", f"{blocks} pages of {page_tokens} do not hold {maxima.context} tokens")
     vocab = r.integer("vocab", 1, 1 << 24)
-    arena_bytes = r.integer("arena_bytes", 0, LIMIT)
-    buffers = _buffers(r.items("buffers"), arena_bytes, {t.name: t for t in tensors}, maxima)
+    sizes = r.items("arenas")
+    if not 1 <= len(sizes.value) <= 2:
+        raise r.wrong("arenas", f"{len(sizes.value)} arenas; there are one or two")
+    arenas = tuple(sizes.integer(i, 0, LIMIT) for i in sizes.indices())
+    buffers = _buffers(r.items("buffers"), arenas, {t.name: t for t in tensors}, maxima)
     kernels = tuple(_kernel(k) for k in _children(r, "kernels"))
-    functions = _functions(r, kernels, buffers)
+    functions = _functions(r, kernels, buffers, maxima)
     if functions[-1].max_rows != maxima.rows:
         raise r.wrong("functions", f"the last one takes {functions[-1].max_rows} rows, the maximum is {maxima.rows}")
     return Plan(
@@ -139,8 +112,7 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
         page_tokens=page_tokens,
         maxima=maxima,
         blocks_per_sequence=blocks,
-        arena_bytes=arena_bytes,
-        page_bytes=r.child("kv").integer("page_bytes", 1, LIMIT),
+        arenas=arenas,
         vocab=vocab,
         buffers=buffers,
         io=_io(r.child("io"), buffers, maxima, blocks, vocab),
@@ -154,7 +126,9 @@ def _children(r: Reader, key: str) -> list[Reader]:
     return [items.child(i) for i in items.indices()]
 
 
-def _buffers(items: Reader, arena_bytes: int, tensors: Mapping[str, Tensor], maxima: Maxima) -> tuple[Buffer, ...]:
+def _buffers(
+    items: Reader, arenas: tuple[int, ...], tensors: Mapping[str, Tensor], maxima: Maxima
+) -> tuple[Buffer, ...]:
     out: list[Buffer] = []
     names: set[str] = set()
     for i in items.indices():
@@ -165,26 +139,35 @@ def _buffers(items: Reader, arena_bytes: int, tensors: Mapping[str, Tensor], max
         names.add(name)
         size = 0 if kind == "kv" else r.integer("bytes", 1, LIMIT)
         if kind == "arena":
-            offset = r.integer("offset", 0, arena_bytes)
-            if offset % ALIGN:
-                raise r.wrong("offset", f"{offset} is not a multiple of {ALIGN}")
-            if offset + size > arena_bytes:
-                raise r.wrong("bytes", f"ends at {offset + size}, outside the arena of {arena_bytes}")
-            out.append(Buffer(name, kind, size, offset))
+            arena = r.integer("arena", 0, len(arenas) - 1)
+            offset = _aligned(r, "offset", arenas[arena])
+            if offset + size > arenas[arena]:
+                raise r.wrong("bytes", f"ends at {offset + size}, outside the arena of {arenas[arena]}")
+            out.append(Buffer(name, kind, size, offset, arena=arena))
+        elif kind == "kv":
+            out.append(Buffer(name, kind, page_bytes=r.integer("page_bytes", 1, LIMIT)))
         elif kind == "weight":
             tensor = tensors.get(r.text("tensor"))
             if tensor is None:
                 raise r.wrong("tensor", f"the manifest has no tensor {r.text('tensor')[:80]!r}")
-            if size != tensor.bytes:
-                raise r.wrong("bytes", f"{size}, but the tensor has {tensor.bytes}")
-            out.append(Buffer(name, kind, size, tensor.offset, tensor.name))
+            start = _aligned(r, "start", tensor.bytes) if "start" in r.value else 0
+            if start + size > tensor.bytes:
+                raise r.wrong("bytes", f"ends at {start + size}, but the tensor has {tensor.bytes}")
+            out.append(Buffer(name, kind, size, tensor.offset + start, tensor.name))
         elif kind == "input":
             out.append(_input(r, name, size, maxima))
         else:
             out.append(Buffer(name, kind, size))
-    if sum(b.kind == "kv" for b in out) > 1:
-        raise ArtifactInvalid(f"{items.path}: more than one kv", field=items.path)
+    if not any(b.kind == "kv" for b in out):
+        raise ArtifactInvalid(f"{items.path}: no kv", field=items.path)
     return tuple(out)
+
+
+def _aligned(r: Reader, key: str, most: int) -> int:
+    offset = r.integer(key, 0, most)
+    if offset % ALIGN:
+        raise r.wrong(key, f"{offset} is not a multiple of {ALIGN}")
+    return offset
 
 
 def _input(r: Reader, name: str, size: int, maxima: Maxima) -> Buffer:
@@ -223,19 +206,38 @@ def _io(r: Reader, buffers: tuple[Buffer, ...], maxima: Maxima, blocks: int, voc
 
 
 def _kernel(r: Reader) -> Kernel:
-    k = Kernel(r.text("name"), r.integer("buffers", 0, 64), r.integer("scalars", 0, LAUNCH_SCALARS), r.text("access"))
+    workgroup: tuple[int, ...] = ()
+    if "workgroup" in r.value:
+        sizes = _three(r, "workgroup")
+        most = (MAX_INVOCATIONS, MAX_INVOCATIONS, MAX_WORKGROUP_Z)
+        workgroup = tuple(sizes.integer(i, 1, most[i]) for i in range(3))
+        if math.prod(workgroup) > MAX_INVOCATIONS:
+            raise r.wrong("workgroup", f"{math.prod(workgroup)} invocations; WebGPU allows {MAX_INVOCATIONS}")
+    buffers, scalars = r.integer("buffers", 0, 64), r.integer("scalars", 0, LAUNCH_SCALARS)
+    k = Kernel(r.text("name"), buffers, scalars, r.text("access"), workgroup)
     if len(k.access) != k.buffers or set(k.access) - set("rwx"):
         raise r.wrong("access", f"{k.access[:80]!r} must have one of r, w, x for each of {k.buffers} buffers")
     return k
 
 
-def _functions(root: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...]) -> tuple[Function, ...]:
+def _three(r: Reader, key: str) -> Reader:
+    items = r.items(key)
+    if len(items.value) != 3:
+        raise r.wrong(key, "must be x, y and z")
+    return items
+
+
+def _functions(
+    root: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], maxima: Maxima
+) -> tuple[Function, ...]:
     out: list[Function] = []
     for r in _children(root, "functions"):
+        max_rows = r.integer("max_rows", 1, 65536)
+        bounds = {"rows": max_rows, "sequences": maxima.sequences, "logit_rows": maxima.logit_rows}
         f = Function(
             name=r.text("name"),
-            max_rows=r.integer("max_rows", 1, 65536),
-            launches=tuple(_launch(launch, kernels, buffers) for launch in _children(r, "launches")),
+            max_rows=max_rows,
+            launches=tuple(_launch(launch, kernels, buffers, bounds) for launch in _children(r, "launches")),
         )
         if out and f.max_rows <= out[-1].max_rows:
             raise r.wrong("max_rows", "functions stand by rising max_rows")
@@ -252,7 +254,7 @@ def _functions(root: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer,
     return tuple(out)
 
 
-def _launch(r: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...]) -> Launch:
+def _launch(r: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], most: Mapping[str, int]) -> Launch:
     k = r.integer("kernel", 0, len(kernels) - 1)
     ids, scalars = r.items("buffers"), r.items("scalars")
     for items, want in ((ids, kernels[k].buffers), (scalars, kernels[k].scalars)):
@@ -265,6 +267,7 @@ def _launch(r: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...])
             scalars.choice(i, VARIABLES) if isinstance(scalars.get(i), str) else scalars.integer(i, -(2**31), 2**31 - 1)
             for i in scalars.indices()
         ),
+        grid=_grid(r, most) if kernels[k].workgroup else (),
     )
     for i, (a, access) in enumerate(zip(launch.buffers, kernels[k].access, strict=True)):
         if access != "r" and buffers[a].kind in ("weight", "input"):
@@ -277,68 +280,39 @@ def _launch(r: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...])
     return launch
 
 
+def _grid(r: Reader, most: Mapping[str, int]) -> tuple[Extent, ...]:
+    items = _three(r, "grid")
+    out = tuple(_extent(items, i) for i in range(3))
+    for i, value in enumerate(out):
+        count = extent(value, most)
+        if count > MAX_WORKGROUPS:
+            raise items.wrong(i, f"{count} workgroups at the maxima; WebGPU allows {MAX_WORKGROUPS}")
+    if extent(out[0], most) != extent(out[0], dict.fromkeys(most, 0)):
+        raise items.wrong(0, "the grid's x depends on a variable")
+    return out
+
+
+def _extent(items: Reader, i: int, depth: int = 0) -> Extent:
+    value = items.get(i)
+    if isinstance(value, str):
+        return items.choice(i, VARIABLES)
+    if not isinstance(value, list):
+        return items.integer(i, 0 if depth == 0 else 1, 1 << 24)
+    parts = items.items(i)
+    if len(parts.value) != 3 or depth > 4:
+        raise items.wrong(i, "must be an operator and two extents")
+    operator = parts.choice(0, _OPERATORS)
+    if operator == "ceildiv" and not isinstance(parts.get(2), int):
+        raise parts.wrong(2, "must be a whole number")
+    return (operator, _extent(parts, 1, depth + 1), _extent(parts, 2, depth + 1))
+
+
 def _overlap(a: int, b: int, buffers: tuple[Buffer, ...]) -> bool:
     """Whether a write to one can be seen through the other. Only arena buffers share bytes under two names (weights
     may too, but nobody writes them)."""
     x, y = buffers[a], buffers[b]
     if a == b:
         return True
-    if x.kind != "arena" or y.kind != "arena":
+    if x.kind != "arena" or y.kind != "arena" or x.arena != y.arena:
         return False
     return x.offset < y.offset + y.bytes and y.offset < x.offset + x.bytes
-
-
-def check_for_webgpu(plan: Plan) -> None:
-    """Whether WebGPU's default limits could bind every launch, whatever target the plan was made for: at most 8
-    storage buffers. (Alignment and aliasing are checked in every plan.) Raises `ArtifactInvalid`."""
-    for f, function in enumerate(plan.functions):
-        for i, launch in enumerate(function.launches):
-            used = len(set(launch.buffers))
-            if used > WEBGPU_STORAGE_BUFFERS:
-                name = plan.kernels[launch.kernel].name
-                where = f"plan.functions[{f}].launches[{i}].buffers"
-                raise ArtifactInvalid(
-                    f"{where}: {name!r} binds {used} buffers, WebGPU allows {WEBGPU_STORAGE_BUFFERS}", field=where
-                )
-
-
-def encode_program(plan: Plan) -> array[int]:
-    """The flat int32 program of abi.h."""
-    words = array("i", [len(plan.functions)])
-    for function in plan.functions:
-        words.extend((function.max_rows, len(function.launches)))
-        for launch in function.launches:
-            words.extend((launch.kernel, len(launch.buffers), *launch.buffers, len(launch.scalars)))
-            for scalar in launch.scalars:
-                words.extend((1, VARIABLES.index(scalar)) if isinstance(scalar, str) else (0, scalar))
-    return words
-
-
-def describe(plan: Plan) -> str:
-    """A dump for people: regions, then every launch with its kernel, buffers, scalars and the bytes it can touch at
-    the maxima (weights apart, as they decide the speed of decoding)."""
-    m = plan.maxima
-    weights = sum(b.bytes for b in plan.buffers if b.kind == "weight")
-    lines = [
-        f"target {plan.target}: rows <= {m.rows}, sequences <= {m.sequences}, logit rows <= {m.logit_rows}, "
-        f"context {m.context}, vocabulary {plan.vocab}",
-        f"pages of {plan.page_tokens} tokens, {plan.page_bytes:,} bytes; arena {plan.arena_bytes:,} bytes; "
-        f"weights {weights:,} bytes",
-    ]
-    for function in plan.functions:
-        lines += ["", f"{function.name}: up to {function.max_rows} rows, {len(function.launches)} launches"]
-        for i, launch in enumerate(function.launches):
-            kernel = plan.kernels[launch.kernel]
-            bound = [plan.buffers[b] for b in launch.buffers]
-            shown = [f"{a} {_show(b)}" for a, b in zip(kernel.access, bound, strict=True)]
-            read = sum(b.bytes for b in bound if b.kind == "weight")
-            other = sum(b.bytes for b in bound if b.kind != "weight")
-            scalars = ", ".join(map(str, launch.scalars))
-            lines.append(
-                f"{i:5}  {kernel.name}({scalars})  [{'; '.join(shown)}]  weights {read:,} B, other {other:,} B"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _show(b: Buffer) -> str:
-    return f"{b.name}@{b.offset:#x}" if b.kind == "arena" else b.name

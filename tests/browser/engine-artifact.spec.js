@@ -67,7 +67,7 @@ test("manifests that lie", async ({ lab, model }) => {
 /** @type {[string, (plan: any) => void, string, string | null][]} */
 const PLANS = [
   ["another version", (p) => (p.version = 9), "artifact_invalid", "plan.version"],
-  ["an arena too large for wasm", (p) => (p.arena_bytes = 2 ** 32), "out_of_memory", null],
+  ["an arena too large for wasm", (p) => (p.arenas = [2 ** 32]), "out_of_memory", null],
   ["an arena buffer outside", (p) => (p.buffers[9].offset = 2 ** 20), "artifact_invalid", "plan.buffers[9].offset"],
   ["a misaligned buffer", (p) => (p.buffers[9].offset = 4), "artifact_invalid", "plan.buffers[9].offset"],
   ["a weight larger than its tensor", (p) => (p.buffers[7].bytes += 4), "artifact_invalid", "plan.buffers[7].bytes"],

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from inpage.errors import Unsupported
-from inpage.plan import Plan, check_for_webgpu, describe, encode_program, parse_plan
+from inpage.plan import parse_plan
+from inpage.plan_types import Plan
+from inpage.plan_views import check_for_webgpu, describe, encode_program
 from inpage.schema import Tensor
 from inpage_compile import weights
 from inpage_compile.models.llama import Maxima, build_graph

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from inpage.errors import ArtifactInvalid
-from inpage.plan import check_for_webgpu, describe, encode_program, parse_plan
+from inpage.plan import parse_plan
+from inpage.plan_types import extent
+from inpage.plan_views import check_for_webgpu, describe, encode_program
 from inpage.schema import Tensor
 
 TENSORS = [Tensor("w", (16, 32), "q8_0", "rows16", 512, 544)]
@@ -18,14 +20,13 @@ TENSORS = [Tensor("w", (16, 32), "q8_0", "rows16", 512, 544)]
 
 def good() -> dict[str, Any]:
     return {
-        "version": 1,
+        "version": 2,
         "target": "wasm-relaxed",
         "page_tokens": 16,
         "maxima": {"rows": 8, "sequences": 2, "logit_rows": 2, "context": 64},
         "blocks_per_sequence": 4,
         "variables": ["rows", "sequences", "logit_rows"],
-        "arena_bytes": 1024,
-        "kv": {"page_bytes": 4096},
+        "arenas": [1024],
         "vocab": 50,
         "buffers": [
             {"name": "token_ids", "kind": "input", "dtype": "int32", "shape": ["rows"], "bytes": 32},
@@ -34,10 +35,10 @@ def good() -> dict[str, Any]:
             {"name": "block_tables", "kind": "input", "dtype": "int32", "shape": ["sequences", 4], "bytes": 32},
             {"name": "logit_rows", "kind": "input", "dtype": "int32", "shape": ["logit_rows"], "bytes": 8},
             {"name": "w", "kind": "weight", "tensor": "w", "bytes": 544},
-            {"name": "a", "kind": "arena", "offset": 0, "bytes": 512},
-            {"name": "b", "kind": "arena", "offset": 512, "bytes": 512},
-            {"name": "c", "kind": "arena", "offset": 256, "bytes": 512},
-            {"name": "kv", "kind": "kv"},
+            {"name": "a", "kind": "arena", "arena": 0, "offset": 0, "bytes": 512},
+            {"name": "b", "kind": "arena", "arena": 0, "offset": 512, "bytes": 512},
+            {"name": "c", "kind": "arena", "arena": 0, "offset": 256, "bytes": 512},
+            {"name": "kv", "kind": "kv", "page_bytes": 4096},
             {"name": "logits", "kind": "output", "bytes": 400},
         ],
         "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 10},
@@ -97,7 +98,7 @@ def at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 EXTRA = {"name": "extra", "kind": "input", "dtype": "int32", "shape": ["rows"], "bytes": 32}
 LAUNCH = {"kernel": 3, "buffers": [6], "scalars": []}
 WRONG = [
-    ("version", 2, "version"),
+    ("version", 1, "version"),
     ("version", "-", "version"),
     ("target", 5, "target"),
     ("variables", ["rows"], "variables"),
@@ -107,11 +108,13 @@ WRONG = [
     ("maxima.context", 65, "blocks_per_sequence"),
     ("vocab", 0, "vocab"),
     ("vocab", 51, "io.logits"),
-    ("arena_bytes", 1000, "buffers[7].bytes"),
-    ("arena_bytes", -1, "arena_bytes"),
-    ("arena_bytes", True, "arena_bytes"),
-    ("kv.page_bytes", 0, "kv.page_bytes"),
-    ("kv", [], "kv"),
+    ("arenas", [1000], "buffers[7].bytes"),
+    ("arenas", [-1], "arenas[0]"),
+    ("arenas", [True], "arenas[0]"),
+    ("arenas", [], "arenas"),
+    ("arenas", [1024, 1024, 1024], "arenas"),
+    ("buffers.6.arena", 1, "buffers[6].arena"),
+    ("buffers.9.page_bytes", 0, "buffers[9].page_bytes"),
     ("buffers", {}, "buffers"),
     ("buffers.1.name", "token_ids", "buffers[1].name"),
     ("buffers.6.kind", "stack", "buffers[6].kind"),
@@ -122,15 +125,16 @@ WRONG = [
     ("buffers.6.bytes", 1.5, "buffers[6].bytes"),
     ("buffers.6.bytes", 2**62, "buffers[6].bytes"),
     ("buffers.5.tensor", "v", "buffers[5].tensor"),
-    ("buffers.5.bytes", 543, "buffers[5].bytes"),
+    ("buffers.5.bytes", 545, "buffers[5].bytes"),
+    ("buffers.5.start", 256, "buffers[5].bytes"),
+    ("buffers.5.start", 8, "buffers[5].start"),
     ("buffers.0.bytes", 31, "buffers[0].bytes"),
     ("buffers.0.dtype", "int64", "buffers[0].dtype"),
     ("buffers.0.dtype", "float32", "io.token_ids"),
     ("buffers.0.shape", ["columns"], "buffers[0].shape[0]"),
     ("buffers.0.shape", [0], "buffers[0].shape[0]"),
     ("buffers.10.bytes", 396, "io.logits"),
-    ("buffers.9", {"name": "kv2", "kind": "arena", "offset": 0, "bytes": 99999}, "buffers[9].bytes"),
-    ("buffers.8", {"name": "kv2", "kind": "kv"}, "buffers"),
+    ("buffers.9", {"name": "kv2", "kind": "arena", "arena": 0, "offset": 0, "bytes": 99999}, "buffers[9].bytes"),
     ("buffers.8", EXTRA, "io"),
     ("io.positions", 0, "io.positions"),
     ("io.positions", 11, "io.positions"),
@@ -175,6 +179,13 @@ def test_what_is_no_plan_is_refused(text: bytes) -> None:
         parse_plan(text, TENSORS)
 
 
+def test_a_weight_may_be_a_slice_of_its_tensor() -> None:
+    plan = good()
+    plan["buffers"][5] |= {"start": 256, "bytes": 288}
+    weight = parse_plan(plan, TENSORS).buffers[5]
+    assert (weight.offset, weight.bytes, weight.tensor) == (768, 288, "w")
+
+
 def test_sharing_bytes_is_fine_while_nobody_writes_them() -> None:
     plan = good()
     plan["kernels"][3] |= {"buffers": 2, "access": "rr"}
@@ -191,3 +202,74 @@ def test_more_buffers_than_webgpu_binds_are_found() -> None:
     assert e.value.field == "plan.functions[0].launches[2].buffers"
     plan["functions"][0]["launches"][2]["buffers"] = [0, 1, 2, 3, 4, 5, 6, 7, 7]
     check_for_webgpu(parse_plan(plan, TENSORS))
+
+
+def for_webgpu() -> dict[str, Any]:
+    """The good plan as WebGPU gets it: two arenas, workgroups and grids, keys and values of each layer apart."""
+    plan = good()
+    plan["arenas"] = [1024, 512]
+    plan["buffers"][7] |= {"arena": 1, "offset": 0}
+    plan["buffers"].append({"name": "kv.1", "kind": "kv", "page_bytes": 1024})
+    for kernel in plan["kernels"]:
+        kernel["workgroup"] = [64, 1, 1]
+    for function in plan["functions"]:
+        for launch in function["launches"]:
+            launch["grid"] = [4, ["ceildiv", ["*", "rows", 3], 2], 1]
+    return plan
+
+
+def test_a_plan_for_webgpu_is_read_and_shown() -> None:
+    plan = parse_plan(for_webgpu(), TENSORS)
+    check_for_webgpu(plan)
+    assert (plan.arenas, plan.arena_bytes, plan.page_bytes) == ((1024, 512), 1536, 5120)
+    launch = plan.functions[0].launches[0]
+    assert [extent(e, {"rows": 5}) for e in launch.grid] == [4, 8, 1]
+    assert extent(("+", "rows", 2), {"rows": 5}) == 7
+    assert "grid 4 x ceildiv(*(rows, 3), 2) x 1" in describe(plan)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("kernels.0.workgroup", [64, 1], "kernels[0].workgroup"),
+        ("kernels.0.workgroup", [64, 8, 1], "kernels[0].workgroup"),
+        ("kernels.0.workgroup", [1, 1, 65], "kernels[0].workgroup[2]"),
+        ("kernels.0.workgroup", [0, 1, 1], "kernels[0].workgroup[0]"),
+        ("functions.0.launches.0.grid", "-", "functions[0].launches[0].grid"),
+        ("functions.0.launches.0.grid", [1, 1], "functions[0].launches[0].grid"),
+        ("functions.0.launches.0.grid", [65536, 1, 1], "functions[0].launches[0].grid[0]"),
+        ("functions.0.launches.0.grid", [1, ["*", "rows", 40000], 1], "functions[0].launches[0].grid[1]"),
+        ("functions.0.launches.0.grid", ["rows", 1, 1], "functions[0].launches[0].grid[0]"),
+        ("functions.0.launches.0.grid", [1, "columns", 1], "functions[0].launches[0].grid[1]"),
+        ("functions.0.launches.0.grid", [1, ["-", "rows", 1], 1], "functions[0].launches[0].grid[1][0]"),
+        ("functions.0.launches.0.grid", [1, ["*", "rows"], 1], "functions[0].launches[0].grid[1]"),
+        ("functions.0.launches.0.grid", [1, ["ceildiv", 4, 0], 1], "functions[0].launches[0].grid[1][2]"),
+        ("functions.0.launches.0.grid", [1, ["ceildiv", 4, "rows"], 1], "functions[0].launches[0].grid[1][2]"),
+        ("functions.0.launches.0.grid", [1, -1, 1], "functions[0].launches[0].grid[1]"),
+    ],
+)
+def test_a_wrong_grid_is_named(path: str, value: Any, field: str) -> None:
+    plan = for_webgpu()
+    at(path, value)(plan)
+    with pytest.raises(ArtifactInvalid) as e:
+        parse_plan(plan, TENSORS)
+    assert e.value.field == f"plan.{field}"
+
+
+def test_what_webgpu_cannot_bind_is_found() -> None:
+    def refused(change: Callable[[dict[str, Any]], None]) -> str | None:
+        plan = for_webgpu()
+        change(plan)
+        with pytest.raises(ArtifactInvalid) as e:
+            check_for_webgpu(parse_plan(plan, TENSORS))
+        return e.value.field
+
+    def one_arena(plan: dict[str, Any]) -> None:
+        plan["buffers"][7] |= {"arena": 0, "offset": 512}
+
+    assert refused(one_arena) == "plan.functions[0].launches[1].buffers"
+
+    def large(plan: dict[str, Any]) -> None:
+        plan["arenas"][0] = plan["buffers"][6]["bytes"] = 129 << 20
+
+    assert refused(large) == "plan.functions[0].launches[0].buffers[2]"

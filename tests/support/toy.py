@@ -51,9 +51,9 @@ def toy_plan() -> dict[str, Any]:
         buffers.append({"name": name, "kind": "input", "dtype": "int32", "shape": shape, "bytes": size})
     state = ROWS * LANES * 4
     buffers += [
-        {"name": "kv", "kind": "kv"},
-        {"name": "s0", "kind": "arena", "offset": 0, "bytes": state},
-        {"name": "s1", "kind": "arena", "offset": 1024, "bytes": state},
+        {"name": "kv", "kind": "kv", "page_bytes": 4 * PAGE},
+        {"name": "s0", "kind": "arena", "arena": 0, "offset": 0, "bytes": state},
+        {"name": "s1", "kind": "arena", "arena": 0, "offset": 1024, "bytes": state},
         {"name": "salt", "kind": "weight", "tensor": "output_norm", "bytes": 4096 * 4},
         {"name": "logits", "kind": "output", "bytes": 4 * LOGIT_ROWS * VOCAB},
     ]
@@ -65,14 +65,13 @@ def toy_plan() -> dict[str, Any]:
         launches.append({"kernel": 2, "buffers": [6 + i % 2, 7 - i % 2], "scalars": ["rows", i]})
     launches.append({"kernel": 3, "buffers": [6, 4, 8, 9], "scalars": ["logit_rows", VOCAB]})
     return {
-        "version": 1,
+        "version": 2,
         "target": "native",
         "page_tokens": PAGE,
         "maxima": {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "context": CONTEXT},
         "blocks_per_sequence": BLOCKS,
         "variables": ["rows", "sequences", "logit_rows"],
-        "arena_bytes": 2048,
-        "kv": {"page_bytes": 4 * PAGE},
+        "arenas": [2048],
         "vocab": VOCAB,
         "buffers": buffers,
         "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 9},

@@ -16,6 +16,7 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @property {BufferKind} kind
  * @property {number} offset where it starts in its region (weights, arena); 0 for the others
  * @property {number} bytes 0 for kv, which grows
+ * @property {number} pageBytes of kv: bytes of one page; 0 for the others
  * @typedef {{kernel: number, buffers: number[], scalars: [kind: number, value: number][]}} Launch
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
  * @typedef {object} Plan
@@ -31,7 +32,7 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @property {PlanFunction[]} functions by rising maxRows
  */
 
-const PLAN_VERSION = 1;
+const PLAN_VERSION = 2;
 const KINDS = new Set(["input", "weight", "arena", "kv", "output"]);
 
 /**
@@ -60,19 +61,21 @@ export function readPlan(value, tensors) {
   if (blocksPerSequence * pageTokens < maxima.context) {
     throw invalidArtifact(`${blocksPerSequence} pages do not hold the context`, "plan.blocks_per_sequence");
   }
-  const arenaBytes = integer(top.arena_bytes, "plan.arena_bytes", 0, ADDRESSABLE);
-  const kv = object(top.kv, "plan.kv");
+  const arenas = array(top.arenas, "plan.arenas", 1);
+  const arenaBytes = integer(arenas[0], "plan.arenas[0]", 0, ADDRESSABLE);
   const vocab = integer(top.vocab, "plan.vocab", 1, 2 ** 24);
   const buffers = array(top.buffers, "plan.buffers", 65536).map((item, i) =>
     readBuffer(item, `plan.buffers[${i}]`, arenaBytes, tensors),
   );
+  const kv = buffers.filter((b) => b.kind === "kv");
+  if (kv.length !== 1) throw invalidArtifact(`has ${kv.length} kv, this engine takes one`, "plan.buffers");
   const plan = {
     target: string(top.target, "plan.target"),
     pageTokens,
     maxima,
     blocksPerSequence,
     arenaBytes,
-    pageBytes: integer(kv.page_bytes, "plan.kv.page_bytes", 1, ADDRESSABLE),
+    pageBytes: kv[0].pageBytes,
     vocab,
     buffers,
     io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
@@ -97,7 +100,9 @@ function readBuffer(item, field, arenaBytes, tensors) {
   const name = string(entry.name, `${field}.name`);
   const kind = string(entry.kind, `${field}.kind`);
   if (!KINDS.has(kind)) throw invalidArtifact(`unknown kind ${JSON.stringify(kind)}`, `${field}.kind`);
-  if (kind === "kv") return { name, kind, offset: 0, bytes: 0 };
+  if (kind === "kv") {
+    return { name, kind, offset: 0, bytes: 0, pageBytes: integer(entry.page_bytes, `${field}.page_bytes`, 1, ADDRESSABLE) };
+  }
   const bytes = integer(entry.bytes, `${field}.bytes`, 1, ADDRESSABLE);
   let offset = 0;
   if (kind === "arena") {
@@ -107,11 +112,14 @@ function readBuffer(item, field, arenaBytes, tensors) {
     const tensorName = string(entry.tensor, `${field}.tensor`);
     const tensor = tensors.get(tensorName);
     if (!tensor) throw invalidArtifact(`the manifest has no tensor ${JSON.stringify(tensorName)}`, `${field}.tensor`);
-    if (bytes > tensor.bytes) throw invalidArtifact(`tensor ${tensorName} has ${tensor.bytes} bytes`, `${field}.bytes`);
-    offset = tensor.offset;
+    const start = entry.start === undefined ? 0 : integer(entry.start, `${field}.start`, 0, tensor.bytes);
+    if (start + bytes > tensor.bytes) {
+      throw invalidArtifact(`tensor ${tensorName} has ${tensor.bytes} bytes`, `${field}.bytes`);
+    }
+    offset = tensor.offset + start;
   }
   if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
-  return { name, kind: /** @type {BufferKind} */ (kind), offset, bytes };
+  return { name, kind: /** @type {BufferKind} */ (kind), offset, bytes, pageBytes: 0 };
 }
 
 /**

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory, Unsupported
-from ..plan import IO, Plan, encode_program, parse_plan
+from ..plan import IO, parse_plan
+from ..plan_types import Plan
+from ..plan_views import encode_program
 from ..schema import ALIGN, FileRef, Manifest, Shard
 from . import batch as flat
 from .protocol import COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
@@ -263,7 +265,7 @@ def _reserve(size: int, what: str) -> mmap.mmap:
 def _lay_out(plan: Plan) -> tuple[dict[int, int], int]:
     """Offsets of inputs, output and arena buffers in the working memory, by buffer id, and its size."""
     offsets: dict[int, int] = {}
-    end = plan.arena_bytes
+    end = plan.arenas[0]
     for i, b in enumerate(plan.buffers):
         if b.kind == "arena":
             offsets[i] = b.offset

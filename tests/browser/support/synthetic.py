@@ -46,10 +46,10 @@ def plan() -> dict[str, Any]:
     wide = {"dtype": "float32", "shape": ["logit_rows", VOCAB], "bytes": 4 * LOGIT_ROWS * VOCAB}
     buffers += [
         {"name": "logits", "kind": "output", **wide},
-        {"name": "kv", "kind": "kv"},
+        {"name": "kv", "kind": "kv", "page_bytes": 256},
         {"name": "table", "kind": "weight", "tensor": "table", "bytes": 4 * VOCAB * VOCAB},
         {"name": "bias", "kind": "weight", "tensor": "bias", "bytes": 4 * VOCAB},
-        {"name": "sums", "kind": "arena", "offset": 256, **wide},
+        {"name": "sums", "kind": "arena", "arena": 0, "offset": 256, **wide},
     ]
     launches: list[dict[str, Any]] = [
         {"kernel": 0, "buffers": [0, 1, 2, 3, 6], "scalars": ["rows"]},
@@ -59,14 +59,13 @@ def plan() -> dict[str, Any]:
     ]
     names = [("store", "rrrrw"), ("misbehave", "r"), ("accumulate", "rrrrrrw"), ("add_bias", "rrw")]
     return {
-        "version": 1,
+        "version": 2,
         "target": "wasm-simd",
         "page_tokens": PAGE_TOKENS,
         "maxima": {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "context": CONTEXT},
         "blocks_per_sequence": BLOCKS,
         "variables": VARIABLES,
-        "arena_bytes": 256 + 4 * LOGIT_ROWS * VOCAB,
-        "kv": {"page_bytes": 256},
+        "arenas": [256 + 4 * LOGIT_ROWS * VOCAB],
         "vocab": VOCAB,
         "buffers": buffers,
         "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 5},
