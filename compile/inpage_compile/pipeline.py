@@ -13,18 +13,20 @@ from pathlib import Path
 
 from inpage.errors import InvalidRequest
 from inpage.plan import parse_plan
-from inpage.plan_views import describe
+from inpage.plan_views import check_for_webgpu, describe
 from inpage.schema import Architecture, Tensor
 
-from . import plan as lowering
 from . import weights
 from .artifact import ArtifactWriter, is_current
 from .fingerprint import fingerprint
-from .models.llama import Maxima, build_graph
+from .models.gpu_ops import tiers_for
+from .models.llama import Maxima, build_gpu_graphs, build_graph
+from .plan import Graph, LoweredPlan, make_plan, trampolines
 from .sources import Source, open_source
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
 from .targets.variants import VariantSpec, choose
+from .targets.webgpu import shaders
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,20 +84,35 @@ def compile_variant(
     spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path
 ) -> tuple[dict[str, bytes | Path], str]:
     """plan.json and the linked kernels (written to ``scratch``), and the plan for people."""
-    maxima = Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
-    mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, maxima)
-    lowered = lowering.make_plan(mod, names, tensors, spec.name, maxima, architecture.vocab)
+    lowered = lower_variant(spec, architecture, tensors)
     checked = parse_plan(lowered.json, tensors.values())
+    text = json.dumps(lowered.json, separators=(",", ":"))
+    if spec.backend == "webgpu":
+        check_for_webgpu(checked)
+        return {"plan.json": text.encode(), spec.library: shaders(lowered.kernels).encode()}, describe(checked)
     obj = compile_object(lowered.kernels, spec.target(), scratch / "kernels.o")
     table = scratch / "table.c"
-    table.write_text(lowering.trampolines(lowered))
+    table.write_text(trampolines(lowered))
     library = scratch / spec.library
     if spec.backend == "wasm":
         link_wasm([obj], table, library, relaxed=spec.isa.name == "wasm-relaxed")
     else:
         link_native([obj], table, library)
-    text = json.dumps(lowered.json, separators=(",", ":"))
     return {"plan.json": text.encode(), spec.library: library}, describe(checked)
+
+
+def lower_variant(
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None
+) -> LoweredPlan:
+    """The plan of a variant and its kernels, not yet compiled."""
+    maxima = maxima or Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
+    if spec.backend == "webgpu":
+        tiers = tiers_for(maxima.rows, maxima.sequences)
+        mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
+        graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
+        return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, arenas=2)
+    mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, maxima)
+    return make_plan([Graph("step", maxima.rows, mod)], names, tensors, spec.name, maxima, architecture.vocab)
 
 
 def _limit_context(model: Source, context: int | None) -> Source:

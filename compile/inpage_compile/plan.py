@@ -1,11 +1,12 @@
-"""Relax function → launch plan: what remains of a graph once memory is planned is a list of kernel calls.
+"""Relax function → launch plan: what remains of a graph once it passes destinations is a list of kernel calls.
 
-Tensors that the planner placed become buffers in one arena; parameters become weights, inputs, KV; the first output is
-the logits. A kernel is a plan kernel once, however often it is called.
+Tensors between kernels become buffers in arenas; parameters become weights, inputs, KV; the first output is the
+logits. A kernel is a plan kernel once, however often it is called.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import tvm
 from tvm import ir, relax, tirx
 
-from inpage.schema import ALIGN, Tensor
+from inpage.plan import VERSION
+from inpage.schema import Tensor
 
 from .kernels.cpu.attention import PAGE
+from .memory import Use, arenas_of, place
 from .models.llama import Maxima
 
 INPUTS = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "kv")
-_SIZES = {"int8": 1, "int16": 2, "float16": 2, "int32": 4, "float32": 4}
+_SIZES = {"int8": 1, "int16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4}
 
 
 @dataclass
@@ -32,21 +35,25 @@ class LoweredPlan:
     signatures: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def lower(mod: tvm.IRModule) -> tvm.IRModule:
-    """Destination-passing calls and statically planned memory."""
-    passes = [relax.transform.CallTIRRewrite(), relax.transform.StaticPlanBlockMemory()]
-    return tvm.ir.transform.Sequential(passes)(mod)
+@dataclass(frozen=True)
+class Graph:
+    """One of the plan's functions: ``mod["step"]``, for steps of up to ``rows`` rows."""
+
+    name: str
+    rows: int
+    mod: tvm.IRModule
 
 
 def make_plan(
-    mod: tvm.IRModule, weights: Sequence[str], tensors: Mapping[str, Tensor], target: str, maxima: Maxima, vocab: int
-) -> LoweredPlan:
-    """The plan of ``mod["step"]``. ``weights``: tensor names of its parameters after the inputs."""
-    walk = _Walk(lower(mod), weights, tensors, maxima, vocab)
-    walk.run()
-    buffers = walk.buffers
-    json = {
-        "version": 2,
+    graphs: Sequence[Graph], weights: Sequence[str], tensors: Mapping[str, Tensor], target: str, maxima: Maxima,
+    vocab: int, arenas: int = 1,
+) -> LoweredPlan:  # fmt: skip
+    """The plan of ``graphs``, which have the same parameters. ``weights``: names of those after the inputs, a
+    tensor's or ``tensor@i`` for slice i of one. ``arenas``: 2 where no launch may read the one that it writes."""
+    walk = _Walk(weights, tensors, maxima, vocab)
+    functions = [walk.function(graph, arenas) for graph in graphs]
+    content = {
+        "version": VERSION,
         "target": target,
         "page_tokens": PAGE,
         "maxima": {
@@ -57,111 +64,154 @@ def make_plan(
         },
         "blocks_per_sequence": maxima.blocks,
         "variables": ["rows", "sequences", "logit_rows"],
-        "arenas": [walk.arena],
+        "arenas": walk.arenas,
         "vocab": vocab,
-        "buffers": buffers,
+        "buffers": walk.buffers,
         "io": {name: walk.ids[name] for name in (*INPUTS[:-1], "logits")},
-        "kernels": [
-            {
-                "name": name,
-                "buffers": len(walk.access[name]),
-                "scalars": walk.scalars[name],
-                "access": walk.access[name],
-            }
-            for name in walk.kernels
-        ],
-        "functions": [{"name": "step", "max_rows": maxima.rows, "launches": walk.launches}],
+        "kernels": [{"name": name, **walk.described[name]} for name in walk.kernels],
+        "functions": functions,
     }
-    signatures = {name: (len(walk.access[name]), walk.scalars[name]) for name in walk.kernels}
-    return LoweredPlan(json, dict(walk.kernels), signatures)
+    signatures = {name: (k["buffers"], k["scalars"]) for name, k in walk.described.items()}
+    return LoweredPlan(content, dict(walk.kernels), signatures)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """A tensor between kernels, by number."""
+
+    number: int
 
 
 class _Walk:
-    """One pass over the function's bindings. A value is a buffer id, a tuple of values, or a (storage) record."""
+    """Passes over functions' bindings. A value is a buffer id, a `_Between`, or a tuple of values."""
 
-    def __init__(
-        self, mod: tvm.IRModule, weights: Sequence[str], tensors: Mapping[str, Tensor], maxima: Maxima, vocab: int
-    ) -> None:
-        self.mod, self.maxima, self.vocab = mod, maxima, vocab
-        self.function = mod["step"]
+    def __init__(self, weights: Sequence[str], tensors: Mapping[str, Tensor], maxima: Maxima, vocab: int) -> None:
+        self.weights, self.tensors, self.maxima, self.vocab = weights, tensors, maxima, vocab
         self.buffers: list[dict[str, Any]] = []
-        self.launches: list[dict[str, Any]] = []
         self.ids: dict[str, int] = {}
         self.kernels: dict[str, tirx.PrimFunc] = {}
-        self.access: dict[str, str] = {}
-        self.scalars: dict[str, int] = {}
-        self.arena = 0
-        self.values: dict[Any, Any] = {}
-        self._placed: dict[tuple[int, int], int] = {}
-        for name, param in zip((*INPUTS, *weights), self.function.params, strict=True):
-            self.values[param] = self._parameter(name, param, tensors)
+        self.described: dict[str, dict[str, Any]] = {}
+        self.arenas: list[int] = []
+        self._ends: dict[str, int] = {}
+        self._placed: dict[tuple[int, int, int], int] = {}
 
-    def _parameter(self, name: str, param: relax.Var, tensors: Mapping[str, Tensor]) -> int:
+    def function(self, graph: Graph, arenas: int) -> dict[str, Any]:
+        """The plan's entry of one function."""
+        self.mod = relax.transform.CallTIRRewrite()(graph.mod)
+        self.rows = graph.rows
+        self.values: dict[Any, Any] = {}
+        self.sizes: list[int] = []
+        self.launches: list[dict[str, Any]] = []
+        function = self.mod["step"]
+        for name, param in zip((*INPUTS, *self.weights), function.params, strict=True):
+            self.values[param] = self._parameter(name, param)
+        self.result = function.body.body
+        self.bindings = {b.var: b.value for block in function.body.blocks for b in block.bindings}
+        self.logits = self._origin(self.result)
+        for var, value in self.bindings.items():
+            self.values[var] = self._value(var, value)
+        self._place_all(arenas)
+        return {"name": graph.name, "max_rows": graph.rows, "launches": self.launches}
+
+    def _parameter(self, name: str, param: relax.Var) -> Any:
         if name == "kv":
-            page_bytes = int(param.ty.shape[1]) * _SIZES[str(param.ty.dtype)]
-            return self._buffer(name, {"kind": "kv", "page_bytes": page_bytes})
+            shapes = getattr(param.ty, "fields", None)
+            if shapes is None:
+                return self._kv(name, param.ty)
+            return tuple(self._kv(f"{name}.{i}", ty) for i, ty in enumerate(shapes))
         if name in INPUTS:
             shape = [self._dim(d) for d in param.ty.shape]
-            size = 4 * self._count(param.ty.shape)
+            size = 4 * self._count(param.ty.shape, self.maxima.rows)
             return self._buffer(name, {"kind": "input", "dtype": "int32", "shape": shape, "bytes": size})
-        return self._buffer(name, {"kind": "weight", "tensor": name, "bytes": tensors[name].bytes})
+        tensor, _, slice_ = name.partition("@")
+        if int(slice_ or 0) == 0:
+            self._ends[tensor] = 0
+        start, size = self._ends[tensor], self._count(param.ty.shape, 0) * _SIZES[str(param.ty.dtype)]
+        self._ends[tensor] += size
+        if size < self.tensors[tensor].bytes:
+            return self._buffer(name, {"kind": "weight", "tensor": tensor, "start": start, "bytes": size})
+        return self._buffer(tensor, {"kind": "weight", "tensor": tensor, "bytes": size})
+
+    def _kv(self, name: str, ty: Any) -> int:
+        return self._buffer(name, {"kind": "kv", "page_bytes": int(ty.shape[1]) * _SIZES[str(ty.dtype)]})
 
     def _buffer(self, name: str, rest: dict[str, Any]) -> int:
-        self.ids[name] = len(self.buffers)
-        self.buffers.append({"name": name, **rest})
+        """The buffer's id, the same in every function."""
+        if name not in self.ids:
+            self.ids[name] = len(self.buffers)
+            self.buffers.append({"name": name, **rest})
         return self.ids[name]
 
-    def run(self) -> None:
-        for block in self.function.body.blocks:
-            for binding in block.bindings:
-                self.values[binding.var] = self._value(binding.value)
-
-    def _value(self, value: Any) -> Any:
+    def _value(self, var: Any, value: Any) -> Any:
         if isinstance(value, ir.Var):
             return self.values[value]
         if isinstance(value, relax.Tuple):
-            return tuple(self._value(v) for v in value.fields)
+            return tuple(self._value(None, v) for v in value.fields)
         if isinstance(value, relax.TupleGetItem):
             return self.values[value.tuple_value][value.index]
         if not isinstance(value, ir.Call):
             raise ValueError(f"the plan has no room for {value}")
         if isinstance(value.op, ir.GlobalVar):
-            return self._launch(value.op.name_hint, value.args)
-        name = value.op.name
-        if name == "relax.memory.alloc_storage":
-            start = self.arena
-            self.arena += -(-self._count(value.args[0]) // ALIGN) * ALIGN
-            return start
-        if name == "relax.memory.alloc_tensor":
-            storage, offset, shape = value.args[:3]
-            return self._place(self.values[storage] + int(offset.value), shape, value.args[3])
-        if name == "relax.builtin.alloc_tensor":  # what the function returns: the logits
+            return self._launch(self.mod[value.op], value.args)
+        if value.op.name != "relax.builtin.alloc_tensor":
+            raise ValueError(f"the plan has no room for {value.op.name}")
+        if var is not None and var.same_as(self.logits):
             return self._buffer("logits", {"kind": "output", "bytes": 4 * self.maxima.logit_rows * self.vocab})
-        raise ValueError(f"the plan has no room for {name}")
+        self.sizes.append(self._count(value.args[0], self.rows) * _SIZES[str(value.args[1].value)])
+        return _Between(len(self.sizes) - 1)
 
-    def _place(self, offset: int, shape: Any, dtype: Any) -> int:
-        size = self._count(shape) * _SIZES[str(dtype.value)]
-        at = (offset, size)
-        if at not in self._placed:
-            name = f"arena.{offset}.{size}"
-            self._placed[at] = self._buffer(name, {"kind": "arena", "arena": 0, "offset": offset, "bytes": size})
-        return self._placed[at]
+    def _origin(self, value: Any) -> Any:
+        """The variable that was bound to the allocation of what the function returns first."""
+        while True:
+            bound = self.bindings[value] if isinstance(value, ir.Var) else value
+            if isinstance(bound, ir.Call):
+                return value
+            if isinstance(bound, relax.TupleGetItem):
+                bound = self.bindings[bound.tuple_value].fields[bound.index]
+            value = bound.fields[0] if isinstance(bound, relax.Tuple) else bound
 
-    def _launch(self, symbol: str, args: Sequence[Any]) -> None:
-        func = self.mod[symbol]
-        buffers, scalars = [], []
-        for arg in args:
-            value = self.values.get(arg) if isinstance(arg, ir.Var) else None
-            if value is not None:
-                buffers.append(value)
-            else:
-                scalars.append(self._dim(arg))
-        if symbol not in self.kernels:
-            self.kernels[symbol] = func
-            self.access[symbol] = str(func.attrs["inpage.access"])
-            self.scalars[symbol] = len(scalars)
-        kernel = list(self.kernels).index(symbol)
-        self.launches.append({"kernel": kernel, "buffers": buffers, "scalars": scalars})
+    def _launch(self, declared: tirx.PrimFunc, args: Sequence[Any]) -> None:
+        func = declared.attrs.get("inpage.kernel", declared)
+        name = str(func.attrs["inpage.name"])
+        buffers = [self.values[arg] for arg in args if isinstance(arg, ir.Var) and arg in self.values]
+        scalars = [self._dim(arg) for arg in args if not (isinstance(arg, ir.Var) and arg in self.values)]
+        if name not in self.kernels:
+            self.kernels[name] = func
+            access = str(func.attrs["inpage.access"])
+            self.described[name] = {"buffers": len(access), "scalars": len(scalars), "access": access}
+            if "inpage.workgroup" in func.attrs:
+                self.described[name]["workgroup"] = [int(func.attrs["inpage.workgroup"]), 1, 1]
+        elif not self.kernels[name].same_as(func):
+            ir.assert_structural_equal(self.kernels[name], func)
+        launch = {"kernel": list(self.kernels).index(name), "buffers": buffers, "scalars": scalars}
+        if "inpage.grid" in func.attrs:
+            names = [str(p.name) for p in func.params if not isinstance(p.ty, tirx.BufferType)]
+            given = dict(zip(names, scalars, strict=True))
+            launch["grid"] = [_replaced(extent, given) for extent in json.loads(str(func.attrs["inpage.grid"]))]
+        self.launches.append(launch)
+
+    def _place_all(self, arenas: int) -> None:
+        """Gives every tensor between kernels its place, and the launches its buffer."""
+        accesses = [self.described[list(self.kernels)[x["kernel"]]]["access"] for x in self.launches]
+        uses = [
+            Use(tuple((b.number, a) for b, a in zip(x["buffers"], access, strict=True) if isinstance(b, _Between)))
+            for x, access in zip(self.launches, accesses, strict=True)
+        ]
+        arena = arenas_of(uses) if arenas == 2 else dict.fromkeys(range(len(self.sizes)), 0)
+        offsets, totals = place(uses, dict(enumerate(self.sizes)), arena)
+        totals += [0] * (arenas - len(totals))
+        self.arenas = [max(a, b) for a, b in zip(totals, self.arenas or totals, strict=True)]
+        for launch in self.launches:
+            launch["buffers"] = [
+                self._arena_buffer(arena[b.number], offsets[b.number], self.sizes[b.number])
+                if isinstance(b, _Between)
+                else b
+                for b in launch["buffers"]
+            ]
+
+    def _arena_buffer(self, arena: int, offset: int, size: int) -> int:
+        place = {"arena": arena, "offset": offset, "bytes": size}
+        return self._buffer(f"arena{arena}.{offset}.{size}", {"kind": "arena", **place})
 
     def _dim(self, dim: Any) -> int | str:
         """A number, or the name of a variable."""
@@ -169,13 +219,21 @@ class _Walk:
             return str(dim.name)
         return int(getattr(dim, "value", dim))
 
-    def _count(self, shape: Any) -> int:
+    def _count(self, shape: Any, rows: int) -> int:
         """Elements at the maxima."""
+        most = {"rows": rows, "sequences": self.maxima.sequences, "logit_rows": self.maxima.logit_rows}
         total = 1
         for dim in getattr(shape, "values", shape):
             d = self._dim(dim)
-            total *= getattr(self.maxima, d) if isinstance(d, str) else d
+            total *= most[d] if isinstance(d, str) else d
         return total
+
+
+def _replaced(extent: Any, given: Mapping[str, int | str]) -> Any:
+    """A kernel's extent with what the launch passes for its scalars."""
+    if isinstance(extent, list):
+        return [extent[0], _replaced(extent[1], given), _replaced(extent[2], given)]
+    return given[extent] if isinstance(extent, str) else extent
 
 
 def trampolines(plan: LoweredPlan) -> str:

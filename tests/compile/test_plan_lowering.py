@@ -18,7 +18,8 @@ from inpage.plan_views import check_for_webgpu, describe, encode_program
 from inpage.schema import Tensor
 from inpage_compile import weights
 from inpage_compile.models.llama import Maxima, build_graph
-from inpage_compile.plan import LoweredPlan, make_plan, trampolines
+from inpage_compile.pipeline import lower_variant
+from inpage_compile.plan import LoweredPlan, trampolines
 from inpage_compile.sources import Source, open_source
 from inpage_compile.targets.variants import all_variants
 from support.tiny import MODELS, Tiny
@@ -34,8 +35,7 @@ Lower = Callable[[str, str], Lowered]
 def lower(source: Source, variant: str) -> Lowered:
     spec = all_variants()[variant]
     tensors = {p.entry.name: p.entry for p in weights.plan(source)}
-    mod, names = build_graph(source.architecture, tensors, spec.isa, spec.activations, MAXIMA)
-    made = make_plan(mod, names, tensors, variant, MAXIMA, source.architecture.vocab)
+    made = lower_variant(spec, source.architecture, tensors, MAXIMA)
     return made, parse_plan(made.json, tensors.values()), tensors
 
 
@@ -87,7 +87,7 @@ def test_no_buffer_is_read_after_another_took_its_place(case: Lowered) -> None:
 
 def overlap(plan: Plan, i: int, j: int) -> bool:
     a, b = plan.buffers[i], plan.buffers[j]
-    return a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes
+    return a.arena == b.arena and a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes
 
 
 def tiny_source(folder: Path, tiny: Tiny) -> Source:
@@ -102,6 +102,10 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
     assert [k.name for k in six.kernels] == [k.name for k in two.kernels]
     assert six.page_bytes == 3 * two.page_bytes
     a_layer = (len(six.functions[0].launches) - len(two.functions[0].launches)) // 4
+    if variant.startswith("webgpu"):
+        assert a_layer == 7  # qkv, append, attention, its merge, out; gate and up, down
+        assert [b.name for b in six.buffers if b.kind == "kv"] == [f"kv.{i}" for i in range(6)]
+        return
     assert a_layer == 8  # norm, qkv, append, attention, out; norm, gate and up, down
     for kernel in ("rope_append", "attention"):
         layers = [x.scalars[-1] for x in six.functions[0].launches if six.kernels[x.kernel].name.startswith(kernel)]
@@ -113,7 +117,7 @@ def test_arena_is_smaller_than_what_passes_through_it(case: Lowered) -> None:
     written = 0
     for launch in plan.functions[-1].launches:
         for i, access in zip(launch.buffers, plan.kernels[launch.kernel].access, strict=True):
-            written += plan.buffers[i].bytes if access == "w" and plan.buffers[i].kind == "arena" else 0
+            written += plan.buffers[i].bytes if access != "r" and plan.buffers[i].kind == "arena" else 0
     assert plan.arena_bytes * 2 < written
 
 

@@ -7,8 +7,10 @@ place. Tensor names are the artifact's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -22,7 +24,14 @@ from ..kernels.cpu.attention import PAGE, Heads
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
 from ..kernels.cpu.quantize import GROUP
-from .cpu_ops import Activations, CpuOps
+from ..kernels.webgpu.attention import page_words
+from .cpu_ops import CpuOps
+from .gpu_ops import GpuOps, Tier, slices
+
+Ops = Any  # CpuOps or GpuOps: one face
+MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
+Split = Callable[[Weights], Sequence[Weights]]
+Pages = Any  # a tensor, or one for each layer
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,12 @@ class Maxima:
 
 
 class _Matrices(nn.Module):
-    """Packed matrices by the last part of their tensor's name."""
+    """Packed matrices by the last part of their tensor's name; with ``split`` each one as a list of slices."""
 
-    def __init__(self, prefix: str, tensors: Mapping[str, Entry]) -> None:
+    def __init__(self, prefix: str, tensors: Mapping[str, Entry], split: Split | None) -> None:
         super().__init__()
         self.shapes: dict[str, Weights] = {}
+        self.split = split
         for name, entry in tensors.items():
             own = name.removeprefix(prefix)
             if not name.startswith(prefix) or "." in own:
@@ -55,25 +65,29 @@ class _Matrices(nn.Module):
             else:
                 weights = Weights(entry.format, entry.shape[0], entry.shape[1])
                 self.shapes[own] = weights
-                setattr(self, own, nn.Parameter([weights.words], "int32"))
+                for name, part in self._slices(own):
+                    setattr(self, name, nn.Parameter([part.words], "int32"))
 
-    def matrix(self, name: str) -> tuple[Weights, nn.Parameter]:
-        return self.shapes[name], getattr(self, name)
+    def _slices(self, own: str) -> list[tuple[str, Weights]]:
+        if self.split is None:
+            return [(own, self.shapes[own])]
+        return [(f"{own}@{i}", part) for i, part in enumerate(self.split(self.shapes[own]))]
+
+    def matrix(self, name: str) -> tuple[Weights, Any]:
+        found = [getattr(self, part) for part, _ in self._slices(name)]
+        return self.shapes[name], found[0] if self.split is None else found
 
 
 class Llama(nn.Module):
-    """The whole model. ``tensors``: the artifact's entries by name."""
+    """The whole model. ``tensors``: the artifact's entries by name; ``ops``: made for (rows, logit rows) of a step."""
 
     def __init__(
-        self, a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima
+        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps, split: Split | None = None
     ) -> None:
         super().__init__()
-        _check(a, isa)
-        self.a, self.isa, self.activations = a, isa, activations
-        pages = maxima.sequences * maxima.blocks
-        self.heads = Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
-        self.top = _Matrices("", tensors)
-        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors) for i in range(a.layers)])
+        self.a, self.heads, self.ops = a, heads, ops
+        self.top = _Matrices("", tensors, split)
+        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, split) for i in range(a.layers)])
 
     def step(
         self,
@@ -82,10 +96,10 @@ class Llama(nn.Module):
         row_sequence: nn.Tensor,
         block_tables: nn.Tensor,
         logit_rows: nn.Tensor,
-        kv: nn.Tensor,
-    ) -> tuple[nn.Tensor, nn.Tensor]:
+        kv: Pages,
+    ) -> tuple[nn.Tensor, Pages]:
         """Logits float32 [logit_rows, vocab], and the KV pages after the step."""
-        ops = CpuOps(self.isa, self.activations, token_ids.shape[0], logit_rows.shape[0])
+        ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = (positions, row_sequence, block_tables)
         x = ops.embed(*self.top.matrix("token_embd"), token_ids)
         table = ops.rope_table(self.a.head_dim, positions, self.top.rope_freqs)
@@ -97,9 +111,9 @@ class Llama(nn.Module):
         return ops.linear(*head, picked), kv
 
     def _attend(
-        self, ops: CpuOps, block: _Matrices, layer: int, x: nn.Tensor, table: nn.Tensor, where: Sequence[nn.Tensor],
-        kv: nn.Tensor,
-    ) -> tuple[nn.Tensor, nn.Tensor]:  # fmt: skip
+        self, ops: Ops, block: _Matrices, layer: int, x: nn.Tensor, table: nn.Tensor, where: Sequence[nn.Tensor],
+        kv: Pages,
+    ) -> tuple[nn.Tensor, Pages]:  # fmt: skip
         names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
         qkv = self._project(ops, block, x, block.attn_norm, names)
         q, kv = ops.rope_append(self.heads, layer, ops.join(qkv) if len(qkv) > 1 else qkv[0], table, where, kv)
@@ -107,7 +121,7 @@ class Llama(nn.Module):
         attended = ops.attention(self.heads, layer, q, where, kv, ops.form(weights))
         return ops.linear(weights, w, attended, residual=x), kv
 
-    def _feed_forward(self, ops: CpuOps, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
+    def _feed_forward(self, ops: Ops, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
         if "ffn_gate_up" in block.shapes and self.a.ffn % GROUP == 0:
             weights, w = block.matrix("ffn_gate_up")
@@ -119,10 +133,10 @@ class Llama(nn.Module):
         return ops.linear(down, down_w, h, residual=x)
 
     def _project(
-        self, ops: CpuOps, block: _Matrices, x: nn.Tensor, norm_weight: nn.Parameter, names: Sequence[str]
+        self, ops: Ops, block: _Matrices, x: nn.Tensor, norm_weight: nn.Parameter, names: Sequence[str]
     ) -> list[nn.Tensor]:
         """Norm, then each named matrix; the norm's result is made once for each form that they want."""
-        normed: dict[str, Activations] = {}
+        normed: dict[str, Any] = {}
         out: list[nn.Tensor] = []
         for name in names:
             weights, w = block.matrix(name)
@@ -139,8 +153,36 @@ def build_graph(
     """The Relax module with one function ``step``, and the tensor names of its parameters in order.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
-    model = Llama(a, tensors, isa, activations, maxima)
-    kv = [model.heads.pages, model.heads.page_halves]
+    _check(a, isa)
+    heads = _heads(a, maxima)
+    model = Llama(a, tensors, heads, partial(CpuOps, isa, activations))
+    return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
+
+
+def build_gpu_graphs(
+    a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier]
+) -> tuple[list[tvm.IRModule], list[str]]:
+    """The module of each tier, every one with a function ``step``, and the names of its parameters: ``tensor@i``, slice
+    i of a packed matrix. ``dtype``: of activations.
+
+    Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
+    _check(a, Isa("webgpu"))
+    heads, mods = _heads(a, maxima), []
+    names: list[str] = []
+    pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * a.layers
+    for tier in tiers:
+        model = Llama(a, tensors, heads, partial(GpuOps, dtype, tier), slices)
+        mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
+        mods.append(mod)
+    return mods, names
+
+
+def _heads(a: Architecture, maxima: Maxima) -> Heads:
+    pages = maxima.sequences * maxima.blocks
+    return Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
+
+
+def _export(model: Llama, maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[str]]:
     spec = {
         "step": {
             "token_ids": nn.spec.Tensor(["rows"], "int32"),
@@ -148,7 +190,7 @@ def build_graph(
             "row_sequence": nn.spec.Tensor(["rows"], "int32"),
             "block_tables": nn.spec.Tensor([maxima.sequences, maxima.blocks], "int32"),
             "logit_rows": nn.spec.Tensor(["logit_rows"], "int32"),
-            "kv": nn.spec.Tensor(kv, "int16"),
+            "kv": kv,
             "$": {"param_mode": "plain", "effect_mode": "none"},
         }
     }

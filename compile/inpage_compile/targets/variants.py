@@ -18,7 +18,8 @@ _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """``activations``: int8, or f32 for the variant that measures what quantizing them costs."""
+    """``activations``: on CPUs int8, or f32 for the variant that measures what quantizing them costs; for WebGPU the
+    type of what passes between kernels."""
 
     name: str
     backend: str
@@ -60,10 +61,15 @@ def all_variants() -> dict[str, VariantSpec]:
         VariantSpec("native", "native", _host_isa(), "int8", host, "kernels.so"),
         VariantSpec("native-f32", "native", _host_isa(), "f32", host, "kernels.so"),
     ]
-    return {v.name: v for v in (*wasm, *native)}
+    gpu = Isa("webgpu")
+    webgpu = [
+        VariantSpec("webgpu-f16", "webgpu", gpu, "float16", ("webgpu", "shader-f16"), "kernels.wgsl"),
+        VariantSpec("webgpu-f32", "webgpu", gpu, "float32", ("webgpu",), "kernels.wgsl"),
+    ]
+    return {v.name: v for v in (*webgpu, *wasm, *native)}
 
 
-DEFAULT = ("wasm-relaxed", "wasm-simd", "native")
+DEFAULT = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
 
 
 def choose(names: tuple[str, ...] | None) -> list[VariantSpec]:

@@ -1,0 +1,236 @@
+"""y = W·x for packed 16-row weights, its weights dequantized on the way, with what stands before and after it.
+
+A workgroup makes 16 outputs of ``tile`` rows of activations. Its 64 threads are 4 quads of outputs by 16 shares of
+the columns; each thread adds its share in order of columns, then the shares are added in order. Tile and batch do
+not change that order, so one row gets the same bits in a GEMV and in a GEMM.
+
+An RMS norm before it is folded in: the norm's weight multiplies the activations as they are read, and 1/rms, found on
+the way, the result. The residual is added in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from tvm import tirx
+
+from .build import (
+    Args,
+    Buffer,
+    Expr,
+    barrier,
+    call,
+    cast,
+    f32,
+    fma,
+    kernel,
+    lane,
+    let,
+    local,
+    loop,
+    splat,
+    store,
+    when,
+)
+from .weights import GROUP, Reader, Weights
+
+SHARES = 16
+THREADS = 4 * SHARES
+
+
+@dataclass(frozen=True)
+class Input:
+    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any; ``pick``: rows to gather."""
+
+    dtype: str
+    epsilon: float | None = None
+    pick: bool = False
+
+    @property
+    def mark(self) -> str:
+        return ("_norm" if self.epsilon is not None else "") + ("_pick" if self.pick else "")
+
+
+@cache
+def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
+           again: bool = False) -> tirx.PrimFunc:  # fmt: skip
+    """(x, [pick], w, [norm weight], [y], rows → [y]): y[rows, width] from column ``first`` on = norm(x) · Wᵀ, or, in
+    place, += with ``add``. ``again``: y is there already, and these columns of it are written."""
+    width = width or weights.rows
+
+    def build(a: Args) -> None:
+        activations, pick, w, norm = _inputs(a, x)
+        wide = all(n % 4 == 0 for n in (weights.rows, width, first))
+        y_type = f"{out}x4" if wide else out
+        y = a.buffer("y", y_type, "x") if add or again else None
+        rows = a.scalar("rows")
+        if y is None:
+            y = a.buffer("y", y_type, "w")
+        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
+            body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
+            body.accumulate([block])
+            inverse = body.inverse_rms()
+
+            def finish(row: Expr, quad: Expr, total: Expr) -> None:
+                value = total if inverse is None else let(total * splat(inverse))
+                column = let(block * 16 + quad * 4)
+                if wide:
+                    at = let((row * width + first + column) // 4)
+                    with when(column < weights.rows):
+                        store(y, cast(y_type, value + cast("float32x4", y[at]) if add else value), at)
+                    return
+                for i in range(4):
+                    at = let(row * width + first + column + i)
+                    with when(column + i < weights.rows):
+                        one = lane(value, i)
+                        store(y, cast(out, one + cast("float32", y[at]) if add else one), at)
+
+            body.total(0, finish)
+
+    mark = ("_add" if add else "_again" if again else "") + (f"_at{first}" if first else "")
+    mark += f"_of{width}" if width != weights.rows else ""
+    return kernel(f"linear{tile}_{weights.format}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+
+
+@cache
+def gated(weights: Weights, tile: int, x: Input, out: str, width: int = 0, first: int = 0) -> tirx.PrimFunc:
+    """(x, w, [norm weight], [h], rows → [h]): h[rows, width] from column ``first`` on = silu(gate·x) · (up·x); ``w``:
+    both interleaved by 16 rows. Where ``first`` is not 0, h is there already."""
+    width = width or weights.rows // 2
+
+    def build(a: Args) -> None:
+        activations, pick, w, norm = _inputs(a, x)
+        h = a.buffer("h", f"{out}x4", "x") if first else None
+        rows = a.scalar("rows")
+        if h is None:
+            h = a.buffer("h", f"{out}x4", "w")
+        with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], THREADS) as (unit, by, t):
+            body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
+            body.accumulate([let(unit * 2), let(unit * 2 + 1)])
+            inverse = body.inverse_rms()
+            gates = local(1, "float32x4")
+
+            def scaled(total: Expr) -> Expr:
+                return total if inverse is None else let(total * splat(inverse))
+
+            def keep(row: Expr, quad: Expr, total: Expr) -> None:
+                store(gates, scaled(total), 0)
+
+            def finish(row: Expr, quad: Expr, total: Expr) -> None:
+                gate = let(gates[0])
+                value = gate / (splat(1.0) + call("float32x4", "exp", -gate)) * scaled(total)
+                store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
+
+            body.total(0, keep)
+            barrier()
+            body.total(1, finish)
+
+    mark = f"_at{first}" if first else ""
+    return kernel(f"gated{tile}_{weights.format}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+
+
+def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer, Buffer]:
+    activations = a.buffer("x", f"{x.dtype}x4")
+    pick = a.buffer("pick", "int32") if x.pick else None
+    w = a.buffer("w", "uint32x4")
+    norm = a.buffer("norm", "float32x4") if x.epsilon is not None else None
+    return activations, pick, w, norm
+
+
+class _Body:
+    """One workgroup's sums. ``rows``: how many there are in all; ``by``: which tile of them."""
+
+    def __init__(
+        self, a: Args, weights: Weights, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer, Buffer],
+        rows: Expr, by: Expr, t: Expr,
+    ) -> None:  # fmt: skip
+        self.weights, self.tile, self.x, self.rows, self.by, self.t = weights, tile, x, rows, by, t
+        self.activations, pick, self.w, self.norm = buffers
+        self.quad, self.share = let(t % 4), let(t // 4)
+        self.parts = a.workgroup(tile * THREADS, "float32x4")
+        self.squares = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
+        self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
+        for r in range(tile):
+            row = let(tirx.Min(by * tile + r, rows - 1))
+            self.starts.append(let((pick[row] if pick is not None else row) * (weights.columns // 4)))
+
+    def accumulate(self, blocks: list[Expr]) -> None:
+        """Each thread's share of the sums for ``blocks`` of 16 weight rows."""
+        groups = self.weights.columns // GROUP
+        reader = Reader(self.weights, self.w, self.quad)
+        self.sums = local(len(blocks) * self.tile, "float32x4")
+        for i in range(len(blocks) * self.tile):
+            store(self.sums, splat(0.0), i)
+        squares = local(self.tile, "float32x4")
+        if self.norm is not None:
+            for r in range(self.tile):
+                store(squares, splat(0.0), r)
+        low, high = let(self.share * groups // SHARES), let((self.share + 1) * groups // SHARES)
+        with loop(high - low) as i:
+            group = let(low + i)
+            bases = [reader.base(block, group) for block in blocks]
+            scales = [reader.scales(base) for base in bases]
+            with loop(reader.pieces) as piece:
+                at = let(group * (GROUP // 4) + piece * (reader.span // 4))
+                xs = [self._activations(at, start, reader.span) for start in self.starts]
+                for b, base in enumerate(bases):
+                    for k, column in enumerate(reader.columns(base, piece, scales[b])):
+                        for r in range(self.tile):
+                            one = splat(lane(xs[r][k // 4], k % 4))
+                            i = b * self.tile + r
+                            store(self.sums, fma(column, one, self.sums[i]), i)
+            if self.norm is not None:
+                self._add_squares(squares, group)
+        if self.norm is not None:
+            for r in range(self.tile):
+                v = let(squares[r])
+                total = (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3))
+                store(self.squares, total, r * THREADS + self.t)
+
+    def _activations(self, at: Expr, start: Expr, span: int) -> list[Expr]:
+        out = []
+        for v in range(span // 4):
+            value = cast("float32x4", self.activations[start + at + v])
+            out.append(let(value * self.norm[at + v] if self.norm is not None else value))
+        return out
+
+    def _add_squares(self, squares: Buffer, group: Expr) -> None:
+        """A quarter of the group's columns for each quad of threads."""
+        for v in range(2):
+            at = let(group * (GROUP // 4) + self.quad * 2 + v)
+            for r, start in enumerate(self.starts):
+                value = let(cast("float32x4", self.activations[start + at]))
+                store(squares, fma(value, value, squares[r]), r)
+
+    def inverse_rms(self) -> Expr:
+        """1/rms of the row that this thread finishes; None without a norm. Waits for the workgroup."""
+        if self.squares is None:
+            return None
+        barrier()
+        total = local(1, "float32")
+        store(total, f32(0.0), 0)
+        row = let(tirx.Min(self.t // 4, self.tile - 1) * THREADS)
+        with loop(THREADS) as i:
+            store(total, total[0] + self.squares[row + i], 0)
+        assert self.x.epsilon is not None
+        mean = total[0] * f32(1.0 / self.weights.columns) + f32(self.x.epsilon)
+        return let(call("float32", "inverseSqrt", mean))
+
+    def total(self, block: int, finish: Callable[[Expr, Expr, Expr], None]) -> None:
+        """Add the shares of one block; ``finish(row, quad, float32x4)`` for each row of activations there is."""
+        for r in range(self.tile):
+            store(self.parts, self.sums[block * self.tile + r], r * THREADS + self.t)
+        barrier()
+        tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
+        with when(tirx.all(tile_row < self.tile, row < self.rows)):
+            sums = local(1, "float32x4")
+            start = let(tile_row * THREADS + self.quad)
+            store(sums, self.parts[start], 0)
+            with loop(SHARES - 1) as i:
+                store(sums, sums[0] + self.parts[start + (i + 1) * 4], 0)
+            finish(row, self.quad, let(sums[0]))
+
+
+__all__ = ["Input", "gated", "linear"]

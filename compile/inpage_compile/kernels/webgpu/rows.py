@@ -1,0 +1,172 @@
+"""What is done once a step, row by row: the embedding, the rotation table; and the gate where it stands by itself."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tvm import tirx
+
+from .build import (
+    Args,
+    Buffer,
+    Expr,
+    bits,
+    call,
+    cast,
+    exact,
+    f32,
+    fma,
+    halves,
+    i32,
+    kernel,
+    lane,
+    let,
+    loop,
+    splat,
+    store,
+    u32,
+    vector,
+    when,
+)
+from .weights import GROUP, Weights
+
+THREADS = 64
+
+
+@cache
+def embed(weights: Weights, first: int, again: bool) -> tirx.PrimFunc:
+    """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
+    at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are."""
+    quads = weights.columns // 4
+
+    def build(a: Args) -> None:
+        ids = a.buffer("token_ids", "int32")
+        w = a.buffer("w", "uint32")
+        y = a.buffer("y", "float32x4", "x") if again else None
+        a.scalar("rows")
+        if y is None:
+            y = a.buffer("y", "float32x4", "w")
+        with a.workgroups(-(-quads // THREADS), "rows", THREADS) as (bx, row, t):
+            token, quad = let(ids[row] - first), let(bx * THREADS + t)
+            with when(tirx.all(quad < quads, token >= 0, token < weights.rows)):
+                record = let((token // 16 * (weights.columns // GROUP) + quad // 8) * (weights.record // 4))
+                store(y, vector(*_four_columns(weights, w, record, token % 16, quad % 8)), row * quads + quad)
+
+    mark = (f"_at{first}" if first else "") + ("_again" if again else "")
+    return kernel(f"embed_{weights.format}_{weights.rows}x{weights.columns}{mark}", build)
+
+
+def _four_columns(weights: Weights, w: Buffer, record: Expr, row: Expr, quad: Expr) -> list[Expr]:
+    """Four neighbouring columns of one row of a record, float32."""
+    if weights.bits >= 16:
+        out = []
+        for k in range(4):
+            at = let((quad * 4 + k) * 16 + row)
+            if weights.bits == 32:
+                out.append(let(bits("float32", w[record + at])))
+            else:
+                out.append(_half(w, record, at))
+        return out
+    if weights.bits == 4:
+        word = let(w[record + quad // 2 * 16 + row] >> cast("uint32", quad % 2 * 4))
+    else:
+        word = let(bits("int32", w[record + quad * 16 + row]))
+    scale = record + 16 * GROUP * weights.bits // 32
+    d = _half(w, scale, row)
+    m = _half(w, scale + 8, row) if weights.minimum else None
+    out = []
+    for k in range(4):
+        quant = cast("float32", call("int32" if weights.bits == 8 else "uint32", "extractBits", word, u32(8 * k),
+                                     u32(weights.bits)))  # fmt: skip
+        value = quant - f32(float(weights.zero)) if weights.zero else quant
+        out.append(let(fma(value, d, m) if m is not None else value * d))
+    return out
+
+
+def _half(w: Buffer, start: Expr, index: Expr) -> Expr:
+    pair = let(halves(w[start + index // 2]))
+    return let(tirx.Select(index % 2 == 1, lane(pair, 1), lane(pair, 0)))
+
+
+@cache
+def rope_table(head_dim: int) -> tirx.PrimFunc:
+    """(positions, freqs, rows → table): table[rows, head_dim / 2] = cos and sin of position · frequency.
+
+    WGSL promises nothing of its own sin beyond π, so the angle is reduced to within π/4 in three steps (Cody and
+    Waite) and put into cephes' polynomials for single precision."""
+    half = head_dim // 2
+
+    def build(a: Args) -> None:
+        positions = a.buffer("positions", "int32")
+        freqs = a.buffer("freqs", "float32")
+        a.scalar("rows")
+        table = a.buffer("table", "float32x2", "w")
+        with a.workgroups(-(-half // THREADS), "rows", THREADS) as (bx, row, t):
+            pair = let(bx * THREADS + t)
+            with when(pair < half):
+                cosine, sine = _cos_sin(let(cast("float32", positions[row]) * freqs[pair]))
+                store(table, vector(cosine, sine), row * half + pair)
+
+    return kernel(f"rope_table_{head_dim}", build)
+
+
+def _cos_sin(angle: Expr) -> tuple[Expr, Expr]:
+    turns = let(call("float32", "floor", fma(angle, f32(2 / 3.141592653589793), f32(0.5))))
+    rest = angle
+    for part in (1.5703125, 4.837512969970703125e-4, 7.549789954891881e-8):  # together π/2; the first ones are short
+        rest = let(fma(-turns, exact(part), rest))
+    square = let(rest * rest)
+    sine = f32(-1.9515295891e-4)
+    for c in (8.3321608736e-3, -1.6666654611e-1):
+        sine = let(fma(sine, square, f32(c)))
+    sine = let(fma(let(sine * square), rest, rest))
+    cosine = f32(2.443315711809948e-5)
+    for c in (-1.388731625493765e-3, 4.166664568298827e-2):
+        cosine = let(fma(cosine, square, f32(c)))
+    cosine = let(fma(let(cosine * square), square, fma(square, f32(-0.5), f32(1.0))))
+    quarter = let(cast("int32", turns) % 4)
+    swap = quarter % 2 == 1
+    c, s = let(tirx.Select(swap, sine, cosine)), let(tirx.Select(swap, cosine, sine))
+    return tirx.Select(tirx.any(quarter == 1, quarter == 2), -c, c), tirx.Select(quarter >= 2, -s, s)
+
+
+@cache
+def gate(width: int, dtype: str) -> tirx.PrimFunc:
+    """(gate, up, rows): gate[rows, width] = silu(gate) · up, in place."""
+    quads = width // 4
+
+    def build(a: Args) -> None:
+        gates = a.buffer("gate", f"{dtype}x4", "x")
+        ups = a.buffer("up", f"{dtype}x4", "x")  # it lies in the arena that is written, so it has to be bound alike
+        a.scalar("rows")
+        with a.workgroups(-(-quads // THREADS), "rows", THREADS) as (bx, row, t):
+            quad = let(bx * THREADS + t)
+            at = let(row * quads + quad)
+            with when(quad < quads):
+                g, u = let(cast("float32x4", gates[at])), let(cast("float32x4", ups[at]))
+                value = let(g / (splat(1.0) + call("float32x4", "exp", -g)) * u)
+                store(gates, cast(f"{dtype}x4", value), at)
+
+    return kernel(f"gate_{width}", build)
+
+
+@cache
+def join(widths: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
+    """(part 0, part 1, …, rows → y): the parts side by side in y[rows, sum of widths]."""
+    width = sum(widths)
+
+    def build(a: Args) -> None:
+        parts = [a.buffer(f"part{i}", dtype, "x") for i in range(len(widths))]  # "x": as in `gate`
+        a.scalar("rows")
+        y = a.buffer("y", dtype, "w")
+        with a.workgroups(-(-width // THREADS), "rows", THREADS) as (bx, row, t):
+            column, first = let(bx * THREADS + t), 0
+            for part, own in zip(parts, widths, strict=True):
+                with when(tirx.all(column >= first, column < first + own)):
+                    store(y, part[row * own + column - first], row * width + column)
+                first += own
+
+    return kernel("join_" + "_".join(map(str, widths)), build)
+
+
+__all__ = ["embed", "gate", "join", "rope_table"]

@@ -1,0 +1,208 @@
+"""The operations that graphs for WebGPU are written in: the same face as `cpu_ops`, other kernels behind it.
+
+A norm is not a kernel: the linear layer after it folds it in. What a step adds to is written in place. Keys and values
+have pages of their own in each layer, so ``kv`` is a list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tvm import tirx
+from tvm.relax.frontend.nn import Tensor
+from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from inpage.schema import ALIGN
+
+from ..kernels.cpu.attention import Heads
+from ..kernels.webgpu import attention as attn
+from ..kernels.webgpu import linear, rows
+from ..kernels.webgpu.linear import Input
+from ..kernels.webgpu.weights import Weights
+
+BINDING_BYTES = 128 << 20  # WebGPU's default limit
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One of the plan's functions: steps of up to ``rows`` rows, ``tile`` of which share the reading of a weight.
+    ``spans``: attention gives each span of the context a workgroup, for want of rows."""
+
+    name: str
+    rows: int
+    tile: int
+    spans: bool
+
+
+def tiers_for(rows: int, sequences: int) -> list[Tier]:
+    """For one row, for as many as there are sequences to decode, for a piece of a prompt."""
+    tiers = [Tier("decode", 1, 1, True), Tier("batch", sequences, 4, True), Tier("prefill", rows, 8, False)]
+    return [t for t in tiers if t.rows < rows or t.name == "prefill"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A linear layer's input, and the norm that it has to go through."""
+
+    tensor: Tensor
+    norm: Tensor | None = None
+    epsilon: float | None = None
+    pick: Tensor | None = None
+
+
+def slices(weights: Weights) -> tuple[Weights, ...]:
+    """A packed matrix as bindings hold it: blocks of its rows, one after another.
+
+    A slice begins at a multiple of 256 bytes, and has whole pairs of blocks, as gate and up are interleaved."""
+    block = weights.words * 4 // weights.blocks
+    step = math.lcm(2 * block, ALIGN) // block
+    most = BINDING_BYTES // block // step * step
+    if weights.words * 4 <= BINDING_BYTES:
+        return (weights,)
+    starts = range(0, weights.blocks, most)
+    return tuple(replace(weights, rows=min(most * 16, weights.rows - s * 16)) for s in starts)
+
+
+@dataclass(frozen=True)
+class GpuOps:
+    """``dtype``: of what passes between kernels; the sum of the layers stays in float32."""
+
+    dtype: str
+    tier: Tier
+    rows: tirx.Var
+    logit_rows: tirx.Var
+
+    def form(self, weights: Weights) -> str:
+        return self.dtype
+
+    def embed(self, weights: Weights, w: Sequence[Tensor], ids: Tensor) -> Tensor:
+        y, first = Tensor.placeholder([self.rows, weights.columns], "float32"), 0
+        for part, data in zip(slices(weights), w, strict=True):
+            func = rows.embed(part, first, again=first > 0)
+            y = self._again(func, [ids, data, y], 2) if first else self._call(func, [ids, data], y)
+            first += part.rows
+        return y
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
+        return Activations(x, weight, epsilon, pick)
+
+    def linear(self, weights: Weights, w: Sequence[Tensor], x: Activations, residual: Tensor | None = None) -> Tensor:
+        head = x.pick is not None
+        out = "float32" if head or residual is not None else self.dtype
+        count = self.logit_rows if head else self.rows
+        y = residual if residual is not None else Tensor.placeholder([count, weights.rows], out)
+        first = 0
+        for part, data in zip(slices(weights), w, strict=True):
+            args, folded = self._input(x, data)
+            again = residual is None and first > 0
+            func = linear.linear(part, self.tier.tile, folded, out, residual is not None, weights.rows, first, again)
+            if residual is not None or again:
+                y = self._again(func, [*args, y], len(args), count)
+            else:
+                y = self._call(func, args, y, count)
+            first += part.rows
+        return y
+
+    def gated(self, weights: Weights, w: Sequence[Tensor], x: Activations, form: str) -> Activations:
+        width = weights.rows // 2
+        h, first = self._wide(width), 0
+        for part, data in zip(slices(weights), w, strict=True):
+            args, folded = self._input(x, data)
+            func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first)
+            h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
+            first += part.rows // 2
+        return Activations(h)
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str) -> Activations:
+        return Activations(self._again(rows.gate(int(gates.shape[1]), self.dtype), [gates, ups], 0))
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        widths = tuple(int(t.shape[1]) for t in tensors)
+        return self._call(rows.join(widths, self.dtype), list(tensors), self._wide(sum(widths)))
+
+    def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
+        out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
+        return self._call(rows.rope_table(head_dim), [positions, freqs], out)
+
+    def rope_append(
+        self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Queries, keys and values side by side, the queries rotated; and the KV pages with this layer's added."""
+        func = attn.rope_append(h, self.dtype)
+        made, pages = self._in_place(func, [qkv, table, *where, kv[layer]], [0, 5])
+        return made, [*kv[:layer], pages, *kv[layer + 1 :]]
+
+    def attention(
+        self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
+    ) -> Activations:
+        args, out = [q, *where, kv[layer]], self._wide(h.heads * h.dim)
+        if not self.tier.spans:
+            return Activations(self._call(attn.attention(h, self.dtype), args, out))
+        shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
+        parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"))
+        return Activations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out))
+
+    def _input(self, x: Activations, w: Tensor) -> tuple[list[Tensor], Input]:
+        args = [x.tensor, *([] if x.pick is None else [x.pick]), w, *([] if x.norm is None else [x.norm])]
+        return args, Input(str(x.tensor.dtype), x.epsilon, x.pick is not None)
+
+    def _wide(self, columns: int) -> Tensor:
+        return Tensor.placeholder([self.rows, columns], self.dtype)
+
+    def _call(self, func: tirx.PrimFunc, args: list[Tensor], out: Tensor, count: tirx.Var | None = None) -> Tensor:
+        scalars = [self.rows if count is None else count]
+        made: Tensor = tensor_ir_op(_declared(func, args, scalars, [out]), _name(func), [*args, *scalars], out)
+        return made
+
+    def _again(self, func: tirx.PrimFunc, args: list[Tensor], at: int, count: tirx.Var | None = None) -> Tensor:
+        """A kernel that writes argument ``at`` in place."""
+        made: Tensor = self._in_place(func, args, [at], count)[0]
+        return made
+
+    def _in_place(
+        self, func: tirx.PrimFunc, args: list[Tensor], at: list[int], count: tirx.Var | None = None
+    ) -> tuple[Tensor, ...]:
+        scalars, like = [self.rows if count is None else count], [_like(args[i]) for i in at]
+        made = tensor_ir_inplace_op(_declared(func, args, scalars, []), _name(func), [*args, *scalars], at, like)
+        return (made,) if isinstance(made, Tensor) else tuple(made)
+
+
+def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[tirx.Var], out: list[Tensor]) -> tirx.PrimFunc:
+    """What Relax checks a call against: a kernel's buffers with the shapes of this call, and no body. The kernel
+    itself, which sees flat buffers of elements of its own choice, is an attribute."""
+    own = {v.name: tirx.Var(v.name, "int64") for v in (*scalars, *(d for t in (*args, *out) for d in _symbols(t)))}
+
+    def buffer(t: Tensor) -> Any:
+        return T.buffer(tuple(own[d.name] if isinstance(d, tirx.Var) else d for d in t.shape), t.dtype)
+
+    with IRBuilder() as ib, T.prim_func(private=True):
+        T.func_name(_name(func))
+        T.func_attr({"tirx.is_scheduled": True})
+        for i, t in enumerate(args):
+            T.arg(f"in{i}", buffer(t))
+        for v in scalars:
+            T.arg(v.name, own[v.name])
+        for i, t in enumerate(out):
+            T.arg(f"out{i}", buffer(t))
+        T.evaluate(0)
+    return ib.get().with_attr("inpage.name", _name(func)).with_attr("inpage.kernel", func)
+
+
+def _symbols(t: Tensor) -> list[tirx.Var]:
+    return [d for d in t.shape if isinstance(d, tirx.Var)]
+
+
+def _name(func: tirx.PrimFunc) -> str:
+    return str(func.attrs["inpage.name"])
+
+
+def _like(t: Tensor) -> Tensor:
+    return Tensor.placeholder(t.shape, t.dtype)
+
+
+__all__ = ["Activations", "GpuOps", "Tier", "slices", "tiers_for"]

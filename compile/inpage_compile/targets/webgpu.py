@@ -1,0 +1,57 @@
+"""TIR kernels → WGSL, through TVM's code generator for WebGPU.
+
+Each kernel is built by itself, as one device function without a host part: the launch plan says what a host would.
+Bindings stand in the order of the function's buffers, the uniform block of scalars comes last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import tvm
+from tvm import ir, tirx
+from tvm.target import Target
+
+_DEVICE_KERNEL = 2  # TVM's calling convention of kernels that are launched
+_BINDING = re.compile(r"@binding\((\d+)\) var<storage, (?:read|read_write)> ")
+
+
+def device_kernel(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
+    """A PrimFunc as a device function: buffers become pointers, in their order, then the scalars."""
+    pointers, scalars, declared = [], [], []
+    for param in func.params:
+        if isinstance(param.ty, tirx.BufferType):
+            pointer = tirx.Var(f"{param.name}_data", ir.PointerType(ir.PrimType(str(param.ty.dtype)), "global"))
+            pointers.append(pointer)
+            declared.append(tirx.DeclBuffer(param, data=pointer))
+        else:
+            scalars.append(param)
+    body = tirx.SeqStmt([*declared, func.body])
+    made = tirx.PrimFunc([*pointers, *scalars], body, func.ret_type, attrs=func.attrs)
+    return made.with_attr("global_symbol", symbol)
+
+
+def wgsl(name: str, func: tirx.PrimFunc) -> str:
+    """The shader module of one kernel, its entry point called ``name``."""
+    target = Target("webgpu")
+    mod = tirx.transform.BindTarget(target)(tvm.IRModule({name: device_kernel(func, name)}))
+    t = tirx.transform
+    passes = [t.FlattenBuffer(), t.NarrowDataType(32), t.VectorizeLoop(), t.UnrollLoop(), t.CommonSubexprElim(),
+              t.LowerIntrin()]  # fmt: skip
+    mod = ir.transform.Sequential(passes)(mod)
+    device = mod[name].with_attr("calling_conv", _DEVICE_KERNEL).with_attr("tirx.is_global_func", True)
+    module = tvm.get_global_func("target.build.webgpu")(tvm.IRModule({name: device}), target)
+    access = str(func.attrs["inpage.access"])
+
+    def bind(found: re.Match[str]) -> str:
+        mode = "read" if access[int(found[1])] == "r" else "read_write"
+        return f"@binding({found[1]}) var<storage, {mode}> "
+
+    lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
+    return _BINDING.sub(bind, "\n".join(lines) + "\n")
+
+
+def shaders(kernels: Mapping[str, tirx.PrimFunc]) -> str:
+    """kernels.wgsl: every kernel behind a line ``//: name``."""
+    return "".join(f"//: {name}\n{wgsl(name, func)}" for name, func in kernels.items())
