@@ -94,19 +94,38 @@ export class EngineClient {
    * @returns {Promise<import("./protocol.js").RunResult>}
    */
   run(input) {
-    if (this.#doorbell && !this.#running()) Atomics.store(this.#doorbell, 0, 0);
+    if (this.#doorbell && this.#running() === null) Atomics.store(this.#doorbell, 0, 0);
     return this.#call("run", input);
   }
 
-  /** End a burst that is under way after its current step. */
+  /** End a burst that is under way: after its current step, on WebGPU after those that are on their way to the GPU. */
   interrupt() {
-    if (this.#doorbell && this.#running()) Atomics.store(this.#doorbell, 0, 1);
+    const running = this.#running();
+    if (running === null) return;
+    if (this.#doorbell) Atomics.store(this.#doorbell, 0, 1);
+    else this.#worker?.postMessage({ interrupt: running });
+  }
+
+  /**
+   * Break the engine on purpose, to test what follows: "device" destroys the WebGPU device under it, "worker" ends its
+   * worker without a word. Calls that are pending, and later ones, reject with code device_lost.
+   * @param {"device" | "worker"} what
+   * @throws {EngineError} invalid_request where there is no device
+   */
+  fail(what) {
+    if (what === "worker") {
+      this.#end(new EngineError("device_lost", "the engine worker is gone: it was ended on purpose"));
+    } else if (this.info?.backend === "webgpu") {
+      this.#worker?.postMessage({ fail: what });
+    } else {
+      throw new EngineError("invalid_request", "no model is loaded on a WebGPU device", "what");
+    }
   }
 
   /**
    * What the runtime counted: steps, launches, rows and sampled tokens since load, how often a thread went to sleep,
-   * and how many are asleep now.
-   * @returns {Promise<Uint32Array>} [6]
+   * and how many are asleep now. On WebGPU the first four, then what webgpu/counters.js names.
+   * @returns {Promise<Uint32Array | Float64Array>} [6] or longer
    */
   counters() {
     return this.#call("counters", null);
@@ -117,9 +136,10 @@ export class EngineClient {
     this.#end(new EngineError("cancelled", "the model was unloaded"));
   }
 
+  /** @returns {number | null} id of the burst that is under way */
   #running() {
-    for (const pending of this.#pending.values()) if (pending.method === "run") return true;
-    return false;
+    for (const [id, { method }] of this.#pending) if (method === "run") return id;
+    return null;
   }
 
   /** @returns {string} name of the new worker's lock and fault channel */

@@ -1,6 +1,7 @@
 /**
- * @file One load of a model, from a manifest to an executor that is ready to step. Whatever fails on the way, the
- * compute threads are ended and nothing refers to the memory any more.
+ * @file One load of a model, from a manifest to an executor that is ready to step: what is the same for all executors
+ * here, the rest in wasm_load.js and webgpu/load.js. Whatever fails on the way, threads are ended, the GPU device is
+ * destroyed, and nothing refers to the memory any more.
  */
 
 import { DEFAULT_POLICY } from "./download.js";
@@ -8,19 +9,48 @@ import { EngineError, invalidArtifact } from "./errors.js";
 import { probe } from "./features.js";
 import { readManifest } from "./manifest.js";
 import { parseJson, readPlan } from "./plan.js";
-import { chooseThreads, startThreads } from "./pool.js";
-import { fetchFile, fetchWeights } from "./shards.js";
+import { fetchFile } from "./shards.js";
 import { openStore } from "./storage.js";
-import { Executor } from "./wasm.js";
 
 /**
  * @typedef {import("./protocol.js").Info} Info
- * @typedef {{executor: Executor, info: Info, close: () => void}} Engine
+ * @typedef {object} Executor what a worker drives; see protocol.js
+ * @property {number} maxPages
+ * @property {(pages: number) => void | Promise<void>} reservePages
+ * @property {(input: import("./protocol.js").StepInput) => Answer<import("./protocol.js").StepResult>} step
+ * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean) => Answer<import("./protocol.js").RunResult>} run
+ *   interrupted: whether the caller asked, by a message, to end this burst
+ * @property {() => Uint32Array | Float64Array} counters
+ * @property {(what: string) => void} [fail] break something on purpose
+ */
+/**
+ * @template T
+ * @typedef {T | Promise<T>} Answer
+ */
+/**
+ * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void}} Engine
+ * @typedef {object} Job what the loaders of both executors get
+ * @property {import("./protocol.js").LoadOptions} options
+ * @property {import("./manifest.js").Manifest} manifest
+ * @property {import("./plan.js").Plan} plan
+ * @property {Uint8Array<ArrayBuffer>} kernels verified bytes
+ * @property {import("./features.js").Features} features
+ * @property {import("./shards.js").Source} source
+ * @property {string} channel name of the BroadcastChannel on which faults are reported
+ * @property {(event: import("./protocol.js").Progress) => void} onProgress
+ * @typedef {object} Made by such a loader
+ * @property {Executor} executor
+ * @property {number} threads
+ * @property {number} cached bytes of the weights that came from storage
+ * @property {Doorbell | null} doorbell
+ * @property {import("./protocol.js").AdapterFacts | null} adapter
+ * @property {() => void} close
  */
 
 /**
  * @param {import("./protocol.js").LoadOptions} options
- * @param {string} channel name of the BroadcastChannel on which compute threads report faults
+ * @param {string} channel name of the BroadcastChannel on which faults are reported
  * @param {AbortSignal} signal
  * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<Engine>}
@@ -30,12 +60,9 @@ export async function loadEngine(options, channel, signal, onProgress) {
   const features = probe();
   const manifest = readManifest(options.manifest, options.variant);
   const { variant } = manifest;
-  for (const feature of [...variant.requires, "atomics"]) {
-    if (!features.wasm.includes(feature)) {
-      throw new EngineError("unsupported", `this browser's WebAssembly has no ${feature}`, "variant");
-    }
-  }
-  const threads = chooseThreads(options.threads, features);
+  // Each executor's code is loaded only where it is used.
+  const { load, requireSupport } = await (variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm_load.js"));
+  requireSupport(variant, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
   /** @type {import("./protocol.js").Warning[]} */
@@ -50,53 +77,40 @@ export async function loadEngine(options, channel, signal, onProgress) {
     received[i] = bytes;
     onProgress({ phase: "kernels", loaded: received[0] + received[1], total, fromCache, shard: null });
   };
-  const plan = readPlan(parseJson(await fetchFile(source, planFile, small(0))), manifest.tensors);
+  const planJson = parseJson(await fetchFile(source, planFile, small(0)));
+  const plan = readPlan(planJson, manifest.tensors, variant.backend);
   if (plan.maxima.context > manifest.context) {
     throw invalidArtifact(`is more than the model's ${manifest.context}`, "plan.maxima.context");
   }
   const kernels = await fetchFile(source, kernelFile, small(1));
 
-  const executor = await Executor.create({
-    kernels,
-    plan,
-    weightBytes: manifest.weightBytes,
-    threads,
-    kvPages: options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences,
-    hashes: policy.connections,
+  const made = await load({ options, manifest, plan, kernels, features, source, channel, onProgress });
+  const { executor, doorbell, close } = made;
+  const info = describe(manifest, plan, made, {
+    load_ms: performance.now() - started,
+    storage: store?.kind ?? null,
+    isolated: features.isolated,
+    warnings,
   });
-  const close = await startThreads(executor, channel, signal);
-  try {
-    const cached = await fetchWeights(source, manifest, executor, onProgress);
-    executor.start(threads);
-    const info = describe(manifest, plan, executor, threads, {
-      load_ms: performance.now() - started,
-      cached_bytes: cached,
-      storage: store?.kind ?? null,
-      isolated: features.isolated,
-      warnings,
-    });
-    const { weightBytes } = manifest;
-    onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache: cached === weightBytes, shard: null });
-    return { executor, info, close };
-  } catch (error) {
-    close();
-    throw error;
-  }
+  const { weightBytes } = manifest;
+  const fromCache = made.cached === weightBytes;
+  onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
+  return { executor, info, doorbell, close };
 }
 
 /**
  * @param {import("./manifest.js").Manifest} manifest
  * @param {import("./plan.js").Plan} plan
- * @param {Executor} executor
- * @param {number} threads
- * @param {Pick<Info, "load_ms" | "cached_bytes" | "storage" | "isolated" | "warnings">} rest
+ * @param {Made} made
+ * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, executor, threads, rest) {
+function describe(manifest, plan, { executor, threads, cached, adapter }, rest) {
   return {
-    backend: "wasm",
+    backend: manifest.variant.backend,
     variant: manifest.variant.name,
     threads,
+    adapter,
     vocab: plan.vocab,
     context: plan.maxima.context,
     page_tokens: plan.pageTokens,
@@ -108,6 +122,7 @@ function describe(manifest, plan, executor, threads, rest) {
     max_pages: executor.maxPages,
     weight_bytes: manifest.weightBytes,
     arena_bytes: plan.arenaBytes,
+    cached_bytes: cached,
     ...rest,
   };
 }

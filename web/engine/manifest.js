@@ -17,7 +17,8 @@ export const ALIGN = 256;
  * @typedef {{file: string, bytes: number, sha256: string, field: string}} FileEntry
  * @typedef {FileEntry & {offset: number}} Shard
  * @typedef {{offset: number, bytes: number}} Tensor
- * @typedef {{name: string, backend: string, requires: string[], plan: FileEntry, kernels: FileEntry}} Variant
+ * @typedef {"wasm" | "webgpu"} Backend
+ * @typedef {{name: string, backend: Backend, requires: string[], plan: FileEntry, kernels: FileEntry}} Variant
  * @typedef {object} Manifest
  * @property {string} id
  * @property {number} context
@@ -106,12 +107,13 @@ function readVariant(value, name) {
   }
   const field = `variants[${i}]`;
   const entry = variants[i];
-  if (entry.backend !== "wasm") {
-    throw new EngineError("unsupported", `variant ${name} is for backend ${String(entry.backend)}, not wasm`, "variant");
+  const { backend } = entry;
+  if (backend !== "wasm" && backend !== "webgpu") {
+    throw new EngineError("unsupported", `variant ${name} is for backend ${String(backend)}, not wasm or webgpu`, "variant");
   }
   return {
     name,
-    backend: "wasm",
+    backend,
     requires: array(entry.requires, `${field}.requires`, 64).map((item, j) => string(item, `${field}.requires[${j}]`)),
     plan: readFile(object(entry.plan, `${field}.plan`), `${field}.plan`, MAX_SMALL_FILE),
     kernels: readFile(object(entry.kernels, `${field}.kernels`), `${field}.kernels`, MAX_SMALL_FILE),

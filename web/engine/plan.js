@@ -1,7 +1,6 @@
 /**
- * @file plan.json, checked, and encoded as the flat program that the C runtime replays. The schema stands in
- * py/inpage/plan.py. A plan is untrusted input: after `readPlan` every buffer lies inside the region it belongs to, so
- * that nothing it says can make the executor write outside.
+ * @file plan.json, checked. The schema stands in py/inpage/plan.py. A plan is untrusted input: after `readPlan` every
+ * buffer lies inside the region it belongs to, so that nothing it says can make an executor write outside.
  */
 
 import { IO_BUFFERS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";
@@ -14,33 +13,49 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @typedef {object} PlanBuffer
  * @property {string} name
  * @property {BufferKind} kind
+ * @property {number} arena which one an arena buffer lies in; 0 for the others
  * @property {number} offset where it starts in its region (weights, arena); 0 for the others
  * @property {number} bytes 0 for kv, which grows
  * @property {number} pageBytes of kv: bytes of one page; 0 for the others
- * @typedef {{kernel: number, buffers: number[], scalars: [kind: number, value: number][]}} Launch
+ * @typedef {number | {variable: number} | {operator: string, a: Extent, b: Extent}} Extent of a grid
+ * @typedef {object} Launch
+ * @property {number} kernel
+ * @property {number[]} buffers
+ * @property {[kind: number, value: number][]} scalars
+ * @property {[Extent, Extent, Extent]} grid workgroups; all 1 where the kernel has no workgroup (WASM)
+ * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null}} Kernel
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
  * @typedef {object} Plan
  * @property {string} target
  * @property {number} pageTokens positions a KV page holds
  * @property {{rows: number, sequences: number, logit_rows: number, context: number}} maxima
  * @property {number} blocksPerSequence columns of the block table
- * @property {number} arenaBytes
- * @property {number} pageBytes
+ * @property {number[]} arenas bytes of each
+ * @property {number} arenaBytes of all
+ * @property {number} pageBytes of all kv together
  * @property {number} vocab
  * @property {PlanBuffer[]} buffers
  * @property {Record<string, number>} io buffer ids by name, as inpage_io wants them
+ * @property {Kernel[]} kernels
  * @property {PlanFunction[]} functions by rising maxRows
  */
 
 const PLAN_VERSION = 2;
 const KINDS = new Set(["input", "weight", "arena", "kv", "output"]);
+const OPERATORS = new Set(["*", "+", "ceildiv"]);
+/** WebGPU's default limits. */
+const MAX_INVOCATIONS = 256;
+const MAX_STORAGE_BUFFERS = 8;
+/** An executor that shares one memory between all launches has one arena and one kv; WebGPU binds ranges. */
+const REGIONS = { wasm: { arenas: 1, kv: 1 }, webgpu: { arenas: 2, kv: 65536 } };
 
 /**
  * @param {unknown} value parsed plan.json
  * @param {Map<string, import("./manifest.js").Tensor>} tensors of the manifest
+ * @param {keyof typeof REGIONS} backend that will replay it
  * @returns {Plan}
  */
-export function readPlan(value, tensors) {
+export function readPlan(value, tensors, backend) {
   const top = object(value, "plan");
   if (top.version !== PLAN_VERSION) {
     throw invalidArtifact(`version ${String(top.version)} is not ${PLAN_VERSION}`, "plan.version");
@@ -61,25 +76,32 @@ export function readPlan(value, tensors) {
   if (blocksPerSequence * pageTokens < maxima.context) {
     throw invalidArtifact(`${blocksPerSequence} pages do not hold the context`, "plan.blocks_per_sequence");
   }
-  const arenas = array(top.arenas, "plan.arenas", 1);
-  const arenaBytes = integer(arenas[0], "plan.arenas[0]", 0, ADDRESSABLE);
+  const arenas = array(top.arenas, "plan.arenas", REGIONS[backend].arenas).map((bytes, i) =>
+    integer(bytes, `plan.arenas[${i}]`, 0, ADDRESSABLE),
+  );
   const vocab = integer(top.vocab, "plan.vocab", 1, 2 ** 24);
   const buffers = array(top.buffers, "plan.buffers", 65536).map((item, i) =>
-    readBuffer(item, `plan.buffers[${i}]`, arenaBytes, tensors),
+    readBuffer(item, `plan.buffers[${i}]`, arenas, tensors),
   );
   const kv = buffers.filter((b) => b.kind === "kv");
-  if (kv.length !== 1) throw invalidArtifact(`has ${kv.length} kv, this engine takes one`, "plan.buffers");
+  const most = REGIONS[backend].kv;
+  if (kv.length < 1 || kv.length > most) {
+    throw invalidArtifact(`has ${kv.length} kv, this engine takes 1 to ${most}`, "plan.buffers");
+  }
+  const kernels = readKernels(top, backend);
   const plan = {
     target: string(top.target, "plan.target"),
     pageTokens,
     maxima,
     blocksPerSequence,
-    arenaBytes,
-    pageBytes: kv[0].pageBytes,
+    arenas,
+    arenaBytes: sum(arenas),
+    pageBytes: sum(kv.map(({ pageBytes }) => pageBytes)),
     vocab,
     buffers,
     io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
-    functions: readFunctions(top, buffers.length),
+    kernels,
+    functions: readFunctions(top, kernels, buffers.length),
   };
   const last = plan.functions[plan.functions.length - 1];
   if (last.maxRows !== maxima.rows) {
@@ -88,26 +110,33 @@ export function readPlan(value, tensors) {
   return plan;
 }
 
+/** @param {number[]} numbers */
+function sum(numbers) {
+  return numbers.reduce((total, n) => total + n, 0);
+}
+
 /**
  * @param {unknown} item
  * @param {string} field
- * @param {number} arenaBytes
+ * @param {number[]} arenas
  * @param {Map<string, import("./manifest.js").Tensor>} tensors
  * @returns {PlanBuffer}
  */
-function readBuffer(item, field, arenaBytes, tensors) {
+function readBuffer(item, field, arenas, tensors) {
   const entry = object(item, field);
   const name = string(entry.name, `${field}.name`);
   const kind = string(entry.kind, `${field}.kind`);
   if (!KINDS.has(kind)) throw invalidArtifact(`unknown kind ${JSON.stringify(kind)}`, `${field}.kind`);
   if (kind === "kv") {
-    return { name, kind, offset: 0, bytes: 0, pageBytes: integer(entry.page_bytes, `${field}.page_bytes`, 1, ADDRESSABLE) };
+    return { name, kind, arena: 0, offset: 0, bytes: 0, pageBytes: integer(entry.page_bytes, `${field}.page_bytes`, 1, ADDRESSABLE) };
   }
   const bytes = integer(entry.bytes, `${field}.bytes`, 1, ADDRESSABLE);
   let offset = 0;
+  let arena = 0;
   if (kind === "arena") {
-    offset = integer(entry.offset, `${field}.offset`, 0, arenaBytes);
-    if (offset + bytes > arenaBytes) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
+    arena = integer(entry.arena, `${field}.arena`, 0, arenas.length - 1);
+    offset = integer(entry.offset, `${field}.offset`, 0, arenas[arena]);
+    if (offset + bytes > arenas[arena]) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
   } else if (kind === "weight") {
     const tensorName = string(entry.tensor, `${field}.tensor`);
     const tensor = tensors.get(tensorName);
@@ -119,7 +148,7 @@ function readBuffer(item, field, arenaBytes, tensors) {
     offset = tensor.offset + start;
   }
   if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
-  return { name, kind: /** @type {BufferKind} */ (kind), offset, bytes, pageBytes: 0 };
+  return { name, kind: /** @type {BufferKind} */ (kind), arena, offset, bytes, pageBytes: 0 };
 }
 
 /**
@@ -156,18 +185,51 @@ function readIo(value, buffers, maxima, blocksPerSequence, vocab) {
 
 /**
  * @param {Record<string, unknown>} top
+ * @param {keyof typeof REGIONS} backend
+ * @returns {Kernel[]}
+ */
+function readKernels(top, backend) {
+  return array(top.kernels, "plan.kernels", 4096).map((item, i) => {
+    const field = `plan.kernels[${i}]`;
+    const entry = object(item, field);
+    const most = backend === "webgpu" ? MAX_STORAGE_BUFFERS : 64;
+    const kernel = {
+      name: string(entry.name, `${field}.name`),
+      buffers: integer(entry.buffers, `${field}.buffers`, 0, most),
+      scalars: integer(entry.scalars, `${field}.scalars`, 0, backend === "webgpu" ? 16 : 64),
+      access: string(entry.access, `${field}.access`),
+      workgroup: backend === "webgpu" ? three(entry.workgroup, `${field}.workgroup`).map((size, axis) =>
+        integer(size, `${field}.workgroup[${axis}]`, 1, MAX_INVOCATIONS),
+      ) : null,
+    };
+    if (!/^[rwx]*$/.test(kernel.access) || kernel.access.length !== kernel.buffers) {
+      throw invalidArtifact("must have one of r, w, x for each buffer", `${field}.access`);
+    }
+    if (kernel.workgroup && kernel.workgroup.reduce((all, size) => all * size) > MAX_INVOCATIONS) {
+      throw invalidArtifact(`has more than ${MAX_INVOCATIONS} invocations`, `${field}.workgroup`);
+    }
+    return kernel;
+  });
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {unknown[]} x, y, z
+ */
+function three(value, field) {
+  const axes = array(value, field, 3);
+  if (axes.length !== 3) throw invalidArtifact("must be x, y and z", field);
+  return axes;
+}
+
+/**
+ * @param {Record<string, unknown>} top
+ * @param {Kernel[]} kernels
  * @param {number} nBuffers
  * @returns {PlanFunction[]}
  */
-function readFunctions(top, nBuffers) {
-  const kernels = array(top.kernels, "plan.kernels", 4096).map((item, i) => {
-    const field = `plan.kernels[${i}]`;
-    const entry = object(item, field);
-    return {
-      buffers: integer(entry.buffers, `${field}.buffers`, 0, 64),
-      scalars: integer(entry.scalars, `${field}.scalars`, 0, 64),
-    };
-  });
+function readFunctions(top, kernels, nBuffers) {
   const functions = array(top.functions, "plan.functions", 64).map((item, i) => {
     const field = `plan.functions[${i}]`;
     const entry = object(item, field);
@@ -191,7 +253,7 @@ function readFunctions(top, nBuffers) {
 /**
  * @param {unknown} item
  * @param {string} field
- * @param {{buffers: number, scalars: number}[]} kernels
+ * @param {Kernel[]} kernels
  * @param {number} nBuffers
  * @returns {Launch}
  */
@@ -210,7 +272,34 @@ function readLaunch(item, field, kernels, nBuffers) {
     kernel,
     buffers: buffers.map((id, k) => integer(id, `${field}.buffers[${k}]`, 0, nBuffers - 1)),
     scalars: scalars.map((scalar, k) => readScalar(scalar, `${field}.scalars[${k}]`)),
+    grid: kernels[kernel].workgroup ? readGrid(entry.grid, `${field}.grid`) : [1, 1, 1],
   };
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} field
+ * @returns {[Extent, Extent, Extent]}
+ */
+function readGrid(value, field) {
+  const [x, y, z] = three(value, field).map((extent, axis) => readExtent(extent, `${field}[${axis}]`, 4));
+  return [x, y, z];
+}
+
+/**
+ * @param {unknown} value a number, a variable's name, or [operator, a, b]
+ * @param {string} field
+ * @param {number} depth operators may still be nested so deep
+ * @returns {Extent}
+ */
+function readExtent(value, field, depth) {
+  if (typeof value === "string") return { variable: variableIndex(value, field) };
+  if (!Array.isArray(value)) return integer(value, field, 0, 2 ** 24);
+  const [operator, a, b] = three(value, field);
+  if (depth === 0) throw invalidArtifact("is nested too deep", field);
+  if (!OPERATORS.has(string(operator, `${field}[0]`))) throw invalidArtifact(`unknown operator ${operator}`, `${field}[0]`);
+  const second = operator === "ceildiv" ? integer(b, `${field}[2]`, 1, 2 ** 24) : readExtent(b, `${field}[2]`, depth - 1);
+  return { operator: String(operator), a: readExtent(a, `${field}[1]`, depth - 1), b: second };
 }
 
 /**
@@ -220,27 +309,17 @@ function readLaunch(item, field, kernels, nBuffers) {
  */
 function readScalar(value, field) {
   if (typeof value !== "string") return [SCALAR_CONSTANT, integer(value, field, -(2 ** 31), 2 ** 31 - 1)];
-  const variable = VARIABLES.indexOf(value);
-  if (variable < 0) throw invalidArtifact(`unknown variable ${JSON.stringify(value)}`, field);
-  return [SCALAR_VARIABLE, variable];
+  return [SCALAR_VARIABLE, variableIndex(value, field)];
 }
 
 /**
- * The flat program of abi.h: int32 words.
- * @param {Plan} plan
- * @returns {Int32Array}
+ * @param {string} name
+ * @param {string} field
  */
-export function encodeProgram(plan) {
-  /** @type {number[]} */
-  const words = [plan.functions.length];
-  for (const fn of plan.functions) {
-    words.push(fn.maxRows, fn.launches.length);
-    for (const launch of fn.launches) {
-      words.push(launch.kernel, launch.buffers.length, ...launch.buffers, launch.scalars.length);
-      for (const [kind, value] of launch.scalars) words.push(kind, value);
-    }
-  }
-  return Int32Array.from(words);
+function variableIndex(name, field) {
+  const variable = VARIABLES.indexOf(name);
+  if (variable < 0) throw invalidArtifact(`unknown variable ${JSON.stringify(name)}`, field);
+  return variable;
 }
 
 /**

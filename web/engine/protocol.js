@@ -22,10 +22,18 @@
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {Partial<Policy>} [network]
+ * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
+ * @property {number} [sliceMs] WebGPU: about how long a burst goes on after an interrupt; 20 if not given
+ * @typedef {object} AdapterFacts what WebGPU tells of the device
+ * @property {string} vendor
+ * @property {string} architecture
+ * @property {string} description
+ * @property {boolean} software it computes on the CPU
  * @typedef {object} Info
- * @property {"wasm"} backend
+ * @property {"wasm" | "webgpu"} backend
  * @property {string} variant
  * @property {number} threads
+ * @property {AdapterFacts | null} adapter of WebGPU, else null
  * @property {number} vocab
  * @property {number} context positions a sequence may have
  * @property {number} page_tokens

@@ -1,6 +1,6 @@
 /**
- * @file Brings a model's files to where they belong: shards straight into wasm memory, hashed while they arrive; plan and
- * kernels into small buffers. From storage where a committed copy lies there, else over the network, resumed inside a
+ * @file Brings a model's files to where they belong: shards into what an executor holds out for them (wasm memory, a
+ * staging buffer of the GPU), hashed on the way; plan and kernels into small buffers. From storage where a committed copy lies there, else over the network, resumed inside a
  * file after a break, and kept in storage for the next time.
  *
  * Storage never fails a load: whatever goes wrong there becomes a warning, and the bytes come from the network.
@@ -21,8 +21,14 @@ import { isQuotaError, withLock } from "./storage.js";
  * @property {import("./protocol.js").Warning[]} warnings appended to
  * @typedef {object} Destination where one file goes
  * @property {Uint8Array} target exactly the file's length
- * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string}} hash over target
+ * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string | Promise<string>}} hash over
+ *   target
  * @property {(received: number, fromCache: boolean) => void} progress
+ * @typedef {object} WeightSink where an executor wants its shards
+ * @property {number} slots how many may be on their way at once
+ * @property {(slot: number, shard: import("./manifest.js").Shard) => Promise<Pick<Destination, "target" | "hash">>} open
+ * @property {(slot: number, shard: import("./manifest.js").Shard) => Promise<void>} place the target that open gave holds
+ *   the shard, verified
  */
 
 /**
@@ -40,16 +46,15 @@ export async function fetchFile(source, entry, progress) {
 }
 
 /**
- * All shards into memory, at most `policy.connections` at a time. The first failure ends the others.
+ * All shards into the sink, at most `policy.connections` at a time. The first failure ends the others.
  * @param {Source} source
  * @param {import("./manifest.js").Manifest} manifest
- * @param {import("./wasm.js").Executor} executor
+ * @param {WeightSink} sink
  * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<number>} bytes that came from storage
  */
-export async function fetchWeights(source, manifest, executor, onProgress) {
+export async function fetchWeights(source, manifest, sink, onProgress) {
   const { shards, weightBytes: total } = manifest;
-  const { weights } = executor.layout;
   const received = new Float64Array(shards.length);
   let cached = 0;
   const failed = new AbortController();
@@ -58,24 +63,23 @@ export async function fetchWeights(source, manifest, executor, onProgress) {
 
   /** @param {number} slot */
   const connection = async (slot) => {
-    const hasher = executor.hasher(slot);
     while (next < shards.length) {
       const i = next++;
       const shard = shards[i];
-      const address = weights + shard.offset;
       const fromCache = await bring({ ...source, signal }, shard, {
-        target: executor.bytes.subarray(address, address + shard.bytes),
-        hash: { ...hasher, update: (offset, bytes) => hasher.update(address + offset, bytes) },
+        ...(await sink.open(slot, shard)),
         progress: (bytes, stored) => {
           received[i] = bytes;
           const loaded = received.reduce((sum, n) => sum + n, 0);
           onProgress({ phase: "weights", loaded, total, fromCache: stored, shard: i });
         },
       });
+      await sink.place(slot, shard);
       if (fromCache) cached += shard.bytes;
     }
   };
-  const connections = Array.from({ length: Math.min(source.policy.connections, shards.length) }, async (_, slot) => {
+  const slots = Math.min(source.policy.connections, sink.slots, shards.length);
+  const connections = Array.from({ length: slots }, async (_, slot) => {
     try {
       await connection(slot);
     } catch (error) {
@@ -148,7 +152,7 @@ async function fetchVerified(source, entry, to, writer) {
     let cache = source.store ? "no-store" : "default";
     for (let tries = 1; ; tries++) {
       await download(url, entry, sink, { policy: source.policy, signal: source.signal, cache });
-      const digest = to.hash.digest();
+      const digest = await to.hash.digest();
       if (digest === entry.sha256) break;
       if (tries === 2) throw invalidArtifact(`${entry.file} has sha256 ${digest}, not ${entry.sha256}`, entry.field);
       cache = "reload";

@@ -11,7 +11,7 @@ import {
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
 import { createMemory, growTo, importedMemory, kvCapacity, layOut, MAX_BURST } from "./memory.js";
-import { encodeProgram } from "./plan.js";
+import { encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
 
 /** Without shared memory nothing can interrupt a burst, so it ends by itself after this long. */
@@ -36,9 +36,10 @@ export class Executor {
    * @param {number} options.threads this one included
    * @param {number} options.kvPages wanted at most; fewer where memory is refused
    * @param {number} options.hashes shards hashed at once
+   * @param {boolean} options.sliced no doorbell can be reached: bursts end after about 20 ms
    * @returns {Promise<Executor>}
    */
-  static async create({ kernels, plan, weightBytes, threads, kvPages, hashes }) {
+  static async create({ kernels, plan, weightBytes, threads, kvPages, hashes, sliced }) {
     const { initial, maximum } = importedMemory(kernels);
     const module = await compile(kernels);
     const program = encodeProgram(plan);
@@ -49,7 +50,7 @@ export class Executor {
     const exports = await instantiate(module, memory);
     const layout = layOut(plan, { ...sizes, heapBase: Number(exports.__heap_base.value) >>> 0 });
     growTo(memory, layout.kv);
-    return new Executor(plan, module, memory, exports, layout, program);
+    return new Executor(plan, module, memory, exports, layout, program, sliced);
   }
 
   /**
@@ -59,8 +60,9 @@ export class Executor {
    * @param {import("./abi.js").KernelExports} exports
    * @param {import("./memory.js").Layout} layout
    * @param {Int32Array} program
+   * @param {boolean} sliced
    */
-  constructor(plan, module, memory, exports, layout, program) {
+  constructor(plan, module, memory, exports, layout, program, sliced) {
     this.plan = plan;
     this.module = module;
     this.memory = memory;
@@ -68,6 +70,7 @@ export class Executor {
     this.maxPages = kvCapacity(memory, layout.kv, plan.pageBytes);
     this.#exports = exports;
     this.#program = program;
+    this.#sliced = sliced;
     // Views of everything below the KV pages: memory only grows, so they stay good.
     this.#words = new Int32Array(memory.buffer);
     this.#floats = new Float32Array(memory.buffer);
@@ -77,6 +80,7 @@ export class Executor {
 
   #exports;
   #program;
+  #sliced;
   #words;
   #floats;
 
@@ -151,12 +155,11 @@ export class Executor {
 
   /**
    * Decode a burst. Ends early when all sequences finished, when the doorbell rang, or — where no doorbell can be
-   * reached, `sliced` — after about 20 ms.
+   * reached — after about 20 ms.
    * @param {import("./protocol.js").RunInput} input
-   * @param {boolean} sliced
    * @returns {import("./protocol.js").RunResult}
    */
-  run(input, sliced) {
+  run(input) {
     const { layout } = this;
     const { n, blockTables } = input;
     checkTables(input, this.plan, this.pages);
@@ -170,7 +173,7 @@ export class Executor {
         inpage_run(layout.sequences, n, most, layout.bias, layout.mask, layout.out + done * n * 4),
       );
     let steps = 0;
-    if (sliced) {
+    if (this.#sliced) {
       const end = performance.now() + SLICE_MS;
       while (steps < maxSteps && !this.#allFinished(n)) {
         steps += burst(1, steps);

@@ -1,7 +1,8 @@
 /**
  * @file The engine worker: one loaded model, driven by messages. Calls `{id, method, args}` are answered in order by
- * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way. Progress goes
- * out as `{id, progress}`. Steps and bursts run synchronously on this thread.
+ * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way, `{interrupt: id}`
+ * a burst, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`. On WASM, steps and bursts
+ * run synchronously on this thread, so that only the doorbell reaches them.
  *
  * A worker serves one load: the client starts a fresh one for the next, so that whatever became of the last, its threads
  * and its memory are gone with it.
@@ -20,6 +21,8 @@ const PROGRESS_MS = 50;
 let engine = null;
 /** @type {Map<number, AbortController>} loads under way */
 const loads = new Map();
+/** Id of the burst that was interrupted last. */
+let interrupted = 0;
 /** Calls are made one at a time. */
 let last = Promise.resolve();
 
@@ -27,6 +30,10 @@ scope.onmessage = (event) => {
   const { data } = event;
   if ("cancel" in data) {
     loads.get(data.cancel)?.abort(new EngineError("cancelled", "the load was cancelled"));
+  } else if ("interrupt" in data) {
+    interrupted = data.interrupt;
+  } else if ("fail" in data) {
+    engine?.executor.fail?.(data.fail);
   } else {
     const call = /** @type {Call} */ (data);
     if (call.method === "load") loads.set(call.id, new AbortController());
@@ -52,16 +59,16 @@ async function answer(call) {
 async function dispatch({ id, method, args }) {
   if (method === "load") return { value: await load(id, args), transfer: [] };
   if (!engine) throw new EngineError("invalid_request", `${method}: no model is loaded`);
-  const { executor, info } = engine;
+  const { executor } = engine;
   switch (method) {
     case "reservePages":
-      return { value: executor.reservePages(args), transfer: [] };
+      return { value: await executor.reservePages(args), transfer: [] };
     case "step": {
-      const value = executor.step(args);
+      const value = await executor.step(args);
       return { value, transfer: buffers([value.sequences, value.scores, value.logits]) };
     }
     case "run": {
-      const value = executor.run(args, !info.isolated);
+      const value = await executor.run(args, () => interrupted === id);
       return { value, transfer: buffers([value.out, value.sequences]) };
     }
     case "counters":
@@ -83,8 +90,7 @@ async function load(id, { options, name }) {
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
     engine = await loadEngine(options, name, signal, reporter(id));
-    const { executor, info } = engine;
-    const doorbell = info.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
+    const { info, doorbell } = engine;
     return { info, doorbell };
   } finally {
     loads.delete(id);

@@ -1,0 +1,67 @@
+/** @file Loading for the WASM executor: memory, compute threads, and the weights straight to their place in memory. */
+
+import { EngineError } from "./errors.js";
+import { chooseThreads, startThreads } from "./pool.js";
+import { fetchWeights } from "./shards.js";
+import { Executor } from "./wasm.js";
+
+/**
+ * @param {import("./manifest.js").Variant} variant
+ * @param {import("./features.js").Features} features
+ */
+export function requireSupport({ requires }, features) {
+  for (const feature of [...requires, "atomics"]) {
+    if (!features.wasm.includes(feature)) {
+      throw new EngineError("unsupported", `this browser's WebAssembly has no ${feature}`, "variant");
+    }
+  }
+}
+
+/**
+ * @param {import("./load.js").Job} job
+ * @returns {Promise<import("./load.js").Made>}
+ */
+export async function load({ options, manifest, plan, kernels, features, source, channel, onProgress }) {
+  const threads = chooseThreads(options.threads, features);
+  const slots = source.policy.connections;
+  const executor = await Executor.create({
+    kernels,
+    plan,
+    weightBytes: manifest.weightBytes,
+    threads,
+    kvPages: options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences,
+    hashes: slots,
+    sliced: !features.isolated,
+  });
+  const close = await startThreads(executor, channel, source.signal);
+  try {
+    const cached = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
+    executor.start(threads);
+    const doorbell = features.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
+    return { executor, threads, cached, doorbell, adapter: null, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/**
+ * Shards are written and hashed where they stay.
+ * @param {Executor} executor
+ * @param {number} slots
+ * @returns {import("./shards.js").WeightSink}
+ */
+function weightSink(executor, slots) {
+  return {
+    slots,
+    open: async (slot, shard) => {
+      const address = executor.layout.weights + shard.offset;
+      const hasher = executor.hasher(slot);
+      return {
+        target: executor.bytes.subarray(address, address + shard.bytes),
+        hash: { ...hasher, update: (offset, bytes) => hasher.update(address + offset, bytes) },
+      };
+    },
+    place: async () => undefined,
+  };
+}
