@@ -16,7 +16,7 @@ from pathlib import Path
 from ..artifact import Manifest, parse_manifest
 from . import paths, vendor
 
-_SCRIPTS = (".js", ".mjs", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
+_SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native.py")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 

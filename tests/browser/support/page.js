@@ -66,7 +66,8 @@ const lab = {
 
   /** @param {Record<string, any>} options for EngineClient.load, without the manifest @param {string} [name] */
   async load(options, name = "a") {
-    const manifest = options.manifest ?? (await (await fetch(`${options.base}/manifest.json`)).json());
+    const file = options.variant?.startsWith("webgpu") ? "manifest-webgpu.json" : "manifest.json";
+    const manifest = options.manifest ?? (await (await fetch(`${options.base}/${file}`)).json());
     lab.progress = [];
     lab.abort = new AbortController();
     return outcome(
@@ -103,6 +104,10 @@ const lab = {
       };
       worker.postMessage(command);
     });
+  },
+  /** Break an engine on purpose. @param {"device" | "worker"} what @param {string} [name] */
+  async fail(what, name = "a") {
+    engine(name).fail(what);
   },
   /** Cancel the load that is under way. */
   cancel: () => lab.abort?.abort(),

@@ -1,5 +1,7 @@
 """Build the artifact of the engine tests: ``python synthetic.py OUT``. A model of integer weights behind the real
-runtime and linker; kernels.c says what it computes. Deterministic, so its files can be compared and cached."""
+runtime and linker; kernels.c says what it computes. Deterministic, so its files can be compared and cached.
+
+Beside manifest.json lies manifest-webgpu.json, which has a second variant: the same model in WGSL (kernels.wgsl)."""
 
 from __future__ import annotations
 
@@ -80,6 +82,25 @@ def plan() -> dict[str, Any]:
     }
 
 
+def webgpu_plan() -> dict[str, Any]:
+    """The same buffers, the sums in the second arena; nothing misbehaves."""
+    p = plan()
+    store, _, accumulate, add_bias = p["functions"][0]["launches"]
+    p["buffers"][9] |= {"arena": 1}
+    launches = [
+        store | {"kernel": 0, "grid": [1, "rows", 1]},
+        accumulate | {"kernel": 1, "grid": [1, ["+", "logit_rows", ["*", 0, "rows"]], 1]},
+        add_bias | {"kernel": 2, "grid": [["ceildiv", VOCAB, 64], "logit_rows", 1]},
+    ]
+    workgroups = {"store": [1, 1, 1], "accumulate": [64, 1, 1], "add_bias": [64, 1, 1]}
+    return p | {
+        "target": "webgpu-f32",
+        "arenas": [256, *p["arenas"]],
+        "kernels": [k | {"workgroup": workgroups[k["name"]]} for k in p["kernels"] if k["name"] in workgroups],
+        "functions": [f | {"launches": launches} for f in p["functions"]],
+    }
+
+
 def write(out: Path, name: str, data: bytes) -> dict[str, Any]:
     """A file of the artifact and its manifest entry."""
     path = out / name
@@ -103,6 +124,14 @@ def main(out: Path) -> None:
         "kernels": write(out, "wasm-simd/kernels.wasm", kernels.read_bytes()),
     }
     kernels.unlink()
+    wgsl = Path(__file__).with_name("kernels.wgsl").read_bytes()
+    webgpu = {
+        "name": "webgpu-f32",
+        "backend": "webgpu",
+        "requires": [],
+        "plan": write(out, "webgpu-f32/plan.json", json.dumps(webgpu_plan()).encode()),
+        "kernels": write(out, "webgpu-f32/kernels.wgsl", wgsl),
+    }
     manifest = {
         "schema": 1,
         "id": "synthetic",
@@ -114,6 +143,7 @@ def main(out: Path) -> None:
         "variants": [variant],
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (out / "manifest-webgpu.json").write_text(json.dumps(manifest | {"variants": [variant, webgpu]}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,368 @@
+/**
+ * @file The WebGPU executor: carries batches in and results out. A step is one command encoder with one compute pass and
+ * one submit; a burst is a submit a step, the sampled ids staying on the GPU, and one read-back for as many steps as fit
+ * into a slice of time. Two slices are on their way at once, so that the GPU never waits for JavaScript.
+ *
+ * Nothing is created while decoding. What one step does to the next (KV pages, the fed-back ids) is ordered by the queue.
+ */
+
+import { SEQUENCE_WORDS } from "../abi.js";
+import { checkBatch, checkSequences, checkTables } from "../batch.js";
+import { EngineError } from "../errors.js";
+import { MAX_BURST, maskWords } from "../memory.js";
+import { Burst } from "./burst.js";
+import { COUNTERS } from "./counters.js";
+import { choicesOf, cleaned, scoresOf } from "./results.js";
+import { MAX_BIAS, needsOf, RESULT_WORDS } from "./sampler.js";
+import { ReadBack, Uploads } from "./transfer.js";
+
+/** About how long a slice of a burst takes: what an interrupt has to wait for, twice. */
+const SLICE_MS = 20;
+/** Most steps of a slice, so that a device that is much faster than its clock tells does not get everything at once. */
+const MAX_SLICE = 64;
+const SLICES = 2;
+/** KV grows by this factor at least, so that it is copied rarely. */
+const GROWTH = 1.5;
+
+/**
+ * @typedef {import("../protocol.js").StepInput} StepInput
+ * @typedef {import("./uniforms.js").Variables} Variables
+ */
+
+export class GpuExecutor {
+  /** KV pages that are usable now. */
+  pages = 0;
+  /** Milliseconds of a step of a burst, as last measured. */
+  #stepMs = Infinity;
+  /** @type {ReadBack | null} made when logits are first wanted */
+  #logits = null;
+  #gpu;
+  #plan;
+  #buffers;
+  #replay;
+  #sampler;
+  #uploads;
+  #results;
+  #tokens;
+  #debug;
+  #sliceMs;
+
+  /**
+   * @param {import("./device.js").Gpu} gpu
+   * @param {import("../plan.js").Plan} plan
+   * @param {import("./buffers.js").Buffers} buffers
+   * @param {import("./replay.js").Replay} replay
+   * @param {import("./sampler.js").Sampler} sampler
+   * @param {{kvPages: number, debug?: boolean, sliceMs?: number}} options kvPages: wanted at most
+   */
+  constructor(gpu, plan, buffers, replay, sampler, { kvPages, debug = false, sliceMs = SLICE_MS }) {
+    this.#gpu = gpu;
+    this.#plan = plan;
+    this.#buffers = buffers;
+    this.#replay = replay;
+    this.#sampler = sampler;
+    this.#debug = debug;
+    this.#sliceMs = sliceMs;
+    this.maxPages = Math.min(kvPages, buffers.maxPages);
+    const { rows, sequences, logit_rows: logitRows } = plan.maxima;
+    const most = Math.max(logitRows, sequences);
+    const inputs = 3 * rows + logitRows + sequences * plan.blocksPerSequence;
+    const choice = most * (SEQUENCE_WORDS + 5) + sequences * (2 * MAX_BIAS + maskWords(plan.vocab));
+    this.#uploads = new Uploads(gpu, 4 * (inputs + choice) + replay.uniformBytes);
+    this.#results = new ReadBack(gpu, "results", 4 * most * (RESULT_WORDS + 2));
+    this.#tokens = new ReadBack(gpu, "tokens", 4 * most * MAX_SLICE, SLICES);
+  }
+
+  /**
+   * Run every function and every kernel of the sampler once, on a page of KV, so that whatever the driver puts off until
+   * first use is done, and what it refuses is known.
+   */
+  async warm() {
+    await this.#buffers.growKv(1);
+    this.#replay.bind();
+    let rows = 1;
+    for (const fn of this.#replay.functions) {
+      const variables = /** @type {const} */ ([rows, 1, 1]);
+      rows = fn.maxRows + 1;
+      await this.#uploads.begin();
+      this.#replay.prepare(fn, variables, this.#uploads);
+      const encoder = this.#encoder("upload");
+      this.#uploads.record(encoder);
+      this.#send(encoder);
+      try {
+        await this.#gpu.attempt(fn.name, () => {
+          const whole = this.#encoder(fn.name);
+          const pass = this.#gpu.pass(whole);
+          this.#replay.record(pass, fn);
+          this.#sampler.recordResults(pass, 1);
+          this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true });
+          pass.end();
+          this.#gpu.submit(whole);
+        });
+      } catch (error) {
+        await this.#replay.runSeparately(fn); // to say which launch it is
+        throw error;
+      }
+    }
+    await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+    this.#gpu.counters.fill(0, 0, COUNTERS.buffer_bytes);
+  }
+
+  /**
+   * Make KV page indices 0..pages-1 usable.
+   * @param {number} pages
+   */
+  async reservePages(pages) {
+    this.#gpu.check();
+    if (!Number.isInteger(pages) || pages < 0) throw new EngineError("invalid_request", "pages must be a count", "pages");
+    if (pages > this.maxPages) {
+      throw new EngineError("out_of_memory", `${pages} KV pages wanted, the GPU holds ${this.maxPages}`, "pages");
+    }
+    if (pages > this.#buffers.kvPages) {
+      const roomy = Math.min(this.maxPages, Math.ceil(this.#buffers.kvPages * GROWTH));
+      try {
+        await this.#buffers.growKv(Math.max(pages, roomy));
+      } catch (error) {
+        if (roomy <= pages || !(error instanceof EngineError) || error.code !== "out_of_memory") throw error;
+        await this.#buffers.growKv(pages);
+      }
+      this.#replay.bind();
+    }
+    this.pages = Math.max(this.pages, pages);
+  }
+
+  /**
+   * One forward pass; what else is wanted (choice, score, logits) happens on its logits. Waits for the GPU only where
+   * something is to be read back.
+   * @param {StepInput} input
+   * @returns {Promise<import("../protocol.js").StepResult>}
+   */
+  async step(input) {
+    const { logitRows, targets, wantLogits } = input;
+    const sequences = checkBatch(input, this.#plan, this.pages);
+    const sample = input.sample?.length ? input.sample : null;
+    const needs = sample && this.#checkChoice(sample, input);
+    const variables = /** @type {const} */ ([input.tokenIds.length, sequences, logitRows.length]);
+    const fn = this.#replay.select(variables[0]);
+    const uploads = this.#uploads;
+    await uploads.begin();
+    this.#replay.prepare(fn, variables, uploads);
+    this.#put("token_ids", input.tokenIds);
+    this.#put("positions", input.positions);
+    this.#put("row_sequence", input.rowSequence);
+    this.#put("block_tables", input.blockTables);
+    this.#put("logit_rows", logitRows);
+    const n = sample ? sample.length / SEQUENCE_WORDS : 0;
+    if (sample) this.#putChoice(sample, input, Int32Array.from({ length: n }, (_, i) => i), false);
+    if (targets) uploads.put(this.#sampler.buffers.targets, targets);
+
+    // The sampler changes logits in place, so those that are wanted as they were are copied before it.
+    const copiesLogits = wantLogits === true || needs?.adjust === true;
+    const reported = Math.max(n, targets?.length ?? 0);
+    const encoder = await this.#forward(fn, variables, (pass) => {
+      if (reported) this.#sampler.recordResults(pass, reported);
+      if (needs && !copiesLogits) this.#sampler.recordChoice(pass, n, needs);
+    });
+    const logits = copiesLogits ? this.#copyLogits(encoder, logitRows.length) : null;
+    if (needs && copiesLogits) {
+      const pass = this.#gpu.pass(encoder);
+      this.#sampler.recordChoice(pass, n, needs);
+      pass.end();
+    }
+    const report = reported ? this.#copyReport(encoder, reported, n) : null;
+    this.#send(encoder);
+
+    /** @type {import("../protocol.js").StepResult} */
+    const result = {};
+    const [words, values] = await Promise.all([
+      report ? this.#results.read(report) : new Int32Array(0),
+      logits ? /** @type {ReadBack} */ (this.#logits).read(logits) : new Int32Array(0),
+    ]);
+    if (targets?.length) result.scores = scoresOf(words, targets);
+    if (wantLogits) result.logits = new Float32Array(values.buffer);
+    if (sample) {
+      const tokens = words.subarray(reported * RESULT_WORDS);
+      const { vocab } = this.#plan;
+      const bits = (/** @type {number} */ row, /** @type {number} */ token) =>
+        needs?.adjust ? values[row * vocab + token] : tokens[n + row];
+      result.sequences = choicesOf(sample, words, tokens, (row, token) => cleaned(bits(row, token)));
+    }
+    return result;
+  }
+
+  /**
+   * Decode a burst. Ends early when all sequences finished, or when it was interrupted: then after the slices that are on
+   * their way.
+   * @param {import("../protocol.js").RunInput} input
+   * @param {() => boolean} interrupted
+   * @returns {Promise<import("../protocol.js").RunResult>}
+   */
+  async run(input, interrupted) {
+    const { n, blockTables } = input;
+    checkTables(input, this.#plan, this.pages);
+    const needs = this.#checkChoice(input.sequences, input);
+    const burst = new Burst(input.sequences, n);
+    const rows = burst.rows.length;
+    const maxSteps = Math.min(input.maxSteps, MAX_BURST, burst.longest);
+    if (maxSteps === 0) return burst.result();
+    const variables = /** @type {const} */ ([rows, n, rows]);
+    const fn = this.#replay.select(rows);
+    await this.#uploads.begin();
+    this.#replay.prepare(fn, variables, this.#uploads);
+    const { tokens, positions } = burst.first();
+    this.#put("token_ids", tokens);
+    this.#put("positions", positions);
+    this.#put("row_sequence", Int32Array.from(burst.rows));
+    this.#put("block_tables", blockTables);
+    this.#put("logit_rows", Int32Array.from({ length: rows }, (_, row) => row));
+    this.#putChoice(burst.sequences, input, Int32Array.from(burst.rows), true);
+
+    /** @type {{steps: number, recorded: ReturnType<ReadBack["record"]>}[]} */
+    const underWay = [];
+    let sent = 0;
+    let since = performance.now();
+    for (;;) {
+      while (sent < maxSteps && underWay.length < SLICES && !burst.finished && !interrupted()) {
+        const steps = Math.min(maxSteps - sent, this.#sliceSteps());
+        underWay.push({ steps, recorded: await this.#sendSlice(fn, variables, needs, sent, steps) });
+        sent += steps;
+      }
+      const slice = underWay.shift();
+      if (!slice) return burst.result();
+      burst.take(await this.#tokens.read(slice.recorded));
+      const now = performance.now();
+      this.#stepMs = (now - since) / slice.steps;
+      since = now;
+    }
+  }
+
+  /** @returns {Float64Array} by COUNTERS */
+  counters() {
+    return this.#gpu.counters.slice();
+  }
+
+  /** Destroy the device under everything that is under way. */
+  fail() {
+    this.#gpu.destroy();
+  }
+
+  #sliceSteps() {
+    return Math.max(1, Math.min(MAX_SLICE, Math.floor(this.#sliceMs / this.#stepMs) || 1));
+  }
+
+  /**
+   * @param {import("./replay.js").ReplayFunction} fn
+   * @param {Variables} variables
+   * @param {import("./sampler.js").Needs} needs
+   * @param {number} before steps of this burst sent before
+   * @param {number} steps
+   */
+  async #sendSlice(fn, variables, needs, before, steps) {
+    const rows = variables[0];
+    const choose = (/** @type {GPUComputePassEncoder} */ pass) => this.#sampler.recordChoice(pass, rows, needs);
+    for (let i = 1; i < steps; i++) this.#send(await this.#forward(fn, variables, choose));
+    const last = await this.#forward(fn, variables, choose);
+    const range = { source: this.#sampler.buffers.tokens, offset: before * rows * 4, bytes: steps * rows * 4 };
+    const recorded = this.#tokens.record(last, [range]);
+    this.#send(last);
+    return recorded;
+  }
+
+  /**
+   * An encoder with what was put for upload, and the pass of one step.
+   * @param {import("./replay.js").ReplayFunction} fn prepared
+   * @param {Variables} variables that it was prepared for
+   * @param {(pass: GPUComputePassEncoder) => void} more what else belongs into the pass
+   */
+  async #forward(fn, variables, more) {
+    const { counters } = this.#gpu;
+    counters[COUNTERS.steps]++;
+    counters[COUNTERS.rows] += variables[0];
+    let encoder = this.#encoder(fn.name);
+    this.#uploads.record(encoder);
+    if (this.#debug) {
+      this.#send(encoder);
+      await this.#replay.runSeparately(fn);
+      encoder = this.#encoder(fn.name);
+    }
+    const pass = this.#gpu.pass(encoder);
+    if (!this.#debug) this.#replay.record(pass, fn);
+    more(pass);
+    pass.end();
+    return encoder;
+  }
+
+  /** @param {string} label */
+  #encoder(label) {
+    this.#gpu.check();
+    return this.#gpu.device.createCommandEncoder({ label });
+  }
+
+  /** @param {GPUCommandEncoder} encoder */
+  #send(encoder) {
+    this.#gpu.submit(encoder);
+    this.#uploads.submitted();
+  }
+
+  /**
+   * @param {string} name of an io buffer
+   * @param {Int32Array} words
+   */
+  #put(name, words) {
+    this.#uploads.put(this.#buffers.io(name), words);
+  }
+
+  /**
+   * @param {Int32Array} sequences
+   * @param {{bias?: Int32Array, mask?: Uint32Array}} tables
+   * @returns {import("./sampler.js").Needs}
+   */
+  #checkChoice(sequences, { bias, mask }) {
+    const { maxima } = this.#plan;
+    checkSequences(sequences, this.#plan, bias?.length ?? 0, mask?.length ?? 0);
+    if ((bias?.length ?? 0) > maxima.sequences * MAX_BIAS * 2) {
+      throw new EngineError("invalid_request", `bias: has more than ${maxima.sequences * MAX_BIAS} pairs`, "bias");
+    }
+    return needsOf(sequences);
+  }
+
+  /**
+   * @param {Int32Array} sequences
+   * @param {{bias?: Int32Array, mask?: Uint32Array}} tables
+   * @param {Int32Array} structs of each row
+   * @param {boolean} commit what is chosen is fed to the next step
+   */
+  #putChoice(sequences, { bias, mask }, structs, commit) {
+    const { buffers, masksAt } = this.#sampler;
+    const rows = new Int32Array(structs.length * 4);
+    structs.forEach((struct, row) => rows.set([struct, 0, commit ? 1 : 0], row * 4));
+    this.#uploads.put(buffers.sequences, sequences);
+    this.#uploads.put(buffers.rows, rows);
+    if (bias) this.#uploads.put(buffers.tables, bias);
+    if (mask) this.#uploads.put(buffers.tables, mask, masksAt * 4);
+  }
+
+  /**
+   * @param {GPUCommandEncoder} encoder
+   * @param {number} rows
+   */
+  #copyLogits(encoder, rows) {
+    const { vocab, maxima } = this.#plan;
+    this.#logits ??= new ReadBack(this.#gpu, "logits", maxima.logit_rows * vocab * 4);
+    return this.#logits.record(encoder, [{ source: this.#buffers.io("logits"), offset: 0, bytes: rows * vocab * 4 }]);
+  }
+
+  /**
+   * @param {GPUCommandEncoder} encoder
+   * @param {number} rows with results
+   * @param {number} chosen rows with a choice
+   */
+  #copyReport(encoder, rows, chosen) {
+    const { results, tokens } = this.#sampler.buffers;
+    const ranges = [{ source: results, offset: 0, bytes: rows * RESULT_WORDS * 4 }];
+    if (chosen) ranges.push({ source: tokens, offset: 0, bytes: 2 * chosen * 4 });
+    return this.#results.record(encoder, ranges);
+  }
+}
+
+

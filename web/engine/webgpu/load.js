@@ -1,0 +1,87 @@
+/** @file Loading for the WebGPU executor: the device, then kernels compiled while the weights arrive, then a first run. */
+
+import { EngineError } from "../errors.js";
+import { MAX_BURST } from "../memory.js";
+import { fetchWeights } from "../shards.js";
+import { Buffers } from "./buffers.js";
+import { openDevice } from "./device.js";
+import { GpuExecutor } from "./executor.js";
+import { splitKernels } from "./kernels.js";
+import { Replay } from "./replay.js";
+import { Sampler } from "./sampler.js";
+import { weightSink } from "./weights.js";
+
+/**
+ * What can be known without asking for a device.
+ * @param {import("../manifest.js").Variant} _variant
+ * @param {import("../features.js").Features} features
+ */
+export function requireSupport(_variant, features) {
+  if (!features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
+}
+
+/**
+ * @param {import("../load.js").Job} job
+ * @returns {Promise<import("../load.js").Made>}
+ */
+export async function load({ options, manifest, plan, kernels, source, channel, onProgress }) {
+  const kvPages = options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences;
+  const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
+  const gpu = await openDevice({ features: manifest.variant.requires, binding: kvPages * pageBytes });
+  const faults = new BroadcastChannel(channel);
+  gpu.onGone = ({ code, message }) => {
+    if (code === "device_lost") faults.postMessage(message);
+  };
+  const close = () => {
+    gpu.onGone = () => undefined;
+    gpu.destroy();
+    faults.close();
+  };
+  try {
+    const buffers = await Buffers.create(gpu, plan);
+    const [replay, sampler, cached] = await settled([
+      Replay.create(gpu, plan, buffers, splitKernels(kernels)),
+      Sampler.create(gpu, plan, buffers, MAX_BURST),
+      fetchShards(gpu, buffers, manifest, source, onProgress),
+    ]);
+    const executor = new GpuExecutor(gpu, plan, buffers, replay, sampler, { ...options, kvPages });
+    await executor.warm();
+    source.signal.throwIfAborted();
+    return { executor, threads: 1, cached, doorbell: null, adapter: gpu.facts, close };
+  } catch (error) {
+    let cause = error;
+    try {
+      gpu.check();
+    } catch (gone) {
+      cause = gone; // whatever else went wrong, it was because of that
+    }
+    close();
+    throw cause;
+  }
+}
+
+/**
+ * @param {import("./device.js").Gpu} gpu
+ * @param {Buffers} buffers
+ * @param {import("../manifest.js").Manifest} manifest
+ * @param {import("../shards.js").Source} source
+ * @param {(event: import("../protocol.js").Progress) => void} onProgress
+ * @returns {Promise<number>} bytes that came from storage
+ */
+async function fetchShards(gpu, buffers, manifest, source, onProgress) {
+  const sink = await weightSink(gpu, buffers.groups, Math.max(...manifest.shards.map(({ bytes }) => bytes)));
+  const cached = await fetchWeights(source, manifest, sink, onProgress);
+  sink.close();
+  return cached;
+}
+
+/**
+ * All of them, or the first that failed, once nothing of the others is under way any more.
+ * @template {readonly unknown[]} T
+ * @param {{[K in keyof T]: Promise<T[K]>}} promises
+ * @returns {Promise<T>}
+ */
+async function settled(promises) {
+  await Promise.allSettled(promises);
+  return /** @type {Promise<T>} */ (/** @type {unknown} */ (Promise.all(promises)));
+}
