@@ -28,7 +28,7 @@ from ..plan_types import Plan
 from ..plan_views import encode_program
 from ..schema import ALIGN, FileRef, Manifest, Shard
 from . import batch as flat
-from .protocol import COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -127,8 +127,8 @@ class NativeEngine:
 
     def counters(self) -> dict[str, int]:
         """What the runtime did since load."""
-        words = (ctypes.c_uint32 * 4).from_address(self._library().inpage_counters())
-        return dict(zip(COUNTS, words, strict=False))
+        words = (ctypes.c_uint32 * len(RUNTIME_COUNTS)).from_address(self._library().inpage_counters())
+        return dict(zip(RUNTIME_COUNTS, words, strict=True))
 
     async def counts(self) -> dict[str, int]:
         return self.counters()

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
-from .protocol import COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 
 class PageEngine:
@@ -87,7 +87,8 @@ class PageEngine:
 
     async def counts(self) -> dict[str, int]:
         counted = await settle(self._client.counters())
-        return {name: int(count) for name, count in zip(COUNTS, counted.to_py(), strict=False)}
+        names = WEBGPU_COUNTS if self._info.backend == "webgpu" else RUNTIME_COUNTS
+        return {name: int(count) for name, count in zip(names, counted.to_py(), strict=True)}
 
     async def unload(self) -> None:
         await settle(self._client.unload())

@@ -87,12 +87,11 @@ class EngineInfo:
     load_ms: float
 
 
-# In the order in which engines count: the first four are every engine's, the others WebGPU's.
-COUNTS = (
-    "steps",
-    "launches",
-    "rows",
-    "sampled",
+# What engines count, in the order in which they tell it.
+_COMMON = ("steps", "launches", "rows", "sampled")
+RUNTIME_COUNTS = (*_COMMON, "sleeps", "asleep")  # of the C runtime's threads
+WEBGPU_COUNTS = (
+    *_COMMON,
     "dispatches",
     "passes",
     "submits",
@@ -126,7 +125,7 @@ class Engine(Protocol):
         """End a running burst after its current step."""
 
     async def counts(self) -> dict[str, int]:
-        """What it did since it was loaded, by the names in `COUNTS`, as far as it counts that."""
+        """What it did since it was loaded, by the names in `RUNTIME_COUNTS` or `WEBGPU_COUNTS`."""
         ...
 
     async def unload(self) -> None: ...
