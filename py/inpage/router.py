@@ -24,13 +24,15 @@ from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
 from .request import Request
 from .responses import AnswerCache, answer_key, weights_digest
+from .responses.opening import open_answers
 from .responses.sharing import SharedRuns
 from .scheduler import Scheduler
 from .schema import Manifest
 from .scoring import Score
 from .selection import Candidate, Choice, choose, rate, sentence
+from .settings import Settings, settings_from
 from .store import open_store
-from .stream import Completion, Delta, Facts, Kept, Stream
+from .stream import Completion, Delta, Facts, Kept, Stream, together
 from .template import ChatTemplate
 from .tokenizer import Tokenizer, load_tokenizer
 from .tuning import Tuner
@@ -49,7 +51,7 @@ class Router:
         tokenizer: Tokenizer,
         *,
         load_ms: float,
-        max_queue: int = 64,
+        settings: Settings | None = None,
         answers: AnswerCache | None = None,
         backends: Backends | None = None,
         notes: Notes | None = None,
@@ -61,7 +63,7 @@ class Router:
         self.tokenizer = tokenizer
         self.load_ms = load_ms
         self.device = device or host_device()
-        self.scheduler = Scheduler(engine, max_queue=max_queue, backends=backends, on_change=self._changed)
+        self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
         self._notes = notes or Notes(manifest.id, "")
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
         self._on_change = on_change
@@ -82,17 +84,20 @@ class Router:
         threads: int | None = None,
         on_progress: Progress | None = None,
         on_change: Callable[[], None] = lambda: None,
-        max_queue: int = 64,
+        settings: Settings | Mapping[str, Any] | None = None,
         answers: AnswerCache | None = None,
     ) -> Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
         ``backend`` pins a backend ("wasm", "native") or a variant ("wasm-simd"); ``on_progress`` is called with
         ``{"phase": "manifest" | "tokenizer" | "kernels" | "weights" | "ready"}`` and, where bytes move, ``"loaded"``
-        and ``"total"``; ``on_change`` when another engine runs or something was measured. Raises `ArtifactInvalid`,
-        `Unsupported` (with the reason of each candidate), `InvalidRequest` for a bad pin, `OutOfMemory`,
-        `NetworkError`."""
+        and ``"total"``; ``on_change`` when another engine runs or something was measured. ``settings``: see
+        `inpage.settings`; ``answers``: a cache of your own in place of the one that they describe. Raises
+        `ArtifactInvalid`, `Unsupported` (with the reason of each candidate), `InvalidRequest` for a bad pin or setting,
+        `OutOfMemory`, `NetworkError`."""
         started = time.perf_counter()
+        chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
+        backend, threads = backend or chosen.engine.backend, threads or chosen.engine.threads
         store = open_store(artifact)
         report = on_progress or _unheard
         report({"phase": "manifest"})
@@ -111,8 +116,8 @@ class Router:
         report = _unheard  # what is loaded later concerns nobody who waits for this
         load_ms = (time.perf_counter() - started) * 1e3
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
-        more["answers"] = answers
-        router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, max_queue=max_queue, **more)
+        more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
+        router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
         if backends.count > 1 and backends.current.name not in notes.figures:
             await router._tuner.measure_current()
         return router
@@ -141,6 +146,18 @@ class Router:
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
         return self._ask(self.encode(prompt), params, "prompt", resume)
+
+    async def quick(self, prompt: str, **params: Any) -> str:
+        """The text of an answer to one message."""
+        return (await self.chat(prompt, **params)).text
+
+    def stream(self, prompt: str, **params: Any) -> Stream:
+        """An answer to one message, to be read piece by piece: `chat` by another name."""
+        return self.chat(prompt, **params)
+
+    async def batch(self, prompts: Iterable[str], **params: Any) -> list[Completion]:
+        """Answers to several messages, computed together, in their order. The first error cancels the rest."""
+        return await together([self.chat(prompt, **params) for prompt in prompts])
 
     def encode(self, prompt: str | Iterable[int]) -> list[int]:
         """The ids that `complete` would feed for a prompt; control tokens that it spells stay text."""

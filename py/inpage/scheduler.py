@@ -26,8 +26,7 @@ from .fair import FairQueue
 from .faults import Suspects, poisoned
 from .kv import KvManager
 from .request import Burst, Interruption, Request
-
-_PREFIX_BYTES = 128 << 20  # of KV pages kept for prompts to come
+from .settings import Settings
 
 Out = TypeVar("Out")
 
@@ -40,14 +39,12 @@ class Scheduler:
         self,
         engine: Engine,
         *,
-        max_queue: int = 64,
-        prefix_bytes: int = _PREFIX_BYTES,
+        settings: Settings | None = None,
         backends: Backends | None = None,
         on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._prefix_bytes = prefix_bytes
+        self.settings = settings or Settings()
         self.adopt(engine)
-        self.max_queue = max_queue
         self.waiting = FairQueue()
         self.active: list[Request] = []
         self._backends = backends
@@ -66,7 +63,9 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = engine
         self.info = engine.info
-        self.kv = KvManager(engine, prefix_bytes=self._prefix_bytes)
+        limits = self.settings.scheduler
+        self.places = min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent)
+        self.kv = KvManager(engine, prefix_bytes=self.settings.kv.prefix_bytes)
 
     @property
     def idle(self) -> bool:
@@ -92,7 +91,7 @@ class Scheduler:
                 "ask for fewer max_tokens or shorten the prompt",
                 field="max_tokens",
             )
-        if len(self.waiting) >= self.max_queue:
+        if len(self.waiting) >= self.settings.scheduler.queue_size:
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
         request.submitted = time.perf_counter()
         end = "cancelled" if request.cancelled else request.ending
@@ -204,8 +203,11 @@ class Scheduler:
         """End what was cancelled, and what has run out of time."""
         for request in [r for r in self.active if r.cancelled]:
             self._finish(request, "cancelled")
-        now = time.perf_counter()
-        for request in [r for r in (*self.active, *self.waiting) if r.deadline is not None and r.deadline <= now]:
+        now, patience = time.perf_counter(), self.settings.scheduler.timeout
+        late = [r for r in (*self.active, *self.waiting) if r.deadline is not None and r.deadline <= now]
+        if patience is not None:  # whoever has run once is not sent away any more
+            late += [r for r in self.waiting if r.started is None and r.submitted and r.submitted + patience <= now]
+        for request in dict.fromkeys(late):
             if request in self.waiting:
                 self.waiting.remove(request)
             self._fail(request, _too_late(request))
@@ -216,7 +218,7 @@ class Scheduler:
     def _room_for(self, request: Request) -> bool:
         """A free place, or one that somebody has to give back: whoever has the least priority, or the client that has
         more than its share. What it computed stays in its pages as long as nobody needs them."""
-        if len(self.active) < self.info.max_sequences:
+        if len(self.active) < self.places:
             return True
         least = min(r.priority for r in self.active)
         if least < request.priority:
@@ -386,8 +388,9 @@ class Scheduler:
 
 
 def _too_late(request: Request) -> Timeout:
-    waited = "its answer was not whole" if request.tokens else "it had no answer"
-    return Timeout(f"the time given to this request is over and {waited} ({len(request.tokens)} tokens): allow more")
+    if request.started is None:
+        return Timeout("the request waited too long for its turn: ask again when less is waiting, or allow more time")
+    return Timeout(f"the time given to this request is over after {len(request.tokens)} tokens: allow more")
 
 
 def _serial(request: Request) -> int:

@@ -56,7 +56,7 @@ class PageStore:
         self.base = url if url.endswith("/") else url + "/"
 
     async def manifest(self) -> tuple[Manifest, str]:
-        text = str(await settle(host().fetchManifest(f"{self.base}manifest.json", MANIFEST_BYTES)))
+        text = str(await settle(host().fetchJson(f"{self.base}manifest.json", MANIFEST_BYTES, "manifest.json")))
         return parse_manifest(text), text
 
     async def tokenizer(self, manifest: Manifest) -> str:

@@ -220,5 +220,15 @@ class Stream:
         )
 
 
+async def together(streams: Sequence[Stream]) -> list[Completion]:
+    """All answers, in the streams' order, or the first error; the others are cancelled then."""
+    tasks = [asyncio.ensure_future(stream._whole()) for stream in streams]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def _rate(count: int, seconds: float) -> float:
     return count / seconds if count > 0 and seconds > 0 else 0.0

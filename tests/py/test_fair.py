@@ -85,7 +85,7 @@ class Watch:
 
 async def test_one_request_does_not_wait_for_another_clients_hundred() -> None:
     engine = PagedDouble(max_sequences=4, context=64)
-    scheduler, watch = Scheduler(engine, max_queue=200), Watch()
+    scheduler, watch = Scheduler(engine), Watch()
     crowd = [Request([i % 7 + 3] * 9, 20, client="crowd") for i in range(100)]
     for one in crowd:
         scheduler.submit(one)

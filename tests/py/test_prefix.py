@@ -14,6 +14,7 @@ from inpage.engines.protocol import Sampling
 from inpage.kv import PagePool, PrefixTree
 from inpage.request import Request
 from inpage.scheduler import Scheduler
+from inpage.settings import settings_from
 from support.paged_double import PagedDouble
 
 SIZE = 4
@@ -144,7 +145,7 @@ def test_any_crowd_gets_the_answers_of_each_alone(
 
 async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int) -> None:
     engine = PagedDouble(memory_pages=memory)
-    scheduler = Scheduler(engine, prefix_bytes=kept * engine.info.page_bytes)
+    scheduler = Scheduler(engine, settings=settings_from({"kv": {"prefix_bytes": kept * engine.info.page_bytes}}))
     requests = [_request(*one[:3]) for one in asked]
     for request in requests:
         scheduler.submit(request)
@@ -153,7 +154,7 @@ async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kep
             scheduler.cancel(request)
     for request, one in zip(requests, asked, strict=True):
         alone = _request(*one[:3])
-        fresh = Scheduler(PagedDouble(), prefix_bytes=0)
+        fresh = Scheduler(PagedDouble(), settings=settings_from({"kv": {"prefix_bytes": 0}}))
         fresh.submit(alone)
         assert await _end(alone) in ("length", "stop")
         if await _end(request) == "cancelled":

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Unsupported
-from inpage.router import Completion, Router
+from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Timeout, Unsupported
+from inpage.router import Completion, Router, Stream
+from inpage.settings import settings_from
 from inpage.tokenizer import Tokenizer
 from support.small import small_router
 from support.tiny import VOCAB
@@ -197,3 +198,28 @@ async def test_info_and_explain(router: Router) -> None:
         "Running native: it needs nothing special; 2 of 2 cores compute.",
         "* native: it needs nothing special",
     ]
+
+
+async def test_quick_stream_and_batch_are_ways_to_ask(router: Router) -> None:
+    alone = [await router.chat(text, **GREEDY) for text in ("one", "two", "three")]
+    assert await router.quick("one", **GREEDY) == alone[0].text
+    assert "".join([delta.text async for delta in router.stream("two", **GREEDY)]) == alone[1].text
+    assert await router.batch([]) == []
+    together = await router.batch(["one", "two", "three"], **GREEDY)
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
+    with pytest.raises(InvalidRequest):
+        await router.batch(["one", ""])
+
+
+async def test_whoever_waits_too_long_is_told(small_tokenizer: Tokenizer) -> None:
+    async with small_router(small_tokenizer, max_sequences=1) as router:
+        router.scheduler.settings = settings_from({"scheduler": {"timeout": 0}})
+        first = asyncio.ensure_future(_whole(router.chat("hello", **GREEDY)))
+        with pytest.raises(Timeout, match="its turn"):
+            await router.chat("hello", **GREEDY)
+        with pytest.raises(Timeout, match="its turn"):
+            await first
+
+
+async def _whole(stream: Stream) -> Completion:
+    return await stream

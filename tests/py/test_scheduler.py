@@ -12,6 +12,7 @@ from inpage.engines.protocol import Sampling
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, OutOfMemory, QueueFull
 from inpage.request import Request
 from inpage.scheduler import Scheduler
+from inpage.settings import settings_from
 from support.paged_double import PagedDouble
 
 
@@ -179,7 +180,7 @@ async def test_cancel_while_waiting_is_immediate() -> None:
 
 
 async def test_the_queue_is_bounded() -> None:
-    scheduler = Scheduler(PagedDouble(max_sequences=1), max_queue=2)
+    scheduler = Scheduler(PagedDouble(max_sequences=1), settings=settings_from({"scheduler": {"queue_size": 2}}))
     requests = [ask(s) for s in range(4)]
     for request in requests[:2]:
         scheduler.submit(request)

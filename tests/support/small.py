@@ -10,6 +10,7 @@ from inpage.responses import AnswerCache
 from inpage.router import Router
 from inpage.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
 from inpage.selection import choose
+from inpage.settings import settings_from
 from inpage.tokenizer import Tokenizer
 
 from .paged_double import PagedDouble
@@ -67,5 +68,6 @@ def small_router(
     """A router on the strict double. ``sizes``: the double's."""
     loaded = small_manifest(**manifest or {})
     choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
+    settings = settings_from({"scheduler": {"queue_size": 4}})
     engine = PagedDouble(vocab=VOCAB, **sizes)
-    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, max_queue=4, answers=answers)
+    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, settings=settings, answers=answers)

@@ -14,6 +14,7 @@ import { fetchFile } from "../engine/shards.js";
 import { openStore } from "../engine/storage.js";
 import { probeAdapter, probeMemory, probeStorage } from "./adapter.js";
 
+export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { readNote, writeNote } from "./notes.js";
 
 /**
@@ -37,22 +38,23 @@ export function newEngine() {
 }
 
 /**
- * The manifest's text. It is checked in Python, which knows the schema.
+ * The text of a JSON file whose hash nobody knows beforehand. It is checked in Python, which knows the schema.
  * @param {string} url
  * @param {number} limit bytes
+ * @param {string} field what it is, for errors
  * @returns {Promise<string>}
  */
-export async function fetchManifest(url, limit) {
+export async function fetchJson(url, limit, field) {
   let response;
   try {
     response = await fetch(url, { cache: "no-cache" });
   } catch (error) {
-    throw new EngineError("network", `${url}: ${String(error)}`, "manifest.json", error);
+    throw new EngineError("network", `${url}: ${String(error)}`, field, error);
   }
-  if (response.status === 404) throw new EngineError("artifact_invalid", `there is no model at ${url}`, "manifest.json");
-  if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, "manifest.json");
+  if (response.status === 404) throw new EngineError("artifact_invalid", `there is nothing at ${url}`, field);
+  if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, field);
   if (Number(response.headers.get("content-length") ?? 0) > limit) {
-    throw new EngineError("artifact_invalid", `${url} is larger than ${limit} bytes`, "manifest.json");
+    throw new EngineError("artifact_invalid", `${url} is larger than ${limit} bytes`, field);
   }
   return response.text();
 }

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..errors import InpageError, InvalidRequest
 from ..schema import Manifest
-from ..stream import Completion, Delta, Stream
+from ..stream import Completion, Delta, Stream, together
 from . import told
 from .asked import Asked, chat_request, completion_request
 from .told import Told
@@ -73,7 +73,7 @@ class Api:
         streams = self._streams(asked, chat)
         answer = Told(self._router.manifest.id, chat)
         if not asked.stream:
-            done = await _gather(streams)
+            done = await together(streams)
             texts = [self._shown(asked, one) for one in done]
             return _json(answer.whole(done, texts))
         events = _events(answer, asked, streams, self._echoes(asked, streams))
@@ -107,20 +107,6 @@ class Api:
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._router.manifest.id, "object": "model", "created": 0, "owned_by": "inpage"}
-
-
-async def _gather(streams: list[Stream]) -> list[Completion]:
-    """All answers, or the first error; the others are cancelled then."""
-    tasks = [asyncio.ensure_future(_whole(stream)) for stream in streams]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _whole(stream: Stream) -> Completion:
-    return await stream
 
 
 async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: list[str]) -> AsyncGenerator[str]:

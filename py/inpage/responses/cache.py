@@ -30,18 +30,19 @@ class Tier(Protocol):
 
 
 class AnswerCache:
-    """``tiers``: fastest first. ``bundle``: read-only, asked last, never expires. ``clock``: Unix time.
+    """``tiers``: fastest first; memory alone if not given. ``bundle``: read-only, asked last, never expires.
+    ``clock``: Unix time.
 
     A tier that fails (a full disk, a browser that forbids storage) counts as one that has nothing: a cache must never
     be the reason that a question goes unanswered. ``failures`` says how often that was so."""
 
     def __init__(
         self,
-        tiers: Iterable[Tier] = (),
+        tiers: Iterable[Tier] | None = None,
         bundle: Bundle | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.tiers: list[Tier] = list(tiers) or [MemoryTier()]
+        self.tiers: list[Tier] = [MemoryTier()] if tiers is None else list(tiers)
         self.bundle = bundle
         self.hits: Counter[str] = Counter()  # by tier
         self.misses = 0

@@ -1,0 +1,38 @@
+"""The answer cache that the settings ask for, on what this place has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..browser import IN_PAGE, host, settle
+from ..errors import ArtifactInvalid
+from ..settings import AnswerSettings
+from .bundle import BUNDLE_BYTES, Bundle
+from .cache import AnswerCache, Tier
+from .memory import MemoryTier
+
+
+async def open_answers(settings: AnswerSettings) -> AnswerCache | None:
+    """None where they are not enabled. Raises `ArtifactInvalid` for a bundle that is none, `NetworkError`."""
+    if not settings.enabled:
+        return None
+    tiers: list[Tier] = [MemoryTier(settings.memory_entries)] if settings.memory_entries else []
+    if IN_PAGE and settings.storage_bytes:
+        from .indexeddb import IndexedDbTier
+
+        tiers.append(IndexedDbTier(settings.storage_bytes))
+    elif settings.storage_path is not None and settings.storage_bytes:
+        from .sqlite import SqliteTier
+
+        tiers.append(SqliteTier(Path(settings.storage_path), settings.storage_bytes))
+    bundle = Bundle(await _read(settings.bundle)) if settings.bundle else None
+    return AnswerCache(tiers, bundle)
+
+
+async def _read(where: str) -> str:
+    if IN_PAGE:
+        return str(await settle(host().fetchJson(where, BUNDLE_BYTES, "answers")))
+    try:
+        return Path(where).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactInvalid(f"the answers in {where} cannot be read: {error}", field="answers") from error

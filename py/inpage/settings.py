@@ -1,0 +1,158 @@
+"""Everything that can be set, in one frozen tree: from code, or from a TOML or JSON file; unknown keys are refused.
+
+[scheduler]
+queue_size = 200
+[answers]
+enabled = true
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InvalidRequest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Who runs, and who waits for how long."""
+
+    max_concurrent: int = 100
+    """Requests that may run at once; the engine's own limit holds as well."""
+    batch_size: int = 32
+    """Sequences in one step of the engine; the engine's own limit holds as well."""
+    queue_size: int = 1000
+    """Requests that may wait; one more is refused (`QueueFull`, HTTP 429)."""
+    timeout: float | None = 30.0
+    """Seconds that a request waits for its turn before it ends with `Timeout`; null: for ever."""
+
+    def _check(self) -> None:
+        _at_least(self, 1, "max_concurrent", "batch_size")
+        _at_least(self, 0, "queue_size", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class KvSettings:
+    """Keys and values of the tokens that were read."""
+
+    prefix_bytes: int = 128 << 20
+    """Memory for pages that no request uses any more, kept for prompts that begin alike; 0: none."""
+
+    def _check(self) -> None:
+        _at_least(self, 0, "prefix_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """Answers kept for determined requests: greedy ones, and those with a seed."""
+
+    enabled: bool = False
+    memory_entries: int = 100
+    """Answers in memory; the least recently used goes first."""
+    storage_bytes: int = 16 << 20
+    """Compressed answers in the browser's storage, or in ``storage_path``; 0: none."""
+    storage_path: str | None = None
+    """CPython: the SQLite file; null: nothing is stored."""
+    bundle: str | None = None
+    """A file of answers made ahead of time: a path, or in the page its text's URL."""
+
+    def _check(self) -> None:
+        _at_least(self, 0, "memory_entries", "storage_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where the model runs."""
+
+    backend: str | None = None
+    """A backend ("wasm", "webgpu", "native") or a variant to pin; null: the fastest."""
+    threads: int | None = None
+    """Compute threads; null: chosen by the device."""
+
+    def _check(self) -> None:
+        _at_least(self, 1, "threads")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole tree. `read_settings` makes one from a file, `settings_from` from plain data."""
+
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    kv: KvSettings = field(default_factory=KvSettings)
+    answers: AnswerSettings = field(default_factory=AnswerSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    def _check(self) -> None:
+        """Its parts check themselves."""
+
+
+def read_settings(path: Path) -> Settings:
+    """From a ``.toml`` or ``.json`` file. Raises `InvalidRequest` naming the key."""
+    try:
+        text = path.read_text("utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="settings") from error
+    except ValueError as error:  # both decoders' errors are
+        raise InvalidRequest(f"{path} is no {path.suffix[1:].upper() or 'JSON'}: {error}", field="settings") from error
+    return settings_from(data)
+
+
+def settings_from(data: Any) -> Settings:
+    """From nested mappings of plain values; what is left out has its default. Raises `InvalidRequest`."""
+    return _build(Settings, data, "")
+
+
+def _build(kind: type[T], data: Any, path: str) -> T:
+    where = path or "settings"
+    if not isinstance(data, Mapping):
+        raise InvalidRequest(f"{where} must be a table of settings, not {data!r}", field=where)
+    hints = typing.get_type_hints(kind)
+    prefix = f"{path}." if path else ""
+    for key in data:
+        if key not in hints:
+            known = ", ".join(hints)
+            raise InvalidRequest(f"unknown setting {prefix}{key}; there are {known}", field=f"{prefix}{key}")
+    values = {}
+    for name, value in data.items():
+        hint = hints[name]
+        nested = dataclasses.is_dataclass(hint)
+        values[name] = _build(hint, value, prefix + name) if nested else _value(hint, value, prefix + name)
+    made: Any = kind(**values)
+    try:
+        made._check()
+    except ValueError as error:
+        name, least = error.args
+        raise InvalidRequest(f"{prefix}{name} must be at least {least}", field=prefix + name) from None
+    return typing.cast("T", made)
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in kinds:
+        return None
+    for kind in kinds:
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        if kind is not float and type(value) is kind:
+            return value
+    names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in kinds)
+    raise InvalidRequest(f"{path} must be {names}, not {value!r}", field=path)
+
+
+def _at_least(settings: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(name, least)
