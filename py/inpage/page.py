@@ -1,14 +1,16 @@
 """The router as the page's worker runs it: requests come as JSON messages, answers go back as JSON messages.
 
-    {"id": 1, "op": "load", "artifact": URL, "backend", "threads"}    {"id": 1, "progress": {…}}…, {"id": 1, "value": …}
-    {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
+    {"id": 1, "op": "load", "artifact": URL, "backend", "threads",
+     "settings": {…}}                                                  {"id": 1, "progress": {…}}…, {"id": 1, "value": …}
+    {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "begun": {"seed"}},
+                                                                      {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
     {"id": 3, "op": "complete", "prompt": text or ids, "params": {…}} as chat
     {"id": 4, "op": "score", "ids": text or ids, "window": 512}       {"id": 4, "value": {"perplexity", "nll", …}}
-    {"id": 5, "op": "info" | "explain" | "counters" | "unload"}       {"id": 5, "value": …}
+    {"id": 5, "op": "info" | "explain" | "counters" | "measure" | "report" | "unload"}   {"id": 5, "value": …}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
-never one a token.
+never one a token. ``{"changed": info}`` comes by itself when another engine runs or something was measured.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .errors import InpageError, InvalidRequest, Unsupported
+from .report import report
 from .router import Router
 from .stream import Stream
 
@@ -34,6 +37,7 @@ class Page:
         self._router: Router | None = None
         self._streams: dict[int, Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failure = ""  # of the last load
 
     def handle(self, text: str) -> None:
         """Take one message; what it asks runs on as a task, beside all others."""
@@ -62,11 +66,12 @@ class Page:
             asked: Any = message.get("messages" if op == "chat" else "prompt")  # the router refuses a missing one
             make = router.chat if op == "chat" else router.complete
             stream = make(asked, **_named(params))
+            self._post({"id": number, "begun": {"seed": stream.seed}})
             self._streams[number] = stream
             return self._stream(number, stream)
         if op == "score":
             return self._score(message)
-        if op in ("info", "explain", "counters", "unload"):
+        if op in ("info", "explain", "counters", "measure", "report", "unload"):
             return getattr(self, f"_{op}")()
         raise InvalidRequest(f"unknown operation {op!r}", field="op")
 
@@ -82,18 +87,29 @@ class Page:
 
     async def _load(self, message: Message) -> Message:
         await self._unload()
-        self._router = await Router.load(
+        self._failure = ""
+        try:
+            self._router = await self._open(message)
+        except InpageError as error:
+            self._failure = f"{error.code}: {error}"
+            raise
+        return self._router.info
+
+    async def _open(self, message: Message) -> Router:
+        return await Router.load(
             message["artifact"],
             backend=message.get("backend"),
             threads=message.get("threads"),
             on_progress=lambda event: self._post({"id": message["id"], "progress": event}),
+            on_change=self._changed,
+            settings=message.get("settings"),
         )
-        return self._router.info
 
     async def _stream(self, number: int, stream: Stream) -> Message:
         async for delta in stream:
             if delta.token_ids or delta.text:
-                self._post({"id": number, "piece": {"text": delta.text, "token_ids": delta.token_ids}})
+                piece = {"text": delta.text, "token_ids": delta.token_ids}
+                self._post({"id": number, "piece": piece | ({"failovers": delta.failovers} if delta.failovers else {})})
             if delta.result is not None:
                 return {**asdict(delta.result), "usage": delta.result.usage}
         raise AssertionError("a stream ends with a result or an error")
@@ -111,6 +127,16 @@ class Page:
 
     async def _counters(self) -> Message:
         return await self._loaded().counters()
+
+    async def _measure(self) -> list[Message]:
+        return await self._loaded().measure()
+
+    async def _report(self) -> str:
+        return await report(self._router, self._failure)
+
+    def _changed(self) -> None:
+        if self._router is not None:
+            self._post({"changed": self._router.info})
 
     async def _unload(self) -> None:
         router, self._router = self._router, None

@@ -143,15 +143,6 @@ test("scores, explains, unloads", async ({ page, start, model }) => {
   expect(found.after).toBe("cancelled");
 });
 
-test("a lost engine fails what runs, and a new start works", async ({ page, start, model }) => {
-  await start({ threads: 2 });
-  const { error } = await ask(page, "complete", "^");
-  expect(error.code).toBe("device_lost");
-  expect((await ask(page, "chat", "hello")).error.code).toBe("device_lost");
-  await start({ threads: 2 });
-  expect((await ask(page, "chat", "hello")).last.completion.token_ids).toEqual(greedy(model, prompt("hello"), 20));
-});
-
 test("a start that fails says why, and the next one works", async ({ start, server }) => {
   expect((await start({ backend: "webgpu" })).error).toMatchObject({ code: "invalid_request", field: "backend" });
   expect((await start({ backend: "wasm-relaxed" })).error).toMatchObject({ code: "invalid_request", field: "backend" });

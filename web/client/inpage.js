@@ -4,97 +4,34 @@
  *     const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct" });
  *     for await (const piece of inpage.chat("What is gravity?", { max_tokens: 100 })) output.append(piece.text);
  *
- * Everything runs in workers: Python with the router in one, the engine in another. Errors are `EngineError`s, with
+ * Everything runs in workers: Python with the router in one, the engine in another. An engine that dies is replaced by the
+ * router, a router that dies is started again here, and answers go on where they were. Errors are `EngineError`s, with
  * `code` and, where an input is at fault, `field`.
  */
 
-import { EngineError, fromWire } from "../engine/errors.js";
+import { EngineError } from "../engine/errors.js";
+import { answer } from "./answer.js";
+import { Link } from "./link.js";
 
 /**
- * @typedef {{role: string, content: string}} Message role: "system", "user" or "assistant"
- * @typedef {object} Progress
- * @property {"python" | "manifest" | "tokenizer" | "kernels" | "weights" | "ready"} phase
- * @property {number} [loaded] bytes
- * @property {number} [total] bytes
- * @property {boolean} [fromCache]
- * @typedef {object} StartOptions
- * @property {string} [base] URL of the site's folder; the page's own if not given
- * @property {string} model id of a model of the site (models/<id>/), or the URL of an artifact's folder, ending in "/"
- * @property {string} [backend] pins a backend ("wasm") or a variant ("wasm-simd")
- * @property {number} [threads] compute threads; all cores if not given, one where the page is not isolated
- * @property {(event: Progress) => void} [onProgress]
- * @property {AbortSignal} [signal] gives the start up: it rejects with code "cancelled"
- * @typedef {object} Info
- * @property {string} model
- * @property {string} name
- * @property {string} revision
- * @property {string} license
- * @property {string} backend
- * @property {string} variant
- * @property {number} threads
- * @property {string} why a sentence for people
- * @property {number} load_ms
- * @property {number} context tokens that prompt and answer can have together
- * @property {number} vocab
- * @property {number} max_sequences how many requests decode together
- * @property {number} weight_bytes
- * @property {number} arena_bytes
- * @property {number} kv_bytes
- * @property {{used: number, reserved: number, limit: number}} kv_pages
- * @property {{active: number, waiting: number}} requests
- * @typedef {object} Params
- * @property {number} [max_tokens] to the end of the context if not given
- * @property {number} [temperature] 0 is greedy; 0.7 if not given
- * @property {number} [top_p] 0.95 if not given
- * @property {number} [top_k]
- * @property {number} [min_p]
- * @property {number} [repetition_penalty]
- * @property {number} [presence_penalty]
- * @property {number} [frequency_penalty]
- * @property {number} [seed] repeats an answer; a random one is drawn, and reported, if not given
- * @property {Record<number, number>} [logit_bias]
- * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
- * @typedef {object} Completion
- * @property {number[]} prompt_ids
- * @property {number[]} token_ids the stop token included
- * @property {string} text
- * @property {"stop" | "length" | "cancelled"} finish_reason
- * @property {number} seed
- * @property {number} load_ms
- * @property {number} ttft_ms
- * @property {number} prefill_tps
- * @property {number} decode_tps
- * @property {number} threads
- * @property {string} backend
- * @property {string} variant
- * @property {string} why
- * @property {Usage} usage
- * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number, prompt_tokens_details: {cached_tokens: number}}} Usage
- * @typedef {{load_ms: number, ttft_ms: number, prefill_tps: number, decode_tps: number}} Timing
- * @typedef {object} Piece
- * @property {string} text what became certain since the piece before; may be empty
- * @property {number[]} token_ids
- * @property {Completion["finish_reason"]} [finish_reason] of the last piece, as all that follows
- * @property {Usage} [usage]
- * @property {Timing} [timing]
- * @property {Completion} [completion] the whole answer
- * @typedef {{perplexity: number, nll: number[], argmax: number[], margin: number[]}} Score
- *
- * @typedef {object} Pending
- * @property {(value: any) => void} resolve
- * @property {(error: Error) => void} reject
- * @property {(message: any) => void} [heard] progress and pieces
+ * @typedef {import("./types.js").Candidate} Candidate
+ * @typedef {import("./types.js").Info} Info
+ * @typedef {import("./types.js").Message} Message
+ * @typedef {import("./types.js").Params} Params
+ * @typedef {import("./types.js").Piece} Piece
+ * @typedef {import("./types.js").Score} Score
+ * @typedef {import("./types.js").StartOptions} StartOptions
  */
 
 export class InPage {
-  /** @type {Worker} */
-  #worker;
-  /** @type {Map<number, Pending>} */
-  #pending = new Map();
-  #next = 1;
+  /** @type {Link} the router worker that lives now */
+  #link;
+  /** @type {Promise<void>} settled when the router can be asked */
+  #ready;
   /** @type {EngineError | null} why nothing can be asked any more */
   #ended = null;
-  /** @type {Info} as it was when the model was ready; `refresh` asks again */
+  #options;
+  /** @type {Info} as it was when it last changed; `refresh` asks again */
   info = /** @type {any} */ (null);
 
   /**
@@ -103,33 +40,24 @@ export class InPage {
    * @returns {Promise<InPage>}
    * @throws {EngineError} artifact_invalid, unsupported, invalid_request, out_of_memory, network, cancelled, device_lost
    */
-  static async start({ base, model, backend, threads, onProgress, signal }) {
+  static async start({ signal, ...options }) {
     if (signal?.aborted) throw new EngineError("cancelled", "the start was given up");
-    const inpage = new InPage();
+    const inpage = new InPage(options);
     const giveUp = () => inpage.#end(new EngineError("cancelled", "the start was given up"));
     signal?.addEventListener("abort", giveUp, { once: true });
     try {
-      onProgress?.({ phase: "python" });
-      const artifact = artifactUrl(base, model);
-      const heard = (/** @type {{progress: Progress}} */ message) => onProgress?.(message.progress);
-      inpage.info = await inpage.#call({ op: "load", artifact, backend, threads }, heard);
+      await inpage.#ready;
       return inpage;
-    } catch (error) {
-      inpage.#end(new EngineError("device_lost", "the start failed"));
-      throw error;
     } finally {
       signal?.removeEventListener("abort", giveUp);
     }
   }
 
-  /** Use `InPage.start`. */
-  constructor() {
-    this.#worker = new Worker(new URL("../router/worker.js", import.meta.url), { type: "module", name: "inpage-router" });
-    this.#worker.onmessage = (event) => this.#receive(JSON.parse(event.data));
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      this.#end(new EngineError("device_lost", `the router worker is gone: ${event.message || "its script cannot be loaded"}`));
-    };
+  /** Use `InPage.start`. @param {StartOptions} options */
+  constructor(options) {
+    this.#options = { ...options, artifact: artifactUrl(options.base, options.model) };
+    this.#link = this.#open();
+    this.#ready = this.#load(1);
   }
 
   /**
@@ -137,10 +65,10 @@ export class InPage {
    * @param {string | Message[]} messages
    * @param {Params} [params]
    * @returns {AsyncGenerator<Piece, void, void>}
-   * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost
+   * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost, poison_request
    */
   chat(messages, params = {}) {
-    return this.#stream({ op: "chat", messages }, params);
+    return answer(() => this.#connect(), { op: "chat", messages }, params);
   }
 
   /**
@@ -150,7 +78,7 @@ export class InPage {
    * @returns {AsyncGenerator<Piece, void, void>}
    */
   complete(prompt, params = {}) {
-    return this.#stream({ op: "complete", prompt }, params);
+    return answer(() => this.#connect(), { op: "complete", prompt }, params);
   }
 
   /**
@@ -160,12 +88,22 @@ export class InPage {
    * @returns {Promise<Score>}
    */
   score(ids, window = 512) {
-    return this.#call({ op: "score", ids, window });
+    return this.#ask({ op: "score", ids, window });
   }
 
-  /** A sentence for each variant: why it runs, could run or cannot run here. @returns {Promise<string>} */
+  /** Which variant runs and why, a line for each: how fast it is, why it cannot run, what went wrong. @returns {Promise<string>} */
   explain() {
-    return this.#call({ op: "explain" });
+    return this.#ask({ op: "explain" });
+  }
+
+  /** Time each variant that was never timed on this device, now. @returns {Promise<Candidate[]>} */
+  measure() {
+    return this.#ask({ op: "measure" });
+  }
+
+  /** A text about this device and what runs on it, for bug reports. @returns {Promise<string>} */
+  report() {
+    return this.#ask({ op: "report" });
   }
 
   /**
@@ -173,12 +111,12 @@ export class InPage {
    * @returns {Promise<Record<string, number>>}
    */
   counters() {
-    return this.#call({ op: "counters" });
+    return this.#ask({ op: "counters" });
   }
 
   /** `info` as it is now. @returns {Promise<Info>} */
   async refresh() {
-    this.info = await this.#call({ op: "info" });
+    this.info = await this.#ask({ op: "info" });
     return this.info;
   }
 
@@ -186,98 +124,76 @@ export class InPage {
   async unload() {
     if (this.#ended) return;
     try {
-      await this.#call({ op: "unload" });
+      await this.#link.call({ op: "unload" }).answer;
     } finally {
       this.#end(new EngineError("cancelled", "the model was unloaded"));
     }
   }
 
   /**
+   * What ends with an answer; asked once more where the router died over it.
    * @param {object} message
-   * @param {Params} params
-   * @returns {AsyncGenerator<Piece, void, void>}
+   * @returns {Promise<any>}
    */
-  async *#stream(message, { signal, ...params }) {
-    /** @type {Piece[]} */
-    const pieces = [];
-    let wake = () => {};
-    const id = this.#next;
-    const answer = this.#call({ ...message, params }, (heard) => {
-      pieces.push(heard.piece);
-      wake();
-    });
-    const cancel = () => this.#worker.postMessage(JSON.stringify({ op: "cancel", id }));
-    if (signal?.aborted) cancel();
-    else signal?.addEventListener("abort", cancel, { once: true });
-    /** @type {Completion | null} */
-    let completion = null;
-    /** @type {unknown} */
-    let failure = null;
-    answer.then((value) => (completion = value), (error) => (failure = error)).finally(() => wake());
+  async #ask(message) {
+    const link = await this.#connect();
     try {
-      for (;;) {
-        const piece = pieces.shift();
-        if (piece) yield piece;
-        else if (failure) throw failure;
-        else if (completion) break;
-        else await new Promise((resolve) => (wake = () => resolve(undefined)));
-      }
-      yield lastPiece(completion);
-    } finally {
-      signal?.removeEventListener("abort", cancel);
-      if (this.#pending.has(id)) cancel();
+      return await link.call(message).answer;
+    } catch (error) {
+      if (error !== link.ended || this.#ended) throw error;
+      return (await this.#connect()).call(message).answer;
     }
+  }
+
+  /** The router that lives; one that died is started again. @returns {Promise<Link>} */
+  async #connect() {
+    if (this.#ended) throw this.#ended;
+    if (this.#link.ended) {
+      this.#link = this.#open();
+      this.#ready = this.#load(2);
+    }
+    await this.#ready;
+    return this.#link;
+  }
+
+  /** @returns {Link} */
+  #open() {
+    return new Link(({ changed }) => this.#changed(changed));
   }
 
   /**
-   * @param {object} message
-   * @param {(message: any) => void} [heard]
-   * @returns {Promise<any>}
+   * Start Python and load the model. A failure is final.
+   * @param {number} attempts how many workers may die over it
+   * @returns {Promise<void>}
    */
-  #call(message, heard) {
-    if (this.#ended) return Promise.reject(this.#ended);
-    const id = this.#next++;
-    return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, heard });
-      this.#worker.postMessage(JSON.stringify({ id, ...message }));
-    });
+  async #load(attempts) {
+    const { artifact, backend, threads, settings, onProgress } = this.#options;
+    const link = this.#link;
+    try {
+      onProgress?.({ phase: "python" });
+      const load = { op: "load", artifact, backend, threads, settings };
+      this.info = await link.call(load, ({ progress }) => onProgress?.(progress)).answer;
+    } catch (error) {
+      if (attempts > 1 && error === link.ended && !this.#ended) {
+        this.#link = this.#open();
+        return this.#load(attempts - 1);
+      }
+      this.#end(error instanceof EngineError ? error : new EngineError("error", String(error)));
+      throw this.#ended;
+    }
   }
 
-  /** @param {any} message */
-  #receive(message) {
-    if (message.fatal) {
-      this.#end(new EngineError("device_lost", message.fatal));
-      return;
-    }
-    const pending = this.#pending.get(message.id);
-    if (!pending) return;
-    if (message.progress || message.piece) {
-      pending.heard?.(message);
-      return;
-    }
-    this.#pending.delete(message.id);
-    if (message.error) pending.reject(fromWire(message.error));
-    else pending.resolve(message.value);
+  /** @param {Info} info */
+  #changed(info) {
+    this.info = info;
+    this.#options.onChange?.(info);
   }
 
   /** @param {EngineError} reason */
   #end(reason) {
-    if (this.#ended) return;
-    this.#ended = reason;
-    this.#worker.terminate();
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of pending) reject(reason);
+    this.#ended ??= reason;
+    this.#link.end(reason);
   }
-}
-
-/**
- * @param {Completion} completion
- * @returns {Piece}
- */
-function lastPiece(completion) {
-  const { finish_reason, usage, load_ms, ttft_ms, prefill_tps, decode_tps } = completion;
-  return { text: "", token_ids: [], finish_reason, usage, timing: { load_ms, ttft_ms, prefill_tps, decode_tps }, completion };
 }
 
 /**

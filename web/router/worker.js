@@ -10,6 +10,12 @@ const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ 
 /** Where the package lies in Python's file system. */
 const HOME = "/inpage";
 
+// Whoever gets this lock learns that the worker is gone, however it went. Plain http has no locks.
+void navigator.locks?.request(scope.name, () => {
+  scope.postMessage("alive");
+  return new Promise(() => {});
+});
+
 const ready = boot();
 ready.catch((error) => scope.postMessage(JSON.stringify({ fatal: `Python could not start: ${String(error)}` })));
 

@@ -1,0 +1,121 @@
+/**
+ * @file Twenty kills at random tokens with the real model on the built site: every stream ends, what was streamed stays,
+ * the same engine gives the same tokens, another engine the tokens that it would choose itself, and nothing is downloaded.
+ */
+
+import { Killer } from "./support/killer.js";
+import { expect, test } from "./support/site.js";
+
+const ASKED = [
+  ["Why is the sky blue?", { temperature: 0, max_tokens: 160 }],
+  ["Tell me a story about a lighthouse.", { temperature: 0.8, seed: 7, repetition_penalty: 1.1, max_tokens: 160 }],
+];
+/** Where the runner-up is this far behind, two engines must choose the same token. */
+const CLEAR = 0.5;
+
+test.describe.configure({ timeout: 600_000 });
+
+/** @param {number} seed @returns {() => number} 0..1, always the same (mulberry32) */
+function random(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/**
+ * @param {import("@playwright/test").Page} page
+ * @param {string} url
+ * @param {string} [backend]
+ */
+async function open(page, url, backend) {
+  const killer = new Killer(page);
+  await page.goto(`${url}NOTICES.txt`);
+  await killer.install();
+  await page.evaluate(async (backend) => {
+    const { InPage } = await import(new URL("client/inpage.js", location.href).href);
+    /** @type {any} */ (globalThis).inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend });
+  }, backend);
+  return killer;
+}
+
+/** All of `ASKED` at once, read piece by piece. @param {import("@playwright/test").Page} page @returns {Promise<any[]>} */
+function askAll(page) {
+  return page.evaluate(
+    (asked) =>
+      Promise.all(
+        asked.map(async ([text, params]) => {
+          /** @type {number[]} */
+          const ids = [];
+          let written = "";
+          for await (const piece of /** @type {any} */ (globalThis).inpage.chat(text, params)) {
+            ids.push(...piece.token_ids);
+            written += piece.text;
+            if (piece.completion) return { ...piece.completion, ids, written };
+          }
+        }),
+      ),
+    ASKED,
+  );
+}
+
+/** @param {any[]} answers */
+function whole(answers) {
+  for (const { ids, written, token_ids, text } of answers) expect({ ids, written }).toEqual({ ids: token_ids, written: text });
+  return answers.map(({ ids }) => ids);
+}
+
+/** @param {string} what @param {any[]} answers */
+function tellGaps(what, answers) {
+  const gaps = answers.flatMap(({ failovers }) => failovers.map((/** @type {any} */ each) => each.gap_ms)).sort((a, b) => a - b);
+  console.log(`${what}: ${gaps.length} gaps, median ${Math.round(gaps[gaps.length >> 1])} ms, longest ${Math.round(gaps[gaps.length - 1])} ms`);
+}
+
+test("twenty kills of one engine change no token", async ({ page, site }) => {
+  const killer = await open(page, site.url, "wasm-relaxed");
+  const expected = whole(await askAll(page));
+  expect(expected.map((ids) => ids.length)).toEqual([160, 160]);
+  const before = site.requests.filter((line) => line.includes("/weights/")).length;
+  const next = random(20);
+  // Bursts are up to 16 tokens, prompts and tokens so far are read again in one or two steps each.
+  await killer.engines(Array.from({ length: 20 }, () => 3 + Math.floor(next() * 8)));
+  const answers = [];
+  while ((await killer.deaths()) < 20) {
+    answers.push(...(await askAll(page)));
+    expect(whole(answers.slice(-2))).toEqual(expected);
+  }
+  expect(answers.flatMap(({ failovers }) => failovers).length).toBeGreaterThanOrEqual(20);
+  expect(site.requests.filter((line) => line.includes("/weights/")).length).toBe(before);
+  tellGaps("one engine", answers);
+});
+
+test("another engine takes over, and the router too may die", async ({ page, site }) => {
+  const killer = await open(page, site.url);
+  await askAll(page);
+  const before = site.requests.filter((line) => line.includes("/weights/")).length;
+  await killer.engines([6, 4]); // twice within a minute: the next variant takes over
+  const [answer, sampled] = await askAll(page);
+  whole([answer, sampled]);
+  expect(answer.failovers.map((/** @type {any} */ each) => [each.from, each.to])).toEqual([["wasm-relaxed", "wasm-relaxed"], ["wasm-relaxed", "wasm-simd"]]);
+  expect(answer.variant).toBe("wasm-simd");
+  expect(answer.why).toContain("took over because wasm-relaxed failed (device_lost");
+  tellGaps("two engines", [answer, sampled]);
+
+  // Fed with the answer, the engine that ended it chooses the same wherever the choice is clear, whoever made the token.
+  const { prompt_ids, token_ids } = answer;
+  const score = await page.evaluate((ids) => /** @type {any} */ (globalThis).inpage.score(ids), [...prompt_ids, ...token_ids]);
+  const from = prompt_ids.length - 1;
+  const wrong = token_ids.filter((/** @type {number} */ id, /** @type {number} */ i) => score.argmax[from + i] !== id && score.margin[from + i] >= CLEAR);
+  expect(wrong).toEqual([]);
+
+  // The first variant rests; the router that dies now starts again with what was remembered.
+  await killer.routers([3]);
+  const again = await askAll(page);
+  whole(again);
+  expect(again[0].failovers).toMatchObject([{ from: "router", to: "router" }]);
+  expect(await page.evaluate(() => /** @type {any} */ (globalThis).inpage.explain())).toMatch(/wasm-relaxed: .*failed \d+ seconds ago .*tried again in/);
+  expect(site.requests.filter((line) => line.includes("/weights/")).length).toBe(before);
+  tellGaps("the router", again);
+});

@@ -1,0 +1,106 @@
+/**
+ * @file Types of the JavaScript face. No code.
+ */
+
+/**
+ * @typedef {{role: string, content: string}} Message role: "system", "user" or "assistant"
+ * @typedef {object} Progress
+ * @property {"python" | "manifest" | "tokenizer" | "kernels" | "weights" | "ready"} phase
+ * @property {number} [loaded] bytes
+ * @property {number} [total] bytes
+ * @property {boolean} [fromCache]
+ * @typedef {object} StartOptions
+ * @property {string} [base] URL of the site's folder; the page's own if not given
+ * @property {string} model id of a model of the site (models/<id>/), or the URL of an artifact's folder, ending in "/"
+ * @property {string} [backend] pins a backend ("wasm") or a variant ("wasm-simd")
+ * @property {number} [threads] compute threads; all cores if not given, one where the page is not isolated
+ * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{answers: {enabled: true}}`
+ * @property {(event: Progress) => void} [onProgress] also while the router is started again
+ * @property {(info: Info) => void} [onChange] another engine runs, or something was measured
+ * @property {AbortSignal} [signal] gives the start up: it rejects with code "cancelled"
+ * @typedef {object} Info
+ * @property {string} model
+ * @property {string} name
+ * @property {string} revision
+ * @property {string} license
+ * @property {string} backend
+ * @property {string} variant
+ * @property {number} threads
+ * @property {string} why a sentence for people
+ * @property {string} sentence all backends and their speeds, for people
+ * @property {Candidate[]} candidates every variant of the artifact
+ * @property {number} load_ms
+ * @property {number} context tokens that prompt and answer can have together
+ * @property {number} vocab
+ * @property {number} max_sequences how many requests decode together
+ * @property {number} weight_bytes
+ * @property {number} arena_bytes
+ * @property {number} kv_bytes
+ * @property {{used: number, kept: number, reserved: number, limit: number}} kv_pages kept: for prompts that begin alike
+ * @property {{active: number, waiting: number}} requests
+ * @typedef {object} Candidate
+ * @property {string} variant
+ * @property {string} backend
+ * @property {boolean} running
+ * @property {boolean} can_run
+ * @property {string} reason
+ * @property {number | null} decode_tps tokens a second, as measured on this device
+ * @property {number | null} prefill_tps
+ * @property {string} fault what went wrong with it lately; empty where nothing did
+ * @typedef {object} Failover an engine (or "router") that died in mid-answer
+ * @property {string} from variant
+ * @property {string} to
+ * @property {string} reason
+ * @property {number} gap_ms until the answer went on
+ * @typedef {object} Params
+ * @property {number} [max_tokens] to the end of the context if not given
+ * @property {number} [temperature] 0 is greedy; 0.7 if not given
+ * @property {number} [top_p] 0.95 if not given
+ * @property {number} [top_k]
+ * @property {number} [min_p]
+ * @property {number} [repetition_penalty]
+ * @property {number} [presence_penalty]
+ * @property {number} [frequency_penalty]
+ * @property {number} [seed] repeats an answer; a random one is drawn, and reported, if not given
+ * @property {Record<number, number>} [logit_bias]
+ * @property {number[]} [resume] token ids that an earlier run of the same request gave: the answer goes on after them
+ * @property {string | string[]} [stop] the answer ends where one of these would begin
+ * @property {number} [timeout] seconds after which it rejects with code "timeout"
+ * @property {string} [client] any name: clients take turns, each with all of its requests
+ * @property {number} [priority] 0 if not given; higher goes first
+ * @property {boolean} [cache] false: compute the answer even where a kept one would do
+ * @property {string | string[]} [tags] names by which kept answers can be forgotten
+ * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
+ * @typedef {object} Completion
+ * @property {number[]} prompt_ids
+ * @property {number[]} token_ids the stop token included
+ * @property {string} text
+ * @property {"stop" | "length" | "cancelled"} finish_reason
+ * @property {number} seed
+ * @property {number} load_ms
+ * @property {number} ttft_ms
+ * @property {number} prefill_tps
+ * @property {number} decode_tps
+ * @property {number} threads
+ * @property {string} backend
+ * @property {string} variant
+ * @property {string} why
+ * @property {Usage} usage
+ * @property {Failover[]} failovers
+ * @property {number} cached_tokens of the prompt, read from pages that an earlier request had computed
+ * @property {string} source "engine", or whence the answer came: "memory", "storage", "bundle", "shared"
+ * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number,
+ *   prompt_tokens_details: {cached_tokens: number}}} Usage
+ * @typedef {{load_ms: number, ttft_ms: number, prefill_tps: number, decode_tps: number}} Timing
+ * @typedef {object} Piece
+ * @property {string} text what became certain since the piece before; may be empty
+ * @property {number[]} token_ids
+ * @property {Failover[]} [failovers] just before this piece
+ * @property {Completion["finish_reason"]} [finish_reason] of the last piece, as all that follows
+ * @property {Usage} [usage]
+ * @property {Timing} [timing]
+ * @property {Completion} [completion] the whole answer
+ * @typedef {{perplexity: number, nll: number[], argmax: number[], margin: number[]}} Score
+ */
+
+export {};
