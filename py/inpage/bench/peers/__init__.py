@@ -15,4 +15,27 @@ async def _llama_cpp(setup: Setup) -> Sequence[Driver]:
     return await drivers(setup)
 
 
-PEERS: dict[str, PeerFactory] = {"llama.cpp": _llama_cpp}
+async def _wllama(setup: Setup) -> Sequence[Driver]:
+    from .in_page import wllama
+
+    return await wllama(setup)
+
+
+async def _onnxruntime_web(setup: Setup) -> Sequence[Driver]:
+    from .in_page import onnxruntime_web
+
+    return await onnxruntime_web(setup)
+
+
+async def _transformers_js(setup: Setup) -> Sequence[Driver]:
+    from .in_page import transformers_js
+
+    return await transformers_js(setup)
+
+
+PEERS: dict[str, PeerFactory] = {
+    "llama.cpp": _llama_cpp,
+    "wllama": _wllama,
+    "onnxruntime-web": _onnxruntime_web,
+    "transformers.js": _transformers_js,
+}
