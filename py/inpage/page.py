@@ -1,7 +1,7 @@
 """The router as the page's worker runs it: requests come as JSON messages, answers go back as JSON messages.
 
     {"id": 1, "op": "load", "artifact": URL, "backend", "threads",
-     "settings": {…}}                                                  {"id": 1, "progress": {…}}…, {"id": 1, "value": …}
+     "settings"}                              {"id": 1, "progress": {…}}…, {"id": 1, "value": …}
     {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "begun": {"seed"}},
                                                                       {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
     {"id": 3, "op": "complete", "prompt": text or ids, "params": {…}} as chat
