@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -26,6 +25,7 @@ from .fair import FairQueue
 from .faults import Suspects, poisoned
 from .kv import KvManager
 from .request import Burst, Interruption, Request
+from .seats import Seats
 from .settings import Settings
 
 Out = TypeVar("Out")
@@ -44,9 +44,8 @@ class Scheduler:
         on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.settings = settings or Settings()
+        self.seats = Seats()
         self.adopt(engine)
-        self.waiting = FairQueue()
-        self.active: list[Request] = []
         self._backends = backends
         self._on_change = on_change
         self._suspects = Suspects()
@@ -63,13 +62,22 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = engine
         self.info = engine.info
-        limits = self.settings.scheduler
-        self.places = min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent)
         self.kv = KvManager(engine, prefix_bytes=self.settings.kv.prefix_bytes)
+        limits = self.settings.scheduler
+        self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
+
+    @property
+    def waiting(self) -> FairQueue:
+        return self.seats.queue
+
+    @property
+    def active(self) -> list[Request]:
+        """Those that run, in order of arrival."""
+        return self.seats.active
 
     @property
     def idle(self) -> bool:
-        return not self.waiting and not self.active and (self._task is None or self._task.done())
+        return not self.seats and (self._task is None or self._task.done())
 
     @property
     def capacity(self) -> int:
@@ -98,7 +106,7 @@ class Scheduler:
         if end is not None:
             self._finish(request, end)
             return
-        self.waiting.push(request, self._running())
+        self.seats.wait(request)
         self._arrived = True
         self._ring()
         if self._task is None or self._task.done():
@@ -111,7 +119,6 @@ class Scheduler:
             return
         request.cancelled = True
         if request in self.waiting:
-            self.waiting.remove(request)
             self._finish(request, "cancelled")
         else:
             self._ring()
@@ -141,7 +148,7 @@ class Scheduler:
 
     async def _work(self) -> None:
         try:
-            while (self.waiting or self.active) and self._lost is None:
+            while self.seats and self._lost is None:
                 try:
                     self._reap()
                     await self._admit()
@@ -165,9 +172,8 @@ class Scheduler:
         self._reap()
         blamed = self._suspects.died([r for r in self._calling if not r.done], before, self._backends.count)
         for request in list(self.active):
-            self._preempt(request)
+            self.seats.stand_up(request)
         if blamed is not None:
-            self.waiting.remove(blamed)
             self._fail(blamed, poisoned(blamed, error))
         replacing = self._backends.replace(self.engine, error, innocent=blamed.killed if blamed else ())
         self._replacing = asyncio.get_running_loop().create_task(replacing)
@@ -196,65 +202,35 @@ class Scheduler:
         if request.end > self.capacity:
             request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
             if request.length >= self.capacity:
-                self.waiting.remove(request)
-                self._fail(request, self._no_memory(request))
+                self._fail(request, self.seats.no_memory(request))
 
     def _reap(self) -> None:
         """End what was cancelled, and what has run out of time."""
         for request in [r for r in self.active if r.cancelled]:
             self._finish(request, "cancelled")
         now, patience = time.perf_counter(), self.settings.scheduler.timeout
-        late = [r for r in (*self.active, *self.waiting) if r.deadline is not None and r.deadline <= now]
+        late = [r for r in self.seats.everyone() if r.deadline is not None and r.deadline <= now]
         if patience is not None:  # whoever has run once is not sent away any more
             late += [r for r in self.waiting if r.started is None and r.submitted and r.submitted + patience <= now]
         for request in dict.fromkeys(late):
-            if request in self.waiting:
-                self.waiting.remove(request)
             self._fail(request, _too_late(request))
-
-    def _running(self) -> Counter[str]:
-        return Counter(request.client for request in self.active)
-
-    def _room_for(self, request: Request) -> bool:
-        """A free place, or one that somebody has to give back: whoever has the least priority, or the client that has
-        more than its share. What it computed stays in its pages as long as nobody needs them."""
-        if len(self.active) < self.places:
-            return True
-        least = min(r.priority for r in self.active)
-        if least < request.priority:
-            self._preempt([r for r in self.active if r.priority == least][-1])
-            return True
-        running = self._running()
-        peers = [r for r in self.active if r.priority == request.priority]
-        most = max((running[r.client] for r in peers), default=0)
-        if most < running[request.client] + 2:
-            return False
-        self._preempt([r for r in peers if running[r.client] == most][-1])
-        return True
 
     async def _admit(self) -> None:
         """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
         self._arrived = False
-        while True:
-            request = self.waiting.head(self._running())
-            if request is None or not self._room_for(request):
-                return
+        while (request := self.seats.next()) is not None:
             self._calling = [request]
             fits = await self.kv.admit(request)
             if request not in self.waiting:  # cancelled while the engine grew
                 self.kv.release(request)
-                continue
-            if not fits:
-                if self.active:
-                    return
-                if self._elsewhere(request):
-                    raise self._no_memory(request)
-                self.waiting.remove(request)
-                self._fail(request, self._no_memory(request))
-                continue
-            self.waiting.remove(request)
-            self.active.append(request)
-            self.active.sort(key=_serial)
+            elif fits:
+                self.seats.sit(request)
+            elif self.active:
+                return
+            elif self._elsewhere(request):
+                raise self.seats.no_memory(request)
+            else:
+                self._fail(request, self.seats.no_memory(request))
 
     async def _prefill(self) -> None:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
@@ -315,45 +291,19 @@ class Scheduler:
             return [answer for one in batch for answer in await self._call([one], call)]
         return [(request, feed, out) for (request, feed), out in zip(batch, outs, strict=True)]
 
-    # -- pages -----------------------------------------------------------------------------------------------
-
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
         self._calling = [request]
-        while not await self.kv.cover(request, steps):
-            youngest = self.active[-1]
-            if youngest is not request:
-                self._preempt(youngest)
-            elif len(self.active) > 1:
-                self._preempt(request)
-                return
-            elif self._elsewhere(request):
-                raise self._no_memory(request)
-            else:
-                self._fail(request, self._no_memory(request))
-                return
-
-    def _preempt(self, request: Request) -> None:
-        self._drop(request)
-        request.scores.clear()
-        self.waiting.push(request, self._running())
+        if not await self.seats.cover(request, steps):
+            if self._elsewhere(request):
+                raise self.seats.no_memory(request)
+            self._fail(request, self.seats.no_memory(request))
 
     def _elsewhere(self, request: Request) -> bool:
         """Whether another backend might have the memory that it needs."""
         return self._backends is not None and self._backends.count > 1 and not request.killed
 
-    def _no_memory(self, request: Request) -> OutOfMemory:
-        room = self.kv.capacity
-        return OutOfMemory(
-            f"a conversation of {request.length + 1} tokens does not fit: this device has memory for {room}"
-        )
-
     # -- ends ------------------------------------------------------------------------------------------------
-
-    def _drop(self, request: Request) -> None:
-        if request in self.active:
-            self.active.remove(request)
-        self.kv.release(request)
 
     def _deliver(self, request: Request, tokens: list[int], finish: str | None) -> None:
         if tokens:
@@ -370,20 +320,18 @@ class Scheduler:
             request.events.put_nowait(Burst(tokens))
 
     def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
-        self._drop(request)
+        self.seats.leave(request)
         request.done = True
         request.goes_on(time.perf_counter())
         request.events.put_nowait(Burst(list(tokens), reason))
 
     def _fail(self, request: Request, error: BaseException) -> None:
-        self._drop(request)
+        self.seats.leave(request)
         request.done = True
         request.events.put_nowait(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        for request in [*self.active, *self.waiting]:
-            if request in self.waiting:
-                self.waiting.remove(request)
+        for request in self.seats.everyone():
             self._fail(request, error)
 
 
@@ -391,7 +339,3 @@ def _too_late(request: Request) -> Timeout:
     if request.started is None:
         return Timeout("the request waited too long for its turn: ask again when less is waiting, or allow more time")
     return Timeout(f"the time given to this request is over after {len(request.tokens)} tokens: allow more")
-
-
-def _serial(request: Request) -> int:
-    return request.serial

@@ -11,7 +11,7 @@ from ..request import Request
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
 
-_GROWTH = 32  # pages reserved at a time, so that growing is rare
+_GROWTH = 8  # pages reserved at a time: growing costs a message, a page that nobody fills costs its bytes
 
 
 class KvManager:
