@@ -20,6 +20,7 @@ from .engines.load import load_engine
 from .engines.protocol import Engine, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
 from .failover import Backends
+from .health import Health
 from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
 from .request import Request
@@ -31,10 +32,12 @@ from .schema import Manifest
 from .scoring import Score
 from .selection import Candidate, Choice, choose, rate, sentence
 from .settings import Settings, settings_from
+from .status import MemoryWatch, add_gauges, held_bytes, kv_pages
 from .store import open_store
 from .stream import Completion, Delta, Facts, Kept, Stream, together
 from .template import ChatTemplate
 from .tokenizer import Tokenizer, load_tokenizer
+from .tracing import Tracer
 from .tuning import Tuner
 
 __all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
@@ -71,6 +74,8 @@ class Router:
         self.answers = answers
         self._runs = SharedRuns(answers, self.scheduler.submit, self.scheduler.cancel) if answers else None
         self._weights = weights_digest(manifest)
+        add_gauges(self.scheduler, answers)
+        self.memory = MemoryWatch(self.scheduler)
         self._template: ChatTemplate | None = None
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
@@ -118,6 +123,7 @@ class Router:
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
+        router.memory.start()
         if backends.count > 1 and backends.current.name not in notes.figures:
             await router._tuner.measure_current()
         return router
@@ -225,7 +231,7 @@ class Router:
     @property
     def info(self) -> dict[str, Any]:
         """The model, where it runs and why, and what it holds in bytes."""
-        info, kv = self.engine.info, self.scheduler.kv
+        info = self.engine.info
         return {
             "model": self.manifest.id,
             "name": self.manifest.name,
@@ -243,13 +249,8 @@ class Router:
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "arena_bytes": info.arena_bytes,
-            "kv_bytes": kv.pool.reserved * info.page_bytes,
-            "kv_pages": {
-                "used": kv.pool.used - kv.prefix.idle,
-                "kept": kv.prefix.idle,
-                "reserved": kv.pool.reserved,
-                "limit": kv.pool.limit,
-            },
+            "kv_bytes": held_bytes(self.scheduler)["kv"],
+            "kv_pages": kv_pages(self.scheduler),
             "requests": {"active": len(self.scheduler.active), "waiting": len(self.scheduler.waiting)},
         }
 
@@ -279,6 +280,23 @@ class Router:
     async def counters(self) -> dict[str, int]:
         """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more."""
         return await self.engine.counts()
+
+    def metrics(self) -> str:
+        """Counters, gauges and histograms as Prometheus text."""
+        return self.scheduler.meters.registry.text()
+
+    def health(self) -> Health:
+        """``healthy``, ``degraded`` or ``unhealthy``, with reasons."""
+        held = sum(held_bytes(self.scheduler).values())
+        lost, watch = self.scheduler.lost, self.scheduler.meters.health
+        leak = self.memory.leaks.suspicion()
+        took_over = self._backends.took_over
+        return watch.verdict(held=held, budget=self.device.memory, lost=lost, took_over=took_over, leak=leak)
+
+    @property
+    def trace(self) -> Tracer:
+        """What happens when: `start` it, ask, and `to_json` opens in a trace viewer."""
+        return self.scheduler.meters.trace
 
     def explain(self) -> str:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
@@ -319,6 +337,7 @@ class Router:
         if self._unloaded:
             return
         self._unloaded = True
+        self.memory.stop()
         await self._tuner.close()
         await self.scheduler.close(Cancelled("the model was unloaded"))
         await self._tuner.close()

@@ -24,6 +24,7 @@ from .failover import Backends
 from .fair import FairQueue
 from .faults import Suspects, poisoned
 from .kv import KvManager
+from .meters import Meters
 from .request import Burst, Interruption, Request
 from .seats import Seats
 from .settings import Settings
@@ -45,6 +46,7 @@ class Scheduler:
     ) -> None:
         self.settings = settings or Settings()
         self.seats = Seats()
+        self.meters = Meters()
         self.adopt(engine)
         self._backends = backends
         self._on_change = on_change
@@ -76,6 +78,11 @@ class Scheduler:
         return self.seats.active
 
     @property
+    def lost(self) -> str:
+        """Why there is no engine any more; empty while there is one."""
+        return "" if self._lost is None else str(self._lost)
+
+    @property
     def idle(self) -> bool:
         return not self.seats and (self._task is None or self._task.done())
 
@@ -100,6 +107,7 @@ class Scheduler:
                 field="max_tokens",
             )
         if len(self.waiting) >= self.settings.scheduler.queue_size:
+            self.meters.refused.add()
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
         request.submitted = time.perf_counter()
         end = "cancelled" if request.cancelled else request.ending
@@ -169,6 +177,7 @@ class Scheduler:
             self._lost = error
             return
         began, before = time.perf_counter(), self.info.variant
+        self.meters.failed_over(before)
         self._reap()
         blamed = self._suspects.died([r for r in self._calling if not r.done], before, self._backends.count)
         for request in list(self.active):
@@ -236,10 +245,11 @@ class Scheduler:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
         if not batch:
             return
-        for request, feed, out in await self._call(batch, self.engine.step):
+        for request, feed, out in await self._call("prefill", batch, self.engine.step):
             request.fed += len(feed.tokens)
             self.kv.keep(request)
             self.waiting.serve(request.client, read=len(feed.tokens))
+            self.meters.rows.add(len(feed.tokens), call="prefill")
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
                 if request.fed == len(request.prompt):
@@ -260,13 +270,14 @@ class Scheduler:
             return
         self._bursting = True
         try:
-            answers = await self._call(batch, lambda some: self.engine.run(some, steps))
+            answers = await self._call("decode", batch, lambda some: self.engine.run(some, steps))
         finally:
             self._bursting = False
         progress = False
         for request, _, out in answers:
             request.fed += len(out.tokens)
             self.waiting.serve(request.client, written=len(out.tokens))
+            self.meters.rows.add(len(out.tokens), call="decode")
             request.bursts += 1
             progress = progress or bool(out.tokens)
             self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
@@ -275,20 +286,21 @@ class Scheduler:
             raise InpageError("the engine returns from its bursts without a token")
 
     async def _call(
-        self, batch: list[tuple[Request, Feed]], call: Callable[[Sequence[Feed]], Awaitable[list[Out]]]
+        self, name: str, batch: list[tuple[Request, Feed]], call: Callable[[Sequence[Feed]], Awaitable[list[Out]]]
     ) -> list[tuple[Request, Feed, Out]]:
         """Run feeds together. Where that fails, run them one by one (feeding the same tokens again is
         harmless), so that only the request at fault fails. A dead or full engine is raised."""
         self._calling = [request for request, _ in batch]
         try:
-            outs = await call([feed for _, feed in batch])
+            with self.meters.call(name, len(batch)):
+                outs = await call([feed for _, feed in batch])
         except Exception as error:
             if isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self._backends is not None):
                 raise
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
                 return []
-            return [answer for one in batch for answer in await self._call([one], call)]
+            return [answer for one in batch for answer in await self._call(name, [one], call)]
         return [(request, feed, out) for (request, feed), out in zip(batch, outs, strict=True)]
 
     async def _cover(self, request: Request, steps: int) -> None:
@@ -323,11 +335,13 @@ class Scheduler:
         self.seats.leave(request)
         request.done = True
         request.goes_on(time.perf_counter())
+        self.meters.ended(request, reason)
         request.events.put_nowait(Burst(list(tokens), reason))
 
     def _fail(self, request: Request, error: BaseException) -> None:
         self.seats.leave(request)
         request.done = True
+        self.meters.ended(request, error.code if isinstance(error, InpageError) else "error", error)
         request.events.put_nowait(error)
 
     def _fail_all(self, error: BaseException) -> None:

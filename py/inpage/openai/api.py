@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import InpageError, InvalidRequest
+from ..health import Health
 from ..schema import Manifest
 from ..stream import Completion, Delta, Stream, together
 from . import told
@@ -26,6 +27,8 @@ class Answers(Protocol):
 
     def chat(self, messages: Any, **params: Any) -> Stream: ...
     def complete(self, prompt: Any, **params: Any) -> Stream: ...
+    def metrics(self) -> str: ...
+    def health(self) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Reply:
 
 
 class Api:
-    """``/v1/models``, ``/v1/chat/completions`` and ``/v1/completions`` of one router."""
+    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/health`` and ``/metrics`` of one router."""
 
     def __init__(self, router: Answers) -> None:
         self._router = router
@@ -58,6 +61,8 @@ class Api:
             name = path.removeprefix("/v1/models/")
             found = _json(self._model()) if name == model else _json(told.no_such_model(name, model), 404)
             return _allowed(method, "GET") or found
+        if path in ("/metrics", "/health"):
+            return _allowed(method, "GET") or self._status(path)
         checks = {"/v1/chat/completions": chat_request, "/v1/completions": completion_request}
         if path not in checks:
             return _json(told.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
@@ -104,6 +109,12 @@ class Api:
     def _echo(self, asked: Asked, ids: list[int]) -> str:
         tokenizer: Any = getattr(self._router, "tokenizer", None)
         return str(tokenizer.decode(ids)) if asked.echo else ""
+
+    def _status(self, path: str) -> Reply:
+        if path == "/metrics":
+            return Reply(200, self._router.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        health = self._router.health()
+        return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._router.manifest.id, "object": "model", "created": 0, "owned_by": "inpage"}

@@ -1,0 +1,55 @@
+"""What a loaded model holds, and the gauges that tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from .health import LeakDetector
+from .responses import AnswerCache
+from .scheduler import Scheduler
+
+
+def held_bytes(scheduler: Scheduler) -> dict[str, int]:
+    """By kind."""
+    info, pool = scheduler.engine.info, scheduler.kv.pool
+    return {"weights": info.weight_bytes, "arena": info.arena_bytes, "kv": pool.reserved * info.page_bytes}
+
+
+def kv_pages(scheduler: Scheduler) -> dict[str, int]:
+    """By use: ``used`` by requests, ``kept`` for those to come; ``reserved`` in the engine, ``limit`` of the device."""
+    pool, idle = scheduler.kv.pool, scheduler.kv.prefix.idle
+    return {"used": pool.used - idle, "kept": idle, "reserved": pool.reserved, "limit": pool.limit}
+
+
+def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
+    """To the scheduler's registry."""
+    gauge = scheduler.meters.gauge
+    gauge("inpage_requests_running", "Requests at the engine", lambda: len(scheduler.active))
+    gauge("inpage_requests_waiting", "Requests in the queue", lambda: len(scheduler.waiting))
+    gauge("inpage_bytes", "Bytes held, by kind", lambda: held_bytes(scheduler), "kind")
+    gauge("inpage_kv_pages", "KV pages, by use", lambda: kv_pages(scheduler), "use")
+    if answers is not None:
+        gauge("inpage_answer_hits", "Answers from the cache, by tier", lambda: dict(answers.hits), "tier")
+        gauge("inpage_answer_misses", "Answers that were not there", lambda: answers.misses)
+
+
+class MemoryWatch:
+    """Looks once a minute at what is held, for as long as the model is loaded."""
+
+    def __init__(self, scheduler: Scheduler, seconds: float = 60.0) -> None:
+        self.leaks = LeakDetector()
+        self._scheduler, self._seconds = scheduler, seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            self.leaks.sample(time.monotonic(), held_bytes(self._scheduler))
+            await asyncio.sleep(self._seconds)
