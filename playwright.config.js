@@ -28,7 +28,10 @@ function runs(file) {
 }
 
 export default defineConfig({
-  testDir: "tests/browser",
+  projects: [
+    { name: "browser", testDir: "tests/browser" },
+    { name: "bench", testDir: "tests/bench" },
+  ],
   workers: 1,
   forbidOnly: Boolean(process.env.CI),
   timeout: 120_000,

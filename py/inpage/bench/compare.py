@@ -1,42 +1,47 @@
 """Two runs side by side: for each cell and metric faster, slower or within noise.
 
-Timings on a shared machine have two kinds of noise: now and then something else takes the processor (outliers, always
-to the slow side), and a whole run meets a faster or slower machine (drift). So a change is reported only if
+Timings on a shared machine have three kinds of noise. Now and then something else takes the processor: outliers, always
+to the slow side. A page loaded anew is a little faster or slower all through its visit. And a whole run meets a faster
+or slower machine: drift. So everything is compared as the logarithm of how slow it was, and
 
-- both the medians and the better quartiles differ by at least `LEAST`: outliers move the one, seldom the other;
-- a rank test (Mann and Whitney's, exact by permutation for small samples, two-sided) finds the samples different, with
-  Benjamini and Hochberg's correction for the many cells, at a false discovery rate of 5 %;
-- where samples come from several visits (pages loaded afresh), the visits tell the runs apart as well: their medians
-  overlap in at most one pair in six;
-
-each after taking out the drift that the runs' *controls* show: the fixed work that both did between measurements, and
-peers of the same version in both, whose true speed is the same.
+- drift is taken out as the runs' *controls* show it: the fixed work that both did between measurements, and peers of
+  the same version in both, whose true speed is the same;
+- the size of a change is the smaller of two: that of the median and that of the best tenth, which outliers seldom move;
+  less than `LEAST` is not worth a word;
+- how often chance alone makes a change of that size is found by trying: as many samples as there are, drawn again and
+  again from how all samples of the engine lie around their cell's median (outliers included), with the spread of visits
+  and of the controls on top;
+- Benjamini and Hochberg's correction for the many cells keeps the share of false alarms among what is reported below
+  `RATE`.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from ..errors import InvalidRequest
 from .results import Cell, Metric, Results
 from .stats import quantile
 
-LEAST = 0.08  # a change of less is not worth a word
-_RATE = 0.05  # share of false alarms among what is reported
-_OVERLAP = 1 / 6  # of pairs of visits
+LEAST = 0.08
+RATE = 0.02
 _FEWEST = 3  # samples on each side
+_POOL = 24  # with fewer samples to draw from, those of all engines are taken together
+_DRAWS = 8000
+_VISIT_NOISE = 0.02  # standard deviation of a visit, at least, whatever the samples seem to say
+_DRIFT_NOISE = 0.015  # of what the controls say
 _COMPARED = ("iteration", "visit")  # what a sample must be: tokens and requests of one run are not independent
 _TIMED = ("ms", "tokens/s", "requests/s")
-_EXACT = 20_000  # arrangements: beyond, the normal approximation is used
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """``change``: of the median, drift taken out, as a share; positive is an increase of the metric. ``p``: two-sided.
-    ``verdict``: "faster", "slower" ("more", "less" for what is no time), "within noise", "too few samples"."""
+    ``verdict``: "faster", "slower" ("better", "worse" for what is no time), "within noise", "too few samples"."""
 
     engine: str
     model: str
@@ -79,17 +84,18 @@ def compare(a: Results, b: Results) -> Comparison:
             new = after.metrics.get(metric)
             if new is not None and old.per in _COMPARED and old.better != "neither":
                 found.append((name, before, metric, old, new))
-    tests = [_test(old, new, drift) for *_, old, new in found]
+    chance = {name: _Chance(_of(found, name), [(old, new) for *_, old, new in found]) for name, *_ in found}
+    tests = [_test(old, new, drift, chance[name]) for name, *_, old, new in found]
     limit = _discoveries([p for p, *_ in tests])
     lines = []
-    for (name, cell, metric, old, new), (p, change, large, apart) in zip(found, tests, strict=True):
+    for (name, cell, metric, old, new), (p, change, large) in zip(found, tests, strict=True):
         verdict = "within noise"
         if min(old.n, new.n) < _FEWEST and old.unit in _TIMED:
             verdict = "too few samples"
-        elif large and apart and p <= limit:
+        elif large and p <= limit:
             better = (change > 0) == (old.better == "higher")
-            timed = ("faster", "slower") if old.unit in _TIMED else ("less", "more")
-            verdict = timed[0] if better else timed[1]
+            words = ("faster", "slower") if old.unit in _TIMED else ("better", "worse")
+            verdict = words[0] if better else words[1]
         lines.append(
             Line(name, cell.model, cell.scenario, metric, old.unit, old.median, new.median, change, p, verdict)
         )
@@ -133,81 +139,95 @@ def _drift(a: Results, b: Results, cells: Sequence[tuple[str, Cell, Cell]]) -> f
     return math.exp(quantile(signs, 0.5)) - 1 if signs else 0.0
 
 
-def _test(old: Metric, new: Metric, drift: float) -> tuple[float, float, bool, bool]:
-    """(p, change of the median, whether the change is large in median and better quartile, whether visits agree)."""
-    scale = 1.0
-    if old.unit in _TIMED:
-        scale = 1 / (1 + drift) if old.better == "higher" else 1 + drift
-    before, after = old.samples, [x * scale for x in new.samples]
-    if not before or not after or min(*before, *after) <= 0:
-        return 1.0, 0.0, False, False
-    best = 0.75 if old.better == "higher" else 0.25
-    changes = [math.log(quantile(after, q) / quantile(before, q)) for q in (0.5, best)]
-    least = math.log1p(LEAST)
-    large = all(c >= least for c in changes) or all(c <= -least for c in changes)
-    up = changes[0] > 0
-    apart = _apart(before, old.visits, after, new.visits, up=up)
-    if old.unit not in _TIMED and max(len(set(before)), len(set(after))) == 1:
-        return 0.0, math.expm1(changes[0]), large, True  # what is counted and never varies needs no test
-    return rank_test(before, after), math.expm1(changes[0]), large, apart
+class _Chance:
+    """What chance alone does to one engine's timings, from all of them in both runs (from ``every`` engine's, where
+    it has too few)."""
+
+    def __init__(self, own: Sequence[tuple[Metric, Metric]], every: Sequence[tuple[Metric, Metric]]) -> None:
+        pool, self._visit = self._learn(own)
+        if len(pool) < _POOL:
+            pool, self._visit = self._learn(every)
+        self._pool = pool or [0.0]
+        self._sizes: dict[tuple[int, int, int, int], list[float]] = {}
+
+    def _learn(self, pairs: Sequence[tuple[Metric, Metric]]) -> tuple[list[float], float]:
+        pool: list[float] = []
+        visits: list[float] = []
+        for metric in (m for pair in pairs for m in pair if m.unit in _TIMED and m.min > 0):
+            if metric.n >= _FEWEST:
+                pool += _residuals(_slowness(metric))
+            visits += _residuals([quantile(group, 0.5) for group in _by_visit(metric)])
+        # The standard deviation that a median absolute deviation means where there are no outliers.
+        spread = 1.4826 * quantile([abs(x) for x in visits], 0.5) if visits else 0.0
+        return pool, max(_VISIT_NOISE, spread)
+
+    def of(self, size: float, old: Metric, new: Metric) -> float:
+        """How probable a change of this size is, in either direction."""
+        shape = (len(old.samples), len(new.samples), len(_by_visit(old)), len(_by_visit(new)))
+        if shape not in self._sizes:
+            self._sizes[shape] = self._draw(*shape)
+        sizes = self._sizes[shape]
+        return (len(sizes) - bisect.bisect_left(sizes, size) + 1) / (len(sizes) + 1)
+
+    def _draw(self, n: int, m: int, visits: int, others: int) -> list[float]:
+        dice = random.Random(1)
+        shift = math.sqrt(self._visit**2 * (1 / visits + 1 / others) + _DRIFT_NOISE**2)
+        sizes = []
+        for _ in range(_DRAWS):
+            before, after = dice.choices(self._pool, k=n), dice.choices(self._pool, k=m)
+            sizes.append(_size(before, after, dice.gauss(0, shift)))
+        return sorted(sizes)
 
 
-def _apart(
-    before: Sequence[float],
-    visits_before: Sequence[int],
-    after: Sequence[float],
-    visits_after: Sequence[int],
-    *,
-    up: bool,
-) -> bool:
-    """Whether the medians of visits lie on different sides, most pairs of them."""
-    one, two = _by_visit(before, visits_before), _by_visit(after, visits_after)
-    wrong = sum((y <= x) if up else (y >= x) for x in one for y in two)
-    return wrong <= _OVERLAP * len(one) * len(two)
+def _test(old: Metric, new: Metric, drift: float, chance: _Chance) -> tuple[float, float, bool]:
+    """(p, change of the median as a share, whether it is large)."""
+    if min(old.n, new.n) == 0 or min(old.min, new.min) <= 0:
+        return 1.0, 0.0, False
+    shift = math.log1p(drift) if old.unit in _TIMED else 0.0
+    size = _size(_slowness(old), _slowness(new), shift)
+    change = quantile(_slowness(new), 0.5) - quantile(_slowness(old), 0.5) + shift
+    p = chance.of(size, old, new) if old.unit in _TIMED else 0.0 if size else 1.0  # sizes do not depend on the weather
+    return p, math.expm1(change if old.better == "lower" else -change), size >= math.log1p(LEAST)
 
 
-def _by_visit(samples: Sequence[float], visits: Sequence[int]) -> list[float]:
-    if len(visits) != len(samples):
-        return [quantile(samples, 0.5)]
+def _size(before: Sequence[float], after: Sequence[float], shift: float) -> float:
+    """The change that both the median and the best tenth show, without its sign; 0 where they disagree on that."""
+    middle, edge = (quantile(after, q) - quantile(before, q) + shift for q in (0.5, 0.1))
+    return min(abs(middle), abs(edge)) if (middle > 0) == (edge > 0) else 0.0
+
+
+def _slowness(metric: Metric) -> list[float]:
+    """Logarithms, larger is worse."""
+    sign = 1 if metric.better == "lower" else -1
+    return [sign * math.log(x) for x in metric.samples]
+
+
+def _by_visit(metric: Metric) -> list[list[float]]:
+    values = _slowness(metric)
+    if len(metric.visits) != len(values):
+        return [values]
     groups: dict[int, list[float]] = {}
-    for sample, visit in zip(samples, visits, strict=True):
-        groups.setdefault(visit, []).append(sample)
-    return [quantile(group, 0.5) for group in groups.values()]
+    for value, visit in zip(values, metric.visits, strict=True):
+        groups.setdefault(visit, []).append(value)
+    return list(groups.values())
 
 
-def rank_test(x: Sequence[float], y: Sequence[float]) -> float:
-    """Mann and Whitney's U, two-sided: exact where there are few arrangements, else normal with a correction for ties
-    and continuity. Ties count one half."""
-    n, m = len(x), len(y)
-    u = sum((a > b) + 0.5 * (a == b) for a in x for b in y)
-    u = min(u, n * m - u)
-    ties = len({*x, *y}) < n + m
-    if not ties and math.comb(n + m, n) <= _EXACT:
-        below = sum(_arrangements(n, m, k) for k in range(math.floor(u) + 1))
-        return min(1.0, 2 * below / math.comb(n + m, n))
-    every = sorted([*x, *y])
-    repeats = [every.count(value) for value in set(every)]
-    variance = n * m / 12 * (n + m + 1 - sum(t**3 - t for t in repeats) / ((n + m) * (n + m - 1)))
-    if variance <= 0:
-        return 1.0
-    z = max(0.0, n * m / 2 - u - 0.5) / math.sqrt(variance)
-    return min(1.0, math.erfc(z / math.sqrt(2)))
+def _residuals(values: Sequence[float]) -> list[float]:
+    """What is left without their median, as wide as they were (the median took a degree of freedom)."""
+    if len(values) < 2:
+        return []
+    middle, wider = quantile(values, 0.5), math.sqrt(len(values) / (len(values) - 1))
+    return [(x - middle) * wider for x in values]
 
 
-@cache
-def _arrangements(n: int, m: int, u: int) -> int:
-    """Of n and m values without ties: in how many orders U is u."""
-    if u < 0:
-        return 0
-    if n == 0 or m == 0:
-        return int(u == 0)
-    return _arrangements(n - 1, m, u - m) + _arrangements(n, m - 1, u)
+def _of(found: Sequence[tuple[str, Cell, str, Metric, Metric]], engine: str) -> list[tuple[Metric, Metric]]:
+    return [(old, new) for name, *_, old, new in found if name == engine]
 
 
 def _discoveries(values: Sequence[float]) -> float:
     """The largest p that is still reported (Benjamini and Hochberg 1995)."""
     ordered = sorted(values)
-    passed = [p for i, p in enumerate(ordered, 1) if p <= _RATE * i / len(ordered)]
+    passed = [p for i, p in enumerate(ordered, 1) if p <= RATE * i / len(ordered)]
     return max(passed, default=-1.0)
 
 

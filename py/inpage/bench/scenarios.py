@@ -84,7 +84,7 @@ def _crowd(clients: int, form: str, requests: int) -> Scenario:
         if clients > 1
         else "one after another, 34 prompt tokens, 16 new"
     )
-    return Scenario(f"concurrency-{clients}", "serve", title, form, 34, 16, requests=requests, clients=clients, most=2)
+    return Scenario(f"concurrency-{clients}", "serve", title, form, 34, 16, requests=requests, clients=clients, most=3)
 
 
 def _repeats(requests: int, over: int, form: str) -> Scenario:
@@ -115,7 +115,7 @@ ALL = (
     _repeats(1000, 100, "long"),
     Scenario(
         "shared-prefix", "serve", "8 conversations behind one prefix of 512 tokens, 16 more each, 16 new", "usual",
-        528, 16, requests=8, clients=1, prefix_tokens=512, most=2,
+        528, 16, requests=8, clients=1, prefix_tokens=512, most=3,
     ),
 )  # fmt: skip
 

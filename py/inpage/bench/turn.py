@@ -157,7 +157,7 @@ class Turn:
         scenario, taken, limits = work.scenario, work.taken, self._limits
         expected = self.speed.seconds(scenario)
         if expected > limits.longest_s * 1.5:
-            raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:.0f} s")
+            raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:g} s")
         share, warm = limits.share(scenario, visit), 0
         if scenario.kind == "answer" or scenario.together:
             warm = 0 if expected > _SLOW_S and not limits.exact else limits.warmup
@@ -241,7 +241,7 @@ class Turn:
         try:
             return await asyncio.wait_for(call, self._limits.longest_s)
         except TimeoutError:
-            raise DeviceLost(f"took longer than {self._limits.longest_s:.0f} s and was given up") from None
+            raise DeviceLost(f"took longer than {self._limits.longest_s:g} s and was given up") from None
 
 
 class _NoPages:

@@ -1,0 +1,164 @@
+"""`inpage bench` from end to end on a tiny model: what it does and writes, never how fast."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from inpage.bench.browser import Where
+from inpage.bench.driver import Driver, Setup
+from inpage.bench.results import Results
+from inpage.bench.run import Options, Run
+from inpage.bench.scenarios import select
+from inpage.bench.turn import Limits
+from inpage.cli import main
+from inpage.errors import Unsupported
+from support.models import tiny_artifact
+
+SCENARIOS = "load-*,prompt-short,prompt-medium,decode-batch-8,concurrency-100,zipf-100"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the quick form wrote."""
+    out = tmp_path_factory.mktemp("bench")
+    arguments = ["--quick", "--peers", "none", "--threads", "2", "--iterations", "2", "--warmup", "1"]
+    model = ["--models", str(tiny_artifact("mixed")), "--scenarios", SCENARIOS]
+    assert main(["bench", *arguments, *model, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(written: Path) -> Results:
+    return Results.load(written / "results.json")
+
+
+def test_every_engine_has_a_cell_for_every_scenario(results: Results) -> None:
+    assert [engine.name for engine in results.engines] == ["inpage wasm-relaxed", "inpage native"]
+    assert [engine.error for engine in results.engines] == [None, None]
+    assert [engine.threads for engine in results.engines] == [2, 2]
+    names = [scenario.name for scenario in select(SCENARIOS.split(","), "quick")]
+    assert [(cell.engine, cell.scenario) for cell in results.cells] == [(e, name) for e in (0, 1) for name in names]
+    for cell in results.cells:
+        if cell.scenario == "prompt-medium":
+            assert cell.error == "unsupported: needs 640 tokens; the model's context is 256"
+        elif (cell.engine, cell.scenario) == (1, "load-cold"):
+            assert (cell.error or "").startswith("unsupported: a native engine")
+        else:
+            assert (cell.error, bool(cell.metrics)) == (None, True)
+
+
+@pytest.mark.parametrize("engine", [0, 1])
+def test_answers_are_counted_token_by_token(results: Results, engine: int) -> None:
+    cell = results.cell(engine, results.models[0].id, "prompt-short")
+    assert cell is not None and cell.output_ids is not None
+    counts = cell.counts
+    assert (cell.iterations, cell.warmup, counts["requests"], counts["failed"]) == (2, 1, 2, 0)
+    assert counts["steps"] == counts["sampled"] == counts["tokens"]  # the prompt's only step gives the first token
+    assert counts["rows"] == 2 * 33 + counts["tokens"]
+    assert counts["launches"] % counts["steps"] == 0  # one plan, replayed
+    assert 0 < len(cell.output_ids) <= 128
+    assert cell.metrics["itl_ms"].n == counts["tokens"] - 2
+    assert len(cell.series["itl_ms"]) == counts["tokens"] - 2
+    for name in ("ttft_ms", "prefill_tps", "decode_tps", "e2e_ms"):
+        metric = cell.metrics[name]
+        assert (metric.n, metric.visits, metric.per) == (2, [0, 0], "iteration")
+        assert metric.min <= metric.p50 <= metric.p95 <= metric.p99 <= metric.max
+    # The longest burst has 16 tokens, so no more arrive together.
+    assert cell.metrics["gap_ms"].n >= (counts["tokens"] - 2) / 16
+
+
+def test_a_second_visit_fetches_no_weights(results: Results) -> None:
+    model = results.models[0]
+    cold, cached = (results.cell(0, model.id, name) for name in ("load-cold", "load-cached"))
+    assert cold is not None and cached is not None
+    assert cold.metrics["bytes_fetched"].median > model.weight_bytes
+    assert cached.metrics["bytes_fetched"].median < model.weight_bytes
+    for cell in (cold, cached):
+        assert {"phase_python_ms", "phase_weights_ms", "phase_kernels_ms", "first_token_ms"} < set(cell.metrics)
+
+
+@pytest.mark.parametrize("engine", [0, 1])
+def test_a_crowd_is_answered_whoever_is_sent_back(results: Results, engine: int) -> None:
+    crowd = results.cell(engine, results.models[0].id, "concurrency-100")
+    repeats = results.cell(engine, results.models[0].id, "zipf-100")
+    together = results.cell(engine, results.models[0].id, "decode-batch-8")
+    assert crowd is not None and repeats is not None and together is not None
+    for cell in (crowd, repeats):
+        assert (cell.counts["requests"], cell.counts["failed"]) == (200, 0)
+        assert cell.metrics["e2e_ms"].n == 200
+    assert repeats.counts["refused"] == 0  # eight at once fit any queue
+    assert together.counts["requests"] == 16
+    assert together.counts["steps"] < together.counts["tokens"] / 4  # they really decode together
+
+
+def test_the_page_is_measured_and_the_machine_described(results: Results) -> None:
+    cell = results.cell(0, results.models[0].id, "prompt-short")
+    assert cell is not None
+    for name in ("process_bytes", "pss_bytes", "heap_bytes", "wasm_bytes", "cpu_share", "busy_share"):
+        assert cell.metrics[name].min > 0
+    assert cell.metrics["process_bytes"].median > cell.metrics["wasm_bytes"].median
+    environment = results.environment
+    assert environment.browser.startswith("Chromium ")
+    assert environment.isolated
+    assert environment.pace_mbps
+    assert [target.name for target in results.targets][:2] == ["time to first token", "decode speed"]
+    assert {target.verdict for target in results.targets} <= {"pass", "fail", "not measured", "does not apply"}
+    assert {(d.scenario, d.a, d.b) for d in results.differences} >= {("prompt-short", 0, 1)}
+
+
+def test_there_is_a_report_and_a_comparison(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "<html" in (written / "report.html").read_text("utf-8")
+    same = str(written / "results.json")
+    assert main(["bench", "compare", same, same, "--fail-on-slower"]) == 0
+    assert "within noise" in capsys.readouterr().out
+    assert main(["bench", "merge", same, same, "--out", str(written / "merged")]) == 1
+    assert "not shards of one run" in capsys.readouterr().err
+
+
+def test_shards_make_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Natively, which is quick: a shard of two, then the other, then both."""
+    common = ["--quick", "--peers", "none", "--backends", "native", "--models", str(tiny_artifact("mixed"))]
+    files = []
+    for part in ("1/2", "2/2"):
+        out = tmp_path / part[0]
+        assert main(["bench", *common, "--shard", part, "--iterations", "1", "--out", str(out)]) == 0
+        files.append(str(out / "results.json"))
+    assert main(["bench", "merge", *files, "--out", str(tmp_path / "whole")]) == 0
+    whole = Results.load(tmp_path / "whole" / "results.json")
+    assert {cell.scenario for cell in whole.cells} == {"load-cold", "load-cached", "prompt-short", "decode-batch-8"}
+    assert [part.part for part in whole.shards] == ["1/2", "2/2"]
+    assert len(whole.engines) == 1
+
+
+def test_a_peer_that_cannot_run_is_reported_with_its_error() -> None:
+    async def absent(setup: Setup) -> Sequence[Driver]:
+        raise Unsupported("needs a module that is not there")
+
+    options = Options(
+        models=[tiny_artifact("mixed")], backends=["native", "no-such-variant"], peers={"absent": absent},
+        scenarios=select(["prompt-short"], "quick"), limits=Limits(1, 0, 1), where=Where(), threads=1,
+        command="inpage bench",
+    )  # fmt: skip
+    results = asyncio.run(Run(options).run())
+    errors = {engine.name: engine.error for engine in results.engines}
+    assert errors["absent"] == "unsupported: needs a module that is not there"
+    assert errors["inpage native"] is None
+    assert "no backend 'no-such-variant'" in (errors["inpage no-such-variant"] or "")
+    assert results.cells[0].metrics
+
+
+def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["--scenarios", "prompt-shrot"], "there is no scenario 'prompt-shrot'"),
+        (["--models", "no-such-model"], "no compiled model"),
+        (["--peers", "nobody"], "there is no peer 'nobody'"),
+    ):
+        assert main(["bench", "--peers", "none", *arguments]) == 1
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", "--shard", "3/2"])
+    assert "no part of a whole" in capsys.readouterr().err

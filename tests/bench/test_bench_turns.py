@@ -1,0 +1,147 @@
+"""One engine's turn, and what becomes of engines that are slow, single-minded or broken: without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from inpage.bench.browser import Browsers, Where
+from inpage.bench.driver import LoadFacts, Pages, Timeline, Usage
+from inpage.bench.environment import Pace
+from inpage.bench.results import Cell, Engine
+from inpage.bench.scenarios import Scenario, select
+from inpage.bench.turn import Limits, Turn, Work, fastest
+from inpage.errors import Unsupported
+from inpage.tokenizer import Tokenizer
+
+
+class Double:
+    """A native engine that answers at once, one request at a time; ``hangs`` at prompts of that many tokens."""
+
+    def __init__(self, name: str = "double", hangs: int = -1, delay: float = 0.0) -> None:
+        self.engine = Engine(name, "peer", "native", "v", 1, "1", "none", family=name, in_page=False)
+        self.calls: list[str] = []
+        self._hangs, self._delay = hangs, delay
+
+    async def load(self, pages: Pages) -> LoadFacts:
+        self.calls.append("load")
+        return LoadFacts(5.0)
+
+    async def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Timeline:
+        self.calls.append(f"{len(prompt)}+{max_new_tokens}")
+        if len(prompt) == self._hangs:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._delay)
+        return Timeline(
+            list(range(max_new_tokens)), [float(i + 1) for i in range(max_new_tokens)], max_new_tokens + 1.0
+        )
+
+    async def serve(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, clients: int) -> list[Timeline]:
+        raise Unsupported("takes one request at a time")
+
+    async def usage(self) -> Usage:
+        return Usage()
+
+    async def counters(self) -> dict[str, int]:
+        return {"steps": 7 * len(self.calls)}
+
+    def processes(self) -> list[int]:
+        return []
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+Go = Callable[..., "dict[str, Cell]"]
+
+
+@pytest.fixture
+def go(small_tokenizer: Tokenizer) -> Go:
+    """Run one visit of a double; its cells by scenario."""
+
+    def visit(
+        driver: Double, names: str, limits: Limits | None = None, visits: Sequence[int] = (0,)
+    ) -> dict[str, Cell]:
+        works = [Work(s, Cell(0, "m", s.name, s.title, s.params)) for s in select(names.split(","), "quick")]
+        with contextlib.closing(Pace()) as pace:
+            for number in visits:
+                chosen = limits or Limits(2, 1, 1, longest_s=30)
+                turn = Turn(
+                    driver, small_tokenizer, chosen, Browsers(Where()), pace, 2, tell=str, done=lambda work: None
+                )
+                asyncio.run(turn.run(works, number))
+        for work in works:
+            work.taken.finish(work.cell, work.scenario)
+        return {work.cell.scenario: work.cell for work in works}
+
+    return visit
+
+
+def test_an_answer_is_timed_from_asking_and_warm_up_does_not_count(go: Go) -> None:
+    driver = Double()
+    cell = go(driver, "prompt-short")["prompt-short"]
+    assert driver.calls == ["load", "16+8", "34+128", "34+128", "34+128", "close"]
+    assert (cell.iterations, cell.warmup, cell.error) == (2, 1, None)
+    assert cell.metrics["ttft_ms"].samples == [1, 1]
+    assert cell.metrics["decode_tps"].median == 1000
+    assert cell.metrics["prefill_tps"].median == 34_000
+    assert cell.metrics["e2e_ms"].median == 129
+    assert cell.metrics["token20_ms"].median == 20
+    assert cell.metrics["itl_ms"].n == 2 * 127
+    assert cell.output_ids == list(range(128))
+    assert cell.counts["steps"] == 14  # between before and after each answer, and nothing else
+    assert cell.counts["tokens"] == 256
+
+
+def test_iterations_are_shared_by_the_visits(go: Go) -> None:
+    driver = Double()
+    cell = go(driver, "prompt-short", Limits(5, 0, 3, longest_s=30), visits=(0, 1, 2))["prompt-short"]
+    assert cell.metrics["ttft_ms"].visits == [0, 1, 1, 2, 2]
+    assert driver.calls.count("load") == driver.calls.count("close") == 3
+
+
+def test_an_engine_that_takes_one_at_a_time_makes_the_others_wait(go: Go) -> None:
+    cells = go(Double(), "decode-batch-8,concurrency-8,concurrency-32")
+    assert cells["concurrency-8"].counts["requests"] == 2 * 16
+    assert cells["concurrency-8"].metrics["e2e_ms"].per == "request"
+    waits = cells["concurrency-8"].metrics["ttft_ms"].samples[:16]
+    assert waits[:8] == sorted(waits[:8])  # all there from the start: each waits for those before
+    assert "concurrency-8 shows" in (cells["concurrency-32"].error or "")
+    assert (cells["decode-batch-8"].error or "").startswith("unsupported")
+
+
+def test_a_call_that_takes_too_long_is_given_up_and_the_rest_goes_on(go: Go) -> None:
+    driver = Double(hangs=512)
+    cells = go(driver, "prompt-short,prompt-medium,stream-long", Limits(1, 0, 1, longest_s=0.5))
+    assert "longer than 0.5 s" in (cells["prompt-medium"].error or "")
+    assert cells["prompt-short"].error is None
+    assert cells["stream-long"].iterations == 1
+    assert driver.calls.count("load") == 2  # afresh, after what hung
+
+
+def test_what_would_take_too_long_is_not_begun(go: Go) -> None:
+    driver = Double()  # 1 ms a token
+    cells = go(driver, "prompt-short,stream-long", Limits(1, 0, 1, longest_s=0.2))
+    assert cells["prompt-short"].error is None
+    assert "would take about" in (cells["stream-long"].error or "")
+    assert "34+512" not in driver.calls
+
+
+def test_a_cell_is_content_when_its_time_is_spent(go: Go) -> None:
+    driver = Double(delay=0.05)
+    cell = go(driver, "prompt-short", Limits(100, 1, 1, budget_s=0.2, longest_s=30))["prompt-short"]
+    assert 1 <= cell.iterations < 10
+
+
+def test_the_fastest_form_wins_the_heat() -> None:
+    works = []
+    for ms in ([30.0, 10.0], [20.0], []):
+        work = Work(Scenario("heat", "answer", "", "quick"), Cell(0, "m", "heat", ""))
+        for value in ms:
+            work.taken.add("e2e_ms", value, 0)
+        works.append(work)
+    assert fastest(works) is works[0]
+    assert fastest(works[2:]) is None
