@@ -22,7 +22,7 @@ SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
 SHIPPED := $(shell find py web -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench lock clean
+.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench bench-full lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -89,11 +89,11 @@ fix: setup ## mend what the linters can mend
 	@ruff format .
 	@eslint --fix .
 
-bench: setup $(SITE) ## a first look at the speed: one answer per backend and thread count (quiet machine!)
-	@for how in "--backend native --threads 1" "--backend native --threads 2" "--threads 1" "--threads 2" \
-	  "--backend wasm-simd --threads 2"; do \
-	  .venv/bin/inpage chat "$(PROMPT)" --greedy --max-tokens 128 $$how $(ARGS) 2>&1 >/dev/null | tail -n 1; \
-	done
+bench: setup $(SITE) ## measure, other engines beside us: under 3 minutes on a quiet machine (ARGS="--peers none")
+	@.venv/bin/inpage bench --quick $(ARGS)
+
+bench-full: setup $(SITE) ## the same with every scenario, repeated: up to 25 minutes
+	@.venv/bin/inpage bench $(ARGS)
 
 lock: setup ## pin the newest allowed packages again, hashes included
 	@tools/lock.sh
