@@ -114,7 +114,9 @@ class Router:
         tokenizer = load_tokenizer(await store.tokenizer(manifest), manifest.tokenizer.special)
 
         async def load(candidate: Candidate) -> Engine:
-            return await load_engine(candidate.variant, choice.threads, store, manifest, text, report)
+            return await load_engine(
+                candidate.variant, choice.threads, threads is not None, store, manifest, text, report
+            )
 
         backends = Backends(choice.ranked, load, notes.log)
         engine = await backends.first()
@@ -222,7 +224,11 @@ class Router:
         """Why the engine that runs is the one, in a sentence."""
         backends = self._backends
         figure = self._notes.figures.get(backends.current.name)
-        return self.choice.reason(backends.current, figure, backends.took_over)
+        reason = self.choice.reason(backends.current, figure, backends.took_over)
+        count = self.engine.info.threads
+        if self.engine.info.threads_measured and count != self.choice.threads:
+            return f"{reason}, but {count} thread{'s' * (count > 1)} measured faster"
+        return reason
 
     def _facts(self) -> Facts:
         info = self.engine.info

@@ -14,10 +14,18 @@ async function loaded(lab, options = {}) {
   return value;
 }
 
+test("without a given number of threads, those are used that were fastest", async ({ lab, model }) => {
+  const { threads, threads_measured: measured } = await loaded(lab);
+  expect(Object.keys(measured)).toContain(String(threads));
+  expect(measured[threads]).toBe(Math.max(...Object.values(measured)));
+  const { value } = await call(lab, "step", { ...feed([PROMPT]), wantLogits: true });
+  expect(value.logits.slice(-VOCAB)).toEqual(model.logits(PROMPT));
+});
+
 test("says what was loaded", async ({ lab, model }) => {
   const info = await loaded(lab, { threads: 2 });
   expect(info).toMatchObject({
-    backend: "wasm", variant: "wasm-simd", threads: 2, vocab: VOCAB, context: 128, page_tokens: 16, page_bytes: 256,
+    backend: "wasm", variant: "wasm-simd", threads: 2, threads_measured: null, vocab: VOCAB, context: 128, page_tokens: 16, page_bytes: 256,
     blocks_per_sequence: 8, max_rows: 32, max_sequences: 4, max_logit_rows: 32, isolated: true, warnings: [],
     weight_bytes: model.manifest.weights.shards.reduce((sum, shard) => sum + shard.bytes, 0),
   });
@@ -64,7 +72,7 @@ for (const isolated of [true, false]) {
     test("a burst decodes several sequences and ends them by itself", async ({ lab, model }) => {
       const info = await loaded(lab);
       expect(info.isolated).toBe(isolated);
-      if (!isolated) expect(info.threads).toBe(1);
+      if (!isolated) expect(info).toMatchObject({ threads: 1, threads_measured: null });
       const prompts = [PROMPT.slice(0, 6), PROMPT.slice(6, 9)];
       await call(lab, "step", { ...feed([prompts[0].slice(0, -1)]), blockTables: blockTables(2) });
       await call(lab, "step", { ...feed([[], prompts[1].slice(0, -1)]), blockTables: blockTables(2) });

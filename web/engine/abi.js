@@ -67,6 +67,7 @@ export const E_CANCELLED = -3;
  * @property {(id: number) => void} inpage_thread
  * @property {(rows: number, sequences: number, logitRows: number) => number} inpage_step
  * @property {(rows: number, sequences: number, logitRows: number, launch: number) => number} inpage_step_launch
+ * @property {(id: number, rows: number, sequences: number, logitRows: number, stop: number) => number} inpage_rehearse
  * @property {(sequences: number, n: number, bias: number, mask: number) => number} inpage_sample
  * @property {(sequences: number, n: number, maxSteps: number, bias: number, mask: number, out: number) => number} inpage_run
  * @property {(targets: number, n: number, out: number) => number} inpage_score
@@ -85,6 +86,7 @@ export const EXPORTED_FUNCTIONS = Object.freeze([
   "inpage_thread",
   "inpage_step",
   "inpage_step_launch",
+  "inpage_rehearse",
   "inpage_sample",
   "inpage_run",
   "inpage_score",

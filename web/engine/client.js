@@ -131,6 +131,23 @@ export class EngineClient {
     return this.#call("counters", null);
   }
 
+  /**
+   * Bytes of memory that the engine holds: weights, KV pages, arena and everything else in one.
+   * @returns {Promise<number>}
+   */
+  memory() {
+    return this.#call("memory", null);
+  }
+
+  /**
+   * Where the time of a step goes. Takes a second or so, during which nothing else runs.
+   * @param {import("./protocol.js").ProfileInput} input
+   * @returns {Promise<import("./protocol.js").Profile>}
+   */
+  profile(input) {
+    return this.#call("profile", input);
+  }
+
   /** Free everything. Calls that are pending reject with code cancelled. */
   async unload() {
     this.#end(new EngineError("cancelled", "the model was unloaded"));

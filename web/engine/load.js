@@ -21,6 +21,8 @@ import { openStore } from "./storage.js";
  * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean) => Answer<import("./protocol.js").RunResult>} run
  *   interrupted: whether the caller asked, by a message, to end this burst
  * @property {() => Uint32Array | Float64Array} counters
+ * @property {() => number} memoryBytes all that it holds
+ * @property {(input: import("./protocol.js").ProfileInput) => import("./protocol.js").Profile} [profile] where a step's time goes
  * @property {(what: string) => void} [fail] break something on purpose
  */
 /**
@@ -42,6 +44,7 @@ import { openStore } from "./storage.js";
  * @typedef {object} Made by such a loader
  * @property {Executor} executor
  * @property {number} threads
+ * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {number} cached bytes of the weights that came from storage
  * @property {Doorbell | null} doorbell
  * @property {import("./protocol.js").AdapterFacts | null} adapter
@@ -105,11 +108,12 @@ export async function loadEngine(options, channel, signal, onProgress) {
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, { executor, threads, cached, adapter }, rest) {
+function describe(manifest, plan, { executor, threads, measured, cached, adapter }, rest) {
   return {
     backend: manifest.variant.backend,
     variant: manifest.variant.name,
     threads,
+    threads_measured: measured,
     adapter,
     vocab: plan.vocab,
     context: plan.maxima.context,

@@ -27,6 +27,7 @@ export const MAX_BURST = 256;
  * @property {number} io
  * @property {number} hash sha256 states
  * @property {number} digest 32 bytes
+ * @property {number} rehearsal two words, see rehearsal.js
  * @property {number} sequences inpage_sequence structs
  * @property {number} bias
  * @property {number} mask
@@ -63,6 +64,7 @@ export function layOut(plan, { heapBase, threads, programWords, weightBytes, has
   const io = take(IO_WORDS * 4);
   const hash = take(hashes * SHA256_STATE_BYTES);
   const digest = take(32);
+  const rehearsal = take(8);
   const sequences = take(maxima.sequences * SEQUENCE_WORDS * 4);
   const bias = take(MAX_BIAS_PAIRS * 8);
   const mask = take(maxima.sequences * maskWords(plan.vocab) * 4);
@@ -78,7 +80,8 @@ export function layOut(plan, { heapBase, threads, programWords, weightBytes, has
   const bases = { input: 0, output: 0, arena, weight: weights, kv };
   const buffers = plan.buffers.map((buffer, i) => own[i] + bases[buffer.kind] + buffer.offset);
   return {
-    stackTops, table, program, io, hash, digest, sequences, bias, mask, out, targets, scores, buffers, weights, kv,
+    stackTops, table, program, io, hash, digest, rehearsal, sequences, bias, mask, out, targets, scores, buffers,
+    weights, kv,
   };
 }
 

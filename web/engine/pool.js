@@ -9,13 +9,23 @@ import { EngineError } from "./errors.js";
 export const MAX_THREADS = 16;
 
 /**
- * How many threads to use: all cores unless told, one where memory cannot be shared.
+ * Whether a caller pinned the number of threads.
+ * @param {number | null | undefined} threads
+ * @returns {threads is number}
+ */
+export function isGiven(threads) {
+  return threads !== null && threads !== undefined;
+}
+
+/**
+ * How many threads to start: as many as told, at most as many as there are cores if not told, one where memory cannot be
+ * shared.
  * @param {number | null | undefined} wanted
  * @param {import("./features.js").Features} features
  * @returns {number}
  */
 export function chooseThreads(wanted, features) {
-  if (wanted !== null && wanted !== undefined && (!Number.isInteger(wanted) || wanted < 1)) {
+  if (isGiven(wanted) && (!Number.isInteger(wanted) || wanted < 1)) {
     throw new EngineError("invalid_request", `threads must be at least 1, got ${wanted}`, "threads");
   }
   return features.threads ? Math.min(wanted ?? features.cores, MAX_THREADS) : 1;
@@ -26,9 +36,10 @@ export function chooseThreads(wanted, features) {
  * @param {import("./wasm.js").Executor} executor
  * @param {string} channel see ThreadStart
  * @param {AbortSignal} signal
+ * @param {import("./rehearsal.js").Score | null} rehearsal for the first of them
  * @returns {Promise<() => void>} ends them
  */
-export async function startThreads(executor, channel, signal) {
+export async function startThreads(executor, channel, signal, rehearsal) {
   /** @type {Worker[]} */
   const workers = [];
   const stop = () => {
@@ -44,7 +55,7 @@ export async function startThreads(executor, channel, signal) {
       worker.onerror = (event) => failed(event.message);
       signal.addEventListener("abort", () => reject(signal.reason), { once: true });
       const { module, memory } = executor;
-      worker.postMessage({ module, memory, id: i + 1, stackTop, channel });
+      worker.postMessage({ module, memory, id: i + 1, stackTop, channel, rehearsal: i === 0 ? rehearsal : null });
     });
   });
   try {

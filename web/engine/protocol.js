@@ -18,7 +18,8 @@
  * @property {string} base URL of the artifact's folder
  * @property {unknown} manifest parsed manifest.json
  * @property {string} variant name of one of its variants
- * @property {number | null} [threads] compute threads, this one included; all cores if not given, one if not isolated
+ * @property {number | null} [threads] compute threads, this one included; if not given, as many as measure fastest, at most
+ *   one a core, one if not isolated
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {Partial<Policy>} [network]
@@ -34,6 +35,8 @@
  * @property {string} variant
  * @property {number} threads
  * @property {AdapterFacts | null} adapter of WebGPU, else null
+ * @property {Record<string, number> | null} threads_measured steps a second by number of threads; null where the number was
+ *   given or only one is possible
  * @property {number} vocab
  * @property {number} context positions a sequence may have
  * @property {number} page_tokens
@@ -77,6 +80,25 @@
  * @property {Int32Array} [bias]
  * @property {Uint32Array} [mask]
  * @typedef {{steps: number, out: Int32Array, sequences: Int32Array}} RunResult out is [steps * n], -1: had finished
+ */
+
+/**
+ * @typedef {object} ProfileInput
+ * @property {number} rows decoding together where the plan takes so many sequences; else one sequence's next tokens
+ * @property {number} [depth] tokens before them (default 0)
+ * @property {number} [repeats] steps that are timed (default 20)
+ * @property {number} [threads] at most what was loaded with; those that compute now if not given
+ * @typedef {object} Profile
+ * @property {number} rows
+ * @property {number} sequences
+ * @property {number} depth
+ * @property {number} threads
+ * @property {number} step_us a whole step as it always runs, the median
+ * @property {number} call_us what each launch's time includes for being timed alone
+ * @property {number} rounds undisturbed steps that the launches' times are the means of
+ * @property {string[]} kernels
+ * @property {Int32Array} launch_kernel [launches] index of each launch's kernel
+ * @property {Float64Array} launch_us [launches]
  */
 
 export {};

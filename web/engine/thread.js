@@ -1,6 +1,7 @@
 /**
  * @file A compute thread: one more instance of the engine's module on the engine's memory, with its own stack. It says
- * that it is ready and then stays inside inpage_thread, sleeping on a futex between steps, until it is terminated.
+ * that it is ready, may rehearse while weights arrive, and then stays inside inpage_thread, sleeping on a futex between
+ * steps, until it is terminated.
  */
 
 /**
@@ -10,17 +11,21 @@
  * @property {number} id 1, 2, …
  * @property {number} stackTop
  * @property {string} channel name of the BroadcastChannel for faults
+ * @property {import("./rehearsal.js").Score | null} rehearsal
  */
+
+import { rehearse } from "./rehearsal.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
 scope.onmessage = async (event) => {
-  const { module, memory, id, stackTop, channel } = /** @type {ThreadStart} */ (event.data);
+  const { module, memory, id, stackTop, channel, rehearsal } = /** @type {ThreadStart} */ (event.data);
   try {
     const instance = await WebAssembly.instantiate(module, { env: { memory } });
     const exports = /** @type {import("./abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
     exports.__stack_pointer.value = stackTop;
     scope.postMessage("ready");
+    if (rehearsal) rehearse(exports, memory, id, rehearsal);
     exports.inpage_thread(id);
   } catch (error) {
     // While starting, the engine worker listens; later it may wait for this thread in a barrier and hear nothing, so

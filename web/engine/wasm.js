@@ -11,6 +11,7 @@ import {
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
 import { createMemory, growTo, importedMemory, kvCapacity, layOut, MAX_BURST } from "./memory.js";
+import { profile } from "./profile.js";
 import { encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
 
@@ -22,13 +23,15 @@ const SLICE_MS = 20;
  */
 
 export class Executor {
+  /** Threads that compute, this one included. */
+  threads = 1;
   /** @type {number} KV pages that are usable now */
   pages = 0;
   /** @type {EngineError | null} why nothing can be called any more */
   #dead = null;
 
   /**
-   * Compile, place and instantiate. Weights are still empty, and `start` is still to be called.
+   * Compile, place and instantiate. Weights are still empty, and `start` and `setThreads` are still to be called.
    * @param {object} options
    * @param {Uint8Array<ArrayBuffer>} options.kernels verified bytes of kernels.wasm
    * @param {import("./plan.js").Plan} options.plan
@@ -85,21 +88,28 @@ export class Executor {
   #floats;
 
   /**
-   * Hand the program over and let the compute threads in. Weights must lie in their place.
-   * @param {number} threads
+   * Hand the program over. From now on steps run, on one thread.
    */
-  start(threads) {
+  start() {
     const { plan, layout } = this;
     const io = [...IO_BUFFERS.map((name) => plan.io[name]), plan.vocab, plan.maxima.rows, plan.maxima.sequences,
       plan.maxima.logit_rows, plan.blocksPerSequence];
     this.#words.set(layout.buffers.map((address) => address | 0), layout.table / 4);
     this.#words.set(this.#program, layout.program / 4);
     this.#words.set(io, layout.io / 4);
-    const { inpage_load, inpage_set_threads } = this.#exports;
+    const { inpage_load } = this.#exports;
     this.#call("inpage_load", () =>
       inpage_load(layout.table, plan.buffers.length, layout.program, this.#program.length, layout.io),
     );
-    this.#call("inpage_set_threads", () => inpage_set_threads(threads));
+  }
+
+  /**
+   * Compute on so many threads from now on; the others sleep.
+   * @param {number} threads at most what the executor was made for
+   */
+  setThreads(threads) {
+    this.#call("inpage_set_threads", () => this.#exports.inpage_set_threads(threads));
+    this.threads = threads;
   }
 
   /**
@@ -117,19 +127,48 @@ export class Executor {
   }
 
   /**
+   * Do something with KV pages that belong to no sequence, and give them up again.
+   * @template T
+   * @param {number} count
+   * @param {(first: number) => T} work gets the first one's index
+   * @returns {T}
+   */
+  withPages(count, work) {
+    const first = this.pages;
+    this.reservePages(first + count);
+    try {
+      return work(first);
+    } finally {
+      this.pages = first;
+    }
+  }
+
+  /**
+   * One launch of the batch that was stepped last: see inpage_step_launch.
+   * @param {number} rows
+   * @param {number} sequences
+   * @param {number} logitRows
+   * @param {number} launch
+   */
+  stepLaunch(rows, sequences, logitRows, launch) {
+    this.#call("inpage_step_launch", () => this.#exports.inpage_step_launch(rows, sequences, logitRows, launch));
+  }
+
+  /** @param {import("./protocol.js").ProfileInput} input */
+  profile(input) {
+    return profile(this, input);
+  }
+
+  /**
    * One forward pass; what else is wanted (choice, score, logits) happens on its logits.
    * @param {import("./protocol.js").StepInput} input
    * @returns {import("./protocol.js").StepResult}
    */
   step(input) {
     const { plan, layout } = this;
-    const { tokenIds, positions, rowSequence, blockTables, logitRows, targets, sample } = input;
+    const { tokenIds, logitRows, targets, sample } = input;
     const sequences = checkBatch(input, plan, this.pages);
-    this.#put("token_ids", tokenIds);
-    this.#put("positions", positions);
-    this.#put("row_sequence", rowSequence);
-    this.#put("block_tables", blockTables);
-    this.#put("logit_rows", logitRows);
+    this.place(input);
     const { inpage_step, inpage_sample, inpage_score } = this.#exports;
     this.#call("inpage_step", () => inpage_step(tokenIds.length, sequences, logitRows.length));
 
@@ -190,6 +229,11 @@ export class Executor {
     };
   }
 
+  /** All that the engine holds: weights, KV pages, arena and everything else in one. */
+  memoryBytes() {
+    return this.memory.buffer.byteLength;
+  }
+
   /** What the runtime counted. @returns {Uint32Array} a word for each of COUNTERS */
   counters() {
     const at = this.#exports.inpage_counters() >>> 0;
@@ -222,6 +266,18 @@ export class Executor {
       if (this.#words[at + SEQUENCE.finished] === 0 && this.#words[at + SEQUENCE.remaining] > 0) return false;
     }
     return true;
+  }
+
+  /**
+   * Write a checked batch to the input buffers.
+   * @param {import("./protocol.js").StepInput} input
+   */
+  place({ tokenIds, positions, rowSequence, blockTables, logitRows }) {
+    this.#put("token_ids", tokenIds);
+    this.#put("positions", positions);
+    this.#put("row_sequence", rowSequence);
+    this.#put("block_tables", blockTables);
+    this.#put("logit_rows", logitRows);
   }
 
   /**

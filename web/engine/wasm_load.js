@@ -1,7 +1,9 @@
 /** @file Loading for the WASM executor: memory, compute threads, and the weights straight to their place in memory. */
 
 import { EngineError } from "./errors.js";
-import { chooseThreads, startThreads } from "./pool.js";
+import { measureThreads } from "./measure.js";
+import { chooseThreads, isGiven, startThreads } from "./pool.js";
+import { endRehearsal, prepareRehearsal } from "./rehearsal.js";
 import { fetchWeights } from "./shards.js";
 import { Executor } from "./wasm.js";
 
@@ -33,12 +35,16 @@ export async function load({ options, manifest, plan, kernels, features, source,
     hashes: slots,
     sliced: !features.isolated,
   });
-  const close = await startThreads(executor, channel, source.signal);
+  executor.start();
+  const rehearsal = threads > 1 ? prepareRehearsal(executor) : null;
+  const close = await startThreads(executor, channel, source.signal, rehearsal);
   try {
     const cached = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
-    executor.start(threads);
+    if (rehearsal) endRehearsal(executor, rehearsal);
+    const measured = rehearsal && !isGiven(options.threads) ? measureThreads(executor, threads) : null;
+    if (!measured) executor.setThreads(threads);
     const doorbell = features.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
-    return { executor, threads, cached, doorbell, adapter: null, close };
+    return { executor, threads: executor.threads, measured, cached, doorbell, adapter: null, close };
   } catch (error) {
     close();
     throw error;

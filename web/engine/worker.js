@@ -71,6 +71,13 @@ async function dispatch({ id, method, args }) {
       const value = await executor.run(args, () => interrupted === id);
       return { value, transfer: buffers([value.out, value.sequences]) };
     }
+    case "profile": {
+      if (!executor.profile) throw new EngineError("unsupported", "this engine does not tell where a step's time goes");
+      const value = executor.profile(args);
+      return { value, transfer: buffers([value.launch_kernel, value.launch_us]) };
+    }
+    case "memory":
+      return { value: executor.memoryBytes(), transfer: [] };
     case "counters":
       return { value: executor.counters(), transfer: [] };
     default:
@@ -127,7 +134,7 @@ function reporter(id) {
 }
 
 /**
- * @param {(Int32Array | Float32Array | undefined)[]} arrays
+ * @param {(Int32Array | Float32Array | Float64Array | undefined)[]} arrays
  * @returns {Transferable[]}
  */
 function buffers(arrays) {

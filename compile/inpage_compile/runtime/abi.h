@@ -86,6 +86,10 @@ int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
 /* One launch of the function that inpage_step would run for this batch, on all threads: a step taken apart, so that a
  * host can time its parts. Launch -1 computes nothing: what a call alone costs. Nothing is counted. */
 int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch);
+/* A forward pass on the calling thread alone, for a browser to compile the kernels well before they are needed: as
+ * worker number `id` while no step runs and its own inpage_thread has not begun. Ends before its next launch once
+ * *stop != 0. Counts nothing. Returns the number of launches done, or an error. */
+int32_t inpage_rehearse(int32_t id, int32_t rows, int32_t sequences, int32_t logit_rows, const int32_t *stop);
 /* Choose a token for logits rows 0..n-1, sequence i for row i. bias, mask: tables, may be NULL. Only the results are
  * written, and the logits are left as they were. Order: bias, mask, penalties, top_k, top_p, min_p, temperature
  * (llama.cpp's default chain). A row without any usable number (all NaN or masked) gives token 0, logprob -inf. */

@@ -80,3 +80,14 @@ int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, 
   inpage_parallel(launch_job);
   return INPAGE_OK;
 }
+
+int32_t inpage_rehearse(int32_t id, int32_t rows, int32_t sequences, int32_t logit_rows, const int32_t *stop) {
+  const inpage_function *f = inpage_check_batch(rows, sequences, logit_rows);
+  if (!f || id < 0 || id >= INPAGE_MAX_THREADS) return INPAGE_E_BATCH;
+  inpage_set_thread_id(id);
+  const int32_t variables[INPAGE_VARIABLES] = {rows, sequences, logit_rows};
+  int32_t done = 0;
+  while (done < f->n_launches && !__atomic_load_n(stop, __ATOMIC_SEQ_CST))
+    inpage_run_launch(&inpage_loaded.launches[f->first_launch + done++], variables, 0, 1);
+  return done;
+}

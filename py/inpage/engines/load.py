@@ -11,9 +11,9 @@ from ..store import Store
 from .protocol import Engine, Progress
 
 
-async def load_engine(variant: Variant, threads: int, store: Store, manifest: Manifest, text: str,
+async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
                       on_progress: Progress) -> Engine:  # fmt: skip
-    """``text``: of the manifest. Raises the engine's errors."""
+    """``pinned``: so many threads, not only at most so many. ``text``: of the manifest. Raises the engine's errors."""
     if variant.backend == "native":
         from .native import NativeEngine
 
@@ -28,7 +28,8 @@ async def load_engine(variant: Variant, threads: int, store: Store, manifest: Ma
             raise
     from .page import PageEngine
 
-    return await PageEngine.load(store.base, text, variant=variant.name, threads=threads, on_progress=on_progress)
+    given = threads if pinned else None
+    return await PageEngine.load(store.base, text, variant=variant.name, threads=given, on_progress=on_progress)
 
 
 _discarding: set[asyncio.Task[Any]] = set()

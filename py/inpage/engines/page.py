@@ -27,7 +27,9 @@ class PageEngine:
         self._pages = 0
 
     @classmethod
-    async def load(cls, base: str, manifest: str, *, variant: str, threads: int, on_progress: Progress) -> PageEngine:
+    async def load(
+        cls, base: str, manifest: str, *, variant: str, threads: int | None, on_progress: Progress
+    ) -> PageEngine:
         """``base``: the artifact's URL; ``manifest``: the text of its manifest.json."""
         from pyodide.ffi import create_proxy
 

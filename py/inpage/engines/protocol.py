@@ -85,6 +85,7 @@ class EngineInfo:
     weight_bytes: int
     arena_bytes: int
     load_ms: float
+    threads_measured: dict[str, float] | None = None  # steps a second by number of threads, where the engine chose it
 
 
 # What engines count, in the order in which they tell it.

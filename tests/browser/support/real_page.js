@@ -105,15 +105,36 @@ function structs(sequences, tokens, positions, { seed = 0, ...floats }, remainin
 const lab = {
   /**
    * @param {string} name
-   * @param {{base: string, variant: string, threads: number, contextPages: number}} options
+   * @param {{base: string, variant: string, threads: number | null, contextPages: number}} options
+   * @param {number} [pages] to reserve at once
    */
-  async load(name, options) {
+  async load(name, options, pages = options.contextPages) {
     const manifest = await (await fetch(`${options.base}/manifest.json`)).json();
     const client = new EngineClient();
     engines.set(name, client);
     const info = await client.load({ ...options, manifest });
-    await client.reservePages(Math.min(options.contextPages, info.max_pages));
+    await client.reservePages(Math.min(pages, info.max_pages));
     return info;
+  },
+
+  /** Bytes of an engine's memory, before and after it holds so many KV pages. @param {string} name @param {number} pages */
+  async memory(name, pages) {
+    const { client } = engine(name);
+    const before = await client.memory();
+    await client.reservePages(pages);
+    return { before, after: await client.memory() };
+  },
+
+  /** @param {string} name @param {import("../../../web/engine/protocol.js").ProfileInput} input */
+  async profile(name, input) {
+    const { launch_kernel, launch_us, ...rest } = await engine(name).client.profile(input);
+    return { ...rest, launch_kernel: Array.from(launch_kernel), launch_us: Array.from(launch_us) };
+  },
+
+  /** @param {string} name */
+  async unload(name) {
+    await engine(name).client.unload();
+    engines.delete(name);
   },
 
   /**

@@ -236,6 +236,11 @@ export class GpuExecutor {
     }
   }
 
+  /** All buffers on the device: weights, KV pages, arenas and the small ones. */
+  memoryBytes() {
+    return this.#gpu.counters[COUNTERS.buffer_bytes];
+  }
+
   /** @returns {Float64Array} by COUNTERS */
   counters() {
     return this.#gpu.counters.slice();
