@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from inpage.engines import batch as flat
 from inpage.engines.protocol import Feed, Sampling
-from support.runtime import Floats, Runtime
+from support.runtime import Runtime
+from support.sampler_reference import EDGES, choose, clean, kept, modified, philox
+from support.sampler_reference import rows_of_logits as any_rows
 
 VOCAB = 2003  # no multiple of anything that the runtime works in
+rows_of_logits = partial(any_rows, VOCAB)
 LIMITS = flat.Limits(1 << 20, 1 << 20, 16, 1, 1024, 1024, 1024, 1 << 20)
-
-
-def philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Philox4x32-10 as in Salmon et al., SC11."""
-    k0, k1 = key
-    c = list(counter)
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(p1 >> 32) ^ c[1] ^ k0, p1 & 0xFFFFFFFF, (p0 >> 32) ^ c[3] ^ k1, p0 & 0xFFFFFFFF]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return c[0], c[1], c[2], c[3]
 
 
 def test_philox_answers_as_published() -> None:
@@ -37,95 +29,11 @@ def test_philox_answers_as_published() -> None:
     assert philox((0xA4093822, 0x299F31D0), pi) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)
 
 
-def uniform(seed: int, position: int) -> float:
-    r = philox((seed & 0xFFFFFFFF, seed >> 32), (position, 0, 0, 0))
-    return ((r[0] >> 5) * 67108864 + (r[1] >> 6)) / 2**53
-
-
-def clean(x: Floats) -> Floats:
-    return np.where(np.isnan(x), -np.inf, np.minimum(x, np.finfo(np.float32).max)).astype(np.float32)
-
-
-def modified(x: Floats, s: Sampling, history: list[int], allowed: npt.NDArray[np.bool_] | None) -> Floats:
-    """Bias, mask and penalties."""
-    x = x.copy()
-    for token, value in s.logit_bias:
-        x[token] += np.float32(value)
-    for token in set(history):
-        n = np.float32(history.count(token))
-        penalty = np.float32(s.repetition_penalty)
-        x[token] = x[token] * penalty if x[token] <= 0 else x[token] / penalty
-        x[token] -= n * np.float32(s.frequency_penalty) + np.float32(s.presence_penalty)
-    x = clean(x)
-    return x if allowed is None else np.where(allowed, x, -np.inf).astype(np.float32)
-
-
-def kept(x: Floats, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> list[int]:
-    """The ids that stay, best first: a full sort, what the C code avoids."""
-    order = [int(i) for i in np.lexsort((np.arange(x.size), -x.astype(np.float64))) if x[i] > -np.inf]
-    best = np.float64(x[order[0]])
-    if 0 < top_k < x.size:
-        order = order[:top_k]
-    if top_p < 1:
-        w = np.exp(x[order].astype(np.float64) - best)
-        reached = np.cumsum(w) >= float(np.float32(top_p)) * w.sum()
-        order = order[: int(np.argmax(reached)) + 1] if reached.any() else order
-    if min_p > 0:
-        least = min(best, np.float32(best + np.log(np.float64(np.float32(min_p)))))
-        order = [i for i in order if x[i] >= least]
-    return order
-
-
-def choose(x: Floats, s: Sampling, position: int) -> int:
-    """The token that the sampler must choose from modified logits; ``position`` is the token's own."""
-    if s.temperature <= 0:
-        return int(np.argmax(x))
-    ids = sorted(kept(x, s.top_k, s.top_p, s.min_p))
-    w = np.exp((x[ids].astype(np.float64) - np.float64(x.max())) / np.float32(s.temperature))
-    return ids[int(np.searchsorted(np.cumsum(w), uniform(s.seed, position) * w.sum(), side="right"))]
-
-
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[Runtime]:
     made = Runtime(24, VOCAB, threads=2)
     yield made
     made.close()
-
-
-def rows_of_logits(rng: np.random.Generator, n: int) -> Floats:
-    """Peaked, flat, coarse (many ties) and wide rows."""
-    shapes = [
-        lambda: rng.normal(0, 3, VOCAB),
-        lambda: rng.normal(0, 0.01, VOCAB),
-        lambda: np.round(rng.normal(0, 2, VOCAB)),
-        lambda: rng.normal(0, 1, VOCAB) * 30,
-        lambda: np.where(rng.random(VOCAB) < 0.01, rng.normal(8, 2, VOCAB), rng.normal(-5, 1, VOCAB)),
-    ]
-    return np.array([shapes[i % len(shapes)]() for i in range(n)]).astype(np.float32)
-
-
-EDGES: list[dict[str, Any]] = [
-    {},
-    {"top_k": 1},
-    {"top_k": 2},
-    {"top_k": 40},
-    {"top_k": 1024},
-    {"top_k": 1500},
-    {"top_k": VOCAB - 1},
-    {"top_k": VOCAB},
-    {"top_k": VOCAB + 5},
-    {"top_p": 0.0},
-    {"top_p": 1e-6},
-    {"top_p": 0.5},
-    {"top_p": 0.95},
-    {"top_p": 0.999},
-    {"min_p": 1e-6},
-    {"min_p": 0.05},
-    {"min_p": 1.0},
-    {"top_k": 50, "top_p": 0.9},
-    {"top_k": 50, "min_p": 0.1},
-    {"top_k": 1100, "top_p": 0.9, "min_p": 0.02},
-]
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=str)

@@ -128,7 +128,7 @@ def main(out: Path) -> None:
     webgpu = {
         "name": "webgpu-f32",
         "backend": "webgpu",
-        "requires": [],
+        "requires": ["webgpu"],
         "plan": write(out, "webgpu-f32/plan.json", json.dumps(webgpu_plan()).encode()),
         "kernels": write(out, "webgpu-f32/kernels.wgsl", wgsl),
     }

@@ -75,7 +75,8 @@ export class GpuExecutor {
 
   /**
    * Run every function and every kernel of the sampler once, on a page of KV, so that whatever the driver puts off until
-   * first use is done, and what it refuses is known.
+   * first use is done, and what it refuses is known. An adapter that computes on the CPU only says what it refuses: its
+   * first use costs nothing beside the rest.
    */
   async warm() {
     await this.#buffers.growKv(1);
@@ -97,7 +98,8 @@ export class GpuExecutor {
           this.#sampler.recordResults(pass, 1);
           this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true });
           pass.end();
-          this.#gpu.submit(whole);
+          if (this.#gpu.facts.software) whole.finish();
+          else this.#gpu.submit(whole);
         });
       } catch (error) {
         await this.#replay.runSeparately(fn); // to say which launch it is

@@ -11,6 +11,9 @@ import { Replay } from "./replay.js";
 import { Sampler } from "./sampler.js";
 import { weightSink } from "./weights.js";
 
+/** What a variant requires beside WebGPU's own features. */
+const WEBGPU = "webgpu";
+
 /**
  * What can be known without asking for a device.
  * @param {import("../manifest.js").Variant} _variant
@@ -27,7 +30,8 @@ export function requireSupport(_variant, features) {
 export async function load({ options, manifest, plan, kernels, source, channel, onProgress }) {
   const kvPages = options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences;
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
-  const gpu = await openDevice({ features: manifest.variant.requires, binding: kvPages * pageBytes });
+  const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
+  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes });
   const faults = new BroadcastChannel(channel);
   gpu.onGone = ({ code, message }) => {
     if (code === "device_lost") faults.postMessage(message);

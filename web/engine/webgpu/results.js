@@ -24,7 +24,14 @@ export function cleaned(bits) {
   return Number.isNaN(float[0]) ? -Infinity : Math.min(float[0], MOST);
 }
 
-/** A logit from its ordered key (key_of in sampling.wgsl). @param {number} key */
+/** What sampling.wgsl's key_of says. @param {number} bits of a logit */
+export function keyOf(bits) {
+  float[0] = cleaned(bits) + 0;
+  if (float[0] === -Infinity) return 0;
+  return (word[0] & 0x80000000 ? ~word[0] : word[0] | 0x80000000) >>> 0;
+}
+
+/** A logit from its key. @param {number} key */
 function valueOf(key) {
   if (key === 0) return -Infinity;
   return cleaned(key >= 0x80000000 ? key & 0x7fffffff : ~key);

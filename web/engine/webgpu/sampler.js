@@ -182,7 +182,7 @@ function makeBuffers(gpu, plan, buffers, burst) {
     logits: buffers.io("logits"),
     token_ids: buffers.io("token_ids"),
     positions: buffers.io("positions"),
-    work: gpu.buffer("work", most * (5 * parts + 4) * 4, STORAGE),
+    work: gpu.buffer("work", most * (5 * parts + 4) * 4, STORAGE | COPY_SRC),
     sequences: gpu.buffer("sequences", most * SEQUENCE_WORDS * 4, STORAGE | COPY_DST),
     rows: gpu.buffer("rows", most * 16, STORAGE | COPY_DST),
     tables: gpu.buffer("tables", tables * 4, STORAGE | COPY_DST),
