@@ -102,7 +102,8 @@ class Router:
         `OutOfMemory`, `NetworkError`."""
         started = time.perf_counter()
         chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
-        backend, threads = backend or chosen.engine.backend, threads or chosen.engine.threads
+        backend = chosen.engine.backend if backend is None else backend
+        threads = chosen.engine.threads if threads is None else threads
         store = open_store(artifact)
         report = on_progress or _unheard
         report({"phase": "manifest"})
