@@ -9,7 +9,8 @@ fp32  dequantized.
 int8  a scale a column, activations quantized on the fly to uint8 (dynamic quantization).
 q4    the GGUF's own 4-bit groups with their minima, in MatMulNBits: the same numbers as published.
 
-int8 and q4 keep the embedding in the GGUF's 8-bit groups; the last projection is, of q4, in these groups too.
+int8 and q4 keep the embedding in the GGUF's 8-bit groups. q4's last projection is in float32: onnxruntime-web has no
+MatMulNBits of 8 bits.
 Raises nothing of its own: what is no such model ends in a KeyError or an assertion with the tensor's name.
 """
 
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-REVISION = "1"  # of the models that this makes: part of the cached folder's name
+REVISION = "2"  # of the models that this makes: part of the cached folder's name
 PRECISIONS = ("fp32", "int8", "q4")
 SUFFIX = {"fp32": "", "int8": "_int8", "q4": "_q4"}  # of the file's name, as transformers.js looks for it
 _GROUP = 32
@@ -214,10 +215,10 @@ class Exporter:
     def linear(self, x: str, out: str, *names: str) -> str:
         """``x`` times the rows of one or more matrices, side by side."""
         graph = self.graph
-        if self.precision == "q4":
+        if self.precision == "q4" and out != "logits":
             return self._groups(x, out, names)
         values = np.concatenate([self.weights.float32(name) for name in names]).T
-        if self.precision == "fp32":
+        if self.precision != "int8":
             return graph.add("MatMul", [x, graph.constant(f"{out}.weight", values)], [out])
         if x not in self._quantized:
             self._quantized[x] = (f"{x}.int", f"{x}.scale", f"{x}.zero")
@@ -232,38 +233,33 @@ class Exporter:
         kinds, parts = zip(*(self.weights.groups(name) for name in names), strict=True)
         groups = np.concatenate(parts)
         rows, count = groups.shape[:2]
-        if set(kinds) == {"Q4_1"}:  # value = d * quant + m = d * (quant - -m / d)
-            scales, minima = _half(groups, 0), _half(groups, 2)
-            low, high = groups[:, :, 4:] & 15, groups[:, :, 4:] >> 4
-            quants = np.concatenate([low, high], axis=2)
-            packed, bits = quants[:, :, 0::2] | quants[:, :, 1::2] << 4, 4
-            zeros = np.divide(-minima, scales, out=np.zeros_like(minima), where=scales != 0)
-        else:
-            assert set(kinds) == {"Q8_0"}, f"{names[0]} is {kinds[0]}"
-            scales, bits = _half(groups, 0), 8
-            packed = groups[:, :, 2:] ^ 128
-            zeros = np.full_like(scales, 128)
+        assert set(kinds) == {"Q4_1"}, f"{names[0]} is {kinds[0]}"
+        scales, minima = _half(groups, 0), _half(groups, 2)
+        quants = np.concatenate([groups[:, :, 4:] & 15, groups[:, :, 4:] >> 4], axis=2)
+        packed = quants[:, :, 0::2] | quants[:, :, 1::2] << 4
+        # The value d * quant + m is d * (quant - zero) where zero = -m / d.
+        zeros = np.divide(-minima, scales, out=np.zeros_like(minima), where=scales != 0)
         inputs = [
             x,
             self.graph.constant(f"{out}.weight", packed),
             self.graph.constant(f"{out}.scale", scales.reshape(-1)),
             self.graph.constant(f"{out}.zero", zeros.reshape(rows, count)),
         ]
-        sizes = {"K": count * _GROUP, "N": rows, "bits": bits, "block_size": _GROUP}
+        sizes = {"K": count * _GROUP, "N": rows, "bits": 4, "block_size": _GROUP}
         return self.graph.add("MatMulNBits", inputs, [out], "com.microsoft", **sizes)
 
     def save(self) -> None:
         helper, proto = self.graph.onnx.helper, self.graph.onnx.TensorProto
         value = helper.make_tensor_value_info
         inputs = [
-            value("input_ids", proto.INT64, ["batch", "new"]),
-            value("attention_mask", proto.INT64, ["batch", "all"]),
+            value("input_ids", proto.INT64, ["batch_size", "new"]),
+            value("attention_mask", proto.INT64, ["batch_size", "all"]),
         ]
-        outputs = [value("logits", proto.FLOAT, ["batch", 1, "vocabulary"])]
+        outputs = [value("logits", proto.FLOAT, ["batch_size", 1, "vocabulary"])]
         for i in range(self.layers):
             for part in ("key", "value"):
                 for values, prefix, length in ((inputs, "past_key_values", "past"), (outputs, "present", "all")):
-                    shape = ["batch", self.kv_heads, length, self.head]
+                    shape = ["batch_size", self.kv_heads, length, self.head]
                     values.append(value(f"{prefix}.{i}.{part}", proto.FLOAT, shape))
         self.graph.save(self.path, inputs, outputs)
 
