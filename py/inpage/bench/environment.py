@@ -52,7 +52,13 @@ def load_average() -> float | None:
 
 
 def environment(
-    seen: Seen, *, remote: bool, load_before: float | None, foreign: float | None, pace: Pace | None
+    seen: Seen,
+    *,
+    remote: bool,
+    load_before: float | None,
+    foreign: float | None,
+    pace: Pace | None,
+    peaks: Peaks | None = None,
 ) -> Environment:
     """Put the pieces together, at the end of a run."""
     samples = pace.samples if pace else []
@@ -72,14 +78,9 @@ def environment(
         foreign_cpu_share=None if foreign is None else round(foreign, 4),
         pace_mbps=None if middle is None else round(middle, 1),
         pace_spread=None if middle is None else round((quantile(samples, 0.95) - quantile(samples, 0.05)) / middle, 3),
-        peaks=peaks(),
+        peaks=peaks,
         remote=remote,
     )
-
-
-def peaks() -> Peaks | None:
-    """What this machine can do at most. Nothing measures it yet."""
-    return None
 
 
 def tool() -> Tool:

@@ -43,12 +43,19 @@ class Adapter:
 
 @dataclass(slots=True)
 class Peaks:
-    """What this machine can do at most, by number of threads ("1", "2"): bytes read (GB/s), int8 dot products
-    (1e9 operations a second). ``how`` says how it was measured."""
+    """What this machine can do at most, by number of threads ("1", "2"): bytes read from beyond all caches (GB/s), int8
+    dot products (1e9 operations a second; a product and its addition are two). ``how`` says how it was measured.
+
+    ``read_by_bytes``: threads → size of what is read again and again → GB/s. ``dot16_gops`` and ``dot32_gops``: dots
+    added up in 16 bits and in 32, of which ``dot_gops`` is the better; ``fma_gops``: float32."""
 
     read_gbps: dict[str, float]
     dot_gops: dict[str, float]
     how: str
+    read_by_bytes: dict[str, dict[str, float]] = field(default_factory=dict)
+    dot16_gops: dict[str, float] = field(default_factory=dict)
+    dot32_gops: dict[str, float] = field(default_factory=dict)
+    fma_gops: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

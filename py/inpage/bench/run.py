@@ -14,13 +14,15 @@ from pathlib import Path
 from ..artifact import parse_manifest
 from ..capability import host_device
 from ..cli import paths
+from ..errors import InpageError
 from ..schema import Manifest
 from ..tokenizer import Tokenizer, load_tokenizer
 from . import environment, ours, outcome, processes, targets
 from .board import Board
 from .browser import Browsers, Seen, Where
 from .driver import Driver, PeerFactory, Setup, Subject
-from .results import Cell, Engine, Model, Results, Shard
+from .peaks import measure_peaks
+from .results import Cell, Engine, Model, Peaks, Results, Shard
 from .scenarios import HEAT, Scenario, shard
 from .turn import Limits, Turn, Work, fastest, text_of
 
@@ -67,12 +69,13 @@ class Run:
         """Raises for what makes the whole run pointless (no browser, no model); an engine's failure is a result."""
         options, results = self.options, self.results
         began, load, watch = time.perf_counter(), environment.load_average(), processes.Watch()
-        seen = Seen()
+        seen, peaks = Seen(), None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 browsers = await stack.enter_async_context(Browsers(options.where))
                 webgpu = any(name.startswith("webgpu") for name in options.backends)
                 seen = await browsers.look(webgpu=webgpu)
+                peaks = await self._peaks(browsers)
                 subjects = [_subject(folder) for folder in options.models]
                 results.models = [subject.record for subject, _ in subjects]
                 matrix = [(subject.record.id, scenario) for subject, _ in subjects for scenario in options.scenarios]
@@ -84,8 +87,9 @@ class Run:
         finally:
             foreign = watch.end()
             results.environment = environment.environment(
-                seen, remote=options.where.connect is not None, load_before=load, foreign=foreign, pace=self._pace
-            )
+                seen, remote=options.where.connect is not None, load_before=load, foreign=foreign, pace=self._pace,
+                peaks=peaks,
+            )  # fmt: skip
             self._pace.close()
         results.duration_s = round(time.perf_counter() - began, 1)
         whole = results.shards[0]
@@ -119,6 +123,18 @@ class Run:
             for row in [*rows[first:], *rows[:first]]:
                 if not row.out:
                     await self._turn(row, turn(row, self.options.limits), row.works, visit)
+
+    async def _peaks(self, browsers: Browsers) -> Peaks | None:
+        """What the machine can do at most; a machine that cannot be measured is no reason to measure no engine."""
+        options = self.options
+        self.board.tell("the machine", "what it can do at most")
+        try:
+            async with browsers.visit() as visit:
+                remote = options.where.connect is not None
+                return await measure_peaks(visit, [1, options.threads], remote=remote, quick=options.quick)
+        except InpageError as error:
+            self.board.note(f"the machine's peaks were not measured: {error}")
+            return None
 
     async def _peers(self, subject: Subject) -> list[Driver]:
         options = self.options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from ..results import Cell, Peaks
 from .frame import NARROW, WIDE, Axis, Mark
@@ -212,7 +214,7 @@ def roof(view: View) -> Markup | None:
     model = view.model
     if peaks is None or model is None or not model.parameters or not model.weight_bytes:
         return None
-    roofs = _roofs(peaks)
+    roofs = _roofs(peaks, model.weight_bytes)
     if not roofs:
         return None
     spots: list[Spot] = []
@@ -239,17 +241,31 @@ def roof(view: View) -> Markup | None:
         "Roofline", _spoken([(s.mark.label, f"{number(s.y / 1e9)} billion operations a second") for s in spots])
     )
     note = (
-        f"{_reached(view, peaks, spots)} Lines: what this machine was measured to do in the browser. Two operations a "
+        f"{_reached(view, peaks, spots)} Lines: what this machine was measured to do in the browser, "
+        "reading as many bytes as the weights have. Two operations a "
         "parameter and token; decoding (circles) reads all weights once a token, prefill (diamonds) at best once a "
         "prompt."
     )
     return figure(text, lambda w: roofline(w, text, roofs, spots), note)
 
 
-def _roofs(peaks: Peaks) -> list[Roof]:
+def _bandwidth(peaks: Peaks, threads: str, size: int) -> float:
+    """GB/s for reading ``size`` bytes again and again, between the sizes that were measured, or from beyond caches."""
+    curve = peaks.read_by_bytes.get(threads, {})
+    known = sorted((int(n), v) for n, v in curve.items() if n.isdecimal() and int(n) > 0 and v > 0)
+    if not known:
+        return peaks.read_gbps.get(threads, 0.0)
+    if size <= known[0][0] or size >= known[-1][0]:
+        return known[0 if size <= known[0][0] else -1][1]
+    (a, low), (b, high) = next((x, y) for x, y in pairwise(known) if x[0] <= size <= y[0])
+    way = math.log(size / a) / math.log(b / a)
+    return math.exp(math.log(low) * (1 - way) + math.log(high) * way)
+
+
+def _roofs(peaks: Peaks, size: int) -> list[Roof]:
     found: list[Roof] = []
     for threads in sorted(set(peaks.read_gbps) & set(peaks.dot_gops), key=lambda t: (len(t), t), reverse=True):
-        read, dots = peaks.read_gbps[threads], peaks.dot_gops[threads]
+        read, dots = _bandwidth(peaks, threads, size), peaks.dot_gops[threads]
         if read > 0 and dots > 0:
             many = "1 thread" if threads == "1" else f"{threads} threads"
             label = f"{many}: {number(read)} GB/s, {number(dots)} Gop/s"
@@ -261,14 +277,17 @@ def _reached(view: View, peaks: Peaks, spots: Sequence[Spot]) -> str:
     """How near our best engine comes to the limits of its number of threads."""
     best = view.best
     threads = str(view.results.engines[best].threads) if best is not None else ""
-    read, dots = peaks.read_gbps.get(threads, 0), peaks.dot_gops.get(threads, 0)
+    dots = peaks.dot_gops.get(threads, 0)
+    read = _bandwidth(peaks, threads, view.model.weight_bytes) if view.model else 0
     if best is None or read <= 0 or dots <= 0:
         return ""
     said = []
     for spot in spots:
         if spot.mark.label == f"{view.name_of(best)}, decode":
             rate = spot.y / spot.x / 1e9
-            said.append(f"decoding reads {number(rate)} GB/s of weights, {share(rate / read)} of the bandwidth")
+            said.append(
+                f"decoding reads {number(rate)} GB/s of weights, {share(rate / read)} of what such reading reached"
+            )
         if spot.mark.label == f"{view.name_of(best)}, prefill":
             said.append(
                 f"prefill reaches {number(spot.y / 1e9)} Gop/s, {share(spot.y / 1e9 / dots)} of the dot-product peak"

@@ -70,10 +70,20 @@ def _peaks(peaks: Peaks) -> Facts:
     for name, by, unit in (
         ("Read bandwidth", peaks.read_gbps, "GB/s"),
         ("Int8 dot products", peaks.dot_gops, "Gop/s"),
+        ("Int8, added up in 16 bits", peaks.dot16_gops, "Gop/s"),
+        ("Int8, added up in 32 bits", peaks.dot32_gops, "Gop/s"),
+        ("Float32 multiply-add", peaks.fma_gops, "Gop/s"),
     ):
-        said = [f"{number(v)} {unit} on {threads} thread{'s' * (threads != '1')}" for threads, v in by.items()]
-        found.append((name, ", ".join(said)))
+        said = [f"{number(v)} {unit} on {_threads(n)}" for n, v in by.items()]
+        found += [(name, ", ".join(said))] if said else []
+    for n, sizes in peaks.read_by_bytes.items():
+        said = [f"{number(v)} GB/s of {quantity(float(size), 'bytes')}" for size, v in sizes.items()]
+        found.append((f"Reading on {_threads(n)}", ", ".join(said)))
     return [*found, ("How that was measured", peaks.how)]
+
+
+def _threads(n: str) -> str:
+    return "1 thread" if n == "1" else f"{n} threads"
 
 
 def about(model: Model) -> Facts:
