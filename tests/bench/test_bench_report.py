@@ -39,6 +39,7 @@ from inpage.bench.results import (
     Tool,
     metric,
 )
+from inpage.cli import main
 from inpage.errors import InvalidRequest
 
 NASTY = '<script>alert("1")</script> & \' | ` \x1b[31mred\x1b[0m \x00\ud800 x</svg>'
@@ -331,6 +332,9 @@ def test_the_readme_changes_between_its_two_comments_only(tmp_path: Path) -> Non
     path.write_text(f"# before\n{BEGIN}\nold\n{END}\nafter\n")
     assert update_readme(found, path) and not update_readme(found, path)
     assert path.read_text() == f"# before\n{BEGIN}\n{markdown_table(found)}{END}\nafter\n"
+    found.environment.cpu = "Another CPU"
+    found.save(tmp_path / "other.json")
+    assert main(["bench", "readme", str(tmp_path / "other.json"), str(path)]) == 0 and "Another CPU" in path.read_text()
     for broken in ("none", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{END}"):
         path.write_text(broken)
         with pytest.raises(InvalidRequest, match="bench: begin"):

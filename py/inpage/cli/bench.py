@@ -1,7 +1,8 @@
 """Measure how fast models run in the page, with other engines beside them in the same run.
 
 Writes results.json and report.html. `inpage bench compare A.json B.json` says what two runs tell apart; `inpage bench
-merge A.json B.json … --out FOLDER` joins shards. Leave the machine alone while it runs.
+merge A.json B.json … --out FOLDER` joins shards; `inpage bench readme RESULTS.json` puts the results table into the
+README. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=_shard, metavar="I/N", default=(1, 1), help="only part I of N of the scenarios")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/bench)")
     parser.set_defaults(action=None)
-    actions = parser.add_subparsers(dest="action", metavar="compare | merge")
+    actions = parser.add_subparsers(dest="action", metavar="compare | merge | readme")
     compare = actions.add_parser("compare", help="what two runs tell apart")
     compare.add_argument("a", type=Path, metavar="A.json", help="before")
     compare.add_argument("b", type=Path, metavar="B.json", help="after")
@@ -57,6 +58,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     merge = actions.add_parser("merge", help="join the results of shards")
     merge.add_argument("parts", type=Path, nargs="+", metavar="PART.json")
     merge.add_argument("--out", type=Path, metavar="FOLDER", required=True, dest="merged", help="where to write")
+    readme = actions.add_parser("readme", help="put the results table into a README, between its two bench comments")
+    readme.add_argument("results", type=Path, metavar="RESULTS.json")
+    readme.add_argument("file", type=Path, nargs="?", default=Path("README.md"), metavar="README.md")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if args.action == "merge":
         return _merge(args)
+    if args.action == "readme":
+        return _readme(args)
     return _bench(args)
 
 
@@ -193,6 +199,15 @@ def _merge(args: argparse.Namespace) -> int:
     whole = merge([Results.load(path) for path in args.parts])
     _write(whole, args.merged)
     print(args.merged / "results.json")
+    return 0
+
+
+def _readme(args: argparse.Namespace) -> int:
+    from ..bench.report import update_readme
+    from ..bench.results import Results
+
+    changed = update_readme(Results.load(args.results), args.file)
+    print(f"{args.file}: {'the results table is new' if changed else 'as it was'}")
     return 0
 
 
