@@ -66,7 +66,8 @@ class Board:
         cells = {(cell.engine, cell.scenario): headline(cell) for cell in results.cells}
         blocks: list[list[tuple[str, int, list[str]]]] = [[]]
         used = stub
-        for scenario in self._scenarios:
+        heats = ["heat"] if any(cell.scenario == "heat" for cell in results.cells) else []
+        for scenario in [*heats, *self._scenarios]:
             column = [cells.get((i, scenario), "") for i in range(len(names))]
             wide = max([len(scenario), _LEAST] + [len(text) for text in column]) + 2
             if blocks[-1] and used + wide > width:

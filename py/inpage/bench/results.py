@@ -99,7 +99,8 @@ class Model:
 @dataclass(slots=True)
 class Engine:
     """One row of the comparison. ``family`` groups the forms of one peer: "wllama Q4_0" and "wllama Q8_0" are of family
-    "wllama", and only the fastest form of a family goes through all scenarios. ``error``: why it could not run."""
+    "wllama", and only the fastest form of a family goes through all scenarios, beside one that is a ``baseline``.
+    ``error``: why it could not run."""
 
     name: str
     kind: str  # "inpage" or "peer"
@@ -110,6 +111,7 @@ class Engine:
     weights: str  # the form of the weights that it ran, in words
     family: str = ""
     in_page: bool = True
+    baseline: bool = False
     error: str | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -180,7 +180,7 @@ class Run:
                 heats.append((row, work))
             best = fastest(work for _, work in heats)
             for row, work in heats:
-                if work is not best and best is not None and not row.out:
+                if work is not best and best is not None and not row.out and not row.driver.engine.baseline:
                     row.out = True
                     winner = self.results.engines[best.cell.engine].name
                     row.driver.engine.notes.append(f"went no further: {winner} is faster, and the fastest form counts")

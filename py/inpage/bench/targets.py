@@ -24,7 +24,7 @@ def targets(results: Results) -> list[Target]:
         found = (results.cell(index, model.id, name) for name in scenarios)
         return next((c for c in found if c is not None and c.metrics), None)
 
-    lines = [*_alone(cell(_SHORT), engine), *_resources(cell(_SHORT), engine, model)]
+    lines = [*_alone(cell(_SHORT), engine), *_resources(cell(_SHORT), engine, model, crowded=results.environment.busy)]
     lines += _cache(cell("zipf-1000", "zipf-100"))
     lines += _crowd(cell("concurrency-1000", _CROWD))
     for line in lines:
@@ -46,7 +46,7 @@ def _alone(cell: Cell | None, engine: Engine) -> list[Target]:
     ]  # fmt: skip
 
 
-def _resources(cell: Cell | None, engine: Engine, model: Model) -> list[Target]:
+def _resources(cell: Cell | None, engine: Engine, model: Model, *, crowded: bool) -> list[Target]:
     half = model.f16_bytes / 2
     memory = _line(
         cell, "process_bytes", "memory", "< 50 % of the f16 model", lambda v: v < half,
@@ -70,6 +70,9 @@ def _resources(cell: Cell | None, engine: Engine, model: Model) -> list[Target]:
     )  # fmt: skip
     if engine.backend == "webgpu":
         busy = Target(busy.name, busy.target, None, "not measured", "needs timestamps of the GPU")
+    if crowded:  # what others took of the processor is missing here, and would look like thrift or idleness
+        for line in (cpu, busy):
+            line.verdict, line.why = "not measured", "other work took too much of the machine during the run"
     return [memory, cpu, busy]
 
 
