@@ -176,6 +176,14 @@ test("unload ends a step that never would, and the next load works", async ({ la
   expect(value.logits).toEqual(model.logits([7]));
 });
 
+test("without a WebGPU adapter its variant is unsupported, and WASM runs", async ({ lab, model }) => {
+  const { error } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32" });
+  expect(error).toMatchObject({ code: "unsupported", field: "variant" });
+  await loaded(lab);
+  const { value } = await call(lab, "step", { ...feed([[7]]), wantLogits: true });
+  expect(value.logits).toEqual(model.logits([7]));
+});
+
 test("two engines in one page do not disturb each other", async ({ lab, model }) => {
   for (const name of ["a", "b"]) {
     expect((await call(lab, "load", { base: ARTIFACT, threads: 2 }, name)).error).toBeUndefined();

@@ -4,7 +4,9 @@
  */
 
 import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
+import { groupWeights } from "../../web/engine/webgpu/buffers.js";
 import { COUNTERS } from "../../web/engine/webgpu/counters.js";
+import { fold, Uniforms } from "../../web/engine/webgpu/uniforms.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { asFloat, BLOCKS, blockTables, feed, sequenceStruct, VOCAB } from "./support/model.js";
 import { changedPlan, WITH_WEBGPU } from "./support/webgpu.js";
@@ -40,6 +42,35 @@ function sampled(floats, fields) {
   for (const [name, value] of Object.entries(floats)) new Float32Array(words.buffer)[SEQUENCE[/** @type {"top_p"} */ (name)]] = value;
   return Array.from(words);
 }
+
+test("weights are cut between tensors into buffers of 128 MiB", () => {
+  const MiB = 2 ** 20;
+  const weight = (/** @type {number} */ offset, /** @type {number} */ bytes) => ({ name: "w", kind: "weight", offset, bytes });
+  const group = (/** @type {object[]} */ ...buffers) => groupWeights(/** @type {any} */ ({ buffers }));
+  expect(group(weight(100 * MiB, 28 * MiB), { kind: "kv" }, weight(0, 100 * MiB), weight(128 * MiB, 256))).toEqual([
+    { start: 0, end: 128 * MiB },
+    { start: 128 * MiB, end: 128 * MiB + 256 },
+  ]);
+  // Two slices of one tensor, and the tensor bound again under another name.
+  expect(group(weight(0, 100 * MiB), weight(100 * MiB, 100 * MiB), weight(0, 100 * MiB))).toHaveLength(2);
+  expect(() => group(weight(0, 129 * MiB))).toThrow("larger than");
+});
+
+test("grids are computed from the variables, long ones folded, and equal blocks shared", () => {
+  expect(fold([65535, 2, 1])).toEqual([65535, 2, 1]);
+  expect(fold([65536, 2, 1])).toEqual([32768, 2, 2]);
+  expect(fold([200_001, 1, 1])).toEqual([50_001, 1, 4]);
+  const [rows, logitRows] = [{ variable: 0 }, { variable: 2 }];
+  const launch = { kernel: 0, buffers: [], scalars: [[1, 0], [0, 7]], grid: [200_000, { operator: "ceildiv", a: rows, b: 8 }, 1] };
+  const head = { ...launch, scalars: [[1, 2]], grid: [3, { operator: "*", a: logitRows, b: { operator: "+", a: rows, b: 1 } }, 1] };
+  const uniforms = new Uniforms(/** @type {any} */ ([launch, head, launch]));
+  expect(uniforms.blocks).toEqual([0, 1, 0]);
+  expect(uniforms.set([17, 1, 2])?.subarray(0, 3)).toEqual(Int32Array.of(17, 7, 199_999));
+  expect(uniforms.grids).toEqual([[50_000, 3, 4], [3, 36, 1], [50_000, 3, 4]]);
+  expect(uniforms.set([17, 1, 2])).toBeNull();
+  expect(uniforms.set([17, 1, 0])?.subarray(64, 66)).toEqual(Int32Array.of(0, 2));
+  expect(uniforms.grids[1]).toBeNull();
+});
 
 test("says what was loaded, and what device it is on", async ({ lab, model }) => {
   const info = await loaded(lab);

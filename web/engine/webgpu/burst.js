@@ -42,7 +42,7 @@ export class Burst {
   /** Tokens to feed first, their positions. */
   first() {
     return {
-      tokens: Int32Array.from(this.rows, (i) => this.#get(i, "token")),
+      tokenIds: Int32Array.from(this.rows, (i) => this.#get(i, "token")),
       positions: Int32Array.from(this.rows, (i) => this.#get(i, "position")),
     };
   }

@@ -7,14 +7,15 @@
  */
 
 import { SEQUENCE_WORDS } from "../abi.js";
-import { checkBatch, checkSequences, checkTables } from "../batch.js";
+import { checkBatch, checkTables } from "../batch.js";
 import { EngineError } from "../errors.js";
-import { MAX_BURST, maskWords } from "../memory.js";
+import { MAX_BURST } from "../memory.js";
 import { Burst } from "./burst.js";
 import { COUNTERS } from "./counters.js";
+import { checkChoice, Inputs } from "./inputs.js";
 import { choicesOf, cleaned, scoresOf } from "./results.js";
-import { MAX_BIAS, needsOf, RESULT_WORDS } from "./sampler.js";
-import { ReadBack, Uploads } from "./transfer.js";
+import { RESULT_WORDS } from "./sampler.js";
+import { ReadBack } from "./transfer.js";
 
 /** About how long a slice of a burst takes: what an interrupt has to wait for, twice. */
 const SLICE_MS = 20;
@@ -41,7 +42,7 @@ export class GpuExecutor {
   #buffers;
   #replay;
   #sampler;
-  #uploads;
+  #inputs;
   #results;
   #tokens;
   #debug;
@@ -64,11 +65,8 @@ export class GpuExecutor {
     this.#debug = debug;
     this.#sliceMs = sliceMs;
     this.maxPages = Math.min(kvPages, buffers.maxPages);
-    const { rows, sequences, logit_rows: logitRows } = plan.maxima;
-    const most = Math.max(logitRows, sequences);
-    const inputs = 3 * rows + logitRows + sequences * plan.blocksPerSequence;
-    const choice = most * (SEQUENCE_WORDS + 5) + sequences * (2 * MAX_BIAS + maskWords(plan.vocab));
-    this.#uploads = new Uploads(gpu, 4 * (inputs + choice) + replay.uniformBytes);
+    this.#inputs = new Inputs(gpu, plan, buffers, sampler, replay.uniformBytes);
+    const most = Math.max(plan.maxima.logit_rows, plan.maxima.sequences);
     this.#results = new ReadBack(gpu, "results", 4 * most * (RESULT_WORDS + 2));
     this.#tokens = new ReadBack(gpu, "tokens", 4 * most * MAX_SLICE, SLICES);
   }
@@ -85,10 +83,9 @@ export class GpuExecutor {
     for (const fn of this.#replay.functions) {
       const variables = /** @type {const} */ ([rows, 1, 1]);
       rows = fn.maxRows + 1;
-      await this.#uploads.begin();
-      this.#replay.prepare(fn, variables, this.#uploads);
+      await this.#prepare(fn, variables);
       const encoder = this.#encoder("upload");
-      this.#uploads.record(encoder);
+      this.#inputs.uploads.record(encoder);
       this.#send(encoder);
       try {
         await this.#gpu.attempt(fn.name, () => {
@@ -143,20 +140,13 @@ export class GpuExecutor {
     const { logitRows, targets, wantLogits } = input;
     const sequences = checkBatch(input, this.#plan, this.pages);
     const sample = input.sample?.length ? input.sample : null;
-    const needs = sample && this.#checkChoice(sample, input);
+    const needs = sample && checkChoice(sample, input, this.#plan);
     const variables = /** @type {const} */ ([input.tokenIds.length, sequences, logitRows.length]);
     const fn = this.#replay.select(variables[0]);
-    const uploads = this.#uploads;
-    await uploads.begin();
-    this.#replay.prepare(fn, variables, uploads);
-    this.#put("token_ids", input.tokenIds);
-    this.#put("positions", input.positions);
-    this.#put("row_sequence", input.rowSequence);
-    this.#put("block_tables", input.blockTables);
-    this.#put("logit_rows", logitRows);
+    await this.#prepare(fn, variables);
+    this.#inputs.put(input);
     const n = sample ? sample.length / SEQUENCE_WORDS : 0;
-    if (sample) this.#putChoice(sample, input, Int32Array.from({ length: n }, (_, i) => i), false);
-    if (targets) uploads.put(this.#sampler.buffers.targets, targets);
+    if (sample) this.#inputs.putChoice(sample, input, Int32Array.from({ length: n }, (_, i) => i), false);
 
     // The sampler changes logits in place, so those that are wanted as they were are copied before it.
     const copiesLogits = wantLogits === true || needs?.adjust === true;
@@ -202,29 +192,24 @@ export class GpuExecutor {
   async run(input, interrupted) {
     const { n, blockTables } = input;
     checkTables(input, this.#plan, this.pages);
-    const needs = this.#checkChoice(input.sequences, input);
+    const needs = checkChoice(input.sequences, input, this.#plan);
     const burst = new Burst(input.sequences, n);
     const rows = burst.rows.length;
     const maxSteps = Math.min(input.maxSteps, MAX_BURST, burst.longest);
     if (maxSteps === 0) return burst.result();
     const variables = /** @type {const} */ ([rows, n, rows]);
     const fn = this.#replay.select(rows);
-    await this.#uploads.begin();
-    this.#replay.prepare(fn, variables, this.#uploads);
-    const { tokens, positions } = burst.first();
-    this.#put("token_ids", tokens);
-    this.#put("positions", positions);
-    this.#put("row_sequence", Int32Array.from(burst.rows));
-    this.#put("block_tables", blockTables);
-    this.#put("logit_rows", Int32Array.from({ length: rows }, (_, row) => row));
-    this.#putChoice(burst.sequences, input, Int32Array.from(burst.rows), true);
+    await this.#prepare(fn, variables);
+    const rowSequence = Int32Array.from(burst.rows);
+    this.#inputs.put({ ...burst.first(), rowSequence, blockTables, logitRows: rowSequence.map((_, row) => row) });
+    this.#inputs.putChoice(burst.sequences, input, rowSequence, true);
 
     /** @type {{steps: number, recorded: ReturnType<ReadBack["record"]>}[]} */
     const underWay = [];
     let sent = 0;
     let since = performance.now();
     for (;;) {
-      while (sent < maxSteps && underWay.length < SLICES && !burst.finished && !interrupted()) {
+      while (sent < maxSteps && underWay.length < SLICES && !burst.finished && (sent === 0 || !interrupted())) {
         const steps = Math.min(maxSteps - sent, this.#sliceSteps());
         underWay.push({ steps, recorded: await this.#sendSlice(fn, variables, needs, sent, steps) });
         sent += steps;
@@ -251,6 +236,16 @@ export class GpuExecutor {
   /** Destroy the device under everything that is under way. */
   fail() {
     this.#gpu.destroy();
+  }
+
+  /**
+   * Begin the uploads of a step or a burst, with the uniform blocks where they change.
+   * @param {import("./replay.js").ReplayFunction} fn
+   * @param {Variables} variables
+   */
+  async #prepare(fn, variables) {
+    await this.#inputs.uploads.begin();
+    this.#replay.prepare(fn, variables, this.#inputs.uploads);
   }
 
   #sliceSteps() {
@@ -286,7 +281,7 @@ export class GpuExecutor {
     counters[COUNTERS.steps]++;
     counters[COUNTERS.rows] += variables[0];
     let encoder = this.#encoder(fn.name);
-    this.#uploads.record(encoder);
+    this.#inputs.uploads.record(encoder);
     if (this.#debug) {
       this.#send(encoder);
       await this.#replay.runSeparately(fn);
@@ -308,45 +303,7 @@ export class GpuExecutor {
   /** @param {GPUCommandEncoder} encoder */
   #send(encoder) {
     this.#gpu.submit(encoder);
-    this.#uploads.submitted();
-  }
-
-  /**
-   * @param {string} name of an io buffer
-   * @param {Int32Array} words
-   */
-  #put(name, words) {
-    this.#uploads.put(this.#buffers.io(name), words);
-  }
-
-  /**
-   * @param {Int32Array} sequences
-   * @param {{bias?: Int32Array, mask?: Uint32Array}} tables
-   * @returns {import("./sampler.js").Needs}
-   */
-  #checkChoice(sequences, { bias, mask }) {
-    const { maxima } = this.#plan;
-    checkSequences(sequences, this.#plan, bias?.length ?? 0, mask?.length ?? 0);
-    if ((bias?.length ?? 0) > maxima.sequences * MAX_BIAS * 2) {
-      throw new EngineError("invalid_request", `bias: has more than ${maxima.sequences * MAX_BIAS} pairs`, "bias");
-    }
-    return needsOf(sequences);
-  }
-
-  /**
-   * @param {Int32Array} sequences
-   * @param {{bias?: Int32Array, mask?: Uint32Array}} tables
-   * @param {Int32Array} structs of each row
-   * @param {boolean} commit what is chosen is fed to the next step
-   */
-  #putChoice(sequences, { bias, mask }, structs, commit) {
-    const { buffers, masksAt } = this.#sampler;
-    const rows = new Int32Array(structs.length * 4);
-    structs.forEach((struct, row) => rows.set([struct, 0, commit ? 1 : 0], row * 4));
-    this.#uploads.put(buffers.sequences, sequences);
-    this.#uploads.put(buffers.rows, rows);
-    if (bias) this.#uploads.put(buffers.tables, bias);
-    if (mask) this.#uploads.put(buffers.tables, mask, masksAt * 4);
+    this.#inputs.uploads.submitted();
   }
 
   /**
