@@ -75,6 +75,8 @@ class Tuner:
 
     async def _wait_and_search(self) -> None:
         await asyncio.sleep(_PATIENCE_S)
+        if self._backends.current.name not in self._notes.figures:
+            await self.measure_current()
         for candidate in self._open_questions():
             await self._try(candidate)
 

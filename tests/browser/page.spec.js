@@ -4,6 +4,7 @@ import { cpSync, linkSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
+import { Killer } from "./support/killer.js";
 import { expect, foreignProxy, SITE, test } from "./support/site.js";
 
 /** @typedef {import("@playwright/test").Page} Page */
@@ -48,14 +49,44 @@ test("a visitor asks, the answer streams, stop stops it, and the next question i
   await page.keyboard.press("Escape");
   await idle(page);
   await expect(page.locator("#speed")).toHaveText(/^[\d.]+ tokens\/s · first token \d+ ms$/);
-  await page.getByText("wasm-relaxed ·").click();
-  await expect(page.locator("#facts")).toContainText("this device has WebAssembly SIMD and WebAssembly relaxed SIMD");
+  await page.locator("#engine").click();
+  await expect(page.locator("#facts")).toContainText(/wasm-relaxed: measured [\d.]+ tokens a second here; [2-8] of \d+ cores compute/);
+  await expect(page.locator("#facts")).toContainText(/WASM, [2-8] threads: [\d.]+ tokens a second/);
 
   await page.getByRole("button", { name: "New chat" }).click();
   await expect(answers(page)).toHaveCount(0);
   await expect(page.getByRole("heading", { level: 2 })).toBeVisible();
   await ask(page, "Why is the sky blue?");
   await expect(answers(page)).toHaveText(/scatter/);
+});
+
+test("a visitor pins a backend, loses its worker, and copies a report", async ({ page, site }) => {
+  await page.goto(site.url + SHORT);
+  const killer = new Killer(page);
+  await killer.install();
+  await page.reload();
+  await ready(page);
+  await page.locator("#engine").click();
+  await page.getByLabel("Run on").selectOption("wasm-simd");
+  await expect(page.locator("#engine")).toHaveText(/^wasm-simd · /);
+  await expect(page.locator("#facts")).toContainText("pinned by the caller (wasm-simd)");
+  expect(new URL(page.url()).searchParams.get("backend")).toBe("wasm-simd");
+  await killer.engines([2]);
+  await ask(page, "Say hello.");
+  await idle(page);
+  await expect(answers(page).first()).toHaveText(/\w/);
+  await expect(answers(page).first().locator(".ending").first()).toHaveText(/^interrupted for [\d.]+ s; continued on wasm-simd$/);
+
+  await page.getByRole("button", { name: "Copy a report" }).click();
+  const report = page.getByLabel("Report", { exact: true });
+  await expect(report).toContainText("WebAssembly: atomics, relaxed-simd, simd128");
+  await expect(report).toContainText(/cross-origin isolated: yes/);
+  await expect(report).toContainText(/WebGPU: .* has no WebGPU|WebGPU: WebGPU finds no adapter/);
+  await expect(report).toContainText(/running: wasm-simd: pinned by the caller/);
+  await expect(report).toContainText(/wasm-relaxed: can run: .*[\d.]+ tokens a second, prompt [\d.]+/);
+  await expect(report).toContainText(/wasm-simd: can run: .*failed \d+ seconds ago \(device_lost/);
+  await page.getByLabel("Run on").selectOption("");
+  await expect(page.locator("#engine")).toHaveText(/^wasm-relaxed · /);
 });
 
 test("the second visit fetches no weights, and nothing ever comes from elsewhere", async ({ playwright, launchOptions, site }) => {

@@ -3,7 +3,8 @@
 import { InPage } from "../client/inpage.js";
 import { element, make, megabytes } from "./dom.js";
 import { Loading } from "./loading.js";
-import { explain } from "./messages.js";
+import { explain, interruption } from "./messages.js";
+import { Panel } from "./panel.js";
 
 /** @typedef {{role: string, content: string}} Message */
 /** @typedef {{id: string, name: string, path: string, bytes: number}} SiteModel */
@@ -19,6 +20,7 @@ const fresh = element("new", HTMLButtonElement);
 const retry = element("retry", HTMLButtonElement);
 const speed = element("speed", HTMLElement);
 const loading = new Loading();
+const panel = new Panel({ pin: (name) => void restart(name), report: () => (model ? model.report() : InPage.report()) });
 
 const query = new URLSearchParams(location.search);
 /** How answers are made: `?temperature=`, `?top_p=`, `?seed=` and `?max_tokens=` say otherwise. */
@@ -50,10 +52,30 @@ async function start() {
     model: chosen.id,
     backend: query.get("backend") ?? undefined,
     threads: number("threads"),
-    onProgress: (event) => loading.show(event),
+    onProgress: (event) => (event.phase === "ready" ? loading.end() : loading.show(event)),
+    onChange: (info) => panel.show(info, query.get("backend")),
   });
   loading.end();
-  showFacts(model.info);
+  panel.show(model.info, query.get("backend"));
+}
+
+/**
+ * Load again, on the backend that a person chose; null leaves the choice to measuring. The conversation stays.
+ * @param {string | null} pin
+ */
+async function restart(pin) {
+  answering?.abort();
+  if (pin) query.set("backend", pin);
+  else query.delete("backend");
+  history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+  const before = starting;
+  starting = Promise.resolve(before).catch(() => {}).then(async () => {
+    await model?.unload();
+    model = null;
+    starting = null;
+    await started();
+  });
+  await starting.catch(() => {}); // shown by showError
 }
 
 /** What the site holds: site.json. @returns {Promise<{models: SiteModel[]}>} */
@@ -82,29 +104,6 @@ function started() {
     throw error;
   });
   return starting;
-}
-
-/** @param {InPage["info"]} info */
-function showFacts(info) {
-  const threads = info.threads === 1 ? "1 thread" : `${info.threads} threads`;
-  element("engine", HTMLElement).textContent = `${info.variant} · ${threads}`;
-  const facts = element("facts", HTMLElement);
-  /** @type {[string, string][]} */
-  const rows = [
-    ["Variant", info.variant],
-    ["Why", info.why],
-    ["Threads", threads],
-    ["Isolated", globalThis.crossOriginIsolated ? "yes" : "no"],
-    ["Context", `${info.context} tokens`],
-    ["Weights", megabytes(info.weight_bytes)],
-    ["Loaded in", `${(info.load_ms / 1000).toFixed(1)} s`],
-  ];
-  facts.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
-  const notice = element("notice", HTMLElement);
-  notice.hidden = globalThis.crossOriginIsolated;
-  notice.textContent =
-    "The model runs on one thread: this page's server does not send the headers that isolate it " +
-    "(Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy).";
 }
 
 /** @param {unknown} error null takes the message away */
@@ -197,6 +196,8 @@ function finished(piece, place) {
     speed.textContent = timing.decode_tps ? `${timing.decode_tps.toFixed(1)} tokens/s · ${first}` : first;
     speed.title = usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : "";
   }
+  const { failovers } = /** @type {import("../client/types.js").Completion} */ (piece.completion);
+  if (failovers.length) place.append(make("span", "ending", interruption(failovers)));
   if (piece.finish_reason === "cancelled") place.append(make("span", "ending", "stopped"));
   if (piece.finish_reason === "length") place.append(make("span", "ending", "cut off: the answer reached its limit"));
 }

@@ -7,6 +7,7 @@ const ADVICE = {
   unsupported: "This browser cannot run the model.",
   artifact_invalid: "The model's files are damaged or incomplete on the server.",
   device_lost: "The model's worker stopped. It has to be loaded again.",
+  poison_request: "This question stopped the model twice. Another one can be asked.",
 };
 const AGAIN = new Set(["network", "out_of_memory", "device_lost", "artifact_invalid"]);
 
@@ -19,4 +20,15 @@ export function explain(error) {
   const detail = error instanceof Error ? error.message : String(error);
   const advice = ADVICE[code];
   return { text: advice ? `${advice} (${detail})` : detail, again: AGAIN.has(code) };
+}
+
+/**
+ * What to say of an answer that went on after its engine had died.
+ * @param {import("../client/types.js").Failover[]} failovers
+ */
+export function interruption(failovers) {
+  const seconds = failovers.reduce((sum, { gap_ms }) => sum + gap_ms, 0) / 1000;
+  const { to } = failovers[failovers.length - 1];
+  const times = failovers.length === 1 ? "" : ` ${failovers.length} times`;
+  return `interrupted${times} for ${seconds.toFixed(1)} s; continued ${to === "router" ? "after a restart" : `on ${to}`}`;
 }

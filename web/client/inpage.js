@@ -53,6 +53,19 @@ export class InPage {
     }
   }
 
+  /**
+   * A text about this device for bug reports, where no model could be loaded. See also the method `report`.
+   * @returns {Promise<string>}
+   */
+  static async report() {
+    const link = new Link(() => {});
+    try {
+      return await link.call({ op: "report" }).answer;
+    } finally {
+      link.end(new EngineError("cancelled", "the report is written"));
+    }
+  }
+
   /** Use `InPage.start`. @param {StartOptions} options */
   constructor(options) {
     this.#options = { ...options, artifact: artifactUrl(options.base, options.model) };

@@ -82,7 +82,7 @@ class Browsers:
         await self._manager.__aexit__(*error)
 
     def flags(self, *, webgpu: bool) -> list[str]:
-        return [*terminal.flags(), *(["--enable-unsafe-webgpu"] if webgpu else [])]
+        return terminal.flags(webgpu=webgpu)
 
     @asynccontextmanager
     async def visit(self, *, webgpu: bool = False) -> AsyncIterator[Visit]:

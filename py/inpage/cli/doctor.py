@@ -1,11 +1,13 @@
 """Say what is missing on this machine for each command, and how to get it.
 
-The exit code is 0 when nothing is missing, 1 otherwise.
+With --page, what a page of the headless browser has and how fast each variant of the model is there. The exit code is 0
+when nothing is missing, 1 otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
 import platform
 import shutil
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import InpageError
-from . import paths, vendor
+from . import page, paths, vendor
+from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,17 @@ class Finding:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options."""
+    parser.add_argument(
+        "--page", action="store_true", help="load the model in a headless browser and report from there"
+    )
+    parser.add_argument("--model", metavar="DIR", help="with --page: a compiled model's folder or id")
 
 
-def run(_: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    if args.page:
+        return asyncio.run(_from_page(args.model))
+    if args.model is not None:
+        args.fail("--model goes with --page")
     findings = examine()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -42,6 +52,12 @@ def run(_: argparse.Namespace) -> int:
         else:
             print(f"missing  {finding.name:<{width}}  for {finding.needed_for}; {finding.remedy}")
     return 0 if all(finding.found is not None for finding in findings) else 1
+
+
+async def _from_page(model: str | None) -> int:
+    async with page.open_page(paths.artifact(model), None, None, Progress()) as opened:
+        print(await opened.report(), end="")
+    return 0
 
 
 def examine() -> list[Finding]:

@@ -18,6 +18,8 @@ from . import paths, site
 from .progress import Progress
 from .static import StaticServer
 
+# A machine without a GPU gets a software adapter, as it would not otherwise.
+_WEBGPU = "--enable-unsafe-webgpu"
 _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -60,9 +62,19 @@ _SCORE = """
 """
 
 
-def flags() -> list[str]:
+def flags(*, webgpu: bool) -> list[str]:
     """What a headless Chromium is started with, here and by the bench. Its sandbox does not start for root."""
-    return [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else list(_FLAGS)
+    root = hasattr(os, "getuid") and os.getuid() == 0
+    return [*_FLAGS, *([_WEBGPU] if webgpu else []), *(["--no-sandbox"] if root else [])]
+
+
+_REPORT = """
+() => guarded(async () => {
+  const { InPage } = await import(new URL("client/inpage.js", document.baseURI).href);
+  if (window.inpage) await window.inpage.measure();
+  return await (window.inpage ?? InPage).report();
+})
+"""
 
 
 @asynccontextmanager
@@ -78,11 +90,12 @@ async def open_page(
     program = paths.chromium()
     files = site.files([artifact])
     model = next(name.split("/")[1] for name in files if name.startswith("models/"))
+    webgpu = backend is None or backend.startswith("webgpu")
     with StaticServer({**files, "terminal.html": _PAGE}) as server:
         server.start()
         try:
             async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path=program, args=flags())
+                browser = await playwright.chromium.launch(executable_path=program, args=flags(webgpu=webgpu))
                 try:
                     page = _Page(await browser.new_page(), progress)
                     await page.start(server.url, model, backend, threads)
@@ -120,6 +133,10 @@ class _Page:
     async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
         score: dict[str, Any] = await self._call(_SCORE, {"ids": ids, "window": window})
         return score
+
+    async def report(self) -> str:
+        """The text that a visitor would copy, every variant measured."""
+        return str(await self._call(_REPORT, {}))
 
     async def _call(self, script: str, argument: dict[str, Any]) -> Any:
         """Run a script of the page; its error, or the end of the page itself, is raised here."""

@@ -54,8 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         metavar="NAME",
         default="wasm",
-        help="wasm: in a headless browser, the fastest variant that it can run; native: here; or one variant of the "
-        "model, such as wasm-simd (default: %(default)s)",
+        help="wasm or webgpu: in a headless browser, the fastest variant of it that can run; auto: there, whatever is "
+        "the fastest; native: here; or one variant of the model, such as wasm-simd (default: %(default)s)",
     )
     parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
     parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
@@ -66,13 +66,13 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
     """The session that a command line asks for, loaded on entering, with progress on stderr unless --json."""
     artifact = paths.artifact(args.model)
     manifest = parse_manifest((artifact / "manifest.json").read_bytes())
-    named = [v for v in manifest.variants if args.backend in (v.name, v.backend)]
+    auto = args.backend == "auto"
+    named = [v for v in manifest.variants if args.backend in (v.name, v.backend) or (auto and v.backend != "native")]
     if not named:
         names = dict.fromkeys(name for v in manifest.variants for name in (v.backend, v.name))
         raise InvalidRequest(f"this model has no backend {args.backend!r}; it has {', '.join(names)}", field="backend")
     progress = Progress(quiet=args.json)
-    # With a backend's name alone, the choice of the variant, and the reason for it, are the router's.
-    pin = None if args.backend == named[0].backend else args.backend
+    pin = None if auto else args.backend
     if named[0].backend == "native":
         return _native(artifact, pin, args.threads, progress)
     from .page import open_page

@@ -1,0 +1,216 @@
+"""Measuring and switching while nobody waits, and what is remembered of it, with the strict double."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage import notes as notes_module
+from inpage import tuning
+from inpage.capability import Adapter, Device, host_device
+from inpage.engines.protocol import Feed
+from inpage.errors import DeviceLost, InpageError
+from inpage.failover import Backends
+from inpage.measure import Figure, measure, pages_needed
+from inpage.notes import Notes
+from inpage.router import Router
+from inpage.schema import Variant
+from inpage.selection import Candidate, Choice, choose
+from inpage.tokenizer import Tokenizer
+from support.mortal import Mortal
+from support.paged_double import PagedDouble
+from support.small import small_manifest
+
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 30}
+FAST, SLOW = Figure(100, 300, 2, 1e9), Figure(20, 60, 2, 1e9)
+
+
+def test_a_figure_is_what_a_typical_request_takes() -> None:
+    assert Figure(100, 1000, 1, 0).typical_s == pytest.approx(0.128 + 1.28)
+
+
+async def test_measuring_feeds_only_the_pages_it_was_given() -> None:
+    engine = PagedDouble()
+    count = pages_needed(engine.info)
+    await engine.reserve_pages(count + 3)
+    figure = await measure(engine, range(3, count + 3))
+    assert figure.decode_tps > 0 and figure.prefill_tps > 0
+    assert {page for _, feeds in engine.calls for feed in feeds for page in feed.pages} == set(range(3, count + 3))
+
+
+async def test_a_slow_engine_is_known_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))  # every look at the clock finds a second gone
+    monkeypatch.setattr("inpage.measure.time.perf_counter", lambda: float(next(clock)))
+    engine = PagedDouble()
+    await engine.reserve_pages(pages_needed(engine.info))
+    figure = await measure(engine, range(pages_needed(engine.info)))
+    assert figure.decode_tps == 1
+    assert [kind for kind, _ in engine.calls] == ["run", "run"]
+
+
+class House:
+    """A router over doubles that are as fast as ``speeds`` says, and load when they are asked to."""
+
+    def __init__(self, tokenizer: Tokenizer, speeds: dict[str, Figure], notes: Notes) -> None:
+        self.speeds, self.notes = speeds, notes
+        self.loads: list[str] = []
+        self.engines: list[Mortal] = []
+        self.dying: set[str] = set()
+        self.hold: asyncio.Event | None = None
+        self.learnt = 0
+        ranked = tuple(
+            Candidate(Variant(name, name.partition("-")[0], (), {}), True, "made for tests") for name in speeds
+        )
+        self.choice = Choice(ranked, ranked, 2, "2 of 2 cores compute", None)
+        self.backends = Backends(ranked, self._load, notes.log)
+        self.tokenizer = tokenizer
+
+    async def _load(self, candidate: Candidate) -> Mortal:
+        self.loads.append(candidate.name)
+        if self.hold is not None:
+            await self.hold.wait()
+
+        def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+            return DeviceLost("gone") if candidate.name in self.dying else None
+
+        self.engines.append(Mortal(PagedDouble(vocab=320), fate, variant=candidate.name))
+        return self.engines[-1]
+
+    async def router(self) -> Router:
+        engine = await self.backends.first()
+        return Router(small_manifest(), self.choice, engine, self.tokenizer, load_ms=1, backends=self.backends,
+                      notes=self.notes, on_change=self._changed)  # fmt: skip
+
+    def _changed(self) -> None:
+        self.learnt += 1
+
+
+@pytest.fixture
+def house(small_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
+    monkeypatch.setattr(tuning, "_PATIENCE_S", 0)
+    monkeypatch.setattr(notes_module, "cache_folder", lambda: tmp_path)
+    house = House(small_tokenizer, {"slow-a": SLOW, "fast-b": FAST}, Notes("small", "here"))
+
+    async def measured(engine: Mortal, pages: Sequence[int]) -> Figure:
+        await measure(engine, pages)
+        return house.speeds[engine.info.variant]
+
+    monkeypatch.setattr(tuning, "measure", measured)
+    return house
+
+
+async def settled(house: House, loads: int) -> None:
+    """Until so many engines were loaded, and all but one are gone again."""
+    while len(house.loads) < loads or sum(not engine.unloaded for engine in house.engines) != 1:
+        await asyncio.sleep(0)
+
+
+async def test_the_faster_one_is_found_after_the_first_answer(house: House) -> None:
+    async with await house.router() as router:
+        await router._tuner.measure_current()
+        assert not router.scheduler.pool.used
+        first = await router.complete("hello", **GREEDY)
+        await settled(house, 2)
+        assert router.info["variant"] == "fast-b"
+        second = await router.complete("hello", **GREEDY)
+        assert (first.variant, second.variant) == ("slow-a", "fast-b")
+        assert second.why == "fast-b: measured 100 tokens a second here; 2 of 2 cores compute"
+        await asyncio.sleep(0)
+        assert house.loads == ["slow-a", "fast-b"]  # nothing is left to find out
+        assert house.learnt >= 2
+        assert router.explain().splitlines() == [
+            "Running fast-b: measured 100 tokens a second here; 2 of 2 cores compute.",
+            "fast, 2 threads: 100 tokens a second; slow, 2 threads: 20.",
+            "  slow-a: made for tests; 20 tokens a second, prompt 60",
+            "* fast-b: made for tests; 100 tokens a second, prompt 300",
+        ]
+
+
+async def test_a_request_ends_the_search(house: House) -> None:
+    async with await house.router() as router:
+        await router._tuner.measure_current()
+        await router.complete("hello", **GREEDY)
+        house.hold = asyncio.Event()
+        while len(house.loads) < 2:
+            await asyncio.sleep(0)
+        assert (await router.complete("hello", **GREEDY)).variant == "slow-a"
+        house.hold.set()
+        await settled(house, 3)
+        assert router.info["variant"] == "fast-b"
+
+
+async def test_one_that_dies_being_measured_rests(house: House) -> None:
+    house.dying.add("fast-b")
+    async with await house.router() as router:
+        await router.measure()
+        await router.complete("hello", **GREEDY)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert house.loads == ["slow-a", "fast-b"]
+        said = "fast-b: made for tests; not measured yet; failed 0 seconds ago (device_lost: gone); tried again in 60"
+        assert said in router.explain()
+
+
+async def test_after_its_rest_the_faster_one_runs_again(house: House) -> None:
+    now = [1e9]
+    house.notes.log.clock = lambda: now[0]
+    house.notes.figures |= house.speeds
+    house.backends.ranked.reverse()
+    house.backends.current = house.backends.ranked[0]
+    house.dying.add("fast-b")
+    async with await house.router() as router:
+        assert (await router.complete("hello", **GREEDY)).variant == "slow-a"
+        assert house.loads == ["fast-b", "fast-b", "slow-a"]
+        house.dying.clear()
+        await router.complete("hello", **GREEDY)
+        assert len(house.loads) == 3  # it rests
+        now[0] += 61
+        await router.complete("hello", **GREEDY)
+        await settled(house, 4)
+        assert (await router.complete("hello", **GREEDY)).variant == "fast-b"
+
+
+async def test_what_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(notes_module, "cache_folder", lambda: tmp_path)
+    manifest, here = small_manifest(), host_device()
+    notes = await Notes.open(manifest, here, None)
+    notes.figures["native"] = FAST
+    notes.log.note("native", DeviceLost("gone"))
+    await notes.save()
+    again = await Notes.open(manifest, here, None)
+    assert again.figures == {"native": FAST}
+    assert "gone" in again.log.sentence("native")
+    # Another browser, adapter or artifact, or another number of threads, is another story.
+    elsewhere = Device("page", here.features, here.cores, here.threads, adapter=Adapter("a GPU", software=False))
+    assert not (await Notes.open(manifest, elsewhere, None)).figures
+    assert not (await Notes.open(manifest, here, 1)).figures
+    assert not (await Notes.open(replace(manifest, revision="1" * 64), here, None)).figures
+    (file,) = (tmp_path / "notes").glob("*.json")
+    whole = file.read_text("utf-8")
+    key = next(iter(json.loads(whole)["devices"]))
+    other = json.dumps({"version": 1, "devices": {key: {"figures": [], "faults": 3}}})
+    words = whole.replace('"decode_tps": 100', '"decode_tps": "x"')
+    for damaged in ("", "{", "[]", '{"version": 1}', whole[:-20], words, other):
+        file.write_text(damaged, "utf-8")
+        assert not (await Notes.open(manifest, here, None)).figures
+
+
+def test_measured_figures_decide() -> None:
+    names = ("wasm-relaxed", "wasm-simd", "webgpu-f32")
+    variants = [Variant(name, name.partition("-")[0], (), {}) for name in names]
+    gpu = Device("page", frozenset({"webgpu"}), 2, 2, isolated=True, adapter=Adapter("a GPU", software=False))
+    soft = Device("page", frozenset({"webgpu"}), 2, 2, isolated=True, adapter=Adapter("SwiftShader", software=True))
+    none = Device("page", frozenset(), 2, 2, isolated=True, no_adapter="WebGPU finds no adapter on this device")
+    assert [c.name for c in choose(variants, gpu).ranked] == ["webgpu-f32", "wasm-relaxed", "wasm-simd"]
+    assert [c.name for c in choose(variants, soft).ranked] == ["wasm-relaxed", "wasm-simd", "webgpu-f32"]
+    assert [c.name for c in choose(variants, none).ranked] == ["wasm-relaxed", "wasm-simd"]
+    found = choose(variants, gpu, figures={"wasm-simd": FAST, "webgpu-f32": SLOW})
+    assert [c.name for c in found.ranked] == ["wasm-simd", "webgpu-f32", "wasm-relaxed"]
+    pinned = choose(variants, gpu, backend="wasm", figures={"webgpu-f32": FAST})
+    assert [c.name for c in pinned.ranked] == ["wasm-relaxed", "wasm-simd"]
