@@ -30,7 +30,7 @@ from .responses.sharing import SharedRuns
 from .scheduler import Scheduler
 from .schema import Manifest
 from .scoring import Score
-from .selection import Candidate, Choice, choose, rate, sentence
+from .selection import Candidate, Choice, about_threads, choose, rate, sentence
 from .settings import Settings, settings_from
 from .status import MemoryWatch, add_gauges, held_bytes, kv_pages
 from .store import open_store
@@ -311,6 +311,9 @@ class Router:
         lines = [f"Running {self.why}."]
         if self._notes.figures:
             lines.append(f"{self.sentence}.")
+        info = self.engine.info
+        if info.threads_measured:
+            lines.append(f"{about_threads(info.threads, info.threads_measured)}.")
         for found in self.candidates:
             parts = [f"{'*' if found['running'] else ' '} {found['variant']}: {found['reason']}"]
             if found["decode_tps"]:

@@ -143,6 +143,12 @@ def rate(tps: float) -> str:
     return f"{tps:.0f}" if tps >= 10 else f"{tps:.1f}"
 
 
+def about_threads(threads: int, measured: Mapping[str, float]) -> str:
+    """What the engine found when it tried several numbers of threads, as a sentence without its full stop."""
+    found = ", ".join(f"{count}: {rate:.0f}" for count, rate in sorted(measured.items(), key=lambda m: int(m[0])))
+    return f"Threads: {threads}, the fastest of those tried (tokens a second of {found})"
+
+
 def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
     backend = variant.backend
     if backend in ("wasm", "webgpu") and device.place != "page":

@@ -7,7 +7,7 @@ import pytest
 from inpage.capability import Device, host_device
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.schema import Variant
-from inpage.selection import candidates, choose
+from inpage.selection import about_threads, candidates, choose
 
 VARIANTS = [
     Variant("native", "native", ("host:x86_64-linux",), {}),
@@ -82,3 +82,8 @@ def test_this_host() -> None:
     assert device.place == "host"
     assert 1 <= device.threads <= device.cores
     assert all(feature.endswith("-linux") for feature in device.features)
+
+
+def test_the_measured_threads_are_told_in_order() -> None:
+    said = about_threads(2, {"8": 90.4, "2": 101.6, "16": 70.0})
+    assert said == "Threads: 2, the fastest of those tried (tokens a second of 2: 102, 8: 90, 16: 70)"

@@ -20,7 +20,10 @@ class PageEngine:
 
     def __init__(self, client: Any, loaded: dict[str, Any]) -> None:
         self._client = client
-        self._info = EngineInfo(**{name: loaded[name] for name in EngineInfo.__dataclass_fields__})
+        facts = {name: loaded[name] for name in EngineInfo.__dataclass_fields__ if name in loaded}
+        if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
+            facts["threads_measured"] = None
+        self._info = EngineInfo(**facts)
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
         self.stored = loaded.get("storage") is not None and not loaded.get("warnings")
@@ -30,7 +33,8 @@ class PageEngine:
     async def load(
         cls, base: str, manifest: str, *, variant: str, threads: int | None, on_progress: Progress
     ) -> PageEngine:
-        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json."""
+        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``threads``: None for as many as
+        measure fastest."""
         from pyodide.ffi import create_proxy
 
         client = host().newEngine()
