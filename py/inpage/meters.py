@@ -25,6 +25,7 @@ class Meters:
         self.requests = r.add(Counter("inpage_requests_total", "Requests that ended, by how", ["finish"]))
         self.tokens = r.add(Counter("inpage_tokens_total", "Tokens: prompt, cached of it, answer", ["kind"]))
         self.refused = r.add(Counter("inpage_refused_total", "Requests that the queue had no room for"))
+        self.prefix_hits = r.add(Counter("inpage_prefix_hits_total", "Requests that began like an earlier one"))
         self.failovers = r.add(Counter("inpage_failovers_total", "Engines that died or ran out of memory", ["engine"]))
         self.busy = r.add(Counter("inpage_engine_seconds_total", "Time in the engine, by call", ["call"]))
         self.rows = r.add(Counter("inpage_engine_rows_total", "Tokens computed, by call", ["call"]))
@@ -59,6 +60,7 @@ class Meters:
         self.health.ended(None if isinstance(error, Cancelled | InvalidRequest) else error)
         self.tokens.add(len(request.prompt) if request.started else 0, kind="prompt")
         self.tokens.add(request.cached, kind="cached")
+        self.prefix_hits.add(bool(request.cached))
         self.tokens.add(request.produced, kind="answer")
         began, started, first, last = request.submitted, request.started, request.first, request.last
         if began is None or started is None:

@@ -285,8 +285,12 @@ class Router:
         }
 
     async def counters(self) -> dict[str, int]:
-        """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more."""
-        return await self.engine.counts()
+        """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more; then
+        requests answered from a cache, as "cache_hits.memory" and so on, and those that began like an earlier one
+        ("cache_hits.prefix")."""
+        hits = {} if self.answers is None else self.answers.hits
+        cached = {f"cache_hits.{tier}": count for tier, count in hits.items()}
+        return await self.engine.counts() | cached | {"cache_hits.prefix": int(self.scheduler.meters.prefix_hits.total)}
 
     def metrics(self) -> str:
         """Counters, gauges and histograms as Prometheus text."""

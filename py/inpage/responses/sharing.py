@@ -64,6 +64,8 @@ class SharedRuns:
             run = self._runs[key] = _Run(own, tags)
             run.task = asyncio.get_running_loop().create_task(self._pump(key, run))
             source = "engine"
+        if source == SHARED:
+            self.cache.hits[SHARED] += 1
         request.interruptions = run.request.interruptions
         run.readers[request] = events
         for burst in run.bursts:

@@ -18,6 +18,7 @@ from typing import Any
 from ...errors import InpageError, QueueFull, Unsupported
 from ...router import Router
 from ..driver import Timeline
+from .settings import SETTINGS
 
 
 class Child:
@@ -29,7 +30,7 @@ class Child:
         if message["op"] == "load":
             begun = time.perf_counter()
             self._router = await Router.load(
-                message["artifact"], backend=message["backend"], threads=message["threads"]
+                message["artifact"], backend=message["backend"], threads=message["threads"], settings=SETTINGS
             )
             return {"ready_ms": (time.perf_counter() - begun) * 1e3, "info": self._router.info}
         if self._router is None:

@@ -11,6 +11,7 @@ from ...cli import paths, site
 from ...errors import InvalidRequest
 from ..driver import Files, LoadFacts, Pages, Subject, Tab, Timeline, Usage
 from ..results import Engine
+from .settings import SETTINGS
 
 _PAGE = "bench/bench.html"
 
@@ -41,6 +42,7 @@ class PageDriver:
             self._files = {**site.files([self._subject.artifact]), **own}
         self._tab = tab = await pages.open(self._files, _PAGE)
         options = {"base": tab.url, "model": self._subject.record.id, "backend": self._pin, "threads": self._threads}
+        options["settings"] = SETTINGS
         loaded = await tab.call("(options) => globalThis.bench.load(options)", options)
         info = loaded["info"]
         self.engine.backend, self.engine.variant = info["backend"], info["variant"]
