@@ -15,6 +15,7 @@ from tvm.target import Target
 
 _DEVICE_KERNEL = 2  # TVM's calling convention of kernels that are launched
 _BINDING = re.compile(r"@binding\((\d+)\) var<storage, (?:read|read_write)> ")
+_LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
 
 
 def device_kernel(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
@@ -49,7 +50,18 @@ def wgsl(name: str, func: tirx.PrimFunc) -> str:
         return f"@binding({found[1]}) var<storage, {mode}> "
 
     lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
-    return _BINDING.sub(bind, "\n".join(lines) + "\n")
+    return _registers(_BINDING.sub(bind, "\n".join(lines) + "\n"))
+
+
+def _registers(source: str) -> str:
+    """Local arrays that are only indexed by numbers become variables of their own: no compiler has to find out."""
+    for name, kind, count in _LOCAL.findall(source):
+        use = re.compile(rf"\b{name}\[(\d+)i\]")
+        if len(use.findall(source)) != len(re.findall(rf"\b{name}\b", source)) - 1:
+            continue
+        declared = " ".join(f"var {name}_{i} : {kind};" for i in range(int(count)))
+        source = use.sub(rf"{name}_\1", source.replace(f"var {name} : array<{kind}, {count}>;", declared))
+    return source
 
 
 def shaders(kernels: Mapping[str, tirx.PrimFunc]) -> str:

@@ -26,13 +26,13 @@ from .build import (
     call,
     cast,
     f32,
-    fma,
     halves,
     kernel,
     lane,
     let,
     local,
     loop,
+    madd,
     splat,
     store,
     vector,
@@ -94,7 +94,7 @@ def rope_append(h: Heads, dtype: str) -> tirx.PrimFunc:
                 with when(head < h.heads + h.kv_heads):
                     turn = let(table[row * half + pair])
                     x, y, c, s = lane(value, 0), lane(value, 1), lane(turn, 0), lane(turn, 1)
-                    even, odd = let(fma(x, c, -(y * s))), let(fma(x, s, y * c))
+                    even, odd = let(madd(x, c, -(y * s))), let(madd(x, s, y * c))
                     with when(head < h.heads):
                         scale = f32(h.dim**-0.5)
                         store(qkv, cast(f"{dtype}x2", vector(even * scale, odd * scale)), at)
@@ -162,7 +162,7 @@ class _Span:
                         at = first + (head * h.shared + j) * (h.dim // 4) + i
                         q = let(cast("float32x4", self.q[at]))
                         for d in range(4):
-                            one = fma(lane(q, d), lane(k[d // 2], d % 2), self.own[r * h.shared + j])
+                            one = madd(lane(q, d), lane(k[d // 2], d % 2), self.own[r * h.shared + j])
                             store(self.own, one, r * h.shared + j)
         for r, length in enumerate(lengths):
             for j in range(h.shared):
@@ -209,7 +209,7 @@ class _Span:
                     v = let(halves(self.kv[values + i * half]))
                     for r in range(self.queries):
                         e = let(self.scores[(r * h.shared + j) * SPAN + p * PAGE + i])
-                        store(self.values, fma(v, splat(e, 2), self.values[mine[r]]), mine[r])
+                        store(self.values, madd(v, splat(e, 2), self.values[mine[r]]), mine[r])
                         store(self.sums, self.sums[mine[r]] + e, mine[r])
 
 
@@ -228,8 +228,8 @@ class _Merge:
         top = let(tirx.Max(self.maximum[0], maximum))
         old = let(call("float32", "exp", self.maximum[0] - top))
         new = let(call("float32", "exp", maximum - top))
-        store(self.sum, fma(total, new, let(self.sum[0] * old)), 0)
-        store(self.value, fma(value, splat(new, 2), let(self.value[0] * splat(old, 2))), 0)
+        store(self.sum, madd(total, new, let(self.sum[0] * old)), 0)
+        store(self.value, madd(value, splat(new, 2), let(self.value[0] * splat(old, 2))), 0)
         store(self.maximum, top, 0)
 
     def result(self) -> Expr:

@@ -24,12 +24,12 @@ from .build import (
     call,
     cast,
     f32,
-    fma,
     kernel,
     lane,
     let,
     local,
     loop,
+    madd,
     splat,
     store,
     when,
@@ -71,10 +71,8 @@ def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, w
         with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
             body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
             body.accumulate([block])
-            inverse = body.inverse_rms()
 
-            def finish(row: Expr, quad: Expr, total: Expr) -> None:
-                value = total if inverse is None else let(total * splat(inverse))
+            def finish(row: Expr, quad: Expr, value: Expr) -> None:
                 column = let(block * 16 + quad * 4)
                 if wide:
                     at = let((row * width + first + column) // 4)
@@ -109,18 +107,14 @@ def gated(weights: Weights, tile: int, x: Input, out: str, width: int = 0, first
         with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], THREADS) as (unit, by, t):
             body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
             body.accumulate([let(unit * 2), let(unit * 2 + 1)])
-            inverse = body.inverse_rms()
             gates = local(1, "float32x4")
 
-            def scaled(total: Expr) -> Expr:
-                return total if inverse is None else let(total * splat(inverse))
+            def keep(row: Expr, quad: Expr, value: Expr) -> None:
+                store(gates, value, 0)
 
-            def keep(row: Expr, quad: Expr, total: Expr) -> None:
-                store(gates, scaled(total), 0)
-
-            def finish(row: Expr, quad: Expr, total: Expr) -> None:
+            def finish(row: Expr, quad: Expr, up: Expr) -> None:
                 gate = let(gates[0])
-                value = gate / (splat(1.0) + call("float32x4", "exp", -gate)) * scaled(total)
+                value = gate / (splat(1.0) + call("float32x4", "exp", -gate)) * up
                 store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
 
             body.total(0, keep)
@@ -151,6 +145,7 @@ class _Body:
         self.quad, self.share = let(t % 4), let(t // 4)
         self.parts = a.workgroup(tile * THREADS, "float32x4")
         self.squares = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
+        self.inverse = local(1, "float32")
         self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
         for r in range(tile):
             row = let(tirx.Min(by * tile + r, rows - 1))
@@ -172,15 +167,15 @@ class _Body:
             group = let(low + i)
             bases = [reader.base(block, group) for block in blocks]
             scales = [reader.scales(base) for base in bases]
-            with loop(reader.pieces) as piece:
-                at = let(group * (GROUP // 4) + piece * (reader.span // 4))
-                xs = [self._activations(at, start, reader.span) for start in self.starts]
+            with reader.words(bases) as (four, words):
+                at = let(group * (GROUP // 4) + four)
+                norm = let(self.norm[at]) if self.norm is not None else None
+                xs = [self._activation(at, start, norm) for start in self.starts]
                 for b, base in enumerate(bases):
-                    for k, column in enumerate(reader.columns(base, piece, scales[b])):
+                    for k, column in enumerate(reader.columns(base, four, words[b], scales[b])):
                         for r in range(self.tile):
-                            one = splat(lane(xs[r][k // 4], k % 4))
                             i = b * self.tile + r
-                            store(self.sums, fma(column, one, self.sums[i]), i)
+                            store(self.sums, madd(column, splat(lane(xs[r], k)), self.sums[i]), i)
             if self.norm is not None:
                 self._add_squares(squares, group)
         if self.norm is not None:
@@ -189,12 +184,9 @@ class _Body:
                 total = (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3))
                 store(self.squares, total, r * THREADS + self.t)
 
-    def _activations(self, at: Expr, start: Expr, span: int) -> list[Expr]:
-        out = []
-        for v in range(span // 4):
-            value = cast("float32x4", self.activations[start + at + v])
-            out.append(let(value * self.norm[at + v] if self.norm is not None else value))
-        return out
+    def _activation(self, at: Expr, start: Expr, norm: Expr) -> Expr:
+        value = cast("float32x4", self.activations[start + at])
+        return let(value if norm is None else value * norm)
 
     def _add_squares(self, squares: Buffer, group: Expr) -> None:
         """A quarter of the group's columns for each quad of threads."""
@@ -202,21 +194,17 @@ class _Body:
             at = let(group * (GROUP // 4) + self.quad * 2 + v)
             for r, start in enumerate(self.starts):
                 value = let(cast("float32x4", self.activations[start + at]))
-                store(squares, fma(value, value, squares[r]), r)
+                store(squares, madd(value, value, squares[r]), r)
 
-    def inverse_rms(self) -> Expr:
-        """1/rms of the row that this thread finishes; None without a norm. Waits for the workgroup."""
-        if self.squares is None:
-            return None
-        barrier()
+    def _find_inverse(self, tile_row: Expr) -> None:
+        """1/rms of a row of the tile, from what its threads left."""
         total = local(1, "float32")
         store(total, f32(0.0), 0)
-        row = let(tirx.Min(self.t // 4, self.tile - 1) * THREADS)
         with loop(THREADS) as i:
-            store(total, total[0] + self.squares[row + i], 0)
+            store(total, total[0] + self.squares[tile_row * THREADS + i], 0)
         assert self.x.epsilon is not None
         mean = total[0] * f32(1.0 / self.weights.columns) + f32(self.x.epsilon)
-        return let(call("float32", "inverseSqrt", mean))
+        store(self.inverse, call("float32", "inverseSqrt", mean), 0)
 
     def total(self, block: int, finish: Callable[[Expr, Expr, Expr], None]) -> None:
         """Add the shares of one block; ``finish(row, quad, float32x4)`` for each row of activations there is."""
@@ -230,7 +218,12 @@ class _Body:
             store(sums, self.parts[start], 0)
             with loop(SHARES - 1) as i:
                 store(sums, sums[0] + self.parts[start + (i + 1) * 4], 0)
-            finish(row, self.quad, let(sums[0]))
+            if self.norm is None:
+                finish(row, self.quad, let(sums[0]))
+                return
+            if block == 0:
+                self._find_inverse(tile_row)
+            finish(row, self.quad, let(sums[0] * splat(self.inverse[0])))
 
 
 __all__ = ["Input", "gated", "linear"]

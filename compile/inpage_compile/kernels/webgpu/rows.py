@@ -15,13 +15,13 @@ from .build import (
     cast,
     exact,
     f32,
-    fma,
     halves,
     i32,
     kernel,
     lane,
     let,
     loop,
+    madd,
     splat,
     store,
     u32,
@@ -79,7 +79,7 @@ def _four_columns(weights: Weights, w: Buffer, record: Expr, row: Expr, quad: Ex
         quant = cast("float32", call("int32" if weights.bits == 8 else "uint32", "extractBits", word, u32(8 * k),
                                      u32(weights.bits)))  # fmt: skip
         value = quant - f32(float(weights.zero)) if weights.zero else quant
-        out.append(let(fma(value, d, m) if m is not None else value * d))
+        out.append(let(madd(value, d, m) if m is not None else value * d))
     return out
 
 
@@ -111,19 +111,22 @@ def rope_table(head_dim: int) -> tirx.PrimFunc:
 
 
 def _cos_sin(angle: Expr) -> tuple[Expr, Expr]:
-    turns = let(call("float32", "floor", fma(angle, f32(2 / 3.141592653589793), f32(0.5))))
+    turns = let(call("float32", "floor", madd(angle, f32(2 / 3.141592653589793), f32(0.5))))
+    high = let(call("float32", "floor", turns * f32(1 / 256)) * f32(256.0))
     rest = angle
-    for part in (1.5703125, 4.837512969970703125e-4, 7.549789954891881e-8):  # together π/2; the first ones are short
-        rest = let(fma(-turns, exact(part), rest))
+    # Together π/2. The first ones are short, so that their products with either half of the turns are exact.
+    for part in (1.5703125, 4.837512969970703125e-4, 7.549789954891881e-8):
+        for count in (high, let(turns - high)):
+            rest = let(madd(-count, exact(part), rest))
     square = let(rest * rest)
     sine = f32(-1.9515295891e-4)
     for c in (8.3321608736e-3, -1.6666654611e-1):
-        sine = let(fma(sine, square, f32(c)))
-    sine = let(fma(let(sine * square), rest, rest))
+        sine = let(madd(sine, square, f32(c)))
+    sine = let(madd(let(sine * square), rest, rest))
     cosine = f32(2.443315711809948e-5)
     for c in (-1.388731625493765e-3, 4.166664568298827e-2):
-        cosine = let(fma(cosine, square, f32(c)))
-    cosine = let(fma(let(cosine * square), square, fma(square, f32(-0.5), f32(1.0))))
+        cosine = let(madd(cosine, square, f32(c)))
+    cosine = let(madd(let(cosine * square), square, madd(square, f32(-0.5), f32(1.0))))
     quarter = let(cast("int32", turns) % 4)
     swap = quarter % 2 == 1
     c, s = let(tirx.Select(swap, sine, cosine)), let(tirx.Select(swap, cosine, sine))

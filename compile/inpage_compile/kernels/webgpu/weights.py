@@ -6,21 +6,25 @@ fourth vector, so that neighbouring threads read neighbouring addresses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 
 from ..cpu.weights import Weights
-from .build import Buffer, Expr, bits, call, cast, fma, halves, lane, let, splat, u32, vector
+from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
 
 GROUP = 32
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Of one record and quad: float32x4, one a row. Nothing for float weights."""
+    """Of one record and quad, float32x4, one a row: ``scale`` divided by 1, 2^8, 2^16 and 2^24, for quants left where
+    they are in their word, and what is added to their product. Nothing for float weights."""
 
-    scale: Expr | None
+    scale: list[Expr]
     minimum: Expr | None
 
 
@@ -30,8 +34,6 @@ class Reader:
     def __init__(self, weights: Weights, buffer: Buffer, quad: Expr) -> None:
         self.w, self.buffer, self.quad = weights, buffer, quad
         self.groups = weights.columns // GROUP
-        self.span = 8 if weights.bits == 4 else 4  # columns of a piece
-        self.pieces = GROUP // self.span
 
     def base(self, block: Expr, group: Expr) -> Expr:
         """Where a record begins, in vectors."""
@@ -39,32 +41,52 @@ class Reader:
 
     def scales(self, base: Expr) -> Scales:
         if self.w.bits >= 16:
-            return Scales(None, None)
+            return Scales([], None)
         at = base + GROUP * self.w.bits // 8
-        return Scales(self._four_halves(at), self._four_halves(at + 2) if self.w.minimum else None)
+        scale = [self._four_halves(at)]
+        for _ in range(3):
+            scale.append(let(scale[-1] * splat(1 / 256)))
+        if self.w.minimum:
+            return Scales(scale, self._four_halves(at + 2))
+        # A byte with its sign bit turned is the quant plus 128.
+        return Scales(scale, let(scale[0] * splat(-128.0 if self.w.bits == 8 else -float(self.w.zero))))
 
-    def columns(self, base: Expr, piece: Expr, scales: Scales) -> list[Expr]:
-        """The values of a piece's columns, each float32x4 of the quad's rows, exact but for a minimum's addition."""
+    @contextmanager
+    def words(self, bases: list[Expr]) -> Iterator[tuple[Any, list[Buffer]]]:
+        """A loop over a record's columns by fours: which four, and the words of each record that they are in (nothing
+        for float weights). A loop, as unrolled code would take drivers seconds to compile."""
+        if self.w.bits >= 16:
+            with loop(GROUP // 4) as four:
+                yield four, [None] * len(bases)
+        elif self.w.bits == 8:
+            with loop(GROUP // 4) as four:
+                yield four, [self._word(base + four * 4) for base in bases]
+        else:  # the low nibbles of eight columns' words are four columns, the high ones the next four
+            with loop(GROUP // 8) as eight:
+                words = [self._word(base + eight * 4) for base in bases]
+                with loop(2) as high:
+                    shift = splat(cast("uint32", high * 4))
+                    yield let(eight * 2 + high), [let(word >> shift) for word in words]
+
+    def _word(self, at: Expr) -> Expr:
+        return let(self.buffer[at + self.quad])
+
+    def columns(self, base: Expr, four: Expr, words: Expr, scales: Scales) -> list[Expr]:
+        """The values of four columns, each float32x4 of the quad's rows, exact but for a minimum's addition."""
         w = self.w
         if w.bits == 32:
-            first = base + piece * (self.span * 4) + self.quad
-            return [let(bits("float32x4", self.buffer[first + k * 4])) for k in range(self.span)]
+            return [let(bits("float32x4", self._word(base + (four * 4 + k) * 4))) for k in range(4)]
         if w.bits == 16:
-            first = base + piece * (self.span * 2)
-            return [self._four_halves(first + k * 2) for k in range(self.span)]
-        words = let(self.buffer[base + piece * 4 + self.quad])
+            return [self._four_halves(base + (four * 4 + k) * 2) for k in range(4)]
         out = []
-        for k in range(self.span):
-            shift = 8 * (k % 4) + 4 * (k // 4)
-            dtype = "int32x4" if w.bits == 8 else "uint32x4"
-            signed = bits(dtype, words) if w.bits == 8 else words
-            quant = cast("float32x4", call(dtype, "extractBits", signed, u32(shift), u32(w.bits)))
-            if w.zero:
-                quant = quant - splat(float(w.zero))
-            if scales.minimum is not None:
-                out.append(let(fma(quant, scales.scale, scales.minimum)))
-            else:
-                out.append(let(quant * scales.scale))
+        biased = let(words ^ splat(u32(0x80808080))) if w.bits == 8 else words
+        for k in range(4):
+            # Masked, not shifted: the scale is as much smaller, and both products are exact.
+            if w.bits == 8 and k == 3:  # as signed as the word itself
+                out.append(let(_masked(words, 0xFF000000) * scales.scale[k]))
+                continue
+            quant = _masked(biased, ((1 << w.bits) - 1) << (8 * k))
+            out.append(let(madd(quant, scales.scale[k], scales.minimum)))
         return out
 
     def _four_halves(self, at: Expr) -> Expr:
@@ -73,6 +95,10 @@ class Reader:
         odd = self.quad % 2 == 1
         low, high = (let(halves(tirx.Select(odd, lane(four, i + 2), lane(four, i)))) for i in range(2))
         return let(vector(lane(low, 0), lane(low, 1), lane(high, 0), lane(high, 1)))
+
+
+def _masked(words: Expr, mask: int) -> Expr:
+    return cast("float32x4", bits("int32x4", words & splat(u32(mask))))
 
 
 __all__ = ["GROUP", "Reader", "Scales", "Weights"]
