@@ -7,26 +7,16 @@ import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
 import { groupWeights } from "../../web/engine/webgpu/buffers.js";
 import { COUNTERS } from "../../web/engine/webgpu/counters.js";
 import { fold, Uniforms } from "../../web/engine/webgpu/uniforms.js";
-import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
+import { ARTIFACT, call } from "./support/fixtures.js";
 import { asFloat, BLOCKS, blockTables, feed, sequenceStruct, VOCAB } from "./support/model.js";
-import { changedPlan, WITH_WEBGPU } from "./support/webgpu.js";
+import { changedPlan, expect, loaded, test, WITH_WEBGPU } from "./support/webgpu.js";
 
 test.use(WITH_WEBGPU);
 
 const PROMPT = [5, 17, 3, 42, 8, 8, 60, 1, 0, 33, 21, 9, 14, 2, 7, 11, 25, 30, 4, 6]; // over a page's edge
-/** A burst in one slice, however slow the machine. */
-const AT_ONCE = { sliceMs: 1e9 };
 
 /** @typedef {import("@playwright/test").Page} Page */
 /** @typedef {Record<keyof typeof COUNTERS, number>} Counted */
-
-/** @param {Page} lab @param {object} [options] @param {number} [pages] */
-async function loaded(lab, options = {}, pages = 32) {
-  const { value, error } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32", ...options });
-  expect(error).toBeUndefined();
-  await call(lab, "reservePages", pages);
-  return value;
-}
 
 /** What happens while `act` does, by counter. @param {Page} lab @param {() => Promise<unknown>} act @returns {Promise<Counted>} */
 async function counted(lab, act) {
@@ -72,18 +62,33 @@ test("grids are computed from the variables, long ones folded, and equal blocks 
   expect(uniforms.grids[1]).toBeNull();
 });
 
-test("says what was loaded, and what device it is on", async ({ lab, model }) => {
-  const info = await loaded(lab);
+test("says what was loaded, and refuses a wrong batch by name", async ({ lab, model }) => {
+  const info = await loaded(lab, {}, 0);
   expect(info).toMatchObject({
     backend: "webgpu", variant: "webgpu-f32", vocab: VOCAB, context: 128, page_tokens: 16, page_bytes: 256,
     blocks_per_sequence: BLOCKS, max_rows: 32, max_sequences: 4, max_logit_rows: 32, max_pages: 4 * BLOCKS, warnings: [],
     weight_bytes: model.manifest.weights.shards.reduce((sum, shard) => sum + shard.bytes, 0),
     adapter: { software: true, vendor: expect.any(String) },
   });
+
+  const good = feed([PROMPT]);
+  expect((await call(lab, "step", good)).error).toMatchObject({ code: "invalid_request", field: "blockTables" });
+  await call(lab, "reservePages", 8);
+  /** @type {[object, string][]} */
+  const wrong = [
+    [{ ...good, tokenIds: PROMPT.map(() => VOCAB) }, "tokenIds"],
+    [{ ...good, logitRows: [PROMPT.length] }, "logitRows"],
+    [{ ...good, sample: sequenceStruct({ mask: 5 }) }, "mask"],
+    [{ ...good, sample: sequenceStruct({ n_bias: 5000 }), bias: Array.from({ length: 10_000 }, () => 1) }, "bias"],
+  ];
+  for (const [batch, field] of wrong) {
+    expect((await call(lab, "step", batch)).error).toMatchObject({ code: "invalid_request", field });
+  }
+  const { value } = await call(lab, "step", { ...good, logitRows: [PROMPT.length - 1], wantLogits: true });
+  expect(value.logits).toEqual(model.logits(PROMPT));
 });
 
-test("logits, scores and choices are the model's, in one submit", async ({ lab, model }) => {
-  await loaded(lab);
+test("logits, scores and choices are the model's, in one submit", async ({ atOnce: lab, model }) => {
   const targets = [...PROMPT.slice(1), -1];
   const sample = [0, 1, 2, 3].flatMap((position) => sequenceStruct({ position }));
   /** @type {any} */
@@ -126,8 +131,7 @@ test("sequences in one batch keep to their own pages, fed whole or in chunks, wh
   expect((await call(lab, "reservePages", 33)).error).toMatchObject({ code: "out_of_memory", field: "pages" });
 });
 
-test("a burst is a pass and a submit a step, nothing created, four bytes read back a token", async ({ lab, model }) => {
-  await loaded(lab, AT_ONCE);
+test("a burst is a pass and a submit a step, nothing created, four bytes read back a token", async ({ atOnce: lab, model }) => {
   await call(lab, "step", { ...feed([PROMPT.slice(0, -1)]), logitRows: [] });
   const run = { sequences: sequenceStruct({ token: PROMPT[19], position: 19, remaining: 24, reserved: 128 }), n: 1, blockTables: blockTables(1) };
   await call(lab, "run", { ...run, maxSteps: 1 }); // how long a step takes is known after it
@@ -143,8 +147,7 @@ test("a burst is a pass and a submit a step, nothing created, four bytes read ba
   });
 });
 
-test("sequences end by a stop id, their length or their pages, and the others go on", async ({ lab, model }) => {
-  await loaded(lab, AT_ONCE);
+test("sequences end by a stop id, their length or their pages, and the others go on", async ({ atOnce: lab, model }) => {
   const prompts = [PROMPT.slice(0, 6), PROMPT.slice(6, 9), PROMPT.slice(9, 13), PROMPT.slice(13, 16)];
   const greedy = prompts.map((prompt) => model.greedy(prompt, 16));
   const stop = greedy[2][4];
@@ -174,15 +177,15 @@ test("sequences end by a stop id, their length or their pages, and the others go
   }
 });
 
-test("a sampled burst is single steps, with penalties and a bias, in one slice or many", async ({ lab }) => {
+test("a sampled burst is single steps, with penalties and a bias, in one slice or many", async ({ atOnce, sliced }) => {
   const floats = { temperature: 1.3, top_p: 0.97, repetition_penalty: 1.2, presence_penalty: 0.5, frequency_penalty: 0.3 };
   const biasWords = Array.from(new Int32Array(Float32Array.of(-3).buffer));
   const bias = [7, ...biasWords, 9, ...biasWords];
   const START = { token: 6, position: 19, remaining: 30, reserved: 128, n_bias: 2, seed: 77 };
   /** @type {number[][]} */
   const answers = [];
-  for (const sliceMs of [1e9, 0]) {
-    await loaded(lab, { sliceMs });
+  const lab = atOnce;
+  for (const lab of [atOnce, sliced]) {
     await call(lab, "step", { ...feed([PROMPT.slice(0, -1)]), logitRows: [] });
     const run = { sequences: sampled({ ...floats, temperature: 300 }, START), n: 1, blockTables: blockTables(1), bias, maxSteps: 20 };
     answers.push((await call(lab, "run", run)).value.out);
@@ -204,31 +207,11 @@ test("a sampled burst is single steps, with penalties and a bias, in one slice o
   expect(new Set(tokens).size).toBeGreaterThan(3);
 });
 
-test("interrupt ends a burst after the slices under way, and the next one runs on", async ({ lab }) => {
-  await loaded(lab, { sliceMs: 0 }); // a step a slice
+test("interrupt ends a burst after the slices under way, and the next one runs on", async ({ sliced: lab }) => {
   const burst = { sequences: sequenceStruct({ token: 5, position: 0, remaining: 100, reserved: 128 }), n: 1, blockTables: blockTables(1), maxSteps: 60 };
   const { value } = await call(lab, "runInterrupted", burst);
   expect(value.steps).toBeLessThan(60);
   expect((await call(lab, "run", burst)).value.steps).toBe(60);
-});
-
-test("a wrong batch is refused by name and the next right one works", async ({ lab, model }) => {
-  await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32" });
-  const good = feed([PROMPT]);
-  expect((await call(lab, "step", good)).error).toMatchObject({ code: "invalid_request", field: "blockTables" });
-  await call(lab, "reservePages", 8);
-  /** @type {[object, string][]} */
-  const wrong = [
-    [{ ...good, tokenIds: PROMPT.map(() => VOCAB) }, "tokenIds"],
-    [{ ...good, logitRows: [PROMPT.length] }, "logitRows"],
-    [{ ...good, sample: sequenceStruct({ mask: 5 }) }, "mask"],
-    [{ ...good, sample: sequenceStruct({ n_bias: 5000 }), bias: Array.from({ length: 10_000 }, () => 1) }, "bias"],
-  ];
-  for (const [batch, field] of wrong) {
-    expect((await call(lab, "step", batch)).error).toMatchObject({ code: "invalid_request", field });
-  }
-  const { value } = await call(lab, "step", { ...good, logitRows: [PROMPT.length - 1], wantLogits: true });
-  expect(value.logits).toEqual(model.logits(PROMPT));
 });
 
 test("a device that is lost in a burst rejects what is pending, and the next load works", async ({ lab, model }) => {
@@ -241,10 +224,8 @@ test("a device that is lost in a burst rejects what is pending, and the next loa
   await loaded(lab);
   const { value } = await call(lab, "step", { ...feed([[1, 2]]), wantLogits: true });
   expect(value.logits.slice(VOCAB)).toEqual(model.logits([1, 2]));
-});
 
-test("a device that is lost while idle is known at the next call", async ({ lab }) => {
-  await loaded(lab);
+  // While idle it is known at the next call.
   await call(lab, "fail", "device");
   await expect.poll(async () => (await call(lab, "counters")).error?.code).toBe("device_lost");
 });

@@ -5,6 +5,11 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import config from "../../../playwright.config.js";
+import { ARTIFACT, call, test as base } from "./fixtures.js";
+import { ROOT } from "./real.js";
+import { FaultServer } from "./server.js";
+
+export { expect } from "@playwright/test";
 
 const { launchOptions } = /** @type {{launchOptions: import("@playwright/test").LaunchOptions}} */ (config.use);
 
@@ -12,6 +17,71 @@ const { launchOptions } = /** @type {{launchOptions: import("@playwright/test").
 export const WITH_WEBGPU = {
   launchOptions: { ...launchOptions, args: [...(launchOptions.args ?? []), "--enable-unsafe-webgpu"] },
 };
+
+/**
+ * Load the synthetic model's WebGPU variant.
+ * @param {import("@playwright/test").Page} lab
+ * @param {object} [options]
+ * @param {number} [pages] of KV to reserve
+ */
+export async function loaded(lab, options = {}, pages = 32) {
+  const { value, error } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32", ...options });
+  base.expect(error).toBeUndefined();
+  await call(lab, "reservePages", pages);
+  return value;
+}
+
+/**
+ * A page with the model loaded, for all tests of a file.
+ * @param {import("@playwright/test").Browser} browser
+ * @param {string} artifact folder
+ * @param {object} options
+ */
+async function open(browser, artifact, options) {
+  const support = "/tests/browser/support/";
+  const mounts = { "/web/": path.join(ROOT, "web"), [support]: path.join(ROOT, support), [`${ARTIFACT}/`]: artifact };
+  const server = new FaultServer(mounts, { isolated: true });
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  await page.goto(`${await server.start()}${support}page.html`);
+  await page.waitForFunction(() => "lab" in globalThis);
+  await loaded(page, options);
+  const close = async () => {
+    await context.close();
+    await server.stop();
+  };
+  return { page, close };
+}
+
+/** @typedef {{browser: import("@playwright/test").Browser, artifact: string}} Needs */
+/** @typedef {(page: import("@playwright/test").Page) => Promise<void>} Use */
+/** @typedef {{atOnce: import("@playwright/test").Page, sliced: import("@playwright/test").Page}} Shared */
+
+/**
+ * `atOnce`: a burst is one slice however slow the machine, once one was run; `sliced`: every step is one.
+ */
+export const test = base.extend(
+  /** @type {import("@playwright/test").Fixtures<{}, Shared, {}, Needs>} */ ({
+    atOnce: [
+      /** @param {Needs} needs @param {Use} use */
+      async ({ browser, artifact }, use) => {
+        const { page, close } = await open(browser, artifact, { sliceMs: 1e9 });
+        await use(page);
+        await close();
+      },
+      { scope: "worker" },
+    ],
+    sliced: [
+      /** @param {Needs} needs @param {Use} use */
+      async ({ browser, artifact }, use) => {
+        const { page, close } = await open(browser, artifact, { sliceMs: 0 });
+        await use(page);
+        await close();
+      },
+      { scope: "worker" },
+    ],
+  }),
+);
 
 /**
  * A WebGPU plan of the synthetic model that was changed, and a manifest that agrees with it.
