@@ -144,7 +144,7 @@ class _Body:
         self.activations, pick, self.w, self.norm = buffers
         self.quad, self.share = let(t % 4), let(t // 4)
         self.parts = a.workgroup(tile * THREADS, "float32x4")
-        self.squares = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
+        self.squares: Buffer = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
         self.inverse = local(1, "float32")
         self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
         for r in range(tile):

@@ -1,0 +1,82 @@
+"""Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``, for each type of activations
+
+- ``<dtype>.wgsl``: all kernels of `gpu_content`, as an artifact has them;
+- ``<dtype>.json``: the cases, with offsets into
+- ``<dtype>.bin``: what buffers hold before, and float64 expectations and tolerances.
+
+What was written stays until the compiler or the tests' code changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gpu_content import Case, Content
+from kernel_cases import Blob
+
+from inpage.plan_types import Extent, extent
+from inpage_compile.fingerprint import compiler_hash
+from inpage_compile.targets.webgpu import shaders
+from support import kernel_reference, weights
+
+
+def describe(case: Case, names: dict[int, str], blob: Blob) -> dict[str, Any]:
+    buffers = {}
+    for name, held in case.buffers.items():
+        if held is not None:
+            buffers[name] = {"bytes": held.nbytes, "input": blob.put(held)}
+        else:
+            out = case.outputs.get(name)
+            size = case.sizes.get(name) or (out.want.size * np.dtype(out.dtype).itemsize if out else 0)
+            buffers[name] = {"bytes": -(-size // 4) * 4}
+    outputs = [
+        {"buffer": name, "dtype": e.dtype, "count": e.want.size, "want": blob.put(e.want.astype(np.float64)),
+         "tolerance": blob.put(e.tolerance.astype(np.float64))}
+        for name, e in case.outputs.items()
+    ]  # fmt: skip
+    launches = []
+    for func, bound, scalars in case.launches:
+        params = [p.name for p in func.params][len(bound) - (str(func.attrs["inpage.access"]).count("w")) :]
+        given = dict(zip([p for p in params if p in ("rows", "logit_rows")], scalars, strict=True))
+        grid = [extent(_tuples(e), given) for e in json.loads(str(func.attrs["inpage.grid"]))]
+        launches.append({"kernel": names[id(func)], "buffers": bound, "scalars": scalars, "grid": grid,
+                         "access": str(func.attrs["inpage.access"])})  # fmt: skip
+    return {"family": case.family, "name": case.name, "buffers": buffers, "launches": launches, "outputs": outputs,
+            "like": case.like}  # fmt: skip
+
+
+def _tuples(value: Any) -> Extent:
+    return (value[0], _tuples(value[1]), _tuples(value[2])) if isinstance(value, list) else value
+
+
+def write(dtype: str, out: Path) -> None:
+    cases, blob = list(Content(dtype).cases()), Blob()
+    functions = {id(f): f for case in cases for f, _, _ in case.launches}
+    names = {key: f"{f.attrs['inpage.name']}_{i}" for i, (key, f) in enumerate(functions.items())}
+    described = [describe(case, names, blob) for case in cases]
+    (out / f"{dtype}.wgsl").write_text(shaders({names[key]: f for key, f in functions.items()}))
+    (out / f"{dtype}.bin").write_bytes(blob.data)
+    (out / f"{dtype}.json").write_text(json.dumps(described))
+
+
+def main(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    sources = [Path(__file__), Path(__file__).with_name("gpu_content.py")]
+    sources += [Path(str(module.__file__)) for module in (kernel_reference, weights)]
+    key = hashlib.sha256(compiler_hash().encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
+    mark = out / "made-from"
+    if mark.is_file() and mark.read_text() == key:
+        return
+    mark.unlink(missing_ok=True)
+    for dtype in ("float32", "float16"):
+        write(dtype, out)
+    mark.write_text(key)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,325 @@
+"""The cases that kernels for WebGPU are tried with, and what numpy says of each: shapes at the edges of tiles, of
+pages and of workgroups, in every number format.
+
+A case is a run of launches over named buffers. Expected values come from `support.kernel_reference` and, for what only
+these kernels do, from float64 here; no kernel code is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+
+from inpage_compile.kernels.cpu.attention import Heads
+from inpage_compile.kernels.cpu.weights import Weights
+from inpage_compile.kernels.webgpu import attention as attn
+from inpage_compile.kernels.webgpu import linear, rows
+from inpage_compile.kernels.webgpu.linear import Input
+from inpage_compile.quantize import Groups, pack
+from support.kernel_reference import EPS, Expected, Real, dot_float, embed, exact, gate, rope_table
+from support.weights import packed, random_weights
+
+Array = npt.NDArray[Any]
+PAGE = 16
+SMALLEST_HALF = 2.0**-24
+FORMATS = ("f32", "f16", "q8_0", "q4_0", "q4_1")
+
+
+@dataclass
+class Case:
+    """``buffers``: what each holds before; where None, poison. ``outputs``: flat, NaN where nothing may be written.
+    ``like``: the case whose outputs these are bit for bit."""
+
+    family: str
+    name: str
+    buffers: dict[str, Array | None]
+    launches: list[tuple[tirx.PrimFunc, list[str], list[int]]]
+    outputs: dict[str, Expected]
+    like: str | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+def stored(real: Real, dtype: str) -> Expected:
+    """Float32 results as a buffer of ``dtype`` holds them."""
+    error = real.error
+    if dtype == "float16":
+        error = error + np.abs(real.value) * 2.0**-10 + SMALLEST_HALF
+    return Expected(real.value, error, dtype)
+
+
+class Content:
+    """All cases for activations of one dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.half = dtype == "float16"
+
+    def cases(self) -> Iterator[Case]:
+        yield from self.linear()
+        yield from self.gated()
+        yield from self.embed()
+        yield from self.rows()
+        yield from self.append()
+        yield from self.attention()
+
+    def activations(self, rng: np.random.Generator, count: int, columns: int, dtype: str | None = None) -> Array:
+        x = rng.standard_normal((count, columns)) * (0.02 if self.half else 1.0)
+        return x.astype(dtype or self.dtype)
+
+    def linear(self) -> Iterator[Case]:
+        rng = np.random.default_rng(1)
+        shapes = [(48, 64), (20, 96), (7, 32), (64, 576), (32, 1536)]
+        for fmt in FORMATS:
+            for n, k in shapes if fmt == "q4_1" else shapes[1:3]:
+                w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
+                for tile, count in ((1, 9), (4, 9), (8, 9), (8, 1), (4, 4)):
+                    yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
+        w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
+        norm = rng.standard_normal(96).astype(np.float32)
+        for tile, count in ((1, 8), (4, 8), (8, 8), (8, 3)):
+            yield self._linear("norm", w, x[:count], tile, norm=norm, like=None if tile == 1 else 8)
+        for tile, pick in ((1, [5]), (4, [7, 0, 0, 3, 6]), (8, [2, 1])):
+            yield self._linear("pick", w, x, tile, norm=norm, pick=np.array(pick, np.int32))
+        for tile in (1, 4, 8):
+            w, x = random_weights(rng, "q8_0", 32, 64), self.activations(rng, 5, 64)
+            y = rng.standard_normal((5, 32)).astype(np.float32)
+            yield self._linear("add", w, x, tile, add=y)
+        for first, width in ((16, 80), (3, 41)):
+            w, x = random_weights(rng, "q4_1", 32, 64), self.activations(rng, 5, 64)
+            yield self._linear(f"at {first} of {width}", w, x, 4, first=first, width=width)
+
+    def _linear(
+        self, name: str, w: Groups, x: Array, tile: int, *, norm: Array | None = None, pick: Array | None = None,
+        add: Array | None = None, first: int = 0, width: int = 0, like: int | None = None,
+    ) -> Case:  # fmt: skip
+        n, k = w.q.shape
+        source = Input(str(x.dtype), 1e-5 if norm is not None else None, pick is not None)
+        out = "float32" if add is not None or pick is not None else self.dtype
+        func = linear.linear(Weights(w.format, n, k), tile, source, out, add is not None, width, first, width > 0)
+        used = x if pick is None else x[pick]
+        real = dot_float(w, used) if norm is None else _normed_dot(w, used, norm)
+        if add is not None:
+            real = real.plus(add)
+        buffers: dict[str, Array | None] = {"x": x, "w": packed(w).view(np.uint32), "norm": norm, "pick": pick}
+        buffers = {key: value for key, value in buffers.items() if value is not None}
+        names = ["x", *(["pick"] if pick is not None else []), "w", *(["norm"] if norm is not None else []), "y"]
+        buffers["y"] = add
+        want = stored(real, out)
+        if width:
+            full = [np.full((len(used), width), np.nan), np.zeros((len(used), width))]
+            for whole, part in zip(full, (want.want, want.tolerance), strict=True):
+                whole[:, first : first + n] = part
+            want = Expected(full[0], full[1], out)
+        return Case("linear", f"{name}, {len(used)} rows by {tile}", buffers, [(func, names, [len(used)])], {"y": want},
+                    like=None if like is None else f"{name}, {like} rows by 1")  # fmt: skip
+
+    def gated(self) -> Iterator[Case]:
+        rng = np.random.default_rng(2)
+        for fmt, hidden, k in (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32)):
+            gates, ups = random_weights(rng, fmt, hidden, k), random_weights(rng, fmt, hidden, k)
+            both = _interleaved(gates, ups)
+            x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
+            for tile, count in ((1, 9), (4, 9), (8, 9), (8, 2)):
+                func = linear.gated(Weights(fmt, 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
+                real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
+                buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}
+                yield Case("gated", f"{fmt} {hidden}x{k}, {count} rows by {tile}", buffers,
+                           [(func, ["x", "w", "norm", "h"], [count])], {"h": stored(real, self.dtype)},
+                           like=None if tile == 1 else f"{fmt} {hidden}x{k}, 9 rows by 1")  # fmt: skip
+
+    def embed(self) -> Iterator[Case]:
+        rng = np.random.default_rng(3)
+        for fmt in FORMATS:
+            w = random_weights(rng, fmt, 52, 96)
+            ids = np.array([0, 51, 15, 16, 17, 31], np.int32)
+            buffers = {"ids": ids, "w": packed(w).view(np.uint32), "y": None}
+            func = rows.embed(Weights(fmt, 52, 96), 0, False)
+            yield Case("embed", fmt, buffers, [(func, ["ids", "w", "y"], [6])], {"y": embed(w, ids)})
+        low, high = random_weights(rng, "q8_0", 32, 64), random_weights(rng, "q8_0", 20, 64)
+        ids = np.array([3, 31, 32, 51], np.int32)
+        want = np.concatenate([embed(low, ids[:2]).want, embed(high, ids[2:] - 32).want])
+        launches = [
+            (rows.embed(Weights("q8_0", 32, 64), 0, False), ["ids", "low", "y"], [4]),
+            (rows.embed(Weights("q8_0", 20, 64), 32, True), ["ids", "high", "y"], [4]),
+        ]
+        buffers = {"ids": ids, "low": packed(low).view(np.uint32), "high": packed(high).view(np.uint32), "y": None}
+        yield Case("embed", "in slices", buffers, launches, {"y": Expected(want, np.zeros(want.shape), "float32")})
+
+    def rows(self) -> Iterator[Case]:
+        rng = np.random.default_rng(4)
+        for dim, theta in ((64, 1e5), (16, 1e4), (128, 5e5)):
+            freqs = (theta ** (-2.0 * np.arange(dim // 2) / dim)).astype(np.float32)
+            positions = np.array([0, 1, 2, 3, 100, 2047, 8191, 131071], np.int32)
+            want = rope_table(positions, freqs)
+            yield Case("rows", f"rope table {dim}", {"p": positions, "f": freqs, "t": None},
+                       [(rows.rope_table(dim), ["p", "f", "t"], [8])],
+                       {"t": Expected(want.want, want.tolerance * 2, "float32")})  # fmt: skip
+        for width in (96, 260):
+            gates, ups = self.activations(rng, 3, width) * 20, self.activations(rng, 3, width)
+            real = gate(exact(gates), exact(ups))
+            yield Case("rows", f"gate {width}", {"g": gates, "u": ups},
+                       [(rows.gate(width, self.dtype), ["g", "u"], [3])],
+                       {"g": stored(real, self.dtype), "u": stored(exact(ups), self.dtype)})  # fmt: skip
+        widths = (48, 16, 10)
+        parts = [self.activations(rng, 3, w) for w in widths]
+        named = {f"p{i}": part for i, part in enumerate(parts)}
+        want = np.concatenate(parts, axis=1).astype(np.float64)
+        yield Case("rows", "join", {**named, "y": None}, [(rows.join(widths, self.dtype), [*named, "y"], [3])],
+                   {"y": Expected(want, np.zeros(want.shape), self.dtype)})  # fmt: skip
+
+    def append(self) -> Iterator[Case]:
+        rng = np.random.default_rng(5)
+        for heads, kv_heads, dim in ((9, 3, 64), (4, 2, 16), (3, 1, 8), (8, 1, 128)):
+            h = Heads(heads, kv_heads, dim, 1, 12, 3, 4)
+            where = Where.of(rng, h, [(0, 0), (0, 15), (1, 16), (2, 63), (1, 17)])
+            qkv = self.activations(rng, 5, (heads + 2 * kv_heads) * dim)
+            angles = rng.uniform(0, 6, (5, dim // 2))
+            table = np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32)
+            buffers = {"qkv": qkv, "table": table, **where.buffers(), "kv": None}
+            func = attn.rope_append(h, self.dtype)
+            want = _appended(h, where, qkv, table)
+            sizes = {"kv": 12 * attn.page_words(h) * 4}
+            yield Case("append", f"{heads}/{kv_heads} of {dim}", buffers,
+                       [(func, ["qkv", "table", *where.buffers(), "kv"], [5])],
+                       {"qkv": stored(want[0], self.dtype), "kv": want[1]}, sizes=sizes)  # fmt: skip
+
+    def attention(self) -> Iterator[Case]:
+        rng = np.random.default_rng(6)
+        edges = [0, 14, 15, 16, 127, 128, 129, 255, 256, 299]
+        batches = {
+            "edges": [(i % 3, p) for i, p in enumerate(edges)],
+            "a prompt": [(1, p) for p in range(120, 131)],
+            "two in a tile": [(0, 40), (0, 41), (2, 200), (2, 201), (1, 0)],
+            "one": [(2, 150)],
+        }
+        for heads, kv_heads, dim in ((9, 3, 64), (4, 2, 16), (8, 1, 128), (5, 5, 40)):
+            h = Heads(heads, kv_heads, dim, 1, 60, 3, 20)
+            kv = _pages(rng, h)
+            for name, rows_ in batches.items():
+                if name != "edges" and heads != 9:
+                    continue
+                yield from self._attention(rng, h, kv, f"{heads}/{kv_heads} of {dim}, {name}", rows_)
+
+    def _attention(
+        self, rng: np.random.Generator, h: Heads, kv: Array, name: str, rows_: list[tuple[int, int]]
+    ) -> Iterator[Case]:
+        where, count = Where.of(rng, h, rows_), len(rows_)
+        qkv = self.activations(rng, count, (h.heads + 2 * h.kv_heads) * h.dim) * (60 if self.half else 1.5)
+        want = {"y": stored(_attended(h, where, qkv[:, : h.heads * h.dim], kv), self.dtype)}
+        shared = {"qkv": qkv, **where.buffers(), "kv": kv, "y": None}
+        sizes = {"parts": count * h.kv_heads * attn.spans(h) * attn.partial_pairs(h) * 8}
+        two = [
+            (attn.attention_spans(h, self.dtype), ["qkv", *where.buffers(), "kv", "parts"], [count]),
+            (attn.attention_merge(h, self.dtype), ["parts", "positions", "y"], [count]),
+        ]
+        yield Case("attention", f"{name}, by spans", {**shared, "parts": None}, two, want, sizes=sizes)
+        yield Case("attention", f"{name}, in tiles", shared,
+                   [(attn.attention(h, self.dtype), ["qkv", *where.buffers(), "kv", "y"], [count])],
+                   want, like=f"{name}, by spans")  # fmt: skip
+
+
+@dataclass
+class Where:
+    """Rows as (sequence, position), and a block table of pages in no order."""
+
+    positions: Array
+    sequence: Array
+    tables: Array
+
+    @classmethod
+    def of(cls, rng: np.random.Generator, h: Heads, rows_: Sequence[tuple[int, int]]) -> Where:
+        tables = rng.permutation(h.pages)[: h.sequences * h.blocks].reshape(h.sequences, h.blocks)
+        sequence, positions = (np.array(part, np.int32) for part in zip(*rows_, strict=True))
+        return cls(positions, sequence, tables.astype(np.int32))
+
+    def buffers(self) -> dict[str, Array | None]:
+        return {"positions": self.positions, "sequence": self.sequence, "tables": self.tables}
+
+
+def _normed_dot(w: Groups, x: Array, norm: Array) -> Real:
+    """norm(x) · Wᵀ; the norm's weight is multiplied in first, in float32, and 1/rms last."""
+    scaled = x.astype(np.float32) * norm
+    real = dot_float(w, scaled)
+    root = 1 / np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + np.float64(np.float32(1e-5)))
+    slack = (x.shape[1] + 16) * EPS
+    return Real(real.value * root, (real.error + np.abs(real.value) * slack) * root)
+
+
+def _interleaved(gates: Groups, ups: Groups) -> Groups:
+    def rows16(a: Array | None, b: Array | None) -> Array | None:
+        if a is None or b is None:
+            return None
+        return np.stack([a.reshape(-1, 16, a.shape[1]), b.reshape(-1, 16, b.shape[1])], axis=1).reshape(-1, a.shape[1])
+
+    q = rows16(gates.q, ups.q)
+    assert q is not None
+    return Groups(gates.format, q, rows16(gates.d, ups.d), rows16(gates.m, ups.m))
+
+
+def _keys(h: Heads, halves: Array) -> Array:
+    """[pages, kv heads, pairs, tokens, 2] of a buffer of halves [pages, …], a view."""
+    return halves.reshape(-1, 2, h.kv_heads * h.dim * PAGE)[:, 0].reshape(-1, h.kv_heads, h.dim // 2, PAGE, 2)
+
+
+def _values(h: Heads, halves: Array) -> Array:
+    """[pages, kv heads, tokens, dim], a view."""
+    return halves.reshape(-1, 2, h.kv_heads * h.dim * PAGE)[:, 1].reshape(-1, h.kv_heads, PAGE, h.dim)
+
+
+def _pages(rng: np.random.Generator, h: Heads) -> Array:
+    halves = rng.standard_normal((h.pages, attn.page_words(h) * 2)).astype(np.float16)
+    return halves.view(np.uint32)
+
+
+def _appended(h: Heads, where: Where, qkv: Array, table: Array) -> tuple[Real, Expected]:
+    """qkv with its queries rotated and scaled, and the pages: NaN where nothing is written."""
+    count, pairs = len(qkv), h.dim // 2
+    by_head = qkv.astype(np.float64).reshape(count, -1, pairs, 2)
+    c, s = (table[:, None, :, i].astype(np.float64) for i in range(2))
+    a, b = by_head[..., 0], by_head[..., 1]
+    turned = np.stack([a * c - b * s, a * s + b * c], axis=3)
+    size = np.stack([np.abs(a * c) + np.abs(b * s), np.abs(a * s) + np.abs(b * c)], axis=3)
+    q, error = by_head.copy(), np.zeros(by_head.shape)
+    q[:, : h.heads] = turned[:, : h.heads] * h.dim**-0.5
+    error[:, : h.heads] = 6 * EPS * size[:, : h.heads] * h.dim**-0.5
+    halves = h.pages * attn.page_words(h) * 2
+    want, room = np.full(halves, np.nan), np.zeros(halves)
+    for row in range(count):
+        page = where.tables[where.sequence[row], where.positions[row] // PAGE]
+        slot = where.positions[row] % PAGE
+        key, value = turned[row, h.heads : h.heads + h.kv_heads], by_head[row, h.heads + h.kv_heads :]
+        _keys(h, want)[page, :, :, slot] = key
+        _keys(h, room)[page, :, :, slot] = 4 * EPS * size[row, h.heads : h.heads + h.kv_heads] + np.abs(key) * 2.0**-10
+        _values(h, want)[page, :, slot] = value.reshape(h.kv_heads, h.dim)
+        _values(h, room)[page, :, slot] = np.abs(value.reshape(h.kv_heads, h.dim)) * 2.0**-10
+    room += SMALLEST_HALF
+    return Real(q.reshape(count, -1), error.reshape(count, -1)), Expected(want, room, "float16")
+
+
+def _attended(h: Heads, where: Where, q: Array, kv: Array) -> Real:
+    """Causal attention of each row over its sequence's pages, up to and with its own position."""
+    queries = q.astype(np.float64).reshape(len(q), h.heads, h.dim)
+    out, error = np.zeros(queries.shape), np.zeros(queries.shape)
+    halves = kv.view(np.float16)
+    for row in range(len(q)):
+        length = where.positions[row] + 1
+        pages = where.tables[where.sequence[row], : -(-length // PAGE)]
+        keys = _keys(h, halves)[pages].transpose(1, 0, 3, 2, 4).reshape(h.kv_heads, -1, h.dim)[:, :length]
+        values = _values(h, halves)[pages].transpose(1, 0, 2, 3).reshape(h.kv_heads, -1, h.dim)[:, :length]
+        for head in range(h.heads):
+            k, v = (x[head // h.shared].astype(np.float64) for x in (keys, values))
+            scores = k @ queries[row, head]
+            doubt = (h.dim + 2) * EPS * (np.abs(k) @ np.abs(queries[row, head])).max()
+            share = np.exp(scores - scores.max())
+            share /= share.sum()
+            out[row, head] = share @ v
+            # WGSL's exp is good to 3 + 2|x| units in the last place.
+            relative = 2 * doubt + (16 + 8 * np.minimum(scores.max() - scores, 104)) * EPS
+            spread = (share * relative) @ np.abs(v) + np.abs(out[row, head]) * (share @ relative)
+            error[row, head] = spread + (length + 16) * EPS * (share @ np.abs(v))
+    return Real(out.reshape(len(q), -1), error.reshape(len(q), -1))
