@@ -22,7 +22,8 @@ SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
 SHIPPED := $(shell find py web -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench bench-full lock clean
+.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench bench-full bench-kernels \
+  lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -94,6 +95,9 @@ bench: setup $(SITE) ## measure, other engines beside us: under 3 minutes on a q
 
 bench-full: setup $(SITE) ## the same with every scenario, repeated: up to 25 minutes
 	@.venv/bin/inpage bench $(ARGS)
+
+bench-kernels: setup $(SITE) ## each kernel in Chromium: GB/s, GOP/s, its source and wasm side by side in build/kernels.html
+	@.venv/bin/python -m inpage.bench.kernels --model $(MODEL) --html build/kernels.html $(ARGS)
 
 lock: setup ## pin the newest allowed packages again, hashes included
 	@tools/lock.sh

@@ -8,8 +8,9 @@ import { trial } from "./trial.js";
 
 /** Steps before the clock runs: as many as the browser needs to compile the kernels well. */
 const WARM_UP = 8;
-/** Calls that do nothing, to tell what a call costs. */
-const IDLE_CALLS = 200;
+/** Calls that do nothing, to tell what a call costs: the best of so many times so many. */
+const IDLE_ROUNDS = 20;
+const IDLE_CALLS = 50;
 /** A round that took so many times the median was disturbed by something else. */
 const DISTURBED = 1.3;
 
@@ -52,6 +53,13 @@ function measure(executor, rows, depth, repeats, first) {
 
   const logitRows = input.logitRows.length;
   const call = (/** @type {number} */ launch) => executor.stepLaunch(rows, sequences, logitRows, launch);
+  const idle = Math.min(
+    ...Array.from({ length: IDLE_ROUNDS }, () =>
+      timed(() => {
+        for (let i = 0; i < IDLE_CALLS; i++) call(-1);
+      }),
+    ),
+  );
   const times = Array.from({ length: repeats }, () => Float64Array.from(launches, (_, i) => timed(() => call(i))));
   const totals = times.map((round) => round.reduce((sum, time) => sum + time, 0));
   const most = median(totals) * DISTURBED;
@@ -62,7 +70,7 @@ function measure(executor, rows, depth, repeats, first) {
     depth,
     threads: executor.threads,
     step_us: median(steps) * 1e3,
-    call_us: mean(Array.from({ length: IDLE_CALLS }, () => timed(() => call(-1)))) * 1e3,
+    call_us: (idle / IDLE_CALLS) * 1e3,
     rounds: kept.length,
     kernels: plan.kernels.map(({ name }) => name),
     launch_kernel: Int32Array.from(launches, ({ kernel }) => kernel),

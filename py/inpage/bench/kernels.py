@@ -1,0 +1,192 @@
+"""Every kernel of a compiled model timed in Chromium: ``python -m inpage.bench.kernels`` (make bench-kernels).
+
+The engine takes real steps apart, launch by launch, so weights come from memory as they do when it answers. `measure`
+gives the figures, `table` and `step_table` print them, `kernels_page` shows each kernel's source and wasm beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import parse_manifest
+from ..cli import paths, site
+from ..cli.static import StaticServer
+from ..errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
+from .kernel_figures import KernelTime, Peaks, StepTime, step_time
+
+ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
+_FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+          "--disable-quic"]  # fmt: skip
+_PAGE = b'<!doctype html><html lang="en"><meta charset="utf-8"><title>inpage</title>\n'
+_PROFILE = """
+async ({ model, variant, cases }) => {
+  try {
+    const { EngineClient } = await import(new URL("engine/client.js", document.baseURI).href);
+    const base = new URL(`models/${model}/`, document.baseURI).href;
+    const manifest = await (await fetch(`${base}manifest.json`)).json();
+    const client = new EngineClient();
+    const threads = Math.max(...cases.map((each) => each.threads));
+    const info = await client.load({ base, manifest, variant, threads });
+    const profiles = [];
+    for (const each of cases.filter((c) => c.threads <= info.threads && c.rows <= info.max_rows)) {
+      const profile = await client.profile(each);
+      profiles.push({ ...profile, launch_kernel: null, launch_us: Array.from(profile.launch_us) });
+    }
+    return { value: profiles };
+  } catch ({ code = "error", message = "", field = null }) {
+    return { error: { code, message, field } };
+  }
+}
+"""
+
+
+async def measure(
+    artifact: Path,
+    *,
+    variant: str = "wasm-relaxed",
+    rows: Sequence[int] = ROWS,
+    threads: Sequence[int] = THREADS,
+    depth: int = DEPTH,
+    seconds: float = 0.4,
+) -> list[StepTime]:
+    """Profile a variant of the artifact for each number of rows and threads, some ``seconds`` each; at most as many
+    threads as the machine has cores. Raises `InvalidRequest` for a variant that it does not have, `Unsupported` without
+    a browser, and what the engine raises."""
+    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
+    if variant not in [v.name for v in manifest.variants if v.backend == "wasm"]:
+        names = ", ".join(v.name for v in manifest.variants if v.backend == "wasm")
+        raise InvalidRequest(f"no variant {variant!r} to time in a page; there is {names or 'none'}", field="variant")
+    plan = json.loads((artifact / manifest.variant(variant).files["plan"].file).read_text("utf-8"))
+    architecture = json.loads((artifact / "manifest.json").read_text("utf-8"))["architecture"]
+    cores = os.cpu_count() or 1
+    cases = [
+        {"rows": r, "threads": t, "depth": depth, "repeats": max(3, round(seconds * 1e3 / (10 + 3 * r)))}
+        for r in rows
+        for t in sorted({min(t, cores) for t in threads})
+    ]
+    profiles = await _in_page(artifact, {"model": manifest.id, "variant": variant, "cases": cases})
+    return [step_time(profile, plan, architecture) for profile in profiles]
+
+
+async def _in_page(artifact: Path, argument: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        from playwright.async_api import Error as PlaywrightError
+        from playwright.async_api import async_playwright
+    except ImportError:
+        raise Unsupported("driving a browser needs playwright: pip install 'inpage[cli]'") from None
+    flags = [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else _FLAGS
+    with StaticServer({**site.files([artifact]), "kernels.html": _PAGE}) as server:
+        server.start()
+        try:
+            async with async_playwright() as playwright:
+                browser = await playwright.chromium.launch(executable_path=paths.chromium(), args=flags)
+                try:
+                    page = await browser.new_page()
+                    await page.goto(server.url + "kernels.html")
+                    answer = await page.evaluate(_PROFILE, argument)
+                finally:
+                    await browser.close()
+        except PlaywrightError as error:
+            raise DeviceLost(f"the browser failed: {str(error).partition(chr(10))[0]}") from error
+        finally:
+            server.shutdown()
+    if "error" in answer:
+        raise from_wire(answer["error"])
+    profiles: list[dict[str, Any]] = answer["value"]
+    return profiles
+
+
+def step_table(step: StepTime) -> str:
+    """Where the time of one step goes: by kernel, then by kind."""
+    total = sum(k.us for k in step.kernels) or 1.0
+    title = (
+        f"{step.rows} row{'s' * (step.rows > 1)}, {step.threads} thread{'s' * (step.threads > 1)}, after {step.depth} "
+        f"tokens: {step.us / 1e3:.2f} ms a step (launches one by one {total / 1e3:.2f} ms)"
+    )
+    head = f"  {'kernel':<34}{'launches':>9}{'us':>10}{'us each':>10}{'share':>8}{'GB/s':>8}{'GOP/s':>8}"
+    kinds = step.by_kind
+    return "\n".join([title, head, *(_line(k, total) for k in step.kernels), "", *(_line(k, total) for k in kinds)])
+
+
+def _line(k: KernelTime, total: float) -> str:
+    each = k.us / k.launches
+    rates = f"{_rate(k.gbps):>8}{_rate(k.gops):>8}"
+    return f"  {k.name:<34}{k.launches:>9}{k.us:>10.0f}{each:>10.2f}{k.us / total:>8.1%}{rates}"
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def table(steps: Sequence[StepTime], peaks: Peaks | None = None) -> str:
+    """Each kernel at each number of rows and threads: microseconds a launch, GB/s and GOP/s, in % of the peaks."""
+    lines = []
+    for name in dict.fromkeys(k.name for step in steps for k in step.kernels):
+        lines.append(name)
+        head = f"  {'rows':>5}{'threads':>8}{'us':>10}{'GB/s':>8}{'GOP/s':>8}"
+        lines.append(head + (f"{'% read':>8}{'% dot':>8}" if peaks else ""))
+        for step in steps:
+            for k in step.kernels:
+                if k.name != name:
+                    continue
+                line = (
+                    f"  {step.rows:>5}{step.threads:>8}{k.us / k.launches:>10.2f}{_rate(k.gbps):>8}{_rate(k.gops):>8}"
+                )
+                lines.append(line + "".join(f"{share:>8}" for share in shares(step, k, peaks)))
+    return "\n".join(lines)
+
+
+def shares(step: StepTime, k: KernelTime, peaks: Peaks | None) -> list[str]:
+    """A kernel's rates in % of what the machine reads and computes at most; nothing without peaks."""
+    if peaks is None:
+        return []
+    pairs = ((k.gbps, peaks.read_gbps.get(step.threads)), (k.gops, peaks.dot_gops.get(step.threads)))
+    return ["–" if rate is None or not peak else f"{100 * rate / peak:.0f}" for rate, peak in pairs]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m inpage.bench.kernels", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", metavar="DIR", help="folder or id of a compiled model")
+    parser.add_argument("--variant", default="wasm-relaxed")
+    parser.add_argument("--rows", type=_numbers, default=ROWS, metavar="N,N", help="default 1,2,4,8,128")
+    parser.add_argument("--threads", type=_numbers, default=THREADS, metavar="N,N", help="default 1,2")
+    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="tokens that come before (default 34)")
+    parser.add_argument("--profile", action="store_true", help="show only where the time of each step goes")
+    parser.add_argument("--peaks", type=Path, metavar="FILE", help="a results.json with this machine's peaks")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also a page with each kernel's source and wasm")
+    args = parser.parse_args(argv)
+    try:
+        artifact = paths.artifact(args.model)
+        steps = asyncio.run(
+            measure(artifact, variant=args.variant, rows=args.rows, threads=args.threads, depth=args.depth)
+        )
+        if args.profile:
+            print("\n\n".join(map(step_table, steps)))
+            return 0
+        peaks = Peaks.from_results(json.loads(args.peaks.read_text("utf-8"))) if args.peaks else None
+        print(table(steps, peaks))
+        if args.html:
+            from .kernels_page import page
+
+            args.html.parent.mkdir(parents=True, exist_ok=True)
+            args.html.write_text(page(artifact, args.variant, steps, peaks), "utf-8")
+            print(f"\n{args.html}", file=sys.stderr)
+    except InpageError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
