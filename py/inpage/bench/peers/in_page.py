@@ -62,11 +62,12 @@ async def wllama(setup: Setup) -> Sequence[PagePeer]:
 
 async def onnxruntime_web(setup: Setup) -> Sequence[PagePeer]:
     """A plain InferenceSession on fp32, int8 and q4. The quick run has int8 alone."""
+    source = await asyncio.to_thread(weights.published, setup.subject.manifest.source)
     modules = await asyncio.to_thread(install.npm, setup.cache.resolve(), setup.say)
     names = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
     made: list[PagePeer] = []
     for precision in ("int8",) if setup.quick else onnx_model.PRECISIONS:
-        folder = await _exported(setup, precision)
+        folder = await _exported(setup, source, precision)
         model = f"model{onnx_model.SUFFIX[precision]}.onnx"
         files = {name: modules / _ORT / name for name in names}
         files |= {name: folder / "onnx" / name for name in (model, f"{model}_data")}
@@ -80,12 +81,13 @@ async def onnxruntime_web(setup: Setup) -> Sequence[PagePeer]:
 
 async def transformers_js(setup: Setup) -> Sequence[PagePeer]:
     """Its own `generate` on fp32, int8 and q4. The quick run has int8 alone."""
+    source = await asyncio.to_thread(weights.published, setup.subject.manifest.source)
     modules = await asyncio.to_thread(install.npm, setup.cache.resolve(), setup.say)
     ort = modules / _TRANSFORMERS / "node_modules" / _ORT
     names = ("transformers.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
     made: list[PagePeer] = []
     for precision in ("int8",) if setup.quick else onnx_model.PRECISIONS:
-        folder = await _exported(setup, precision)
+        folder = await _exported(setup, source, precision)
         model = f"onnx/model{onnx_model.SUFFIX[precision]}.onnx"
         sources = (modules / _TRANSFORMERS / "dist/transformers.min.js", ort / names[1], ort / names[2])
         files: dict[str, Path | bytes] = dict(zip(names, sources, strict=True))
@@ -182,12 +184,10 @@ def _tokenizer(setup: Setup) -> Tokenizer:
     return load_tokenizer((setup.subject.artifact / given.file).read_text("utf-8"), given.special)
 
 
-async def _exported(setup: Setup, precision: str) -> Path:
+async def _exported(setup: Setup, source: Path, precision: str) -> Path:
     """The folder of the ONNX model, cached by the GGUF's hash; made in a process of its own, which takes seconds."""
     cache = setup.cache.resolve()
-    origin = setup.subject.manifest.source
-    source = await asyncio.to_thread(weights.published, origin)
-    folder = cache / "onnx" / f"{origin.sha256[:16]}-{onnx_model.REVISION}-{precision}"
+    folder = cache / "onnx" / f"{setup.subject.manifest.source.sha256[:16]}-{onnx_model.REVISION}-{precision}"
     if folder.is_dir():
         return folder
     python = await asyncio.to_thread(install.python_path, cache, setup.say)
