@@ -14,6 +14,7 @@ from .text import list_of, number, quantity, share
 from .view import HEAT, Scenario, View
 
 _MEMORY = (("wasm_bytes", "wasm memory"), ("heap_bytes", "JS heap"), ("gpu_bytes", "GPU buffers"))
+_PHASES = ("p0", "p1", "p2", "p3", "p5", "p6")  # p4 is for the rest
 _MOST_ENGINES = 9  # in one plot of lines; more is a tangle
 
 
@@ -162,7 +163,7 @@ def load(view: View) -> Markup | None:
             fit = min(1.0, ready.median / total) if total > 0 else 1.0
             parts = []
             for n, v in phases.items():
-                kind = names.setdefault(_phase(n), f"p{len(names) % 4}")
+                kind = names.setdefault(_phase(n), _PHASES[len(names) % len(_PHASES)])
                 parts.append((kind, f"{_phase(n)} {quantity(v, 'ms')}", v * fit / 1e3))
             rest = ready.median - total * fit
             if rest > ready.median * 0.005:

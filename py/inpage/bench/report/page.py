@@ -68,7 +68,7 @@ def _model(view: View, first: bool, targets: list[Target]) -> list[Child]:
     if pairs:
         note = (
             f"How many times better {view.name_of(view.best or 0)} is than each peer in its fastest form, with the "
-            "peer's own median below. Above 1 ours is ahead. Engines took turns."
+            "peer's own median beside it. Above 1 ours is ahead. Engines took turns."
         )
         parts += [tag("h2", "Pair by pair"), tag("p", note, class_="soft"), pairs]
     measured = tables.measurements(view)
@@ -102,7 +102,7 @@ def _tiles(view: View) -> Markup:
     for f in view.figures:
         m = view.metric(view.best, f.scenario, f.metric)
         if m:
-            spread = f"{span(m.min, m.max, m.unit)}, n = {count(m.n)}"
+            spread = f"{span(m.min, m.max, m.unit)}, n = {count(m.n)}" if m.n > 1 else "measured once"
             label = tag("dt", f.head, ", ", f.note[:1].lower() + f.note[1:])
             value, _, unit = quantity(m.median, m.unit).partition(" ")
             large = tag("dd", value, " ", tag("small", unit))

@@ -201,7 +201,7 @@ def roofline(width: float, text: Text, roofs: Sequence[Roof], spots: Sequence[Sp
     xs = [s.x for s in spots] + ridges
     across = fit([v * f for v in xs for f in (0.4, 3)], left, right, log=True)
     tops = [r.ops_per_s for r in roofs]
-    down = fit([v for s in spots for v in (s.y / 1.5, s.y)] + tops, bottom, top, log=True, room=0.5)
+    down = fit([v for s in spots for v in (s.y / 1.5, s.y)] + tops, bottom, top, log=True, room=2)
     x, y = Axis("operations a byte of weights", log=True), Axis("billion operations a second", log=True)
     giga = Scale(down.low / 1e9, down.high / 1e9, down.start, down.end, log=True)
     parts = [*y_axis(giga, y, left, right), *x_axis(across, x, top, bottom, width)]

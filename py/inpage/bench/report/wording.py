@@ -59,7 +59,9 @@ def warnings(results: Results) -> list[str]:
             found.append(f"The pages were not cross-origin isolated{where}: engines ran on one thread.")
     dirty = [s.tool for s in results.shards if s.tool.dirty] or ([results.tool] if results.tool.dirty else [])
     if dirty:
-        found.append(f"The build had uncommitted changes (on {dirty[0].revision or 'an unknown revision'}).")
+        found.append(
+            f"The build had uncommitted changes on top of {(dirty[0].revision or 'an unknown revision')[:19]}."
+        )
     return found
 
 
