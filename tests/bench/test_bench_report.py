@@ -180,9 +180,9 @@ def results(engines: list[tuple[str, str, float | None]], **environment: object)
     for i, (name, family, speed) in enumerate(engines):
         kind = "peer" if family else "inpage"
         error = None if speed else "it broke: " + NASTY
-        out.engines.append(
-            Engine(name, kind, "wasm", "v", 2, "1", "Q4_1", family or "inpage", family != "native", error)
-        )
+        inside = family != "native"
+        engine = Engine(name, kind, "wasm", "v", 2, "1", "Q4_1", family=family or "inpage", in_page=inside, error=error)
+        out.engines.append(engine)
         if speed is None:
             continue
         for depth in (34, 512):
