@@ -84,6 +84,15 @@ def test_a_slower_machine_is_no_slower_build_where_controls_show_it() -> None:
     assert {line.engine for line in real.slower} == {"ours"}
 
 
+def test_controls_that_err_make_no_slow_build_fast() -> None:
+    wrong = made_up(2, slower=1.2)
+    wrong.environment.pace_mbps = 500  # half, though the peer did not notice
+    wrong.engines[2].version = "2"  # and the peer is another, so nothing contradicts it
+    found = compare(made_up(1), wrong)
+    assert not found.faster
+    assert any("repeat them" in note for note in found.notes)
+
+
 def test_more_bytes_are_found_however_little_they_vary() -> None:
     before, after = made_up(1), made_up(2)
     after.cells[0].metrics["wasm_bytes"] = metric([2e6] * 3, "bytes", "lower", per="visit", visits=[0, 1, 2])

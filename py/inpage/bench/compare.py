@@ -4,8 +4,9 @@ Timings on a shared machine have three kinds of noise. Now and then something el
 to the slow side. A page loaded anew is a little faster or slower all through its visit. And a whole run meets a faster
 or slower machine: drift. So everything is compared as the logarithm of how slow it was, and
 
-- drift is taken out as the runs' *controls* show it: the fixed work that both did between measurements, and peers of
-  the same version in both, whose true speed is the same;
+- drift is what the runs' *controls* show: the fixed work that both did between measurements, and peers of the same
+  version in both, whose true speed is the same. Controls err too, so a change must be there with the drift and without
+  it, and counts as the smaller of the two;
 - the size of a change is the smaller of two: that of the median and that of the best tenth, which outliers seldom move;
   less than `LEAST` is not worth a word;
 - how often chance alone makes a change of that size is found by trying: as many samples as there are, drawn again and
@@ -28,7 +29,9 @@ from .results import Cell, Metric, Results
 from .stats import quantile
 
 LEAST = 0.08
+LEAST_BYTES = 0.15  # memory varies with when it was collected
 RATE = 0.02
+_UNLIKE = 0.15  # drift beyond which a comparison says little
 _FEWEST = 3  # samples on each side
 _POOL = 24  # with fewer samples to draw from, those of all engines are taken together
 _DRAWS = 8000
@@ -40,7 +43,7 @@ _TIMED = ("ms", "tokens/s", "requests/s")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``change``: of the median, drift taken out, as a share; positive is an increase of the metric. ``p``: two-sided.
+    """``change``: of the median, as a share; positive is an increase of the metric. ``p``: two-sided.
     ``verdict``: "faster", "slower" ("better", "worse" for what is no time), "within noise", "too few samples"."""
 
     engine: str
@@ -99,7 +102,10 @@ def compare(a: Results, b: Results) -> Comparison:
         lines.append(
             Line(name, cell.model, cell.scenario, metric, old.unit, old.median, new.median, change, p, verdict)
         )
-    return Comparison(lines, drift, list(_notes(a, b)))
+    notes = list(_notes(a, b))
+    if abs(math.log1p(drift)) > math.log1p(_UNLIKE):
+        notes.append("the machine was too unlike itself in the two runs to tell much: repeat them when it is quiet")
+    return Comparison(lines, drift, notes)
 
 
 def _matched(a: Results, b: Results) -> Iterable[tuple[str, Cell, Cell]]:
@@ -175,7 +181,7 @@ class _Chance:
         sizes = []
         for _ in range(_DRAWS):
             before, after = dice.choices(self._pool, k=n), dice.choices(self._pool, k=m)
-            sizes.append(_size(before, after, dice.gauss(0, shift)))
+            sizes.append(abs(_change(before, after, dice.gauss(0, shift))))
         return sorted(sizes)
 
 
@@ -183,17 +189,23 @@ def _test(old: Metric, new: Metric, drift: float, chance: _Chance) -> tuple[floa
     """(p, change of the median as a share, whether it is large)."""
     if min(old.n, new.n) == 0 or min(old.min, new.min) <= 0:
         return 1.0, 0.0, False
-    shift = math.log1p(drift) if old.unit in _TIMED else 0.0
-    size = _size(_slowness(old), _slowness(new), shift)
-    change = quantile(_slowness(new), 0.5) - quantile(_slowness(old), 0.5) + shift
-    p = chance.of(size, old, new) if old.unit in _TIMED else 0.0 if size else 1.0  # sizes do not depend on the weather
-    return p, math.expm1(change if old.better == "lower" else -change), size >= math.log1p(LEAST)
+    timed = old.unit in _TIMED
+    before, after = _slowness(old), _slowness(new)
+    changes = [_change(before, after, shift) for shift in ((0.0, math.log1p(drift)) if timed else (0.0,))]
+    size = min(map(abs, changes)) if len({x > 0 for x in changes}) == 1 else 0.0
+    change = quantile(after, 0.5) - quantile(before, 0.5)
+    p = chance.of(size, old, new) if timed else 0.0 if size else 1.0  # sizes do not depend on the weather
+    return (
+        p,
+        math.expm1(change if old.better == "lower" else -change),
+        size >= math.log1p(LEAST if timed else LEAST_BYTES),
+    )
 
 
-def _size(before: Sequence[float], after: Sequence[float], shift: float) -> float:
-    """The change that both the median and the best tenth show, without its sign; 0 where they disagree on that."""
+def _change(before: Sequence[float], after: Sequence[float], shift: float) -> float:
+    """The change that both the median and the best tenth show: the smaller one; 0 where they differ in direction."""
     middle, edge = (quantile(after, q) - quantile(before, q) + shift for q in (0.5, 0.1))
-    return min(abs(middle), abs(edge)) if (middle > 0) == (edge > 0) else 0.0
+    return min(middle, edge, key=abs) if (middle > 0) == (edge > 0) else 0.0
 
 
 def _slowness(metric: Metric) -> list[float]:

@@ -29,7 +29,7 @@ METRICS = {
     "cpu_share": ("share", "neither", "iteration"),  # CPU time of the engine's processes / (wall time × cores)
     "busy_share": ("share", "neither", "iteration"),  # CPU time of the busiest thread / wall time; spinning counts
     "process_bytes": ("bytes", "lower", "visit"),  # peak resident memory of the page's, or the engine's, process
-    "pss_bytes": ("bytes", "lower", "visit"),  # its proportional share after the scenario
+    "pss_bytes": ("bytes", "neither", "visit"),  # its proportional share afterwards, which others' processes change too
     "heap_bytes": ("bytes", "lower", "visit"),  # JavaScript objects, workers included
     "wasm_bytes": ("bytes", "lower", "visit"),
     "gpu_bytes": ("bytes", "lower", "visit"),

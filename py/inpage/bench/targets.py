@@ -72,7 +72,11 @@ def _resources(cell: Cell | None, engine: Engine, model: Model, *, crowded: bool
         busy = Target(busy.name, busy.target, None, "not measured", "needs timestamps of the GPU")
     if crowded:  # what others took of the processor is missing here, and would look like thrift or idleness
         for line in (cpu, busy):
-            line.verdict, line.why = "not measured", "other work took too much of the machine during the run"
+            line.value, line.verdict, line.why = (
+                None,
+                "not measured",
+                "other work took too much of the machine during the run",
+            )
     return [memory, cpu, busy]
 
 

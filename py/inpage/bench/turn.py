@@ -32,8 +32,9 @@ _ONE_AT_A_TIME = 8  # clients: more make no difference to an engine that takes o
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``iterations`` of a cell, over ``visits`` turns; ``warmup`` runs before them in each. ``budget_s``: when a cell
-    has taken this long it is content with the iterations that it has; ``longest_s``: no call takes longer. ``exact``:
-    the number of iterations was asked for, so scenarios do not make fewer."""
+    has taken this long, warming up apart, it is content with the iterations that it has (one a visit, if they are
+    short); ``longest_s``: no call takes longer. ``exact``: the number of iterations was asked for, so scenarios do not
+    make fewer."""
 
     iterations: int
     warmup: int
@@ -163,15 +164,15 @@ class Turn:
             warm = 0 if expected > _SLOW_S and not limits.exact else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
-        if share == 0 or (taken.iterations and taken.spent_s + max(expected, _typical(taken)) > allowed):
+        likely = max(expected, _typical(taken))
+        if share == 0 or (taken.iterations and likely > _SLOW_S and taken.spent_s + likely > allowed):
             return
-        began = time.perf_counter()
         for i in range(warm):
             self._tell(f"{scenario.title} · warming up")
             await self._ask(scenario, scenario.prompts(self._tokenizer, -1 - visit * 1000 - i))
         pids = self._pids()
         processes.reset_peaks(pids)
-        spent = taken.spent_s
+        began, spent = time.perf_counter(), taken.spent_s
         for i in range(share):
             taken.spent_s = spent + time.perf_counter() - began
             if i and taken.spent_s + _typical(taken) > allowed:

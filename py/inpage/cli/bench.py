@@ -178,7 +178,7 @@ def _show(found: Comparison, *, every: bool) -> None:
         print(f"note: {note}")
     if abs(found.drift) >= 0.01:
         word = "faster" if found.drift > 0 else "slower"
-        print(f"the machine was {abs(found.drift) * 100:.0f} % {word} in the second run; that is taken out")
+        print(f"the machine was {abs(found.drift) * 100:.0f} % {word} in the second run, as far as controls tell")
     shown = [line for line in found.lines if every or line.verdict not in ("within noise", "too few samples")]
     for line in sorted(shown, key=lambda line: (line.engine, line.scenario, line.metric)):
         print(
