@@ -112,6 +112,27 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
         assert layers == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tensor_larger_than_a_binding_is_bound_in_slices(tiny: Source, tied: bool) -> None:
+    """128 MiB is WebGPU's default: embedding and head of 700,000 tokens come in two launches each."""
+    vocab, hidden = 700_000, tiny.architecture.hidden
+    source = replace(tiny, architecture=replace(tiny.architecture, vocab=vocab, tied=tied))
+    tensors = {p.entry.name: p.entry for p in weights.plan(tiny)}
+    for name in ("token_embd",) if tied else ("token_embd", "output"):
+        tensors[name] = Tensor(name, (vocab, hidden), "f32", "rows16", 1 << 30, vocab * hidden * 4)
+    made = lower_variant(all_variants()["webgpu-f32"], source.architecture, tensors, MAXIMA)
+    plan = parse_plan(made.json, tensors.values())
+    check_for_webgpu(plan)
+    slices = [b for b in plan.buffers if b.tensor == "token_embd"]
+    assert len(slices) == 2 and slices[0].offset == 1 << 30
+    assert slices[1].offset == slices[0].offset + slices[0].bytes
+    assert sum(b.bytes for b in slices) == vocab * hidden * 4
+    names = [plan.kernels[x.kernel].name for x in plan.functions[0].launches]
+    assert [n.startswith("embed") for n in names[:3]] == [True, True, False]
+    assert [n.endswith("_pick_of700000") or "_again_at" in n for n in names[-2:]] == [True, True]
+    assert [plan.buffers[x.buffers[-1]].kind for x in plan.functions[0].launches[-2:]] == ["output", "output"]
+
+
 def test_arena_is_smaller_than_what_passes_through_it(case: Lowered) -> None:
     _, plan, _ = case
     written = 0
