@@ -20,7 +20,7 @@ VENDOR := web/vendor/.complete
 ARTIFACT := build/models/$(MODEL)/manifest.json
 SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
-SHIPPED := $(shell find py web -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
+SHIPPED := $(shell find py web examples -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
 
 .PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench bench-full bench-kernels \
   lock clean
@@ -57,7 +57,7 @@ $(ARTIFACT): $(COMPILER) $(wildcard models/*.toml) | $(VENV)
 	@touch $@
 
 $(SITE): $(SHIPPED) $(ARTIFACT) $(VENDOR)
-	@.venv/bin/inpage build --model build/models/$(MODEL)
+	@.venv/bin/inpage build --examples --model build/models/$(MODEL)
 	@touch $@
 
 compile: $(ARTIFACT) ## compile the model (MODEL=…) to build/models

@@ -21,7 +21,10 @@ export default [
       "object-shorthand": "error",
     },
   },
-  { files: ["web/app/**", "web/bench/**", "web/client/**"], languageOptions: { globals: globals.browser } },
+  {
+    files: ["web/app/**", "web/bench/**", "web/client/**", "examples/**"],
+    languageOptions: { globals: globals.browser },
+  },
   { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
   // A Playwright test runs in Node and evaluates functions in the page.
   { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },

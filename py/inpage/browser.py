@@ -14,8 +14,12 @@ IN_PAGE = sys.platform == "emscripten"
 
 
 def host() -> Any:
-    """The JavaScript module. Only in the page (`IN_PAGE`)."""
-    return importlib.import_module("inpage_host")
+    """The JavaScript module. Only in the page (`IN_PAGE`). PyScript keeps such modules, named in its configuration,
+    in a module of its own."""
+    try:
+        return importlib.import_module("inpage_host")
+    except ModuleNotFoundError:
+        return importlib.import_module("pyscript.js_modules").inpage_host
 
 
 async def settle(promise: Awaitable[Any]) -> Any:

@@ -53,7 +53,7 @@ class FolderStore:
 
 class PageStore:
     def __init__(self, url: str) -> None:
-        self.base = url if url.endswith("/") else url + "/"
+        self.base = str(host().absolute(url if url.endswith("/") else url + "/"))
 
     async def manifest(self) -> tuple[Manifest, str]:
         text = str(await settle(host().fetchJson(f"{self.base}manifest.json", MANIFEST_BYTES, "manifest.json")))

@@ -32,6 +32,16 @@ export function largestMemory() {
   return probeMemory(probe().threads);
 }
 
+/**
+ * A URL as the page means it; workers have other addresses.
+ * @param {string} url
+ * @returns {string}
+ */
+export function absolute(url) {
+  const page = /** @type {{document?: {baseURI: string}}} */ (/** @type {unknown} */ (globalThis)).document;
+  return new URL(url, page?.baseURI ?? globalThis.location.href).href;
+}
+
 /** @returns {EngineClient} */
 export function newEngine() {
   return new EngineClient();

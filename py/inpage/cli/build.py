@@ -13,11 +13,14 @@ from pathlib import Path
 from ..errors import InvalidRequest
 from . import paths, site
 
+_NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "NOTICES.txt")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", action="append", metavar="DIR", help="a compiled model's folder or id; repeat for several"
     )
+    parser.add_argument("--examples", action="store_true", help="with the example pages, in examples/")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: build/site)")
 
 
@@ -25,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or paths.models().parent / "site"
     if out.is_dir() and any(out.iterdir()) and not (out / "site.json").is_file():
         raise InvalidRequest(f"{out} is not empty and no site; choose another folder", field="out")
-    files = site.files([paths.artifact(given) for given in args.model or [None]])
+    files = site.files([paths.artifact(given) for given in args.model or [None]], examples=args.examples)
     for old in sorted(out.rglob("*"), reverse=True) if out.is_dir() else ():
         if old.is_dir() and not old.is_symlink():
             if not any(old.iterdir()):
@@ -57,6 +60,6 @@ def report(files: dict[str, Path | bytes], out: Path) -> None:
     rows = site.sizes(files)
     for part, raw, packed in rows:
         print(f"  {part:<30} {raw / 1e6:9.3f} MB   gzip {packed / 1e6:8.3f} MB", file=sys.stderr)
-    own = sum(packed for part, _, packed in rows if part not in ("weights", "vendor/pyodide", "NOTICES.txt"))
+    own = sum(packed for part, _, packed in rows if part not in _NOT_OURS)
     print(f"  besides Pyodide and the weights: {own / 1e6:.3f} MB gzip, every variant counted", file=sys.stderr)
     print(out)

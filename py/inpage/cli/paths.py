@@ -1,4 +1,5 @@
-"""Where things are: in a checkout, or in a wheel that carries them as ``inpage/_web`` and ``inpage/_models``."""
+"""Where things are: in a checkout, or in a wheel that carries them as ``inpage/_web``, ``inpage/_models`` and
+``inpage/_examples``."""
 
 from __future__ import annotations
 
@@ -32,6 +33,12 @@ def web() -> Path:
     """The folder of what a browser loads, vendored files apart in an installed wheel."""
     root = checkout()
     return root / "web" if root else PACKAGE / "_web"
+
+
+def examples() -> Path:
+    """The folder of example pages."""
+    root = checkout()
+    return root / "examples" if root else PACKAGE / "_examples"
 
 
 def recipes() -> Path:

@@ -21,9 +21,9 @@ _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native.py", "res
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
-def files(artifacts: Sequence[Path]) -> dict[str, Path | bytes]:
+def files(artifacts: Sequence[Path], *, examples: bool = False) -> dict[str, Path | bytes]:
     """URL path → content, sorted by path. ``artifacts``: folders of compiled models, the first being what the page
-    opens with."""
+    opens with. ``examples``: also the example pages and what they load."""
     web = paths.web()
     site: dict[str, Path | bytes] = {}
     for part in ("app", "client", "engine", "router"):
@@ -32,14 +32,17 @@ def files(artifacts: Sequence[Path]) -> dict[str, Path | bytes]:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
     site["index.html"] = site.pop("app/index.html")
     vendored = vendor.ensure()
-    site |= {f"vendor/{name}": vendored / name for name in vendor.wanted()}
+    site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
+    if examples:
+        folder = paths.examples()
+        site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in _tree(folder)}
     site["inpage.zip"] = package_zip()
     manifests = [parse_manifest((folder / "manifest.json").read_bytes()) for folder in artifacts]
     for folder, manifest in zip(artifacts, manifests, strict=True):
         site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(manifest)}
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
     site["site.json"] = (json.dumps({"models": models}, ensure_ascii=False, indent=1) + "\n").encode()
-    site["NOTICES.txt"] = notices(artifacts, manifests).encode()
+    site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
 
 
@@ -57,11 +60,11 @@ def package_zip() -> bytes:
     return buffer.getvalue()
 
 
-def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> str:
+def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest], *, examples: bool = False) -> str:
     """The notices of everything that a site holds."""
     web = paths.web()
     sections = [("inpage (Apache-2.0)", _own_notice())]
-    for package in vendor.packages():
+    for package in vendor.packages(examples=examples):
         if "notice" in package:
             text = (web / package["notice"]).read_text("utf-8")
         else:

@@ -19,17 +19,18 @@ from ..errors import ArtifactInvalid, NetworkError, Unsupported
 from . import paths
 
 
-def packages() -> list[dict[str, Any]]:
-    """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}."""
+def packages(*, examples: bool = True) -> list[dict[str, Any]]:
+    """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}; ``examples``
+    where only the examples need it."""
     listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))["packages"]
-    return listed
+    return [package for package in listed if examples or not package.get("examples")]
 
 
-def wanted() -> dict[str, str]:
+def wanted(*, examples: bool = True) -> dict[str, str]:
     """Path below the vendor folder → sha256, of every file that a page may load."""
     return {
         f"{package['folder']}/{name}": file["sha256"]
-        for package in packages()
+        for package in packages(examples=examples)
         for name, file in package["files"].items()
     }
 
