@@ -101,26 +101,32 @@ static void go_short(inpage_selection *s, int32_t n) {
   s->n = n;
 }
 
-/* Replaces the row by a list of its best candidates whose amount reaches `target`, if there is a short one. */
+#define NARROWINGS 8 /* passes over the row, each far cheaper than one level of the descent */
+
+/* Replaces the row by a list of its best candidates whose amount reaches `target`, if there is a short one: the distance
+ * below the maximum is doubled or halved until it is between too few and too many, then halved in between. */
 static void narrow(inpage_selection *s, float temperature, double target) {
   if (s->ids || s->mask || s->key != 0) return;
-  float distance = 8.0f;
-  int wider = 0, closer = 0;
-  while (distance >= 1.0f && distance <= 64.0f && !(wider && closer)) {
+  float distance = 8.0f, too_few = 0.0f, too_many = 0.0f;
+  for (int pass = 0; pass < NARROWINGS && distance >= 1.0f && distance <= 64.0f; pass++) {
     inpage_selection list = *s;
     const int32_t n = collect(s, s->max - distance);
     if (n < 0) {
-      closer = 1;
+      too_many = distance;
+    } else {
+      go_short(&list, n);
+      if ((temperature > 0.0f ? total_of(&list, temperature) : (double)n) >= target) {
+        *s = list;
+        return;
+      }
+      too_few = distance;
+    }
+    if (too_many == 0.0f)
+      distance *= 2.0f;
+    else if (too_few == 0.0f)
       distance *= 0.5f;
-      continue;
-    }
-    go_short(&list, n);
-    if ((temperature > 0.0f ? total_of(&list, temperature) : (double)n) >= target) {
-      *s = list;
-      return;
-    }
-    wider = 1;
-    distance *= 2.0f;
+    else
+      distance = 0.5f * (too_few + too_many);
   }
 }
 
