@@ -8,9 +8,7 @@
  * answer of that number. Answers are steps and bursts of an engine, pieces of the router.
  */
 const FUSES = `
-  globalThis.fuses ??= [];
-  globalThis.deaths ??= 0;
-  globalThis.Worker = class extends Worker {
+  if (!globalThis.fuses) globalThis.Worker = class extends Worker {
     constructor(...args) {
       super(...args);
       let left = Infinity;
@@ -26,6 +24,8 @@ const FUSES = `
       });
     }
   };
+  globalThis.fuses ??= [];
+  globalThis.deaths ??= 0;
 `;
 
 export class Killer {
