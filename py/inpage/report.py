@@ -15,8 +15,7 @@ _VERSION = "0.1.0"
 
 async def report(router: Router | None, failure: str = "") -> str:
     """``failure``: what the last load ended with, where nothing is loaded. Lines of "name: value", to be copied."""
-    device = router.device if router else await this_device()
-    lines = [f"inpage {_VERSION}", *_device(device)]
+    lines = [f"inpage {_VERSION}", *_device(await this_device())]  # asked again: storage has filled since the load
     if router is None:
         lines.append(f"model: none is loaded{f' ({failure})' if failure else ''}")
     else:

@@ -81,6 +81,7 @@ test("a visitor pins a backend, loses its worker, and copies a report", async ({
   const report = page.getByLabel("Report", { exact: true });
   await expect(report).toContainText("WebAssembly: atomics, relaxed-simd, simd128");
   await expect(report).toContainText(/cross-origin isolated: yes/);
+  await expect(report).toContainText(/OPFS, IndexedDB; [1-9]\d+ MB used of \d+ MB/);
   await expect(report).toContainText(/WebGPU: .* has no WebGPU|WebGPU: WebGPU finds no adapter/);
   await expect(report).toContainText(/running: wasm-simd: pinned by the caller/);
   await expect(report).toContainText(/wasm-relaxed: can run: .*[\d.]+ tokens a second, prompt [\d.]+/);
