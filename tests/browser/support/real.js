@@ -29,7 +29,7 @@ function reference(name) {
   return JSON.parse(readFileSync(path.join(ROOT, "tests/reference", name), "utf8"));
 }
 
-/** @type {{prompts: Record<string, Prompt>}} */
+/** @type {{prompts: Record<string, Prompt>, first_token_logits: {prompt: string, token_ids: number[], logits: number[]}}} */
 export const REFERENCE = reference("smollm2-135m-instruct.json");
 /** @type {{ids: number[], windows_512: Scored, context_4096: Scored}} */
 export const TEXT = reference("smollm2-135m-instruct-text.json");
@@ -51,11 +51,10 @@ export function scattered(tokens, first = 0) {
 export class RealModel {
   /** @type {Map<string, import("../../../web/engine/protocol.js").Info>} */
   #loaded = new Map();
-  #page;
 
   /** @param {import("@playwright/test").Page} page */
   constructor(page) {
-    this.#page = page;
+    this.page = page;
   }
 
   /**
@@ -85,7 +84,7 @@ export class RealModel {
    * @returns {Promise<Awaited<ReturnType<import("./real_page.js").RealLab[M]>>>}
    */
   call(method, ...args) {
-    return this.#page.evaluate(
+    return this.page.evaluate(
       ([name, list]) => /** @type {any} */ (globalThis).lab[/** @type {string} */ (name)](.../** @type {unknown[]} */ (list)),
       /** @type {const} */ ([method, args]),
     );

@@ -172,6 +172,47 @@ const lab = {
     return scores;
   },
 
+  /** @param {string} name */
+  counters: async (name) => Array.from(await engine(name).client.counters()),
+
+  /**
+   * Prefill a prompt, then decode greedily in one burst (a single step first, which shows how long one takes); what the
+   * burst after it counted.
+   * @param {string} name
+   * @param {{ids: number[], pages: number[], steps: number}} how
+   * @returns {Promise<{tokens: number[], counters: number[]}>}
+   */
+  async burst(name, { ids, pages, steps }) {
+    const { client, info } = engine(name);
+    await prefill(name, [{ ids: ids.slice(0, -1), pages }], info.max_rows);
+    const tables = blockTables([pages], info.blocks_per_sequence);
+    const sequences = structs([{ ids, pages }], [ids[ids.length - 1]], [ids.length - 1], {}, steps);
+    await client.run({ sequences, n: 1, blockTables: tables, maxSteps: 1 });
+    const before = await client.counters();
+    const { out } = await client.run({ sequences, n: 1, blockTables: tables, maxSteps: steps });
+    const after = await client.counters();
+    return { tokens: Array.from(out), counters: Array.from(after, (count, i) => count - before[i]) };
+  },
+
+  /**
+   * Logits after a prompt, of some tokens. All of it but the last token must lie in its pages.
+   * @param {string} name
+   * @param {{ids: number[], pages: number[], tokens: number[]}} how
+   */
+  async lastLogits(name, { ids, pages, tokens }) {
+    const { client, info } = engine(name);
+    const last = ids.length - 1;
+    const { logits } = await client.step({
+      tokenIds: Int32Array.of(ids[last]),
+      positions: Int32Array.of(last),
+      rowSequence: Int32Array.of(0),
+      blockTables: blockTables([pages], info.blocks_per_sequence),
+      logitRows: Int32Array.of(0),
+      wantLogits: true,
+    });
+    return tokens.map((id) => /** @type {Float32Array} */ (logits)[id]);
+  },
+
   /**
    * Prefill and decode sequences side by side; what happened to the one at index `watched`.
    * @param {string} name

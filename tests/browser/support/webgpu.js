@@ -97,3 +97,37 @@ export function changedPlan(artifact, change) {
   Object.assign(variant.plan, { bytes: body.length, sha256: createHash("sha256").update(body).digest("hex") });
   return { plan: body, manifest };
 }
+
+/**
+ * The most that JavaScript held, array buffers included, in any worker of a page while something was done, as sampled.
+ * @param {import("@playwright/test").Page} page
+ * @param {() => Promise<unknown>} act
+ */
+export async function heapPeak(page, act) {
+  const session = await page.context().newCDPSession(page);
+  /** @type {Set<string>} */
+  const workers = new Set();
+  const peak = { bytes: 0, samples: 0 };
+  session.on("Target.attachedToTarget", ({ sessionId }) => workers.add(sessionId));
+  session.on("Target.receivedMessageFromTarget", ({ message }) => {
+    const { usedSize = 0, backingStorageSize = 0 } = JSON.parse(message).result ?? {};
+    peak.bytes = Math.max(peak.bytes, usedSize + backingStorageSize);
+    if (usedSize > 0) peak.samples++;
+  });
+  await session.send("Target.setAutoAttach", { autoAttach: true, waitForDebuggerOnStart: false, flatten: false });
+  let id = 0;
+  const ask = () => {
+    for (const sessionId of workers) {
+      const message = JSON.stringify({ id: ++id, method: "Runtime.getHeapUsage" });
+      session.send("Target.sendMessageToTarget", { sessionId, message }).catch(() => workers.delete(sessionId));
+    }
+  };
+  const timer = setInterval(ask, 25);
+  try {
+    await act();
+  } finally {
+    clearInterval(timer);
+    await session.detach();
+  }
+  return peak;
+}
