@@ -161,9 +161,10 @@ class _Span:
                     for j in range(h.shared):
                         at = first + (head * h.shared + j) * (h.dim // 4) + i
                         q = let(cast("float32x4", self.q[at]))
+                        one = self.own[r * h.shared + j]
                         for d in range(4):
-                            one = madd(lane(q, d), lane(k[d // 2], d % 2), self.own[r * h.shared + j])
-                            store(self.own, one, r * h.shared + j)
+                            one = madd(lane(q, d), lane(k[d // 2], d % 2), one)
+                        store(self.own, one, r * h.shared + j)
         for r, length in enumerate(lengths):
             for j in range(h.shared):
                 i = r * h.shared + j

@@ -93,7 +93,8 @@ def call(dtype: str, name: str, *args: Expr) -> Expr:
 
 
 def madd(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a · b + c. GPUs fuse it; WGSL's fma() is a library call a lane on a software adapter, forty times slower."""
+    """a · b + c, rounded once: TVM makes WGSL's fma() of it, so that no driver decides in one kernel to contract what
+    it leaves apart in another."""
     return a * b + c
 
 

@@ -172,10 +172,13 @@ class _Body:
                 norm = let(self.norm[at]) if self.norm is not None else None
                 xs = [self._activation(at, start, norm) for start in self.starts]
                 for b, base in enumerate(bases):
-                    for k, column in enumerate(reader.columns(base, four, words[b], scales[b])):
-                        for r in range(self.tile):
-                            i = b * self.tile + r
-                            store(self.sums, madd(column, splat(lane(xs[r], k)), self.sums[i]), i)
+                    columns = reader.columns(base, four, words[b], scales[b])
+                    for r in range(self.tile):
+                        i = b * self.tile + r
+                        total = self.sums[i]
+                        for k, column in enumerate(columns):
+                            total = madd(column, splat(lane(xs[r], k)), total)
+                        store(self.sums, total, i)
             if self.norm is not None:
                 self._add_squares(squares, group)
         if self.norm is not None:
