@@ -30,7 +30,7 @@ from .stats import quantile
 
 LEAST = 0.08
 LEAST_BYTES = 0.15  # memory varies with when it was collected
-RATE = 0.02
+RATE = 0.05
 _UNLIKE = 0.15  # drift beyond which a comparison says little
 _FEWEST = 3  # samples on each side
 _POOL = 24  # with fewer samples to draw from, those of all engines are taken together
@@ -85,17 +85,17 @@ def compare(a: Results, b: Results) -> Comparison:
     for name, before, after in cells:
         for metric, old in before.metrics.items():
             new = after.metrics.get(metric)
-            if new is not None and old.per in _COMPARED and old.better != "neither":
+            if new is not None and old.per in _COMPARED and old.better == new.better != "neither":
                 found.append((name, before, metric, old, new))
     chance = {name: _Chance(_of(found, name), [(old, new) for *_, old, new in found]) for name, *_ in found}
     tests = [_test(old, new, drift, chance[name]) for name, *_, old, new in found]
-    limit = _discoveries([p for p, *_ in tests])
+    limit = _discoveries([p for (*_, old, _), (p, *_) in zip(found, tests, strict=True) if old.unit in _TIMED])
     lines = []
     for (name, cell, metric, old, new), (p, change, large) in zip(found, tests, strict=True):
         verdict = "within noise"
         if min(old.n, new.n) < _FEWEST and old.unit in _TIMED:
             verdict = "too few samples"
-        elif large and p <= limit:
+        elif large and (p <= limit or old.unit not in _TIMED):
             better = (change > 0) == (old.better == "higher")
             words = ("faster", "slower") if old.unit in _TIMED else ("better", "worse")
             verdict = words[0] if better else words[1]
@@ -194,7 +194,7 @@ def _test(old: Metric, new: Metric, drift: float, chance: _Chance) -> tuple[floa
     changes = [_change(before, after, shift) for shift in ((0.0, math.log1p(drift)) if timed else (0.0,))]
     size = min(map(abs, changes)) if len({x > 0 for x in changes}) == 1 else 0.0
     change = quantile(after, 0.5) - quantile(before, 0.5)
-    p = chance.of(size, old, new) if timed else 0.0 if size else 1.0  # sizes do not depend on the weather
+    p = chance.of(size, old, new) if timed else 0.0  # sizes do not depend on the weather
     return (
         p,
         math.expm1(change if old.better == "lower" else -change),

@@ -86,6 +86,8 @@ class Run:
                         await self._model(subject, tokenizer, scenarios, browsers)
         finally:
             foreign = watch.end()
+            if options.where.connect is not None:  # it is another machine that counts
+                foreign = None
             results.environment = environment.environment(
                 seen, remote=options.where.connect is not None, load_before=load, foreign=foreign, pace=self._pace,
                 peaks=peaks,
