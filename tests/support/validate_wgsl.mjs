@@ -9,7 +9,9 @@ import { readFileSync } from "node:fs";
 
 import { create } from "webgpu";
 
-const adapter = await create(["backend=null"]).requestAdapter();
+const gpu = create(["backend=null"]);
+Object.assign(globalThis, { gpu }); // collected while devices live, it takes the process with it
+const adapter = await gpu.requestAdapter();
 const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16"] });
 const limits = ["maxStorageBuffersPerShaderStage", "maxComputeWorkgroupStorageSize", "maxComputeInvocationsPerWorkgroup"];
 console.log(limits.map((name) => `${name} ${device.limits[name]}`).join(", "));
