@@ -146,7 +146,7 @@ def rate(tps: float) -> str:
 def about_threads(threads: int, measured: Mapping[str, float]) -> str:
     """What the engine found when it tried several numbers of threads, as a sentence without its full stop."""
     found = ", ".join(f"{count}: {rate:.0f}" for count, rate in sorted(measured.items(), key=lambda m: int(m[0])))
-    return f"Threads: {threads}, the fastest of those tried (tokens a second of {found})"
+    return f"Threads: {threads}, chosen by trying (tokens a second of {found})"
 
 
 def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:

@@ -1,5 +1,6 @@
 /** @file The executor in Chromium: numbers, threads, bursts, interruption, faults and death of its workers. */
 
+import { DOUBT } from "../../web/engine/measure.js";
 import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { asFloat, blockTables, feed, sequenceStruct, TRAP, VOCAB, WAIT } from "./support/model.js";
@@ -14,10 +15,11 @@ async function loaded(lab, options = {}) {
   return value;
 }
 
-test("without a given number of threads, those are used that were fastest", async ({ lab, model }) => {
+test("without a given number of threads, as many compute as no fewer clearly beat", async ({ lab, model }) => {
   const { threads, threads_measured: measured } = await loaded(lab);
   expect(Object.keys(measured)).toContain(String(threads));
-  expect(measured[threads]).toBe(Math.max(...Object.values(measured)));
+  const limit = Math.max(...Object.values(measured)) / DOUBT;
+  expect(threads).toBe(Math.max(...Object.keys(measured).map(Number).filter((count) => measured[count] >= limit)));
   const { value } = await call(lab, "step", { ...feed([PROMPT]), wantLogits: true });
   expect(value.logits.slice(-VOCAB)).toEqual(model.logits(PROMPT));
 });

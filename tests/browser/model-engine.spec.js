@@ -6,6 +6,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
+import { DOUBT } from "../../web/engine/measure.js";
 import { expect, MODEL, REFERENCE, scattered, test } from "./support/real.js";
 
 const VARIANT = "wasm-relaxed";
@@ -35,11 +36,12 @@ test("memory grows with the conversation, and 1,024 tokens fit into 134 MB", asy
   expect(after).toBeLessThanOrEqual(MOST_BYTES);
 });
 
-test("the number of threads is the fastest of those that were timed, and nothing of the timing is left", async ({ model }) => {
+test("as many threads as no fewer clearly beat, and nothing of the timing is left", async ({ model }) => {
   const measured = /** @type {Record<string, number>} */ (info.threads_measured);
   expect(Object.keys(measured)).toContain(String(info.threads));
   expect(Object.keys(measured).length).toBeGreaterThan(1);
-  expect(measured[info.threads]).toBe(Math.max(...Object.values(measured)));
+  const limit = Math.max(...Object.values(measured)) / DOUBT;
+  expect(info.threads).toBe(Math.max(...Object.keys(measured).map(Number).filter((threads) => measured[threads] >= limit)));
   const pinned = await model.engine(VARIANT, 2);
   expect(model.info(pinned)).toMatchObject({ threads: 2, threads_measured: null });
   const trace = await model.call("trace", "measured", ANSWER);

@@ -26,12 +26,13 @@ const ready = (page) => expect(page.locator("#load")).toBeHidden();
 const idle = (page) => expect(page.getByRole("button", { name: "Send" })).toBeVisible();
 
 test("a visitor asks, the answer streams, stop stops it, and the next question is answered", async ({ page, site }) => {
-  await page.goto(`${site.url}?temperature=0&max_tokens=400`);
+  // Threads are pinned: left to measuring, a busy moment of this machine decides how many compute, and which variant.
+  await page.goto(`${site.url}?temperature=0&max_tokens=400&threads=2`);
   // A question asked while the model loads waits for it.
   await ask(page, "Write a very long story about a lighthouse keeper and his dog.");
   await expect(page.locator("#load-bytes")).toHaveText(/of 97 MB/);
   await ready(page);
-  await expect(page.locator("#engine")).toHaveText(/^wasm-relaxed · [2-8] threads$/);
+  await expect(page.locator("#engine")).toHaveText("wasm-relaxed · 2 threads");
   await expect(page.locator("#notice")).toBeHidden();
 
   const answer = answers(page).first();
@@ -50,8 +51,8 @@ test("a visitor asks, the answer streams, stop stops it, and the next question i
   await idle(page);
   await expect(page.locator("#speed")).toHaveText(/^[\d.]+ tokens\/s · first token \d+ ms$/);
   await page.locator("#engine").click();
-  await expect(page.locator("#facts")).toContainText(/wasm-relaxed: measured [\d.]+ tokens a second here; [2-8] of \d+ cores compute/);
-  await expect(page.locator("#facts")).toContainText(/WASM, [2-8] threads: [\d.]+ tokens a second/);
+  await expect(page.locator("#facts")).toContainText(/wasm-relaxed: measured [\d.]+ tokens a second here; 2 threads, as asked/);
+  await expect(page.locator("#facts")).toContainText(/WASM, 2 threads: [\d.]+ tokens a second/);
 
   await page.getByRole("button", { name: "New chat" }).click();
   await expect(answers(page)).toHaveCount(0);

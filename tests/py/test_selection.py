@@ -86,4 +86,4 @@ def test_this_host() -> None:
 
 def test_the_measured_threads_are_told_in_order() -> None:
     said = about_threads(2, {"8": 90.4, "2": 101.6, "16": 70.0})
-    assert said == "Threads: 2, the fastest of those tried (tokens a second of 2: 102, 8: 90, 16: 70)"
+    assert said == "Threads: 2, chosen by trying (tokens a second of 2: 102, 8: 90, 16: 70)"

@@ -12,6 +12,8 @@ const SETTLE = 1;
 const STEPS = 2;
 /** So much slower than the best is not worth looking further down, and so much slower need not be timed again. */
 const CLEARLY = 1.2;
+/** As many threads as there are cores are given up for fewer only where they are so much slower. */
+export const DOUBT = 1.3;
 
 /**
  * Counts from `most` down.
@@ -55,6 +57,8 @@ export function measureThreads(executor, most) {
     const close = [...times].filter(([, ms]) => ms <= CLEARLY * best);
     if (close.length > 1) for (const [threads, ms] of close) times.set(threads, Math.min(ms, time(threads)));
   });
-  executor.setThreads(fastest());
+  // A page that loads keeps cores busy that will soon be free, so fewer threads must be faster by more than that.
+  const limit = /** @type {number} */ (times.get(fastest())) * DOUBT;
+  executor.setThreads(Math.max(...[...times].filter(([, ms]) => ms <= limit).map(([threads]) => threads)));
   return Object.fromEntries([...times].map(([threads, ms]) => [threads, 1000 / Math.max(ms, 1e-3)]));
 }
