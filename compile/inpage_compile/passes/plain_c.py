@@ -1,13 +1,15 @@
 """PrimFunc → a plain C function that one of several threads calls: ``void k(pointers…, scalars…, thread, threads)``.
 
 Takes the place of TVM's MakePackedAPI. Buffer parameters become pointers (in the PrimFunc's order), scalars
-become int32, the outermost parallel loop becomes this thread's contiguous share of it, and there is no argument
-checking: the plan was checked.
+become int32, the outermost parallel loop becomes this thread's contiguous share of it (as a loop, or as its two ends),
+and there is no argument checking: the plan was checked.
 """
 
 from __future__ import annotations
 
 from tvm import ir, tirx
+
+from ..kernels.cpu.build import SHARE
 
 
 def plain_c(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
@@ -23,6 +25,9 @@ def plain_c(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
             seen += 1
             low = tirx.truncdiv(stmt.extent * thread, threads)
             high = tirx.truncdiv(stmt.extent * (thread + 1), threads)
+            if SHARE in stmt.annotations:
+                end, *rest = stmt.body.seq
+                return tirx.SeqStmt([tirx.Bind(stmt.loop_var, low), tirx.Bind(end.var, high), *rest])
             return tirx.For(stmt.loop_var, low, high - low, tirx.ForKind.SERIAL, stmt.body)
         return stmt
 

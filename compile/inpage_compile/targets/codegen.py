@@ -21,12 +21,10 @@ def lower(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tvm.IRModule:
     mod = tirx.transform.BindTarget(target.with_host(target))(mod)
     t = tirx.transform
     passes = [
-        t.StmtSimplify(),
         t.FlattenBuffer(),
         t.NarrowDataType(32),
         t.VectorizeLoop(),
         t.UnrollLoop(),
-        t.StmtSimplify(),
         t.CommonSubexprElim(),
         t.LowerIntrin(),
     ]

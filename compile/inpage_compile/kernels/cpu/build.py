@@ -15,6 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+SHARE = "inpage.share"  # marks the loop, and stands for the share's end until passes/plain_c.py puts it there
 LANES = 4  # float32 lanes of a 128-bit vector
 
 Expr = Any  # a TIR expression, variable or Python number
@@ -62,6 +63,14 @@ def parallel(extent: Expr) -> Iterator[Any]:
     """The kernel's one outermost loop, whose iterations are independent: threads share it."""
     with T.parallel(0, extent) as i:
         yield i
+
+
+@contextmanager
+def share(extent: Expr) -> Iterator[tuple[Any, Any]]:
+    """In the place of `parallel`, where a thread must know its whole share of the iterations: first, and one past
+    the last."""
+    with T.parallel(0, extent, annotations={SHARE: 1}) as first:
+        yield first, let(tirx.call_extern("int32", SHARE))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ gets the same bits whether it is alone or one of many: tiles of four rows only s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -17,7 +17,6 @@ from .math import f16_decode
 from .quantize import GROUP, byte_splat
 from .weights import Reader, piece_of, quant_of
 
-Sink = Callable[[int, int, Expr], None]  # (row of the tile, quad of output rows, float32x4)
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
 Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8
 
@@ -37,7 +36,7 @@ class Activations:
 @dataclass(frozen=True)
 class _Tile:
     """One group of columns for ``rows`` activation rows from ``row`` on, and ``quads`` of four output rows.
-    ``base``: byte offset of the weights' record; ``acc``: the running sums, float32x4."""
+    ``base``: byte offset of the weights' record; ``acc``: running sums, float32x4 [quad][row] from ``first`` on."""
 
     isa: Isa
     reader: Reader
@@ -48,28 +47,45 @@ class _Tile:
     rows: int
     quads: range
     acc: Buffer
+    first: Expr
 
-    def at(self, quad: int, r: int) -> int:
-        return (quad - self.quads.start) * self.rows + r
+    def at(self, quad: int, r: int) -> Expr:
+        return self.first + (quad * self.rows + r)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of 16 output rows that are made side by side: ``numbers[i] * scale + offset`` for i below ``count``.
+
+    A table, since LLVM takes a minute over addresses that it can trace back to where a thread's share begins."""
+
+    numbers: Buffer
+    count: Expr
+    scale: int = 1
+    offset: Expr = 0
+
+    def at(self, i: Expr) -> Expr:
+        return self.numbers[i] * self.scale + self.offset
 
 
 def accumulate(
-    isa: Isa, form: str, reader: Reader, x: Activations, block: Expr, row: Expr, rows: int, sink: Sink
+    isa: Isa, form: str, reader: Reader, x: Activations, blocks: Blocks, row: Expr, rows: int, acc: Buffer
 ) -> None:
-    """Sixteen output rows × ``rows`` activation rows, handed to ``sink`` as float32x4."""
-    at_once = 4 if rows == 1 else 2
-    for first in range(0, 4, at_once):
-        quads = range(first, first + at_once)
-        acc = local(rows * at_once, "float32x4")
-        for i in range(rows * at_once):
-            store(acc, splat(0.0), i)
-        with loop(reader.groups) as group:
-            tile = _Tile(isa, reader, x, let(reader.base(block, group)), row, group, rows, quads, acc)
-            for q, r, value in _GROUP_DOT[form](tile):
+    """acc[block][quad][row of the tile], float32x4: 16 output rows a block × ``rows`` activation rows.
+
+    Group by group through all the blocks: each block is a stream through memory that the processor fetches ahead, and
+    several of them at once are what hides the memory's latency."""
+    vectors = rows * 4
+    with loop(blocks.count * vectors) as i:
+        store(acc, splat(0.0), i)
+    with loop(reader.groups) as group, loop(blocks.count) as b:
+        base = let(reader.base(let(blocks.at(b)), group))
+        at_once = 4 if rows == 1 else 2
+        for first in range(0, 4, at_once):
+            quads = range(first, first + at_once)
+            tile = _Tile(isa, reader, x, base, row, group, rows, quads, acc, let(b * vectors))
+            for q, r, value in list(_GROUP_DOT[form](tile)):
                 store(acc, value, tile.at(q, r))
-        for q in quads:
-            for r in range(rows):
-                sink(r, q, acc[(q - first) * rows + r])
 
 
 def _affine(t: _Tile, sums: Sums) -> Dots:
@@ -166,11 +182,11 @@ def _floats(t: _Tile) -> Dots:
             m = t.reader.scale(t.base, q, 1) if w.minimum else None
         for k in range(GROUP):
             if w.bits == 32:
-                weight = let(t.reader.floats[span(t.base // 4 + k * 16 + q * 4)])
+                weight = let(t.reader.floats[span((t.base >> 2) + (k * 16 + q * 4))])
             elif w.bits == 16:
-                weight = let(f16_decode(t.reader.halves[span(t.base // 2 + k * 16 + q * 4)]))
+                weight = let(f16_decode(t.reader.halves[span((t.base >> 1) + (k * 16 + q * 4))]))
             else:
-                words = t.reader.words[span((t.base + piece_of(w.bits, k) * 64) // 4 + q * 4)]
+                words = t.reader.words[span((t.base >> 2) + (piece_of(w.bits, k) * 16 + q * 4))]
                 quant = cast("float32x4", quant_of(w.bits, words, k))
                 if w.zero:
                     quant = quant - splat(float(w.zero))

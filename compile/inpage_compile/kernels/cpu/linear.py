@@ -7,14 +7,16 @@ from functools import cache
 
 from tvm import tirx
 
-from .build import Args, Buffer, Expr, cast, i32, kernel, let, local, loop, parallel, span, splat, store, when
-from .dots import Activations, accumulate
+from .build import Args, Buffer, Expr, cast, i32, kernel, let, local, loop, parallel, share, span, splat, store, when
+from .dots import Activations, Blocks, accumulate
 from .isa import Isa
 from .math import exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, GROUP, store_group
 from .weights import Reader, Weights, form_for, piece_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
+STREAMS = 6  # blocks that are read side by side
+FEW = 16  # more rows than this keep a block's weights in the first cache, and its latency no longer matters
 
 
 def _activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
@@ -32,6 +34,21 @@ def _row_tiles(rows: Expr, emit: Callable[[Expr, int], None]) -> None:
         emit(let(tiles * ROW_TILE + r), 1)
 
 
+def _streams(first: Expr, last: Expr, rows: Expr, emit: Callable[[Blocks], None]) -> None:
+    """All of first..last-1, as up to `STREAMS` runs of neighbours side by side, then what is left over."""
+    streams = let(tirx.Select(rows > FEW, i32(1), i32(STREAMS)))
+    each = let((last - first) // streams)
+    left = let(last - first - each * streams)
+    numbers = local(STREAMS, "int32")
+    with loop(each + tirx.Min(left, 1)) as i:
+        count = let(tirx.Select(i < each, streams, left))
+        start = let(first + tirx.Select(i < each, i, each * streams))
+        step = let(tirx.Select(i < each, each, 1))
+        with loop(count) as s:
+            store(numbers, start + s * step, s)
+        emit(Blocks(numbers, count))
+
+
 @cache
 def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFunc:
     """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32."""
@@ -45,19 +62,20 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
         y = a.buffer("y", (n, weights.rows), "float32")
         reader = Reader(weights, w)
         x = Activations(form, weights.columns, values, scales, rows)
-        with parallel(weights.blocks) as block:
 
-            def emit(row: Expr, tile: int) -> None:
-                def sink(r: int, q: int, value: Expr) -> None:
-                    if weights.rows % 16 == 0:
-                        at = span(block * 16 + q * 4)
-                        store(y, value + skip[row + r, at] if skip is not None else value, row + r, at)
-                    else:
-                        _store_tail(y, skip, value, row + r, block * 16 + q * 4, weights.rows)
+        def emit(blocks: Blocks) -> None:
+            def tile(row: Expr, size: int) -> None:
+                acc = local(STREAMS * size * 4, "float32x4")
+                accumulate(isa, form, reader, x, blocks, row, size, acc)
+                with loop(blocks.count) as b, loop(4) as q:
+                    column = let(blocks.at(b) * 16 + q * 4)
+                    for r in range(size):
+                        _store(y, skip, acc[(b * 4 + q) * size + r], row + r, column, weights.rows)
 
-                accumulate(isa, form, reader, x, block, row, tile, sink)
+            _row_tiles(rows, tile)
 
-            _row_tiles(rows, emit)
+        with share(weights.blocks) as (first, last):
+            _streams(first, last, rows, emit)
 
     suffix = "_add" if residual else ""
     return kernel(f"linear_{weights.format}_{form}_{weights.rows}x{weights.columns}{suffix}", build)
@@ -67,7 +85,7 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
 def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc:
     """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form.
 
-    ``w`` holds gate and up interleaved by 16 rows; one iteration makes 32 outputs, a whole quantization group."""
+    ``w`` holds gate and up interleaved by 16 rows; four blocks make 32 outputs, a whole quantization group."""
     hidden = weights.rows // 2
 
     def build(a: Args) -> None:
@@ -79,31 +97,40 @@ def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc
         h_scales = None if out_form == "f32" else a.buffer("h_scales", (n, hidden // GROUP, 2), "float32")
         reader = Reader(weights, w)
         x = Activations(form, weights.columns, values, scales, rows)
-        with parallel(hidden // GROUP) as unit:
 
-            def emit(row: Expr, tile: int) -> None:
-                sums = local(tile * 16, "float32x4")  # [tile row][gate, up, gate, up][quad]
+        def emit(units: Blocks) -> None:
+            def tile(row: Expr, size: int) -> None:
+                acc = local(STREAMS * size * 4, "float32x4")
+                sums = local(STREAMS * size * 16, "float32x4")  # [unit][tile row][gate, up, gate, up][quad]
                 with loop(4) as part:
-
-                    def sink(r: int, q: int, value: Expr) -> None:
-                        store(sums, value, r * 16 + part * 4 + q)
-
-                    accumulate(isa, form, reader, x, unit * 4 + part, row, tile, sink)
-                with loop(tile) as r:
+                    blocks = Blocks(units.numbers, units.count, 4, part)
+                    accumulate(isa, form, reader, x, blocks, row, size, acc)
+                    with loop(units.count) as u, loop(4) as q:
+                        for r in range(size):
+                            store(sums, acc[(u * 4 + q) * size + r], (u * size + r) * 16 + part * 4 + q)
+                with loop(units.count * size) as ur:
                     with loop(8) as i:
-                        at = let(r * 16 + i // 4 * 8 + i % 4)
+                        at = let(ur * 16 + (i // 4 * 8 + i % 4))
                         gate, up = let(sums[at]), let(sums[at + 4])
                         store(sums, gate / (splat(1.0) + exp(isa, splat(0.0) - gate)) * up, at)
-                    made = [let(sums[r * 16 + i // 4 * 8 + i % 4]) for i in range(8)]
-                    store_group(isa, out_form, made, h, h_scales, row + r, unit)
+                    made = [let(sums[ur * 16 + (i // 4 * 8 + i % 4)]) for i in range(8)]
+                    group = let(units.at(ur // size))
+                    store_group(isa, out_form, made, h, h_scales, row + ur % size, group)
 
-            _row_tiles(rows, emit)
+            _row_tiles(rows, tile)
+
+        with share(hidden // GROUP) as (first, last):
+            _streams(first, last, rows, emit)
 
     return kernel(f"gated_{weights.format}_{form}_{weights.rows}x{weights.columns}", build)
 
 
-def _store_tail(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
-    """Lane by lane where the matrix ends inside a block."""
+def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
+    """Four outputs (+ residual); lane by lane where the matrix ends inside a block."""
+    if width % 16 == 0:
+        at = span(column)
+        store(y, value + skip[row, at] if skip is not None else value, row, at)
+        return
     named = let(value)
     for lane in range(4):
         with when(column + lane < width):

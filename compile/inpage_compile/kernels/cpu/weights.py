@@ -68,7 +68,7 @@ class Reader:
         return (block * self.groups + group) * self.w.record
 
     def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
-        at = (base + 16 * GROUP * self.w.bits // 8 + which * 32) // 2 + quad * 4
+        at = (base >> 1) + (8 * GROUP * self.w.bits // 8 + which * 16 + quad * 4)
         return let(f16_decode(self.halves[span(at)]))
 
 
