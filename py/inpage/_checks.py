@@ -23,6 +23,16 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def read_json(text: bytes | str, limit: int, subject: str, field: str) -> Any:
+    """Untrusted JSON of at most ``limit`` bytes. ``subject`` begins the sentence of an error: "plan.json is"."""
+    if len(text) > limit:
+        raise ArtifactInvalid(f"{subject} larger than {limit} bytes", field=field)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactInvalid(f"{subject} not JSON: {error}", field=field) from error
+
+
 class Reader:
     """A JSON object or list together with its path in the document."""
 

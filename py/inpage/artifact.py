@@ -10,11 +10,10 @@ offsets in that space, so loading is: write shard i at base + shard.offset.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from ._checks import HASH, LIMIT, NAME, PATH, Reader, canonical_json
+from ._checks import HASH, LIMIT, NAME, PATH, Reader, canonical_json, read_json
 from .errors import ArtifactInvalid
 from .schema import (
     ALIGN,
@@ -70,12 +69,7 @@ def revision_of(manifest: Mapping[str, Any]) -> str:
 def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
     """Check all that can be checked without the files. Raises `ArtifactInvalid`."""
     if isinstance(data, bytes | str):
-        if len(data) > MANIFEST_BYTES:
-            raise ArtifactInvalid(f"manifest.json is larger than {MANIFEST_BYTES} bytes", field="manifest.json")
-        try:
-            data = json.loads(data)
-        except (ValueError, RecursionError) as e:
-            raise ArtifactInvalid(f"manifest.json is not JSON: {e}", field="manifest.json") from e
+        data = read_json(data, MANIFEST_BYTES, "manifest.json is", "manifest.json")
     root = Reader(data, "")
     schema = root.integer("schema", 0)
     if schema != SCHEMA:

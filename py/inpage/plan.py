@@ -45,12 +45,11 @@ once in a launch.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._checks import LIMIT, Reader
+from ._checks import LIMIT, Reader, read_json
 from .errors import ArtifactInvalid
 from .plan_types import VARIABLES, Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
 from .schema import ALIGN, Tensor
@@ -73,12 +72,7 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     """Check a plan against the tensors of its artifact. Raises `ArtifactInvalid` naming the field
     (``plan.functions[0].launches[3].buffers[1]``)."""
     if isinstance(data, bytes | str):
-        if len(data) > PLAN_BYTES:
-            raise ArtifactInvalid(f"plan.json is larger than {PLAN_BYTES} bytes", field="plan")
-        try:
-            data = json.loads(data)
-        except (ValueError, RecursionError) as e:
-            raise ArtifactInvalid(f"plan.json is not JSON: {e}", field="plan") from e
+        data = read_json(data, PLAN_BYTES, "plan.json is", "plan")
     r = Reader(data, "plan")
     version = r.integer("version")
     if version != VERSION:

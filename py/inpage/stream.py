@@ -49,13 +49,7 @@ class Completion:
     @property
     def usage(self) -> dict[str, Any]:
         """Token counts, in OpenAI's words."""
-        prompt, answer = len(self.prompt_ids), len(self.token_ids)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": answer,
-            "total_tokens": prompt + answer,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
+        return usage([self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +212,19 @@ class Stream:
             cached_tokens=request.cached,
             source=self._source,
         )
+
+
+def usage(answers: Sequence[Completion]) -> dict[str, Any]:
+    """Tokens of one request's answers together, in OpenAI's words; a prompt that several answer counts once."""
+    prompts = {tuple(answer.prompt_ids): answer for answer in answers}
+    read = sum(len(prompt) for prompt in prompts)
+    written = sum(len(answer.token_ids) for answer in answers)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": sum(answer.cached_tokens for answer in prompts.values())},
+    }
 
 
 async def together(streams: Sequence[Stream]) -> list[Completion]:

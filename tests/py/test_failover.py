@@ -17,6 +17,7 @@ from inpage.request import Request
 from inpage.scheduler import Scheduler
 from inpage.schema import Variant
 from inpage.selection import Candidate
+from support.asking import prompt
 from support.mortal import Fate, Mortal
 from support.paged_double import PagedDouble
 
@@ -57,8 +58,7 @@ class House:
 
 
 def ask(seed: int, length: int = 9, max_tokens: int = 40, **more: Any) -> Request:
-    rng = random.Random(seed)
-    return Request([rng.randrange(3, 900) for _ in range(length)], max_tokens, **more)
+    return Request(prompt(seed, length), max_tokens, **more)
 
 
 async def finish(request: Request) -> str:

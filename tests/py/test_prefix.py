@@ -15,6 +15,7 @@ from inpage.kv import PagePool, PrefixTree
 from inpage.request import Request
 from inpage.scheduler import Scheduler
 from inpage.settings import settings_from
+from support.asking import finish
 from support.paged_double import PagedDouble
 
 SIZE = 4
@@ -156,8 +157,8 @@ async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kep
         alone = _request(*one[:3])
         fresh = Scheduler(PagedDouble(), settings=settings_from({"kv": {"prefix_bytes": 0}}))
         fresh.submit(alone)
-        assert await _end(alone) in ("length", "stop")
-        if await _end(request) == "cancelled":
+        assert await finish(alone) in ("length", "stop")
+        if await finish(request) == "cancelled":
             assert request.tokens == alone.tokens[: len(request.tokens)]
         else:
             assert (request.tokens, request.scores) == (alone.tokens, alone.scores)
@@ -172,26 +173,17 @@ def _request(prompt: list[int], answer: int, scored: bool) -> Request:
     return Request(prompt, answer, Sampling(temperature=1.0, seed=7))
 
 
-async def _end(request: Request) -> str:
-    while True:
-        event = await request.events.get()
-        if isinstance(event, BaseException):
-            raise event
-        if event.finish:
-            return event.finish
-
-
 async def test_a_shared_prefix_is_computed_once() -> None:
     engine = PagedDouble()
     scheduler = Scheduler(engine)
     prefix = list(range(3, 3 + 5 * SIZE))
     first = Request([*prefix, 50], 3)
     scheduler.submit(first)
-    await _end(first)
+    await finish(first)
     engine.calls.clear()
     second = Request([*prefix, 60], 3)
     scheduler.submit(second)
-    await _end(second)
+    await finish(second)
     assert [list(feed.tokens) for kind, feeds in engine.calls if kind == "step" for feed in feeds] == [[60]]
     assert (first.cached, second.cached) == (0, len(prefix))
 
@@ -204,7 +196,7 @@ async def test_the_same_prompt_asked_at_once_is_computed_once() -> None:
     for request in requests:
         scheduler.submit(request)
     for request in requests:
-        await _end(request)
+        await finish(request)
     fed = sum(len(feed.tokens) for kind, feeds in engine.calls if kind == "step" for feed in feeds)
     assert fed == len(prompt) + 3 * SIZE  # the last page of each is its own
 
@@ -214,8 +206,8 @@ async def test_an_answer_is_kept_for_the_next_turn() -> None:
     scheduler = Scheduler(engine)
     first = Request(list(range(3, 13)), 15)
     scheduler.submit(first)
-    await _end(first)
+    await finish(first)
     second = Request([*first.prompt, *first.tokens, 8, 9], 2)
     scheduler.submit(second)
-    await _end(second)
+    await finish(second)
     assert second.cached == (first.length - 1) // SIZE * SIZE

@@ -13,25 +13,8 @@ from inpage.errors import Cancelled, DeviceLost, InvalidRequest, OutOfMemory, Qu
 from inpage.request import Request
 from inpage.scheduler import Scheduler
 from inpage.settings import settings_from
+from support.asking import finish, prompt
 from support.paged_double import PagedDouble
-
-
-async def finish(request: Request) -> str:
-    """Read a request to its end; its tokens must be what its bursts brought."""
-    tokens: list[int] = []
-    while True:
-        event = await request.events.get()
-        if isinstance(event, BaseException):
-            raise event
-        tokens += event.tokens
-        if event.finish:
-            assert tokens == request.tokens
-            return event.finish
-
-
-def prompt(seed: int, length: int) -> list[int]:
-    rng = random.Random(seed)
-    return [rng.randrange(3, 900) for _ in range(length)]
 
 
 def ask(seed: int, length: int = 9, max_tokens: int = 20, **more: Any) -> Request:

@@ -3,6 +3,8 @@
  * is verified, so that it is there whole or not at all; partial files are not kept.
  */
 
+import { done, finished } from "./idb.js";
+
 const DATABASE = "inpage-files";
 /** Bytes of one stored value: large enough to be fast, small enough to copy without a second of garbage. */
 const PIECE = 4 * 2 ** 20;
@@ -66,27 +68,4 @@ export async function openIdb() {
       return records.map(({ sha256, bytes }) => ({ sha256, bytes, committed: true }));
     },
   };
-}
-
-/**
- * @template T
- * @param {IDBRequest<T>} request
- * @returns {Promise<T>}
- */
-function done(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-/**
- * @param {IDBTransaction} transaction
- * @returns {Promise<void>}
- */
-function finished(transaction) {
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-  });
 }

@@ -3,6 +3,8 @@
  * depend on, bounded in bytes, least recently used first out.
  */
 
+import { done, finished } from "../engine/idb.js";
+
 const DATABASE = "inpage-answers";
 
 /** @typedef {{key: string, value: Uint8Array, tags: string[]}} Row */
@@ -97,27 +99,4 @@ export async function answerInvalidate(tag) {
   for (const name of STORES) for (const key of keys) transaction.objectStore(name).delete(key);
   await finished(transaction);
   return keys.length;
-}
-
-/**
- * @template T
- * @param {IDBRequest<T>} request
- * @returns {Promise<T>}
- */
-function done(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-/**
- * @param {IDBTransaction} transaction
- * @returns {Promise<void>}
- */
-function finished(transaction) {
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-  });
 }

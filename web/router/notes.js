@@ -3,6 +3,8 @@
  * measurement, so whatever fails here reads as "nothing was kept".
  */
 
+import { finished } from "../engine/idb.js";
+
 const NAME = "inpage-notes";
 const STORE = "notes";
 
@@ -26,12 +28,10 @@ async function inStore(mode, ask) {
   try {
     const database = await open();
     try {
-      return await new Promise((resolve, reject) => {
-        const transaction = database.transaction(STORE, mode);
-        const request = ask(transaction.objectStore(STORE));
-        transaction.oncomplete = () => resolve(request.result);
-        transaction.onabort = transaction.onerror = () => reject(transaction.error);
-      });
+      const transaction = database.transaction(STORE, mode);
+      const request = ask(transaction.objectStore(STORE));
+      await finished(transaction);
+      return request.result;
     } finally {
       database.close();
     }

@@ -53,8 +53,7 @@ class KvManager:
             request.pages = []
             return False
         request.pages += pages
-        request.fed = cached * self.page_tokens
-        request.cached = max(request.cached, min(request.fed, len(request.prompt)))
+        self._go_on_after(request, cached)
         return True
 
     async def cover(self, request: Request, steps: int) -> bool:
@@ -81,8 +80,7 @@ class KvManager:
         if len(kept) > first:
             self.pool.give(request.pages[: len(kept)])
             request.pages[: len(kept)] = kept
-            request.fed = len(kept) * size
-            request.cached = max(request.cached, min(request.fed, len(request.prompt)))
+            self._go_on_after(request, len(kept))
         else:
             self.pool.give(kept)
 
@@ -108,6 +106,11 @@ class KvManager:
             request.pages = []
             self.prefix.trim()
         request.fed = 0
+
+    def _go_on_after(self, request: Request, pages: int) -> None:
+        """The first ``pages`` of the request's were computed by others."""
+        request.fed = pages * self.page_tokens
+        request.cached = max(request.cached, min(request.fed, len(request.prompt)))
 
     async def _grow(self, missing: int) -> None:
         """By some more than ``missing`` pages if they can be had, else by what the device still has."""

@@ -32,7 +32,6 @@ class PrefixTree:
         self.pool = pool
         self.page_tokens = page_tokens
         self.budget = budget
-        self.evicted = 0  # pages, since the start
         self._root = _Node(None, (), -1)
         # Least recently used first. A node is touched before its parent, so no parent is older than its children.
         self._recent: OrderedDict[_Node, None] = OrderedDict()
@@ -94,7 +93,6 @@ class PrefixTree:
             if not node.children and self.pool.owners(node.page) == 1:
                 self._remove(node)
                 gone += 1
-        self.evicted += gone
         return gone
 
     def clear(self) -> None:

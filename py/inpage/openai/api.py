@@ -13,6 +13,7 @@ from ..errors import InpageError, InvalidRequest
 from ..health import Health
 from ..schema import Manifest
 from ..stream import Completion, Delta, Stream, together
+from ..tokenizer import Tokenizer
 from . import told
 from .asked import Asked, chat_request, completion_request
 from .told import Told
@@ -24,6 +25,7 @@ class Answers(Protocol):
     """What is needed of a router."""
 
     manifest: Manifest
+    tokenizer: Tokenizer
 
     def chat(self, messages: Any, **params: Any) -> Stream: ...
     def complete(self, prompt: Any, **params: Any) -> Stream: ...
@@ -79,9 +81,9 @@ class Api:
         answer = Told(self._router.manifest.id, chat)
         if not asked.stream:
             done = await together(streams)
-            texts = [self._shown(asked, one) for one in done]
+            texts = [self._echo(asked, one.prompt_ids) + one.text for one in done]
             return _json(answer.whole(done, texts))
-        events = _events(answer, asked, streams, self._echoes(asked, streams))
+        events = _events(answer, asked, streams, [self._echo(asked, stream.prompt_ids) for stream in streams])
         # The first event is awaited here, so that a request that fails at once has a status that says so.
         first = await anext(events)
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
@@ -100,15 +102,8 @@ class Api:
                 streams.append(ask(prompt, **params))
         return streams
 
-    def _shown(self, asked: Asked, answer: Completion) -> str:
-        return self._echo(asked, answer.prompt_ids) + answer.text
-
-    def _echoes(self, asked: Asked, streams: list[Stream]) -> list[str]:
-        return [self._echo(asked, stream.prompt_ids) for stream in streams]
-
     def _echo(self, asked: Asked, ids: list[int]) -> str:
-        tokenizer: Any = getattr(self._router, "tokenizer", None)
-        return str(tokenizer.decode(ids)) if asked.echo else ""
+        return self._router.tokenizer.decode(ids) if asked.echo else ""
 
     def _status(self, path: str) -> Reply:
         if path == "/metrics":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest
@@ -28,7 +28,6 @@ class Asked:
     stream: bool = False
     include_usage: bool = False
     echo: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def chat_request(body: Any) -> Asked:
@@ -56,7 +55,7 @@ def chat_request(body: Any) -> Asked:
 
 def completion_request(body: Any) -> Asked:
     """Check a body of ``POST /v1/completions``; a list of prompts is answered prompt by prompt."""
-    b = _Body(body, _COMPLETION_REFUSED)
+    b = _Body(body, {})
     prompt = b.take("prompt")
     if prompt is None:
         raise InvalidRequest("prompt is missing: send a text or token ids", field="prompt")
@@ -112,8 +111,10 @@ class _Body:
             value = self.take(name)
             if value is not None:
                 self.params[name] = value
-        stop = _stops(self.take("stop"))
-        if stop:
+        stop = self.take("stop")
+        if isinstance(stop, list) and len(stop) > _STOPS:
+            raise InvalidRequest(f"stop has {len(stop)} strings; at most {_STOPS} can be given", field="stop")
+        if stop is not None:
             self.params["stop"] = stop
         n = self.typed("n", int, "a whole number")
         if n is not None and not 1 <= n <= _CHOICES:
@@ -145,17 +146,6 @@ def _usage(options: dict[str, Any]) -> bool:
         if not isinstance(value, bool):
             raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{name}")
     return bool(options.get("include_usage"))
-
-
-def _stops(value: Any) -> list[str]:
-    if value is None:
-        return []
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise InvalidRequest("stop must be a string, or a list of strings, none of them empty", field="stop")
-    if len(stops) > _STOPS:
-        raise InvalidRequest(f"stop has {len(stops)} strings; at most {_STOPS} can be given", field="stop")
-    return stops
 
 
 def _messages(messages: Any) -> Any:
@@ -198,6 +188,3 @@ _CHAT_REFUSED = {
     "verbosity": "say in the prompt how long the answer should be",
     "web_search_options": "nothing here uses the network",
 }
-_COMPLETION_REFUSED: dict[str, str] = {}
-
-Check = Callable[[Any], Asked]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InpageError
-from ..stream import Completion
+from ..stream import Completion, usage
 
 # HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
 _STATUS = {
@@ -72,20 +72,6 @@ class Told:
 
 
 _ENDLESS: dict[str, Any] = {"logprobs": None, "finish_reason": None}
-
-
-def usage(answers: Sequence[Completion]) -> dict[str, Any]:
-    """Tokens of one request: the answers' together, a prompt that several answer counted once."""
-    prompts = {tuple(answer.prompt_ids): answer for answer in answers}
-    read = sum(len(prompt) for prompt in prompts)
-    written = sum(len(answer.token_ids) for answer in answers)
-    cached = sum(answer.cached_tokens for answer in prompts.values())
-    return {
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "total_tokens": read + written,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
 
 
 def error_status(error: Exception) -> int:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from .._checks import read_json
 from ..errors import ArtifactInvalid
 from .answer import Answer
 
@@ -24,12 +25,7 @@ class Bundle:
     name = "bundle"
 
     def __init__(self, text: str) -> None:
-        if len(text) > BUNDLE_BYTES:
-            raise ArtifactInvalid(f"the answers are larger than {BUNDLE_BYTES} bytes", field="answers")
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactInvalid(f"the answers are not JSON: {error}", field="answers") from error
+        data = read_json(text, BUNDLE_BYTES, "the answers are", "answers")
         if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("answers"), dict):
             raise ArtifactInvalid(f"the answers are no bundle of version {VERSION}: build them again", field="answers")
         self._answers: Mapping[str, object] = data["answers"]

@@ -50,8 +50,8 @@ class SharedRuns:
             self._tell(request, events, Burst(list(answer.token_ids), answer.finish_reason))
             return events, tier
         run = self._runs.get(key)
-        source = SHARED
         if run is None:
+            source = "engine"
             own = Request(
                 request.prompt,
                 request.max_tokens,
@@ -63,8 +63,8 @@ class SharedRuns:
             self._submit(own)
             run = self._runs[key] = _Run(own, tags)
             run.task = asyncio.get_running_loop().create_task(self._pump(key, run))
-            source = "engine"
-        if source == SHARED:
+        else:
+            source = SHARED
             self.cache.hits[SHARED] += 1
         request.interruptions = run.request.interruptions
         run.readers[request] = events

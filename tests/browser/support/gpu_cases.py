@@ -9,7 +9,6 @@ What was written stays until the compiler or the tests' code changes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,12 +16,10 @@ from typing import Any
 
 import numpy as np
 from gpu_content import Case, Content
-from kernel_cases import Blob
+from kernel_cases import Blob, once
 
 from inpage.plan_types import Extent, extent
-from inpage_compile.fingerprint import compiler_hash
 from inpage_compile.targets.webgpu import shaders
-from support import kernel_reference, weights
 
 
 def describe(case: Case, names: dict[int, str], blob: Blob) -> dict[str, Any]:
@@ -65,17 +62,11 @@ def write(dtype: str, out: Path) -> None:
 
 
 def main(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    sources = [Path(__file__), Path(__file__).with_name("gpu_content.py")]
-    sources += [Path(str(module.__file__)) for module in (kernel_reference, weights)]
-    key = hashlib.sha256(compiler_hash().encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
-    mark = out / "made-from"
-    if mark.is_file() and mark.read_text() == key:
-        return
-    mark.unlink(missing_ok=True)
-    for dtype in ("float32", "float16"):
-        write(dtype, out)
-    mark.write_text(key)
+    def make() -> None:
+        for dtype in ("float32", "float16"):
+            write(dtype, out)
+
+    once(out, "gpu_content.py", make)
 
 
 if __name__ == "__main__":

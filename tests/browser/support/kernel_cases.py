@@ -11,10 +11,11 @@ What was written stays until the compiler or the tests' code changes.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import multiprocessing
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,19 +119,28 @@ def write(name: str, out: Path) -> None:
     (out / f"{name}.json").write_text(json.dumps(cases))
 
 
-def main(out: Path) -> None:
+def once(out: Path, content: str, make: Callable[[], None]) -> None:
+    """Fill the folder ``out``, unless it was filled by the same compiler, the same caller and the same tests' code.
+    ``content``: the caller's file with the cases, beside it."""
     out.mkdir(parents=True, exist_ok=True)
-    sources = [Path(__file__), Path(__file__).with_name("kernel_content.py")]
+    sources = [Path(inspect.getfile(make)), Path(__file__).with_name(content)]
     sources += [Path(str(module.__file__)) for module in (kernel_reference, weights)]
     key = hashlib.sha256(compiler_hash().encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
     mark = out / "made-from"
     if mark.is_file() and mark.read_text() == key:
         return
     mark.unlink(missing_ok=True)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for done in [pool.submit(write, name, out) for name in ("wasm-relaxed", "wasm-simd")]:
-            done.result()
+    make()
     mark.write_text(key)
+
+
+def main(out: Path) -> None:
+    def make() -> None:
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            for done in [pool.submit(write, name, out) for name in ("wasm-relaxed", "wasm-simd")]:
+                done.result()
+
+    once(out, "kernel_content.py", make)
 
 
 if __name__ == "__main__":
