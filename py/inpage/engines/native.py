@@ -1,8 +1,8 @@
 """The native engine, for CPython: kernels.so in this process, through ctypes.
 
-Weights are read once, verified, into one anonymous mapping; KV pages are a large reservation that the operating system
-backs page by page as they are first written. Calls run in a worker thread, so the event loop goes on and a burst can
-be interrupted through the doorbell.
+Weights are the artifact's files, mapped and verified (`mapping`); KV pages are a large reservation that the operating
+system backs page by page as they are first written. Calls run in a worker thread, so the event loop goes on and a burst
+can be interrupted through the doorbell.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import hashlib
-import mmap
 import os
-import sys
 import tempfile
 import time
 from array import array
@@ -26,30 +24,30 @@ from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory, U
 from ..plan import IO, parse_plan
 from ..plan_types import Plan
 from ..plan_views import encode_program
-from ..schema import ALIGN, FileRef, Manifest, Shard
+from ..schema import ALIGN, FileRef, Manifest
 from . import batch as flat
+from .mapping import Weights, base, reserve
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 T = TypeVar("T")
 MAX_THREADS = 16
 KV_BYTES = 1 << 32  # kernels count halves in 32 bits, sign included
-_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
 
 
 class NativeEngine:
     """See `inpage.engines.protocol.Engine`. Make one with `load`; several may live in one process."""
 
-    def __init__(self, plan: Plan, kernels: bytes, weights: mmap.mmap, *, variant: str, threads: int,
+    def __init__(self, plan: Plan, kernels: bytes, weights: Weights, *, variant: str, threads: int,
                  max_pages: int, started: float) -> None:  # fmt: skip
-        """Place buffers, load the program, start the threads. ``weights``: the whole weight space, filled."""
+        """Place buffers, load the program, start the threads. ``weights`` are the engine's from now on."""
         self._plan = plan
         self._weights = weights
-        self._kv = _reserve(max_pages * plan.page_bytes, "KV pages")
+        self._kv = reserve(max_pages * plan.page_bytes, "KV pages")
         self._lib: ctypes.CDLL | None = _open(kernels)
         if self._lib.inpage_abi_version() != flat.ABI_VERSION:
             raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
         self._offsets, size = _lay_out(plan)
-        self._work = _reserve(size, "the arena")
+        self._work = reserve(size, "the arena")
         self._load_program(self._lib)
         if self._lib.inpage_set_threads(threads) != 0:
             raise OutOfMemory(f"{threads} threads cannot be started")
@@ -69,7 +67,7 @@ class NativeEngine:
             max_sequences=m.sequences,
             max_logit_rows=m.logit_rows,
             max_pages=max_pages,
-            weight_bytes=len(weights),
+            weight_bytes=weights.bytes,
             arena_bytes=plan.arena_bytes,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
@@ -103,11 +101,15 @@ class NativeEngine:
             if plan.maxima.context > manifest.architecture.context:
                 raise ArtifactInvalid("the plan's context is longer than the model's", field="plan.maxima.context")
             kernels = _read_file(folder, files["kernels"], "kernels")
-            weights = _read_weights(folder, manifest, report)
             pages = plan.maxima.sequences * plan.blocks_per_sequence
             pages = min(pages, _physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)
-            return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
+            weights = Weights.open(folder, manifest, report)
+            try:
+                return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
+            except BaseException:
+                weights.close()
+                raise
 
         loop = asyncio.get_running_loop()
 
@@ -226,8 +228,8 @@ class NativeEngine:
 
     def _load_program(self, lib: ctypes.CDLL) -> None:
         plan = self._plan
-        bases = {"weight": _base(self._weights), "kv": _base(self._kv)}
-        work = _base(self._work)
+        bases = {"weight": self._weights.base, "kv": base(self._kv)}
+        work = base(self._work)
         addresses = []
         for i, b in enumerate(plan.buffers):
             addresses.append(bases[b.kind] + b.offset if b.kind in bases else work + self._offsets[i])
@@ -248,18 +250,6 @@ def _check(result: int) -> int:
 
 def _address(words: array[int]) -> int:
     return words.buffer_info()[0]
-
-
-def _base(memory: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-def _reserve(size: int, what: str) -> mmap.mmap:
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-    try:
-        return mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=flags)
-    except (OSError, OverflowError) as e:
-        raise OutOfMemory(f"{size} bytes for {what} cannot be had: {e}") from e
 
 
 def _lay_out(plan: Plan) -> tuple[dict[int, int], int]:
@@ -315,31 +305,6 @@ def _read_file(folder: Path, ref: FileRef, field: str) -> bytes:
     if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
         raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=field)
     return data
-
-
-def _read_weights(folder: Path, manifest: Manifest, report: Progress) -> mmap.mmap:
-    total = manifest.weights.bytes
-    memory = _reserve(total, "weights")
-    with memoryview(memory) as view:
-        for i, shard in enumerate(manifest.weights.shards):
-            with view[shard.offset : shard.offset + shard.bytes] as place:
-                _read_shard(folder, shard, place, f"weights.shards[{i}]")
-            loaded = shard.offset + shard.bytes
-            report({"phase": "weights", "loaded": loaded, "total": total, "fromCache": False, "shard": i})
-    return memory
-
-
-def _read_shard(folder: Path, shard: Shard, place: memoryview, field: str) -> None:
-    try:
-        with (folder / shard.file).open("rb") as f:
-            size = os.fstat(f.fileno()).st_size
-            if size != shard.bytes:
-                raise ArtifactInvalid(f"{shard.file} has {size} bytes, not {shard.bytes}", field=f"{field}.bytes")
-            read = f.readinto(place)  # type: ignore[attr-defined,unused-ignore]
-    except OSError as e:
-        raise ArtifactInvalid(f"{shard.file} cannot be read: {e.strerror}", field=f"{field}.file") from e
-    if read != shard.bytes or hashlib.sha256(place).hexdigest() != shard.sha256:
-        raise ArtifactInvalid(f"{shard.file} does not have the hash in the manifest", field=f"{field}.sha256")
 
 
 def _physical_bytes() -> int:

@@ -1,0 +1,117 @@
+"""Memory of the native engine: reservations that the system backs as they are written, and mapped weights.
+
+Mapped shards are the system's own cached file pages, read-only: engines of one artifact, in this process and in
+others, share one copy, nothing is read twice, and the last to close gives the memory back. The files must stay as
+they are meanwhile; the compiler replaces an artifact's folder as a whole and never writes into one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+from ..errors import ArtifactInvalid, OutOfMemory
+from ..schema import Manifest, Shard
+from .protocol import Progress
+
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
+_POPULATE = 0x8000 if sys.platform == "linux" else 0
+_FIXED = 0x10  # Linux and macOS; Python has no name for it
+
+
+def reserve(size: int, what: str) -> mmap.mmap:
+    """Private memory that costs nothing until it is written. Raises `OutOfMemory`."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    try:
+        return mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=flags)
+    except (OSError, OverflowError) as e:
+        raise OutOfMemory(f"{size} bytes for {what} cannot be had: {e}") from e
+
+
+def base(memory: mmap.mmap) -> int:
+    """Its address."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+class Weights:
+    """An artifact's whole weight space at consecutive addresses; made by `open`, once for all who use it."""
+
+    _shared: ClassVar[dict[tuple[str, str], Weights]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, key: tuple[str, str], memory: mmap.mmap) -> None:
+        self._key, self._memory = key, memory
+        self.users = 1
+        self.bytes = len(memory)
+        self.base = base(memory)
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, report: Progress) -> Weights:
+        """Map and verify, or share what another engine has mapped. Takes time: call it in a thread.
+        Raises `ArtifactInvalid` naming the shard, `OutOfMemory`."""
+        key = str(folder.resolve()), manifest.revision
+        with cls._lock:
+            known = cls._shared.get(key)
+            if known is None:
+                known = cls._shared[key] = cls(key, _map(folder, manifest, report))
+            else:
+                known.users += 1
+            return known
+
+    def close(self) -> None:
+        """One user less; without any the memory is given back."""
+        with self._lock:
+            self.users -= 1
+            if self.users == 0:
+                del self._shared[self._key]
+                self._memory.close()
+
+
+def _map(folder: Path, manifest: Manifest, report: Progress) -> mmap.mmap:
+    total = manifest.weights.bytes
+    memory = reserve(total, "weights")
+    try:
+        with memoryview(memory) as view:
+            for i, shard in enumerate(manifest.weights.shards):
+                with view[shard.offset : shard.offset + shard.bytes] as place:
+                    _place(folder, shard, place, base(memory) + shard.offset, f"weights.shards[{i}]")
+                loaded = shard.offset + shard.bytes
+                report({"phase": "weights", "loaded": loaded, "total": total, "fromCache": False, "shard": i})
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+def _place(folder: Path, shard: Shard, place: memoryview, address: int, field: str) -> None:
+    """Map the shard's file over its place and verify it; one that does not begin at a page's border is read there."""
+    try:
+        with (folder / shard.file).open("rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if size != shard.bytes:
+                raise ArtifactInvalid(f"{shard.file} has {size} bytes, not {shard.bytes}", field=f"{field}.bytes")
+            if address % mmap.PAGESIZE == 0:
+                _map_fixed(address, size, f.fileno())
+            else:
+                f.readinto(place)  # type: ignore[attr-defined,unused-ignore]
+    except OSError as e:
+        raise ArtifactInvalid(f"{shard.file} cannot be read: {e.strerror}", field=f"{field}.file") from e
+    if hashlib.sha256(place).hexdigest() != shard.sha256:
+        raise ArtifactInvalid(f"{shard.file} does not have the hash in the manifest", field=f"{field}.sha256")
+
+
+def _map_fixed(address: int, size: int, file: int) -> None:
+    """In place of what is reserved there; unmapped together with it. Raises `OSError`."""
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    number = ctypes.c_int
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, number, number, number, ctypes.c_long)
+    flags = mmap.MAP_SHARED | _FIXED | _POPULATE
+    if function(address, size, mmap.PROT_READ, flags, file, 0) != address:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
