@@ -62,7 +62,7 @@ def test_the_same_build_twice_is_within_noise(seed: int) -> None:
     found = compare(made_up(seed), made_up(seed + 100))
     assert not found.slower
     assert not found.faster
-    assert {line.verdict for line in found.lines} == {"within noise"}
+    assert {each.verdict for each in (*found.lines, *found.wholes)} == {"within noise"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -74,6 +74,27 @@ def test_a_build_that_is_a_fifth_slower_is_found_and_no_other_is_accused(seed: i
     back = compare(made_up(seed + 100, slower=1.2), made_up(seed))
     assert {line.engine for line in back.faster} == {"ours"}
     assert not back.slower
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_quick_run_of_few_samples_tells_a_slow_build_as_a_whole(seed: int) -> None:
+    before, same, slow = (quick(made_up(seed + i, slower=slower)) for i, slower in ((0, 1), (100, 1), (200, 1.2)))
+    verdicts = {whole.engine: whole.verdict for whole in compare(before, same).wholes}
+    assert verdicts == {"ours": "within noise", "native": "within noise"}  # the peer is a control
+    verdicts = {whole.engine: whole.verdict for whole in compare(before, slow).wholes}
+    assert verdicts == {"ours": "slower", "native": "within noise"}
+    assert {whole.engine for whole in compare(slow, before).faster} == {"ours"}
+
+
+def quick(run: Results) -> Results:
+    """Three samples of one visit, and only two scenarios."""
+    run.cells = [cell for cell in run.cells if cell.scenario in ("prompt-short", "decode-batch-8")]
+    for cell in run.cells:
+        for name, found in cell.metrics.items():
+            cell.metrics[name] = metric(found.samples[:3], found.unit, found.better, visits=[0] * 3)
+        samples = cell.metrics["e2e_ms"].samples
+        cell.metrics["ttft_ms"] = metric([x / 9 for x in samples], "ms", "lower", visits=[0] * 3)
+    return run
 
 
 def test_a_slower_machine_is_no_slower_build_where_controls_show_it() -> None:

@@ -13,7 +13,10 @@ or slower machine: drift. So everything is compared as the logarithm of how slow
   again from how all samples of the engine lie around their cell's median (outliers included), with the spread of visits
   and of the controls on top;
 - Benjamini and Hochberg's correction for the many cells keeps the share of false alarms among what is reported below
-  `RATE`.
+  `RATE`;
+- a build that is slower is mostly slower everywhere, and many figures together tell what each alone cannot in a quick
+  run: so each engine is also judged *as a whole*, by the median change of its first tokens and rates. What chance does
+  to that is tried in the same way, with the noise of a visit shared by all that was measured in it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import bisect
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidRequest
@@ -35,10 +38,12 @@ _UNLIKE = 0.15  # drift beyond which a comparison says little
 _FEWEST = 3  # samples on each side
 _POOL = 24  # with fewer samples to draw from, those of all engines are taken together
 _DRAWS = 8000
+_DRAWS_WHOLE = 2000
 _VISIT_NOISE = 0.02  # standard deviation of a visit, at least, whatever the samples seem to say
 _DRIFT_NOISE = 0.015  # of what the controls say
 _COMPARED = ("iteration", "visit")  # what a sample must be: tokens and requests of one run are not independent
 _TIMED = ("ms", "tokens/s", "requests/s")
+_WHOLE = ("ttft_ms", "decode_tps", "aggregate_tps")  # of an engine as a whole: each tells of other milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +64,37 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """An engine over ``figures`` first tokens and rates: ``change`` is how much slower it became, as a share (-0.1: a
+    tenth faster); ``verdict``: "faster", "slower" or "within noise"."""
+
+    engine: str
+    figures: int
+    change: float
+    p: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """``drift``: how much faster the machine was in the second run (0.02 is 2 %). ``notes`` say what weakens it."""
 
     lines: list[Line]
+    wholes: list[Whole]
     drift: float
     notes: list[str]
 
     @property
-    def slower(self) -> list[Line]:
-        return [line for line in self.lines if line.verdict == "slower"]
+    def slower(self) -> list[Line | Whole]:
+        return self._with("slower")
 
     @property
-    def faster(self) -> list[Line]:
-        return [line for line in self.lines if line.verdict == "faster"]
+    def faster(self) -> list[Line | Whole]:
+        return self._with("faster")
+
+    def _with(self, verdict: str) -> list[Line | Whole]:
+        every: list[Line | Whole] = [*self.wholes, *self.lines]
+        return [found for found in every if found.verdict == verdict]
 
 
 def compare(a: Results, b: Results) -> Comparison:
@@ -105,7 +127,37 @@ def compare(a: Results, b: Results) -> Comparison:
     notes = list(_notes(a, b))
     if abs(math.log1p(drift)) > math.log1p(_UNLIKE):
         notes.append("the machine was too unlike itself in the two runs to tell much: repeat them when it is quiet")
-    return Comparison(lines, drift, notes)
+    wholes = _wholes({name: _of(found, name, _WHOLE) for name in chance}, drift, chance, _controls(a, b))
+    return Comparison(lines, wholes, drift, notes)
+
+
+def _wholes(
+    pairs: Mapping[str, Sequence[tuple[Metric, Metric]]],
+    drift: float,
+    chance: Mapping[str, _Chance],
+    controls: Collection[str],
+) -> list[Whole]:
+    """Of every engine that is no control and was measured in two figures or more."""
+    found = []
+    for name, all_of in pairs.items():
+        figures = [(old, new) for old, new in all_of if min(old.n, new.n) > 1 and min(old.min, new.min) > 0]
+        if name in controls or len(figures) < 2:
+            continue
+        slow = [(_slowness(old), _slowness(new)) for old, new in figures]
+        changes = [quantile([_change(*one, shift) for one in slow], 0.5) for shift in (0.0, math.log1p(drift))]
+        size = min(map(abs, changes)) if (changes[0] > 0) == (changes[1] > 0) else 0.0
+        found.append((name, len(figures), changes[0], size, chance[name].of_all(size, figures)))
+    limit = _discoveries([p for *_, p in found])
+    return [
+        Whole(
+            name,
+            figures,
+            math.expm1(change),
+            p,
+            ("slower" if change > 0 else "faster") if p <= limit and size >= math.log1p(LEAST) else "within noise",
+        )
+        for name, figures, change, size, p in found
+    ]
 
 
 def _matched(a: Results, b: Results) -> Iterable[tuple[str, Cell, Cell]]:
@@ -130,10 +182,10 @@ def _drift(a: Results, b: Results, cells: Sequence[tuple[str, Cell, Cell]]) -> f
     one, two = a.environment.pace_mbps, b.environment.pace_mbps
     if one and two:
         signs.append(math.log(two / one))
-    version = [{e.name: (e.kind, e.version) for e in results.engines} for results in (a, b)]
+    controls = _controls(a, b)
     peers: dict[str, list[float]] = {}
     for name, before, after in cells:
-        if version[0][name][0] != "peer" or version[0][name] != version[1][name]:
+        if name not in controls:
             continue
         for metric, old in before.metrics.items():
             new = after.metrics.get(metric)
@@ -143,6 +195,12 @@ def _drift(a: Results, b: Results, cells: Sequence[tuple[str, Cell, Cell]]) -> f
             peers.setdefault(name, []).append(change if old.better == "higher" else -change)
     signs += [quantile(changes, 0.5) for changes in peers.values()]
     return math.exp(quantile(signs, 0.5)) - 1 if signs else 0.0
+
+
+def _controls(a: Results, b: Results) -> set[str]:
+    """Engines whose true speed is the same in both runs: peers of the same version."""
+    one, two = ({(e.name, e.version) for e in results.engines if e.kind == "peer"} for results in (a, b))
+    return {name for name, _ in one & two}
 
 
 class _Chance:
@@ -175,9 +233,25 @@ class _Chance:
         sizes = self._sizes[shape]
         return (len(sizes) - bisect.bisect_left(sizes, size) + 1) / (len(sizes) + 1)
 
+    def of_all(self, size: float, pairs: Sequence[tuple[Metric, Metric]]) -> float:
+        """How probable it is that the median change of them all has this size."""
+        dice = random.Random(1)
+        shift = self._shift(*(min(len(_by_visit(pair[i])) for pair in pairs) for i in (0, 1)))
+        shapes = [(len(old.samples), len(new.samples)) for old, new in pairs]
+        larger = 0
+        for _ in range(_DRAWS_WHOLE):
+            shared = dice.gauss(0, shift)
+            changes = [_change(dice.choices(self._pool, k=n), dice.choices(self._pool, k=m), shared) for n, m in shapes]
+            larger += abs(quantile(changes, 0.5)) >= size
+        return (larger + 1) / (_DRAWS_WHOLE + 1)
+
+    def _shift(self, visits: int, others: int) -> float:
+        """The standard deviation of what visits and controls add to a change."""
+        return math.sqrt(self._visit**2 * (1 / visits + 1 / others) + _DRIFT_NOISE**2)
+
     def _draw(self, n: int, m: int, visits: int, others: int) -> list[float]:
         dice = random.Random(1)
-        shift = math.sqrt(self._visit**2 * (1 / visits + 1 / others) + _DRIFT_NOISE**2)
+        shift = self._shift(visits, others)
         sizes = []
         for _ in range(_DRAWS):
             before, after = dice.choices(self._pool, k=n), dice.choices(self._pool, k=m)
@@ -232,8 +306,10 @@ def _residuals(values: Sequence[float]) -> list[float]:
     return [(x - middle) * wider for x in values]
 
 
-def _of(found: Sequence[tuple[str, Cell, str, Metric, Metric]], engine: str) -> list[tuple[Metric, Metric]]:
-    return [(old, new) for name, *_, old, new in found if name == engine]
+def _of(
+    found: Sequence[tuple[str, Cell, str, Metric, Metric]], engine: str, metrics: Collection[str] = ()
+) -> list[tuple[Metric, Metric]]:
+    return [(old, new) for name, _, metric, old, new in found if name == engine and (not metrics or metric in metrics)]
 
 
 def _discoveries(values: Sequence[float]) -> float:

@@ -169,7 +169,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = compare(before, after)
     _show(found, every=args.every)
     ours = {engine.name for engine in after.engines if engine.kind == "inpage"}
-    slower = [line for line in found.slower if line.engine in ours]
+    slower = [each for each in found.slower if each.engine in ours]
     return 1 if args.fail_on_slower and slower else 0
 
 
@@ -185,9 +185,15 @@ def _show(found: Comparison, *, every: bool) -> None:
             f"{line.verdict:<13} {line.engine}, {line.scenario}: {line.metric} {line.before:.5g} → {line.after:.5g} "
             f"{line.unit} ({line.change * 100:+.1f} %, p {line.p:.2g})"
         )
-    counts = {verdict: sum(line.verdict == verdict for line in found.lines) for verdict in ("faster", "slower")}
+    for whole in found.wholes:
+        if every or whole.verdict != "within noise":
+            print(
+                f"{whole.verdict:<13} {whole.engine} as a whole: {abs(whole.change) * 100:.1f} % "
+                f"{'slower' if whole.change > 0 else 'faster'} over {whole.figures} figures (p {whole.p:.2g})"
+            )
+    counts = {"faster": len(found.faster), "slower": len(found.slower)}
     if counts["faster"] or counts["slower"]:
-        print(f"{counts['slower']} slower, {counts['faster']} faster of {len(found.lines)}")
+        print(f"{counts['slower']} slower, {counts['faster']} faster of {len(found.lines) + len(found.wholes)}")
     else:
         print(f"within noise: all {len(found.lines)} timings and sizes, as far as these samples can tell")
 
