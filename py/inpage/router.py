@@ -19,6 +19,7 @@ from .capability import Device, host_device, this_device
 from .engines.load import load_engine
 from .engines.protocol import Engine, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
+from .explain import explain, verdicts
 from .failover import Backends
 from .health import Health
 from .notes import Notes
@@ -30,7 +31,7 @@ from .responses.sharing import SharedRuns
 from .scheduler import Scheduler
 from .schema import Manifest
 from .scoring import Score
-from .selection import Candidate, Choice, about_threads, choose, rate, sentence
+from .selection import Candidate, Choice, choose, sentence
 from .settings import Settings, settings_from
 from .status import MemoryWatch, add_gauges, held_bytes, kv_pages
 from .store import open_store
@@ -91,15 +92,16 @@ class Router:
         on_change: Callable[[], None] = lambda: None,
         settings: Settings | Mapping[str, Any] | None = None,
         answers: AnswerCache | None = None,
+        refused: Mapping[str, str] | None = None,
     ) -> Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
         ``backend`` pins a backend ("wasm", "native") or a variant ("wasm-simd"); ``on_progress`` is called with
         ``{"phase": "manifest" | "tokenizer" | "kernels" | "weights" | "ready"}`` and, where bytes move, ``"loaded"``
         and ``"total"``; ``on_change`` when another engine runs or something was measured. ``settings``: see
-        `inpage.settings`; ``answers``: a cache of your own in place of the one that they describe. Raises
-        `ArtifactInvalid`, `Unsupported` (with the reason of each candidate), `InvalidRequest` for a bad pin or setting,
-        `OutOfMemory`, `NetworkError`."""
+        `inpage.settings`; ``answers``: a cache of your own in place of the one that they describe; ``refused``:
+        variants that shall not run, and why. Raises `ArtifactInvalid`, `Unsupported` (with the reason of each
+        candidate), `InvalidRequest` for a bad pin or setting, `OutOfMemory`, `NetworkError`."""
         started = time.perf_counter()
         chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
         backend = chosen.engine.backend if backend is None else backend
@@ -110,9 +112,11 @@ class Router:
         manifest, text = await store.manifest()
         device = await this_device()
         notes = await Notes.open(manifest, device, threads)
-        choice = choose(manifest.variants, device, backend=backend, threads=threads, figures=notes.figures)
+        choice = choose(
+            manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
+        )
         report({"phase": "tokenizer"})
-        tokenizer = load_tokenizer(await store.tokenizer(manifest), manifest.tokenizer.special)
+        tokenizer = load_tokenizer(await store.text(manifest.tokenizer, "tokenizer"), manifest.tokenizer.special)
 
         async def load(candidate: Candidate) -> Engine:
             return await load_engine(
@@ -127,8 +131,12 @@ class Router:
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
         router.memory.start()
-        if backends.count > 1 and backends.current.name not in notes.figures:
-            await router._tuner.measure_current()
+        try:
+            if backends.count > 1 and backends.current.name not in notes.figures:
+                await router._tuner.measure_current()
+        except BaseException:
+            await router.unload()
+            raise
         return router
 
     @property
@@ -256,7 +264,7 @@ class Router:
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "arena_bytes": info.arena_bytes,
-            "kv_bytes": held_bytes(self.scheduler)["kv"],
+            "kv_bytes": self.held["kv"],
             "kv_pages": kv_pages(self.scheduler),
             "requests": {"active": len(self.scheduler.active), "waiting": len(self.scheduler.waiting)},
         }
@@ -269,20 +277,7 @@ class Router:
     @property
     def candidates(self) -> list[dict[str, Any]]:
         """Every variant of the artifact: whether it can run here, how fast, and what went wrong with it."""
-        return [self._verdict(candidate) for candidate in self.choice.candidates]
-
-    def _verdict(self, candidate: Candidate) -> dict[str, Any]:
-        figure = self._notes.figures.get(candidate.name)
-        return {
-            "variant": candidate.name,
-            "backend": candidate.variant.backend,
-            "running": candidate is self._backends.current,
-            "can_run": candidate.can_run,
-            "reason": candidate.reason,
-            "decode_tps": figure and figure.decode_tps,
-            "prefill_tps": figure and figure.prefill_tps,
-            "fault": self._notes.log.sentence(candidate.name),
-        }
+        return verdicts(self.choice.candidates, self._backends, self._notes)
 
     async def counters(self) -> dict[str, int]:
         """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more; then
@@ -292,13 +287,18 @@ class Router:
         cached = {f"cache_hits.{tier}": count for tier, count in hits.items()}
         return await self.engine.counts() | cached | {"cache_hits.prefix": int(self.scheduler.meters.prefix_hits.total)}
 
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes by kind: "weights", "arena", "kv"."""
+        return held_bytes(self.scheduler)
+
     def metrics(self) -> str:
         """Counters, gauges and histograms as Prometheus text."""
         return self.scheduler.meters.registry.text()
 
     def health(self) -> Health:
         """``healthy``, ``degraded`` or ``unhealthy``, with reasons."""
-        held = sum(held_bytes(self.scheduler).values())
+        held = sum(self.held.values())
         lost, watch = self.scheduler.lost, self.scheduler.meters.health
         leak = self.memory.leaks.suspicion()
         took_over = self._backends.took_over
@@ -312,20 +312,8 @@ class Router:
     def explain(self) -> str:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""
-        lines = [f"Running {self.why}."]
-        if self._notes.figures:
-            lines.append(f"{self.sentence}.")
-        info = self.engine.info
-        if info.threads_measured:
-            lines.append(f"{about_threads(info.threads, info.threads_measured)}.")
-        for found in self.candidates:
-            parts = [f"{'*' if found['running'] else ' '} {found['variant']}: {found['reason']}"]
-            if found["decode_tps"]:
-                parts.append(f"{rate(found['decode_tps'])} tokens a second, prompt {rate(found['prefill_tps'])}")
-            elif found["can_run"] and self._backends.count > 1:
-                parts.append("not measured yet")
-            lines.append("; ".join([*parts, found["fault"]] if found["fault"] else parts))
-        return "\n".join(lines)
+        speeds = self.sentence if self._notes.figures else ""
+        return explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1)
 
     async def measure(self) -> list[dict[str, Any]]:
         """Time now what was never timed on this device, each variant for some milliseconds; gives `candidates`."""
@@ -344,6 +332,8 @@ class Router:
     def _room(self) -> bool:
         """Whether a second engine can be loaded for a moment, without downloading anything."""
         needed = 3 * self.manifest.weights.bytes
+        if self.scheduler.settings.kv.memory_bytes is not None:
+            return False  # somebody counts the bytes
         return getattr(self.engine, "stored", True) and (self.device.memory is None or needed < self.device.memory // 2)
 
     async def unload(self) -> None:

@@ -64,7 +64,8 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = engine
         self.info = engine.info
-        self.kv = KvManager(engine, prefix_bytes=self.settings.kv.prefix_bytes)
+        kv = self.settings.kv
+        self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes)
         limits = self.settings.scheduler
         self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 

@@ -75,11 +75,14 @@ class Choice:
         return f"{candidate.name}: {why}; {self.about_threads}"
 
 
-def candidates(variants: Sequence[Variant], device: Device) -> tuple[Candidate, ...]:
+def candidates(
+    variants: Sequence[Variant], device: Device, refused: Mapping[str, str] | None = None
+) -> tuple[Candidate, ...]:
     """Every variant, the one expected to be the fastest first; those that nobody ranked come last."""
     order = _WITH_SOFTWARE_GPU if device.adapter is not None and device.adapter.software else _EXPECTED
     ranked = sorted(variants, key=lambda v: order.index(v.name) if v.name in order else 99)
-    return tuple(Candidate(variant, *_verdict(variant, device)) for variant in ranked)
+    no = refused or {}
+    return tuple(Candidate(v, *((False, no[v.name]) if v.name in no else _verdict(v, device))) for v in ranked)
 
 
 def choose(
@@ -89,13 +92,14 @@ def choose(
     backend: str | None = None,
     threads: int | None = None,
     figures: Mapping[str, Figure] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> Choice:
     """Rank the variants that can run: all, or those that ``backend`` pins (a backend's or a variant's name).
-    ``figures``: what was measured, by variant.
+    ``figures``: what was measured, by variant. ``refused``: why the caller rules a variant out, by variant.
 
     Raises `InvalidRequest` for a name that the artifact does not have or a bad ``threads``, `Unsupported`, with the
     reason of each candidate, where none can run."""
-    found = candidates(variants, device)
+    found = candidates(variants, device, refused)
     pool = [c for c in found if backend in (None, c.variant.name, c.variant.backend)]
     if not pool:
         names = dict.fromkeys(name for c in found for name in (c.variant.backend, c.variant.name))

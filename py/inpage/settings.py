@@ -49,8 +49,11 @@ class KvSettings:
     prefix_bytes: int = 128 << 20
     """Memory for pages that no request uses any more, kept for prompts that begin alike; 0: none."""
 
+    memory_bytes: int | None = None
+    """Memory for pages in all; null: what the device has."""
+
     def _check(self) -> None:
-        _at_least(self, 0, "prefix_bytes")
+        _at_least(self, 0, "prefix_bytes", "memory_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,24 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Several models in one process or page: see `inpage.models`."""
+
+    max_loaded: int = 5
+    """Models in memory at once; one more takes the place of the least recently used that is idle and not pinned."""
+    idle_seconds: float | None = 300.0
+    """A model without requests for so long is unloaded; null: never."""
+    target_memory: int | None = None
+    """Bytes that all models together may hold (weights, arenas, KV pages); null: no budget."""
+    least_context: int = 512
+    """Tokens that a conversation must have room for; with a budget, a model that cannot have them is not loaded."""
+
+    def _check(self) -> None:
+        _at_least(self, 1, "max_loaded", "target_memory", "least_context")
+        _at_least(self, 0, "idle_seconds")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole tree. `read_settings` makes one from a file, `settings_from` from plain data."""
 
@@ -92,6 +113,7 @@ class Settings:
     kv: KvSettings = field(default_factory=KvSettings)
     answers: AnswerSettings = field(default_factory=AnswerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
 
     def _check(self) -> None:
         """Its parts check themselves."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from .artifact import parse_manifest
 from .browser import IN_PAGE, host, settle
 from .errors import ArtifactInvalid
-from .schema import MANIFEST_BYTES, Manifest
+from .schema import MANIFEST_BYTES, FileRef, Manifest, TokenizerRef
 
 
 class Store(Protocol):
@@ -22,8 +22,8 @@ class Store(Protocol):
         """The checked manifest, and its text."""
         ...
 
-    async def tokenizer(self, manifest: Manifest) -> str:
-        """The text of tokenizer.json, its hash verified."""
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        """A small file of the artifact, its hash verified; ``field`` of the manifest."""
         ...
 
 
@@ -36,11 +36,10 @@ class FolderStore:
         text = self._read("manifest.json", "manifest.json").decode("utf-8", "replace")
         return parse_manifest(text), text
 
-    async def tokenizer(self, manifest: Manifest) -> str:
-        ref = manifest.tokenizer
-        data = self._read(ref.file, "tokenizer.file")
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        data = self._read(ref.file, f"{field}.file")
         if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field="tokenizer.sha256")
+            raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=f"{field}.sha256")
         return data.decode("utf-8", "replace")
 
     def _read(self, file: str, field: str) -> bytes:
@@ -59,9 +58,8 @@ class PageStore:
         text = str(await settle(host().fetchJson(f"{self.base}manifest.json", MANIFEST_BYTES, "manifest.json")))
         return parse_manifest(text), text
 
-    async def tokenizer(self, manifest: Manifest) -> str:
-        ref = manifest.tokenizer
-        return str(await settle(host().fetchText(self.base, ref.file, ref.bytes, ref.sha256, "tokenizer")))
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        return str(await settle(host().fetchText(self.base, ref.file, ref.bytes, ref.sha256, field)))
 
 
 def open_store(where: str | Path) -> Store:

@@ -15,13 +15,15 @@ _GROWTH = 8  # pages reserved at a time: growing costs a message, a page that no
 
 
 class KvManager:
-    """``prefix_bytes``: how much memory pages that no request uses any more may hold for those to come; 0 for none."""
+    """``prefix_bytes``: how much memory pages that no request uses any more may hold for those to come; 0 for none.
+    ``memory_bytes``: what all pages together may hold, where that is less than the engine could."""
 
-    def __init__(self, engine: Engine, *, prefix_bytes: int) -> None:
+    def __init__(self, engine: Engine, *, prefix_bytes: int, memory_bytes: int | None = None) -> None:
         info = engine.info
         self.engine = engine
         self.page_tokens = info.page_tokens
-        self.pool = PagePool(info.max_pages)
+        most = info.max_pages if memory_bytes is None else min(info.max_pages, memory_bytes // info.page_bytes)
+        self.pool = PagePool(most)
         self.prefix = PrefixTree(self.pool, info.page_tokens, prefix_bytes // info.page_bytes)
 
     @property

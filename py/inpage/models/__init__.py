@@ -1,0 +1,7 @@
+"""Several models under one roof: loaded when asked for, unloaded when nobody is there, within a memory budget."""
+
+from .levels import Grant, Level
+from .registry import Models
+from .source import Source
+
+__all__ = ["Grant", "Level", "Models", "Source"]

@@ -1,0 +1,69 @@
+"""How much memory a model takes at each level that its artifacts carry, and the best level that fits.
+
+A level is an artifact (several may hold one model in different precisions, the best first) with the variants that may
+run: without the variant that has the largest arena the model takes less. Each level can be had with a shorter context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """``fixed``: bytes of weights and of the largest arena; ``refused``: why other variants may not run, by name."""
+
+    artifact: int  # its place among the model's artifacts
+    name: str
+    fixed: int
+    page_bytes: int
+    page_tokens: int
+    context: int  # tokens of one conversation
+    conversations: int  # that run at once
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Of so many tokens in one conversation."""
+        return -(-tokens // self.page_tokens) * self.page_bytes
+
+    def need(self, tokens: int) -> int:
+        """Bytes of the model with room for one conversation of so many tokens."""
+        return self.fixed + self.kv_bytes(tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a model may hold: ``total`` bytes, ``kv`` of them for KV pages. ``tokens``: of one conversation at least."""
+
+    level: Level
+    total: int
+    kv: int
+    tokens: int
+
+
+def best_fit(levels: Sequence[Level], room: int, *, share: int, least: int) -> Grant | None:
+    """The first artifact that fits into ``room`` bytes, with the longest context, then with the most variants.
+
+    ``least``: tokens that a conversation must have room for. ``share``: bytes up to which a model may use more than one
+    conversation needs, for several at once."""
+    for artifact in dict.fromkeys(level.artifact for level in levels):
+        group = [level for level in levels if level.artifact == artifact]
+        tokens = max(level.context for level in group)
+        while True:
+            for level in group:
+                wanted = min(tokens, level.context)
+                if level.need(wanted) <= room:
+                    most = level.conversations * level.kv_bytes(level.context)
+                    kv = max(level.kv_bytes(wanted), min(share - level.fixed, most))
+                    kv = min(kv, room - level.fixed) // level.page_bytes * level.page_bytes
+                    return Grant(level, level.fixed + kv, kv, wanted)
+            if tokens <= least:
+                break
+            tokens = max(tokens // 2, least)
+    return None
+
+
+def smallest(levels: Sequence[Level], least: int) -> int:
+    """Bytes that the smallest level needs."""
+    return min(level.need(min(least, level.context)) for level in levels)

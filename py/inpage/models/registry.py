@@ -1,0 +1,329 @@
+"""Many models, few in memory.
+
+    models = Models({"models": {"max_loaded": 2, "target_memory": 1_000_000_000}})
+    models.add("build/models/smollm2-135m-instruct", pinned=True)
+    async for delta in models.chat("What is gravity?", model="smollm2-135m-instruct"):
+        print(delta.text, end="", flush=True)
+
+A model is loaded when it is first asked for, once however many ask, and unloaded after it was idle for a while, or
+when another needs its place: the least recently used first. One that answers is never unloaded, nor one that is pinned.
+What a model may hold is set aside before it is loaded, so all together never exceed the budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ..engines.protocol import Progress
+from ..errors import Cancelled, InvalidRequest, OutOfMemory, Timeout
+from ..router import Router
+from ..settings import Settings, settings_from
+from ..stream import Delta, Stream
+from .clock import Clock, SystemClock
+from .entry import Entry, ModelState
+from .levels import Grant, Level, best_fit, smallest
+from .reclaim import reclaim
+from .source import Artifacts, Source
+
+
+class Models:
+    """The registry. Names are those that requests give as ``model``; the first model added is the default."""
+
+    def __init__(self, settings: Settings | Mapping[str, Any] | None = None, *, clock: Clock | None = None) -> None:
+        self.settings = settings if isinstance(settings, Settings) else settings_from(settings or {})
+        self.unloads = {"idle": 0, "evicted": 0, "asked": 0}  # how often, and why
+        self._clock = clock or SystemClock()
+        self._entries: dict[str, Entry] = {}
+        self._admission = asyncio.Lock()  # who needs room takes it in turn
+        self._moved = asyncio.Event()  # set, and replaced, when somebody left or stopped answering
+        self._watch: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        *artifacts: str | Path,
+        name: str | None = None,
+        pinned: bool = False,
+        backend: str | None = None,
+        threads: int | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Make a model known; nothing is read yet. Several ``artifacts`` are one model in several precisions, the best
+        first: with a memory budget the first that fits is loaded. Its name, by default the first one's last part, is
+        returned. Raises `InvalidRequest` for a name that is taken."""
+        if not artifacts:
+            raise InvalidRequest("give at least one artifact", field="artifacts")
+        name = name or str(artifacts[0]).rstrip("/").rpartition("/")[2]
+        source = Artifacts(artifacts, backend=backend, threads=threads, settings=self.settings, on_change=on_change)
+        return self.add_source(name, source, pinned=pinned)
+
+    def add_source(self, name: str, source: Source, *, pinned: bool = False) -> str:
+        if name in self._entries:
+            raise InvalidRequest(f"there is a model {name!r} already", field="name")
+        self._entries[name] = Entry(name, source, pinned)
+        return name
+
+    def pin(self, name: str, pinned: bool = True) -> None:
+        """Keep it loaded once it is, or no longer."""
+        entry = self._entry(name)
+        entry.pinned, entry.used = pinned, self._clock.now()
+        self._stir()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    @property
+    def default(self) -> str:
+        """The model of requests that name none. Raises `InvalidRequest` where there is no model at all."""
+        if not self._entries:
+            raise InvalidRequest("no model is known: add one first", field="model")
+        return next(iter(self._entries))
+
+    def loaded(self) -> list[ModelState]:
+        """Those in memory or on their way, the most recently used first."""
+        held = [e for e in self._entries.values() if e.placed]
+        return [e.state(self._clock.now()) for e in sorted(held, key=lambda e: (not e.uses, -e.used))]
+
+    def routers(self) -> dict[str, Router]:
+        """The routers of what is loaded now, by model, to look at; to ask one, `use` it."""
+        return {e.name: e.router for e in self._entries.values() if e.router is not None}
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def use(self, name: str | None = None, *, on_progress: Progress | None = None) -> AsyncIterator[Router]:
+        """A model's router, loaded if need be, and kept as long as the block lasts.
+
+        Raises `InvalidRequest` for an unknown name, `OutOfMemory` (with the numbers) where no level fits, `Timeout`
+        where all places are taken by models that answer and stay so, and whatever `Router.load` raises."""
+        entry = self._entry(name)
+        entry.uses += 1
+        try:
+            with entry.listening(on_progress):
+                router = await self._router(entry)
+            entry.serving += 1
+            try:
+                yield router
+            finally:
+                entry.serving -= 1
+        finally:
+            entry.uses -= 1
+            entry.used = self._clock.now()
+            self._stir()
+
+    async def preload(self, name: str | None = None, *, on_progress: Progress | None = None) -> None:
+        """Load it now. It is then as if it had just been used."""
+        async with self.use(name, on_progress=on_progress):
+            pass
+
+    def chat(self, messages: Any, *, model: str | None = None, **params: Any) -> AsyncGenerator[Delta]:
+        """`Router.chat` of a model, piece by piece."""
+        return self._pieces(model, lambda router: router.chat(messages, **params))
+
+    def complete(self, prompt: Any, *, model: str | None = None, **params: Any) -> AsyncGenerator[Delta]:
+        """`Router.complete` of a model, piece by piece."""
+        return self._pieces(model, lambda router: router.complete(prompt, **params))
+
+    async def quick(self, prompt: str, *, model: str | None = None, **params: Any) -> str:
+        """The text of an answer to one message."""
+        async with self.use(model) as router:
+            return await router.quick(prompt, **params)
+
+    async def _pieces(self, model: str | None, ask: Callable[[Router], Stream]) -> AsyncGenerator[Delta]:
+        async with self.use(model) as router, aclosing(ask(router).__aiter__()) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    # -- unloading -------------------------------------------------------------------------------------------------
+
+    async def unload(self, name: str) -> None:
+        """Free a model, pinned or not, once what it answers now has ended; it is loaded again when it is asked for."""
+        entry = self._entry(name)
+        while entry.loading is not None:
+            await asyncio.wait([entry.loading])
+        if entry.router is not None:
+            await asyncio.wait([self._leave(entry, "asked")])
+
+    async def sweep(self) -> None:
+        """Unload what has been idle for too long."""
+        limit = self.settings.models.idle_seconds
+        late = [e for e in self._idle() if limit is not None and e.used + limit <= self._clock.now()]
+        if late:
+            await asyncio.wait([self._leave(entry, "idle") for entry in late])
+
+    async def close(self) -> None:
+        """Unload everything; requests in flight end with `Cancelled`."""
+        self._closed = True
+        self._stir()
+        tasks = [e.loading for e in self._entries.values() if e.loading is not None]
+        for task in tasks:
+            task.cancel()
+        tasks += [self._leave(e, "asked") for e in self._entries.values() if e.router is not None]
+        if self._watch is not None:
+            self._watch.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Models:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- within ----------------------------------------------------------------------------------------------------
+
+    def _entry(self, name: str | None) -> Entry:
+        chosen = self.default if name is None else name
+        if chosen not in self._entries:
+            known = ", ".join(self._entries)
+            raise InvalidRequest(f"there is no model {chosen[:80]!r} here; there is {known or 'none'}", field="model")
+        return self._entries[chosen]
+
+    async def _router(self, entry: Entry) -> Router:
+        while not self._closed:
+            if entry.leaving is not None:
+                await asyncio.wait([entry.leaving])
+            elif entry.router is not None:
+                return entry.router
+            else:
+                if entry.loading is None:
+                    entry.loading = asyncio.get_running_loop().create_task(self._load(entry))
+                await self._share(entry, entry.loading)
+        raise Cancelled("the models were unloaded")
+
+    async def _share(self, entry: Entry, loading: asyncio.Task[None]) -> None:
+        """Wait for a load beside others; when the last who waits leaves, it is given up."""
+        entry.waiters += 1
+        try:
+            await asyncio.wait([loading])
+        finally:
+            entry.waiters -= 1
+            if not entry.waiters and not loading.done():
+                loading.cancel()
+        if not loading.cancelled():
+            loading.result()
+
+    async def _load(self, entry: Entry) -> None:
+        try:
+            grant = await self._admit(entry)
+            try:
+                entry.router = await entry.source.open(grant, entry.tell)
+            finally:
+                if entry.router is None:
+                    entry.placed, entry.grant = False, None
+        finally:
+            entry.loading = None
+            entry.used = self._clock.now()
+            self._stir()
+
+    async def _admit(self, entry: Entry) -> Grant | None:
+        """Take a place and the bytes of the best level that can be had, at the expense of others that are idle."""
+        budget, patience = self.settings.models.target_memory, self.settings.scheduler.timeout
+        levels = [] if budget is None else await entry.source.levels()
+        try:
+            async with asyncio.timeout(patience), self._admission:
+                while True:
+                    possible, grant = self._possible(levels, self._fixed(), entry)
+                    if not possible:
+                        if not self._possible(levels, [e for e in self._entries.values() if e.pinned], entry)[0]:
+                            raise self._too_large(entry, levels)
+                        await self._moved.wait()
+                    elif self._fits(grant):
+                        entry.placed, entry.grant = True, grant
+                        return grant
+                    else:
+                        await asyncio.wait([self._leave(min(self._idle(), key=lambda e: e.used), "evicted")])
+        except TimeoutError:
+            raise Timeout(f"{entry.name} waited {patience:g} s for a place in memory; {self._holders()}") from None
+
+    def _fixed(self) -> list[Entry]:
+        """Those whose place cannot be taken now."""
+        idle = self._idle()
+        return [e for e in self._entries.values() if e.placed and e not in idle]
+
+    def _idle(self) -> list[Entry]:
+        return [e for e in self._entries.values() if e.router is not None and not (e.uses or e.pinned or e.leaving)]
+
+    def _possible(self, levels: Sequence[Level], others: Sequence[Entry], entry: Entry) -> tuple[bool, Grant | None]:
+        """Whether it can be loaded beside these, and what it may hold then."""
+        settings = self.settings.models
+        others = [e for e in others if e is not entry and e.placed]
+        if len(others) >= settings.max_loaded:
+            return False, None
+        if settings.target_memory is None:
+            return True, None
+        room = settings.target_memory - sum(e.bytes for e in others)
+        share = settings.target_memory // settings.max_loaded
+        grant = best_fit(levels, room, share=share, least=settings.least_context)
+        return grant is not None, grant
+
+    def _fits(self, grant: Grant | None) -> bool:
+        """As things are now."""
+        settings, placed = self.settings.models, [e for e in self._entries.values() if e.placed]
+        if len(placed) >= settings.max_loaded:
+            return False
+        budget = settings.target_memory
+        return budget is None or grant is None or sum(e.bytes for e in placed) + grant.total <= budget
+
+    def _too_large(self, entry: Entry, levels: Sequence[Level]) -> OutOfMemory:
+        settings = self.settings.models
+        if not levels or len([e for e in self._entries.values() if e.pinned and e.placed]) >= settings.max_loaded:
+            return OutOfMemory(
+                f"{entry.name} cannot be loaded: max_loaded is {settings.max_loaded}, and that many models are pinned; "
+                "unpin one or raise max_loaded", field="models.max_loaded",
+            )  # fmt: skip
+        need, least = smallest(levels, settings.least_context), settings.least_context
+        pinned = sum(e.bytes for e in self._entries.values() if e.pinned and e is not entry)
+        kept = f", {pinned / 1e6:.1f} MB of it taken by pinned models" if pinned else ""
+        return OutOfMemory(
+            f"{entry.name} needs {need / 1e6:.1f} MB at the smallest of its {len(levels)} levels (room for {least} "
+            f"tokens), and target_memory is {(settings.target_memory or 0) / 1e6:.1f} MB{kept}",
+            field="models.target_memory",
+        )  # fmt: skip
+
+    def _holders(self) -> str:
+        return "in memory: " + ", ".join(str(state) for state in self.loaded())
+
+    def _leave(self, entry: Entry, why: str) -> asyncio.Task[None]:
+        """Begin to unload it. Whoever asks for it from now on waits until it is gone, and loads it again."""
+        if entry.leaving is None:
+            entry.leaving = asyncio.get_running_loop().create_task(self._unload(entry, why))
+        return entry.leaving
+
+    async def _unload(self, entry: Entry, why: str) -> None:
+        while entry.serving and not self._closed:
+            await self._moved.wait()
+        router, entry.router = entry.router, None
+        try:
+            if router is not None:
+                await router.unload()
+                del router
+                reclaim()
+                self.unloads[why] += 1
+        finally:
+            entry.placed, entry.grant, entry.leaving = False, None, None
+            self._stir()
+
+    def _stir(self) -> None:
+        """Something changed: who waits looks again, and who idles is watched."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+        if (self._watch is None or self._watch.done()) and not self._closed and self._due() is not None:
+            self._watch = asyncio.get_running_loop().create_task(self._unload_idle())
+
+    def _due(self) -> float | None:
+        """When the next model has been idle for too long."""
+        limit = self.settings.models.idle_seconds
+        return None if limit is None else min((e.used + limit for e in self._idle()), default=None)
+
+    async def _unload_idle(self) -> None:
+        while (due := self._due()) is not None:
+            await self._clock.sleep(max(0.0, due - self._clock.now()))
+            await self.sweep()

@@ -1,0 +1,94 @@
+"""Where a model of the registry comes from: its artifacts, measured and opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..capability import this_device
+from ..engines.protocol import Progress
+from ..plan import parse_plan
+from ..router import Router
+from ..selection import choose
+from ..settings import Settings
+from ..store import Store, open_store
+from .levels import Grant, Level
+
+
+class Source(Protocol):
+    """What the registry needs of a model; both calls raise as `Router.load` does."""
+
+    async def levels(self) -> list[Level]:
+        """What it carries, the best first."""
+        ...
+
+    async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
+        """Load it, within the grant if there is one."""
+        ...
+
+
+class Artifacts:
+    """One model as one or several artifacts, the best first: folders in CPython, URLs in the page."""
+
+    def __init__(self, places: Sequence[str | Path], *, backend: str | None = None, threads: int | None = None,
+                 settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+        self._places = list(places)
+        self._backend, self._threads = backend, threads
+        self._settings = settings
+        self._on_change = on_change
+        self._levels: list[Level] | None = None
+
+    async def levels(self) -> list[Level]:
+        """Read once: an artifact does not change."""
+        if self._levels is None:
+            levels: list[Level] = []
+            for i, place in enumerate(self._places):
+                levels += await self._of(i, open_store(place))
+            self._levels = levels
+        return self._levels
+
+    async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
+        settings, place, refused = self._settings, self._places[0], {}
+        if grant is not None:
+            kv = settings.kv
+            most = grant.kv if kv.memory_bytes is None else min(grant.kv, kv.memory_bytes)
+            settings = dataclasses.replace(settings, kv=dataclasses.replace(kv, memory_bytes=most))
+            place, refused = self._places[grant.level.artifact], dict(grant.level.refused)
+        return await Router.load(
+            place,
+            backend=self._backend,
+            threads=self._threads,
+            refused=refused,
+            on_progress=on_progress,
+            on_change=self._on_change,
+            settings=settings,
+        )
+
+    async def _of(self, artifact: int, store: Store) -> list[Level]:
+        """All variants that can run here, then without that with the largest arena, and so on."""
+        manifest, _ = await store.manifest()
+        pin = self._settings.engine.backend if self._backend is None else self._backend
+        ranked = choose(manifest.variants, await this_device(), backend=pin).ranked
+        plans = {
+            c.name: parse_plan(await store.text(c.variant.files["plan"], "plan"), manifest.tensors) for c in ranked
+        }
+        levels: list[Level] = []
+        refused: dict[str, str] = {}
+        for name in sorted(plans, key=lambda name: plans[name].arena_bytes, reverse=True):
+            left = [plan for other, plan in plans.items() if other not in refused]
+            level = Level(
+                artifact,
+                manifest.id,
+                manifest.weights.bytes + plans[name].arena_bytes,
+                max(plan.page_bytes for plan in left),
+                left[0].page_tokens,
+                max(plan.maxima.context for plan in left),
+                max(plan.maxima.sequences for plan in left),
+                tuple(refused.items()),
+            )
+            if not levels or level.fixed < levels[-1].fixed:
+                levels.append(level)
+            refused[name] = f"its arena of {plans[name].arena_bytes / 1e6:.0f} MB is beyond the memory budget"
+        return levels
