@@ -109,6 +109,7 @@ class Page:
         async for delta in stream:
             if delta.token_ids or delta.text:
                 piece = {"text": delta.text, "token_ids": delta.token_ids}
+                piece |= {"logprobs": [asdict(one) for one in delta.logprobs]} if delta.logprobs else {}
                 self._post({"id": number, "piece": piece | ({"failovers": delta.failovers} if delta.failovers else {})})
             if delta.result is not None:
                 return {**asdict(delta.result), "usage": delta.result.usage}

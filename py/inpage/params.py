@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .engines.batch import MAX_BIAS
-from .engines.protocol import Sampling
+from .engines.looked_at import MAX_TOP
+from .engines.protocol import Grammar, Sampling
 from .errors import InvalidRequest
+from .grammar import asked_grammar
 
 ROLES = ("system", "user", "assistant")
 SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
@@ -32,6 +34,8 @@ class Options:
     determined: bool = False  # greedy, or with a seed that the caller gave: the answer is always the same
     cache: bool = True
     tags: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    top: int | None = None  # report each token with so many of the likeliest
 
 
 def options(params: Mapping[str, Any], vocab: int) -> Options:
@@ -67,6 +71,8 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
         determined=determined,
         cache=_flag(given, "cache", True),
         tags=_texts(given.get("tags"), "tags"),
+        grammar=asked_grammar(given),
+        top=_integer(given, "logprobs", None, 0, MAX_TOP),
     )
 
 
@@ -78,6 +84,10 @@ _KNOWN = frozenset(Sampling.__dataclass_fields__) | {
     "timeout",
     "cache",
     "tags",
+    "schema",
+    "regex",
+    "grammar",
+    "logprobs",
 }
 _TEXTS = 16
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engines.protocol import Feed, Sampling
+from .engines.protocol import Feed, Grammar, Logprob, Sampling
 
 _HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
 _serial = itertools.count()
@@ -53,10 +53,13 @@ class Request:
     client: str = ""  # requests of one client share its turns
     priority: int = 0  # higher goes first
     deadline: float | None = None  # of `time.perf_counter`
+    grammar: Grammar | None = None  # what the answer is held to
+    top: int | None = None  # report each token in ``logprobs``, with so many of the likeliest
 
     serial: int = field(default_factory=lambda: next(_serial))
     tokens: list[int] = field(default_factory=list)
     scores: list[tuple[int, float, float]] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens
     pages: list[int] = field(default_factory=list)
     fed: int = 0
     cached: int = 0  # tokens of the prompt that were not computed, because another request had
@@ -122,7 +125,7 @@ class Request:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
         end = self.fed + count
         first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
-        return Feed(
+        feed = Feed(
             tokens=self._slice(self.fed, end),
             start=self.fed,
             pages=self.pages,
@@ -131,17 +134,26 @@ class Request:
             sample=first_choice,
             targets=None if self.targets is None else self.targets[self.fed : end],
         )
+        return self._looked_at(feed) if first_choice else feed
 
     def decode_feed(self) -> Feed:
-        return Feed(
-            tokens=self.tokens[-1:],
-            start=self.fed,
-            pages=self.pages,
-            sampling=self.sampling,
-            history=self._history(),
-            max_new_tokens=self.max_tokens - len(self.tokens),
-            stop_ids=self.stop_ids,
+        return self._looked_at(
+            Feed(
+                tokens=self.tokens[-1:],
+                start=self.fed,
+                pages=self.pages,
+                sampling=self.sampling,
+                history=self._history(),
+                max_new_tokens=self.max_tokens - len(self.tokens),
+                stop_ids=self.stop_ids,
+            )
         )
+
+    def _looked_at(self, feed: Feed) -> Feed:
+        feed.top = self.top
+        if self.grammar is not None:
+            feed.grammar, feed.answer, feed.request = self.grammar, self.tokens, str(self.serial)
+        return feed
 
     def _slice(self, start: int, end: int) -> Sequence[int]:
         split = len(self.prompt)

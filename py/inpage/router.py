@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from . import scoring
-from .browser import IN_PAGE
 from .capability import Device, host_device, this_device
 from .engines.load import load_engine
 from .engines.protocol import Engine, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
 from .explain import explain, verdicts
 from .failover import Backends
+from .grammar import check_followed
 from .health import Health
 from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
@@ -107,13 +108,11 @@ class Router:
         chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
         backend = chosen.engine.backend if backend is None else backend
         threads = chosen.engine.threads if threads is None else threads
-        if not chosen.wasm.shared and IN_PAGE:
-            threads = 1
         store = open_store(artifact)
         report = on_progress or _unheard
         report({"phase": "manifest"})
         manifest, text = await store.manifest()
-        device = await this_device(chosen.webgpu.power_preference)
+        device = await this_device()
         notes = await Notes.open(manifest, device, threads)
         choice = choose(
             manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
@@ -123,7 +122,7 @@ class Router:
 
         async def load(candidate: Candidate) -> Engine:
             return await load_engine(
-                candidate.variant, choice.threads, threads is not None, store, manifest, text, report, chosen
+                candidate.variant, choice.threads, threads is not None, store, manifest, text, report
             )
 
         backends = Backends(choice.ranked, load, notes.log)
@@ -158,6 +157,8 @@ class Router:
         given up with `Timeout`), ``client`` (any name: clients take turns, each with all of its requests) and
         ``priority`` (0; higher goes first). With an answer cache, a determined request (greedy, or with a ``seed``) may
         be answered from it, unless ``cache`` is false; ``tags`` are names to `AnswerCache.invalidate` it by.
+        ``schema`` (JSON schema), ``regex`` or ``grammar`` (EBNF with a rule ``root``): what the answer is held to, see
+        `inpage.grammar`; ``logprobs`` (0 to 20): report each token, with so many of the likeliest.
         ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the answer goes on
         after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
         checked = checked_messages(messages)
@@ -199,6 +200,7 @@ class Router:
 
     def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str, resume: Iterable[int]) -> Stream:
         asked = options(params, self.engine.info.vocab)
+        check_followed(asked.grammar, self.engine.info)
         room = answer_room(len(prompt), asked.max_tokens, self.scheduler.capacity, field)
         given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True)
         if len(given) > room:
@@ -212,10 +214,14 @@ class Router:
             priority=asked.priority,
             deadline=None if asked.timeout is None else time.perf_counter() + asked.timeout,
             tokens=given,
+            grammar=asked.grammar,
+            top=asked.top,
         )
         kept = None
-        if self._runs is not None and asked.cache and asked.determined and asked.timeout is None and not given:
-            key = answer_key(self._weights, prompt, asked.sampling, room, request.stop_ids)
+        keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
+        if self._runs is not None and keepable and not given:
+            held = {} if asked.grammar is None else {"grammar": astuple(asked.grammar)}
+            key = answer_key(self._weights, prompt, asked.sampling, room, request.stop_ids, **held)
             kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
         return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
 

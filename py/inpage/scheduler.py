@@ -259,6 +259,7 @@ class Scheduler:
             elif feed.sample:
                 if out.token is None:
                     raise InpageError("the engine did not choose the token that it was asked for")
+                request.logprobs += out.logprobs
                 self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
 
     async def _decode(self) -> None:
@@ -280,6 +281,7 @@ class Scheduler:
             self.waiting.serve(request.client, written=len(out.tokens))
             self.meters.rows.add(len(out.tokens), call="decode")
             request.bursts += 1
+            request.logprobs += out.logprobs
             progress = progress or bool(out.tokens)
             self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
         self._idle_rounds = 0 if progress or not answers else self._idle_rounds + 1

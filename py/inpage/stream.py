@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .engines.protocol import Logprob
 from .errors import InvalidRequest
 from .request import Burst, Request
 from .responses.sharing import Events, SharedRuns
@@ -45,6 +46,7 @@ class Completion:
     failovers: list[dict[str, Any]] = field(default_factory=list)
     cached_tokens: int = 0  # of the prompt: read from pages that an earlier request had computed
     source: str = "engine"  # or whence the answer came: "memory", "storage", "bundle", "shared" (with one in flight)
+    logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens, where they were asked for
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -55,12 +57,14 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the answer: what became certain since the piece before. ``text`` never ends inside a character and
-    may be empty. The last piece has ``result``. ``failovers``: those just before this piece, as in `Completion`."""
+    may be empty. The last piece has ``result``. ``failovers``: those just before this piece, as in `Completion`;
+    ``logprobs``: of ``token_ids``, where they were asked for."""
 
     text: str
     token_ids: list[int] = field(default_factory=list)
     result: Completion | None = None
     failovers: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +184,11 @@ class Stream:
                     finish = "stop"
                 texts.append(text)
                 said += len(tokens)
+                logprobs = request.logprobs[said - len(tokens) - request.resumed_at : said - request.resumed_at]
                 result = None if finish is None else self._completion("".join(texts), said, finish)
                 over = [i.report() for i in request.interruptions[told:] if i.gap_ms is not None]
                 told += len(over)
-                yield Delta(text, tokens, result, over)
+                yield Delta(text, tokens, result, over, logprobs)
                 if result is not None:
                     return
         finally:
@@ -211,6 +216,7 @@ class Stream:
             failovers=[interruption.report() for interruption in request.interruptions],
             cached_tokens=request.cached,
             source=self._source,
+            logprobs=request.logprobs[: tokens - request.resumed_at],
         )
 
 

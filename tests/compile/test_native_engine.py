@@ -50,6 +50,33 @@ def pages_of(i: int) -> list[int]:
     return [7 * i + k for k in (3, 0, 6, 2, 5, 1, 4)]
 
 
+async def test_logprobs_are_numpys_whatever_the_sampling(engine: NativeEngine) -> None:
+    prompt = PROMPTS[0]
+    drawn = Sampling(temperature=1.3, seed=4, logit_bias=((7, -100.0), (9, 3.0)))
+    step = Feed(prompt, 0, pages_of(0), sampling=drawn, sample=True, top=6)
+    plain = Feed(PROMPTS[2], 0, pages_of(2), sample=True)
+    outs = await engine.step([plain, step])
+    said, tokens = list(outs[1].logprobs), [outs[1].token or 0]
+    beside = [outs[0].token or 0]
+    while len(tokens) < 5:
+        at, other = len(prompt) + len(tokens) - 1, len(PROMPTS[2]) + len(beside) - 1
+        watched = Feed(tokens[-1:], at, pages_of(0), sampling=drawn, max_new_tokens=9, top=6)
+        feeds = [Feed(beside[-1:], other, pages_of(2), max_new_tokens=9), watched]
+        runs = await engine.run(feeds, 4)
+        said, tokens = [*said, *runs[1].logprobs], [*tokens, *runs[1].tokens]
+        assert not runs[0].logprobs
+        beside += runs[0].tokens
+    assert [one.token for one in said] == tokens
+    for i, one in enumerate(said):
+        logits = toy_logits([*prompt, *tokens[:i]]).astype(np.float64)
+        expected = logits - np.log(np.sum(np.exp(logits)))
+        order = np.argsort(-expected, kind="stable")[:6]
+        assert [token for token, _ in one.top] == list(order)
+        np.testing.assert_allclose([logprob for _, logprob in one.top], expected[order], atol=1e-5)
+        assert abs(one.logprob - expected[one.token]) < 1e-5
+    assert beside == toy_greedy(PROMPTS[2], len(beside))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 async def test_bursts_agree_with_the_reference_whatever_the_thread_count(
     toy: tuple[Path, Manifest], threads: int

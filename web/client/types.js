@@ -70,6 +70,10 @@
  * @property {number} [priority] 0 if not given; higher goes first
  * @property {boolean} [cache] false: compute the answer even where a kept one would do
  * @property {string | string[]} [tags] names by which kept answers can be forgotten
+ * @property {object | string} [schema] JSON schema: the answer is one line of JSON that follows it
+ * @property {string} [regex] the whole answer matches it
+ * @property {string} [grammar] EBNF with a rule `root` that the answer follows
+ * @property {number} [logprobs] 0 to 20: report each token, with so many of the likeliest
  * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
  * @typedef {object} Completion
  * @property {number[]} prompt_ids
@@ -89,6 +93,11 @@
  * @property {Failover[]} failovers
  * @property {number} cached_tokens of the prompt, read from pages that an earlier request had computed
  * @property {string} source "engine", or whence the answer came: "memory", "storage", "bundle", "shared"
+ * @property {Logprob[]} logprobs of this run's tokens, where they were asked for
+ * @typedef {object} Logprob
+ * @property {number} token
+ * @property {number} logprob for the model itself: before temperature, bias and grammar
+ * @property {[number, number][]} top the likeliest tokens and their logprobs
  * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number,
  *   prompt_tokens_details: {cached_tokens: number}}} Usage
  * @typedef {{load_ms: number, ttft_ms: number, prefill_tps: number, decode_tps: number}} Timing
@@ -96,6 +105,7 @@
  * @property {string} text what became certain since the piece before; may be empty
  * @property {number[]} token_ids
  * @property {Failover[]} [failovers] just before this piece
+ * @property {Logprob[]} [logprobs] of token_ids, where they were asked for
  * @property {Completion["finish_reason"]} [finish_reason] of the last piece, as all that follows
  * @property {Usage} [usage]
  * @property {Timing} [timing]

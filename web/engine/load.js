@@ -31,7 +31,7 @@ import { openStore } from "./storage.js";
  */
 /**
  * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
- * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void}} Engine
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, source: import("./shards.js").Source, close: () => void}} Engine
  * @typedef {object} Job what the loaders of both executors get
  * @property {import("./protocol.js").LoadOptions} options
  * @property {import("./manifest.js").Manifest} manifest
@@ -98,7 +98,7 @@ export async function loadEngine(options, channel, signal, onProgress) {
   const { weightBytes } = manifest;
   const fromCache = made.cached === weightBytes;
   onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
-  return { executor, info, doorbell, close };
+  return { executor, info, doorbell, source, close };
 }
 
 /**

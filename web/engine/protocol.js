@@ -1,7 +1,12 @@
 /**
- * @file Types of what crosses between EngineClient and the engine worker. No code: the client runs on pages and in
+ * @file Types of what crosses between EngineClient and the engine worker. Next to no code: the client runs on pages and in
  * workers, the engine in workers only, and both name these.
  */
+
+/** Likeliest tokens that can be told of one choice. */
+export const MAX_TOP = 20;
+/** Numbers in a report of one choice: logprob of the token, then MAX_TOP pairs of id and logprob, -1 where there are fewer. */
+export const REPORT = 1 + 2 * MAX_TOP;
 
 /**
  * @typedef {object} Policy how files are fetched
@@ -21,9 +26,6 @@
  * @property {number | null} [threads] compute threads, this one included; if not given, as many as measure fastest, at most
  *   one a core, one if not isolated
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
- * @property {{initial: number, maximum: number}} [memory] WebAssembly: bytes at the start, and at most; what the weights need
- *   and what a module can address if not given
- * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {Partial<Policy>} [network]
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
@@ -60,6 +62,16 @@
  */
 
 /**
+ * @typedef {object} Constraint what a sequence's answer is held to; its struct's mask is filled in before each choice
+ * @property {number} sequence index among the structs
+ * @property {string} id of the request, by which the engine knows it again
+ * @property {"schema" | "regex" | "ebnf" | "tag"} kind a JSON schema, a regular expression, a grammar with the rule root, or the
+ *   format of one of XGrammar's structural tags
+ * @property {string} source its text
+ * @property {Int32Array} tokens of the answer so far
+ */
+
+/**
  * @typedef {object} StepInput
  * @property {Int32Array} tokenIds [rows]
  * @property {Int32Array} positions [rows]
@@ -71,10 +83,13 @@
  * @property {Int32Array} [bias] pairs (token id, float bits) that the structs refer to
  * @property {Uint32Array} [mask] token mask words that the structs refer to
  * @property {boolean} [wantLogits] also return the logits, copied
+ * @property {Constraint[]} [constraints]
+ * @property {Int32Array} [tops] [structs]: report each choice with so many of the likeliest tokens; -1: do not
  * @typedef {object} StepResult
  * @property {Int32Array} [sequences] the structs of `sample`, updated
  * @property {Int32Array} [scores] [targets.length * 3] words of inpage_score_row: argmax, nll (f), margin (f)
  * @property {Float32Array} [logits] [logit rows * vocab]
+ * @property {Float64Array} [report] [structs * REPORT], where `tops` asks for it
  * @typedef {object} RunInput
  * @property {Int32Array} sequences words of n inpage_sequence structs
  * @property {number} n
@@ -82,7 +97,13 @@
  * @property {number} maxSteps at most MAX_BURST are done
  * @property {Int32Array} [bias]
  * @property {Uint32Array} [mask]
- * @typedef {{steps: number, out: Int32Array, sequences: Int32Array}} RunResult out is [steps * n], -1: had finished
+ * @property {Constraint[]} [constraints]
+ * @property {Int32Array} [tops] [n], as in StepInput
+ * @typedef {object} RunResult
+ * @property {number} steps
+ * @property {Int32Array} out [steps * n], -1: had finished
+ * @property {Int32Array} sequences
+ * @property {Float64Array} [report] [steps * n * REPORT], where `tops` asks for it
  */
 
 /**
@@ -103,5 +124,3 @@
  * @property {Int32Array} launch_kernel [launches] index of each launch's kernel
  * @property {Float64Array} launch_us [launches]
  */
-
-export {};

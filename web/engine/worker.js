@@ -19,6 +19,10 @@ const PROGRESS_MS = 50;
 
 /** @type {import("./load.js").Engine | null} */
 let engine = null;
+/** @type {import("./stepwise.js").Stepwise | null} made when first a request's every token is to be looked at */
+let stepwise = null;
+/** @type {unknown} of the loaded model */
+let manifest = null;
 /** @type {Map<number, AbortController>} loads under way */
 const loads = new Map();
 /** Id of the burst that was interrupted last. */
@@ -64,12 +68,13 @@ async function dispatch({ id, method, args }) {
     case "reservePages":
       return { value: await executor.reservePages(args), transfer: [] };
     case "step": {
-      const value = await executor.step(args);
-      return { value, transfer: buffers([value.sequences, value.scores, value.logits]) };
+      const value = await (looksAtTokens(args) ? (await stepper(engine)).step(args) : executor.step(args));
+      return { value, transfer: buffers([value.sequences, value.scores, value.logits, value.report]) };
     }
     case "run": {
-      const value = await executor.run(args, () => interrupted === id);
-      return { value, transfer: buffers([value.out, value.sequences]) };
+      const runner = looksAtTokens(args) ? await stepper(engine) : executor;
+      const value = await runner.run(args, () => interrupted === id);
+      return { value, transfer: buffers([value.out, value.sequences, value.report]) };
     }
     case "profile": {
       if (!executor.profile) throw new EngineError("unsupported", "this engine does not tell where a step's time goes");
@@ -85,6 +90,21 @@ async function dispatch({ id, method, args }) {
   }
 }
 
+/** Whether a grammar or a report makes this batch go step by step. @param {import("./protocol.js").StepInput | import("./protocol.js").RunInput} input */
+function looksAtTokens({ constraints, tops }) {
+  return Boolean(constraints?.length || tops?.some((top) => top >= 0));
+}
+
+/** @param {import("./load.js").Engine} from @returns {Promise<import("./stepwise.js").Stepwise>} */
+async function stepper(from) {
+  if (!stepwise) {
+    const { Stepwise } = await import("./stepwise.js");
+    const open = async () => (await import("./grammar.js")).Grammars.open(from.source, manifest, from.info);
+    stepwise = new Stepwise(from, open);
+  }
+  return stepwise;
+}
+
 /**
  * @param {number} id
  * @param {{options: import("./protocol.js").LoadOptions, name: string}} args name: of the lock that shows this worker alive,
@@ -97,6 +117,7 @@ async function load(id, { options, name }) {
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
     engine = await loadEngine(options, name, signal, reporter(id));
+    manifest = options.manifest;
     const { info, doorbell } = engine;
     return { info, doorbell };
   } finally {

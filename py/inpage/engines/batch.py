@@ -167,14 +167,19 @@ def step_outputs(batch: StepBatch, sequences: Words | None, logits: Words | None
     for chosen, wanted, scored in zip(batch.chosen, batch.logits, batch.scored, strict=True):
         result = StepOutput()
         if chosen is not None:
-            at = 4 * (chosen * SEQUENCE_WORDS + _CHOSEN)
-            result.token, result.logprob, result.margin = _RESULT.unpack_from(sequence_bytes, at)
+            result.token, result.logprob, result.margin = choice(sequence_bytes, chosen)
         if wanted is not None:
             result.logits = array("f", floats[wanted * vocab : (wanted + 1) * vocab])
         if scored is not None:
             result.scores = [_SCORE.unpack_from(score_bytes, 4 * SCORE_WORDS * i) for i in scored]
         out.append(result)
     return out
+
+
+def choice(sequences: Words, i: int) -> tuple[int, float, float]:
+    """Token, logprob and margin of what struct ``i`` chose last."""
+    token, logprob, margin = _RESULT.unpack_from(_bytes(sequences), 4 * (i * SEQUENCE_WORDS + _CHOSEN))
+    return token, logprob, margin
 
 
 def run_outputs(n: int, steps: int, out: Words, sequences: Words) -> list[RunOutput]:

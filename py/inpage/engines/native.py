@@ -26,6 +26,7 @@ from ..plan_types import Plan
 from ..plan_views import encode_program
 from ..schema import ALIGN, FileRef, Manifest
 from . import batch as flat
+from .looked_at import likeliest, no_grammars
 from .mapping import Weights, base, reserve
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
@@ -145,12 +146,15 @@ class NativeEngine:
         self._pages = max(self._pages, pages)
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        no_grammars(feeds)
         batch = flat.step_batch(feeds, self._limits())
-        return await self._call(lambda lib: self._step(lib, batch, len(feeds)))
+        return await self._call(lambda lib: self._step(lib, batch, feeds))
 
     async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+        no_grammars(feeds)
         batch = flat.run_batch(feeds, max_steps, self._limits())
-        return await self._call(lambda lib: self._run(lib, batch, max_steps))
+        steps = 1 if any(feed.top is not None for feed in feeds) else max_steps  # logits last until the next step
+        return await self._call(lambda lib: self._run(lib, batch, steps, feeds))
 
     async def interrupt(self) -> None:
         if self._lib is not None and self._busy.locked():
@@ -169,11 +173,11 @@ class NativeEngine:
 
     # -- in the worker thread ----------------------------------------------------------------------------------
 
-    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, sequences: int) -> list[StepOutput]:
+    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[Feed]) -> list[StepOutput]:
         for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
             self._put(name, getattr(batch, name))
         rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
-        _check(lib.inpage_step(rows, sequences, logit_rows))
+        _check(lib.inpage_step(rows, len(feeds), logit_rows))
         scores = None
         if batch.targets is not None:
             scores = array("i", bytes(4 * flat.SCORE_WORDS * logit_rows))
@@ -185,14 +189,30 @@ class NativeEngine:
         if batch.want_logits:
             at = self._offsets[self._plan.io["logits"]]
             logits = self._work[at : at + 4 * logit_rows * self._plan.vocab]
-        return flat.step_outputs(batch, batch.sequences, logits, scores, self._plan.vocab)
+        outs = flat.step_outputs(batch, batch.sequences, logits, scores, self._plan.vocab)
+        for row, feed, out in zip(batch.chosen, feeds, outs, strict=True):
+            if row is not None and feed.top is not None and out.token is not None and out.logprob is not None:
+                out.logprobs = [likeliest(self._logits(row), out.token, out.logprob, feed.top)]
+        return outs
 
-    def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int) -> list[RunOutput]:
+    def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[Feed]) -> list[RunOutput]:
         self._put("block_tables", batch.block_tables)
         out = array("i", bytes(4 * max_steps * batch.n))
         sequences, bias = _address(batch.sequences), _address(batch.bias)
         steps = _check(lib.inpage_run(sequences, batch.n, max_steps, bias, None, _address(out)))
-        return flat.run_outputs(batch.n, steps, out, batch.sequences)
+        outs = flat.run_outputs(batch.n, steps, out, batch.sequences)
+        rows = [i for i, out in enumerate(outs) if out.tokens]  # of the step, where it is one
+        for row, i in enumerate(rows):
+            top = feeds[i].top
+            if top is not None:
+                token, logprob, _ = flat.choice(batch.sequences, i)
+                outs[i].logprobs = [likeliest(self._logits(row), token, logprob, top)]
+        return outs
+
+    def _logits(self, row: int) -> memoryview[float]:
+        vocab = self._plan.vocab
+        at = self._offsets[self._plan.io["logits"]] + 4 * row * vocab
+        return memoryview(self._work)[at : at + 4 * vocab].cast("f")
 
     def _put(self, name: str, words: array[int]) -> None:
         at = self._offsets[self._plan.io[name]]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
+from .looked_at import looked_at, reported
 from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
 
 
@@ -23,7 +24,7 @@ class PageEngine:
         facts = {name: loaded[name] for name in EngineInfo.__dataclass_fields__ if name in loaded}
         if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
             facts["threads_measured"] = None
-        self._info = EngineInfo(**facts)
+        self._info = EngineInfo(**facts, grammars=True)
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
         self.stored = loaded.get("storage") is not None and not loaded.get("warnings")
@@ -31,17 +32,17 @@ class PageEngine:
 
     @classmethod
     async def load(
-        cls, base: str, manifest: str, *, variant: str, options: Mapping[str, Any], on_progress: Progress
+        cls, base: str, manifest: str, *, variant: str, threads: int | None, on_progress: Progress
     ) -> PageEngine:
-        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``options``: more of LoadOptions
-        in web/engine/protocol.js."""
+        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``threads``: None for as many as
+        measure fastest."""
         from pyodide.ffi import create_proxy
 
         client = host().newEngine()
         progress = create_proxy(lambda event: on_progress(event.to_py()))
-        given = {**options, "base": base, "manifest": json.loads(manifest), "variant": variant, "onProgress": progress}
+        options = {"base": base, "manifest": json.loads(manifest), "variant": variant, "threads": threads}
         try:
-            loaded = await settle(client.load(_object(given)))
+            loaded = await settle(client.load(_object({**options, "onProgress": progress})))
         except asyncio.CancelledError:
             await settle(client.unload())
             raise
@@ -72,9 +73,15 @@ class PageEngine:
             arrays["targets"] = batch.targets
         if batch.sequences is not None:
             arrays["sample"] = batch.sequences
-        result = await settle(self._client.step(_object(arrays)))
+        chosen = [(i, feed) for i, feed in zip(batch.chosen, feeds, strict=True) if i is not None]
+        result = await settle(self._client.step(_object(arrays | looked_at(chosen))))
         sequences, logits, scores = (_bytes(result, name) for name in ("sequences", "logits", "scores"))
-        return step_outputs(batch, sequences, logits, scores, self._info.vocab)
+        outs = step_outputs(batch, sequences, logits, scores, self._info.vocab)
+        report = _bytes(result, "report")
+        for i, feed, out in zip(batch.chosen, feeds, outs, strict=True):
+            if i is not None and out.token is not None:
+                out.logprobs = reported(report, i, out.token, feed.top)
+        return outs
 
     async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
         batch = run_batch(feeds, max_steps, self._limits())
@@ -85,8 +92,13 @@ class PageEngine:
             "maxSteps": max_steps,
             "bias": batch.bias,
         }
-        result = await settle(self._client.run(_object(arrays)))
-        return run_outputs(batch.n, result.steps, result.out.to_bytes(), result.sequences.to_bytes())
+        result = await settle(self._client.run(_object(arrays | looked_at(enumerate(feeds)))))
+        outs = run_outputs(batch.n, result.steps, result.out.to_bytes(), result.sequences.to_bytes())
+        report = _bytes(result, "report")
+        for i, (feed, out) in enumerate(zip(feeds, outs, strict=True)):
+            choices = enumerate(out.tokens)  # a sequence that has finished does not go on: the first steps are its own
+            out.logprobs = [one for k, token in choices for one in reported(report, k * batch.n + i, token, feed.top)]
+        return outs
 
     async def interrupt(self) -> None:
         self._client.interrupt()

@@ -27,6 +27,25 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer is held to. ``kind``: "schema" (JSON schema), "regex", "ebnf" (with a rule ``root``) or "tag" (the
+    format of one of XGrammar's structural tags, as JSON); see `inpage.grammar`, which makes them."""
+
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How likely a chosen token was for the model itself: natural logarithm, before temperature, bias and grammar.
+    ``top``: the likeliest tokens and their logprobs, the likeliest first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(slots=True)
 class Feed:
     """Tokens of one sequence to run through the model: ``tokens[0]`` stands at position ``start``.
@@ -45,6 +64,10 @@ class Feed:
     want_logits: bool = False  # step: return the last position's logits (float32 [vocab])
     max_new_tokens: int = 0  # run: how many tokens this sequence may still produce
     stop_ids: Sequence[int] = ()  # run: ids that end it
+    grammar: Grammar | None = None  # what each choice is held to, after the ``answer`` so far
+    answer: Sequence[int] = ()
+    request: str = ""  # by which an engine knows its state of the grammar again; the answer alone restores it
+    top: int | None = None  # report each choice, with so many of the likeliest tokens
 
 
 @dataclass(slots=True)
@@ -56,6 +79,7 @@ class StepOutput:
     logprob: float | None = None
     logits: Any = None
     scores: list[tuple[int, float, float]] | None = None
+    logprobs: Sequence[Logprob] = ()  # of the token, where ``top`` asked
 
 
 @dataclass(slots=True)
@@ -65,6 +89,7 @@ class RunOutput:
 
     tokens: list[int]
     finished: str | None
+    logprobs: Sequence[Logprob] = ()  # by token, where ``top`` asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +111,7 @@ class EngineInfo:
     arena_bytes: int
     load_ms: float
     threads_measured: dict[str, float] | None = None  # steps a second by number of threads, where the engine chose it
+    grammars: bool = False  # whether answers can be held to a `Grammar`
 
 
 # What engines count, in the order in which they tell it.

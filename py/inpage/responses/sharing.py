@@ -59,6 +59,7 @@ class SharedRuns:
                 request.stop_ids,
                 client=request.client,
                 priority=request.priority,
+                grammar=request.grammar,
             )
             self._submit(own)
             run = self._runs[key] = _Run(own, tags)
