@@ -70,9 +70,10 @@ def host_device() -> Device:
     )
 
 
-async def page_device() -> Device:
-    """This browser, as web/engine/features.js and web/router/adapter.js probe it."""
-    found = (await settle(host().probeDevice())).to_py()
+async def page_device(power: str = "high-performance") -> Device:
+    """This browser, as web/engine/features.js and web/router/adapter.js probe it. ``power``: which adapter is asked
+    for, see `WebGpuSettings`."""
+    found = (await settle(host().probeDevice(power))).to_py()
     cores = int(found["cores"])
     adapter = _adapter(found["adapter"]) if found["adapter"] else None
     return Device(
@@ -89,8 +90,8 @@ async def page_device() -> Device:
     )
 
 
-async def this_device() -> Device:
-    return await page_device() if IN_PAGE else host_device()
+async def this_device(power: str = "high-performance") -> Device:
+    return await page_device(power) if IN_PAGE else host_device()
 
 
 def _adapter(found: dict[str, Any]) -> Adapter:

@@ -50,12 +50,17 @@ class HealthWatch:
         if len(self._failed) >= _ENOUGH and self.error_rate > _ERRORS:
             count, of = sum(self._failed), len(self._failed)
             bad.append(f"{count} of the last {of} requests failed, the last with {self.last_error}")
-        if budget is not None and held > _MEMORY * budget:
-            poor.append(f"{held / 1e6:.0f} MB of the budget of {budget / 1e6:.0f} MB are in use")
-        poor += [text for text in (took_over, leak) if text]
+        poor += [text for text in (too_full(held, budget), took_over, leak) if text]
         status = "unhealthy" if bad else "degraded" if poor else "healthy"
         figures = {"error_rate": self.error_rate, "memory_bytes": held, "memory_budget": budget}
         return Health(status, (*bad, *poor), figures)
+
+
+def too_full(held: int, budget: int | None) -> str:
+    """Why so many bytes of a budget are too many; empty while they are not."""
+    if budget is None or held <= _MEMORY * budget:
+        return ""
+    return f"{held / 1e6:.0f} MB of the budget of {budget / 1e6:.0f} MB are in use"
 
 
 class LeakDetector:

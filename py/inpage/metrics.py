@@ -153,14 +153,34 @@ class Registry:
         self._metrics[metric.name] = metric
         return metric
 
+    def __iter__(self) -> Iterator[_Metric]:
+        return iter(self._metrics.values())
+
     def text(self) -> str:
         """What a Prometheus server scrapes."""
-        lines = []
-        for metric in self._metrics.values():
-            lines.append(f"# HELP {metric.name} {_escaped(metric.help, quotes=False)}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines += [f"{metric.name}{suffix}{labels} {_number(value)}" for suffix, labels, value in metric.samples()]
-        return "\n".join(lines) + "\n"
+        return "\n".join(line for metric in self for line in [*_head(metric), *_lines(metric)]) + "\n"
+
+
+def merged(registries: Mapping[str, Registry], label: str) -> str:
+    """The text of several registries with the same metrics, each one's samples under its own value of ``label``."""
+    families: dict[str, list[str]] = {}
+    for name, registry in registries.items():
+        for metric in registry:
+            if label in metric.labels:
+                raise ValueError(f"{metric.name} has a label {label} of its own")
+            family = families.setdefault(metric.name, _head(metric))
+            family += _lines(metric, f'{label}="{_escaped(name)}"')
+    return "".join(f"{line}\n" for family in families.values() for line in family)
+
+
+def _head(metric: _Metric) -> list[str]:
+    return [f"# HELP {metric.name} {_escaped(metric.help, quotes=False)}", f"# TYPE {metric.name} {metric.kind}"]
+
+
+def _lines(metric: _Metric, pair: str = "") -> Iterator[str]:
+    for suffix, labels, value in metric.samples():
+        inner = ",".join(part for part in (pair, labels[1:-1]) if part)
+        yield f"{metric.name}{suffix}{'{' + inner + '}' if inner else ''} {_number(value)}"
 
 
 def _escaped(text: str, *, quotes: bool = True) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import scoring
+from .browser import IN_PAGE
 from .capability import Device, host_device, this_device
 from .engines.load import load_engine
 from .engines.protocol import Engine, Progress
@@ -108,11 +109,13 @@ class Router:
         chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
         backend = chosen.engine.backend if backend is None else backend
         threads = chosen.engine.threads if threads is None else threads
+        if not chosen.wasm.shared and IN_PAGE:
+            threads = 1
         store = open_store(artifact)
         report = on_progress or _unheard
         report({"phase": "manifest"})
         manifest, text = await store.manifest()
-        device = await this_device()
+        device = await this_device(chosen.webgpu.power_preference)
         notes = await Notes.open(manifest, device, threads)
         choice = choose(
             manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
@@ -122,7 +125,7 @@ class Router:
 
         async def load(candidate: Candidate) -> Engine:
             return await load_engine(
-                candidate.variant, choice.threads, threads is not None, store, manifest, text, report
+                candidate.variant, choice.threads, threads is not None, store, manifest, text, report, chosen
             )
 
         backends = Backends(choice.ranked, load, notes.log)

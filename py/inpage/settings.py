@@ -106,6 +106,36 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WasmSettings:
+    """The WebAssembly memory of an engine in the page."""
+
+    memory_initial: int = 0
+    """Bytes from the start; 0: what the weights need. It grows as conversations do."""
+    memory_maximum: int = 4 << 30
+    """Bytes that it may grow to; the KV pages get what the weights leave."""
+    shared: bool = True
+    """Compute threads on the one memory, where the page is isolated; false: one thread."""
+
+    def _check(self) -> None:
+        _at_least(self, 0, "memory_initial")
+        _at_least(self, max(self.memory_initial, 1 << 20), "memory_maximum")
+
+
+@dataclass(frozen=True, slots=True)
+class WebGpuSettings:
+    """How WebGPU is asked, and how long it computes at a time."""
+
+    power_preference: str = "high-performance"
+    """Which adapter, where a device has two: "high-performance" or "low-power"."""
+    burst_ms: float = 20.0
+    """Milliseconds that a burst of tokens goes on after a new request or a cancel."""
+
+    def _check(self) -> None:
+        _one_of(self, ("high-performance", "low-power"), "power_preference")
+        _at_least(self, 1, "burst_ms")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole tree. `read_settings` makes one from a file, `settings_from` from plain data."""
 
@@ -114,6 +144,8 @@ class Settings:
     answers: AnswerSettings = field(default_factory=AnswerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
+    wasm: WasmSettings = field(default_factory=WasmSettings)
+    webgpu: WebGpuSettings = field(default_factory=WebGpuSettings)
 
     def _check(self) -> None:
         """Its parts check themselves."""
@@ -155,8 +187,8 @@ def _build(kind: type[T], data: Any, path: str) -> T:
     try:
         made._check()
     except ValueError as error:
-        name, least = error.args
-        raise InvalidRequest(f"{prefix}{name} must be at least {least}", field=prefix + name) from None
+        name, rule = error.args
+        raise InvalidRequest(f"{prefix}{name} must be {rule}", field=prefix + name) from None
     return typing.cast("T", made)
 
 
@@ -177,4 +209,9 @@ def _at_least(settings: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise ValueError(name, least)
+            raise ValueError(name, f"at least {least}")
+
+
+def _one_of(settings: Any, words: tuple[str, ...], name: str) -> None:
+    if getattr(settings, name) not in words:
+        raise ValueError(name, " or ".join(map(repr, words)))

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
-import { createMemory, growTo, importedMemory, kvCapacity } from "../../web/engine/memory.js";
+import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/memory.js";
 import { MAX_THREADS } from "../../web/engine/pool.js";
 import { sha256 } from "../../web/engine/sha256.js";
 import { call, expect, test } from "./support/fixtures.js";
@@ -69,6 +69,15 @@ test("memory steps down where the browser refuses, and says how many pages it ho
   } finally {
     WebAssembly.Memory = real;
   }
+});
+
+test("settings narrow what a module declares, and never widen it", () => {
+  const declared = { initial: 20, maximum: 4096 };
+  const page = 65536;
+  expect(limitMemory(declared, { initial: 0, maximum: Infinity })).toEqual(declared);
+  expect(limitMemory(declared, { initial: 30 * page + 1, maximum: 100 * page - 1 })).toEqual({ initial: 31, maximum: 99 });
+  expect(limitMemory(declared, { initial: 200 * page, maximum: 8 * page })).toEqual({ initial: 20, maximum: 20 });
+  expect(limitMemory(declared, { initial: 0, maximum: 8192 * page })).toEqual(declared);
 });
 
 test("the linked module's memory limits are read", ({ artifact }) => {

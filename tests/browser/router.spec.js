@@ -52,6 +52,15 @@ test("loads, says why, and streams what the model says", async ({ page, start, m
   expect(last.timing.ttft_ms).toBeGreaterThan(0);
 });
 
+test("settings bound the engine's memory and its threads, and say what is too little", async ({ page, start }) => {
+  const one = await start({ settings: { wasm: { shared: false, memory_initial: 32 << 20 } } });
+  expect(one.threads).toBe(1);
+  await page.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
+  const { error } = await start({ settings: { wasm: { memory_maximum: 1 << 20 } } });
+  expect(error).toMatchObject({ code: "out_of_memory" });
+  expect(error.message).toMatch(/needs \d+ bytes and KV pages; the memory may have \d+/);
+});
+
 test("several at once answer as each alone, and their pages come back", async ({ page, start, model }) => {
   await start({ threads: 2 });
   const questions = ["hello", "a b c", "who are you", "0123456789", "x", "the last one"];

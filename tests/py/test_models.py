@@ -55,7 +55,7 @@ async def test_one_more_takes_the_place_of_the_least_recently_used(small_tokeniz
     await shelf.models.preload("c")
     await shelf.models.preload("b")  # "a" is the least recently used, and stays
     assert names(shelf) == {"a", "b"}
-    assert shelf.models.unloads == {"idle": 0, "evicted": 2, "asked": 0}
+    assert (shelf.models.tally.unloads.value(why="evicted"), shelf.models.tally.unloads.total) == (2, 2)
     await shelf.close()
 
 

@@ -40,7 +40,7 @@ async def test_an_idle_unload_gives_the_memory_back(apart: Path) -> None:
         loaded = resident()
         clock.advance(300)
         await models.sweep()
-        assert models.loaded() == [] and models.unloads["idle"] == 1
+        assert models.loaded() == [] and models.tally.unloads.value(why="idle") == 1
         assert loaded - resident() > 0.95 * weights
         assert await models.quick("hello", max_tokens=2, temperature=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import json
 from collections.abc import AsyncIterator
@@ -12,11 +13,14 @@ import openai
 import pytest
 from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.completions import AsyncCompletions as AsyncTextCompletions
+from prometheus_client.parser import text_string_to_metric_families
 
+from inpage.errors import OutOfMemory
 from inpage.openai import Api
 from inpage.router import Router
 from inpage.tokenizer import Tokenizer
 from support.in_process import openai_client
+from support.shelf import Shelf
 from support.small import small_router
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -111,6 +115,57 @@ async def test_leaving_a_stream_cancels_the_answer(client: openai.AsyncOpenAI, r
     await stream.close()
     while router.scheduler.active:
         await asyncio.sleep(0)
+
+
+async def test_several_models_answer_by_name(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (1,), "b": (1,)}, max_loaded=1)
+    api = Api(shelf.models)
+    async with openai_client(api) as client:
+        assert [model.id async for model in client.models.list()] == ["a", "b"]
+        assert not shelf.loads  # listing loads nothing
+        done = await client.chat.completions.create(model="b", messages=HELLO, temperature=0, max_tokens=9)
+        assert done.model == "b" and shelf.loads == {"b": 1}
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.chat.completions.create(model="c", messages=HELLO)
+        assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+        stream = await client.chat.completions.create(
+            model="b", messages=HELLO, temperature=0, max_tokens=9, stream=True
+        )
+        (state,) = shelf.models.loaded()
+        assert state.requests == 1  # it stays as long as the stream is open
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+        assert text == done.choices[0].message.content
+        left = await client.chat.completions.create(model="b", messages=HELLO, max_tokens=100, stream=True)
+        await left.close()  # unread
+        assert shelf.models.loaded()[0].requests == 0
+        await client.completions.create(model="a", prompt="hello")
+        assert shelf.loads == {"a": 1, "b": 1}
+    families = {f.name: f for f in text_string_to_metric_families(shelf.models.metrics())}
+    assert {s.labels["model"] for s in families["inpage_tokens"].samples} == {"a"}
+    assert [s.labels for s in families["inpage_model_unloads"].samples] == [{"why": "evicted"}]
+    assert "Not loaded: b." in shelf.models.explain()
+    await shelf.close()
+
+
+async def test_health_of_several_models(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (1,), "b": (1,)}, target_memory=10**8)
+    api = Api(shelf.models)
+    await shelf.models.preload("a")
+    health = json.loads(str((await api.handle("GET", "/health")).body))
+    assert (health["status"], health["models"], health["memory_budget"]) == ("healthy", {"a": "healthy"}, 10**8)
+    shelf.refuse = OutOfMemory("no room")
+    with pytest.raises(OutOfMemory):
+        await shelf.models.preload("b")
+    health = shelf.models.health()
+    assert (health.status, health.reasons) == ("degraded", ("b could not be loaded: out_of_memory: no room",))
+    shelf.refuse = None
+    await shelf.models.preload("b")
+    router = shelf.models.routers()["a"]
+    info = router.engine.info
+    router.engine.info = dataclasses.replace(info, weight_bytes=91_000_000)  # type: ignore[misc]
+    health = shelf.models.health()
+    assert (health.status, health.reasons) == ("degraded", ("91 MB of the budget of 100 MB are in use",))
+    await shelf.close()
 
 
 async def test_models(client: openai.AsyncOpenAI) -> None:

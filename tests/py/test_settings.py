@@ -67,6 +67,9 @@ def test_settings_cannot_be_changed() -> None:
         ({"scheduler": {"timeout": float("nan")}}, "scheduler.timeout"),
         ({"kv": {"prefix_bytes": -1}}, "kv.prefix_bytes"),
         ({"engine": {"threads": 0}}, "engine.threads"),
+        ({"wasm": {"memory_initial": 3 << 20, "memory_maximum": 2 << 20}}, "wasm.memory_maximum"),
+        ({"wasm": {"shared": 1}}, "wasm.shared"),
+        ({"webgpu": {"power_preference": "low"}}, "webgpu.power_preference"),
         ([], "settings"),
     ],
 )

@@ -111,7 +111,7 @@ export function createMemory({ initial, maximum: limit, fixedBytes, pageBytes, k
   const fewest = Math.min(kvPages, FEWEST_KV_PAGES);
   if (room < fewest) {
     const most = limit * WASM_PAGE;
-    throw new EngineError("out_of_memory", `needs ${fixedBytes} bytes and KV pages; the module addresses ${most}`);
+    throw new EngineError("out_of_memory", `needs ${fixedBytes} bytes and KV pages; the memory may have ${most}`);
   }
   let pages = Math.min(kvPages, room);
   for (;;) {
@@ -128,6 +128,17 @@ export function createMemory({ initial, maximum: limit, fixedBytes, pageBytes, k
       pages = Math.max(fewest, pages >> 1);
     }
   }
+}
+
+/**
+ * What a module declares, narrowed to what was asked for.
+ * @param {{initial: number, maximum: number}} declared WebAssembly pages
+ * @param {{initial: number, maximum: number}} wanted bytes
+ * @returns {{initial: number, maximum: number}} WebAssembly pages
+ */
+export function limitMemory({ initial, maximum }, wanted) {
+  const most = Math.max(initial, Math.min(maximum, Math.floor(wanted.maximum / WASM_PAGE)));
+  return { initial: Math.min(most, Math.max(initial, wasmPages(wanted.initial))), maximum: most };
 }
 
 /** Most bytes each memory may grow to; WebAssembly.Memory itself does not tell. @type {WeakMap<WebAssembly.Memory, number>} */

@@ -26,6 +26,9 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number | null} [threads] compute threads, this one included; if not given, as many as measure fastest, at most
  *   one a core, one if not isolated
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
+ * @property {{initial: number, maximum: number}} [memory] WebAssembly: bytes at the start, and at most; what the weights need
+ *   and what a module can address if not given
+ * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {Partial<Policy>} [network]
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)

@@ -10,7 +10,7 @@ import {
 } from "./abi.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
-import { createMemory, growTo, importedMemory, kvCapacity, layOut, MAX_BURST } from "./memory.js";
+import { createMemory, growTo, importedMemory, kvCapacity, layOut, limitMemory, MAX_BURST } from "./memory.js";
 import { profile } from "./profile.js";
 import { encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
@@ -40,10 +40,11 @@ export class Executor {
    * @param {number} options.kvPages wanted at most; fewer where memory is refused
    * @param {number} options.hashes shards hashed at once
    * @param {boolean} options.sliced no doorbell can be reached: bursts end after about 20 ms
+   * @param {{initial: number, maximum: number}} options.memory bytes at the start, and at most
    * @returns {Promise<Executor>}
    */
-  static async create({ kernels, plan, weightBytes, threads, kvPages, hashes, sliced }) {
-    const { initial, maximum } = importedMemory(kernels);
+  static async create({ kernels, plan, weightBytes, threads, kvPages, hashes, sliced, memory: wanted }) {
+    const { initial, maximum } = limitMemory(importedMemory(kernels), wanted);
     const module = await compile(kernels);
     const program = encodeProgram(plan);
     const sizes = { threads, programWords: program.length, weightBytes, hashes };

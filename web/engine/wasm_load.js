@@ -34,6 +34,7 @@ export async function load({ options, manifest, plan, kernels, features, source,
     kvPages: options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences,
     hashes: slots,
     sliced: !features.isolated,
+    memory: options.memory ?? { initial: 0, maximum: Infinity },
   });
   executor.start();
   const rehearsal = threads > 1 ? prepareRehearsal(executor) : null;

@@ -22,12 +22,15 @@ const ANSWER_MS = 5000;
  * @property {(options?: object) => Promise<any>} requestAdapter
  */
 
-/** @returns {Promise<Found>} */
-export async function probeAdapter() {
+/**
+ * @param {GPUPowerPreference} powerPreference
+ * @returns {Promise<Found>}
+ */
+export async function probeAdapter(powerPreference) {
   const gpu = /** @type {Gpu | undefined} */ (/** @type {any} */ (globalThis.navigator).gpu);
   if (!gpu) return { adapter: null, reason: "this browser has no WebGPU" };
   try {
-    const found = await Promise.race([gpu.requestAdapter({ powerPreference: "high-performance" }), silence()]);
+    const found = await Promise.race([gpu.requestAdapter({ powerPreference }), silence()]);
     if (!found) return { adapter: null, reason: "WebGPU finds no adapter on this device" };
     return { adapter: describe(found), reason: "" };
   } catch (error) {

@@ -19,10 +19,11 @@ export { readNote, writeNote } from "./notes.js";
 
 /**
  * What this browser and device have: see engine/features.js and adapter.js.
+ * @param {GPUPowerPreference} power
  * @returns {Promise<object>}
  */
-export async function probeDevice() {
-  const [gpu, space] = await Promise.all([probeAdapter(), probeStorage()]);
+export async function probeDevice(power) {
+  const [gpu, space] = await Promise.all([probeAdapter(power), probeStorage()]);
   const { userAgent } = globalThis.navigator;
   return { ...probe(), ...gpu, space, userAgent };
 }

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..schema import Manifest, Variant
+from ..settings import Settings
 from ..store import Store
 from .protocol import Engine, Progress
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                      on_progress: Progress) -> Engine:  # fmt: skip
+                      on_progress: Progress, settings: Settings) -> Engine:  # fmt: skip
     """``pinned``: so many threads, not only at most so many. ``text``: of the manifest. Raises the engine's errors."""
     if variant.backend == "native":
         from .native import NativeEngine
@@ -29,7 +30,13 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     from .page import PageEngine
 
     given = threads if pinned else None
-    return await PageEngine.load(store.base, text, variant=variant.name, threads=given, on_progress=on_progress)
+    options = {
+        "threads": given,
+        "memory": {"initial": settings.wasm.memory_initial, "maximum": settings.wasm.memory_maximum},
+        "powerPreference": settings.webgpu.power_preference,
+        "sliceMs": settings.webgpu.burst_ms,
+    }
+    return await PageEngine.load(store.base, text, variant=variant.name, options=options, on_progress=on_progress)
 
 
 _discarding: set[asyncio.Task[Any]] = set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..browser import host, settle
@@ -32,17 +32,17 @@ class PageEngine:
 
     @classmethod
     async def load(
-        cls, base: str, manifest: str, *, variant: str, threads: int | None, on_progress: Progress
+        cls, base: str, manifest: str, *, variant: str, options: Mapping[str, Any], on_progress: Progress
     ) -> PageEngine:
-        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``threads``: None for as many as
-        measure fastest."""
+        """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``options``: more of LoadOptions
+        in web/engine/protocol.js."""
         from pyodide.ffi import create_proxy
 
         client = host().newEngine()
         progress = create_proxy(lambda event: on_progress(event.to_py()))
-        options = {"base": base, "manifest": json.loads(manifest), "variant": variant, "threads": threads}
+        given = {**options, "base": base, "manifest": json.loads(manifest), "variant": variant, "onProgress": progress}
         try:
-            loaded = await settle(client.load(_object({**options, "onProgress": progress})))
+            loaded = await settle(client.load(_object(given)))
         except asyncio.CancelledError:
             await settle(client.unload())
             raise

@@ -52,6 +52,7 @@ class Entry:
     used: float = 0.0  # when it was last wanted
     loading: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
+    failure: str = ""  # of its last load
     listeners: list[Progress] = field(default_factory=list)
 
     @property

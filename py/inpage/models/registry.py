@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.protocol import Progress
-from ..errors import Cancelled, InvalidRequest, OutOfMemory, Timeout
+from ..errors import Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout
+from ..health import Health
 from ..router import Router
 from ..settings import Settings, settings_from
 from ..stream import Delta, Stream
+from . import telling
 from .clock import Clock, SystemClock
 from .entry import Entry, ModelState
 from .levels import Grant, Level, best_fit, smallest
@@ -35,7 +37,7 @@ class Models:
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None, *, clock: Clock | None = None) -> None:
         self.settings = settings if isinstance(settings, Settings) else settings_from(settings or {})
-        self.unloads = {"idle": 0, "evicted": 0, "asked": 0}  # how often, and why
+        self.tally = telling.Tally(self)
         self._clock = clock or SystemClock()
         self._entries: dict[str, Entry] = {}
         self._admission = asyncio.Lock()  # who needs room takes it in turn
@@ -94,6 +96,19 @@ class Models:
     def routers(self) -> dict[str, Router]:
         """The routers of what is loaded now, by model, to look at; to ask one, `use` it."""
         return {e.name: e.router for e in self._entries.values() if e.router is not None}
+
+    def metrics(self) -> str:
+        """Of all loaded models and of the registry, as Prometheus text."""
+        return telling.metrics(self.tally, self.routers())
+
+    def health(self) -> Health:
+        """Of all loaded models together, degraded above 90 % of the memory budget."""
+        failures = {e.name: e.failure for e in self._entries.values() if e.failure}
+        return telling.health(self.routers(), failures, self.settings.models.target_memory)
+
+    def explain(self) -> str:
+        """For people: what is loaded, how, and why."""
+        return telling.explain(self.loaded(), self.names, self.routers())
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -213,11 +228,17 @@ class Models:
     async def _load(self, entry: Entry) -> None:
         try:
             grant = await self._admit(entry)
+            self.tally.loads.add(model=entry.name)
             try:
                 entry.router = await entry.source.open(grant, entry.tell)
             finally:
                 if entry.router is None:
                     entry.placed, entry.grant = False, None
+            entry.failure = ""
+        except InpageError as error:
+            self.tally.failures.add(model=entry.name)
+            entry.failure = f"{error.code}: {error}"
+            raise
         finally:
             entry.loading = None
             entry.used = self._clock.now()
@@ -306,7 +327,7 @@ class Models:
                 await router.unload()
                 del router
                 reclaim()
-                self.unloads[why] += 1
+                self.tally.unloads.add(why=why)
         finally:
             entry.placed, entry.grant, entry.leaving = False, None, None
             self._stir()

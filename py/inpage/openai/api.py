@@ -5,32 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, cast
 
 from ..errors import InpageError, InvalidRequest
-from ..health import Health
-from ..schema import Manifest
 from ..stream import Completion, Delta, Stream, together
-from ..tokenizer import Tokenizer
 from . import told
 from .asked import Asked, chat_request, completion_request
+from .served import Answers, OneModel, Served
 from .told import Told
 
 BODY_BYTES = 8 << 20  # a larger request is refused unread
-
-
-class Answers(Protocol):
-    """What is needed of a router."""
-
-    manifest: Manifest
-    tokenizer: Tokenizer
-
-    def chat(self, messages: Any, **params: Any) -> Stream: ...
-    def complete(self, prompt: Any, **params: Any) -> Stream: ...
-    def metrics(self) -> str: ...
-    def health(self) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +29,11 @@ class Reply:
 
 
 class Api:
-    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/health`` and ``/metrics`` of one router."""
+    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/health`` and ``/metrics`` of one router, or of
+    the models of a registry (`inpage.models.Models`), which loads the one that a request names."""
 
-    def __init__(self, router: Answers) -> None:
-        self._router = router
+    def __init__(self, models: Answers | Served) -> None:
+        self._models = cast("Served", models) if hasattr(models, "use") else OneModel(models)
 
     async def handle(self, method: str, path: str, body: str | bytes = b"") -> Reply:
         """Answer one HTTP request. Never raises: what goes wrong is a reply in OpenAI's error shape."""
@@ -56,12 +43,13 @@ class Api:
             return _failed(error)
 
     async def _route(self, method: str, path: str, body: str | bytes) -> Reply:
-        model = self._router.manifest.id
+        names = self._models.names
         if path == "/v1/models":
-            return _allowed(method, "GET") or _json({"object": "list", "data": [self._model()]})
+            listed = {"object": "list", "data": [_model(name) for name in names]}
+            return _allowed(method, "GET") or _json(listed)
         if path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
-            found = _json(self._model()) if name == model else _json(told.no_such_model(name, model), 404)
+            found = _json(_model(name)) if name in names else _json(told.no_such_model(name, ", ".join(names)), 404)
             return _allowed(method, "GET") or found
         if path in ("/metrics", "/health"):
             return _allowed(method, "GET") or self._status(path)
@@ -72,26 +60,29 @@ class Api:
         if refused:
             return refused
         asked = checks[path](_parsed(body))
-        if asked.model not in (None, model):
-            return _json(told.no_such_model(str(asked.model), model), 404)
-        return await self._answer(asked, chat=path == "/v1/chat/completions")
+        if asked.model is not None and asked.model not in names:
+            return _json(told.no_such_model(asked.model, ", ".join(names)), 404)
+        async with AsyncExitStack() as using:
+            router = await using.enter_async_context(self._models.use(asked.model))
+            answer = Told(asked.model or names[0], path == "/v1/chat/completions")
+            return await self._answer(router, asked, answer, using)
 
-    async def _answer(self, asked: Asked, *, chat: bool) -> Reply:
-        streams = self._streams(asked, chat)
-        answer = Told(self._router.manifest.id, chat)
+    async def _answer(self, router: Answers, asked: Asked, answer: Told, using: AsyncExitStack) -> Reply:
+        """``using`` keeps the model: a stream takes it over."""
+        streams = self._streams(router, asked, answer.chat)
+        echoes = [router.tokenizer.decode(stream.prompt_ids) if asked.echo else "" for stream in streams]
         if not asked.stream:
             done = await together(streams)
-            texts = [self._echo(asked, one.prompt_ids) + one.text for one in done]
-            return _json(answer.whole(done, texts))
-        events = _events(answer, asked, streams, [self._echo(asked, stream.prompt_ids) for stream in streams])
+            return _json(answer.whole(done, [echo + one.text for echo, one in zip(echoes, done, strict=True)]))
+        events = await using.enter_async_context(aclosing(_events(answer, asked, streams, echoes)))
         # The first event is awaited here, so that a request that fails at once has a status that says so.
         first = await anext(events)
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-        return Reply(200, _after(first, events), headers)
+        return Reply(200, _Begun(first, events, using.pop_all()), headers)
 
-    def _streams(self, asked: Asked, chat: bool) -> list[Stream]:
+    def _streams(self, router: Answers, asked: Asked, chat: bool) -> list[Stream]:
         """One for each prompt and choice; choices of one prompt differ by seed."""
-        ask = self._router.chat if chat else self._router.complete
+        ask = router.chat if chat else router.complete
         seed = asked.params.get("seed")
         streams = []
         for prompt in asked.prompts:
@@ -102,17 +93,11 @@ class Api:
                 streams.append(ask(prompt, **params))
         return streams
 
-    def _echo(self, asked: Asked, ids: list[int]) -> str:
-        return self._router.tokenizer.decode(ids) if asked.echo else ""
-
     def _status(self, path: str) -> Reply:
         if path == "/metrics":
-            return Reply(200, self._router.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-        health = self._router.health()
+            return Reply(200, self._models.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        health = self._models.health()
         return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
-
-    def _model(self) -> dict[str, Any]:
-        return {"id": self._router.manifest.id, "object": "model", "created": 0, "owned_by": "inpage"}
 
 
 async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: list[str]) -> AsyncGenerator[str]:
@@ -173,13 +158,26 @@ async def _merged(streams: list[Stream]) -> AsyncGenerator[tuple[int, Delta]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _after(first: str, rest: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    try:
-        yield first
-        async for event in rest:
-            yield event
-    finally:
-        await rest.aclose()
+class _Begun(AsyncGenerator[str]):
+    """Events, the first of which is known. Closing it, read or not, ends the answer and lets the model go."""
+
+    def __init__(self, first: str, rest: AsyncGenerator[str], using: AsyncExitStack) -> None:
+        self._first: str | None = first
+        self._rest, self._using = rest, using
+
+    async def asend(self, value: None) -> str:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        try:
+            return await anext(self._rest)
+        except BaseException:
+            await self._using.aclose()
+            raise
+
+    async def athrow(self, *thrown: Any) -> str:
+        await self._using.aclose()
+        return await super().athrow(*thrown)
 
 
 def _parsed(body: str | bytes) -> Any:
@@ -196,6 +194,10 @@ def _allowed(method: str, only: str) -> Reply | None:
         return None
     error = InvalidRequest(f"{method[:20]} is not allowed here: use {only}", field=None)
     return Reply(405, json.dumps(told.error_body(error)), {"Content-Type": "application/json", "Allow": only})
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "inpage"}
 
 
 def _json(body: Mapping[str, Any], status: int = 200) -> Reply:

@@ -29,7 +29,7 @@ export async function run(base) {
   /** @type {Group[]} */
   const groups = await (await fetch(`${base}/cases.json`)).json();
   const logits = await (await fetch(`${base}/logits.bin`)).arrayBuffer();
-  const gpu = await openDevice({ features: [], binding: 0 });
+  const gpu = await openDevice({ features: [], binding: 0, power: "high-performance" });
   /** @type {Map<number, Awaited<ReturnType<typeof bench>>>} */
   const benches = new Map();
   /** @type {Report} */

@@ -11,6 +11,7 @@ import { COUNTER_WORDS, COUNTERS } from "./counters.js";
  * @typedef {object} Wanted
  * @property {readonly string[]} features WebGPU features that the variant requires
  * @property {number} binding bytes of the largest binding that would be useful
+ * @property {GPUPowerPreference} power which adapter, where there are two
  */
 
 /** What adapters that compute on the CPU call themselves: SwiftShader, Mesa's llvmpipe and lavapipe, Windows' WARP. */
@@ -18,11 +19,12 @@ const SOFTWARE = /swiftshader|llvmpipe|lavapipe|microsoft basic render|software/
 
 /**
  * The adapter that this browser would use. Works wherever navigator.gpu is there, also on the main thread.
+ * @param {GPUPowerPreference} powerPreference
  * @returns {Promise<{adapter: GPUAdapter, facts: AdapterFacts} | null>} null: no WebGPU, or no adapter
  */
-export async function findAdapter() {
+export async function findAdapter(powerPreference) {
   const gpu = /** @type {Partial<NavigatorGPU>} */ (globalThis.navigator).gpu;
-  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => null);
+  const adapter = await gpu?.requestAdapter({ powerPreference }).catch(() => null);
   if (!adapter) return null;
   const { vendor, architecture, description } = adapter.info;
   const fallback = adapter.info.isFallbackAdapter === true;
@@ -36,8 +38,8 @@ export async function findAdapter() {
  * @returns {Promise<Gpu>}
  * @throws {EngineError} unsupported
  */
-export async function openDevice({ features, binding }) {
-  const found = await findAdapter();
+export async function openDevice({ features, binding, power }) {
+  const found = await findAdapter(power);
   if (!found) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
   const { adapter, facts } = found;
   for (const feature of features) {

@@ -31,7 +31,8 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
   const kvPages = options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences;
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
-  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes });
+  const power = options.powerPreference ?? "high-performance";
+  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power });
   const faults = new BroadcastChannel(channel);
   gpu.onGone = ({ code, message }) => {
     if (code === "device_lost") faults.postMessage(message);
