@@ -1,32 +1,45 @@
 """The router as the page's worker runs it: requests come as JSON messages, answers go back as JSON messages.
 
-    {"id": 1, "op": "load", "artifact": URL, "backend", "threads",
-     "settings"}                              {"id": 1, "progress": {…}}…, {"id": 1, "value": …}
+    {"id": 1, "op": "load", "artifact": URL, "model": name, "backend", "threads", "pinned", "settings",
+     "models": [{"artifact", "model", …}]}   {"id": 1, "progress": {…}}…, {"id": 1, "value": info}
     {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "begun": {"seed"}},
                                                                       {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
     {"id": 3, "op": "complete", "prompt": text or ids, "params": {…}} as chat
     {"id": 4, "op": "score", "ids": text or ids, "window": 512}       {"id": 4, "value": {"perplexity", "nll", …}}
-    {"id": 5, "op": "info" | "explain" | "counters" | "measure" | "report" | "unload"}   {"id": 5, "value": …}
+    {"id": 5, "op": "info" | "explain" | "counters" | "measure" | "report" | "health" | "metrics"}
+                                                                      {"id": 5, "value": …}
+    {"id": 6, "op": "add", "artifact", "model", …}                    {"id": 6, "value": name}
+    {"id": 7, "op": "preload"}                                        as load
+    {"id": 8, "op": "loaded"}                                         {"id": 8, "value": [{"name", "state", …}]}
+    {"id": 9, "op": "unload"}            one model, or all where none is named: {"id": 9, "value": null}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
-never one a token. ``{"changed": info}`` comes by itself when another engine runs or something was measured.
+never one a token. "load" makes its model the default and loads it; "models" are others, loaded when a message's "model"
+names them. By themselves come ``{"changed": info, "model": name, "default"}`` when another engine runs or something was
+measured, and ``{"progress": {…}, "model": name}`` when a request had to load its model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
 from .errors import InpageError, InvalidRequest, Unsupported
+from .models import Models, default_name
 from .report import report
 from .router import Router
-from .stream import Stream
+from .stream import NOTHING, Completion, Stream
 
 Message = dict[str, Any]
+_OPERATIONS = (
+    *("load", "add", "preload", "loaded", "unload", "chat", "complete", "score"),
+    *("info", "explain", "counters", "measure", "report", "health", "metrics"),
+)
 
 
 class Page:
@@ -34,76 +47,147 @@ class Page:
 
     def __init__(self, post: Callable[[str], None]) -> None:
         self._send = post
-        self._router: Router | None = None
+        self._models: Models | None = None
         self._streams: dict[int, Stream] = {}
+        self._waiting: dict[int, asyncio.Task[Any] | None] = {}  # requests whose model is not there yet
+        self._gone: set[int] = set()  # requests that were cancelled before they had a stream
         self._tasks: set[asyncio.Task[None]] = set()
+        self._infos: dict[str, Message] = {}  # of models that were loaded once
         self._failure = ""  # of the last load
 
     def handle(self, text: str) -> None:
         """Take one message; what it asks runs on as a task, beside all others."""
         message = json.loads(text)
         if message["op"] == "cancel":
-            stream = self._streams.get(message["id"])
-            if stream is not None:
-                stream.cancel()
+            self._cancel(message["id"])
             return
-        try:
-            work = self._begin(message)
-        except Exception as error:
-            self._fail(message["id"], error)
-            return
-        task = asyncio.get_running_loop().create_task(self._run(message["id"], work))
+        task = asyncio.get_running_loop().create_task(self._run(message))
+        if message["op"] in ("chat", "complete"):
+            self._waiting[message["id"]] = None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _begin(self, message: Message) -> Any:
-        """The awaitable that answers a message. A stream is made at once, so that a cancel right behind finds it."""
-        number, op = message["id"], message["op"]
-        if op == "load":
-            return self._load(message)
-        if op in ("chat", "complete"):
-            router, params = self._loaded(), message.get("params") or {}
-            asked: Any = message.get("messages" if op == "chat" else "prompt")  # the router refuses a missing one
-            make = router.chat if op == "chat" else router.complete
-            stream = make(asked, **_named(params))
-            self._post({"id": number, "begun": {"seed": stream.seed}})
-            self._streams[number] = stream
-            return self._stream(number, stream)
-        if op == "score":
-            return self._score(message)
-        if op in ("info", "explain", "counters", "measure", "report", "unload"):
-            return getattr(self, f"_{op}")()
-        raise InvalidRequest(f"unknown operation {op!r}", field="op")
+    def _cancel(self, number: int) -> None:
+        if number in self._streams:
+            self._streams[number].cancel()
+        elif number in self._waiting:
+            self._gone.add(number)
+            task = self._waiting[number]
+            if task is not None:
+                task.cancel()
 
-    async def _run(self, number: int, work: Any) -> None:
+    async def _run(self, message: Message) -> None:
+        number, op = message["id"], message["op"]
         try:
-            value = await work
+            if op not in _OPERATIONS:
+                raise InvalidRequest(f"unknown operation {op!r}", field="op")
+            value = await getattr(self, f"_{op}")(message)
         except Exception as error:
             self._fail(number, error)
         else:
             self._post({"id": number, "value": value})
         finally:
-            self._streams.pop(number, None)
+            for kept in (self._streams, self._waiting):
+                kept.pop(number, None)
+            self._gone.discard(number)
+
+    # -- models ------------------------------------------------------------------------------------------------
 
     async def _load(self, message: Message) -> Message:
-        await self._unload()
+        await self._unload({})
         self._failure = ""
         try:
-            self._router = await self._open(message)
+            self._models = Models(message.get("settings"))
+            for each in (message, *(message.get("models") or ())):
+                await self._add(each)
+            return await self._preload({"id": message["id"]})
         except InpageError as error:
             self._failure = f"{error.code}: {error}"
             raise
-        return self._router.info
 
-    async def _open(self, message: Message) -> Router:
-        return await Router.load(
+    async def _add(self, message: Message) -> str:
+        models, name = self._known(), message.get("model") or default_name(message["artifact"])
+        return models.add(
             message["artifact"],
+            name=name,
+            pinned=bool(message.get("pinned")),
             backend=message.get("backend"),
             threads=message.get("threads"),
-            on_progress=lambda event: self._post({"id": message["id"], "progress": event}),
-            on_change=self._changed,
-            settings=message.get("settings"),
+            on_change=lambda: self._changed(name),
         )
+
+    async def _preload(self, message: Message) -> Message:
+        def tell(event: Message) -> None:
+            self._post({"id": message["id"], "progress": event})
+
+        async with self._known().use(message.get("model"), on_progress=tell) as router:
+            return self._noted(message, router)
+
+    @asynccontextmanager
+    async def _using(self, message: Message) -> AsyncIterator[Router]:
+        """The model that the message names."""
+        models = self._known()
+        name = message.get("model") or models.default
+
+        def tell(event: Message) -> None:
+            self._post({"progress": event, "model": name})
+
+        async with models.use(name, on_progress=tell) as router:
+            self._noted(message, router)
+            yield router
+
+    async def _loaded(self, message: Message) -> list[Message]:
+        return [asdict(state) for state in self._known().loaded()]
+
+    async def _unload(self, message: Message) -> None:
+        if message.get("model") is not None:
+            await self._known().unload(message["model"])
+            return
+        models, self._models = self._models, None
+        if models is not None:
+            await models.close()
+
+    def _known(self) -> Models:
+        if self._models is None:
+            raise Unsupported("no model is loaded: load one first")
+        return self._models
+
+    def _router(self, message: Message) -> Router | None:
+        """The one of the model that the message names, where it is loaded."""
+        if self._models is None or not self._models.names:
+            return None
+        return self._models.routers().get(message.get("model") or self._models.default)
+
+    def _noted(self, message: Message, router: Router) -> Message:
+        name = message.get("model") or self._known().default
+        self._infos[name] = router.info
+        return self._infos[name]
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def _chat(self, message: Message) -> Message:
+        return await self._ask(message, "messages")
+
+    async def _complete(self, message: Message) -> Message:
+        return await self._ask(message, "prompt")
+
+    async def _ask(self, message: Message, field: str) -> Message:
+        number, params = message["id"], _named(message.get("params") or {})
+        asked: Any = message.get(field)  # the router refuses a missing one
+        task = self._waiting[number] = asyncio.current_task()
+        try:
+            async with self._using(message) as router:
+                stream = (router.chat if field == "messages" else router.complete)(asked, **params)
+                self._streams[number] = stream
+                if number in self._gone:
+                    stream.cancel()
+                self._post({"id": number, "begun": {"seed": stream.seed}})
+                return await self._stream(number, stream)
+        except asyncio.CancelledError:
+            if number not in self._gone or task is None:
+                raise
+            task.uncancel()
+            return _told(NOTHING)
 
     async def _stream(self, number: int, stream: Stream) -> Message:
         async for delta in stream:
@@ -112,42 +196,50 @@ class Page:
                 piece |= {"logprobs": [asdict(one) for one in delta.logprobs]} if delta.logprobs else {}
                 self._post({"id": number, "piece": piece | ({"failovers": delta.failovers} if delta.failovers else {})})
             if delta.result is not None:
-                return {**asdict(delta.result), "usage": delta.result.usage}
+                return _told(delta.result)
         raise AssertionError("a stream ends with a result or an error")
 
     async def _score(self, message: Message) -> Message:
         ids: Any = message.get("ids")
-        score = await self._loaded().score(ids, message.get("window", 512))
+        async with self._using(message) as router:
+            score = await router.score(ids, message.get("window", 512))
         return {**asdict(score), "perplexity": score.perplexity}
 
-    async def _info(self) -> Message:
-        return self._loaded().info
+    # -- what there is -----------------------------------------------------------------------------------------
 
-    async def _explain(self) -> str:
-        return self._loaded().explain()
+    async def _info(self, message: Message) -> Message:
+        router = self._router(message)
+        known = self._infos.get(message.get("model") or self._known().default)
+        if router is None and known is not None:
+            return known  # as it was when it was unloaded
+        async with self._using(message) as loaded:
+            return loaded.info
 
-    async def _counters(self) -> Message:
-        return await self._loaded().counters()
+    async def _explain(self, message: Message) -> str:
+        router = self._router(message)
+        return self._known().explain() if router is None else router.explain()
 
-    async def _measure(self) -> list[Message]:
-        return await self._loaded().measure()
+    async def _counters(self, message: Message) -> Message:
+        async with self._using(message) as router:
+            return await router.counters()
 
-    async def _report(self) -> str:
-        return await report(self._router, self._failure)
+    async def _measure(self, message: Message) -> list[Message]:
+        async with self._using(message) as router:
+            return await router.measure()
 
-    def _changed(self) -> None:
-        if self._router is not None:
-            self._post({"changed": self._router.info})
+    async def _report(self, message: Message) -> str:
+        return await report(self._router(message), self._failure)
 
-    async def _unload(self) -> None:
-        router, self._router = self._router, None
-        if router is not None:
-            await router.unload()
+    async def _health(self, message: Message) -> Message:
+        return self._known().health().to_json()
 
-    def _loaded(self) -> Router:
-        if self._router is None:
-            raise Unsupported("no model is loaded: load one first")
-        return self._router
+    async def _metrics(self, message: Message) -> str:
+        return self._known().metrics()
+
+    def _changed(self, name: str) -> None:
+        router = self._router({"model": name})
+        if router is not None and self._models is not None:
+            self._post({"changed": router.info, "model": name, "default": name == self._models.default})
 
     def _post(self, message: Message) -> None:
         self._send(json.dumps(message, default=str))
@@ -156,6 +248,10 @@ class Page:
         if not isinstance(error, InpageError):  # a bug here, or a browser's own error
             error = InpageError(f"{type(error).__name__}: {error}")
         self._post({"id": number, "error": error.to_wire()})
+
+
+def _told(result: Completion) -> Message:
+    return {**asdict(result), "usage": result.usage}
 
 
 def _named(params: Any) -> Message:

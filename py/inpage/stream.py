@@ -54,6 +54,10 @@ class Completion:
         return usage([self])
 
 
+# The answer to a request that was cancelled before anything was known of it.
+NOTHING = Completion([], [], "", "cancelled", 0, 0.0, 0.0, 0.0, 0.0, 0, "", "", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the answer: what became certain since the piece before. ``text`` never ends inside a character and

@@ -4,6 +4,9 @@
  *     const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct" });
  *     for await (const piece of inpage.chat("What is gravity?", { max_tokens: 100 })) output.append(piece.text);
  *
+ * Several models may be known (`models` at the start, or `add`); a request names its own as `model`, which is loaded then,
+ * and unloaded when it was idle for long or another needs its place.
+ *
  * Everything runs in workers: Python with the router in one, the engine in another. An engine that dies is replaced by the
  * router, a router that dies is started again here, and answers go on where they were. Errors are `EngineError`s, with
  * `code` and, where an input is at fault, `field`.
@@ -16,7 +19,10 @@ import { Link } from "./link.js";
 /**
  * @typedef {import("./types.js").Candidate} Candidate
  * @typedef {import("./types.js").Info} Info
+ * @typedef {import("./types.js").Health} Health
  * @typedef {import("./types.js").Message} Message
+ * @typedef {import("./types.js").ModelOptions} ModelOptions
+ * @typedef {import("./types.js").ModelState} ModelState
  * @typedef {import("./types.js").Params} Params
  * @typedef {import("./types.js").Piece} Piece
  * @typedef {import("./types.js").Score} Score
@@ -31,7 +37,9 @@ export class InPage {
   /** @type {EngineError | null} why nothing can be asked any more */
   #ended = null;
   #options;
-  /** @type {Info} as it was when it last changed; `refresh` asks again */
+  /** @type {Map<string, object>} what to tell a router of each model, the default first */
+  #models = new Map();
+  /** @type {Info} of the default model as it was when it last changed; `refresh` asks again */
   info = /** @type {any} */ (null);
 
   /**
@@ -68,7 +76,8 @@ export class InPage {
 
   /** Use `InPage.start`. @param {StartOptions} options */
   constructor(options) {
-    this.#options = { ...options, artifact: artifactUrl(options.base, options.model) };
+    this.#options = options;
+    for (const each of [options, ...(options.models ?? [])]) this.#know(each);
     this.#link = this.#open();
     this.#ready = this.#load(1);
   }
@@ -80,8 +89,8 @@ export class InPage {
    * @returns {AsyncGenerator<Piece, void, void>}
    * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost, poison_request
    */
-  chat(messages, params = {}) {
-    return answer(() => this.#connect(), { op: "chat", messages }, params);
+  chat(messages, { model, ...params } = {}) {
+    return answer(() => this.#connect(), { op: "chat", messages, model }, params);
   }
 
   /**
@@ -90,41 +99,75 @@ export class InPage {
    * @param {Params} [params]
    * @returns {AsyncGenerator<Piece, void, void>}
    */
-  complete(prompt, params = {}) {
-    return answer(() => this.#connect(), { op: "complete", prompt }, params);
+  complete(prompt, { model, ...params } = {}) {
+    return answer(() => this.#connect(), { op: "complete", prompt, model }, params);
   }
 
   /**
    * Perplexity of a text or of ids, by independent windows.
    * @param {string | number[]} ids
    * @param {number} [window] tokens
+   * @param {string} [model]
    * @returns {Promise<Score>}
    */
-  score(ids, window = 512) {
-    return this.#ask({ op: "score", ids, window });
+  score(ids, window = 512, model = undefined) {
+    return this.#ask({ op: "score", ids, window, model });
   }
 
-  /** Which variant runs and why, a line for each: how fast it is, why it cannot run, what went wrong. @returns {Promise<string>} */
-  explain() {
-    return this.#ask({ op: "explain" });
+  /**
+   * Make another model known. It is loaded when it is first asked for; `preload` does it at once.
+   * @param {ModelOptions} options
+   * @returns {Promise<string>} its name, which requests give as `model`
+   * @throws {EngineError} invalid_request where the name is taken
+   */
+  async add(options) {
+    const link = await this.#connect();
+    if (this.#models.has(nameOf(options.model))) throw new EngineError("invalid_request", `there is a model ${options.model} already`, "model");
+    return link.call({ op: "add", ...this.#know(options) }).answer;
   }
 
-  /** Time each variant that was never timed on this device, now. @returns {Promise<Candidate[]>} */
-  measure() {
-    return this.#ask({ op: "measure" });
+  /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */
+  preload(model) {
+    return this.#ask({ op: "preload", model }, ({ progress }) => this.#options.onProgress?.({ ...progress, model }));
   }
 
-  /** A text about this device and what runs on it, for bug reports. @returns {Promise<string>} */
-  report() {
-    return this.#ask({ op: "report" });
+  /** The models in memory, the most recently used first. @returns {Promise<ModelState[]>} */
+  loaded() {
+    return this.#ask({ op: "loaded" });
+  }
+
+  /** Which variant runs and why, a line for each: how fast it is, why it cannot run, what went wrong. @param {string} [model] @returns {Promise<string>} */
+  explain(model) {
+    return this.#ask({ op: "explain", model });
+  }
+
+  /** Time each variant that was never timed on this device, now. @param {string} [model] @returns {Promise<Candidate[]>} */
+  measure(model) {
+    return this.#ask({ op: "measure", model });
+  }
+
+  /** A text about this device and what runs on it, for bug reports. @param {string} [model] @returns {Promise<string>} */
+  report(model) {
+    return this.#ask({ op: "report", model });
+  }
+
+  /** Whether all is well, and if not, why. @returns {Promise<Health>} */
+  health() {
+    return this.#ask({ op: "health" });
+  }
+
+  /** Counters, gauges and histograms as Prometheus text. @returns {Promise<string>} */
+  metrics() {
+    return this.#ask({ op: "metrics" });
   }
 
   /**
    * What the engine did since it was loaded: steps, launches, rows, sampled and, on a GPU, more.
+   * @param {string} [model]
    * @returns {Promise<Record<string, number>>}
    */
-  counters() {
-    return this.#ask({ op: "counters" });
+  counters(model) {
+    return this.#ask({ op: "counters", model });
   }
 
   /** `info` as it is now. @returns {Promise<Info>} */
@@ -133,9 +176,17 @@ export class InPage {
     return this.info;
   }
 
-  /** Free the model, Python and all workers. What is in flight rejects with code "cancelled". */
-  async unload() {
+  /**
+   * Free one model, once what it answers has ended; it is loaded again when it is asked for. Without a name: free all,
+   * Python and the workers too, and what is in flight rejects with code "cancelled".
+   * @param {string} [model]
+   */
+  async unload(model) {
     if (this.#ended) return;
+    if (model !== undefined) {
+      await this.#ask({ op: "unload", model });
+      return;
+    }
     try {
       await this.#link.call({ op: "unload" }).answer;
     } finally {
@@ -146,15 +197,16 @@ export class InPage {
   /**
    * What ends with an answer; asked once more where the router died over it.
    * @param {object} message
+   * @param {(message: any) => void} [heard]
    * @returns {Promise<any>}
    */
-  async #ask(message) {
+  async #ask(message, heard) {
     const link = await this.#connect();
     try {
-      return await link.call(message).answer;
+      return await link.call(message, heard).answer;
     } catch (error) {
       if (error !== link.ended || this.#ended) throw error;
-      return (await this.#connect()).call(message).answer;
+      return (await this.#connect()).call(message, heard).answer;
     }
   }
 
@@ -171,7 +223,7 @@ export class InPage {
 
   /** @returns {Link} */
   #open() {
-    return new Link(({ changed }) => this.#changed(changed));
+    return new Link((heard) => this.#heard(heard));
   }
 
   /**
@@ -180,11 +232,12 @@ export class InPage {
    * @returns {Promise<void>}
    */
   async #load(attempts) {
-    const { artifact, backend, threads, settings, onProgress } = this.#options;
+    const { settings, onProgress } = this.#options;
+    const [first, ...models] = this.#models.values();
     const link = this.#link;
     try {
       onProgress?.({ phase: "python" });
-      const load = { op: "load", artifact, backend, threads, settings };
+      const load = { op: "load", ...first, settings, models };
       this.info = await link.call(load, ({ progress }) => onProgress?.(progress)).answer;
     } catch (error) {
       if (attempts > 1 && error === link.ended && !this.#ended) {
@@ -196,10 +249,19 @@ export class InPage {
     }
   }
 
-  /** @param {Info} info */
-  #changed(info) {
-    this.info = info;
-    this.#options.onChange?.(info);
+  /** What belongs to no call. @param {{changed?: Info, progress?: object, model: string, default?: boolean}} heard */
+  #heard({ changed, progress, model, default: first }) {
+    if (progress) this.#options.onProgress?.(/** @type {any} */ ({ ...progress, model }));
+    if (!changed) return;
+    if (first) this.info = changed;
+    this.#options.onChange?.(changed);
+  }
+
+  /** @param {ModelOptions} options @returns {object} what a router is told of it */
+  #know({ model, backend, threads, pinned }) {
+    const told = { model: nameOf(model), artifact: artifactUrl(this.#options.base, model), backend, threads, pinned };
+    this.#models.set(told.model, told);
+    return told;
   }
 
   /** @param {EngineError} reason */
@@ -207,6 +269,11 @@ export class InPage {
     this.#ended ??= reason;
     this.#link.end(reason);
   }
+}
+
+/** The last part of a URL, or the id itself. @param {string} model @returns {string} */
+function nameOf(model) {
+  return model.split("/").filter(Boolean).at(-1) ?? model;
 }
 
 /**

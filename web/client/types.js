@@ -9,15 +9,33 @@
  * @property {number} [loaded] bytes
  * @property {number} [total] bytes
  * @property {boolean} [fromCache]
- * @typedef {object} StartOptions
- * @property {string} [base] URL of the site's folder; the page's own if not given
- * @property {string} model id of a model of the site (models/<id>/), or the URL of an artifact's folder, ending in "/"
+ * @property {string} [model] whose load it is, where it is not the start's
+ * @typedef {object} ModelOptions
+ * @property {string} model id of a model of the site (models/<id>/), or the URL of an artifact's folder, ending in "/",
+ *   whose last part is then its name
  * @property {string} [backend] pins a backend ("wasm") or a variant ("wasm-simd")
  * @property {number} [threads] compute threads; all cores if not given, one where the page is not isolated
- * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{answers: {enabled: true}}`
+ * @property {boolean} [pinned] never unloaded once it is loaded
+ * @typedef {ModelOptions & StartMore} StartOptions
+ * @typedef {object} StartMore
+ * @property {string} [base] URL of the site's folder; the page's own if not given
+ * @property {ModelOptions[]} [models] more models, loaded when a request names them
+ * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{models: {max_loaded: 2}}`
  * @property {(event: Progress) => void} [onProgress] also while the router is started again
  * @property {(info: Info) => void} [onChange] another engine runs, or something was measured
  * @property {AbortSignal} [signal] gives the start up: it rejects with code "cancelled"
+ * @typedef {object} ModelState
+ * @property {string} name
+ * @property {"loading" | "loaded" | "unloading"} state
+ * @property {boolean} pinned
+ * @property {number} requests in flight
+ * @property {number} bytes that it holds now
+ * @property {number | null} granted bytes that it may hold, with a memory budget
+ * @property {string} variant
+ * @property {number} context
+ * @property {number} idle seconds since its last request ended
+ * @typedef {{status: "healthy" | "degraded" | "unhealthy", reasons: string[], memory_bytes: number,
+ *   memory_budget: number | null, models: Record<string, string>}} Health
  * @typedef {object} Info
  * @property {string} model
  * @property {string} name
@@ -53,6 +71,7 @@
  * @property {string} reason
  * @property {number} gap_ms until the answer went on
  * @typedef {object} Params
+ * @property {string} [model] the model that answers; the one of the start if not given
  * @property {number} [max_tokens] to the end of the context if not given
  * @property {number} [temperature] 0 is greedy; 0.7 if not given
  * @property {number} [top_p] 0.95 if not given

@@ -61,7 +61,7 @@ class Models:
         returned. Raises `InvalidRequest` for a name that is taken."""
         if not artifacts:
             raise InvalidRequest("give at least one artifact", field="artifacts")
-        name = name or str(artifacts[0]).rstrip("/").rpartition("/")[2]
+        name = name or default_name(artifacts[0])
         source = Artifacts(artifacts, backend=backend, threads=threads, settings=self.settings, on_change=on_change)
         return self.add_source(name, source, pinned=pinned)
 
@@ -348,3 +348,8 @@ class Models:
         while (due := self._due()) is not None:
             await self._clock.sleep(max(0.0, due - self._clock.now()))
             await self.sweep()
+
+
+def default_name(artifact: str | Path) -> str:
+    """The last part of its path or URL."""
+    return str(artifact).rstrip("/").rpartition("/")[2]

@@ -16,6 +16,8 @@ const LETTERS = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ0123456789<>|_~^"
 /** Where the site and the model lie on the test's server. */
 export const BASE = "/web/";
 export const MODEL = "/model/";
+/** The same model again, under other names. */
+export const OTHERS = ["/second/", "/third/"];
 
 /** @param {string} text @returns {number[]} ids of a text that spells no control token */
 export function ids(text) {
@@ -55,7 +57,7 @@ export const test = base.extend(
     server: async ({ whole, isolated }, use) => {
       const mounts = {
         [BASE]: path.join(ROOT, "web"),
-        [MODEL]: whole,
+        ...Object.fromEntries([MODEL, ...OTHERS].map((url) => [url, whole])),
         "/web/inpage.zip": path.join(whole, "inpage.zip"),
         "/tests/": path.join(ROOT, "tests"),
       };
