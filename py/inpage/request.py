@@ -111,6 +111,11 @@ class Request:
             return "stop"
         return "length" if self.tokens and len(self.tokens) >= self.max_tokens else None
 
+    def interrupted(self, by: Interruption) -> None:
+        """Another engine took over; its first burst is short again."""
+        self.interruptions.append(by)
+        self.bursts = 0
+
     def goes_on(self, now: float) -> None:
         """A token came out, or none ever will: gaps are over."""
         for interruption in self.interruptions:

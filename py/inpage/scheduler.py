@@ -64,6 +64,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = engine
         self.info = engine.info
+        self._step_s = 0.0  # of the last burst
         kv = self.settings.kv
         self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes)
         limits = self.settings.scheduler
@@ -200,8 +201,7 @@ class Scheduler:
             self._replacing = None
         for request in self.waiting:
             if request.started is not None:
-                reason = f"{error.code}: {error}"
-                request.interruptions.append(Interruption(before, engine.info.variant, reason, began))
+                request.interrupted(Interruption(before, engine.info.variant, f"{error.code}: {error}", began))
         self.adopt(engine)
         for request in list(self.waiting):
             self._refit(request)
@@ -263,19 +263,21 @@ class Scheduler:
                 self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
 
     async def _decode(self) -> None:
-        steps = burst_steps(self.active, self._arrived or any(r.to_prefill for r in self.active))
+        reading = self._arrived or any(r.to_prefill for r in self.active)
+        steps = burst_steps(self.active, reading, self._step_s)
         for request in self._suspects.turn(list(self.active)):  # oldest first: nobody who has pages is robbed of them
             if request.decoding and request in self.active:
                 await self._cover(request, steps)
         batch = [(r, r.decode_feed()) for r in self._suspects.turn(self.active) if r.decoding]
         if not batch:
             return
-        self._bursting = True
+        self._bursting, began = True, time.perf_counter()
         try:
             answers = await self._call("decode", batch, lambda some: self.engine.run(some, steps))
         finally:
             self._bursting = False
-        progress = False
+        progress, longest = False, max((len(out.tokens) for _, _, out in answers), default=0)
+        self._step_s = (time.perf_counter() - began) / longest if longest else 0.0
         for request, _, out in answers:
             request.fed += len(out.tokens)
             self.waiting.serve(request.client, written=len(out.tokens))

@@ -1,32 +1,64 @@
 /**
- * @file Kills the workers of a page, as browsers do when memory runs short: Worker.terminate(), without a word, in the
- * middle of a call whose answer never arrives.
+ * @file Kills what a page runs on, in the middle of an answer: workers as browsers do when memory runs short, by
+ * Worker.terminate(), without a word, in a call whose answer never arrives; WebGPU devices by GPUDevice.destroy(), which
+ * to the engine is a device that is lost.
  */
 
+/** @typedef {number | {device: number}} Fuse answers until the end: the worker is ended with the last, or the device after it */
+
 /**
- * For a realm that makes workers: each takes the next number of `fuses` when it answers, and ends with the
- * answer of that number. Answers are steps and bursts of an engine, pieces of the router.
+ * For a realm that makes workers: each takes the next of `fuses` when it answers. Answers are steps and bursts of an
+ * engine, pieces of the router. A device is destroyed under the call that follows its last answer.
  */
 const FUSES = `
   if (!globalThis.fuses) globalThis.Worker = class extends Worker {
+    #doomed = false;
     constructor(...args) {
       super(...args);
       let left = Infinity;
+      let device = false;
+      let spent = false;
       this.addEventListener("message", (event) => {
         const { data } = event;
         if (!(typeof data === "string" ? data.includes('"piece"') : data.value?.sequences)) return;
-        if (left === Infinity) left = fuses.shift() ?? Infinity;
+        if (left === Infinity && fuses.length > 0) {
+          const fuse = fuses.shift();
+          device = fuse.device !== undefined;
+          left = device ? fuse.device : fuse;
+        }
         left--;
-        if (left > 0) return;
+        if (left > 0 || spent) return;
+        spent = true;
+        if (device) {
+          this.#doomed = true;
+          return;
+        }
         deaths++;
         this.terminate();
         event.stopImmediatePropagation();
       });
     }
+    postMessage(message, ...more) {
+      super.postMessage(message, ...more);
+      if (!this.#doomed || (message.method !== "run" && message.method !== "step")) return;
+      this.#doomed = false;
+      deaths++;
+      super.postMessage({ fail: "device" });
+    }
   };
   globalThis.fuses ??= [];
   globalThis.deaths ??= 0;
 `;
+
+/** @param {number} seed @returns {() => number} 0..1, always the same (mulberry32) */
+export function random(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
 
 export class Killer {
   #page;
@@ -55,13 +87,13 @@ export class Killer {
     });
   }
 
-  /** @param {number[]} fuses for the engine that lives and those after it @returns {Promise<void>} */
+  /** @param {Fuse[]} fuses for the engine that lives and those after it @returns {Promise<void>} */
   async engines(fuses) {
     const router = await this.#router;
     await router.evaluate((list) => void Object.assign(globalThis, { fuses: list, deaths: 0 }), fuses);
   }
 
-  /** @returns {Promise<number>} engines that were killed since `engines` */
+  /** @returns {Promise<number>} engines and devices that were killed since `engines` */
   async deaths() {
     return (await this.#router).evaluate(() => /** @type {any} */ (globalThis).deaths);
   }

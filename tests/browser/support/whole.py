@@ -1,7 +1,8 @@
 """Make the synthetic model (synthetic.py) whole: ``python whole.py SYNTHETIC OUT``.
 
-Adds what the router needs beside the engine: a manifest in full and a tokenizer of 64 tokens, one for each character
-that the tests write. Also ``inpage.zip``, the package as the page imports it.
+Adds what the router needs beside the engine: manifests in full (manifest-webgpu.json has the WebGPU variant too) and
+a tokenizer of 64 tokens, one for each character that the tests write. Also ``inpage.zip``, the package as the page
+imports it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from inpage.artifact import parse_manifest, revision_of
 from inpage.cli.site import package_zip
@@ -44,11 +46,17 @@ def tokenizer() -> bytes:
 
 def main(synthetic: Path, out: Path) -> None:
     shutil.copytree(synthetic, out, dirs_exist_ok=True)
-    manifest = json.loads((synthetic / "manifest.json").read_text("utf-8"))
     data = tokenizer()
     (out / "tokenizer.json").write_bytes(data)
     (out / "NOTICES.txt").write_text("made for tests\n", "utf-8")
     (out / "inpage.zip").write_bytes(package_zip())
+    for name in ("manifest.json", "manifest-webgpu.json"):
+        manifest = in_full(json.loads((synthetic / name).read_text("utf-8")), data)
+        (out / name).write_text(json.dumps(manifest), "utf-8")
+
+
+def in_full(manifest: dict[str, Any], data: bytes) -> dict[str, Any]:
+    """``data``: of the tokenizer."""
     sizes = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "ffn": 16}
     manifest |= {
         "license": {"id": "Apache-2.0", "notices": "NOTICES.txt"},
@@ -64,7 +72,7 @@ def main(synthetic: Path, out: Path) -> None:
         tensor["shape"] = [tensor["bytes"] // 4]  # the schema's raw layout has one dimension
     manifest["revision"] = revision_of(manifest)
     parse_manifest(manifest)
-    (out / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return manifest
 
 
 if __name__ == "__main__":
