@@ -1,8 +1,9 @@
 """Which engine runs next when one is gone: the same variant once more, then the others, the fastest first.
 
 A worker that died is started again as it was: the same engine gives the same tokens. A device that was lost twice
-within a minute, or that has no memory left, rests (`faults`), and the next variant takes over. Weights are stored once
-for all variants, so nothing is downloaded again.
+within a minute, or that has no memory left, rests (`faults`), and the next variant takes over. A GPU whose kernels take
+long to compile is not waited for in mid-answer: another backend takes over, and it is tried again when nobody asks.
+Weights are stored once for all variants, so nothing is downloaded again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .selection import Candidate
 Load = Callable[[Candidate], Awaitable[Engine]]
 # No other variant mends these: the caller, the network or the files are at fault.
 _NOT_THE_ENGINES = (ArtifactInvalid, Cancelled, InvalidRequest, NetworkError)
+_LONG_MS = 3000  # what someone in mid-answer is not kept waiting for
 
 
 class Backends:
@@ -41,7 +43,7 @@ class Backends:
     async def replace(self, old: Engine, error: InpageError, *, innocent: Sequence[str] = ()) -> Engine:
         """``old`` failed with ``error``: an engine that takes over. ``innocent``: variants for whose failures
         a request was to blame. Raises `DeviceLost` when every variant failed."""
-        failed = self.current
+        failed, slow = self.current, old.info.backend == "webgpu" and old.info.load_ms > _LONG_MS
         name = failed.name
         with contextlib.suppress(InpageError):
             await old.unload()
@@ -51,11 +53,14 @@ class Backends:
                 self.log.forgive(each)
             return await self._try(self._rested_first(self.ranked))
         others = [c for c in self.ranked if c is not failed]
-        if isinstance(error, DeviceLost) and not self.log.lost_again(name):
-            order = [failed, *self._rested_first(others)]
-        else:
+        if not isinstance(error, DeviceLost) or self.log.lost_again(name):
             self.log.rest(name)
             order = [*self._rested_first(others), failed]
+        elif slow:
+            order = [*self._rested_first(others), failed]
+            order.sort(key=lambda c: (self.log.resting(c.name) > 0, c.variant.backend == "webgpu"))
+        else:
+            order = [failed, *self._rested_first(others)]
         return await self._try(order, _failure(failed, error))
 
     def adopt(self, candidate: Candidate) -> None:

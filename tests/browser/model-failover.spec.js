@@ -3,43 +3,14 @@
  * the same engine gives the same tokens, another engine the tokens that it would choose itself, and nothing is downloaded.
  */
 
-import { Killer } from "./support/killer.js";
-import { expect, test } from "./support/site.js";
+import { random } from "./support/killer.js";
+import { expect, disputed, open, test, weights } from "./support/site_failing.js";
 
 const ASKED = [
   ["Why is the sky blue?", { temperature: 0, max_tokens: 160 }],
   ["Tell me a story about a lighthouse.", { temperature: 0.8, seed: 7, repetition_penalty: 1.1, max_tokens: 160 }],
 ];
-/** Where the runner-up is this far behind, two engines must choose the same token. */
-const CLEAR = 0.5;
-
 test.describe.configure({ timeout: 600_000 });
-
-/** @param {number} seed @returns {() => number} 0..1, always the same (mulberry32) */
-function random(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/**
- * @param {import("@playwright/test").Page} page
- * @param {string} url
- * @param {string} [backend]
- */
-async function open(page, url, backend) {
-  const killer = new Killer(page);
-  await page.goto(`${url}NOTICES.txt`);
-  await killer.install();
-  await page.evaluate(async (backend) => {
-    const { InPage } = await import(new URL("client/inpage.js", location.href).href);
-    /** @type {any} */ (globalThis).inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend });
-  }, backend);
-  return killer;
-}
 
 /** All of `ASKED` at once, read piece by piece. @param {import("@playwright/test").Page} page @returns {Promise<any[]>} */
 function askAll(page) {
@@ -77,7 +48,7 @@ test("twenty kills of one engine change no token", async ({ page, site }) => {
   const killer = await open(page, site.url, "wasm-relaxed");
   const expected = whole(await askAll(page));
   expect(expected.map((ids) => ids.length)).toEqual([160, 160]);
-  const before = site.requests.filter((line) => line.includes("/weights/")).length;
+  const before = weights(site);
   const next = random(20);
   // Bursts are up to 16 tokens, prompts and tokens so far are read again in one or two steps each.
   await killer.engines(Array.from({ length: 20 }, () => 3 + Math.floor(next() * 8)));
@@ -87,7 +58,7 @@ test("twenty kills of one engine change no token", async ({ page, site }) => {
     expect(whole(answers.slice(-2))).toEqual(expected);
   }
   expect(answers.flatMap(({ failovers }) => failovers).length).toBeGreaterThanOrEqual(20);
-  expect(site.requests.filter((line) => line.includes("/weights/")).length).toBe(before);
+  expect(weights(site)).toBe(before);
   tellGaps("one engine", answers);
 });
 
@@ -105,7 +76,7 @@ test("what is fastest is measured once; another engine takes over, and the route
   for (const { variant, decode_tps } of able) expect(info.candidates.find((/** @type {any} */ each) => each.variant === variant).decode_tps).toBe(decode_tps);
   const first = info.variant;
   const second = able.map((/** @type {any} */ each) => each.variant).find((/** @type {string} */ name) => name !== first);
-  const before = site.requests.filter((line) => line.includes("/weights/")).length;
+  const before = weights(site);
   await killer.engines([6, 4]); // twice within a minute: the next variant takes over
   const [answer, sampled] = await askAll(page);
   whole([answer, sampled]);
@@ -115,11 +86,7 @@ test("what is fastest is measured once; another engine takes over, and the route
   tellGaps("two engines", [answer, sampled]);
 
   // Fed with the answer, the engine that ended it chooses the same wherever the choice is clear, whoever made the token.
-  const { prompt_ids, token_ids } = answer;
-  const score = await page.evaluate((ids) => /** @type {any} */ (globalThis).inpage.score(ids), [...prompt_ids, ...token_ids]);
-  const from = prompt_ids.length - 1;
-  const wrong = token_ids.filter((/** @type {number} */ id, /** @type {number} */ i) => score.argmax[from + i] !== id && score.margin[from + i] >= CLEAR);
-  expect(wrong).toEqual([]);
+  expect(await disputed(page, answer)).toEqual([]);
 
   // The first variant rests; the router that dies now starts again with what was remembered.
   await killer.routers([3]);
@@ -128,6 +95,6 @@ test("what is fastest is measured once; another engine takes over, and the route
   expect(again[0].failovers).toMatchObject([{ from: "router", to: "router" }]);
   const explained = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.explain());
   expect(explained).toMatch(new RegExp(`${first}: .*failed \\d+ seconds ago .*tried again in`));
-  expect(site.requests.filter((line) => line.includes("/weights/")).length).toBe(before);
+  expect(weights(site)).toBe(before);
   tellGaps("the router", again);
 });

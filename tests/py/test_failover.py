@@ -144,6 +144,20 @@ async def test_lost_twice_within_a_minute_another_takes_over() -> None:
     assert "tried again in" in house.log.sentence("a")
 
 
+async def test_a_gpu_that_takes_long_to_load_is_not_waited_for() -> None:
+    for load_ms, took_over in ((2900, "webgpu-f16"), (3100, "wasm-simd")):
+        house = House("webgpu-f16", "webgpu-f32", "wasm-simd")
+        house.sizes["webgpu-f16"] = {"load_ms": load_ms}
+        house.fates["webgpu-f16"] = dies_at(3)
+        scheduler = await house.scheduler()
+        request = ask(1)
+        scheduler.submit(request)
+        assert await finish(request) == "length"
+        assert request.tokens == await alone(ask(1))
+        assert house.loads == ["webgpu-f16", took_over]
+        assert house.log.resting("webgpu-f16") == 0  # tried again as soon as nobody asks
+
+
 async def test_losses_far_apart_are_accidents() -> None:
     house = House("a", "b")
     house.fates["a"] = dies_at(3, 12)

@@ -30,8 +30,9 @@ def double_info(**changes: int) -> EngineInfo:
         "max_pages": 256,
         "weight_bytes": 0,
         "arena_bytes": 0,
+        "load_ms": 1,
     } | changes
-    return EngineInfo(backend="double", variant="double", threads=1, load_ms=1.0, **sizes)
+    return EngineInfo(backend="double", variant="double", threads=1, **sizes)
 
 
 class PagedDouble:
