@@ -325,7 +325,8 @@ class Router:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""
         speeds = self.sentence if self._notes.figures else ""
-        return explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1)
+        told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1)
+        return f"Nothing runs: {self.scheduler.lost}.\n{told}" if self.scheduler.lost else told
 
     async def measure(self) -> list[dict[str, Any]]:
         """Time now what was never timed on this device, each variant for some milliseconds; gives `candidates`."""

@@ -25,6 +25,7 @@ from .fair import FairQueue
 from .faults import Suspects, poisoned
 from .kv import KvManager
 from .meters import Meters
+from .recovery import Recovery
 from .request import Burst, Interruption, Request
 from .seats import Seats
 from .settings import Settings
@@ -48,11 +49,10 @@ class Scheduler:
         self.seats = Seats()
         self.meters = Meters()
         self.adopt(engine)
-        self._backends = backends
+        self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self._suspects = Suspects()
         self._calling: list[Request] = []  # whose call to the engine it was that failed
-        self._replacing: asyncio.Task[Engine] | None = None
         self._arrived = False  # since the last admission
         self._bursting = False
         self._idle_rounds = 0
@@ -81,8 +81,11 @@ class Scheduler:
 
     @property
     def lost(self) -> str:
-        """Why there is no engine any more; empty while there is one."""
-        return "" if self._lost is None else str(self._lost)
+        """Why there is no engine now; empty while there is one."""
+        if self._lost is None:
+            return ""
+        recovery = self.recovery
+        return str(self._lost) if recovery is None or recovery.given_up else recovery.breaker.sentence
 
     @property
     def idle(self) -> bool:
@@ -100,8 +103,9 @@ class Scheduler:
 
         Raises `InvalidRequest` for one that could never fit, `QueueFull`, `DeviceLost` when the engine is gone.
         """
-        if self._lost is not None:
-            raise DeviceLost(f"the engine is gone ({self._lost}); load the model again")
+        if self._lost is not None and not (self.recovery is not None and self.recovery.may_revive):
+            mend = "" if self.recovery is not None and self.recovery.breaker.rest else "; load the model again"
+            raise DeviceLost(f"the engine is gone: {self.lost}{mend}")
         if request.end > self.capacity:
             raise InvalidRequest(
                 f"prompt and answer need {request.end} tokens and there is room for {self.capacity}; "
@@ -135,10 +139,10 @@ class Scheduler:
 
     async def close(self, reason: InpageError) -> None:
         """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
-        self._lost = self._lost or reason
+        self._lost = reason
         self._ring()
-        if self._replacing is not None:
-            self._replacing.cancel()
+        if self.recovery is not None:
+            self.recovery.give_up()
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -158,6 +162,8 @@ class Scheduler:
 
     async def _work(self) -> None:
         try:
+            if self._lost is not None and self.recovery is not None:
+                await self._go_on(self.recovery.revive())
             while self.seats and self._lost is None:
                 try:
                     self._reap()
@@ -174,34 +180,37 @@ class Scheduler:
         self._on_change("idle")
 
     async def _fail_over(self, error: InpageError) -> None:
-        """Another engine takes over; where none can, the scheduler has lost its engine for good."""
-        if self._backends is None:
+        """Another engine takes over; where none can, there is none until the circuit lets one be tried."""
+        if self.recovery is None:
             self._lost = error
             return
         began, before = time.perf_counter(), self.info.variant
         self.meters.failed_over(before)
         self._reap()
-        blamed = self._suspects.died([r for r in self._calling if not r.done], before, self._backends.count)
+        count = self.recovery.backends.count
+        blamed = self._suspects.died([r for r in self._calling if not r.done], before, count)
         for request in list(self.active):
             self.seats.stand_up(request)
         if blamed is not None:
             self._fail(blamed, poisoned(blamed, error))
-        replacing = self._backends.replace(self.engine, error, innocent=blamed.killed if blamed else ())
-        self._replacing = asyncio.get_running_loop().create_task(replacing)
+        innocent = blamed.killed if blamed else ()
+        await self._go_on(self.recovery.replace(self.engine, error, innocent=innocent), (before, error, began))
+
+    async def _go_on(self, coming: Awaitable[Engine | None], gap: tuple[str, InpageError, float] | None = None) -> None:
+        """On the engine that comes. ``gap``: the variant that died, of what, and when, for those whom it served."""
+        assert self.recovery is not None
         try:
-            engine = await self._replacing
+            engine = await coming
         except Exception as failed:
-            self._lost = self._lost or failed
+            self._lost = self._lost if self.recovery.given_up else failed
             return
-        except asyncio.CancelledError:
-            if self._lost is None:
-                raise
-            return  # close gave it up
-        finally:
-            self._replacing = None
+        if engine is None:
+            return
         for request in self.waiting:
-            if request.started is not None:
+            if request.started is not None and gap is not None:
+                before, error, began = gap
                 request.interrupted(Interruption(before, engine.info.variant, f"{error.code}: {error}", began))
+        self._lost = self._lost if self.recovery.given_up else None
         self.adopt(engine)
         for request in list(self.waiting):
             self._refit(request)
@@ -254,7 +263,7 @@ class Scheduler:
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
                 if request.fed == len(request.prompt):
-                    self._suspects.progressed(request)
+                    self._progressed(request)
                     self._finish(request, "length")
             elif feed.sample:
                 if out.token is None:
@@ -300,7 +309,7 @@ class Scheduler:
             with self.meters.call(name, len(batch)):
                 outs = await call([feed for _, feed in batch])
         except Exception as error:
-            if isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self._backends is not None):
+            if isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self.recovery is not None):
                 raise
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
@@ -318,7 +327,7 @@ class Scheduler:
 
     def _elsewhere(self, request: Request) -> bool:
         """Whether another backend might have the memory that it needs."""
-        return self._backends is not None and self._backends.count > 1 and not request.killed
+        return self.recovery is not None and self.recovery.backends.count > 1 and not request.killed
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -328,13 +337,18 @@ class Scheduler:
             request.first = request.first or request.last
             request.tokens += tokens
             request.goes_on(request.last)
-            self._suspects.progressed(request)
+            self._progressed(request)
         if finish is None and len(request.tokens) >= request.max_tokens:
             finish = "length"
         if finish is not None:
             self._finish(request, finish, tokens)
         elif tokens:
             request.events.put_nowait(Burst(tokens))
+
+    def _progressed(self, request: Request) -> None:
+        self._suspects.progressed(request)
+        if self.recovery is not None:
+            self.recovery.breaker.progressed()
 
     def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
         self.seats.leave(request)

@@ -9,6 +9,8 @@ from .health import LeakDetector
 from .responses import AnswerCache
 from .scheduler import Scheduler
 
+_STATES = ("closed", "half-open", "open")
+
 
 def held_bytes(scheduler: Scheduler) -> dict[str, int]:
     """By kind."""
@@ -29,6 +31,17 @@ def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
     gauge("inpage_requests_waiting", "Requests in the queue", lambda: len(scheduler.waiting))
     gauge("inpage_bytes", "Bytes held, by kind", lambda: held_bytes(scheduler), "kind")
     gauge("inpage_kv_pages", "KV pages, by use", lambda: kv_pages(scheduler), "use")
+    recovery = scheduler.recovery
+    if recovery is not None:
+        breaker, log = recovery.breaker, recovery.backends.log
+        gauge("inpage_circuit_state", "0 closed, 1 half-open, 2 open", lambda: _STATES.index(breaker.state))
+        gauge("inpage_circuit_openings", "How often the circuit opened", lambda: breaker.opened)
+        names = [candidate.name for candidate in recovery.backends.ranked]
+
+        def resting() -> dict[str, float]:
+            return {name: log.resting(name) for name in names}
+
+        gauge("inpage_variant_rest_seconds", "Until a variant that failed is tried again", resting, "variant")
     if answers is not None:
         gauge("inpage_answer_hits", "Answers from the cache, by tier", lambda: dict(answers.hits), "tier")
         gauge("inpage_answer_misses", "Answers that were not there", lambda: answers.misses)

@@ -4,57 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from inpage.engines.protocol import Feed, Sampling
-from inpage.errors import Cancelled, DeviceLost, InpageError, OutOfMemory, PoisonRequest
-from inpage.failover import Backends
+from inpage.engines.protocol import Sampling
+from inpage.errors import Cancelled, DeviceLost, OutOfMemory, PoisonRequest
 from inpage.faults import FaultLog
 from inpage.request import Request
 from inpage.scheduler import Scheduler
-from inpage.schema import Variant
-from inpage.selection import Candidate
 from support.asking import prompt
-from support.mortal import Fate, Mortal
+from support.house import POISON, House, dies_at, poisoned
 from support.paged_double import PagedDouble
-
-POISON = 999
-
-
-class House:
-    """Engines by variant, each load a fresh one. ``fates`` decides for each variant how its engines die; ``refuse``
-    what its loads fail with."""
-
-    def __init__(self, *variants: str, fate: Fate = lambda kind, feeds: None, **sizes: int) -> None:
-        self.loads: list[str] = []
-        self.engines: list[Mortal] = []
-        self.fates: dict[str, Fate] = {}
-        self.refuse: dict[str, InpageError] = {}
-        self.sizes: dict[str, dict[str, int]] = {}
-        self.now = 1e9
-        self.log = FaultLog(lambda: self.now)
-        ranked = [Candidate(Variant(name, name.partition("-")[0], (), {}), True, "made for tests") for name in variants]
-        self.backends = Backends(ranked, self._load, self.log)
-        self._fate, self._sizes = fate, sizes
-        self.hold: asyncio.Event | None = None
-
-    async def _load(self, candidate: Candidate) -> Mortal:
-        self.loads.append(candidate.name)
-        if self.hold is not None:
-            await self.hold.wait()
-        await asyncio.sleep(0)
-        if candidate.name in self.refuse:
-            raise self.refuse[candidate.name]
-        double = PagedDouble(**{**self._sizes, **self.sizes.get(candidate.name, {})})  # type: ignore[arg-type]
-        engine = Mortal(double, self.fates.get(candidate.name, self._fate), variant=candidate.name, late=True)
-        self.engines.append(engine)
-        return engine
-
-    async def scheduler(self) -> Scheduler:
-        return Scheduler(await self.backends.first(), backends=self.backends)
 
 
 def ask(seed: int, length: int = 9, max_tokens: int = 40, **more: Any) -> Request:
@@ -80,22 +41,6 @@ async def alone(request: Request) -> list[int]:
     scheduler.submit(request)
     await finish(request)
     return request.tokens
-
-
-def dies_at(*calls: int, error: Callable[[], InpageError] = lambda: DeviceLost("gone")) -> Fate:
-    """At the calls with these numbers, counted over all engines that share this fate."""
-    count = 0
-
-    def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
-        nonlocal count
-        count += 1
-        return error() if count in calls else None
-
-    return fate
-
-
-def poisoned(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
-    return DeviceLost("poisoned") if any(POISON in feed.tokens for feed in feeds) else None
 
 
 async def test_twenty_deaths_change_no_token() -> None:
