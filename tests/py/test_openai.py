@@ -178,7 +178,7 @@ async def test_models(client: openai.AsyncOpenAI) -> None:
 
 # What each parameter of OpenAI's client does here: a value that works, or one that is refused by its name.
 _WORKS: dict[str, Any] = {
-    "frequency_penalty": 0.5, "logit_bias": {"5": 1.0}, "logprobs": False, "max_completion_tokens": 3, "max_tokens": 3,
+    "frequency_penalty": 0.5, "logit_bias": {"5": 1.0}, "logprobs": True, "max_completion_tokens": 3, "max_tokens": 3,
     "metadata": {"a": "b"}, "modalities": ["text"], "n": 2, "parallel_tool_calls": True, "presence_penalty": 0.5,
     "prompt_cache_key": "k", "prompt_cache_retention": "24h", "response_format": {"type": "text"}, "seed": 1,
     "safety_identifier": "u", "service_tier": "auto", "stop": "x", "store": False, "temperature": 1.0,
@@ -187,7 +187,7 @@ _WORKS: dict[str, Any] = {
 }  # fmt: skip
 _REFUSED: dict[str, Any] = {
     "audio": {"voice": "x", "format": "wav"}, "prediction": {"type": "content", "content": "x"}, "verbosity": "low",
-    "reasoning_effort": "low", "web_search_options": {}, "logprobs": True, "top_logprobs": 2, "tool_choice": "auto",
+    "reasoning_effort": "low", "web_search_options": {}, "top_logprobs": 2, "tool_choice": "auto",
     "tools": [{"type": "function", "function": {"name": "f"}}], "functions": [{"name": "f"}], "function_call": "auto",
     "response_format": {"type": "json_object"}, "modalities": ["text", "audio"], "store": True, "service_tier": "flex",
     "best_of": 5, "suffix": "x", "moderation": {"model": "x"},
@@ -218,7 +218,7 @@ async def test_every_parameter_works_or_is_refused_by_name(api: Api, chat: bool)
     names = _parameters(create)
     assert not names - set(_WORKS) - set(_REFUSED), "parameters that nobody thought of"
     for name in names & set(_WORKS):
-        value = 0 if name == "logprobs" and not chat else _WORKS[name]
+        value = 5 if name == "logprobs" and not chat else _WORKS[name]
         reply = await api.handle("POST", path, json.dumps({**base, name: value}))
         assert reply.status == 200, (name, reply.body)
     for name in names & set(_REFUSED):
@@ -247,6 +247,17 @@ async def test_every_parameter_works_or_is_refused_by_name(api: Api, chat: bool)
         ({"messages": HELLO, "stream": True, "stream_options": {"x": True}}, "stream_options.x"),
         ({"messages": HELLO, "logit_bias": {"x": 1}}, "logit_bias[x]"),
         ({"messages": HELLO, "top_k": -1}, "top_k"),
+        ({"messages": HELLO, "logprobs": 1}, "logprobs"),
+        ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"messages": HELLO, "response_format": {"type": "xml"}}, "response_format.type"),
+        ({"messages": HELLO, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {
+                "messages": HELLO,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}},
+            },
+            "response_format.json_schema.schema.not",
+        ),
         ({"messages": HELLO, "frequency_penality": 1}, "frequency_penality"),
     ],
 )

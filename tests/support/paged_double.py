@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from inpage.engines.protocol import EngineInfo, Feed, RunOutput, StepOutput
+from inpage.engines.protocol import EngineInfo, Feed, Logprob, RunOutput, StepOutput
 from inpage.errors import OutOfMemory
 
 
@@ -99,6 +99,7 @@ class PagedDouble:
             return
         self._write(feed, position, out.tokens[-1] if out.tokens else feed.tokens[0])
         out.tokens.append(self._choose(feed, position, [*feed.history, *out.tokens]))
+        out.logprobs = [*out.logprobs, *_told(feed, out.tokens[-1])]
         if out.tokens[-1] in feed.stop_ids:
             out.finished = "stop"
         elif len(out.tokens) == feed.max_new_tokens:
@@ -113,6 +114,7 @@ class PagedDouble:
                 out.scores.append((guess, (guess % 97) / 10, 1.0))
         if feed.sample:
             out.token = self._choose(feed, feed.start + len(feed.tokens) - 1, feed.history)
+            out.logprobs = _told(feed, out.token)
         return out
 
     def _write(self, feed: Feed, position: int, token: int) -> None:
@@ -161,3 +163,10 @@ class PagedDouble:
             yield
         finally:
             self._busy = False
+
+
+def _told(feed: Feed, token: int) -> list[Logprob]:
+    """A logprob that tells the token; the likeliest after it are those that follow it."""
+    if feed.top is None:
+        return []
+    return [Logprob(token, -token / 100, tuple((token + i, -(token + i) / 100) for i in range(feed.top)))]

@@ -63,11 +63,12 @@ def small_router(
     *,
     manifest: dict[str, Any] | None = None,
     answers: AnswerCache | None = None,
+    engine: PagedDouble | None = None,
     **sizes: Any,
 ) -> Router:
-    """A router on the strict double. ``sizes``: the double's."""
+    """A router on the strict double: ``engine``, or one of ``sizes``."""
     loaded = small_manifest(**manifest or {})
     choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
     settings = settings_from({"scheduler": {"queue_size": 4}})
-    engine = PagedDouble(vocab=VOCAB, **sizes)
+    engine = engine or PagedDouble(vocab=VOCAB, **sizes)
     return Router(loaded, choice, engine, tokenizer, load_ms=12.0, settings=settings, answers=answers)

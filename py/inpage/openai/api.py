@@ -13,6 +13,7 @@ from ..errors import InpageError, InvalidRequest
 from ..stream import Completion, Delta, Stream, together
 from . import told
 from .asked import Asked, chat_request, completion_request
+from .logprobs import Written
 from .served import Answers, OneModel, Served
 from .told import Told
 
@@ -64,7 +65,8 @@ class Api:
             return _json(told.no_such_model(asked.model, ", ".join(names)), 404)
         async with AsyncExitStack() as using:
             router = await using.enter_async_context(self._models.use(asked.model))
-            answer = Told(asked.model or names[0], path == "/v1/chat/completions")
+            written = Written(router.tokenizer) if "logprobs" in asked.params else None
+            answer = Told(asked.model or names[0], path == "/v1/chat/completions", written)
             return await self._answer(router, asked, answer, using)
 
     async def _answer(self, router: Answers, asked: Asked, answer: Told, using: AsyncExitStack) -> Reply:
@@ -103,6 +105,7 @@ class Api:
 async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: list[str]) -> AsyncGenerator[str]:
     done: dict[int, Completion] = {}
     begun: set[int] = set()
+    said = [len(echo) for echo in echoes]  # characters of each choice
     try:
         async with aclosing(_merged(streams)) as pieces:
             async for index, delta in pieces:
@@ -112,8 +115,9 @@ async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: lis
                         yield told.event(answer.first(index))
                     elif echoes[index]:
                         yield told.event(answer.piece(index, echoes[index]))
-                if delta.text:
-                    yield told.event(answer.piece(index, delta.text))
+                if delta.text or delta.logprobs:
+                    yield told.event(answer.piece(index, delta.text, delta.logprobs, said[index]))
+                    said[index] += len(delta.text)
                 if delta.result is not None:
                     done[index] = delta.result
                     yield told.event(answer.last(index, delta.result))

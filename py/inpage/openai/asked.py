@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..engines.looked_at import MAX_TOP
 from ..errors import InvalidRequest
+from ..grammar import schema_grammar
 
 _CHOICES = 16  # answers to one request at most
 _STOPS = 4
+_COMPLETION_TOP = 5  # likeliest tokens told of each, for completions
 
 # Passed on to the router as they are; it checks their values.
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias")
@@ -42,9 +45,14 @@ def chat_request(body: Any) -> Asked:
     if tokens is not None or older is not None:
         b.params["max_tokens"] = older if tokens is None else tokens
     b.only("modalities", ["text"])
-    b.only("response_format", {"type": "text"})
-    b.only("logprobs", False)
-    b.only("top_logprobs", 0)
+    form = _response_format(b.take("response_format"))
+    if form is not None:
+        b.params["schema"] = form
+    told, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
+    if top and not told:
+        raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
+    if told:
+        b.params["logprobs"] = top or 0
     b.only("tools", [])
     b.only("tool_choice", "none")
     b.only("parallel_tool_calls", True, False)  # there are none to call
@@ -61,7 +69,9 @@ def completion_request(body: Any) -> Asked:
         raise InvalidRequest("prompt is missing: send a text or token ids", field="prompt")
     tokens = b.take("max_tokens")
     b.params["max_tokens"] = 16 if tokens is None else tokens  # OpenAI's default here
-    b.only("logprobs", 0)
+    top = b.count("logprobs", _COMPLETION_TOP)
+    if top is not None:
+        b.params["logprobs"] = top
     b.only("suffix", "")
     best_of, n = b.take("best_of"), b.body.get("n") or 1
     if best_of not in (None, n):
@@ -100,6 +110,12 @@ class _Body:
             raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
         return bool(value)
 
+    def count(self, name: str, most: int) -> int | None:
+        value: int | None = self.typed(name, int, "a whole number")
+        if value is not None and not 0 <= value <= most:
+            raise InvalidRequest(f"{name} is {value}; it must be 0 to {most}", field=name)
+        return value
+
     def typed(self, name: str, kind: type, what: str) -> Any:
         value = self.take(name)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
@@ -137,6 +153,31 @@ class _Body:
             name = next(iter(self.body))
             raise InvalidRequest(f"unknown parameter {str(name)[:80]!r}", field=str(name)[:80])
         return Asked(model, prompts, self.params, n or 1, stream, usage, echo)
+
+
+def _response_format(form: Any) -> Any:
+    """The JSON schema that it asks for; None for text."""
+    where = "response_format"
+    if form is None:
+        return None
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise InvalidRequest(
+            f"{where}.type is {str(kind)[:60]!r}; it must be text, json_object or json_schema", field=f"{where}.type"
+        )
+    given, where = form.get("json_schema"), f"{where}.json_schema"
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise InvalidRequest(f"{where} must be an object with a name and a schema", field=where)
+    unknown = sorted(set(given) - {"name", "description", "schema", "strict"})
+    if unknown:
+        raise InvalidRequest(f"{where} has an unknown key {unknown[0]!r:.60}", field=f"{where}.{unknown[0]}"[:120])
+    schema = given.get("schema", {"type": "object"})  # ``strict`` or not: the schema is always followed
+    schema_grammar(schema, f"{where}.schema")
+    return schema
 
 
 def _usage(options: dict[str, Any]) -> bool:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engines.protocol import Logprob
 from ..errors import InpageError
 from ..stream import Completion, usage
+from .logprobs import Written
 
 # HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
 _STATUS = {
@@ -24,6 +26,7 @@ _STATUS = {
     "cancelled": (499, "cancelled_error"),
 }
 RETRY_SECONDS = 1
+_PARAMS = {"schema": "response_format"}  # what OpenAI calls a parameter of ours
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Told:
 
     model: str
     chat: bool
+    written: Written | None = None  # writes logprobs, where they were asked for
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -48,9 +52,11 @@ class Told:
         """The chunk that says who speaks. Only chat has it."""
         return self._chunk([{"index": index, "delta": {"role": "assistant", "content": ""}, **_ENDLESS}])
 
-    def piece(self, index: int, text: str) -> dict[str, Any]:
+    def piece(self, index: int, text: str, logprobs: Sequence[Logprob] = (), offset: int = 0) -> dict[str, Any]:
+        """``offset``: characters of this choice before it."""
         said = {"delta": {"content": text}} if self.chat else {"text": text}
-        return self._chunk([{"index": index, **said, **_ENDLESS}])
+        told = self._logprobs(logprobs, offset)
+        return self._chunk([{"index": index, **said, "logprobs": told, "finish_reason": None}])
 
     def last(self, index: int, answer: Completion) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
@@ -62,7 +68,13 @@ class Told:
 
     def _choice(self, index: int, text: str, answer: Completion) -> dict[str, Any]:
         said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-        return {"index": index, **said, "logprobs": None, "finish_reason": answer.finish_reason}
+        told = self._logprobs(answer.logprobs, len(text) - len(answer.text)) if self.written else None
+        return {"index": index, **said, "logprobs": told, "finish_reason": answer.finish_reason}
+
+    def _logprobs(self, logprobs: Sequence[Logprob], offset: int) -> dict[str, Any] | None:
+        if self.written is None or not logprobs:
+            return None
+        return self.written.chat(logprobs) if self.chat else self.written.completion(logprobs, offset)
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head("chat.completion.chunk" if self.chat else "text_completion"), "choices": choices}
@@ -83,7 +95,8 @@ def error_body(error: Exception) -> dict[str, Any]:
     if not isinstance(error, InpageError):
         return _error(f"{type(error).__name__}: {error}", "server_error", None, None)
     kind = _STATUS.get(error.code, (500, "server_error"))[1]
-    return _error(str(error), kind, error.field, None if error.code == "invalid_request" else error.code)
+    param = _PARAMS.get(error.field or "", error.field)
+    return _error(str(error), kind, param, None if error.code == "invalid_request" else error.code)
 
 
 def no_such_model(name: str, known: str) -> dict[str, Any]:
