@@ -12,6 +12,10 @@
     {"id": 7, "op": "preload"}                                        as load
     {"id": 8, "op": "loaded"}                                         {"id": 8, "value": [{"name", "state", …}]}
     {"id": 9, "op": "unload"}            one model, or all where none is named: {"id": 9, "value": null}
+    {"id": 10, "op": "prefetch", "prompts": […]}                      {"id": 10, "value": [tokens of each]}
+    {"id": 11, "op": "export_prefix" | "import_prefix", "prompt": …}  {"id": 11, "value": tokens}
+    {"id": 12, "op": "warm_up"}                                       {"id": 12, "value": {"imported", "read"}}
+    {"id": 13, "op": "forget", "tag": text or null}                   {"id": 13, "value": kept answers that went}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
@@ -38,6 +42,7 @@ from .stream import NOTHING, Completion, Stream
 Message = dict[str, Any]
 _OPERATIONS = (
     *("load", "add", "preload", "loaded", "unload", "chat", "complete", "score"),
+    *("prefetch", "warm_up", "export_prefix", "import_prefix", "forget"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 
@@ -204,6 +209,31 @@ class Page:
         async with self._using(message) as router:
             score = await router.score(ids, message.get("window", 512))
         return {**asdict(score), "perplexity": score.perplexity}
+
+    async def _prefetch(self, message: Message) -> list[int]:
+        prompts = message.get("prompts")
+        if not isinstance(prompts, list):
+            raise InvalidRequest("prompts must be a list", field="prompts")
+        async with self._using(message) as router:
+            return await router.prefetch(prompts)
+
+    async def _warm_up(self, message: Message) -> dict[str, int]:
+        async with self._using(message) as router:
+            return await router.warm_up()
+
+    async def _export_prefix(self, message: Message) -> int:
+        prompt: Any = message.get("prompt")
+        async with self._using(message) as router:
+            return await router.export_prefix(prompt)
+
+    async def _import_prefix(self, message: Message) -> int:
+        prompt: Any = message.get("prompt")
+        async with self._using(message) as router:
+            return await router.import_prefix(prompt)
+
+    async def _forget(self, message: Message) -> int:
+        async with self._using(message) as router:
+            return await router.forget(message.get("tag"))
 
     # -- what there is -----------------------------------------------------------------------------------------
 

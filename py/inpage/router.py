@@ -25,8 +25,10 @@ from .explain import explain, verdicts
 from .failover import Backends
 from .grammar import check_followed
 from .health import Health
+from .kv.storage import PageStorage, open_storage
 from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
+from .prefixes import Prefixes, Prompt, ReadAhead
 from .request import Request
 from .responses import AnswerCache, answer_key, weights_digest
 from .responses.opening import open_answers
@@ -47,7 +49,7 @@ from .tuning import Tuner
 __all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
 
 
-class Router:
+class Router(ReadAhead):
     """One loaded model and its queue. Made by `load`; any number of requests may run at once."""
 
     def __init__(
@@ -60,6 +62,7 @@ class Router:
         load_ms: float,
         settings: Settings | None = None,
         answers: AnswerCache | None = None,
+        pages: PageStorage | None = None,
         backends: Backends | None = None,
         notes: Notes | None = None,
         device: Device | None = None,
@@ -75,6 +78,7 @@ class Router:
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
         self._on_change = on_change
         self._tuner = Tuner(self.scheduler, self._backends, self._notes, room=self._room, on_change=on_change)
+        self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._prefix_ids, pages)
         self.answers = answers
         self._runs = SharedRuns(answers, self.scheduler.submit, self.scheduler.cancel) if answers else None
         self._weights = weights_digest(manifest)
@@ -134,11 +138,14 @@ class Router:
         load_ms = (time.perf_counter() - started) * 1e3
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
+        more |= {"pages": open_storage(chosen.kv)}
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
         router.memory.start()
         try:
             if backends.count > 1 and backends.current.name not in notes.figures:
                 await router._tuner.measure_current()
+            if chosen.kv.system_prompts:
+                router._prefixes.begin()
         except BaseException:
             await router.unload()
             raise
@@ -190,6 +197,13 @@ class Router:
         ref = self.manifest.tokenizer
         ids = self.tokenizer.encode(checked_text(prompt, "prompt"))
         return [ref.bos, *ids] if ref.add_bos and ref.bos is not None else ids
+
+    def _prefix_ids(self, prompt: Prompt) -> list[int]:
+        listed = isinstance(prompt, Sequence) and any(isinstance(part, Mapping) for part in prompt)
+        if not isinstance(prompt, str) and not listed:
+            return checked_ids(prompt, self.engine.info.vocab, "prompt")
+        messages = checked_messages(prompt)
+        return self._chat_template().encode(messages, answer=messages[-1]["role"] == "user")
 
     async def score(self, ids: str | Iterable[int], window: int = 512) -> Score:
         """Perplexity of a text or of ids, in independent windows: see `inpage.scoring`."""
@@ -304,6 +318,13 @@ class Router:
         """Bytes by kind: "weights", "arena", "kv"."""
         return held_bytes(self.scheduler)
 
+    async def forget(self, tag: str | None = None) -> int:
+        """Forget kept answers that depend on ``tag`` (one that a request gave, or ``model:<id>``), or all; gives how
+        many. Those of the bundle stay."""
+        if tag is not None and not isinstance(tag, str):
+            raise InvalidRequest("tag must be a text", field="tag")
+        return 0 if self.answers is None else await self.answers.invalidate(tag)
+
     def metrics(self) -> str:
         """Counters, gauges and histograms as Prometheus text."""
         return self.scheduler.meters.registry.text()
@@ -336,8 +357,10 @@ class Router:
     def _changed(self, what: str) -> None:
         if what == "busy":
             self._tuner.busy()
+            self._prefixes.busy()
         elif what == "idle":
             self._tuner.idle()
+            self._prefixes.idle()
         else:  # another engine took over
             self._saving = asyncio.get_running_loop().create_task(self._notes.save())
             self._on_change()
@@ -356,6 +379,7 @@ class Router:
         self._unloaded = True
         self.memory.stop()
         await self._tuner.close()
+        await self._prefixes.close()
         await self.scheduler.close(Cancelled("the model was unloaded"))
         await self._tuner.close()
         await self.engine.unload()

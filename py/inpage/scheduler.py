@@ -35,7 +35,8 @@ Out = TypeVar("Out")
 
 class Scheduler:
     """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
-    when it dies. ``on_change`` is called with "busy", "idle" and, when another engine took over, "engine"."""
+    when it dies. ``on_change`` is called with "busy" when a request came, with "idle" and, when another engine took
+    over, with "engine"."""
 
     def __init__(
         self,
@@ -123,8 +124,8 @@ class Scheduler:
         self.seats.wait(request)
         self._arrived = True
         self._ring()
+        self._on_change("busy")
         if self._task is None or self._task.done():
-            self._on_change("busy")
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     def cancel(self, request: Request) -> None:

@@ -51,9 +51,16 @@ class KvSettings:
 
     memory_bytes: int | None = None
     """Memory for pages in all; null: what the device has."""
+    storage_bytes: int = 128 << 20
+    """Exported prefixes in the browser's storage, or in ``storage_path``; the least recently used go first; 0: none."""
+    storage_path: str | None = None
+    """CPython: the folder for exported prefixes; null: none can be exported."""
+    system_prompts: tuple[str, ...] = ()
+    """Texts of system messages that are ready before anybody asks: taken from storage, else read while nobody waits
+    and then stored."""
 
     def _check(self) -> None:
-        _at_least(self, 0, "prefix_bytes", "memory_bytes")
+        _at_least(self, 0, "prefix_bytes", "memory_bytes", "storage_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,10 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and types.NoneType in kinds:
         return None
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_value(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+        raise InvalidRequest(f"{path} must be a list, not {value!r}", field=path)
     for kind in kinds:
         if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)

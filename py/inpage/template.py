@@ -35,14 +35,15 @@ class ChatTemplate:
         except Exception as error:
             raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
 
-    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Prompt ids of checked messages, ending where the assistant's answer begins. `InvalidRequest` where the
-        template refuses the conversation (an order of roles that the model does not know)."""
+    def encode(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> list[int]:
+        """Prompt ids of checked messages, ending where the assistant's answer begins, or (without ``answer``) before
+        the next message. `InvalidRequest` where the template refuses the conversation (an order of roles that the model
+        does not know)."""
         contents = [message["content"] for message in messages]
         shield = Shield(self._tokenizer.control, [self._source, *contents, *self._tokens.values()])
         safe = [{**message, "content": shield(message["content"])} for message in messages]
         try:
-            text = self._renderer.render({"messages": safe, "add_generation_prompt": True, **self._tokens})
+            text = self._renderer.render({"messages": safe, "add_generation_prompt": answer, **self._tokens})
         except Exception as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", field="messages"

@@ -43,7 +43,7 @@ async def test_pieces_and_whole_are_the_same_answer(router: Router, small_tokeni
 
 async def test_what_a_completion_reports(router: Router) -> None:
     done = await router.complete("hello", **GREEDY)
-    assert (done.backend, done.variant, done.threads, done.load_ms) == ("double", "double", 1, 12.0)
+    assert (done.backend, done.variant, done.threads, done.load_ms) == ("double", "native", 1, 12.0)
     assert done.why == "native: it needs nothing special; 2 of 2 cores compute"
     assert min(done.ttft_ms, done.prefill_tps, done.decode_tps) > 0
     assert done.seed == 0

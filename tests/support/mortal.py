@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from inpage.engines.protocol import Engine, EngineInfo, Feed, RunOutput, StepOutput
+from inpage.engines.protocol import Engine, EngineInfo, Feed, PageData, RunOutput, StepOutput
 from inpage.errors import DeviceLost, InpageError
 
 T = TypeVar("T")
-# kind ("step", "run", "reserve"), feeds → what it dies of, or None
+# kind ("step", "run", "reserve", "read", "write"), feeds → what it dies of, or None
 Fate = Callable[[str, Sequence[Feed]], InpageError | None]
 
 
@@ -34,6 +34,12 @@ class Mortal:
 
     async def reserve_pages(self, pages: int) -> None:
         await self._call("reserve", [], lambda: self._engine.reserve_pages(pages))
+
+    async def read_pages(self, pages: Sequence[int]) -> PageData:
+        return await self._call("read", [], lambda: self._engine.read_pages(pages))
+
+    async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
+        await self._call("write", [], lambda: self._engine.write_pages(pages, data))
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         return await self._call("step", feeds, lambda: self._engine.step(feeds))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,11 +54,28 @@ class PagedDouble:
         self._doorbell = False
 
     async def reserve_pages(self, pages: int) -> None:
-        with self._alone():
-            if pages > self.memory_pages or pages > self.info.max_pages:
-                raise OutOfMemory(f"{pages} pages")
-            await asyncio.sleep(0)
-            self.reserved = max(self.reserved, pages)
+        if pages > self.memory_pages or pages > self.info.max_pages:
+            raise OutOfMemory(f"{pages} pages")
+        await asyncio.sleep(0)
+        self.reserved = max(self.reserved, pages)
+
+    async def read_pages(self, pages: Sequence[int]) -> bytes:
+        """What `_write` put there, -1 where it put nothing; padded to ``page_bytes``. May come beside other calls."""
+        assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
+        await asyncio.sleep(0)
+        slots = range(self.info.page_tokens)
+        values = [array("i", [n for s in slots for n in self._kv.get((page, s), (-1, -1))]) for page in pages]
+        return b"".join(words.tobytes().ljust(self.info.page_bytes, b".") for words in values)
+
+    async def write_pages(self, pages: Sequence[int], data: bytes) -> None:
+        size = self.info.page_bytes
+        assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
+        assert len(data) == len(pages) * size
+        await asyncio.sleep(0)
+        for i, page in enumerate(pages):
+            words = array("i", data[i * size : i * size + 8 * self.info.page_tokens])
+            for slot in range(self.info.page_tokens):
+                self._kv[page, slot] = words[2 * slot], words[2 * slot + 1]
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         with self._alone():

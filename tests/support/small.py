@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inpage.capability import Device
+from inpage.kv.storage import PageStorage
 from inpage.responses import AnswerCache
 from inpage.router import Router
 from inpage.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
@@ -64,11 +67,14 @@ def small_router(
     manifest: dict[str, Any] | None = None,
     answers: AnswerCache | None = None,
     engine: PagedDouble | None = None,
+    pages: PageStorage | None = None,
+    settings: Mapping[str, Any] | None = None,
     **sizes: Any,
 ) -> Router:
     """A router on the strict double: ``engine``, or one of ``sizes``."""
     loaded = small_manifest(**manifest or {})
     choice = choose(loaded.variants, Device("host", frozenset(), cores=2, threads=2))
-    settings = settings_from({"scheduler": {"queue_size": 4}})
+    chosen = settings_from({"scheduler": {"queue_size": 4}, **(settings or {})})
     engine = engine or PagedDouble(vocab=VOCAB, **sizes)
-    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, settings=settings, answers=answers)
+    engine.info = replace(engine.info, variant="native")
+    return Router(loaded, choice, engine, tokenizer, load_ms=12.0, settings=chosen, answers=answers, pages=pages)

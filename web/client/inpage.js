@@ -115,6 +115,54 @@ export class InPage {
   }
 
   /**
+   * Read prompts while nobody waits, so that requests which begin like them start at once. Messages may end with the
+   * system's.
+   * @param {(string | Message[] | number[])[]} prompts
+   * @param {string} [model]
+   * @returns {Promise<number[]>} tokens of each that need not be read any more
+   */
+  prefetch(prompts, model) {
+    return this.#ask({ op: "prefetch", prompts, model });
+  }
+
+  /**
+   * Make the system prompts of `settings.kv` ready, and what was exported: from storage, else by reading them.
+   * @param {string} [model]
+   * @returns {Promise<{imported: number, read: number}>} tokens
+   */
+  warmUp(model) {
+    return this.#ask({ op: "warm_up", model });
+  }
+
+  /**
+   * Store what reading a prompt gave, for `importPrefix` or `warmUp` on a later visit. Reads it first where it was not.
+   * @param {string | Message[] | number[]} prompt
+   * @param {string} [model]
+   * @returns {Promise<number>} tokens
+   */
+  exportPrefix(prompt, model) {
+    return this.#ask({ op: "export_prefix", prompt, model });
+  }
+
+  /**
+   * @param {string | Message[] | number[]} prompt that was exported
+   * @param {string} [model]
+   * @returns {Promise<number>} tokens of it that need not be read any more; 0 where nothing fits this engine and version
+   */
+  importPrefix(prompt, model) {
+    return this.#ask({ op: "import_prefix", prompt, model });
+  }
+
+  /**
+   * Forget kept answers: those that a request gave this tag, or all.
+   * @param {string} [tag] also "model:" and a model's id
+   * @returns {Promise<number>} how many went; those of the site's bundle stay
+   */
+  forget(tag) {
+    return this.#ask({ op: "forget", tag });
+  }
+
+  /**
    * Make another model known. It is loaded when it is first asked for; `preload` does it at once.
    * @param {ModelOptions} options
    * @returns {Promise<string>} its name, which requests give as `model`

@@ -80,6 +80,23 @@ export class EngineClient {
   }
 
   /**
+   * The bytes of KV pages, one behind the other. The same engine takes them back with `writePages`.
+   * @param {{pages: Int32Array}} input
+   * @returns {Promise<Uint8Array<ArrayBuffer>>} [pages * page_bytes]
+   */
+  readPages(input) {
+    return this.#call("readPages", input);
+  }
+
+  /**
+   * @param {{pages: Int32Array, data: Uint8Array}} input
+   * @returns {Promise<void>}
+   */
+  writePages(input) {
+    return this.#call("writePages", input);
+  }
+
+  /**
    * One forward pass.
    * @param {import("./protocol.js").StepInput} input
    * @returns {Promise<import("./protocol.js").StepResult>}

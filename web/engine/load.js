@@ -17,6 +17,8 @@ import { openStore } from "./storage.js";
  * @typedef {object} Executor what a worker drives; see protocol.js
  * @property {number} maxPages
  * @property {(pages: number) => void | Promise<void>} reservePages
+ * @property {(pages: Int32Array) => Answer<Uint8Array<ArrayBuffer>>} readPages
+ * @property {(pages: Int32Array, data: Uint8Array<ArrayBuffer>) => Answer<void>} writePages
  * @property {(input: import("./protocol.js").StepInput) => Answer<import("./protocol.js").StepResult>} step
  * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean) => Answer<import("./protocol.js").RunResult>} run
  *   interrupted: whether the caller asked, by a message, to end this burst

@@ -10,6 +10,7 @@ import {
 } from "./abi.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
+import { readPages, writePages } from "./kv_bytes.js";
 import { createMemory, growTo, importedMemory, kvCapacity, layOut, limitMemory, MAX_BURST } from "./memory.js";
 import { profile } from "./profile.js";
 import { encodeProgram } from "./program.js";
@@ -142,6 +143,16 @@ export class Executor {
     } finally {
       this.pages = first;
     }
+  }
+
+  /** @param {Int32Array} pages */
+  readPages(pages) {
+    return readPages(this, pages);
+  }
+
+  /** @param {Int32Array} pages @param {Uint8Array} data */
+  writePages(pages, data) {
+    writePages(this, pages, data);
   }
 
   /**

@@ -67,6 +67,12 @@ async function dispatch({ id, method, args }) {
   switch (method) {
     case "reservePages":
       return { value: await executor.reservePages(args), transfer: [] };
+    case "readPages": {
+      const value = await executor.readPages(args.pages);
+      return { value, transfer: buffers([value]) };
+    }
+    case "writePages":
+      return { value: await executor.writePages(args.pages, args.data), transfer: [] };
     case "step": {
       const value = await (looksAtTokens(args) ? (await stepper(engine)).step(args) : executor.step(args));
       return { value, transfer: buffers([value.sequences, value.scores, value.logits, value.report]) };
@@ -155,7 +161,7 @@ function reporter(id) {
 }
 
 /**
- * @param {(Int32Array | Float32Array | Float64Array | undefined)[]} arrays
+ * @param {(Int32Array | Float32Array | Float64Array | Uint8Array | undefined)[]} arrays
  * @returns {Transferable[]}
  */
 function buffers(arrays) {

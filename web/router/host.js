@@ -15,6 +15,7 @@ import { openStore } from "../engine/storage.js";
 import { probeAdapter, probeMemory, probeStorage } from "./adapter.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
+export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
 export { readNote, writeNote } from "./notes.js";
 
 /**

@@ -145,6 +145,21 @@ class NativeEngine:
             raise OutOfMemory(f"{pages} KV pages of {self._plan.page_bytes} bytes do not fit in memory", field="pages")
         self._pages = max(self._pages, pages)
 
+    async def read_pages(self, pages: Sequence[int]) -> bytes:
+        places = self._places(pages)
+        return await self._call(lambda _: b"".join(self._kv[place] for place in places))
+
+    async def write_pages(self, pages: Sequence[int], data: bytes) -> None:
+        size, places = self._plan.page_bytes, self._places(pages)
+        if len(data) != len(places) * size:
+            raise InvalidRequest(f"{len(data)} bytes for {len(places)} KV pages of {size}", field="data")
+
+        def write(_: ctypes.CDLL) -> None:
+            for i, place in enumerate(places):
+                self._kv[place] = data[i * size : (i + 1) * size]
+
+        await self._call(write)
+
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         no_grammars(feeds)
         batch = flat.step_batch(feeds, self._limits())
@@ -225,6 +240,12 @@ class NativeEngine:
         p, m = self._plan, self._plan.maxima
         return flat.Limits(p.vocab, m.context, p.page_tokens, p.blocks_per_sequence, m.rows, m.sequences, m.logit_rows,
                            self._pages)  # fmt: skip
+
+    def _places(self, pages: Sequence[int]) -> list[slice]:
+        size = self._plan.page_bytes
+        if pages and not 0 <= min(pages) <= max(pages) < self._pages:
+            raise InvalidRequest(f"{min(pages)} to {max(pages)}: must lie in 0 to {self._pages - 1}", field="pages")
+        return [slice(page * size, (page + 1) * size) for page in pages]
 
     def _library(self) -> ctypes.CDLL:
         if self._lib is None:

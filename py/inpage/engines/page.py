@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
 from .looked_at import looked_at, reported
-from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, PageData, Progress, RunOutput, StepOutput
 
 
 class PageEngine:
@@ -57,6 +58,12 @@ class PageEngine:
     async def reserve_pages(self, pages: int) -> None:
         await settle(self._client.reservePages(pages))
         self._pages = max(self._pages, pages)
+
+    async def read_pages(self, pages: Sequence[int]) -> PageData:
+        return await settle(self._client.readPages(_object({"pages": array("i", pages)})))
+
+    async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
+        await settle(self._client.writePages(_object({"pages": array("i", pages), "data": data})))
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         batch = step_batch(feeds, self._limits())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +129,26 @@ WEBGPU_COUNTS = (
     "buffer_bytes",
 )
 Progress = Callable[[dict[str, Any]], None]
+PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
 
 
 class Engine(Protocol):
-    """One loaded model on one device. Calls are made one at a time."""
+    """One loaded model on one device. Steps and bursts are called one at a time; what concerns pages may be called
+    beside them, and waits."""
 
     @property
     def info(self) -> EngineInfo: ...
 
     async def reserve_pages(self, pages: int) -> None:
         """Make page indices 0..pages-1 usable; raises `OutOfMemory` where that many cannot be had."""
+
+    async def read_pages(self, pages: Sequence[int]) -> PageData:
+        """The bytes of KV pages, one behind the other: ``page_bytes`` each. Opaque, but the same engine that gets them
+        back with `write_pages` goes on as if it had computed them."""
+        ...
+
+    async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
+        """The inverse."""
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         """One forward pass. The feeds' tokens together are at most ``max_rows``."""

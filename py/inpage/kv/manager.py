@@ -5,6 +5,8 @@ Where no page is left the tree's idle ones go first; what to do when those are g
 
 from __future__ import annotations
 
+import asyncio
+
 from ..engines.protocol import Engine
 from ..errors import OutOfMemory
 from ..request import Request
@@ -22,6 +24,7 @@ class KvManager:
         info = engine.info
         self.engine = engine
         self.page_tokens = info.page_tokens
+        self._growing = asyncio.Lock()
         most = info.max_pages if memory_bytes is None else min(info.max_pages, memory_bytes // info.page_bytes)
         self.pool = PagePool(most)
         self.prefix = PrefixTree(self.pool, info.page_tokens, prefix_bytes // info.page_bytes)
@@ -34,10 +37,11 @@ class KvManager:
     async def obtain(self, count: int) -> list[int] | None:
         """Free pages, growing the engine's pool where it is too short and can grow, then at the tree's expense."""
         pool = self.pool
-        missing = count - pool.free
-        room = pool.limit - pool.reserved
-        if 0 < missing <= room + self.prefix.idle and room:
-            await self._grow(min(missing, room))
+        async with self._growing:
+            missing = count - pool.free
+            room = pool.limit - pool.reserved
+            if 0 < missing <= room + self.prefix.idle and room:
+                await self._grow(min(missing, room))
         if pool.free < count <= pool.free + self.prefix.idle:
             self.prefix.evict(count - pool.free)
         return pool.take(count)

@@ -77,6 +77,11 @@ export class Buffers {
     return this.#groups;
   }
 
+  /** KV buffers in the plan's order. @returns {{buffer: GPUBuffer, pageBytes: number}[]} */
+  get layers() {
+    return [...this.#kv].map(([id, buffer]) => ({ buffer, pageBytes: this.#plan.buffers[id].pageBytes }));
+  }
+
   /**
    * The GPU buffer of an input or of the logits.
    * @param {string} name as plan.io says

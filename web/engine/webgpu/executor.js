@@ -13,6 +13,7 @@ import { MAX_BURST } from "../memory.js";
 import { Burst } from "./burst.js";
 import { COUNTERS } from "./counters.js";
 import { checkChoice, Inputs } from "./inputs.js";
+import { readPages, writePages } from "./kv_bytes.js";
 import { choicesOf, cleaned, scoresOf } from "./results.js";
 import { RESULT_WORDS } from "./sampler.js";
 import { ReadBack } from "./transfer.js";
@@ -128,6 +129,16 @@ export class GpuExecutor {
       this.#replay.bind();
     }
     this.pages = Math.max(this.pages, pages);
+  }
+
+  /** @param {Int32Array} pages */
+  readPages(pages) {
+    return readPages(this.#gpu, this.#buffers.layers, pages, this.pages);
+  }
+
+  /** @param {Int32Array} pages @param {Uint8Array<ArrayBuffer>} data */
+  writePages(pages, data) {
+    writePages(this.#gpu, this.#buffers.layers, pages, data, this.pages);
   }
 
   /**

@@ -1,0 +1,114 @@
+/**
+ * @file Rows in IndexedDB, bounded in bytes, least recently used first out: what answers.js and pages.js keep. A
+ * transaction puts a row and its use together, so a row is there whole or not at all.
+ */
+
+import { done, finished } from "../engine/idb.js";
+
+/** @typedef {{key: string, value: Uint8Array<ArrayBuffer>, tags: string[]}} Row */
+/** @typedef {{key: string, bytes: number, used: number}} Use apart from the rows: it changes with every look-up */
+
+const STORES = ["rows", "uses"];
+
+export class Rows {
+  #name;
+  /** @type {Promise<IDBDatabase> | null} */
+  #opened = null;
+  /** Rises with every use, so that uses within one millisecond have an order. */
+  #clock = 0;
+
+  /** @param {string} name of the database */
+  constructor(name) {
+    this.#name = name;
+  }
+
+  /**
+   * @param {string[]} keys
+   * @returns {Promise<(Uint8Array<ArrayBuffer> | null)[]>}
+   */
+  async get(keys) {
+    const transaction = await this.#transaction("readwrite");
+    const [rows, uses] = STORES.map((name) => transaction.objectStore(name));
+    /** @type {(Row | undefined)[]} */
+    const found = await Promise.all(keys.map((key) => done(rows.get(key))));
+    for (const row of found) if (row) uses.put({ key: row.key, bytes: row.value.length, used: this.#now() });
+    return found.map((row) => row?.value ?? null);
+  }
+
+  /**
+   * @param {Row[]} given
+   * @param {number} budget bytes that all values together may have
+   */
+  async put(given, budget) {
+    const transaction = await this.#transaction("readwrite");
+    const [rows, uses] = STORES.map((name) => transaction.objectStore(name));
+    for (const { key, value, tags } of given) {
+      rows.put({ key, value, tags: [...new Set(tags)] });
+      uses.put({ key, bytes: value.length, used: this.#now() });
+    }
+    /** @type {Use[]} */
+    const all = await done(uses.index("used").getAll());
+    let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
+    for (const old of all) {
+      if (total <= budget) break;
+      for (const store of [rows, uses]) store.delete(old.key);
+      total -= old.bytes;
+    }
+    await finished(transaction);
+  }
+
+  /** @param {string[]} keys */
+  async remove(keys) {
+    const transaction = await this.#transaction("readwrite");
+    for (const name of STORES) for (const key of keys) transaction.objectStore(name).delete(key);
+    await finished(transaction);
+  }
+
+  /** @param {string} tag @returns {Promise<string[]>} keys of the rows that have it */
+  async tagged(tag) {
+    const transaction = await this.#transaction("readonly");
+    return /** @type {string[]} */ (await done(transaction.objectStore("rows").index("tags").getAllKeys(tag)));
+  }
+
+  /** @param {string} start @returns {Promise<string[]>} keys that begin so, the most recently used first */
+  async beginning(start) {
+    const transaction = await this.#transaction("readonly");
+    /** @type {Use[]} */
+    const all = await done(transaction.objectStore("uses").index("used").getAll());
+    return all.map(({ key }) => key).filter((key) => key.startsWith(start)).reverse();
+  }
+
+  /** @param {IDBTransactionMode} mode */
+  async #transaction(mode) {
+    return (await this.#database()).transaction(STORES, mode);
+  }
+
+  /** @returns {Promise<IDBDatabase>} */
+  #database() {
+    this.#opened ??= new Promise((resolve, reject) => {
+      const opening = indexedDB.open(this.#name, 1);
+      opening.onupgradeneeded = () => {
+        opening.result.createObjectStore("rows", { keyPath: "key" }).createIndex("tags", "tags", { multiEntry: true });
+        opening.result.createObjectStore("uses", { keyPath: "key" }).createIndex("used", "used");
+      };
+      opening.onsuccess = () => {
+        // Another tab that upgrades or deletes the database must not wait for this one.
+        opening.result.onversionchange = () => {
+          opening.result.close();
+          this.#opened = null;
+        };
+        resolve(opening.result);
+      };
+      opening.onerror = () => {
+        this.#opened = null;
+        reject(opening.error);
+      };
+    });
+    return this.#opened;
+  }
+
+  #now() {
+    this.#clock = Math.max(this.#clock + 0.001, Date.now());
+    return this.#clock;
+  }
+}
