@@ -39,7 +39,7 @@ async def test_loaded_when_asked_and_once_however_many_ask(small_tokenizer: Toke
     pieces = [delta async for delta in shelf.models.chat("hello", temperature=0, max_tokens=5)]
     assert pieces[-1].result is not None and pieces[-1].result.text == texts[0]  # "a" is the default
     (state,) = shelf.models.loaded()
-    assert (state.name, state.state, state.requests, state.variant) == ("a", "loaded", 0, "double")
+    assert (state.name, state.state, state.requests, state.variant) == ("a", "loaded", 0, "native")
     await shelf.close()
 
 
