@@ -1,4 +1,5 @@
-"""Stop strings: an answer ends where one of them begins, wherever token borders fall."""
+"""Stop strings: an answer ends with the first of them that is complete, and shows nothing of it, wherever token borders
+fall. Of two that are complete at the same character, the longer counts."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ class StopStrings:
         if self.matched is not None:
             return ""
         seen = self._held + text
-        found = [(at, -len(stop), stop) for stop in self._stops if (at := seen.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := seen.find(stop)) >= 0]
         if found:
-            at, _, self.matched = min(found)
+            _, at, self.matched = min(found)
             self._held = ""
             return seen[:at]
         keep = max((_overlap(seen, stop) for stop in self._stops), default=0)

@@ -1,11 +1,11 @@
-"""Stop strings against str.find on the whole text, for every way of cutting it into pieces."""
+"""Stop strings against a reading letter by letter, for every way of cutting the text into pieces."""
 
 from __future__ import annotations
 
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inpage.stops import StopStrings
@@ -14,18 +14,26 @@ TEXT = st.text("ab\n", max_size=40)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=5), min_size=1, max_size=4)
 
 
+def stopped(text: str, stops: list[str]) -> int | None:
+    """Where the answer ends that is read letter by letter until one of the stops is complete."""
+    for end in range(1, len(text) + 1):
+        starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
+        if starts:
+            return min(starts)
+    return None
+
+
+@example("\naa", ["a", "\naa"], [2])
 @given(TEXT, STOPS, st.lists(st.integers(0, 40)))
 def test_however_the_text_is_cut(text: str, stops: list[str], cuts: list[int]) -> None:
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    matcher, shown = StopStrings(stops), ""
+    matcher, shown, ending = StopStrings(stops), "", stopped(text, stops)
     for start, end in itertools.pairwise(borders):
         shown += matcher.push(text[start:end])
-        first = min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))
-        assert len(shown) <= first  # nothing of a stop string is ever shown
+        assert ending is None or len(shown) <= ending  # nothing of a stop string is ever shown
     shown += matcher.flush()
-    places = [at for stop in stops if (at := text.find(stop)) >= 0]
-    assert (matcher.matched is not None) == bool(places)
-    assert shown == text[: min(places)] if places else shown == text
+    assert (matcher.matched is None) == (ending is None)
+    assert shown == text[:ending]
 
 
 def test_what_cannot_become_a_stop_string_is_shown_at_once() -> None:
