@@ -10,9 +10,8 @@ from .fair import FairQueue
 from .kv import KvManager
 from .request import Request
 
-_FIRST_BURST, _LONGEST_BURST = 2, 16  # steps; short at first, so that an answer starts to flow at once
+_BURST, _ROWS_A_BURST = 16, 256  # steps at least, and how many tokens a longer one may bring
 _FILLING = 32  # rows that other clients may add to a step, or as many as its own
-_BURST_S = 0.25  # a slow device's answers flow too
 _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
 
 
@@ -64,8 +63,7 @@ def _readers(requests: Iterable[Request], kv: KvManager, queue: FairQueue) -> li
     return first
 
 
-def burst_steps(active: Iterable[Request], prefilling: bool, step_s: float) -> int:
-    """How many steps the next burst may take. ``step_s``: seconds that a step took in the last one; 0 if unknown."""
-    young = min((r.bursts for r in active if r.decoding), default=0)
-    steps = min(_FIRST_BURST << min(young, 8), _BURST_BESIDE_PREFILL if prefilling else _LONGEST_BURST)
-    return steps if step_s * steps <= _BURST_S else max(1, int(_BURST_S / step_s))
+def burst_steps(decoding: int, prefilling: bool) -> int:
+    """How many steps the next burst of so many requests may take. Its tokens are told while it runs, and an arrival or
+    a cancel ends it: a long one costs nobody time, only the pages that are reserved for it."""
+    return _BURST_BESIDE_PREFILL if prefilling else max(_BURST, _ROWS_A_BURST // (decoding + 1))

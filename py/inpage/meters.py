@@ -21,6 +21,7 @@ class Meters:
     def __init__(self) -> None:
         self.health = HealthWatch()
         self.trace = Tracer()
+        self._mark = (0.0, 0.0)  # of the last lap: `time.perf_counter`, the engine's busy seconds
         self.registry = r = Registry()
         self.requests = r.add(Counter("inpage_requests_total", "Requests that ended, by how", ["finish"]))
         self.tokens = r.add(Counter("inpage_tokens_total", "Tokens: prompt, cached of it, answer", ["kind"]))
@@ -28,6 +29,9 @@ class Meters:
         self.prefix_hits = r.add(Counter("inpage_prefix_hits_total", "Requests that began like an earlier one"))
         self.failovers = r.add(Counter("inpage_failovers_total", "Engines that died or ran out of memory", ["engine"]))
         self.busy = r.add(Counter("inpage_engine_seconds_total", "Time in the engine, by call", ["call"]))
+        self.computing = r.add(Counter("inpage_engine_busy_seconds_total", "What the engine says it computed"))
+        self.working = r.add(Counter("inpage_working_seconds_total", "While some request was not over"))
+        r.add(Gauge("inpage_engine_idle_share", "1 - engine busy / working", self.idle_share))
         self.rows = r.add(Counter("inpage_engine_rows_total", "Tokens computed, by call", ["call"]))
         self.queue_wait = r.add(Histogram("inpage_queue_wait_seconds", "From arrival to the first prompt token fed"))
         self.first_token = r.add(Histogram("inpage_time_to_first_token_seconds", "From arrival to the first token"))
@@ -49,6 +53,22 @@ class Meters:
                 yield
             finally:
                 self.busy.add(time.perf_counter() - began, call=name)
+
+    def resume(self, busy_s: float) -> None:
+        """Work begins, or goes on with another engine, which has been computing for ``busy_s``."""
+        self._mark = (time.perf_counter(), busy_s)
+
+    def lap(self, busy_s: float) -> None:
+        """Work goes on: what passed since the last lap was working time."""
+        now, (before, busy_before) = time.perf_counter(), self._mark
+        self.working.add(now - before)
+        self.computing.add(max(0.0, busy_s - busy_before))
+        self._mark = (now, busy_s)
+
+    def idle_share(self) -> float:
+        """Of the time in which some request was open, what the engine did not compute, 0 to 1: the router's cost."""
+        working = self.working.total
+        return max(0.0, 1 - self.computing.total / working) if working else 0.0
 
     def failed_over(self, engine: str) -> None:
         self.failovers.add(engine=engine)

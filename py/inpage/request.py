@@ -63,7 +63,6 @@ class Request:
     pages: list[int] = field(default_factory=list)
     fed: int = 0
     cached: int = 0  # tokens of the prompt that were not computed, because another request had
-    bursts: int = 0
     cancelled: bool = False
     done: bool = False
     suspect: bool = False  # an engine died in its call: it runs alone until it gets on
@@ -110,11 +109,6 @@ class Request:
         if self.tokens and self.tokens[-1] in self.stop_ids:
             return "stop"
         return "length" if self.tokens and len(self.tokens) >= self.max_tokens else None
-
-    def interrupted(self, by: Interruption) -> None:
-        """Another engine took over; its first burst is short again."""
-        self.interruptions.append(by)
-        self.bursts = 0
 
     def goes_on(self, now: float) -> None:
         """A token came out, or none ever will: gaps are over."""

@@ -307,11 +307,14 @@ class Router(ReadAhead):
 
     async def counters(self) -> dict[str, int]:
         """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more; then
-        requests answered from a cache, as "cache_hits.memory" and so on, and those that began like an earlier one
-        ("cache_hits.prefix")."""
+        the time in which some request was not yet over and what the engine computed of it, in microseconds
+        ("working_us", "busy_us"); requests answered from a cache, as "cache_hits.memory" and so on, and those that
+        began like an earlier one ("cache_hits.prefix")."""
         hits = {} if self.answers is None else self.answers.hits
         cached = {f"cache_hits.{tier}": count for tier, count in hits.items()}
-        return await self.engine.counts() | cached | {"cache_hits.prefix": int(self.scheduler.meters.prefix_hits.total)}
+        meters = self.scheduler.meters
+        times = {"working_us": int(meters.working.total * 1e6), "busy_us": int(meters.computing.total * 1e6)}
+        return await self.engine.counts() | times | cached | {"cache_hits.prefix": int(meters.prefix_hits.total)}
 
     @property
     def held(self) -> dict[str, int]:

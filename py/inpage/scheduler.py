@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
 
 from .batching import burst_steps, prefill_batch
-from .engines.protocol import Engine, Feed
+from .calls import Calls
+from .engines.protocol import Engine, RunOutput
 from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, Timeout
 from .failover import Backends
 from .fair import FairQueue
@@ -29,8 +29,6 @@ from .recovery import Recovery
 from .request import Burst, Interruption, Request
 from .seats import Seats
 from .settings import Settings
-
-Out = TypeVar("Out")
 
 
 class Scheduler:
@@ -49,23 +47,20 @@ class Scheduler:
         self.settings = settings or Settings()
         self.seats = Seats()
         self.meters = Meters()
+        self._calls = Calls(self.meters, fatal=self._fatal, fail=self._fail)
         self.adopt(engine)
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self._suspects = Suspects()
-        self._calling: list[Request] = []  # whose call to the engine it was that failed
         self._arrived = False  # since the last admission
-        self._bursting = False
         self._idle_rounds = 0
         self._task: asyncio.Task[None] | None = None
-        self._rings: set[asyncio.Task[None]] = set()
         self._lost: BaseException | None = None
 
     def adopt(self, engine: Engine) -> None:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
-        self.engine = engine
+        self.engine = self._calls.engine = engine
         self.info = engine.info
-        self._step_s = 0.0  # of the last burst
         kv = self.settings.kv
         self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes)
         limits = self.settings.scheduler
@@ -123,7 +118,7 @@ class Scheduler:
             return
         self.seats.wait(request)
         self._arrived = True
-        self._ring()
+        self._calls.ring()
         self._on_change("busy")
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -136,32 +131,21 @@ class Scheduler:
         if request in self.waiting:
             self._finish(request, "cancelled")
         else:
-            self._ring()
+            self._calls.ring()
 
     async def close(self, reason: InpageError) -> None:
         """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
         self._lost = reason
-        self._ring()
+        self._calls.ring()
         if self.recovery is not None:
             self.recovery.give_up()
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def _ring(self) -> None:
-        """End a running burst early, so that an arrival or a cancel is seen."""
-        if self._bursting and not self._rings:
-            ring = asyncio.get_running_loop().create_task(self.engine.interrupt())
-            self._rings.add(ring)
-            ring.add_done_callback(self._rung)
-
-    def _rung(self, ring: asyncio.Task[None]) -> None:
-        self._rings.discard(ring)
-        if not ring.cancelled():
-            ring.exception()  # an engine that fails here fails the burst too, which reports it
-
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        self.meters.resume(self.engine.busy_s)
         try:
             if self._lost is not None and self.recovery is not None:
                 await self._go_on(self.recovery.revive())
@@ -171,8 +155,10 @@ class Scheduler:
                     await self._admit()
                     await self._prefill()
                     await self._decode()
+                    self.meters.lap(self.engine.busy_s)
                 except (DeviceLost, OutOfMemory) as error:
                     await self._fail_over(error)
+                    self.meters.resume(self.engine.busy_s)
         except Exception as error:  # a bug here must reach the callers: nobody may wait forever
             self._fail_all(error)
         if self._lost is not None:
@@ -189,7 +175,7 @@ class Scheduler:
         self.meters.failed_over(before)
         self._reap()
         count = self.recovery.backends.count
-        blamed = self._suspects.died([r for r in self._calling if not r.done], before, count)
+        blamed = self._suspects.died([r for r in self._calls.requests if not r.done], before, count)
         for request in list(self.active):
             self.seats.stand_up(request)
         if blamed is not None:
@@ -210,7 +196,8 @@ class Scheduler:
         for request in self.waiting:
             if request.started is not None and gap is not None:
                 before, error, began = gap
-                request.interrupted(Interruption(before, engine.info.variant, f"{error.code}: {error}", began))
+                reason = f"{error.code}: {error}"
+                request.interruptions.append(Interruption(before, engine.info.variant, reason, began))
         self._lost = self._lost if self.recovery.given_up else None
         self.adopt(engine)
         for request in list(self.waiting):
@@ -239,7 +226,7 @@ class Scheduler:
         """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
         self._arrived = False
         while (request := self.seats.next()) is not None:
-            self._calling = [request]
+            self._calls.requests = [request]
             fits = await self.kv.admit(request)
             if request not in self.waiting:  # cancelled while the engine grew
                 self.kv.release(request)
@@ -256,7 +243,7 @@ class Scheduler:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
         if not batch:
             return
-        for request, feed, out in await self._call("prefill", batch, self.engine.step):
+        for request, feed, out in await self._calls.prefill(batch):
             request.fed += len(feed.tokens)
             self.kv.keep(request)
             self.waiting.serve(request.client, read=len(feed.tokens))
@@ -273,54 +260,38 @@ class Scheduler:
                 self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
 
     async def _decode(self) -> None:
-        reading = self._arrived or any(r.to_prefill for r in self.active)
-        steps = burst_steps(self.active, reading, self._step_s)
+        steps = burst_steps(sum(r.decoding for r in self.active), any(r.to_prefill for r in self.active))
         for request in self._suspects.turn(list(self.active)):  # oldest first: nobody who has pages is robbed of them
             if request.decoding and request in self.active:
                 await self._cover(request, steps)
-        batch = [(r, r.decode_feed()) for r in self._suspects.turn(self.active) if r.decoding]
-        if not batch:
+        if self._arrived:
+            steps = min(steps, burst_steps(1, prefilling=True))
+        decoding = [r for r in self._suspects.turn(self.active) if r.decoding and not r.cancelled]
+        if not decoding:
             return
-        self._bursting, began = True, time.perf_counter()
-        try:
-            answers = await self._call("decode", batch, lambda some: self.engine.run(some, steps))
-        finally:
-            self._bursting = False
-        progress, longest = False, max((len(out.tokens) for _, _, out in answers), default=0)
-        self._step_s = (time.perf_counter() - began) / longest if longest else 0.0
-        for request, _, out in answers:
-            request.fed += len(out.tokens)
-            self.waiting.serve(request.client, written=len(out.tokens))
-            self.meters.rows.add(len(out.tokens), call="decode")
-            request.bursts += 1
-            request.logprobs += out.logprobs
-            progress = progress or bool(out.tokens)
-            self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
-        self._idle_rounds = 0 if progress or not answers else self._idle_rounds + 1
+        before = self.meters.rows.total
+        await self._calls.decode(decoding, steps, self._take)
+        self._idle_rounds = self._idle_rounds + 1 if self.meters.rows.total == before and self.active else 0
         if self._idle_rounds > 3:
             raise InpageError("the engine returns from its bursts without a token")
 
-    async def _call(
-        self, name: str, batch: list[tuple[Request, Feed]], call: Callable[[Sequence[Feed]], Awaitable[list[Out]]]
-    ) -> list[tuple[Request, Feed, Out]]:
-        """Run feeds together. Where that fails, run them one by one (feeding the same tokens again is
-        harmless), so that only the request at fault fails. A dead or full engine is raised."""
-        self._calling = [request for request, _ in batch]
-        try:
-            with self.meters.call(name, len(batch)):
-                outs = await call([feed for _, feed in batch])
-        except Exception as error:
-            if isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self.recovery is not None):
-                raise
-            if len(batch) == 1:
-                self._fail(batch[0][0], error)
-                return []
-            return [answer for one in batch for answer in await self._call(name, [one], call)]
-        return [(request, feed, out) for (request, feed), out in zip(batch, outs, strict=True)]
+    def _take(self, request: Request, out: RunOutput) -> None:
+        """What a burst brought one of its requests. Whoever it ended leaves a place, which others may wait for."""
+        request.fed += len(out.tokens)
+        self.waiting.serve(request.client, written=len(out.tokens))
+        self.meters.rows.add(len(out.tokens), call="decode")
+        request.logprobs += out.logprobs
+        self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
+        late = request.deadline is not None and request.deadline <= time.perf_counter()
+        if late or (request.done and self.waiting):
+            self._calls.ring()
+
+    def _fatal(self, error: Exception) -> bool:
+        return isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self.recovery is not None)
 
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
-        self._calling = [request]
+        self._calls.requests = [request]
         if not await self.seats.cover(request, steps):
             if self._elsewhere(request):
                 raise self.seats.no_memory(request)

@@ -94,6 +94,20 @@ for (const isolated of [true, false]) {
       expect(produced).toEqual(prompts.map((prompt, i) => model.greedy(prompt, lengths[i])));
       expect(sequences[SEQUENCE_WORDS + SEQUENCE.finished]).toBe(2);
     });
+
+    test("a burst is told while it runs", async ({ lab, model }) => {
+      await loaded(lab);
+      const burst = {
+        sequences: sequenceStruct({ token: 5, position: 0, remaining: 40, reserved: 128 }), n: 1, blockTables: blockTables(1), maxSteps: 100,
+      };
+      const { steps, out, finished, slices } = await call(lab, "runTold", burst);
+      expect([steps, out, finished]).toEqual([40, model.greedy([5], 40), [2]]);
+      expect(slices.length).toBeGreaterThan(2);
+      const told = slices.flatMap((/** @type {any} */ slice) => slice.out);
+      expect(told).toEqual(out.slice(0, told.length));
+      expect(told.length).toBeLessThan(40); // the rest comes with the result
+      expect(slices.map((/** @type {any} */ slice) => [slice.steps, slice.finished])).toEqual(slices.map((/** @type {any} */ slice) => [slice.out.length, [0]]));
+    });
   });
 }
 
@@ -104,10 +118,12 @@ test("interrupt ends a burst after its current step, and the next one runs on", 
   });
   const { value } = await call(lab, "runInterrupted", burst(WAIT));
   expect(value.steps).toBe(1);
+  // With a slice's last step, the runtime forgets that its bell rang.
+  expect((await call(lab, "runInterrupted", { ...burst(WAIT), tellMs: 1 })).value.steps).toBe(1);
   const next = await call(lab, "run", burst(5));
   expect(next.value.steps).toBe(8);
   const counters = await call(lab, "counters");
-  expect(counters.value.slice(0, 3)).toEqual([9, 36, 9]);
+  expect(counters.value.slice(0, 3)).toEqual([10, 40, 10]);
 });
 
 test("idle threads are asleep, and stay so", async ({ lab }) => {

@@ -82,7 +82,7 @@ def test_a_burst_comes_apart_into_tokens_and_reasons() -> None:
     for i, finished in enumerate((1, 0, 3)):
         sequences[i * flat.SEQUENCE_WORDS + 12] = finished
     out = array("i", [5, 6, 7, 2, 8, -1, -1, 9, -1, 77, 77, 77])
-    got = flat.run_outputs(3, 3, out, sequences)
+    got = flat.run_outputs(3, 3, out, flat.finished_words(3, sequences))
     assert [(o.tokens, o.finished) for o in got] == [([5, 2], "stop"), ([6, 8, 9], None), ([7], "pages")]
 
 

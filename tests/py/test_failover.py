@@ -64,7 +64,7 @@ async def test_twenty_deaths_change_no_token() -> None:
 
 
 async def test_the_gap_is_reported() -> None:
-    house = House("a", fate=dies_at(5))
+    house = House("a", fate=dies_at(4))  # in the burst, after it was told in part
     scheduler = await house.scheduler()
     request = ask(1)
     scheduler.submit(request)
@@ -105,7 +105,7 @@ async def test_a_gpu_that_takes_long_to_load_is_not_waited_for() -> None:
 
 async def test_losses_far_apart_are_accidents() -> None:
     house = House("a", "b")
-    house.fates["a"] = dies_at(3, 12)
+    house.fates["a"] = dies_at(3, 8)
     scheduler = await house.scheduler()
     for seed in (1, 2):
         request = ask(seed, 9, 10)
@@ -139,7 +139,7 @@ async def test_a_conversation_that_outgrows_one_backend_goes_on_in_another() -> 
 
 async def test_a_smaller_engine_ends_the_answer_where_its_room_does() -> None:
     house = House("a", "b")
-    house.fates["a"] = dies_at(4, error=lambda: OutOfMemory("full"))
+    house.fates["a"] = dies_at(5, error=lambda: OutOfMemory("full"))
     house.sizes["b"] = {"context": 40, "max_pages": 10}
     scheduler = await house.scheduler()
     fits, too_long = ask(1, 9, 100), ask(2, 60, 20)

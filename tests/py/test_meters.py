@@ -136,3 +136,13 @@ async def test_memory_is_looked_at_while_the_model_is_loaded(router: Router) -> 
         await asyncio.sleep(0)
     assert watch.leaks.report()[0].keys() == {"at", "weights", "arena", "kv"}
     watch.stop()
+
+
+async def test_what_the_engine_computed_of_the_time_in_which_somebody_waited(router: Router) -> None:
+    await ask(router)
+    counted, found = await router.counters(), read(router)
+    calls = len(router.engine.calls)  # type: ignore[attr-defined]
+    assert counted["busy_us"] == pytest.approx(1e3 * calls)  # the double's clock: a millisecond a call
+    assert found["inpage_engine_busy_seconds_total"] == pytest.approx(calls * 1e-3)
+    busy, working = counted["busy_us"], counted["working_us"]
+    assert found["inpage_engine_idle_share"] == pytest.approx(max(0.0, 1 - busy / working), abs=1e-3)

@@ -115,9 +115,10 @@ client = run_js('''({
     this.calls.push(this.kinds(input));
     return { sequences: input.sample, scores: undefined };
   },
-  async run(input) {
+  async run(input, onSlice) {
     this.calls.push(this.kinds(input));
-    return { steps: 2, out: Int32Array.of(7, 8), sequences: input.sequences };
+    if (input.tellMs) onSlice({ steps: 1, out: Int32Array.of(7), finished: Int32Array.of(0) });
+    return { steps: 2, out: Int32Array.of(7, 8), sequences: input.sequences, finished: Int32Array.of(2) };
   },
 })''')
 sizes = dict(backend="wasm", variant="wasm-simd", threads=1, vocab=100, context=64, page_tokens=16, page_bytes=64,
@@ -126,12 +127,16 @@ engine = PageEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True
 await engine.reserve_pages(2)
 stepped = await engine.step([Feed([1, 2], 0, [1], sample=True)])
 ran = await engine.run([Feed([5], 2, [1], max_new_tokens=4)], 2)
+told = []
+rest = await engine.run([Feed([5], 2, [1], max_new_tokens=4)], 2, told.append)
+parts = [(out.tokens, out.finished) for (out,) in [*told, rest]]
 try:
     await engine.reserve_pages(10)
     failed = None
 except Exception as error:
     failed = [type(error).__name__, str(error)]
-json.dumps({"calls": client.calls.to_py(), "token": stepped[0].token, "ran": ran[0].tokens, "failed": failed})
+found = {"calls": client.calls.to_py(), "token": stepped[0].token, "ran": ran[0].tokens, "parts": parts}
+json.dumps({**found, "failed": failed})
 """
     found = in_pyodide(code)
     assert found["calls"][1] == [
@@ -146,4 +151,5 @@ json.dumps({"calls": client.calls.to_py(), "token": stepped[0].token, "ran": ran
     ]
     assert found["token"] == 0
     assert found["ran"] == [7, 8]
+    assert found["parts"] == [[[7], None], [[8], "length"]]
     assert found["failed"] == ["InpageError", "x: full"]

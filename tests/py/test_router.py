@@ -179,13 +179,13 @@ async def test_scores(router: Router) -> None:
 
 async def test_unload_ends_what_is_in_flight(small_tokenizer: Tokenizer) -> None:
     router = small_router(small_tokenizer)
-    task = asyncio.ensure_future(whole(router, "hello"))
-    while not router.info["requests"]["active"]:
-        await asyncio.sleep(0)
+    reading = router.chat("hello").__aiter__()
+    await anext(reading)
     await router.unload()
     await router.unload()
     with pytest.raises(Cancelled, match="unloaded"):
-        await task
+        async for _ in reading:
+            pass
     with pytest.raises(DeviceLost):
         await router.chat("hello")
 

@@ -108,7 +108,7 @@ async def test_prefill_fills_every_chunk_and_stays_within_the_rows() -> None:
     assert [len(feeds[0].tokens) for kind, feeds in engine.calls] == [32, 32, 32, 4]
 
 
-async def test_bursts_start_short() -> None:
+async def test_a_burst_is_told_while_it_runs_the_first_tokens_at_once() -> None:
     engine = PagedDouble()
     scheduler = Scheduler(engine)
     request = ask(5, 4, 60)
@@ -120,7 +120,8 @@ async def test_bursts_start_short() -> None:
         sizes.append(len(burst.tokens))
         if burst.finish:
             break
-    assert sizes[:5] == [1, 2, 4, 8, 16]
+    assert sizes[:6] == [1, 1, 2, 4, 8, 16]
+    assert [kind for kind, _ in engine.calls] == ["step", "run"], "told while one burst runs"
 
 
 async def test_cancel_frees_the_pages_and_spares_the_others() -> None:
@@ -144,7 +145,7 @@ async def test_cancel_ends_a_running_burst_early() -> None:
     scheduler = Scheduler(engine)
     request = ask(1, 9, 200)
     scheduler.submit(request)
-    while request.bursts < 4:  # now in a burst of 16
+    for _ in range(4):  # now in the midst of a burst
         await request.events.get()
     scheduler.cancel(request)
     while not isinstance(event := await request.events.get(), BaseException) and not event.finish:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from inpage.engines.protocol import Engine, EngineInfo, Feed, PageData, RunOutput, StepOutput
+from inpage.engines.protocol import Engine, EngineInfo, Feed, PageData, RunOutput, StepOutput, Told
 from inpage.errors import DeviceLost, InpageError
 
 T = TypeVar("T")
@@ -44,11 +44,15 @@ class Mortal:
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         return await self._call("step", feeds, lambda: self._engine.step(feeds))
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
-        return await self._call("run", feeds, lambda: self._engine.run(feeds, max_steps))
+    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
+        return await self._call("run", feeds, lambda: self._engine.run(feeds, max_steps, told))
 
     async def interrupt(self) -> None:
         await self._engine.interrupt()
+
+    @property
+    def busy_s(self) -> float:
+        return self._engine.busy_s
 
     async def unload(self) -> None:
         self.unloaded = True

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from inpage.engines.protocol import EngineInfo, Feed, Logprob, RunOutput, StepOutput
+from inpage.engines.protocol import EngineInfo, Feed, Logprob, RunOutput, StepOutput, Told
 from inpage.errors import OutOfMemory
 
 
@@ -49,6 +49,7 @@ class PagedDouble:
         self.calls: list[tuple[str, list[Feed]]] = []
         self.interrupts = 0
         self.unloaded = False
+        self.busy_s = 0.0  # a millisecond a call
         self._kv: dict[tuple[int, int], tuple[int, int]] = {}
         self._busy = False
         self._doorbell = False
@@ -83,19 +84,23 @@ class PagedDouble:
             await asyncio.sleep(0)
             return [self._step(feed) for feed in feeds]
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
         with self._alone():
             self._check("run", feeds)
             assert all(len(feed.tokens) == 1 and feed.max_new_tokens > 0 for feed in feeds)
             self._doorbell = False
             outs = [RunOutput([], None) for _ in feeds]
-            for _ in range(max_steps):
+            heard, next_tell = 0, 1
+            for step in range(1, max_steps + 1):
                 for feed, out in zip(feeds, outs, strict=True):
                     self._decode(feed, out)
                 await asyncio.sleep(0)
                 if self._doorbell or all(out.finished for out in outs):
                     break
-            return outs
+                if told is not None and step == next_tell and step < max_steps:
+                    told([RunOutput(out.tokens[heard:], out.finished, out.logprobs[heard:]) for out in outs])
+                    heard, next_tell = step, step + 2 * (step - heard)
+            return [RunOutput(out.tokens[heard:], out.finished, out.logprobs[heard:]) for out in outs]
 
     async def interrupt(self) -> None:
         self.interrupts += 1
@@ -156,6 +161,7 @@ class PagedDouble:
 
     def _check(self, kind: str, feeds: Sequence[Feed]) -> None:
         self.calls.append((kind, list(feeds)))
+        self.busy_s += 1e-3
         if self.failure is not None:
             raise self.failure
         info = self.info

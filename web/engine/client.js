@@ -15,7 +15,8 @@ import { EngineError, fromWire } from "./errors.js";
  * @property {string} method
  * @property {(value: any) => void} resolve
  * @property {(error: EngineError) => void} reject
- * @property {((event: Progress) => void) | undefined} onProgress
+ * @property {(event: Progress) => void} [onProgress]
+ * @property {(slice: import("./protocol.js").Slice) => void} [onSlice]
  */
 
 let instances = 0;
@@ -28,6 +29,8 @@ export class EngineClient {
   #nextId = 1;
   /** @type {Int32Array | null} the runtime's doorbell, where memory can be shared with this thread */
   #doorbell = null;
+  /** @type {Int32Array | null} the worker's: id of the burst that is to end */
+  #bell = null;
   /** @type {BroadcastChannel | null} */
   #faults = null;
   /** @type {EngineError | null} why the engine is gone, until the next load or unload */
@@ -35,6 +38,8 @@ export class EngineClient {
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
+  /** Milliseconds that the engine spent in steps and bursts. */
+  busyMs = 0;
 
   /** @param {{workerUrl?: string | URL}} [options] */
   constructor({ workerUrl } = {}) {
@@ -57,8 +62,11 @@ export class EngineClient {
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       /** @type {import("./protocol.js").Loaded} */
-      const { info, doorbell } = await this.#call("load", { options, name }, onProgress);
-      if (doorbell) this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
+      const { info, doorbell } = await this.#call("load", { options, name }, { onProgress });
+      if (doorbell) {
+        this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
+        this.#bell = new Int32Array(doorbell.bell);
+      }
       this.info = info;
       return info;
     } catch (error) {
@@ -106,21 +114,27 @@ export class EngineClient {
   }
 
   /**
-   * Decode a burst; fewer steps than asked are done when all finished, when interrupted, or (not isolated) after 20 ms.
+   * Decode a burst; fewer steps than asked are done when all finished, when interrupted, or (not isolated, and without
+   * `tellMs`) after 20 ms.
    * @param {import("./protocol.js").RunInput} input
+   * @param {(slice: import("./protocol.js").Slice) => void} [onSlice] gets what came since the last slice, about every
+   *   `input.tellMs`; what came after the last one is only in the result, which has it all
    * @returns {Promise<import("./protocol.js").RunResult>}
    */
-  run(input) {
+  run(input, onSlice) {
     if (this.#doorbell && this.#running() === null) Atomics.store(this.#doorbell, 0, 0);
-    return this.#call("run", input);
+    return this.#call("run", input, { onSlice });
   }
 
   /** End a burst that is under way: after its current step, on WebGPU after those that are on their way to the GPU. */
   interrupt() {
     const running = this.#running();
     if (running === null) return;
-    if (this.#doorbell) Atomics.store(this.#doorbell, 0, 1);
-    else this.#worker?.postMessage({ interrupt: running });
+    if (this.#doorbell && this.#bell) {
+      // The runtime forgets that its doorbell rang when the last step of a slice ends; the worker looks at the other.
+      Atomics.store(this.#bell, 0, running);
+      Atomics.store(this.#doorbell, 0, 1);
+    } else this.#worker?.postMessage({ interrupt: running });
   }
 
   /**
@@ -202,30 +216,35 @@ export class EngineClient {
   /**
    * @param {string} method
    * @param {unknown} args
-   * @param {(event: Progress) => void} [onProgress]
+   * @param {Pick<Pending, "onProgress" | "onSlice">} [heard]
    * @returns {Promise<any>}
    */
-  #call(method, args, onProgress) {
+  #call(method, args, heard = {}) {
     const worker = this.#worker;
     if (!worker) {
       return Promise.reject(this.#lost ?? new EngineError("invalid_request", `${method}: no model is loaded`));
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { method, resolve, reject, onProgress });
+      this.#pending.set(id, { method, resolve, reject, ...heard });
       worker.postMessage({ id, method, args });
     });
   }
 
-  /** @param {{id: number, value?: unknown, error?: import("./errors.js").WireError, progress?: Progress}} message */
-  #receive({ id, value, error, progress }) {
+  /** @param {{id: number, value?: unknown, ms?: number, error?: import("./errors.js").WireError, progress?: Progress, slice?: import("./protocol.js").Slice}} message */
+  #receive({ id, value, ms = 0, error, progress, slice }) {
     const pending = this.#pending.get(id);
     if (!pending) return;
     if (progress) {
       pending.onProgress?.(progress);
       return;
     }
+    if (slice) {
+      pending.onSlice?.(slice);
+      return;
+    }
     this.#pending.delete(id);
+    if (pending.method === "step" || pending.method === "run") this.busyMs += ms;
     if (error) {
       const lost = fromWire(error);
       pending.reject(lost);
@@ -242,7 +261,7 @@ export class EngineClient {
   #end(reason) {
     this.#worker?.terminate();
     this.#faults?.close();
-    this.#worker = this.#faults = this.#doorbell = this.info = null;
+    this.#worker = this.#faults = this.#doorbell = this.#bell = this.info = null;
     this.#lost = reason.code === "device_lost" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();

@@ -20,8 +20,8 @@ import { openStore } from "./storage.js";
  * @property {(pages: Int32Array) => Answer<Uint8Array<ArrayBuffer>>} readPages
  * @property {(pages: Int32Array, data: Uint8Array<ArrayBuffer>) => Answer<void>} writePages
  * @property {(input: import("./protocol.js").StepInput) => Answer<import("./protocol.js").StepResult>} step
- * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean) => Answer<import("./protocol.js").RunResult>} run
- *   interrupted: whether the caller asked, by a message, to end this burst
+ * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean, tell: (slice: import("./protocol.js").Slice) => void) => Promise<import("./protocol.js").RunResult>} run
+ *   interrupted: whether the caller asked to end this burst; tell: where it wants to hear of its parts
  * @property {() => Uint32Array | Float64Array} counters
  * @property {() => number} memoryBytes all that it holds
  * @property {(input: import("./protocol.js").ProfileInput) => import("./protocol.js").Profile} [profile] where a step's time goes

@@ -61,7 +61,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {"opfs" | "idb" | null} storage
  * @property {boolean} isolated
  * @property {Warning[]} warnings e.g. storage_full
- * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number} | null, info: Info}} Loaded the answer to a load
+ * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number, bell: ArrayBufferLike} | null, info: Info}} Loaded the answer to a
+ *   load; doorbell: the runtime's word, and the worker's own
  */
 
 /**
@@ -98,6 +99,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} n
  * @property {Int32Array} blockTables [n * blocks_per_sequence]
  * @property {number} maxSteps at most MAX_BURST are done
+ * @property {number} [tellMs] tell what came while the burst runs: at first after every step, then about so often
  * @property {Int32Array} [bias]
  * @property {Uint32Array} [mask]
  * @property {Constraint[]} [constraints]
@@ -107,6 +109,9 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {Int32Array} out [steps * n], -1: had finished
  * @property {Int32Array} sequences
  * @property {Float64Array} [report] [steps * n * REPORT], where `tops` asks for it
+ * @property {Int32Array} [finished] [n]: that word of each struct
+ * @typedef {{steps: number, out: Int32Array, finished: Int32Array, report?: Float64Array}} Slice a part of a burst; as in
+ *   RunResult
  */
 
 /**

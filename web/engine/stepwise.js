@@ -8,6 +8,7 @@ import { SEQUENCE, SEQUENCE_WORDS } from "./abi.js";
 import { EngineError } from "./errors.js";
 import { maskWords } from "./memory.js";
 import { MAX_TOP, REPORT } from "./protocol.js";
+import { finishedOf } from "./slices.js";
 import { Burst } from "./webgpu/burst.js";
 
 /** As in wasm.js: what no doorbell can reach ends by itself after this long. */
@@ -53,13 +54,15 @@ export class Stepwise {
   /**
    * @param {RunInput} input
    * @param {() => boolean} interrupted
+   * @param {(slice: import("./protocol.js").Slice) => void} tell
    * @returns {Promise<import("./protocol.js").RunResult>}
    */
-  async run({ n, blockTables, maxSteps, bias, constraints = [], tops, ...input }, interrupted) {
+  async run({ n, blockTables, maxSteps, bias, constraints = [], tops, tellMs, ...input }, interrupted, tell) {
     const { doorbell, info } = this.#engine;
-    const bell = doorbell && new Int32Array(doorbell.buffer, doorbell.offset, 1);
-    const sliced = !bell && info.backend === "wasm";
-    const end = performance.now() + SLICE_MS;
+    const sliced = !doorbell && info.backend === "wasm";
+    let since = performance.now();
+    let told = 0;
+    const end = since + SLICE_MS;
     const held = this.#held(constraints, n);
     let { sequences } = input;
     const out = [];
@@ -80,7 +83,12 @@ export class Stepwise {
       reports.push(spread(result.report, rows, n));
       sequences = burst.sequences;
       await this.#forget(sequences, held);
-      if ((bell && Atomics.exchange(bell, 0, 0)) || interrupted() || (sliced && performance.now() >= end)) break;
+      if (interrupted() || (sliced && performance.now() >= end)) break;
+      if (tellMs && out.length < maxSteps && (told === 0 || performance.now() - since >= tellMs)) {
+        const report = joined(Float64Array, reports.slice(told));
+        tell({ steps: out.length - told, out: joined(Int32Array, out.slice(told)), finished: finishedOf(sequences, 0, n), report });
+        [told, since] = [out.length, performance.now()];
+      }
     }
     return { steps: out.length, out: joined(Int32Array, out), sequences, report: joined(Float64Array, reports) };
   }

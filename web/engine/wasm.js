@@ -15,6 +15,7 @@ import { createMemory, growTo, importedMemory, kvCapacity, layOut, limitMemory, 
 import { profile } from "./profile.js";
 import { encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
+import { finishedOf, nextSlice } from "./slices.js";
 
 /** Without shared memory nothing can interrupt a burst, so it ends by itself after this long. */
 const SLICE_MS = 20;
@@ -205,14 +206,16 @@ export class Executor {
   }
 
   /**
-   * Decode a burst. Ends early when all sequences finished, when the doorbell rang, or — where no doorbell can be
-   * reached — after about 20 ms.
+   * Decode a burst. Ends early when all sequences finished and when the doorbell rang; where none can be reached, after
+   * about 20 ms, or as soon as `interrupted` says so if it is listened to.
    * @param {import("./protocol.js").RunInput} input
-   * @returns {import("./protocol.js").RunResult}
+   * @param {() => boolean} interrupted
+   * @param {(slice: import("./protocol.js").Slice) => void} tell
+   * @returns {Promise<import("./protocol.js").RunResult>}
    */
-  run(input) {
+  async run(input, interrupted, tell) {
     const { layout } = this;
-    const { n, blockTables } = input;
+    const { n, blockTables, tellMs = 0 } = input;
     checkTables(input, this.plan, this.pages);
     const maxSteps = Math.min(input.maxSteps, MAX_BURST);
     this.#put("block_tables", blockTables);
@@ -223,22 +226,26 @@ export class Executor {
       this.#call("inpage_run", () =>
         inpage_run(layout.sequences, n, most, layout.bias, layout.mask, layout.out + done * n * 4),
       );
-    let steps = 0;
-    if (this.#sliced) {
-      const end = performance.now() + SLICE_MS;
-      while (steps < maxSteps && !this.#allFinished(n)) {
-        steps += burst(1, steps);
-        if (performance.now() >= end) break;
-      }
-    } else {
-      steps = burst(maxSteps, 0);
-    }
     const first = layout.sequences / 4;
-    return {
-      steps,
-      out: this.#words.slice(layout.out / 4, layout.out / 4 + steps * n),
-      sequences: this.#words.slice(first, first + n * SEQUENCE_WORDS),
-    };
+    const out = (/** @type {number} */ from, /** @type {number} */ to) => this.#words.slice(layout.out / 4 + from * n, layout.out / 4 + to * n);
+    const sliceMs = this.#sliced ? SLICE_MS : Infinity;
+    let [steps, told, slice, since] = [0, 0, 1, performance.now()];
+    for (let began = since; ; began = performance.now()) {
+      const most = Math.min(tellMs || this.#sliced ? slice : maxSteps, maxSteps - steps);
+      const done = burst(most, steps);
+      steps += done;
+      if (done < most || steps === maxSteps || this.#allFinished(n)) break;
+      const now = performance.now();
+      slice = nextSlice(slice, now - began, Math.min(tellMs || Infinity, sliceMs / 2));
+      if (this.#sliced && !tellMs && now - since >= SLICE_MS) break;
+      if (tellMs && (!this.#sliced || steps <= 3 || now - since >= tellMs)) {
+        tell({ steps: steps - told, out: out(told, steps), finished: finishedOf(this.#words, first, n) });
+        [told, since] = [steps, now];
+      }
+      if (this.#sliced && tellMs) await soon();
+      if (interrupted()) break;
+    }
+    return { steps, out: out(0, steps), sequences: this.#words.slice(first, first + n * SEQUENCE_WORDS) };
   }
 
   /** All that the engine holds: weights, KV pages, arena and everything else in one. */
@@ -333,6 +340,18 @@ export class Executor {
     if (code === E_BATCH) throw new EngineError("invalid_request", `${name} refused the batch`);
     throw invalidArtifact(`${name} refused the plan (${code})`, "plan");
   }
+}
+
+/** Lets messages in. A timer would wait for milliseconds. @returns {Promise<void>} */
+function soon() {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }
 
 /**

@@ -1,8 +1,8 @@
 /**
  * @file The engine worker: one loaded model, driven by messages. Calls `{id, method, args}` are answered in order by
  * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way, `{interrupt: id}`
- * a burst, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`. On WASM, steps and bursts
- * run synchronously on this thread, so that only the doorbell reaches them.
+ * a burst, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`, what a burst brought so far
+ * as `{id, slice}`. On WASM, steps and bursts run synchronously on this thread, so that only the doorbell reaches them.
  *
  * A worker serves one load: the client starts a fresh one for the next, so that whatever became of the last, its threads
  * and its memory are gone with it.
@@ -10,6 +10,7 @@
 
 import { EngineError, toWire } from "./errors.js";
 import { loadEngine } from "./load.js";
+import { finishedOf } from "./slices.js";
 
 /** @typedef {{id: number, method: string, args: any}} Call */
 
@@ -25,8 +26,10 @@ let stepwise = null;
 let manifest = null;
 /** @type {Map<number, AbortController>} loads under way */
 const loads = new Map();
-/** Id of the burst that was interrupted last. */
+/** Id of the burst that was interrupted last, as a message told, and where memory can be shared with the client. */
 let interrupted = 0;
+/** @type {Int32Array | null} */
+let bell = null;
 /** Calls are made one at a time. */
 let last = Promise.resolve();
 
@@ -48,9 +51,10 @@ scope.onmessage = (event) => {
 /** @param {Call} call */
 async function answer(call) {
   const { id } = call;
+  const began = performance.now();
   try {
     const { value, transfer } = await dispatch(call);
-    scope.postMessage({ id, value }, transfer);
+    scope.postMessage({ id, value, ms: performance.now() - began }, transfer);
   } catch (error) {
     scope.postMessage({ id, error: toWire(error) });
   }
@@ -78,9 +82,13 @@ async function dispatch({ id, method, args }) {
       return { value, transfer: buffers([value.sequences, value.scores, value.logits, value.report]) };
     }
     case "run": {
+      const rang = () => interrupted === id || (bell !== null && Atomics.load(bell, 0) === id);
       const runner = looksAtTokens(args) ? await stepper(engine) : executor;
-      const value = await runner.run(args, () => interrupted === id);
-      return { value, transfer: buffers([value.out, value.sequences, value.report]) };
+      const run = await runner.run(args, rang, (slice) =>
+        scope.postMessage({ id, slice }, buffers([slice.out, slice.finished, slice.report])),
+      );
+      const value = { ...run, finished: finishedOf(run.sequences, 0, args.n) };
+      return { value, transfer: buffers([value.out, value.sequences, value.finished, value.report]) };
     }
     case "profile": {
       if (!executor.profile) throw new EngineError("unsupported", "this engine does not tell where a step's time goes");
@@ -125,7 +133,9 @@ async function load(id, { options, name }) {
     engine = await loadEngine(options, name, signal, reporter(id));
     manifest = options.manifest;
     const { info, doorbell } = engine;
-    return { info, doorbell };
+    if (!doorbell) return { info, doorbell: null };
+    bell = new Int32Array(new SharedArrayBuffer(4));
+    return { info, doorbell: { ...doorbell, bell: bell.buffer } };
   } finally {
     loads.delete(id);
   }

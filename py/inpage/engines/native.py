@@ -28,7 +28,7 @@ from ..schema import ALIGN, FileRef, Manifest
 from . import batch as flat
 from .looked_at import likeliest, no_grammars
 from .mapping import Weights, base, reserve
-from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput
+from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -55,6 +55,8 @@ class NativeEngine:
         self._doorbell = ctypes.c_int32.from_address(self._lib.inpage_doorbell())
         self._pages = 0
         self._busy = asyncio.Lock()
+        self._busy_s = 0.0
+        self._rung = False
         m = plan.maxima
         self._info = EngineInfo(
             backend="native",
@@ -165,15 +167,28 @@ class NativeEngine:
         batch = flat.step_batch(feeds, self._limits())
         return await self._call(lambda lib: self._step(lib, batch, feeds))
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
         no_grammars(feeds)
         batch = flat.run_batch(feeds, max_steps, self._limits())
-        steps = 1 if any(feed.top is not None for feed in feeds) else max_steps  # logits last until the next step
-        return await self._call(lambda lib: self._run(lib, batch, steps, feeds))
+        if any(feed.top is not None for feed in feeds):
+            return await self._call(lambda lib: self._run(lib, batch, 1, feeds))  # logits last until the next step
+        if told is None:
+            return await self._call(lambda lib: self._run(lib, batch, max_steps, feeds))
+        loop = asyncio.get_running_loop()
+
+        def tell(outs: list[RunOutput]) -> None:
+            loop.call_soon_threadsafe(told, outs)
+
+        return await self._call(lambda lib: self._tell(lib, batch, max_steps, tell))
 
     async def interrupt(self) -> None:
         if self._lib is not None and self._busy.locked():
+            self._rung = True  # the runtime forgets that its bell rang when a burst's last step ends
             self._doorbell.value = 1
+
+    @property
+    def busy_s(self) -> float:
+        return self._busy_s
 
     async def unload(self) -> None:
         await self.interrupt()
@@ -187,6 +202,13 @@ class NativeEngine:
                 memory.close()
 
     # -- in the worker thread ----------------------------------------------------------------------------------
+
+    def _timed(self, work: Callable[[ctypes.CDLL], T], lib: ctypes.CDLL) -> T:
+        began = time.perf_counter()
+        try:
+            return work(lib)
+        finally:
+            self._busy_s += time.perf_counter() - began
 
     def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[Feed]) -> list[StepOutput]:
         for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
@@ -212,10 +234,8 @@ class NativeEngine:
 
     def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[Feed]) -> list[RunOutput]:
         self._put("block_tables", batch.block_tables)
-        out = array("i", bytes(4 * max_steps * batch.n))
-        sequences, bias = _address(batch.sequences), _address(batch.bias)
-        steps = _check(lib.inpage_run(sequences, batch.n, max_steps, bias, None, _address(out)))
-        outs = flat.run_outputs(batch.n, steps, out, batch.sequences)
+        steps, out = self._steps(lib, batch, max_steps)
+        outs = flat.run_outputs(batch.n, steps, out, flat.finished_words(batch.n, batch.sequences))
         rows = [i for i, out in enumerate(outs) if out.tokens]  # of the step, where it is one
         for row, i in enumerate(rows):
             top = feeds[i].top
@@ -223,6 +243,27 @@ class NativeEngine:
                 token, logprob, _ = flat.choice(batch.sequences, i)
                 outs[i].logprobs = [likeliest(self._logits(row), token, logprob, top)]
         return outs
+
+    def _tell(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, tell: Told) -> list[RunOutput]:
+        """The same in slices. What the last one brought is returned."""
+        self._put("block_tables", batch.block_tables)
+        done, some = 0, 1
+        while True:
+            some = min(some, max_steps - done)
+            began = time.perf_counter()
+            steps, out = self._steps(lib, batch, some)
+            took = time.perf_counter() - began
+            outs = flat.run_outputs(batch.n, steps, out, flat.finished_words(batch.n, batch.sequences))
+            done += steps
+            if steps < some or done == max_steps or self._rung or all(out.finished for out in outs):
+                return outs
+            tell(outs)
+            some = flat.next_slice(some, took, flat.tell_seconds(batch.n))
+
+    def _steps(self, lib: ctypes.CDLL, batch: flat.RunBatch, most: int) -> tuple[int, array[int]]:
+        out = array("i", bytes(4 * most * batch.n))
+        sequences, bias = _address(batch.sequences), _address(batch.bias)
+        return _check(lib.inpage_run(sequences, batch.n, most, bias, None, _address(out))), out
 
     def _logits(self, row: int) -> memoryview[float]:
         vocab = self._plan.vocab
@@ -256,7 +297,8 @@ class NativeEngine:
         """Run in a thread, one call at a time. A cancelled caller ends its burst and still waits for it: memory and
         program are in use until then."""
         async with self._busy:
-            task = asyncio.ensure_future(asyncio.to_thread(work, self._library()))
+            self._rung = False
+            task = asyncio.ensure_future(asyncio.to_thread(self._timed, work, self._library()))
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:

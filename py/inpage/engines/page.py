@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..browser import host, settle
-from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs
+from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .looked_at import looked_at, reported
-from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, PageData, Progress, RunOutput, StepOutput
+from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, PageData, Progress, RunOutput, StepOutput, Told
 
 
 class PageEngine:
     """Made by `load`. ``client`` is an EngineClient that has a model loaded, ``loaded`` what its load told."""
 
     def __init__(self, client: Any, loaded: dict[str, Any]) -> None:
+        from pyodide.ffi import create_proxy
+
         self._client = client
         facts = {name: loaded[name] for name in EngineInfo.__dataclass_fields__ if name in loaded}
         if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
@@ -30,6 +32,8 @@ class PageEngine:
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
         self.stored = loaded.get("storage") is not None and not loaded.get("warnings")
         self._pages = 0
+        self._hear: Callable[[Any], None] = _unheard  # parts of the burst under way
+        self._on_slice = create_proxy(lambda part: self._hear(part))
 
     @classmethod
     async def load(
@@ -90,22 +94,39 @@ class PageEngine:
                 out.logprobs = reported(report, i, out.token, feed.top)
         return outs
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
+    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
         batch = run_batch(feeds, max_steps, self._limits())
+        n, heard = batch.n, 0
+
+        def outputs(part: Any, first: int = 0) -> list[RunOutput]:
+            """Of a part's steps, those from ``first`` on."""
+            words = memoryview(part.out.to_bytes())[4 * first * n :]
+            outs, report = run_outputs(n, part.steps - first, words, part.finished.to_bytes()), _bytes(part, "report")
+            for i, (feed, out) in enumerate(zip(feeds, outs, strict=True)):
+                rows = enumerate(out.tokens, first)  # a sequence that has finished does not go on: its steps come first
+                out.logprobs = [one for k, token in rows for one in reported(report, k * n + i, token, feed.top)]
+            return outs
+
+        def hear(part: Any) -> None:
+            nonlocal heard
+            heard += part.steps
+            if told is not None:
+                told(outputs(part))
+
         arrays = {
             "sequences": batch.sequences,
-            "n": batch.n,
+            "n": n,
             "blockTables": batch.block_tables,
             "maxSteps": max_steps,
             "bias": batch.bias,
+            "tellMs": 0.0 if told is None else 1e3 * tell_seconds(n),
         }
-        result = await settle(self._client.run(_object(arrays | looked_at(enumerate(feeds)))))
-        outs = run_outputs(batch.n, result.steps, result.out.to_bytes(), result.sequences.to_bytes())
-        report = _bytes(result, "report")
-        for i, (feed, out) in enumerate(zip(feeds, outs, strict=True)):
-            choices = enumerate(out.tokens)  # a sequence that has finished does not go on: the first steps are its own
-            out.logprobs = [one for k, token in choices for one in reported(report, k * batch.n + i, token, feed.top)]
-        return outs
+        self._hear = hear
+        try:
+            result = await settle(self._client.run(_object(arrays | looked_at(enumerate(feeds))), self._on_slice))
+        finally:
+            self._hear = _unheard
+        return outputs(result, heard)
 
     async def interrupt(self) -> None:
         self._client.interrupt()
@@ -115,8 +136,13 @@ class PageEngine:
         names = WEBGPU_COUNTS if self._info.backend == "webgpu" else RUNTIME_COUNTS
         return {name: int(count) for name, count in zip(names, counted.to_py(), strict=True)}
 
+    @property
+    def busy_s(self) -> float:
+        return float(self._client.busyMs) / 1e3
+
     async def unload(self) -> None:
         await settle(self._client.unload())
+        self._on_slice.destroy()
 
     def _limits(self) -> Limits:
         info = self._info
@@ -130,6 +156,10 @@ class PageEngine:
             logit_rows=info.max_logit_rows,
             pages=self._pages,
         )
+
+
+def _unheard(_: Any) -> None:
+    """A part of a burst that nobody waits for."""
 
 
 def _object(values: dict[str, Any]) -> Any:

@@ -130,6 +130,7 @@ WEBGPU_COUNTS = (
 )
 Progress = Callable[[dict[str, Any]], None]
 PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
+Told = Callable[[list[RunOutput]], None]
 
 
 class Engine(Protocol):
@@ -154,8 +155,9 @@ class Engine(Protocol):
         """One forward pass. The feeds' tokens together are at most ``max_rows``."""
         ...
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int) -> list[RunOutput]:
-        """Decode a burst: each feed holds exactly one token, the next to feed."""
+    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
+        """Decode a burst: each feed holds exactly one token, the next to feed. With ``told``, what each feed got so far
+        is told while the burst goes on; what is returned is what had not been told."""
         ...
 
     async def interrupt(self) -> None:
@@ -163,6 +165,12 @@ class Engine(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """What it did since it was loaded, by the names in `RUNTIME_COUNTS` or `WEBGPU_COUNTS`."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that it spent in steps and bursts since it was loaded, by its own clock: nothing of the way there and
+        back."""
         ...
 
     async def unload(self) -> None: ...

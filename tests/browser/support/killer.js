@@ -20,7 +20,7 @@ const FUSES = `
       let spent = false;
       this.addEventListener("message", (event) => {
         const { data } = event;
-        if (!(typeof data === "string" ? data.includes('"piece"') : data.value?.sequences)) return;
+        if (!(typeof data === "string" ? data.includes('"piece"') : (data.value?.sequences ?? data.slice))) return;
         if (left === Infinity && fuses.length > 0) {
           const fuse = fuses.shift();
           device = fuse.device !== undefined;

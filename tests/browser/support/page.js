@@ -88,6 +88,13 @@ const lab = {
   step: (input, name = "a") => outcome(engine(name).step(typed(input))),
   /** @param {Record<string, any>} input @param {string} [name] */
   run: (input, name = "a") => outcome(engine(name).run(typed(input))),
+  /** A burst that is listened to. @param {Record<string, any>} input @param {string} [name] */
+  async runTold(input, name = "a") {
+    /** @type {import("../../../web/engine/protocol.js").Slice[]} */
+    const slices = [];
+    const result = await engine(name).run(/** @type {any} */ (typed({ ...input, tellMs: 1e-3 })), (slice) => slices.push(slice));
+    return { ...plain(result), slices: slices.map(plain) };
+  },
   /** A burst that is interrupted right after it was asked for. @param {Record<string, any>} input */
   runInterrupted(input) {
     const running = engine("a").run(typed(input));

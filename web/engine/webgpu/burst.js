@@ -4,6 +4,7 @@
  */
 
 import { HISTORY, SEQUENCE, SEQUENCE_WORDS } from "../abi.js";
+import { finishedOf } from "../slices.js";
 
 export class Burst {
   /** Steps that were read back and count. */
@@ -15,6 +16,7 @@ export class Burst {
   /** @type {Int32Array[]} */
   #out = [];
   #n;
+  #told = 0;
 
   /**
    * @param {Int32Array} sequences words of n inpage_sequence structs
@@ -67,9 +69,21 @@ export class Burst {
 
   /** @returns {import("../protocol.js").RunResult} */
   result() {
-    const out = new Int32Array(this.steps * this.#n);
-    this.#out.forEach((step, i) => out.set(step, i * this.#n));
-    return { steps: this.steps, out, sequences: this.sequences };
+    return { steps: this.steps, out: this.#since(0), sequences: this.sequences };
+  }
+
+  /** What came since the last slice. @returns {import("../protocol.js").Slice} */
+  slice() {
+    const [out, steps] = [this.#since(this.#told), this.steps - this.#told];
+    this.#told = this.steps;
+    return { steps, out, finished: finishedOf(this.sequences, 0, this.#n) };
+  }
+
+  /** @param {number} step @returns {Int32Array} */
+  #since(step) {
+    const out = new Int32Array((this.steps - step) * this.#n);
+    for (let i = step; i < this.steps; i++) out.set(this.#out[i], (i - step) * this.#n);
+    return out;
   }
 
   /**

@@ -198,9 +198,10 @@ export class GpuExecutor {
    * their way.
    * @param {import("../protocol.js").RunInput} input
    * @param {() => boolean} interrupted
+   * @param {(slice: import("../protocol.js").Slice) => void} tell
    * @returns {Promise<import("../protocol.js").RunResult>}
    */
-  async run(input, interrupted) {
+  async run(input, interrupted, tell) {
     const { n, blockTables } = input;
     checkTables(input, this.#plan, this.pages);
     const needs = checkChoice(input.sequences, input, this.#plan);
@@ -228,6 +229,7 @@ export class GpuExecutor {
       const slice = underWay.shift();
       if (!slice) return burst.result();
       burst.take(await this.#tokens.read(slice.recorded));
+      if (input.tellMs && underWay.length && !burst.finished) tell(burst.slice());
       const now = performance.now();
       this.#stepMs = (now - since) / slice.steps;
       since = now;
