@@ -57,11 +57,16 @@ def asked_grammar(given: Mapping[str, Any]) -> Grammar | None:
     return Grammar("regex" if named == ["regex"] else "ebnf", text)
 
 
-def check_followed(grammar: Grammar | None, info: EngineInfo) -> None:
-    """Raises `Unsupported` where this engine cannot hold an answer to it."""
+def one_grammar(grammar: Grammar | None, calls: Grammar | None, info: EngineInfo) -> Grammar | None:
+    """What was asked for, or the form of ``calls``. Raises `Unsupported` where this engine cannot hold an answer to it,
+    `InvalidRequest` for both."""
+    if grammar is not None and calls is not None:
+        field = FIELDS[grammar.kind]
+        raise InvalidRequest(f"{field} does not go with tools that must be called, or are strict", field=field)
     if grammar is not None and not info.grammars:
         field = FIELDS[grammar.kind]
         raise Unsupported(f"{field} cannot be followed by the {info.backend} engine; ask in the page", field=field)
+    return grammar or calls
 
 
 def schema_grammar(schema: Any, field: str = "schema") -> Grammar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from .engines.protocol import Grammar, Sampling
 from .errors import InvalidRequest
 from .grammar import asked_grammar
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
 
 # The defaults of a small chat model: varied, but seldom off the road.
@@ -111,8 +112,9 @@ def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def checked_messages(messages: Any) -> list[dict[str, str]]:
-    """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message."""
+def checked_messages(messages: Any) -> list[dict[str, Any]]:
+    """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message. Calls of
+    functions and what they gave are in OpenAI's shapes; arguments of calls become objects, as templates want them."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Sequence) or isinstance(messages, bytes):
@@ -122,17 +124,52 @@ def checked_messages(messages: Any) -> list[dict[str, str]]:
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-def _message(message: Any, field: str) -> dict[str, str]:
+_MORE_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}
+
+
+def _message(message: Any, field: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise InvalidRequest(f'{field} must be an object with "role" and "content"', field=field)
-    unknown = sorted(str(key) for key in message if key not in ("role", "content"))
-    if unknown:
-        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
-    text = checked_text(content, f"{field}.content", empty=role != "user")
-    return {"role": role, "content": text}
+    more = _MORE_KEYS.get(role, ())
+    unknown = sorted(str(key) for key in message if key not in ("role", "content", *more))
+    if unknown:
+        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
+    checked: dict[str, Any] = {"role": role}
+    if message.get("tool_calls"):
+        checked["tool_calls"] = _calls(message["tool_calls"], f"{field}.tool_calls")
+        content = "" if content is None else content
+    checked["content"] = checked_text(content, f"{field}.content", empty=role != "user")
+    for key in ("tool_call_id", "name"):
+        if key in more and message.get(key) is not None:
+            checked[key] = checked_text(message[key], f"{field}.{key}")
+    return checked
+
+
+def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise InvalidRequest(f"{field} must be a list", field=field)
+    checked = []
+    for i, call in enumerate(calls):
+        where = f"{field}[{i}]"
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping):
+            raise InvalidRequest(
+                f"{where}.function must be an object with name and arguments", field=f"{where}.function"
+            )
+        name = checked_text(function.get("name"), f"{where}.function.name")
+        arguments = function.get("arguments", {})
+        try:
+            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+            json.dumps(arguments).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            bad = f"{where}.function.arguments"
+            raise InvalidRequest(f"{bad} is not JSON: {error}", field=bad) from error
+        called = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        checked.append(called | ({"id": str(call["id"])} if call.get("id") is not None else {}))
+    return checked
 
 
 def checked_text(text: Any, field: str, *, empty: bool = False) -> str:

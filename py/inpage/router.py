@@ -19,11 +19,11 @@ from . import scoring
 from .browser import IN_PAGE
 from .capability import Device, host_device, this_device
 from .engines.load import load_engine
-from .engines.protocol import Engine, Progress
+from .engines.protocol import Engine, Grammar, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
 from .explain import explain, verdicts
 from .failover import Backends
-from .grammar import check_followed
+from .grammar import one_grammar
 from .health import Health
 from .kv.storage import PageStorage, open_storage
 from .notes import Notes
@@ -43,6 +43,7 @@ from .store import open_store
 from .stream import Completion, Delta, Facts, Kept, Stream, together
 from .template import ChatTemplate
 from .tokenizer import Tokenizer, load_tokenizer
+from .tools import asked_tools
 from .tracing import Tracer
 from .tuning import Tuner
 
@@ -158,7 +159,16 @@ class Router(ReadAhead):
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    def chat(self, messages: str | Sequence[Mapping[str, str]], *, resume: Iterable[int] = (), **params: Any) -> Stream:
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        resume: Iterable[int] = (),
+        **params: Any,
+    ) -> Stream:
         """Answer a conversation; a string is one user message. Iterate the result for pieces or await it whole.
 
         Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0.7; 0 is greedy), ``top_p`` (0.95),
@@ -168,11 +178,14 @@ class Router(ReadAhead):
         ``priority`` (0; higher goes first). With an answer cache, a determined request (greedy, or with a ``seed``) may
         be answered from it, unless ``cache`` is false; ``tags`` are names to `AnswerCache.invalidate` it by.
         ``schema`` (JSON schema), ``regex`` or ``grammar`` (EBNF with a rule ``root``): what the answer is held to, see
-        `inpage.grammar`; ``logprobs`` (0 to 20): report each token, with so many of the likeliest.
+        `inpage.grammar`; ``logprobs`` (0 to 20): report each token, with so many of the likeliest. ``tools`` and the
+        two after it are OpenAI's: see `inpage.tools`; `inpage.tool_calls` reads the calls out of the text.
         ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the answer goes on
         after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
         checked = checked_messages(messages)
-        return self._ask(self._chat_template().encode(checked), params, "messages", resume)
+        grammars = self.engine.info.grammars
+        use = asked_tools(tools, tool_choice, parallel_tool_calls, self.manifest.chat_template, grammars)
+        return self._ask(self._chat_template().encode(checked, use.tools), params, "messages", resume, use.grammar)
 
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
@@ -215,9 +228,10 @@ class Router(ReadAhead):
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
 
-    def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str, resume: Iterable[int]) -> Stream:
+    def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str, resume: Iterable[int],
+             calls: Grammar | None = None) -> Stream:  # fmt: skip
         asked = options(params, self.engine.info.vocab)
-        check_followed(asked.grammar, self.engine.info)
+        grammar = one_grammar(asked.grammar, calls, self.engine.info)
         room = answer_room(len(prompt), asked.max_tokens, self.scheduler.capacity, field)
         given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True)
         if len(given) > room:
@@ -231,13 +245,13 @@ class Router(ReadAhead):
             priority=asked.priority,
             deadline=None if asked.timeout is None else time.perf_counter() + asked.timeout,
             tokens=given,
-            grammar=asked.grammar,
+            grammar=grammar,
             top=asked.top,
         )
         kept = None
         keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
         if self._runs is not None and keepable and not given:
-            held = {} if asked.grammar is None else {"grammar": astuple(asked.grammar)}
+            held = {} if grammar is None else {"grammar": astuple(grammar)}
             key = answer_key(self._weights, prompt, asked.sampling, room, request.stop_ids, **held)
             kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
         return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from .browser import IN_PAGE, host
@@ -35,20 +35,50 @@ class ChatTemplate:
         except Exception as error:
             raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
 
-    def encode(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> list[int]:
+    def encode(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (), *, answer: bool = True
+    ) -> list[int]:
         """Prompt ids of checked messages, ending where the assistant's answer begins, or (without ``answer``) before
-        the next message. `InvalidRequest` where the template refuses the conversation (an order of roles that the model
-        does not know)."""
-        contents = [message["content"] for message in messages]
-        shield = Shield(self._tokenizer.control, [self._source, *contents, *self._tokens.values()])
-        safe = [{**message, "content": shield(message["content"])} for message in messages]
+        the next message. ``tools``: as OpenAI's, for a template that takes them. `InvalidRequest` where the template
+        refuses the conversation (an order of roles that the model does not know)."""
+        given = [list(messages), list(tools)]
+        shield = Shield(self._tokenizer.control, [self._source, *_texts(given), *self._tokens.values()])
+        safe, offered = _with(given, shield)
+        safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
+        more = {"tools": offered} if offered else {}
         try:
-            text = self._renderer.render({"messages": safe, "add_generation_prompt": answer, **self._tokens})
+            text = self._renderer.render({"messages": safe, "add_generation_prompt": answer, **more, **self._tokens})
         except Exception as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", field="messages"
             ) from error
         return self._tokenizer.encode_rendered(text, shield.stand_ins)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in something of JSON's kind."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
+
+
+def _with(value: Any, shield: Shield, keys: bool = False) -> Any:
+    """The same with every string behind the shield. ``keys``: those of mappings too, where they are a caller's own and
+    not the template's."""
+    if isinstance(value, str):
+        return shield(value)
+    if isinstance(value, Mapping):
+        own = ("arguments", "parameters")
+        return {shield(k) if keys else k: _with(item, shield, keys or k in own) for k, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_with(item, shield, keys) for item in value]
+    return value
 
 
 class Shield:
@@ -106,10 +136,15 @@ class _NativeRenderer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = _to_json  # jinja2's own is meant for HTML
         self._template = environment.from_string(source)
 
     def render(self, variables: Mapping[str, Any]) -> str:
         return self._template.render(**variables)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _refuse(reason: str) -> None:

@@ -2,9 +2,12 @@
  * @file The real model's answers held to JSON schemas, regular expressions and grammars, and what it says of each token.
  */
 
+import { execFileSync } from "node:child_process";
+import path from "node:path";
+
 import { problems } from "./support/json_schema.js";
 import { Killer } from "./support/killer.js";
-import { REFERENCE } from "./support/real.js";
+import { REFERENCE, ROOT } from "./support/real.js";
 import { expect, test as base } from "./support/site.js";
 
 const PERSON = {
@@ -152,4 +155,48 @@ test("logprobs are the model's own", async ({ ask }) => {
   const [{ top }] = told.logprobs;
   expect(varied.logprobs[0].top).toEqual(top.slice(0, 5).map((/** @type {number[]} */ [id, each]) => [id, expect.closeTo(each, 5)]));
   expect(varied.logprobs[0].token).not.toBe(ids[0]);
+});
+
+/** The model's manifest with a chat template that takes tools, which its own does not. */
+const WITH_TOOLS = `
+import json, sys
+from inpage.artifact import revision_of
+manifest = json.load(open("build/models/smollm2-135m-instruct/manifest.json"))
+manifest["chat_template"] = open("tests/support/hermes.jinja").read()
+manifest["revision"] = revision_of(manifest)
+json.dump(manifest, sys.stdout)
+`;
+
+test("functions are called as their parameters say", async ({ page, site, ask }) => {
+  const weather = {
+    type: "object",
+    properties: { place: { type: "string", maxLength: 10 }, days: { type: "integer", minimum: 1, maximum: 9 } },
+    required: ["place", "days"],
+  };
+  const mood = { type: "object", properties: { mood: { enum: ["good", "bad"] } }, required: ["mood"] };
+  /** @type {Record<string, object>} */
+  const parameters = { weather, mood };
+  const tools = Object.entries(parameters).map(([name, each]) => ({ type: "function", function: { name, parameters: each } }));
+  const [refused] = await ask([["Hi", { tools }]]);
+  expect(refused.error).toMatchObject({ code: "unsupported", field: "tools" });
+
+  const body = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", WITH_TOOLS], { cwd: ROOT });
+  await page.route("**/manifest.json", (route) => route.fulfill({ body, contentType: "application/json" }));
+  await page.goto(`${site.url}NOTICES.txt`);
+  const asked = [0, 1, 2].map((seed) => ({ temperature: 1, seed, max_tokens: 90, tools, tool_choice: "required", parallel_tool_calls: false }));
+  const named = { ...asked[0], tool_choice: { type: "function", function: { name: "mood" } } };
+  /** @type {string[]} */
+  const texts = await page.evaluate(async (asked) => {
+    const { InPage } = await import(new URL("client/inpage.js", location.href).href);
+    const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend: "wasm" });
+    return Promise.all(asked.map(async (params) => {
+      let text = "";
+      for await (const piece of inpage.chat("How will the weather be in Ulm?", params)) text += piece.text;
+      return text;
+    }));
+  }, [...asked, named]);
+  const calls = texts.map((text) => /^<tool_call>\n\{"name": "(\w+)", "arguments": (.*)\}\n<\/tool_call>$/.exec(text) ?? [text, "", ""]);
+  for (const [text, name, args] of calls) expect(problems(JSON.parse(args || "null"), parameters[name] ?? {}), text).toEqual([]);
+  for (const [text, name] of calls) expect(Object.keys(parameters), text).toContain(name);
+  expect(calls[3][1]).toBe("mood");
 });

@@ -3,7 +3,8 @@
  */
 
 /**
- * @typedef {{role: string, content: string}} Message role: "system", "user" or "assistant"
+ * @typedef {{role: string, content: string | null, tool_calls?: object[], tool_call_id?: string, name?: string}} Message
+ *   role: "system", "user", "assistant" or "tool"
  * @typedef {object} Progress
  * @property {"python" | "manifest" | "tokenizer" | "kernels" | "weights" | "ready"} phase
  * @property {number} [loaded] bytes
@@ -92,6 +93,9 @@
  * @property {object | string} [schema] JSON schema: the answer is one line of JSON that follows it
  * @property {string} [regex] the whole answer matches it
  * @property {string} [grammar] EBNF with a rule `root` that the answer follows
+ * @property {object[]} [tools] functions that the model may call, in OpenAI's shape, as the two that follow
+ * @property {string | object} [tool_choice]
+ * @property {boolean} [parallel_tool_calls]
  * @property {number} [logprobs] 0 to 20: report each token, with so many of the likeliest
  * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
  * @typedef {object} Completion

@@ -128,11 +128,11 @@ export class Grammars {
    * @returns {Promise<Compiled>}
    */
   async #compile(kind, source) {
-    const { compiler } = await this.#library();
+    const { compiler, library } = await this.#library();
     this.#complaints = [];
     if (kind === "schema") return compiler.compileJSONSchema(source, false, -1, [", ", ": "], true);
     if (kind === "ebnf") return compiler.compileGrammar(source);
-    const format = kind === "regex" ? { type: "regex", pattern: source } : JSON.parse(source);
+    const format = kind === "regex" ? { type: "regex", pattern: source } : await inOneLine(library, JSON.parse(source));
     return compiler.compileStructuralTag({ type: "structural_tag", format });
   }
 
@@ -151,6 +151,24 @@ export class Grammars {
     this.#compiled.clear();
     this.#matchings.clear();
   }
+}
+
+/**
+ * The schemas in a structural tag as grammars: by itself it would allow any white space, without end.
+ * @param {Library} library
+ * @param {any} format
+ * @returns {Promise<any>}
+ */
+async function inOneLine(library, format) {
+  if (format?.type === "json_schema") {
+    const schema = JSON.stringify(format.json_schema);
+    const grammar = await library.Testings._jsonSchemaToEBNF(schema, false, -1, [", ", ": "], true);
+    return { type: "grammar", grammar };
+  }
+  if (Array.isArray(format)) return Promise.all(format.map((item) => inOneLine(library, item)));
+  if (typeof format !== "object" || format === null) return format;
+  const entries = Object.entries(format).map(async ([key, item]) => [key, await inOneLine(library, item)]);
+  return Object.fromEntries(await Promise.all(entries));
 }
 
 /**

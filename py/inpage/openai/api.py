@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ..errors import InpageError, InvalidRequest
 from ..stream import Completion, Delta, Stream, together
+from ..tool_calls import CallReader, Event, Said
 from . import told
 from .asked import Asked, chat_request, completion_request
 from .logprobs import Written
@@ -66,7 +67,8 @@ class Api:
         async with AsyncExitStack() as using:
             router = await using.enter_async_context(self._models.use(asked.model))
             written = Written(router.tokenizer) if "logprobs" in asked.params else None
-            answer = Told(asked.model or names[0], path == "/v1/chat/completions", written)
+            chat = path == "/v1/chat/completions"
+            answer = Told(asked.model or names[0], chat, written, asked.calls, asked.named_call)
             return await self._answer(router, asked, answer, using)
 
     async def _answer(self, router: Answers, asked: Asked, answer: Told, using: AsyncExitStack) -> Reply:
@@ -106,6 +108,7 @@ async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: lis
     done: dict[int, Completion] = {}
     begun: set[int] = set()
     said = [len(echo) for echo in echoes]  # characters of each choice
+    readers = [CallReader() if answer.calls else None for _ in streams]
     try:
         async with aclosing(_merged(streams)) as pieces:
             async for index, delta in pieces:
@@ -115,12 +118,20 @@ async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: lis
                         yield told.event(answer.first(index))
                     elif echoes[index]:
                         yield told.event(answer.piece(index, echoes[index]))
-                if delta.text or delta.logprobs:
-                    yield told.event(answer.piece(index, delta.text, delta.logprobs, said[index]))
-                    said[index] += len(delta.text)
+                reader, text = readers[index], delta.text
+                calls: list[Event] = []
+                if reader is not None:
+                    calls = reader.push(text) + (reader.flush() if delta.result is not None else [])
+                    text = "".join(event.text for event in calls if isinstance(event, Said))
+                if text or delta.logprobs:
+                    yield told.event(answer.piece(index, text, delta.logprobs, said[index]))
+                    said[index] += len(text)
+                for event in calls:
+                    if not isinstance(event, Said):
+                        yield told.event(answer.call(index, event))
                 if delta.result is not None:
                     done[index] = delta.result
-                    yield told.event(answer.last(index, delta.result))
+                    yield told.event(answer.last(index, delta.result, reader.calls if reader else 0))
     except InpageError as error:
         if not begun:
             raise

@@ -32,6 +32,16 @@ class Asked:
     include_usage: bool = False
     echo: bool = False
 
+    @property
+    def calls(self) -> bool:
+        """Whether the model may call functions."""
+        return "tools" in self.params and self.params.get("tool_choice") != "none"
+
+    @property
+    def named_call(self) -> bool:
+        """Whether it is said which function it must call."""
+        return isinstance(self.params.get("tool_choice"), dict)
+
 
 def chat_request(body: Any) -> Asked:
     """Check a body of ``POST /v1/chat/completions``. Raises `InvalidRequest` whose field is OpenAI's ``param``."""
@@ -53,9 +63,13 @@ def chat_request(body: Any) -> Asked:
         raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
     if told:
         b.params["logprobs"] = top or 0
-    b.only("tools", [])
-    b.only("tool_choice", "none")
-    b.only("parallel_tool_calls", True, False)  # there are none to call
+    tools = b.typed("tools", list, "a list")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        value = b.take(name)
+        if value is not None:
+            b.params[name] = value
+    if tools:
+        b.params["tools"] = tools
     b.only("functions", [])
     b.only("function_call", "none")
     return b.asked([_messages(messages)])
@@ -200,7 +214,7 @@ def _message(message: Any, where: str) -> Any:
     if not isinstance(message, dict):
         return message
     message = {key: value for key, value in message.items() if value is not None and key != "name"}
-    for name, empty in (("tool_calls", []), ("function_call", None), ("audio", None), ("refusal", "")):
+    for name, empty in (("function_call", None), ("audio", None), ("refusal", "")):
         if message.pop(name, empty) != empty:
             raise InvalidRequest(f"{where}.{name} is not supported by this model", field=f"{where}.{name}")
     if message.get("role") == "developer":  # what newer models call it

@@ -12,6 +12,7 @@ from typing import Any
 from ..engines.protocol import Logprob
 from ..errors import InpageError
 from ..stream import Completion, usage
+from ..tool_calls import Argued, Called, CallReader, Said
 from .logprobs import Written
 
 # HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
@@ -36,6 +37,8 @@ class Told:
     model: str
     chat: bool
     written: Written | None = None  # writes logprobs, where they were asked for
+    calls: bool = False  # whether functions may be called
+    named_call: bool = False  # it was said which one: then an answer ends as any other
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -58,18 +61,36 @@ class Told:
         told = self._logprobs(logprobs, offset)
         return self._chunk([{"index": index, **said, "logprobs": told, "finish_reason": None}])
 
-    def last(self, index: int, answer: Completion) -> dict[str, Any]:
+    def call(self, index: int, event: Called | Argued) -> dict[str, Any]:
+        """The chunk in which a call begins, or goes on."""
+        if isinstance(event, Called):
+            told = {"index": event.index, **_called(event.name, "")}
+        else:
+            told = {"index": event.index, "function": {"arguments": event.text}}
+        return self._chunk([{"index": index, "delta": {"tool_calls": [told]}, **_ENDLESS}])
+
+    def last(self, index: int, answer: Completion, calls: int = 0) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": answer.finish_reason}])
+        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": self._end(answer, calls)}])
 
     def totals(self, answers: Sequence[Completion]) -> dict[str, Any]:
         """The chunk after all others, where the caller asked for usage."""
         return {**self._chunk([]), "usage": usage(answers)}
 
     def _choice(self, index: int, text: str, answer: Completion) -> dict[str, Any]:
-        said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
+        said: dict[str, Any] = {"text": text}
+        calls: list[dict[str, Any]] = []
+        if self.chat:
+            if self.calls:
+                text, calls = _read(text)
+            message = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+            said = {"message": message | ({"tool_calls": calls} if calls else {})}
         told = self._logprobs(answer.logprobs, len(text) - len(answer.text)) if self.written else None
-        return {"index": index, **said, "logprobs": told, "finish_reason": answer.finish_reason}
+        return {"index": index, **said, "logprobs": told, "finish_reason": self._end(answer, len(calls))}
+
+    def _end(self, answer: Completion, calls: int) -> str:
+        called = calls and answer.finish_reason == "stop" and not self.named_call
+        return "tool_calls" if called else answer.finish_reason
 
     def _logprobs(self, logprobs: Sequence[Logprob], offset: int) -> dict[str, Any] | None:
         if self.written is None or not logprobs:
@@ -81,6 +102,24 @@ class Told:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _called(name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _read(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """What an answer says, and the calls in it."""
+    reader, said, calls = CallReader(), "", []
+    for event in [*reader.push(text), *reader.flush()]:
+        if isinstance(event, Said):
+            said += event.text
+        elif isinstance(event, Called):
+            calls.append(_called(event.name, ""))
+        else:
+            calls[event.index]["function"]["arguments"] += event.text
+    return said, calls
 
 
 _ENDLESS: dict[str, Any] = {"logprobs": None, "finish_reason": None}
