@@ -252,7 +252,9 @@ class Router(ReadAhead):
         keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
         if self._runs is not None and keepable and not given:
             held = {} if grammar is None else {"grammar": astuple(grammar)}
-            key = answer_key(self._weights, prompt, asked.sampling, room, request.stop_ids, **held)
+            # The model's context, not this device's memory: an answer made elsewhere is as good.
+            most = asked.max_tokens or self.engine.info.context - len(prompt)
+            key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
             kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
         return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
 

@@ -122,6 +122,11 @@ class Stream:
     def seed(self) -> int:
         return self._request.sampling.seed
 
+    @property
+    def kept(self) -> Kept | None:
+        """Where a kept answer would lie; None where the answer is not determined, or none are kept."""
+        return self._kept
+
     def cancel(self) -> None:
         """End it from outside: whoever reads it gets what there is, with ``finish_reason`` "cancelled"."""
         self._leave()

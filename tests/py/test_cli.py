@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
-from inpage.cli import main, site
+from inpage.cli import main, paths, site
+from inpage.cli.page import flags
 from inpage.cli.session import FIELDS
+from inpage.cli.static import StaticServer
 from support.tiny import MODELS
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -189,6 +192,73 @@ def test_build_is_deterministic_and_complete(run: Run, model: Path, tmp_path: Pa
     (one / "app" / "old.js").write_text("")
     assert run("build", "--model", str(model), "--out", str(one))[0] == 0
     assert not (one / "app" / "old.js").exists()
+
+
+_ASK = """
+async (asked) => {
+  const { InPage } = await import("./client/inpage.js");
+  const site = await (await fetch("site.json")).json();
+  const settings = { answers: { enabled: true, bundle: site.answers } };
+  const inpage = await InPage.start({ model: site.models[0].id, threads: 1, settings });
+  const answers = [];
+  for (const [kind, prompt, params] of asked) {
+    for await (const piece of inpage[kind](prompt, params)) if (piece.completion) answers.push(piece.completion);
+  }
+  return { answers, steps: (await inpage.counters()).steps };
+}
+"""
+
+
+def test_a_site_brings_answers_that_were_made_ahead(run: Run, model: Path, tmp_path: Path) -> None:
+    """Computed here, answered in the page without one step of its engine: both make the same keys."""
+    file, out = tmp_path / "asked.jsonl", tmp_path / "site"
+    lines: list[dict[str, Any]] = [
+        {"messages": "hello", "temperature": 0, "max_tokens": 8},
+        {"messages": [{"role": "user", "content": "world"}], "seed": 7, "max_tokens": 8, "tags": ["faq"]},
+        {"prompt": "token light", "temperature": 0, "repetition_penalty": 1.1},
+        {"messages": "who made you?", "temperature": 0, "answer": "the people of the page"},
+    ]
+    file.write_text("\n\n".join(json.dumps(line) for line in lines), "utf-8")
+    assert run("build", "--model", str(model), "--answers", str(file), "--out", str(out))[0] == 0
+    asked = [
+        ("complete" if "prompt" in line else "chat", line.pop("prompt", None) or line.pop("messages"), line)
+        for line in (dict(line) for line in lines)
+    ]
+    given = asked[-1][2].pop("answer")
+    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    with StaticServer({**files, "page.html": b"<!doctype html>"}) as server, sync_playwright() as playwright:
+        server.start()
+        browser = playwright.chromium.launch(executable_path=paths.chromium(), args=flags(webgpu=False))
+        page = browser.new_page()
+        page.goto(server.url + "page.html")
+        told = page.evaluate(_ASK, [*asked, asked[0]])
+        browser.close()
+        server.shutdown()
+    assert [answer["source"] for answer in told["answers"]] == ["bundle"] * 4 + ["memory"]
+    assert told["steps"] == 0
+    assert told["answers"][3]["text"] == given
+    for (_, prompt, params), answer in zip(asked[:1], told["answers"], strict=False):
+        more = ("--greedy", "--max-tokens", str(params["max_tokens"]), "--backend", "native", "--json")
+        alone = json.loads(run("chat", str(prompt), "--model", str(model), *more)[1])
+        assert (answer["token_ids"], answer["text"]) == (alone["token_ids"], alone["text"])
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", "no JSON"),
+        ("[]", "must be an object"),
+        ('{"temperature": 0}', '"messages" or "prompt"'),
+        ('{"messages": "hi"}', "not determined"),
+        ('{"messages": "hi", "temperature": 9}', "temperature"),
+        ('{"messages": "hi", "temperature": 0, "model": "other"}', "no model 'other'"),
+        ('{"messages": "hi", "temperature": 0, "answer": 5}', "answer must be a text"),
+    ],
+)
+def test_requests_that_cannot_be_answered_ahead(run: Run, model: Path, tmp_path: Path, line: str, why: str) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text(f"\n{line}\n", "utf-8")
+    fails(run("build", "--model", str(model), "--answers", str(file), "--out", str(tmp_path / "site")), "line 2", why)
 
 
 def test_package_for_the_page_is_pure_python(tmp_path: Path) -> None:

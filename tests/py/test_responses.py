@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inpage.engines.protocol import Sampling
 from inpage.errors import ArtifactInvalid
-from inpage.responses import Answer, AnswerCache, Bundle, MemoryTier, Tier, answer_key, write_bundle
+from inpage.responses import Answer, AnswerCache, Bundle, MemoryTier, Tier, answer_key, pack_bundle
 from inpage.responses.sqlite import SqliteTier
 
 GREEDY = Sampling()
@@ -130,16 +130,12 @@ async def test_a_hit_is_promoted_to_the_faster_tiers(tmp_path: Path) -> None:
     await cache.close()
 
 
-async def test_the_bundle_is_asked_last_and_never_written(tmp_path: Path) -> None:
-    path = tmp_path / "answers.json"
-    assert write_bundle(path, [("a", answer("ready"))]) == 1
-    text = path.read_text("utf-8")
-    cache = AnswerCache([MemoryTier()], Bundle(text))
+async def test_the_bundle_is_asked_last_and_never_forgets() -> None:
+    cache = AnswerCache([MemoryTier()], Bundle(pack_bundle([("a", answer("ready"))])))
     assert await cache.get("a") == (answer("ready"), "bundle")
     assert await cache.get("a") == (answer("ready"), "memory")
     await cache.invalidate()
     assert await cache.get("a") == (answer("ready"), "bundle")
-    assert path.read_text("utf-8") == text
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "answers": {}}', '{"version": 1, "answers": []}'])

@@ -52,6 +52,7 @@ async function start() {
     model: chosen.id,
     backend: query.get("backend") ?? undefined,
     threads: number("threads"),
+    settings: site.answers ? { answers: { enabled: true, bundle: site.answers } } : undefined,
     onProgress: (event) => (event.phase === "ready" ? loading.end() : loading.show(event)),
     onChange: (info) => panel.show(info, query.get("backend")),
   });
@@ -78,7 +79,7 @@ async function restart(pin) {
   await starting.catch(() => {}); // shown by showError
 }
 
-/** What the site holds: site.json. @returns {Promise<{models: SiteModel[]}>} */
+/** What the site holds: site.json. @returns {Promise<{models: SiteModel[], answers?: string}>} */
 async function siteDescription() {
   const response = await fetch("site.json").catch((error) => ({ ok: false, status: String(error), json: () => null }));
   if (response.ok) return response.json();

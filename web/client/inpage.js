@@ -280,7 +280,8 @@ export class InPage {
    * @returns {Promise<void>}
    */
   async #load(attempts) {
-    const { settings, onProgress } = this.#options;
+    const { base, onProgress } = this.#options;
+    const settings = placed(base, this.#options.settings);
     const [first, ...models] = this.#models.values();
     const link = this.#link;
     try {
@@ -330,10 +331,28 @@ function nameOf(model) {
  * @returns {string}
  */
 function artifactUrl(base, model) {
+  return siteUrl(base, /[/:]/.test(model) ? model : `models/${model}/`);
+}
+
+/**
+ * @param {string | undefined} base of the site
+ * @param {string} path
+ * @returns {string}
+ */
+function siteUrl(base, path) {
   try {
-    const site = new URL(base ?? "./", globalThis.document?.baseURI ?? globalThis.location.href);
-    return new URL(/[/:]/.test(model) ? model : `models/${model}/`, site).href;
+    return new URL(path, new URL(base ?? "./", globalThis.document?.baseURI ?? globalThis.location.href)).href;
   } catch (error) {
-    throw new EngineError("invalid_request", `no URL: base ${base}, model ${model}`, "base", error);
+    throw new EngineError("invalid_request", `no URL: base ${base}, ${path}`, "base", error);
   }
+}
+
+/**
+ * Settings with the bundle of answers where the site has it; the worker that reads it has another address.
+ * @param {string | undefined} base
+ * @param {import("./types.js").StartOptions["settings"]} settings
+ */
+function placed(base, settings) {
+  const { bundle } = settings?.answers ?? {};
+  return typeof bundle === "string" ? { ...settings, answers: { ...settings?.answers, bundle: siteUrl(base, bundle) } } : settings;
 }

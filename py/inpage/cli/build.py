@@ -11,14 +11,20 @@ import sys
 from pathlib import Path
 
 from ..errors import InvalidRequest
-from . import paths, site
+from . import answers, paths, site
 
-_NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "NOTICES.txt")
+_NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", action="append", metavar="DIR", help="a compiled model's folder or id; repeat for several"
+    )
+    parser.add_argument(
+        "--answers",
+        metavar="FILE",
+        type=Path,
+        help="requests, one JSON object a line: their answers come with the site",
     )
     parser.add_argument("--examples", action="store_true", help="with the example pages, in examples/")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: build/site)")
@@ -28,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or paths.models().parent / "site"
     if out.is_dir() and any(out.iterdir()) and not (out / "site.json").is_file():
         raise InvalidRequest(f"{out} is not empty and no site; choose another folder", field="out")
-    files = site.files([paths.artifact(given) for given in args.model or [None]], examples=args.examples)
+    artifacts = [paths.artifact(given) for given in args.model or [None]]
+    made = None if args.answers is None else answers.bundle(args.answers, artifacts)
+    files = site.files(artifacts, examples=args.examples, answers=made)
     for old in sorted(out.rglob("*"), reverse=True) if out.is_dir() else ():
         if old.is_dir() and not old.is_symlink():
             if not any(old.iterdir()):

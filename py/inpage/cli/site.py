@@ -21,9 +21,11 @@ _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native.py", "res
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
-def files(artifacts: Sequence[Path], *, examples: bool = False) -> dict[str, Path | bytes]:
+def files(
+    artifacts: Sequence[Path], *, examples: bool = False, answers: bytes | None = None
+) -> dict[str, Path | bytes]:
     """URL path → content, sorted by path. ``artifacts``: folders of compiled models, the first being what the page
-    opens with. ``examples``: also the example pages and what they load."""
+    opens with. ``examples``: also the example pages and what they load. ``answers``: a bundle, see `answers`."""
     web = paths.web()
     site: dict[str, Path | bytes] = {}
     for part in ("app", "client", "engine", "router"):
@@ -41,7 +43,11 @@ def files(artifacts: Sequence[Path], *, examples: bool = False) -> dict[str, Pat
     for folder, manifest in zip(artifacts, manifests, strict=True):
         site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(manifest)}
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
-    site["site.json"] = (json.dumps({"models": models}, ensure_ascii=False, indent=1) + "\n").encode()
+    described: dict[str, object] = {"models": models}
+    if answers is not None:
+        site["answers.json"] = answers
+        described["answers"] = "answers.json"
+    site["site.json"] = (json.dumps(described, ensure_ascii=False, indent=1) + "\n").encode()
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
 

@@ -4,8 +4,8 @@ Memory first, then storage that outlives the process or the visit, then a bundle
 """
 
 from .answer import Answer, answer_key, weights_digest
-from .bundle import Bundle, write_bundle
+from .bundle import Bundle, pack_bundle
 from .cache import AnswerCache, Tier
 from .memory import MemoryTier
 
-__all__ = ["Answer", "AnswerCache", "Bundle", "MemoryTier", "Tier", "answer_key", "weights_digest", "write_bundle"]
+__all__ = ["Answer", "AnswerCache", "Bundle", "MemoryTier", "Tier", "answer_key", "pack_bundle", "weights_digest"]

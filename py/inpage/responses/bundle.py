@@ -1,6 +1,6 @@
 """The third tier: answers computed ahead of time and shipped with a site, as one read-only JSON file.
 
-{"version": 1, "weights": …, "answers": {key: base64 of a packed answer}}
+{"version": 1, "answers": {key: base64 of a packed answer}}
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from .._checks import read_json
 from ..errors import ArtifactInvalid
@@ -43,10 +42,7 @@ class Bundle:
             return None
 
 
-def write_bundle(path: Path, answers: Iterable[tuple[str, Answer]]) -> int:
-    """Write a bundle whole or not at all; returns how many answers it has."""
+def pack_bundle(answers: Iterable[tuple[str, Answer]]) -> str:
+    """The file's content; the same answers give the same text."""
     packed = {key: base64.b64encode(answer.pack()).decode() for key, answer in answers}
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps({"version": VERSION, "answers": packed}, indent=0, sort_keys=True), "utf-8")
-    part.replace(path)
-    return len(packed)
+    return json.dumps({"version": VERSION, "answers": packed}, indent=0, sort_keys=True)
