@@ -8,8 +8,10 @@ Weights are stored once for all variants, so nothing is downloaded again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from .engines.protocol import Engine
 from .errors import ArtifactInvalid, Cancelled, DeviceLost, InpageError, InvalidRequest, NetworkError
@@ -17,6 +19,7 @@ from .faults import FaultLog
 from .selection import Candidate
 
 Load = Callable[[Candidate], Awaitable[Engine]]
+Other = TypeVar("Other")
 # No other variant mends these: the caller, the network or the files are at fault.
 _NOT_THE_ENGINES = (ArtifactInvalid, Cancelled, InvalidRequest, NetworkError)
 _LONG_MS = 3000  # what someone in mid-answer is not kept waiting for
@@ -39,6 +42,18 @@ class Backends:
     async def first(self) -> Engine:
         """Load the fastest that works. Raises what the only one, or the first, failed with."""
         return await self._try(self._rested_first(self.ranked))
+
+    async def first_beside(self, work: Awaitable[Other]) -> tuple[Engine, Other]:
+        """`first`, and what else is needed meanwhile. Where that fails, the engine is given back."""
+        opening = asyncio.ensure_future(self.first())
+        try:
+            other = await work
+        except BaseException:
+            opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, InpageError):
+                await (await opening).unload()
+            raise
+        return await opening, other
 
     async def replace(self, old: Engine, error: InpageError, *, innocent: Sequence[str] = ()) -> Engine:
         """``old`` failed with ``error``: an engine that takes over. ``innocent``: variants for whose failures

@@ -126,7 +126,9 @@ class Router(ReadAhead):
             manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
         )
         report({"phase": "tokenizer"})
-        tokenizer = load_tokenizer(await store.text(manifest.tokenizer, "tokenizer"), manifest.tokenizer.special)
+
+        async def tokenizing() -> Tokenizer:
+            return load_tokenizer(await store.text(manifest.tokenizer, "tokenizer"), manifest.tokenizer.special)
 
         async def load(candidate: Candidate) -> Engine:
             return await load_engine(
@@ -134,7 +136,7 @@ class Router(ReadAhead):
             )
 
         backends = Backends(choice.ranked, load, notes.log)
-        engine = await backends.first()
+        engine, tokenizer = await backends.first_beside(tokenizing())
         report = _unheard  # what is loaded later concerns nobody who waits for this
         load_ms = (time.perf_counter() - started) * 1e3
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inpage.engines.protocol import Sampling
-from inpage.errors import Cancelled, DeviceLost, OutOfMemory, PoisonRequest
+from inpage.errors import Cancelled, DeviceLost, NetworkError, OutOfMemory, PoisonRequest
 from inpage.faults import FaultLog
 from inpage.request import Request
 from inpage.scheduler import Scheduler
@@ -200,6 +200,17 @@ async def test_a_first_load_falls_through_to_what_works() -> None:
     scheduler = await house.scheduler()
     assert scheduler.info.variant == "b"
     assert house.backends.took_over == "a failed (out_of_memory: full)"
+
+
+async def test_what_fails_beside_the_first_load_gives_the_engine_back() -> None:
+    async def fails() -> None:
+        await asyncio.sleep(0.01)  # the engine is there by then
+        raise NetworkError("no tokenizer")
+
+    house = House("a")
+    with pytest.raises(NetworkError):
+        await house.backends.first_beside(fails())
+    assert [engine.unloaded for engine in house.engines] == [True]
 
 
 async def test_asking_cancelling_and_closing_while_an_engine_loads() -> None:
