@@ -265,7 +265,7 @@ class Scheduler:
             if request.decoding and request in self.active:
                 await self._cover(request, steps)
         if self._arrived:
-            steps = min(steps, burst_steps(1, prefilling=True))
+            steps = 1  # whoever came during the prefill waits no longer than one that comes during a burst
         decoding = [r for r in self._suspects.turn(self.active) if r.decoding and not r.cancelled]
         if not decoding:
             return

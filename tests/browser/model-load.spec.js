@@ -1,0 +1,215 @@
+/**
+ * @file The real model under load, through the router on the built site: crowds, repeated questions, kills and cancels, and
+ * many short requests. Counts and equality only; how long it took is printed. INPAGE_SLOW=1 runs the long forms.
+ */
+
+import { Killer } from "./support/killer.js";
+import { TEXT } from "./support/real.js";
+import { expect, test as base } from "./support/site.js";
+
+const SLOW = Boolean(process.env.INPAGE_SLOW);
+const SETTINGS = { scheduler: { timeout: null }, answers: { enabled: true, storage_bytes: 0 }, kv: { prefix_bytes: 16 << 20 } };
+
+/** @typedef {import("@playwright/test").Page} Page */
+
+/** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {loaded: {page: Page, killer: Killer}}>} */
+const test = base.extend(
+  /** @type {any} */ ({
+    loaded: [
+      /** @param {{browser: import("@playwright/test").Browser, site: import("./support/site.js").Served}} fixtures @param {(value: {page: Page, killer: Killer}) => Promise<void>} use */
+      async ({ browser, site }, use) => {
+        const page = await browser.newPage();
+        const killer = new Killer(page);
+        await page.goto(`${site.url}NOTICES.txt`);
+        await killer.install();
+        await page.evaluate(async (settings) => {
+          const scope = /** @type {any} */ (globalThis);
+          const { InPage } = await import(new URL("client/inpage.js", location.href).href);
+          scope.inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend: "wasm-relaxed", settings });
+          /** Ids of an answer; `heard` gets the ids of each piece. @param {any} prompt @param {any} params @param {(ids: number[]) => void} [heard] */
+          scope.ask = async (prompt, params, heard = () => {}) => {
+            const ids = [];
+            let last;
+            for await (const piece of scope.inpage.complete(prompt, { temperature: 0, cache: false, ...params })) {
+              ids.push(...piece.token_ids);
+              if (piece.token_ids.length) heard(piece.token_ids);
+              last = piece;
+            }
+            return { ids, finish: last.finish_reason };
+          };
+          /** What is in use when nobody asks. */
+          scope.settled = async () => {
+            for (;;) {
+              const info = await scope.inpage.refresh();
+              if (info.requests.active + info.requests.waiting === 0) return { used: info.kv_pages.used, reserved: info.kv_pages.reserved };
+            }
+          };
+        }, SETTINGS);
+        await use({ page, killer });
+        await page.close();
+      },
+      { scope: "worker" },
+    ],
+  }),
+);
+
+test.describe.configure({ timeout: SLOW ? 1_200_000 : 120_000 });
+
+/** Prompts that all differ. @param {number} count @param {number} length in tokens @param {number} [from] */
+const prompts = (count, length, from = 0) => Array.from({ length: count }, (_, i) => TEXT.ids.slice(from + 7 * i, from + 7 * i + length));
+
+/** @param {number} seed @returns {() => number} 0..1, always the same (mulberry32) */
+function random(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+test("a hundred at once answer as each alone; another client's one waits for none of them", async ({ loaded: { page } }) => {
+  const found = await page.evaluate(async (prompts) => {
+    const { ask, settled } = /** @type {any} */ (globalThis);
+    const how = (/** @type {number} */ i) => ({ max_tokens: 4, ...(i % 2 ? { temperature: 0.9, seed: i } : {}) });
+    const alone = [];
+    for (const [i, prompt] of prompts.entries()) alone.push((await ask(prompt, how(i))).ids);
+    const began = performance.now();
+    const together = await Promise.all(prompts.map(async (prompt, i) => (await ask(prompt, how(i))).ids));
+    const wall = performance.now() - began;
+
+    const guest = prompts[0].slice(0, 9);
+    const guestAlone = performance.now();
+    let idleWait = 0;
+    await ask(guest, { max_tokens: 2, client: "guest" }, () => (idleWait ||= performance.now() - guestAlone));
+    /** @type {string[]} whose first token came */
+    const firsts = [];
+    /** Tokens of the crowd between the guest's question and its first token. */
+    let [asked, meanwhile, wait] = [0, 0, 0];
+    /** @type {Promise<any> | undefined} */
+    let visit;
+    const crowd = prompts.map((prompt, i) => {
+      let first = true;
+      return ask(prompt, { max_tokens: 8, client: "crowd" }, (/** @type {number[]} */ ids) => {
+        if (first) firsts.push(String(i));
+        first = false;
+        if (asked && !wait) meanwhile += ids.length;
+        if (firsts.length < 40 || visit) return; // others' places are taken, and more wait
+        asked = performance.now();
+        visit = ask(guest, { max_tokens: 2, client: "guest" }, () => {
+          wait ||= performance.now() - asked;
+          firsts.push("guest");
+        });
+      });
+    });
+    await Promise.all(crowd);
+    await visit;
+    return { alone, together, wall, firsts, idleWait, wait, meanwhile, left: await settled() };
+  }, prompts(100, 12));
+  expect(found.together).toEqual(found.alone);
+  expect(new Set(found.alone.map(String)).size).toBeGreaterThan(90);
+  // At most those whose prompts were in the step that was under way, and pieces that were on their way already.
+  expect(found.firsts).toContain("guest");
+  expect(found.firsts.indexOf("guest") - 40).toBeLessThan(32);
+  expect(found.left.used).toBe(0);
+  console.log(`100 at once: ${Math.round(found.wall)} ms; a guest waits ${Math.round(found.idleWait)} ms alone, ${Math.round(found.wait)} ms in the crowd, with ${found.firsts.indexOf("guest") - 40} answers begun and ${found.meanwhile} tokens of others meanwhile`);
+});
+
+test("questions, Zipf over a hundred: all but the first of each come from memory", async ({ loaded: { page } }) => {
+  const weights = Array.from({ length: 100 }, (_, i) => 1 / (i + 1));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const next = random(3);
+  const order = Array.from({ length: SLOW ? 1000 : 400 }, () => {
+    let left = next() * total;
+    return weights.findIndex((weight) => (left -= weight) < 0);
+  });
+  const found = await page.evaluate(async ([prompts, order]) => {
+    const { ask, inpage } = /** @type {any} */ (globalThis);
+    const hits = async () => (await inpage.counters())["cache_hits.memory"] ?? 0;
+    const before = await hits();
+    /** @type {number[][]} */
+    const answers = [];
+    let wrong = 0;
+    const times = [];
+    for (const i of order) {
+      const began = performance.now();
+      const { ids } = await ask(prompts[i], { max_tokens: 2, cache: true });
+      if (answers[i]) times.push(performance.now() - began);
+      answers[i] ??= ids;
+      if (String(ids) !== String(answers[i])) wrong++;
+    }
+    times.sort((a, b) => a - b);
+    return { hits: (await hits()) - before, wrong, p50: times[times.length >> 1], p99: times[Math.floor(times.length * 0.99)] };
+  }, /** @type {const} */ ([prompts(100, 8, 1000), order]));
+  expect(found.wrong).toBe(0);
+  expect(found.hits).toBe(order.length - new Set(order).size);
+  if (SLOW) expect(found.hits / order.length).toBeGreaterThan(0.8);
+  console.log(`Zipf: ${found.hits} of ${order.length} hits; over the page's messages p50 ${found.p50.toFixed(2)} ms, p99 ${found.p99.toFixed(2)} ms`);
+});
+
+test("kills and cancels in mid-answer, eight streams in flight: each ends with exactly its tokens", async ({ loaded: { page, killer } }) => {
+  const next = random(17);
+  const asked = prompts(8, 20, 2000);
+  const params = asked.map((_, i) => ({ max_tokens: 40, ...(i % 2 ? { temperature: 0.8, seed: i, repetition_penalty: 1.1 } : {}) }));
+  const alone = await page.evaluate(async ([asked, params]) => {
+    const answers = [];
+    for (const [i, prompt] of asked.entries()) answers.push((await /** @type {any} */ (globalThis).ask(prompt, params[i])).ids);
+    return answers;
+  }, /** @type {const} */ ([asked, params]));
+  const wanted = SLOW ? 50 : 6;
+  let [kills, cancels] = [0, 0];
+  while (kills + cancels < wanted) {
+    const fuses = Array.from({ length: SLOW ? 3 : 2 }, () => 2 + Math.floor(next() * 6));
+    await killer.engines(fuses);
+    const stops = asked.map(() => (next() < 0.3 ? 1 + Math.floor(next() * 4) : 0)); // cancelled after so many pieces, and asked again
+    const found = await page.evaluate(async ([asked, params, stops]) => {
+      const { ask, settled } = /** @type {any} */ (globalThis);
+      let cancelled = 0;
+      const ids = await Promise.all(asked.map(async (prompt, i) => {
+        const stop = new AbortController();
+        let pieces = 0;
+        const heard = () => void (++pieces === stops[i] && stop.abort());
+        const first = await ask(prompt, { ...params[i], signal: stop.signal }, heard);
+        if (first.finish !== "cancelled") return [first.ids];
+        cancelled++;
+        return [first.ids, (await ask(prompt, params[i])).ids];
+      }));
+      return { ids, cancelled, left: await settled() };
+    }, /** @type {const} */ ([asked, params, stops]));
+    for (const [i, [first, second]] of found.ids.entries()) {
+      expect(first).toEqual(alone[i].slice(0, second ? first.length : undefined));
+      if (second) expect(second).toEqual(alone[i]);
+    }
+    expect(found.left.used).toBe(0);
+    kills += await killer.deaths();
+    cancels += found.cancelled;
+  }
+  await killer.engines([]);
+  expect(kills).toBeGreaterThan(0);
+  expect(cancels).toBeGreaterThan(0);
+  console.log(`chaos: ${kills} kills and ${cancels} cancels`);
+});
+
+test("many short requests, some of them cut short, leave memory and pages as they were", async ({ loaded: { page } }) => {
+  const found = await page.evaluate(async ([prompts, rounds]) => {
+    const { ask, settled, inpage } = /** @type {any} */ (globalThis);
+    const seen = [];
+    let cancelled = 0;
+    for (let round = 0; round < rounds; round++) {
+      await Promise.all(prompts.map(async (prompt, i) => {
+        const stop = new AbortController();
+        if (i % 5 === 0) setTimeout(() => stop.abort(), (i * 37) % 200); // anywhere: waiting, in its prompt, in its answer
+        const { finish } = await ask([...prompt, 300 + round], { max_tokens: 3, signal: stop.signal });
+        if (finish === "cancelled") cancelled++;
+      }));
+      const left = await settled();
+      const { weight_bytes, arena_bytes, kv_bytes } = inpage.info;
+      seen.push({ ...left, bytes: weight_bytes + arena_bytes + kv_bytes });
+    }
+    return { seen, cancelled };
+  }, /** @type {const} */ ([prompts(50, 24, 3000), SLOW ? 40 : 5]));
+  const [, warm] = found.seen;
+  expect(found.seen.slice(1).map(({ used }) => used)).toEqual(found.seen.slice(1).map(() => 0));
+  for (const { bytes } of found.seen.slice(1)) expect(bytes).toBeLessThan(warm.bytes * 1.01);
+  console.log(`${50 * found.seen.length} short requests, ${found.cancelled} cut short: ${warm.bytes} bytes after the second 50, ${found.seen.at(-1)?.bytes} at the end`);
+});
