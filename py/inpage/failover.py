@@ -39,6 +39,10 @@ class Backends:
     def count(self) -> int:
         return len(self.ranked)
 
+    def beside(self, ranked: Sequence[Candidate]) -> Backends:
+        """Of another engine of the model, with the same memory of faults."""
+        return Backends(ranked, self._load, self.log)
+
     async def first(self) -> Engine:
         """Load the fastest that works. Raises what the only one, or the first, failed with."""
         return await self._try(self._rested_first(self.ranked))

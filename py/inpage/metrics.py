@@ -161,15 +161,16 @@ class Registry:
         return "\n".join(line for metric in self for line in [*_head(metric), *_lines(metric)]) + "\n"
 
 
-def merged(registries: Mapping[str, Registry], label: str) -> str:
-    """The text of several registries with the same metrics, each one's samples under its own value of ``label``."""
+def merged(registries: Sequence[tuple[Mapping[str, str], Registry]]) -> str:
+    """The text of several registries with the same metrics, each one's samples under labels of its own."""
     families: dict[str, list[str]] = {}
-    for name, registry in registries.items():
+    for labels, registry in registries:
+        pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
         for metric in registry:
-            if label in metric.labels:
-                raise ValueError(f"{metric.name} has a label {label} of its own")
+            if set(labels) & set(metric.labels):
+                raise ValueError(f"{metric.name} has labels {metric.labels} of its own")
             family = families.setdefault(metric.name, _head(metric))
-            family += _lines(metric, f'{label}="{_escaped(name)}"')
+            family += _lines(metric, pairs)
     return "".join(f"{line}\n" for family in families.values() for line in family)
 
 

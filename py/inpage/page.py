@@ -122,6 +122,7 @@ class Page:
             pinned=bool(message.get("pinned")),
             backend=message.get("backend"),
             threads=message.get("threads"),
+            replicas=message.get("replicas"),
             on_change=lambda: self._changed(name),
         )
 

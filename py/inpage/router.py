@@ -29,6 +29,7 @@ from .kv.storage import PageStorage, open_storage
 from .notes import Notes
 from .params import answer_room, checked_ids, checked_messages, checked_text, options
 from .prefixes import Prefixes, Prompt, ReadAhead
+from .replicas import Replicas, affordable
 from .request import Request
 from .responses import AnswerCache, answer_key, weights_digest
 from .responses.opening import open_answers
@@ -38,7 +39,7 @@ from .schema import Manifest
 from .scoring import Score
 from .selection import Candidate, Choice, choose, sentence
 from .settings import Settings, settings_from
-from .status import MemoryWatch, add_gauges, held_bytes, kv_pages
+from .status import MemoryWatch, add_gauges, kv_pages
 from .store import open_store
 from .stream import Completion, Delta, Facts, Kept, Stream, together
 from .template import ChatTemplate
@@ -75,13 +76,14 @@ class Router(ReadAhead):
         self.load_ms = load_ms
         self.device = device or host_device()
         self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
+        self.replicas = Replicas(self.scheduler)
         self._notes = notes or Notes(manifest.id, "")
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
         self._on_change = on_change
         self._tuner = Tuner(self.scheduler, self._backends, self._notes, room=self._room, on_change=on_change)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._prefix_ids, pages)
         self.answers = answers
-        self._runs = SharedRuns(answers, self.scheduler.submit, self.scheduler.cancel) if answers else None
+        self._runs = SharedRuns(answers, self.replicas.submit, self.replicas.cancel) if answers else None
         self._weights = weights_digest(manifest)
         add_gauges(self.scheduler, answers)
         self.memory = MemoryWatch(self.scheduler)
@@ -130,14 +132,17 @@ class Router(ReadAhead):
         async def tokenizing() -> Tokenizer:
             return load_tokenizer(await store.text(manifest.tokenizer, "tokenizer"), manifest.tokenizer.special)
 
+        wanted = chosen.engine.replicas
+        share = max(1, choice.threads // wanted)
+        pinned = threads is not None or wanted > 1
+
         async def load(candidate: Candidate) -> Engine:
-            return await load_engine(
-                candidate.variant, choice.threads, threads is not None, store, manifest, text, report, chosen
-            )
+            return await load_engine(candidate.variant, share, pinned, store, manifest, text, report, chosen)
 
         backends = Backends(choice.ranked, load, notes.log)
         engine, tokenizer = await backends.first_beside(tokenizing())
         report = _unheard  # what is loaded later concerns nobody who waits for this
+        count, chosen = affordable(wanted, engine.info, chosen, device.memory)
         load_ms = (time.perf_counter() - started) * 1e3
         more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
@@ -145,6 +150,7 @@ class Router(ReadAhead):
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
         router.memory.start()
         try:
+            await router.replicas.fill(count, backends, chosen, router._replaced)
             if backends.count > 1 and backends.current.name not in notes.figures:
                 await router._tuner.measure_current()
             if chosen.kv.system_prompts:
@@ -258,7 +264,7 @@ class Router(ReadAhead):
             most = asked.max_tokens or self.engine.info.context - len(prompt)
             key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
             kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
-        return Stream(self.scheduler, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
+        return Stream(self.replicas, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
 
     def _chat_template(self) -> ChatTemplate:
         source = self.manifest.chat_template
@@ -310,7 +316,11 @@ class Router(ReadAhead):
             "arena_bytes": info.arena_bytes,
             "kv_bytes": self.held["kv"],
             "kv_pages": kv_pages(self.scheduler),
-            "requests": {"active": len(self.scheduler.active), "waiting": len(self.scheduler.waiting)},
+            "requests": {
+                "active": sum(len(s.active) for s in self.replicas.schedulers),
+                "waiting": sum(len(s.waiting) for s in self.replicas.schedulers),
+            },
+            "replicas": len(self.replicas.schedulers),
         }
 
     @property
@@ -337,7 +347,7 @@ class Router(ReadAhead):
     @property
     def held(self) -> dict[str, int]:
         """Bytes by kind: "weights", "arena", "kv"."""
-        return held_bytes(self.scheduler)
+        return self.replicas.held
 
     async def forget(self, tag: str | None = None) -> int:
         """Forget kept answers that depend on ``tag`` (one that a request gave, or ``model:<id>``), or all; gives how
@@ -348,14 +358,14 @@ class Router(ReadAhead):
 
     def metrics(self) -> str:
         """Counters, gauges and histograms as Prometheus text."""
-        return self.scheduler.meters.registry.text()
+        return self.replicas.metrics()
 
     def health(self) -> Health:
         """``healthy``, ``degraded`` or ``unhealthy``, with reasons."""
         held = sum(self.held.values())
-        lost, watch = self.scheduler.lost, self.scheduler.meters.health
+        lost, watch = self.replicas.lost, self.scheduler.meters.health
         leak = self.memory.leaks.suspicion()
-        took_over = self._backends.took_over
+        took_over = self._backends.took_over or self.replicas.trouble
         return watch.verdict(held=held, budget=self.device.memory, lost=lost, took_over=took_over, leak=leak)
 
     @property
@@ -368,7 +378,10 @@ class Router(ReadAhead):
         fast it was measured, and what went wrong with it."""
         speeds = self.sentence if self._notes.figures else ""
         told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1)
-        return f"Nothing runs: {self.scheduler.lost}.\n{told}" if self.scheduler.lost else told
+        lost, trouble, fewer = self.replicas.lost, self.replicas.trouble, self.replicas.why_fewer
+        said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
+        said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
+        return "\n".join([*said, told])
 
     async def measure(self) -> list[dict[str, Any]]:
         """Time now what was never timed on this device, each variant for some milliseconds; gives `candidates`."""
@@ -382,14 +395,18 @@ class Router(ReadAhead):
         elif what == "idle":
             self._tuner.idle()
             self._prefixes.idle()
-        else:  # another engine took over
+        else:
+            self._replaced(what)
+
+    def _replaced(self, what: str) -> None:
+        if what == "engine":  # another took over
             self._saving = asyncio.get_running_loop().create_task(self._notes.save())
             self._on_change()
 
     def _room(self) -> bool:
         """Whether a second engine can be loaded for a moment, without downloading anything."""
         needed = 3 * self.manifest.weights.bytes
-        if self.scheduler.settings.kv.memory_bytes is not None:
+        if self.scheduler.settings.kv.memory_bytes is not None or len(self.replicas.schedulers) > 1:
             return False  # somebody counts the bytes
         return getattr(self.engine, "stored", True) and (self.device.memory is None or needed < self.device.memory // 2)
 
@@ -401,9 +418,9 @@ class Router(ReadAhead):
         self.memory.stop()
         await self._tuner.close()
         await self._prefixes.close()
-        await self.scheduler.close(Cancelled("the model was unloaded"))
+        await self.replicas.close(Cancelled("the model was unloaded"))
         await self._tuner.close()
-        await self.engine.unload()
+        await self.replicas.unload()
 
     async def __aenter__(self) -> Router:
         return self

@@ -89,9 +89,11 @@ class EngineSettings:
     """A backend ("wasm", "webgpu", "native") or a variant to pin; null: the fastest."""
     threads: int | None = None
     """Compute threads; null: chosen by the device."""
+    replicas: int = 1
+    """Engines of one model, as far as memory allows; they share the threads."""
 
     def _check(self) -> None:
-        _at_least(self, 1, "threads")
+        _at_least(self, 1, "threads", "replicas")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .engines.protocol import Logprob
 from .errors import InvalidRequest
 from .request import Burst, Request
 from .responses.sharing import Events, SharedRuns
-from .scheduler import Scheduler
 from .stops import StopStrings
 from .tokenizer import Detokenizer, Tokenizer
 
@@ -91,13 +90,20 @@ class Kept:
     tags: tuple[str, ...]
 
 
+class Submits(Protocol):
+    """What is needed of `Scheduler` or `Replicas`."""
+
+    def submit(self, request: Request) -> None: ...
+    def cancel(self, request: Request) -> None: ...
+
+
 class Stream:
     """Iterate it or await it, once. The request is queued when that begins, and cancelled when the iterator is closed
     or the awaiting task is."""
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: Submits,
         request: Request,
         tokenizer: Tokenizer,
         facts: Callable[[], Facts],

@@ -307,8 +307,10 @@ export class InPage {
   }
 
   /** @param {ModelOptions} options @returns {object} what a router is told of it */
-  #know({ model, backend, threads, pinned }) {
-    const told = { model: nameOf(model), artifact: artifactUrl(this.#options.base, model), backend, threads, pinned };
+  #know({ model, ...how }) {
+    const { backend, threads, replicas, pinned } = how;
+    const artifact = artifactUrl(this.#options.base, model);
+    const told = { model: nameOf(model), artifact, backend, threads, replicas, pinned };
     this.#models.set(told.model, told);
     return told;
   }

@@ -16,6 +16,7 @@
  *   whose last part is then its name
  * @property {string} [backend] pins a backend ("wasm") or a variant ("wasm-simd")
  * @property {number} [threads] compute threads; all cores if not given, one where the page is not isolated
+ * @property {number} [replicas] engines of the model, as far as memory allows
  * @property {boolean} [pinned] never unloaded once it is loaded
  * @typedef {ModelOptions & StartMore} StartOptions
  * @typedef {object} StartMore
@@ -57,6 +58,7 @@
  * @property {number} kv_bytes
  * @property {{used: number, kept: number, reserved: number, limit: number}} kv_pages kept: for prompts that begin alike
  * @property {{active: number, waiting: number}} requests
+ * @property {number} replicas engines that run
  * @typedef {object} Candidate
  * @property {string} variant
  * @property {string} backend

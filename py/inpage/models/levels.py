@@ -22,6 +22,8 @@ class Level:
     context: int  # tokens of one conversation
     conversations: int  # that run at once
     refused: tuple[tuple[str, str], ...] = ()
+    engines: int = 1  # that are wanted of it
+    extra: int = 0  # bytes of each after the first, without KV pages
 
     def kv_bytes(self, tokens: int) -> int:
         """Of so many tokens in one conversation."""
@@ -55,13 +57,20 @@ def best_fit(levels: Sequence[Level], room: int, *, share: int, least: int) -> G
                 wanted = min(tokens, level.context)
                 if level.need(wanted) <= room:
                     most = level.conversations * level.kv_bytes(level.context)
-                    kv = max(level.kv_bytes(wanted), min(share - level.fixed, most))
-                    kv = min(kv, room - level.fixed) // level.page_bytes * level.page_bytes
+                    kv = max(level.kv_bytes(wanted), min(share - level.fixed, most), _replicas(level, room))
+                    kv = min(kv, room - level.fixed)
                     return Grant(level, level.fixed + kv, kv, wanted)
             if tokens <= least:
                 break
             tokens = max(tokens // 2, least)
     return None
+
+
+def _replicas(level: Level, room: int) -> int:
+    """Bytes beyond the first engine's own for as many engines as there is room for, a whole context in each."""
+    whole = level.kv_bytes(level.context)
+    sizes = (n * whole + (n - 1) * level.extra for n in range(level.engines, 1, -1))
+    return next((size for size in sizes if level.fixed + size <= room), 0)
 
 
 def smallest(levels: Sequence[Level], least: int) -> int:

@@ -54,6 +54,7 @@ class Models:
         pinned: bool = False,
         backend: str | None = None,
         threads: int | None = None,
+        replicas: int | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> str:
         """Make a model known; nothing is read yet. Several ``artifacts`` are one model in several precisions, the best
@@ -62,7 +63,8 @@ class Models:
         if not artifacts:
             raise InvalidRequest("give at least one artifact", field="artifacts")
         name = name or default_name(artifacts[0])
-        source = Artifacts(artifacts, backend=backend, threads=threads, settings=self.settings, on_change=on_change)
+        how: dict[str, Any] = {"backend": backend, "threads": threads, "replicas": replicas, "on_change": on_change}
+        source = Artifacts(artifacts, settings=self.settings, **how)
         return self.add_source(name, source, pinned=pinned)
 
     def add_source(self, name: str, source: Source, *, pinned: bool = False) -> str:

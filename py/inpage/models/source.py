@@ -32,10 +32,20 @@ class Source(Protocol):
 class Artifacts:
     """One model as one or several artifacts, the best first: folders in CPython, URLs in the page."""
 
-    def __init__(self, places: Sequence[str | Path], *, backend: str | None = None, threads: int | None = None,
-                 settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        places: Sequence[str | Path],
+        *,
+        settings: Settings,
+        backend: str | None = None,
+        threads: int | None = None,
+        replicas: int | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self._places = list(places)
         self._backend, self._threads = backend, threads
+        if replicas is not None:
+            settings = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, replicas=replicas))
         self._settings = settings
         self._on_change = on_change
         self._levels: list[Level] | None = None
@@ -87,6 +97,8 @@ class Artifacts:
                 max(plan.maxima.context for plan in left),
                 max(plan.maxima.sequences for plan in left),
                 tuple(refused.items()),
+                self._settings.engine.replicas,
+                plans[name].arena_bytes + (0 if ranked[0].variant.backend == "native" else manifest.weights.bytes),
             )
             if not levels or level.fixed < levels[-1].fixed:
                 levels.append(level)

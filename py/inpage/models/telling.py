@@ -38,8 +38,13 @@ def held(routers: Mapping[str, Router]) -> dict[str, int]:
 
 def metrics(tally: Tally, routers: Mapping[str, Router]) -> str:
     """As Prometheus text: each router's metrics, with the label "model", and those of the registry."""
-    parts = {name: router.scheduler.meters.registry for name, router in routers.items()}
-    return tally.registry.text() + merged(parts, "model")
+    parts = []
+    for name, router in routers.items():
+        several = router.replicas.schedulers
+        for i, scheduler in enumerate(several):
+            labels = {"model": name} | ({"replica": str(i)} if len(several) > 1 else {})
+            parts.append((labels, scheduler.meters.registry))
+    return tally.registry.text() + merged(parts)
 
 
 def health(routers: Mapping[str, Router], failures: Mapping[str, str], budget: int | None) -> Health:
