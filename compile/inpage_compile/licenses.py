@@ -40,11 +40,9 @@ def notices(source: Source, license_id: str) -> str:
     if source.license.notice:
         lines += [source.license.notice.strip(), ""]
     origin = source.origin
-    lines += [
-        f"Licence: {license_id}",
-        f"Source: {origin.ref} ({origin.file}, sha256 {origin.sha256})",
-        "Changes: tensors were rearranged for the inpage runtime without changing any value.",
-    ]
+    lines += [f"Licence: {license_id}", f"Source: {origin.ref} ({origin.file}, sha256 {origin.sha256})"]
+    if not origin.random:
+        lines.append("Changes: tensors were rearranged for the inpage runtime without changing any value.")
     if source.license.text:
         lines += ["", "-" * 78, "", source.license.text.rstrip()]
     return "\n".join(lines) + "\n"

@@ -123,9 +123,18 @@ def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False) 
     shape = (sum(p.shape[0] for p in parts), parts[0].shape[1])
 
     def make() -> npt.NDArray[Any]:
-        return pack(_join([p.groups() for p in parts], interleave))
+        if any(p.stored_rows % BLOCK_ROWS for p in parts):  # blocks that several parts share, or repeats within a block
+            return pack(_join([p.groups() for p in parts], interleave))
+        if interleave:
+            return _repeat(pack(_join([p.stored() for p in parts], True)), parts[0].repeats)
+        packed = [_repeat(pack(p.stored()), p.repeats) for p in parts]
+        return packed[0] if len(packed) == 1 else np.concatenate(packed)
 
     return (name, shape, parts[0].format, "rows16", make)
+
+
+def _repeat(packed: npt.NDArray[Any], repeats: int) -> npt.NDArray[Any]:
+    return np.tile(packed, repeats) if repeats > 1 else packed
 
 
 def _join(parts: Sequence[Groups], interleave: bool) -> Groups:

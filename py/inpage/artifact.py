@@ -24,6 +24,7 @@ from .schema import (
     MANIFEST_BYTES,
     SCHEMA,
     SHARD_BYTES,
+    SOURCE_KINDS,
     Architecture,
     FileRef,
     Format,
@@ -114,7 +115,7 @@ def _architecture(r: Reader) -> Architecture:
 
 
 def _source(r: Reader) -> SourceRef:
-    return SourceRef(r.choice("kind", ("gguf", "pypi")), r.text("ref"), r.text("file"), r.text("sha256", HASH))
+    return SourceRef(r.choice("kind", SOURCE_KINDS), r.text("ref"), r.text("file"), r.text("sha256", HASH))
 
 
 def _tokenizer(r: Reader, vocab: int) -> TokenizerRef:

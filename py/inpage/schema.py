@@ -18,6 +18,7 @@ MANIFEST_BYTES = 16 * 1024 * 1024  # a manifest larger than this is refused unre
 FAMILIES = ("llama",)
 BACKENDS = ("wasm", "native", "webgpu")
 LAYOUTS = ("raw", "rows16")
+SOURCE_KINDS = ("gguf", "pypi", "shape")
 # Largest believable value of each whole number of an architecture: what is beyond is damage, and is not allocated.
 ARCHITECTURE_LIMITS = {
     "layers": 4096,
@@ -136,12 +137,18 @@ class License:
 
 @dataclass(frozen=True, slots=True)
 class SourceRef:
-    """Where the weights came from: ``sha256`` is that of the source file."""
+    """Where the weights came from: ``sha256`` is that of the source file; of kind "shape" they are random numbers, and
+    it is that of the shape and the seed."""
 
     kind: str
     ref: str
     file: str
     sha256: str
+
+    @property
+    def random(self) -> bool:
+        """Nobody trained these weights: they measure speed, and what they answer means nothing."""
+        return self.kind == "shape"
 
 
 @dataclass(frozen=True, slots=True)

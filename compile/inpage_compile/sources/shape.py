@@ -1,0 +1,152 @@
+"""Models by shape: as large as a real one, with random weights, to measure how fast such a model runs where its weights
+cannot be had. What such a model answers means nothing.
+
+A matrix is some random rows, quantized once and repeated, so that gigabytes are made in seconds and held nowhere. The
+tokenizer is another model's, cut or filled up to the shape's vocabulary; nothing ends an answer before its length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_type_hints
+
+import gguf
+import numpy as np
+
+from inpage._checks import canonical_json
+from inpage.errors import SourceInvalid
+from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+
+from .base import LicenseInfo, Source, SourceTensor, Tokenizer
+from .llama import expected_tensors
+
+KIND = "shape"
+FORMATS = ("q4_0", "q4_1", "q8_0", "f16")
+_ROWS = 64  # random ones of a matrix at most: as many as are drawn and quantized in an instant
+_REVISION = 1  # of how weights are made
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """``matrices``, ``embedding``, ``head``: number formats (``head`` of an untied one: as ``matrices`` where it is not
+    given). ``tokenizer``: the model, as `open_source` takes it, whose tokenizer and template are borrowed."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    context: int
+    tied: bool
+    tokenizer: str
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    matrices: str = "q4_0"
+    embedding: str = "q8_0"
+    head: str = ""
+    seed: int = 1
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that decides the weights."""
+        return hashlib.sha256(canonical_json({"revision": _REVISION, **asdict(self)})).hexdigest()
+
+    @property
+    def architecture(self) -> Architecture:
+        own = {f.name: getattr(self, f.name) for f in fields(Architecture) if f.name != "family"}
+        return Architecture(family="llama", **own)
+
+    def format_of(self, tensor: str) -> str:
+        if tensor.endswith("norm"):
+            return "f32"
+        return {"token_embd": self.embedding, "output": self.head or self.matrices}.get(tensor, self.matrices)
+
+
+def read_shape(table: Any, where: str) -> Shape:
+    """A recipe's table ``[shape]``. Raises `SourceInvalid` naming the key at fault."""
+    kinds = get_type_hints(Shape)
+    if not isinstance(table, dict):
+        raise SourceInvalid(f"{where}: shape must be a table", field="shape")
+    for key in table:
+        if key not in kinds:
+            raise SourceInvalid(f"{where}: unknown key {key!r} in shape", field=f"shape.{key}")
+    for f in fields(Shape):
+        name, kind = f.name, kinds[f.name]
+        if name not in table:
+            if f.default is f.default_factory:  # both are dataclasses.MISSING: it has no default
+                raise SourceInvalid(f"{where}: shape needs {name}", field=f"shape.{name}")
+            continue
+        value = table[name]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise SourceInvalid(f"{where}: {name} is {value!r}; it must be {kind.__name__}", field=f"shape.{name}")
+        most = ARCHITECTURE_LIMITS.get(name)
+        if most is not None and not 1 <= value <= most:
+            raise SourceInvalid(f"{where}: {name} {value} is outside 1..{most}", field=f"shape.{name}")
+        if name in ("matrices", "embedding", "head") and value not in FORMATS:
+            raise SourceInvalid(f"{where}: {name} {value!r} is none of {', '.join(FORMATS)}", field=f"shape.{name}")
+    shape = Shape(**table)
+    if shape.heads % shape.kv_heads:
+        message = f"{where}: {shape.heads} heads do not divide among {shape.kv_heads} key/value heads"
+        raise SourceInvalid(message, field="shape.kv_heads")
+    for name in ("hidden", "ffn"):
+        if getattr(shape, name) % 32:
+            raise SourceInvalid(f"{where}: {name} must be a multiple of 32", field=f"shape.{name}")
+    return shape
+
+
+def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
+    """A model of this shape. ``ref``: what it is asked for by; ``lender``: whose tokenizer it has."""
+    architecture = shape.architecture
+    tensors = {
+        tensor: _random(tensor, size, shape.format_of(tensor), shape.seed)
+        for tensor, size in expected_tensors(architecture).items()
+    }
+    notice = (
+        f"The weights are random numbers (seed {shape.seed}) in the shape of a model, made to measure speed: nobody "
+        f"trained them, and what they answer means nothing.\nTokenizer and chat template are those of {lender.name}:\n"
+        f"{(lender.license.notice or '').strip()}"
+    )
+    return Source(
+        id=ref.removeprefix(f"{KIND}:"),
+        name=name,
+        origin=SourceRef(KIND, ref, f"random weights, seed {shape.seed}", shape.sha256),
+        architecture=architecture,
+        tensors=tensors,
+        tokenizer=fit(lender.tokenizer, shape.vocab),
+        chat_template=lender.chat_template,
+        license=LicenseInfo(lender.license.id, lender.license.text, notice),
+    )
+
+
+def _random(name: str, size: tuple[int, ...], form: str, seed: int) -> SourceTensor:
+    """Norms of ones; matrices whose rows have about the length 1, so that activations stay as large as they are."""
+    if len(size) == 1:
+        return SourceTensor(name, size, form, np.ones(size, np.float32).view(np.uint8))
+    rows, columns = size
+    some = math.gcd(rows, _ROWS)
+    rng = np.random.default_rng([seed, *name.encode()])
+    noise = rng.standard_normal((some, columns), np.float32) / np.float32(math.sqrt(columns))
+    data = gguf.quants.quantize(noise, gguf.GGMLQuantizationType[form.upper()])
+    return SourceTensor(name, size, form, np.ascontiguousarray(data).view(np.uint8), repeats=rows // some)
+
+
+def fit(lent: Tokenizer, vocab: int) -> Tokenizer:
+    """The tokenizer with exactly ``vocab`` tokens: without the last ones, whose merges come last as well, or with
+    tokens behind them that no text becomes. Nothing ends an answer. Raises `SourceInvalid` where too few are left."""
+    document = dict(lent.json)
+    model = dict(document["model"])
+    known: dict[str, int] = model["vocab"]
+    least = 1 + max(i for t, i in known.items() if len(t) == 1 or t in lent.special)
+    if vocab < least:
+        raise SourceInvalid(
+            f"a vocabulary of {vocab}: the tokenizer needs {least} tokens at least", field="shape.vocab"
+        )
+    kept = {token: i for token, i in known.items() if i < vocab}
+    model["merges"] = [[left, right] for left, right in model["merges"] if left + right in kept]
+    model["vocab"] = kept | {f"<unused-{i}>": i for i in range(len(known), vocab)}
+    document["model"] = model
+    return Tokenizer(document, lent.bos, (), lent.add_bos, lent.special)
