@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.artifact import parse_manifest, revision_of
-from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest
+from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest, StorageFull
 from inpage.schema import ALIGN, SCHEMA, SHARD_BYTES, FileRef, Format, Manifest, Shard, Tensor, TokenizerRef
 
 from .licenses import check_license, notices
@@ -76,6 +76,14 @@ class ArtifactWriter:
         """Pass progress on to whoever asked for it."""
         if self._progress:
             self._progress(phase, done, total)
+
+    def check_room(self, weights: int) -> None:
+        """Raise `StorageFull` where the disk has not so many bytes left."""
+        free = shutil.disk_usage(self._folder).free
+        if weights > free:
+            raise StorageFull(
+                f"{self._out.name} needs {weights} bytes of disk in {self._out.parent}; {free} are free", field="out"
+            )
 
     def add_tensor(self, entry: Tensor, data: npt.NDArray[Any]) -> None:
         """Append a tensor's bytes (uint8 [entry.bytes]) at its offset; tensors come in the order of offsets."""

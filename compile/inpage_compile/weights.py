@@ -45,9 +45,12 @@ def plan(source: Source) -> list[PlannedTensor]:
 
 
 def plan_and_write(source: Source, writer: ArtifactWriter) -> list[Tensor]:
-    """Convert every tensor and stream it into the artifact's shards; returns the manifest's entries."""
+    """Convert every tensor and stream it into the artifact's shards; returns the manifest's entries.
+
+    Raises `StorageFull` before anything is written where the disk has no room."""
     planned = plan(source)
     total = planned[-1].entry.offset + planned[-1].entry.bytes
+    writer.check_room(total)
     for p in planned:
         writer.add_tensor(p.entry, p.make())
         writer.report("weights", p.entry.offset + p.entry.bytes, total)

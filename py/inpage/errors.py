@@ -48,7 +48,8 @@ class OutOfMemory(InpageError):
 
 
 class StorageFull(InpageError):
-    """Browser storage refused a shard. The model still runs from memory; it is fetched again next time."""
+    """Browser storage refused a shard: the model still runs from memory; it is fetched again next time. Or the disk has
+    no room for a model to be compiled."""
 
     code = "storage_full"
 

@@ -10,6 +10,7 @@ import pytest
 
 from inpage.bench.browser import Where
 from inpage.bench.driver import Driver, Setup
+from inpage.bench.peers import PEERS
 from inpage.bench.results import Results
 from inpage.bench.run import Options, Run
 from inpage.bench.scenarios import select
@@ -17,6 +18,7 @@ from inpage.bench.turn import Limits
 from inpage.cli import main
 from inpage.errors import Unsupported
 from support.models import tiny_artifact
+from support.tiny import MODELS, VOCAB
 
 SCENARIOS = "load-*,prompt-short,prompt-medium,decode-batch-8,concurrency-100,zipf-100"
 
@@ -149,6 +151,37 @@ def test_a_peer_that_cannot_run_is_reported_with_its_error() -> None:
     assert errors["inpage native"] is None
     assert "no backend 'no-such-variant'" in (errors["inpage no-such-variant"] or "")
     assert results.cells[0].metrics
+
+
+def test_a_model_by_shape_is_compiled_on_demand_and_whoever_cannot_run_it_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = tmp_path / "shapes"
+    shapes.mkdir()
+    lender = MODELS["f32"].write(tmp_path / "lender.gguf")
+    (shapes / "dwarf.toml").write_text(
+        'id = "dwarf-shape"\nname = "Dwarf"\ncontext = 256\n[shape]\nlayers = 1\nhidden = 64\nheads = 2\nkv_heads = 1\n'
+        f'head_dim = 32\nffn = 96\nvocab = {VOCAB}\ntied = true\ntokenizer = "{lender}"\n'
+    )
+    monkeypatch.setattr("inpage_compile.sources.recipe.FOLDERS", (tmp_path,))
+    monkeypatch.setattr("inpage.cli.paths.models", lambda: tmp_path / "models")
+    monkeypatch.setattr("inpage.bench.room.available_bytes", lambda: 300_000_000)  # too little for any page
+    peers = {"onnx": PEERS["onnxruntime-web"]}
+    monkeypatch.setattr("inpage.bench.peers.PEERS", peers)
+    asked = ["--models", "shape:dwarf", "--scenarios", "prompt-short", "--iterations", "1", "--quick"]
+    assert main(["bench", *asked, "--backends", "wasm-simd,native", "--out", str(tmp_path / "out")]) == 0
+    results = Results.load(tmp_path / "out" / "results.json")
+    assert (results.models[0].random, results.models[0].name) == (True, "Dwarf by shape, random weights")
+    errors = {engine.name: engine.error or "" for engine in results.engines}
+    assert errors["inpage native"] == "" and "weights are random" in errors["onnx"]
+    page = errors["inpage wasm-simd"]
+    assert page.startswith("out_of_memory: needs 4") and "300000000 bytes" in page
+    ours = [engine.name for engine in results.engines].index("inpage native")
+    cell = results.cell(ours, "dwarf-shape", "prompt-short")
+    assert cell is not None and cell.counts["tokens"] == 128  # nothing ends an answer early
+    assert "by shape, random weights" in (tmp_path / "out" / "report.html").read_text()
+    said = capsys.readouterr().err
+    assert "measured by shape, with random weights" in said and "onnx cannot run" in said
 
 
 def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,20 @@ test("manifests that lie", async ({ lab, model }) => {
   await worksNow(lab, model);
 });
 
+test("more weights than WebAssembly addresses: both numbers, before a shard is asked for", async ({ lab, model, server }) => {
+  const manifest = structuredClone(model.manifest);
+  const bytes = 16 * 2 ** 20;
+  const sha256 = "0".repeat(64);
+  const shards = Array.from({ length: 320 }, (_, i) => ({ file: `weights/${i}.bin`, offset: i * bytes, bytes, sha256 }));
+  Object.assign(manifest.weights, { bytes: 320 * bytes, shards });
+  const { error } = await call(lab, "load", { ...NO_CACHE, manifest });
+  expect(error.code).toBe("out_of_memory");
+  const [needed, available] = /needs (\d+) bytes.*may have (\d+)/.exec(error.message)?.slice(1).map(Number) ?? [];
+  expect(needed).toBeGreaterThan(320 * bytes);
+  expect(available).toBeLessThanOrEqual(2 ** 32);
+  expect(server.log.filter(({ path: asked }) => asked.includes("/weights/"))).toEqual([]);
+});
+
 /** @type {[string, (plan: any) => void, string, string | null][]} */
 const PLANS = [
   ["another version", (p) => (p.version = 9), "artifact_invalid", "plan.version"],

@@ -7,8 +7,10 @@ import { array, integer, object, path, sha256Hex, string } from "./check.js";
 import { EngineError, invalidArtifact } from "./errors.js";
 
 const SCHEMA = 1;
-/** wasm32 addresses this much; a manifest that claims more weights can only be wrong. */
+/** wasm32 addresses this much. */
 export const ADDRESSABLE = 2 ** 32;
+/** A manifest that claims more weights can only be wrong. */
+const MAX_WEIGHTS = 2 ** 40;
 const MAX_SHARD = 16 * 2 ** 20;
 const MAX_SMALL_FILE = 64 * 2 ** 20;
 export const ALIGN = 256;
@@ -37,7 +39,7 @@ export function readManifest(value, variantName) {
   const top = object(value, "manifest");
   if (top.schema !== SCHEMA) throw invalidArtifact(`schema ${String(top.schema)} is not ${SCHEMA}`, "schema");
   const weights = object(top.weights, "weights");
-  const weightBytes = integer(weights.bytes, "weights.bytes", 1, ADDRESSABLE);
+  const weightBytes = integer(weights.bytes, "weights.bytes", 1, MAX_WEIGHTS);
   const architecture = object(top.architecture, "architecture");
   return {
     id: string(top.id, "id"),
@@ -57,7 +59,7 @@ export function readManifest(value, variantName) {
  */
 function readShards(value, weightBytes) {
   let end = 0;
-  const shards = array(value, "weights.shards", 4096).map((item, i) => {
+  const shards = array(value, "weights.shards", 65536).map((item, i) => {
     const field = `weights.shards[${i}]`;
     const entry = object(item, field);
     const offset = integer(entry.offset, `${field}.offset`, 0, weightBytes);

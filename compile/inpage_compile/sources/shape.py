@@ -99,7 +99,8 @@ def read_shape(table: Any, where: str) -> Shape:
 
 
 def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
-    """A model of this shape. ``ref``: what it is asked for by; ``lender``: whose tokenizer it has."""
+    """A model of this shape. ``ref``: what it is asked for by; ``name``: whose shape it is; ``lender``: whose tokenizer
+    it has."""
     architecture = shape.architecture
     tensors = {
         tensor: _random(tensor, size, shape.format_of(tensor), shape.seed)
@@ -112,7 +113,7 @@ def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
     )
     return Source(
         id=ref.removeprefix(f"{KIND}:"),
-        name=name,
+        name=f"{name} by shape, random weights",
         origin=SourceRef(KIND, ref, f"random weights, seed {shape.seed}", shape.sha256),
         architecture=architecture,
         tensors=tensors,

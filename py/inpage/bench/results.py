@@ -84,7 +84,8 @@ class Environment:
 
 @dataclass(slots=True)
 class Model:
-    """A model under test. ``f16_bytes`` is what its parameters would take as float16; ``sha256`` is of its manifest."""
+    """A model under test. ``f16_bytes`` is what its parameters would take as float16; ``sha256`` is of its manifest.
+    ``random``: it is measured by shape, with random weights: speeds are those of such a model, answers mean nothing."""
 
     id: str
     name: str
@@ -94,6 +95,12 @@ class Model:
     weights: str  # "Q4_1, embedding Q8_0"
     sha256: str
     context: int = 0
+    random: bool = False
+
+    @property
+    def weights_label(self) -> str:
+        """Of engines that run these very weights."""
+        return f"{'random' if self.random else 'as published'}: {self.weights}"
 
 
 @dataclass(slots=True)

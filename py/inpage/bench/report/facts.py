@@ -91,7 +91,7 @@ def about(model: Model) -> Facts:
     return [
         ("Id", model.id),
         ("Parameters", count(model.parameters)),
-        ("Weights", f"{model.weights}, {size} ({half} in f16)"),
+        ("Weights", f"{model.weights}, {size} ({half} in f16)" + (", random, by shape" if model.random else "")),
         ("Context", count(model.context) if model.context else ""),
         ("SHA-256 of the manifest", model.sha256),
     ]

@@ -11,6 +11,7 @@ from ..results import Cell, Engine, Metric, Model, Results
 from .frame import Mark
 
 PEER_COLOURS = 6
+SAME = ("as published", "the same random weights")  # what a peer's weights are called where they are ours
 HEAT = "heat"  # the scenario in which the forms of a peer compete for taking part in all the others
 
 _NAMES = {
@@ -167,7 +168,7 @@ class View:
 
     def weight_bytes(self, engine: int) -> int | None:
         """What one token reads of weights: known of ours and of peers on the same file."""
-        same = self.ours(engine) or "as published" in self.results.engines[engine].weights
+        same = self.ours(engine) or self.results.engines[engine].weights.endswith(SAME)
         return self.model.weight_bytes if self.model and same else None
 
     @cached_property

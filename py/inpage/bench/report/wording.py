@@ -6,6 +6,7 @@ from ..results import Results
 from .text import about, list_of, number, quantity, ratio
 from .view import View
 
+BY_SHAPE = " by shape, random weights"  # such models are called so
 LEVEL = 1.05  # closer than this, two speeds are called level
 
 
@@ -38,7 +39,8 @@ def headline(view: View) -> list[str]:
 
 def warnings(results: Results) -> list[str]:
     """What makes the numbers worth less, most important first."""
-    found = []
+    by_shape = list_of([m.name.removesuffix(BY_SHAPE) for m in results.models if m.random])
+    found = [f"Measured by shape, random weights: {by_shape}. Speeds hold; answers mean nothing."] if by_shape else []
     environments = [s.environment for s in results.shards] or [results.environment]
     for i, env in enumerate(environments):
         where = f" (part {results.shards[i].part})" if len(environments) > 1 else ""

@@ -1,0 +1,185 @@
+"""Models by shape: the sizes of the real ones, the tokenizer that fits, and kernels at a 7B's head and row widths
+against numpy."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from inpage.engines import native
+from inpage.engines.native import NativeEngine
+from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
+from inpage.tokenizer import load_tokenizer
+from inpage_compile.pipeline import compile_model
+from inpage_compile.sources import Source, dequantize, find_recipe, load_recipe, open_gguf, open_source
+from inpage_compile.sources.llama import expected_tensors
+from inpage_compile.sources.shape import fit
+from inpage_compile.sources.shape_gguf import write_gguf
+from inpage_compile.weights import load_tensor
+from support.llama_reference import logits
+from support.models import ROOT, feed, manifest_of, open_engine
+from support.tiny import MODELS, VOCAB
+
+RECIPE = """id = "{id}"
+name = "Small"
+context = 256
+[shape]
+layers = 2
+hidden = {hidden}
+heads = {heads}
+kv_heads = {kv_heads}
+head_dim = 128
+ffn = {ffn}
+vocab = {vocab}
+tied = {tied}
+tokenizer = "{tokenizer}"
+matrices = "{matrices}"
+"""
+SMALL = {"hidden": 96, "heads": 4, "kv_heads": 1, "ffn": 11008, "vocab": VOCAB, "tied": "true", "matrices": "q4_0"}
+# Llama-2-7B's feed-forward width and heads, queries 4:1 and 1:1; odd numbers of groups in a row and of blocks of rows.
+CASES = {
+    "shape-grouped": SMALL,
+    "shape-each": SMALL | {"heads": 2, "kv_heads": 2, "ffn": 864, "hidden": 160, "tied": "false", "matrices": "q4_1"},
+}
+
+
+# Largest error of a logit, relative to the largest logit.
+ERROR = {"native-f32": 2e-4, "native": 0.08}
+VARIANTS = {"shape-grouped": ("native-f32", "native"), "shape-each": ("native-f32",)}
+
+
+@pytest.fixture(scope="module")
+def lender() -> Path:
+    """Whose tokenizer the shapes borrow; always at one place, so that what was compiled stays good."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    return MODELS["f32"].write(ROOT / "shape-lender.gguf")
+
+
+def recipe(folder: Path, tokenizer: Path | str, name: str = "shape-grouped", **changes: Any) -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(RECIPE.format(id=name, tokenizer=tokenizer, **(CASES[name] | changes)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("llama-1b", 1_235_814_400), ("llama-3b", 3_212_749_824), ("llama-7b", 6_738_415_616)],
+)
+def test_shipped_shapes_are_as_large_as_the_models(name: str, parameters: int) -> None:
+    """Against the numbers that Meta's models count."""
+    found = find_recipe(f"shape:{name}")
+    assert found is not None and found.shape is not None and found == find_recipe(f"{name}-shape")
+    sizes = expected_tensors(found.shape.architecture).values()
+    assert sum(int(np.prod(size)) for size in sizes) == parameters
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("heads = 4", "heads = 3.5", "shape.heads"),
+        ("kv_heads = 1", "kv_heads = 3", "shape.kv_heads"),
+        ("layers = 2\n", "", "shape.layers"),
+        ("layers = 2", "depth = 2", "shape.depth"),
+        ("layers = 2", "layers = 0", "shape.layers"),
+        ('matrices = "q4_0"', 'matrices = "q2"', "shape.matrices"),
+        ("hidden = 96", "hidden = 100", "shape.hidden"),
+        ("context = 256", "", "shape.context"),
+        ("[shape]", 'source = "x"\n[shape]', "source"),
+    ],
+)
+def test_bad_shapes(old: str, new: str, field: str, tmp_path: Path) -> None:
+    path = recipe(tmp_path, "nobody")
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(SourceInvalid, match=path.name) as e:
+        load_recipe(path)
+    assert e.value.field == field
+
+
+def test_the_tokenizer_is_cut_or_filled(smollm2: Source) -> None:
+    text = "In 1789, the ferryman's café sold 42 apples — naïvely. 你好"
+    whole = load_tokenizer(json.dumps(smollm2.tokenizer_json), smollm2.tokenizer.special)
+    wanted = whole.encode(text)
+    for vocab in (2000, 32000, 60000):
+        fitted = fit(smollm2.tokenizer, vocab)
+        assert sorted(fitted.json["model"]["vocab"].values()) == list(range(vocab))
+        assert fitted.eos == ()  # an answer is as long as it was asked for
+        tokenizer = load_tokenizer(json.dumps(fitted.json), fitted.special)
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text and max(ids) < vocab
+        assert (ids == wanted) == (max(wanted) < vocab)
+        assert tokenizer.decode([vocab - 1])
+    with pytest.raises(SourceInvalid, match="at least") as e:
+        fit(smollm2.tokenizer, 100)
+    assert e.value.field == "shape.vocab"
+
+
+class Witness:
+    """A shape's weights as `llama_reference` takes them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.__dict__ |= {n: getattr(source.architecture, n) for n in ("layers", "heads", "kv_heads", "head_dim")}
+        self.rope_theta, self.tied = source.architecture.rope_theta, source.architecture.tied
+
+    def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {name: dequantize(t) for name, t in self._source.tensors.items()}
+
+    def factors(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_kernels_at_these_shapes_say_what_numpy_says(name: str, tmp_path: Path, lender: Path) -> None:
+    path = recipe(tmp_path, lender, name)
+    folder = compile_model(str(path), ROOT / name, variants=VARIANTS[name])
+    source, manifest = open_source(str(path)), manifest_of(folder)
+    assert manifest.source.random and manifest.name == "Small by shape, random weights"
+    assert "nobody trained them" in " ".join((folder / "NOTICES.txt").read_text().split())
+    for tensor in ("blk.1.ffn_down", "token_embd"):
+        np.testing.assert_array_equal(load_tensor(folder, manifest, tensor), dequantize(source.tensors[tensor]))
+    ids = [int(i) for i in np.random.default_rng(3).integers(3, VOCAB, 70)]
+    wanted = logits(cast("Any", Witness(source)), ids, halves=True)
+    room = np.abs(wanted).max()
+    for variant in VARIANTS[name]:
+        engine = await open_engine(folder, variant, threads=2)
+        for length in (1, 17, 70):
+            out = await feed(engine, ids[:length], [5, 2, 9, 0, 7])
+            assert np.abs(np.array(out.logits) - wanted[length - 1]).max() <= ERROR[variant] * room, (variant, length)
+        await engine.unload()
+
+
+def test_the_same_rows_as_gguf(tmp_path: Path, lender: Path) -> None:
+    source = open_source(str(recipe(tmp_path, lender, "shape-each", ffn=96)))
+    write_gguf(source, tmp_path / "shape.gguf")
+    written = open_gguf(tmp_path / "shape.gguf")
+    assert written.architecture == source.architecture
+    assert written.tokenizer_json == source.tokenizer_json
+    for name, tensor in source.tensors.items():
+        np.testing.assert_array_equal(dequantize(written.tensors[name]), dequantize(tensor))
+
+
+async def test_what_does_not_fit_is_refused_with_both_numbers(
+    tmp_path: Path, lender: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = recipe(tmp_path, lender), ROOT / "shape-grouped"
+    compile_model(str(path), folder, variants=VARIANTS["shape-grouped"])
+    manifest = manifest_of(folder)
+    monkeypatch.setattr(native, "available_bytes", lambda: 100_000)
+    monkeypatch.setattr(native.Weights, "open", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(OutOfMemory) as memory:
+        await NativeEngine.load(folder, manifest)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    with pytest.raises(StorageFull) as disk:
+        compile_model(str(path), tmp_path / "again", variants=("native",))
+    assert not list(tmp_path.glob("*again*"))
+    for e in (memory, disk):
+        numbers = [int(n) for n in re.findall(r"\b\d{5,}\b", str(e.value))]
+        assert numbers[0] >= sum(t.bytes for t in manifest.tensors) and numbers[-1] == 100_000
