@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from .errors import Cancelled, InvalidRequest
 from .health import HealthWatch
+from .memory import MemoryProfile
 from .metrics import Counter, Gauge, Histogram, Registry
 from .request import Request
 from .tracing import Tracer
@@ -21,6 +22,7 @@ class Meters:
     def __init__(self) -> None:
         self.health = HealthWatch()
         self.trace = Tracer()
+        self.memory = MemoryProfile()
         self._mark = (0.0, 0.0)  # of the last lap: `time.perf_counter`, the engine's busy seconds
         self.registry = r = Registry()
         self.requests = r.add(Counter("inpage_requests_total", "Requests that ended, by how", ["finish"]))
@@ -48,11 +50,22 @@ class Meters:
     def call(self, name: str, requests: int) -> Iterator[None]:
         """The engine works meanwhile."""
         began = time.perf_counter()
-        with self.trace.span(name, requests=requests):
+        with self.trace.span(name, requests=requests), self.memory.operation(name):
             try:
                 yield
             finally:
                 self.busy.add(time.perf_counter() - began, call=name)
+
+    @contextmanager
+    def work(self, name: str, **facts: int) -> Iterator[None]:
+        """The router does something itself."""
+        with self.trace.span(name, "router", **facts), self.memory.operation(name):
+            yield
+
+    def delivered(self, request: Request, before: float | None, tokens: int) -> None:
+        """A burst brought a request tokens; those before came at ``before``, None for the first."""
+        if self.trace.on and before is not None and request.last is not None:
+            self.trace.span_of(request.serial, "burst", before, request.last, tokens=tokens)
 
     def resume(self, busy_s: float) -> None:
         """Work begins, or goes on with another engine, which has been computing for ``busy_s``."""
@@ -89,6 +102,7 @@ class Meters:
         self.trace.span_of(request.serial, "waiting", began, started)
         if first is None or last is None:
             return
+        self.trace.span_of(request.serial, "request", began, last, finish=finish)
         self.first_token.observe(first - began)
         self.whole.observe(last - began)
         self.trace.span_of(request.serial, "reading", started, first, tokens=len(request.prompt), cached=request.cached)

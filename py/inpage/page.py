@@ -16,6 +16,7 @@
     {"id": 11, "op": "export_prefix" | "import_prefix", "prompt": …}  {"id": 11, "value": tokens}
     {"id": 12, "op": "warm_up"}                                       {"id": 12, "value": {"imported", "read"}}
     {"id": 13, "op": "forget", "tag": text or null}                   {"id": 13, "value": kept answers that went}
+    {"id": 14, "op": "trace", "on": true or false}                    {"id": 14, "value": null, or the trace's JSON}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
@@ -43,7 +44,7 @@ from .stream import NOTHING, Completion, Stream
 Message = dict[str, Any]
 _OPERATIONS = (
     *("load", "add", "preload", "loaded", "unload", "chat", "complete", "score"),
-    *("prefetch", "warm_up", "export_prefix", "import_prefix", "forget"),
+    *("prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 
@@ -239,6 +240,14 @@ class Page:
     async def _forget(self, message: Message) -> int:
         async with self._using(message) as router:
             return await router.forget(message.get("tag"))
+
+    async def _trace(self, message: Message) -> str | None:
+        async with self._using(message) as router:
+            if message.get("on"):
+                router.trace.start()
+                return None
+            router.trace.stop()
+            return router.trace.to_json()
 
     # -- what there is -----------------------------------------------------------------------------------------
 

@@ -193,11 +193,15 @@ class Router(ReadAhead):
         checked = checked_messages(messages)
         grammars = self.engine.info.grammars
         use = asked_tools(tools, tool_choice, parallel_tool_calls, self.manifest.chat_template, grammars)
-        return self._ask(self._chat_template().encode(checked, use.tools), params, "messages", resume, use.grammar)
+        with self.scheduler.meters.work("encode"):
+            ids = self._chat_template().encode(checked, use.tools)
+        return self._ask(ids, params, "messages", resume, use.grammar)
 
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
-        return self._ask(self.encode(prompt), params, "prompt", resume)
+        with self.scheduler.meters.work("encode"):
+            ids = self.encode(prompt)
+        return self._ask(ids, params, "prompt", resume)
 
     async def quick(self, prompt: str, **params: Any) -> str:
         """The text of an answer to one message."""

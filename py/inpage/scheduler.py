@@ -227,7 +227,8 @@ class Scheduler:
         self._arrived = False
         while (request := self.seats.next()) is not None:
             self._calls.requests = [request]
-            fits = await self.kv.admit(request)
+            with self.meters.work("admit", request=request.serial):
+                fits = await self.kv.admit(request)
             if request not in self.waiting:  # cancelled while the engine grew
                 self.kv.release(request)
             elif fits:
@@ -292,7 +293,9 @@ class Scheduler:
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
         self._calls.requests = [request]
-        if not await self.seats.cover(request, steps):
+        with self.meters.memory.operation("grow"):
+            covered = await self.seats.cover(request, steps)
+        if not covered:
             if self._elsewhere(request):
                 raise self.seats.no_memory(request)
             self._fail(request, self.seats.no_memory(request))
@@ -305,9 +308,10 @@ class Scheduler:
 
     def _deliver(self, request: Request, tokens: list[int], finish: str | None) -> None:
         if tokens:
-            request.last = time.perf_counter()
+            before, request.last = request.last, time.perf_counter()
             request.first = request.first or request.last
             request.tokens += tokens
+            self.meters.delivered(request, before, len(tokens))
             request.goes_on(request.last)
             self._progressed(request)
         if finish is None and len(request.tokens) >= request.max_tokens:

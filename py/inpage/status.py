@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
+from typing import Any
 
 from .health import LeakDetector
 from .responses import AnswerCache
 from .scheduler import Scheduler
 
+_log = logging.getLogger("inpage")
 _STATES = ("closed", "half-open", "open")
 
 
@@ -26,10 +30,14 @@ def kv_pages(scheduler: Scheduler) -> dict[str, int]:
 
 def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
     """To the scheduler's registry."""
+    memory = scheduler.meters.memory
+    memory.held = lambda: sum(held_bytes(scheduler).values())
     gauge = scheduler.meters.gauge
     gauge("inpage_requests_running", "Requests at the engine", lambda: len(scheduler.active))
     gauge("inpage_requests_waiting", "Requests in the queue", lambda: len(scheduler.waiting))
     gauge("inpage_bytes", "Bytes held, by kind", lambda: held_bytes(scheduler), "kind")
+    grew = "Bytes that operations left behind, by kind"
+    gauge("inpage_operation_bytes", grew, lambda: {k: u["grew"] for k, u in memory.report().items()}, "operation")
     gauge("inpage_kv_pages", "KV pages, by use", lambda: kv_pages(scheduler), "use")
     recovery = scheduler.recovery
     if recovery is not None:
@@ -48,12 +56,19 @@ def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
 
 
 class MemoryWatch:
-    """Looks once a minute at what is held, for as long as the model is loaded."""
+    """Looks once a minute at what is held, for as long as the model is loaded. What grows without end is logged once,
+    with a report."""
 
     def __init__(self, scheduler: Scheduler, seconds: float = 60.0) -> None:
         self.leaks = LeakDetector()
         self._scheduler, self._seconds = scheduler, seconds
         self._task: asyncio.Task[None] | None = None
+        self._warned = False
+
+    def report(self) -> dict[str, Any]:
+        """Bytes now by kind, by operation (see `inpage.memory`), and the samples of the last minutes."""
+        held, profile = held_bytes(self._scheduler), self._scheduler.meters.memory.report()
+        return {"held": held, "operations": profile, "samples": self.leaks.report()}
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -65,4 +80,8 @@ class MemoryWatch:
     async def _watch(self) -> None:
         while True:
             self.leaks.sample(time.monotonic(), held_bytes(self._scheduler))
+            suspicion = self.leaks.suspicion()
+            if suspicion and not self._warned:
+                _log.warning("%s\n%s", suspicion, json.dumps(self.report()))
+            self._warned = bool(suspicion)
             await asyncio.sleep(self._seconds)

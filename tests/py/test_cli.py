@@ -95,10 +95,18 @@ def test_json_is_one_object_with_the_promised_fields(run: Run, model: Path) -> N
     assert len(system["prompt_ids"]) > len(answer["prompt_ids"])
 
 
-def test_the_browser_answers_as_this_machine_does(run: Run, model: Path) -> None:
+def test_the_browser_answers_as_this_machine_does(run: Run, model: Path, tmp_path: Path) -> None:
     arguments = ("--model", str(model), "--greedy", "--max-tokens", "9", "--json", "--raw")
-    page = json.loads(run("chat", "hello world", "--threads", "1", *arguments)[1])
-    here = json.loads(run("chat", "hello world", "--backend", "native", *arguments)[1])
+    traces = {place: tmp_path / f"{place}.json" for place in ("page", "here")}
+    traced = ("--threads", "1", "--trace", str(traces["page"]))
+    page = json.loads(run("chat", "hello world", *traced, *arguments)[1])
+    traced = ("--backend", "native", "--trace", str(traces["here"]))
+    here = json.loads(run("chat", "hello world", *traced, *arguments)[1])
+    for path in traces.values():
+        events = json.loads(path.read_text("utf-8"))["traceEvents"]
+        names = {event["name"] for event in events if event["ph"] in "Xb"}
+        assert names >= {"encode", "admit", "request", "waiting", "reading", "prefill", "answering", "burst", "decode"}
+        assert all(event["ts"] >= 0 and event.get("dur", 0) >= 0 for event in events if event["ph"] != "M")
     assert tuple(page) == FIELDS
     assert (page["backend"], page["variant"], page["threads"]) == ("wasm", "wasm-simd", 1)
     assert page["token_ids"] == here["token_ids"]

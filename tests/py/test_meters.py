@@ -104,13 +104,23 @@ async def test_a_trace_shows_calls_one_after_the_other_and_each_request(router: 
     router.trace.start()
     await asyncio.gather(ask(router, "one"), ask(router, "two"))
     events = json.loads(router.trace.to_json())["traceEvents"]
-    calls = [event for event in events if event["ph"] == "X"]
-    assert {call["name"] for call in calls} == {"prefill", "decode"}
-    for before, after in itertools.pairwise(calls):
-        assert before["ts"] + before["dur"] <= after["ts"]
+    tracks = {event["args"]["name"]: event["tid"] for event in events if event["ph"] == "M"}
+    for track, names in (("engine", {"prefill", "decode"}), ("router", {"encode", "admit"})):
+        calls = [event for event in events if event["ph"] == "X" and event["tid"] == tracks[track]]
+        assert {call["name"] for call in calls} == names
+        for before, after in itertools.pairwise(calls):
+            assert before["ts"] + before["dur"] <= after["ts"]
     begun = {(event["id"], event["name"]) for event in events if event["ph"] == "b"}
     assert len({number for number, _ in begun}) == 2
-    assert {name for _, name in begun} == {"waiting", "reading", "answering"}
+    assert {name for _, name in begun} == {"request", "waiting", "reading", "answering", "burst"}
+    for number in {number for number, _ in begun}:
+        open_ = []  # spans of one request are within each other
+        for event in events:
+            if event.get("id") == number and event["ph"] == "b":
+                open_.append(event["name"])
+            elif event.get("id") == number:
+                assert open_.pop() == event["name"]
+        assert not open_
     assert begun == {(event["id"], event["name"]) for event in events if event["ph"] == "e"}
     router.trace.stop()
     await ask(router)
@@ -127,6 +137,35 @@ def test_growth_that_goes_on_is_suspicious_and_a_jump_is_not() -> None:
     assert not steady.suspicion() and not jump.suspicion()
     assert "most of it kv" in leak.suspicion()
     assert len(leak.report()) == 100
+
+
+async def test_each_kind_of_operation_tells_what_it_left_behind(router: Router) -> None:
+    page, reserved = router.engine.info.page_bytes, router.info["kv_pages"]["reserved"]
+    await ask(router, "hello" * 10, tokens=100)
+    await ask(router, "hello" * 10, tokens=100)
+    profile = router.memory.report()["operations"]
+    assert set(profile) >= {"encode", "admit", "grow", "prefill", "decode"}
+    assert (profile["encode"]["count"], profile["decode"]["grew"]) == (2, 0)
+    pages = router.info["kv_pages"]["reserved"] - reserved
+    assert profile["admit"]["grew"] + profile["grow"]["grew"] == pages * page > 0
+    assert max(usage["peak"] for usage in profile.values()) == sum(router.memory.report()["held"].values())
+    assert read(router)["inpage_operation_bytes{operation=admit}"] == profile["admit"]["grew"]
+
+
+async def test_what_grows_without_end_is_warned_of_once(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    router.memory = watch = MemoryWatch(router.scheduler, seconds=0)
+    pool = router.scheduler.kv.pool
+    watch.start()
+    for minute in range(130):
+        pool.reserved = 10 + minute
+        while len(watch.leaks.report()) < min(minute + 1, 100):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    watch.stop()
+    pool.reserved = 0
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "most of it kv" in record.message
+    assert json.loads(record.message.partition("\n")[2])["samples"][-1]["kv"] > 0
 
 
 async def test_memory_is_looked_at_while_the_model_is_loaded(router: Router) -> None:

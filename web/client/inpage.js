@@ -162,6 +162,16 @@ export class InPage {
     return this.#ask({ op: "forget", tag });
   }
 
+  /** Record from now on what the router and its engine do when. @param {string} [model] @returns {Promise<void>} */
+  async startTrace(model) {
+    await this.#ask({ op: "trace", on: true, model });
+  }
+
+  /** @param {string} [model] @returns {Promise<string>} what was recorded, a file for chrome://tracing or Perfetto */
+  stopTrace(model) {
+    return this.#ask({ op: "trace", on: false, model });
+  }
+
   /**
    * Make another model known. It is loaded when it is first asked for; `preload` does it at once.
    * @param {ModelOptions} options

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from . import session
@@ -28,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, metavar="P")
     parser.add_argument("--top-k", type=int, metavar="K")
     parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write what happened when, for chrome://tracing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +52,12 @@ async def _run(args: argparse.Namespace) -> int:
         messages.insert(0, {"role": "system", "content": args.system})
     async with session.open_session(args) as asked:
         kind, prompt = ("complete", text) if args.raw else ("chat", messages)
+        if args.trace is not None:
+            args.trace.touch()  # a place that cannot be written is known before anything is computed
+            await asked.start_trace()
         answer = await asked.ask(kind, prompt, params, _silent if args.json else _write)
+        if args.trace is not None:
+            args.trace.write_text(await asked.stop_trace(), "utf-8")
     if args.json:
         print(json.dumps({name: answer[name] for name in session.FIELDS}))
         return 0

@@ -54,6 +54,8 @@ _ASK = """
   }
 })
 """
+_START_TRACE = "() => guarded(() => window.inpage.startTrace())"
+_STOP_TRACE = "() => guarded(() => window.inpage.stopTrace())"
 _SCORE = """
 ({ ids, window }) => guarded(async () => {
   const { backend, variant, why, threads } = globalThis.inpage.info;
@@ -133,6 +135,12 @@ class _Page:
     async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
         score: dict[str, Any] = await self._call(_SCORE, {"ids": ids, "window": window})
         return score
+
+    async def start_trace(self) -> None:
+        await self._call(_START_TRACE, {})
+
+    async def stop_trace(self) -> str:
+        return str(await self._call(_STOP_TRACE, {}))
 
     async def report(self) -> str:
         """The text that a visitor would copy, every variant measured."""

@@ -43,6 +43,14 @@ class Session(Protocol):
         """Ask and stream."""
         ...
 
+    async def start_trace(self) -> None:
+        """Record what happens when."""
+        ...
+
+    async def stop_trace(self) -> str:
+        """What was recorded, as a Chrome trace."""
+        ...
+
     async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
         """backend, variant, why, threads, perplexity, and nll, argmax, margin for each position."""
         ...
@@ -101,6 +109,13 @@ class _Native:
             if delta.result is not None:
                 return asdict(delta.result)
         raise AssertionError("a stream ends with a result or an error")
+
+    async def start_trace(self) -> None:
+        self._router.trace.start()
+
+    async def stop_trace(self) -> str:
+        self._router.trace.stop()
+        return self._router.trace.to_json()
 
     async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
         score = await self._router.score(ids, window)
