@@ -65,3 +65,17 @@ async def test_logprobs_are_the_engines_by_text(small_tokenizer: Tokenizer) -> N
     assert older.logprobs.tokens and older.logprobs.text_offset
     for text, at in zip(older.logprobs.tokens[:-2], older.logprobs.text_offset, strict=False):
         assert older.text[at : at + len(text)] == text
+
+
+async def test_choices_of_one_prompt_share_its_prefill(small_tokenizer: Tokenizer) -> None:
+    long: Any = [{"role": "user", "content": "hello world " * 8}]
+    async with small_router(small_tokenizer, max_sequences=8) as router, openai_client(Api(router)) as client:
+        prompt = len(router.chat(long).prompt_ids)
+        done = await client.chat.completions.create(
+            model="small", messages=long, n=4, seed=1, temperature=1, max_tokens=3
+        )
+        calls: list[Any] = router.engine.calls  # type: ignore[attr-defined]
+        read = sum(len(feed.tokens) for kind, feeds in calls if kind == "step" for feed in feeds)
+        assert read < prompt + 4 * 5  # whole pages once, what does not fill one by each
+        assert len({choice.message.content for choice in done.choices}) == 4
+        assert done.usage and done.usage.prompt_tokens == prompt
