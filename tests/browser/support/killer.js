@@ -8,7 +8,8 @@
 
 /**
  * For a realm that makes workers: each takes the next of `fuses` when it answers. Answers are steps and bursts of an
- * engine, pieces of the router. A device is destroyed under the call that follows its last answer.
+ * engine (a burst's slices too), pieces of the router. A device is destroyed in the burst whose slice is the last answer, or
+ * under the call that follows it.
  */
 const FUSES = `
   if (!globalThis.fuses) globalThis.Worker = class extends Worker {
@@ -31,6 +32,7 @@ const FUSES = `
         spent = true;
         if (device) {
           this.#doomed = true;
+          if (data.slice) this.#destroy(); // the burst goes on
           return;
         }
         deaths++;
@@ -40,7 +42,9 @@ const FUSES = `
     }
     postMessage(message, ...more) {
       super.postMessage(message, ...more);
-      if (!this.#doomed || (message.method !== "run" && message.method !== "step")) return;
+      if (this.#doomed && (message.method === "run" || message.method === "step")) this.#destroy();
+    }
+    #destroy() {
       this.#doomed = false;
       deaths++;
       super.postMessage({ fail: "device" });
