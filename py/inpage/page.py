@@ -11,6 +11,7 @@
     {"id": 6, "op": "add", "artifact", "model", …}                    {"id": 6, "value": name}
     {"id": 7, "op": "preload"}                                        as load
     {"id": 8, "op": "loaded"}                                         {"id": 8, "value": [{"name", "state", …}]}
+    {"id": 8, "op": "pin", "model", "pinned"}                         {"id": 8, "value": null}
     {"id": 9, "op": "unload"}            one model, or all where none is named: {"id": 9, "value": null}
     {"id": 10, "op": "prefetch", "prompts": […]}                      {"id": 10, "value": [tokens of each]}
     {"id": 11, "op": "export_prefix" | "import_prefix", "prompt": …}  {"id": 11, "value": tokens}
@@ -43,7 +44,7 @@ from .stream import NOTHING, Completion, Stream
 
 Message = dict[str, Any]
 _OPERATIONS = (
-    *("load", "add", "preload", "loaded", "unload", "chat", "complete", "score"),
+    *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
     *("prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
@@ -146,6 +147,9 @@ class Page:
         async with models.use(name, on_progress=tell) as router:
             self._noted(message, router)
             yield router
+
+    async def _pin(self, message: Message) -> None:
+        self._known().pin(message["model"], bool(message.get("pinned", True)))
 
     async def _loaded(self, message: Message) -> list[Message]:
         return [asdict(state) for state in self._known().loaded()]

@@ -189,6 +189,12 @@ export class InPage {
     return this.#ask({ op: "preload", model }, ({ progress }) => this.#options.onProgress?.({ ...progress, model }));
   }
 
+  /** Keep a model once it is loaded, or no longer. @param {string} model @param {boolean} [pinned] */
+  async pin(model, pinned = true) {
+    await this.#ask({ op: "pin", model, pinned });
+    Object.assign(this.#models.get(model) ?? {}, { pinned }); // a router that is started again is told so
+  }
+
   /** The models in memory, the most recently used first. @returns {Promise<ModelState[]>} */
   loaded() {
     return this.#ask({ op: "loaded" });
