@@ -70,6 +70,10 @@ for (const name of MODELS) {
     console.log(`${name}: logits off by ${(worst / largest).toExponential(1)} of the largest at most`);
     expect(worst).toBeLessThan(ERROR * largest);
 
+    await call(page, "movePages", name, { from: pagesOf(0), to: pagesOf(5) });
+    const moved = await call(page, "lastLogits", name, { ids, pages: pagesOf(5), tokens: logits.map((_, i) => i) });
+    expect(moved, "from pages that were read and written back elsewhere").toEqual(found);
+
     const probes = [0, 15, 16, 17, ids.length - 2];
     /** @param {number} beside neighbours of other lengths @param {number} chunk */
     const trace = (beside, chunk) => {

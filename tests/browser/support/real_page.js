@@ -195,6 +195,17 @@ const lab = {
   },
 
   /**
+   * KV pages as bytes, out of the engine and back in elsewhere.
+   * @param {string} name
+   * @param {{from: number[], to: number[]}} how
+   */
+  async movePages(name, { from, to }) {
+    const { client } = engine(name);
+    const data = await client.readPages({ pages: Int32Array.from(from) });
+    await client.writePages({ pages: Int32Array.from(to), data });
+  },
+
+  /**
    * Logits after a prompt, of some tokens. All of it but the last token must lie in its pages.
    * @param {string} name
    * @param {{ids: number[], pages: number[], tokens: number[]}} how
