@@ -32,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 
 # What one step takes. Rows: enough to keep a weight block in cache for many activations, few enough for a small arena.
 ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
+# On CPUs, steps of so many rows have a function of their own: each row of it takes scratch for the whole context.
+FEW_ROWS = 8
 
 
 def compile_model(
@@ -111,8 +113,14 @@ def lower_variant(
         mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
         graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, arenas=2)
-    mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, maxima)
-    return make_plan([Graph("step", maxima.rows, mod)], names, tensors, spec.name, maxima, architecture.vocab)
+    graphs = []
+    for name, rows in (("decode", min(FEW_ROWS, maxima.rows)), ("step", maxima.rows)):
+        if graphs and rows == graphs[-1].rows:
+            continue
+        limits = replace(maxima, rows=rows)
+        mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, limits, split=not graphs)
+        graphs.append(Graph(name, rows, mod))
+    return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab)
 
 
 def _limit_context(model: Source, context: int | None) -> Source:

@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 from tvm.tirx import PrimFunc
 
-from inpage_compile.kernels.cpu.attention import PAGE, Heads, attention, rope_append
+from inpage_compile.kernels.cpu.attention import (
+    CHUNK,
+    PAGE,
+    Heads,
+    attention,
+    attention_chunks,
+    attention_merge,
+    rope_append,
+)
 from inpage_compile.kernels.cpu.isa import Isa
 from support import kernel_reference as reference
-from support.kernels import HOST_ISAS, Array, Kernels, same_bits
+from support.kernels import HOST_ISAS, Array, Kernels, Out, same_bits
 
 LAYERS, SEQUENCES, BLOCKS = 2, 4, 13
 CONTEXT = BLOCKS * PAGE
@@ -31,8 +39,10 @@ def kernels(isa: Isa) -> dict[str, PrimFunc]:
     out: dict[str, PrimFunc] = {}
     for shape in SHAPES:
         out[f"append_{shape}"] = rope_append(isa, heads_of(shape))
+        out[f"chunks_{shape}"] = attention_chunks(isa, heads_of(shape))
         for form in FORMS:
             out[f"attend_{form}_{shape}"] = attention(isa, heads_of(shape), form)
+            out[f"merge_{form}_{shape}"] = attention_merge(isa, heads_of(shape), form)
     return {"".join(c if c.isalnum() else "_" for c in name): func for name, func in out.items()}
 
 
@@ -107,6 +117,37 @@ def test_attention_at_lengths_around_pages_and_chunks(library: Kernels, shape: t
         for row in range(len(LENGTHS)):
             alone = attend(library, shape, form, q[row : row + 1], batch.row(row), cache, layer)
             assert all(same_bits(a[0], b[row]) for a, b in zip(alone, made, strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_attention_split_by_chunk_makes_the_same_bits(library: Kernels, shape: tuple[int, int, int], form: str) -> None:
+    """One row or many, of any lengths, on up to 7 threads, several of which have nothing to do. Chunks that a row does
+    not have are never written."""
+    heads, rng = heads_of(shape), np.random.default_rng(6)
+    cache = random_cache(rng, heads)
+    for lengths in (*((length,) for length in LENGTHS), LENGTHS, LENGTHS[::-1]):
+        batch = Batch.of(rng, [(i % SEQUENCES, length - 1) for i, length in enumerate(lengths)])
+        q, rows = queries(rng, len(lengths), heads), len(lengths)
+        whole = attend(library, shape, form, q, batch, cache, 1)
+        inputs = [q, *batch.inputs(), cache.kv.reshape(-1)]
+        shapes = [(rows, heads.chunks, heads.heads * heads.dim), (rows, heads.chunks, heads.heads, 2)]
+        formed = [(made.shape, made.dtype) for made in whole]
+        for threads in (1, 2, 3, 7):
+            parts, sums = (Out(each, np.float32) for each in shapes)
+            for thread in range(threads):
+                buffers = [*inputs, parts.array, sums.array]
+                library.call(kernel("chunks", shape), buffers, [rows, 1], thread, threads)
+            for out in (parts, sums):
+                out.check_guards()
+                for row, length in enumerate(lengths):
+                    chunks = -(-length // CHUNK)
+                    written = out.written()[row]
+                    assert written[:chunks].all() and not written[chunks:].any()
+            merged = library.run(
+                kernel(f"merge_{form}", shape), [parts.array, sums.array, batch.positions], [rows], formed, threads
+            )
+            assert all(same_bits(a, b) for a, b in zip(merged, whole, strict=True))
 
 
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)

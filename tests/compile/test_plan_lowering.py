@@ -197,5 +197,7 @@ def test_trampolines_stand_in_the_plans_order(lowered: Lower) -> None:
 def test_shapes_that_no_kernel_takes_are_named(tiny: Source, change: dict[str, Any], field: str) -> None:
     tensors = {p.entry.name: p.entry for p in weights.plan(tiny)}
     with pytest.raises(Unsupported) as e:
-        build_graph(replace(tiny.architecture, **change), tensors, all_variants()["native"].isa, "int8", MAXIMA)
+        build_graph(
+            replace(tiny.architecture, **change), tensors, all_variants()["native"].isa, "int8", MAXIMA, split=True
+        )
     assert e.value.field == field

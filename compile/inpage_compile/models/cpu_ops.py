@@ -27,10 +27,12 @@ class Activations:
 
 @dataclass(frozen=True)
 class CpuOps:
-    """``activations``: "int8", or "f32" where accuracy is measured rather than speed."""
+    """``activations``: "int8", or "f32" where accuracy is measured rather than speed. ``split``: attention's work is
+    split by chunk of the context as well as by head, so that few rows keep all threads busy."""
 
     isa: Isa
     activations: str
+    split: bool
     rows: tirx.Var
     logit_rows: tirx.Var
 
@@ -87,9 +89,15 @@ class CpuOps:
     def attention(self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str) -> Activations:
         columns = h.heads * h.dim
         direct = form if h.shared * h.dim % GROUP == 0 else "f32"
-        func = attn.attention(self.isa, h, direct)
         scalars = [self.rows, tirx.const(layer, "int32")]
-        made = self._call(func, [q, *where, kv], self._formed(direct, self.rows, columns), scalars)
+        out = self._formed(direct, self.rows, columns)
+        if self.split:
+            shapes = [[self.rows, h.chunks, columns], [self.rows, h.chunks, h.heads, 2]]
+            outs = [Tensor.placeholder(shape, "float32") for shape in shapes]
+            chunks = self._call(attn.attention_chunks(self.isa, h), [q, *where, kv], outs, scalars)
+            made = self._call(attn.attention_merge(self.isa, h, direct), [*chunks, where[0]], out)
+        else:
+            made = self._call(attn.attention(self.isa, h, direct), [q, *where, kv], out, scalars)
         if direct != form:
             func = parts.requantize(self.isa, columns, form)
             made = self._call(func, [made[0]], self._formed(form, self.rows, columns))

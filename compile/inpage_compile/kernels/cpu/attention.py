@@ -11,7 +11,7 @@ who shares a page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tvm import tirx
@@ -26,6 +26,7 @@ from .build import (
     local,
     loop,
     parallel,
+    share,
     span,
     splat,
     store,
@@ -56,6 +57,11 @@ class Heads:
     def shared(self) -> int:
         """Query heads that read the same keys."""
         return self.heads // self.kv_heads
+
+    @property
+    def chunks(self) -> int:
+        """Of a whole context."""
+        return -(-self.blocks * PAGE // CHUNK)
 
     @property
     def layer_halves(self) -> int:
@@ -151,35 +157,113 @@ def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
         y = a.buffer("y", (n, h.heads * h.dim), FORM_DTYPE[form])
         y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.heads * h.dim // GROUP, 2), "float32")
         halves = view(kv, "int16", h.pages * h.page_halves)
-        width = h.shared * h.dim
         with parallel(rows * h.kv_heads) as unit:
             row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
             sequence, length = let(row_sequence[row]), let(positions[row] + 1)
             state = _State(h)
             state.clear()
-            with loop((length + (CHUNK - 1)) // CHUNK) as chunk:
-                start = let(chunk * CHUNK)
-                count = let(tirx.Min(length - start, CHUNK))
-                pages = let((count + (PAGE - 1)) // PAGE)
-                with loop(pages) as p:
-                    page = let(block_tables[sequence, start // PAGE + p])
-                    _scores(isa, h, state, q, row, head, halves, let(h.keys(page, layer, head)), p)
-                _softmax(isa, h, state, count, pages)
-                with loop(pages) as p:
-                    page = let(block_tables[sequence, start // PAGE + p])
-                    tokens = let(tirx.Min(count - p * PAGE, PAGE))
-                    _weigh(isa, h, state, halves, let(h.values(page, layer, head)), p, tokens)
+            with loop(_chunks(length)) as chunk:
+                _chunk(isa, h, state, q, block_tables, halves, layer, row, sequence, head, length, chunk)
                 _merge(isa, h, state)
-            for j in range(h.shared):
-                store(state.scratch, f32(1.0) / state.total[j], j)
-            for group in range(width // GROUP):
-                made = []
-                for i in range(8):
-                    at = group * GROUP + i * 4
-                    made.append(let(state.out[at // 4] * splat(state.scratch[at // h.dim])))
-                store_group(isa, form, made, y, y_scales, row, head * (width // GROUP) + group)
+            _finish(isa, form, state, y, y_scales, row, let(head * (h.shared * h.dim // GROUP)))
 
     return kernel(f"attention_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+def _chunks(length: Expr) -> Expr:
+    return (length + (CHUNK - 1)) // CHUNK
+
+
+def _chunk(
+    isa: Isa, h: Heads, s: _State, q: Buffer, tables: Buffer, kv: Buffer, layer: Expr, row: Expr, sequence: Expr,
+    head: Expr, length: Expr, chunk: Expr,
+) -> None:  # fmt: skip
+    """The softmax of one chunk: s.chunk, s.chunk_maximum, s.chunk_total."""
+    start = let(chunk * CHUNK)
+    count = let(tirx.Min(length - start, CHUNK))
+    pages = let((count + (PAGE - 1)) // PAGE)
+    with loop(pages) as p:
+        page = let(tables[sequence, start // PAGE + p])
+        _scores(isa, h, s, q, row, head, kv, let(h.keys(page, layer, head)), p)
+    _softmax(isa, h, s, count, pages)
+    with loop(pages) as p:
+        page = let(tables[sequence, start // PAGE + p])
+        tokens = let(tirx.Min(count - p * PAGE, PAGE))
+        _weigh(isa, h, s, kv, let(h.values(page, layer, head)), p, tokens)
+
+
+@cache
+def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
+    """(q, positions, row_sequence, block_tables, kv, rows, layer → parts, sums): the first half of `attention` for few
+    rows, split by chunk as well as by head: parts[row, chunk, head, dim] and sums[row, chunk, head, (maximum, total)].
+    `attention_merge` is the other half; the two do what `attention` does, in the same order."""
+    vectors = h.dim // 4
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        q = a.buffer("q", (n, h.heads * h.dim), "float32")
+        positions, row_sequence, block_tables = _tables(a, h, n)
+        kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
+        rows = a.count("rows", n)
+        layer = a.scalar("layer")
+        parts = a.buffer("parts", (n, h.chunks, h.heads * h.dim), "float32")
+        sums = a.buffer("sums", (n, h.chunks, h.heads, 2), "float32")
+        halves = view(kv, "int16", h.pages * h.page_halves)
+        units = local(1, "int32")
+        store(units, 0, 0)
+        with loop(rows) as row:
+            store(units, units[0] + _chunks(positions[row] + 1) * h.kv_heads, 0)
+        with share(units[0]) as (first, last):
+            before = local(1, "int32")  # units of the rows before this one
+            store(before, 0, 0)
+            with loop(rows) as row:
+                sequence, length = let(row_sequence[row]), let(positions[row] + 1)
+                own = let(_chunks(length) * h.kv_heads)
+                start = let(tirx.Max(first - before[0], 0))
+                end = let(tirx.Min(last - before[0], own))
+                with loop(tirx.Max(end - start, 0)) as i:
+                    unit = let(start + i)
+                    chunk, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
+                    state = _State(h)
+                    _chunk(isa, h, state, q, block_tables, halves, layer, row, sequence, head, length, chunk)
+                    with loop(h.shared * vectors) as v:
+                        store(parts, state.chunk[v], row, chunk, span(head * (h.shared * h.dim) + v * 4))
+                    for j in range(h.shared):
+                        store(sums, state.chunk_maximum[j], row, chunk, head * h.shared + j, 0)
+                        store(sums, state.chunk_total[j], row, chunk, head * h.shared + j, 1)
+                store(before, before[0] + own, 0)
+
+    return kernel(f"attention_chunks_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+@cache
+def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
+    """(parts, sums, positions, rows → y, [y_scales]): a row's chunks into one, in order, as `attention` does."""
+    width = h.dim if h.dim % GROUP == 0 else h.shared * h.dim  # of what one iteration makes
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        parts = a.buffer("parts", (n, h.chunks, h.heads * h.dim), "float32")
+        sums = a.buffer("sums", (n, h.chunks, h.heads, 2), "float32")
+        positions = a.buffer("positions", (n,), "int32")
+        rows = a.count("rows", n)
+        y = a.buffer("y", (n, h.heads * h.dim), FORM_DTYPE[form])
+        y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.heads * h.dim // GROUP, 2), "float32")
+        each = h.heads * h.dim // width
+        with parallel(rows * each) as unit:
+            row, first = let(unit // each), let(unit % each * (width // h.dim))
+            state = _State(replace(h, heads=width // h.dim, kv_heads=1))
+            state.clear()
+            with loop(_chunks(positions[row] + 1)) as chunk:
+                for j in range(width // h.dim):
+                    store(state.chunk_maximum, sums[row, chunk, first + j, 0], j)
+                    store(state.chunk_total, sums[row, chunk, first + j, 1], j)
+                with loop(width // 4) as v:
+                    store(state.chunk, parts[row, chunk, span(first * h.dim + v * 4)], v)
+                _merge(isa, state.h, state)
+            _finish(isa, form, state, y, y_scales, row, let(first * h.dim // GROUP))
+
+    return kernel(f"attention_merge_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
 
 
 class _State:
@@ -280,4 +364,16 @@ def _merge(isa: Isa, h: Heads, s: _State) -> None:
             store(s.out, isa.madd(s.chunk[at], splat(new), s.out[at] * splat(old)), at)
 
 
-__all__ = ["CHUNK", "PAGE", "Heads", "attention", "rope_append"]
+def _finish(isa: Isa, form: str, s: _State, y: Buffer, y_scales: Buffer | None, row: Expr, first: Expr) -> None:
+    """Divide by the sums, and store from group ``first`` of the row on in the next layer's form."""
+    for j in range(s.h.shared):
+        store(s.scratch, f32(1.0) / s.total[j], j)
+    for group in range(s.h.shared * s.h.dim // GROUP):
+        made = []
+        for i in range(8):
+            at = group * GROUP + i * 4
+            made.append(let(s.out[at // 4] * splat(s.scratch[at // s.h.dim])))
+        store_group(isa, form, made, y, y_scales, row, first + group)
+
+
+__all__ = ["CHUNK", "PAGE", "Heads", "attention", "attention_chunks", "attention_merge", "rope_append"]
