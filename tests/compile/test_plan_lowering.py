@@ -101,15 +101,17 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
     assert six.arena_bytes <= 1.05 * two.arena_bytes  # which block a tensor gets may differ, hence not quite equal
     assert [k.name for k in six.kernels] == [k.name for k in two.kernels]
     assert six.page_bytes == 3 * two.page_bytes
-    a_layer = (len(six.functions[0].launches) - len(two.functions[0].launches)) // 4
+    a_layer = [(len(f.launches) - len(g.launches)) // 4 for f, g in zip(six.functions, two.functions, strict=True)]
     if variant.startswith("webgpu"):
-        assert a_layer == 7  # qkv, append, attention, its merge, out; gate and up, down
+        assert a_layer[0] == 7  # qkv, append, attention, its merge, out; gate and up, down
         assert [b.name for b in six.buffers if b.kind == "kv"] == [f"kv.{i}" for i in range(6)]
         return
-    assert a_layer == 8  # norm, qkv, append, attention, out; norm, gate and up, down
-    for kernel in ("rope_append", "attention"):
-        layers = [x.scalars[-1] for x in six.functions[0].launches if six.kernels[x.kernel].name.startswith(kernel)]
-        assert layers == [0, 1, 2, 3, 4, 5]
+    assert [f.name for f in six.functions] == ["decode", "step"]
+    assert a_layer == [9, 8]  # norm, qkv, append, attention (in two for few rows), out; norm, gate and up, down
+    for function, attention in zip(six.functions, ("attention_chunks", "attention_"), strict=True):
+        for kernel in ("rope_append", attention):
+            layers = [x.scalars[-1] for x in function.launches if six.kernels[x.kernel].name.startswith(kernel)]
+            assert layers == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("tied", [True, False])
