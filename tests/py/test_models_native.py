@@ -48,7 +48,7 @@ async def test_an_idle_unload_gives_the_memory_back(apart: Path) -> None:
 async def test_the_context_shrinks_with_the_budget(apart: Path, manifest_json: dict[str, Any]) -> None:
     weights = int(manifest_json["weights"]["bytes"])
     page = 30 * 2 * 3 * 64 * 16 * 2  # layers, K and V, heads, width, tokens, float16
-    for budget, tokens in ((weights + 600 * page, 8192), (weights + 300 * page, 4096), (weights + 70 * page, 1024)):
+    for budget, tokens in ((weights + 600 * page, 8192), (weights + 300 * page, 4096), (weights + 80 * page, 1024)):
         async with Models({"models": {"target_memory": budget}}) as models:
             models.add(apart)
             await models.preload()
