@@ -107,7 +107,7 @@ class Explained:
 
     @property
     def held(self) -> dict[str, int]:
-        """Bytes by kind: "weights", "arena", "kv"."""
+        """Bytes by kind: "weights", "arena", "kv", "swap"."""
         return self.replicas.held
 
     def metrics(self) -> str:

@@ -2,9 +2,9 @@
 
 Each round feeds one prefill step, its rows shared evenly between the sequences that still have prompt to read,
 and then decodes one burst of all the others. A request is admitted when its prompt's pages can be had, and asks
-for more as it grows; where none are left, the youngest sequence gives its pages up and is computed again later,
-which by the engine's determinism changes nothing of its answer. The oldest is never robbed, so one always gets
-on: no deadlock.
+for more as it grows; where none are left, the youngest sequence gives its pages up. They are saved or computed again
+later, whichever measures cheaper, and by the engine's determinism neither changes its answer. The oldest is never
+robbed, so one always gets on: no deadlock.
 
 When the engine dies or runs out of memory, all go back to the queue with what they have, another engine takes over
 (`failover`), and prompt and tokens so far are read again.
@@ -23,7 +23,7 @@ from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueF
 from .failover import Backends
 from .fair import FairQueue
 from .faults import Suspects, poisoned
-from .kv import KvManager
+from .kv import KvManager, Swap
 from .meters import Meters
 from .recovery import Recovery
 from .request import Burst, Interruption, Request
@@ -62,7 +62,8 @@ class Scheduler:
         self.engine = self._calls.engine = engine
         self.info = engine.info
         kv = self.settings.kv
-        self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes)
+        swap = Swap(engine, kv.swap_bytes, self.meters)
+        self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes, swap=swap)
         limits = self.settings.scheduler
         self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 
@@ -213,7 +214,7 @@ class Scheduler:
 
     def _reap(self) -> None:
         """End what was cancelled, and what has run out of time."""
-        for request in [r for r in self.active if r.cancelled]:
+        for request in [r for r in self.seats.everyone() if r.cancelled]:  # some lost their place meanwhile
             self._finish(request, "cancelled")
         now, patience = time.perf_counter(), self.settings.scheduler.timeout
         late = [r for r in self.seats.everyone() if r.deadline is not None and r.deadline <= now]
@@ -244,7 +245,10 @@ class Scheduler:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
         if not batch:
             return
-        for request, feed, out in await self._calls.prefill(batch):
+        began = self.kv.swap.clock()
+        answers = await self._calls.prefill(batch)
+        self.kv.swap.fed(sum(len(feed.tokens) for _, feed, _ in answers), self.kv.swap.clock() - began)
+        for request, feed, out in answers:
             request.fed += len(feed.tokens)
             self.kv.keep(request)
             self.waiting.serve(request.client, read=len(feed.tokens))

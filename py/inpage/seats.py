@@ -2,7 +2,7 @@
 
 A place is given in the queue's order, and taken back from whoever has the least priority, from a client that has more
 than its share, or for want of memory. Whoever loses it goes back to the queue with what it has; what it computed stays
-in its pages as long as nobody needs them.
+in its pages as long as nobody needs them, or is saved (`kv.swap`) where they are taken for want of memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Seats:
 
     def stand_up(self, request: Request) -> None:
         """Back to the queue; its pages are given up."""
-        self.leave(request)
+        self.active.remove(request)
+        self.kv.release(request)
         request.scores.clear()
         self.wait(request)
 
@@ -67,6 +68,7 @@ class Seats:
         elif request in self.queue:
             self.queue.remove(request)
         self.kv.release(request)
+        self.kv.swap.forget(request)
 
     async def cover(self, request: Request, steps: int) -> bool:
         """Pages for its next ``steps`` positions, or at least for one, the youngest's if there are no others. False
@@ -75,6 +77,7 @@ class Seats:
             if len(self.active) == 1:
                 return False
             youngest = self.active[-1]
+            await self.kv.swap.save(youngest)
             self.stand_up(youngest)
             if youngest is request:
                 break

@@ -51,6 +51,9 @@ class KvSettings:
 
     memory_bytes: int | None = None
     """Memory for pages in all; null: what the device has."""
+    swap_bytes: int = 128 << 20
+    """Memory outside of the engine for pages of requests that had to make room, while copying them there and back
+    measures cheaper than reading their tokens again; 0: always read again."""
     storage_bytes: int = 128 << 20
     """Exported prefixes in the browser's storage, or in ``storage_path``; the least recently used go first; 0: none."""
     storage_path: str | None = None
@@ -60,7 +63,7 @@ class KvSettings:
     and then stored."""
 
     def _check(self) -> None:
-        _at_least(self, 0, "prefix_bytes", "memory_bytes", "storage_bytes")
+        _at_least(self, 0, "prefix_bytes", "memory_bytes", "swap_bytes", "storage_bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ _STATES = ("closed", "half-open", "open")
 
 def held_bytes(scheduler: Scheduler) -> dict[str, int]:
     """By kind."""
-    info, pool = scheduler.engine.info, scheduler.kv.pool
-    return {"weights": info.weight_bytes, "arena": info.arena_bytes, "kv": pool.reserved * info.page_bytes}
+    info, kv = scheduler.engine.info, scheduler.kv
+    pages = kv.pool.reserved * info.page_bytes
+    return {"weights": info.weight_bytes, "arena": info.arena_bytes, "kv": pages, "swap": kv.swap.held}
 
 
 def kv_pages(scheduler: Scheduler) -> dict[str, int]:

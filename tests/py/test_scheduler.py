@@ -70,7 +70,7 @@ async def test_a_crowd_changes_nobodys_answer() -> None:
 async def test_robbed_sequences_are_computed_again() -> None:
     """Three that each need most of the pages: they cannot all stay, and all finish right."""
     engine = PagedDouble(max_pages=30, context=120)
-    scheduler = Scheduler(engine)
+    scheduler = Scheduler(engine, settings=settings_from({"kv": {"swap_bytes": 0}}))
     requests = [ask(s, 20, 90) for s in range(3)]
     for request in requests:
         scheduler.submit(request)

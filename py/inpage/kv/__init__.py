@@ -3,5 +3,6 @@
 from .manager import KvManager
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
+from .swap import Swap
 
-__all__ = ["KvManager", "PagePool", "PrefixTree", "pages_for"]
+__all__ = ["KvManager", "PagePool", "PrefixTree", "Swap", "pages_for"]

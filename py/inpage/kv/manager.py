@@ -12,17 +12,22 @@ from ..errors import OutOfMemory
 from ..request import Request
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
+from .swap import Swap
 
 _GROWTH = 8  # pages reserved at a time: growing costs a message, a page that nobody fills costs its bytes
 
 
 class KvManager:
     """``prefix_bytes``: how much memory pages that no request uses any more may hold for those to come; 0 for none.
-    ``memory_bytes``: what all pages together may hold, where that is less than the engine could."""
+    ``memory_bytes``: what all pages together may hold, where that is less than the engine could. ``swap``: where pages
+    go of who waits for memory; None for nowhere."""
 
-    def __init__(self, engine: Engine, *, prefix_bytes: int, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, prefix_bytes: int, memory_bytes: int | None = None, swap: Swap | None = None
+    ) -> None:
         info = engine.info
         self.engine = engine
+        self.swap = swap or Swap(engine)
         self.page_tokens = info.page_tokens
         self._growing = asyncio.Lock()
         most = info.max_pages if memory_bytes is None else min(info.max_pages, memory_bytes // info.page_bytes)
@@ -48,19 +53,26 @@ class KvManager:
 
     async def admit(self, request: Request) -> bool:
         """Pages for what the request has to feed and for its next token, the kept ones that it begins with included;
-        without the latter it would have to give them up at once. False, and none taken, where there are not enough."""
-        if request.targets is None:
-            request.pages = self.prefix.take(request.ids(), request.length - 1)
-        cached = len(request.pages)
+        without the latter it would have to give them up at once. What was saved of it is brought back. False, and none
+        taken, where there are not enough. The request has none before all is done: it may be cancelled meanwhile."""
+        pages = self.prefix.take(request.ids(), request.length - 1) if request.targets is None else []
+        cached = len(pages)
         need = pages_for(min(request.length + 1, request.end), self.page_tokens) - cached
-        pages = await self.obtain(need)
-        if pages is None:
-            self.pool.give(request.pages)
-            request.pages = []
-            return False
-        request.pages += pages
-        self._go_on_after(request, cached)
-        return True
+        admitted = False
+        try:
+            fresh = await self.obtain(need)
+            if fresh is not None:
+                pages += fresh
+                fed = await self.swap.load(request, pages, cached)
+                admitted = True
+        finally:
+            if not admitted:
+                self.pool.give(pages)
+        if admitted:
+            request.pages = pages
+            self._go_on_after(request, cached)
+            request.fed = fed
+        return admitted
 
     async def cover(self, request: Request, steps: int) -> bool:
         """Pages for the next ``steps`` positions, or at least for one. False where there is none."""

@@ -1,0 +1,199 @@
+"""Requests that make room for others: their pages go to memory and come back, or their tokens are read again, whichever
+measures cheaper. No answer changes, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inpage.engines.native import NativeEngine
+from inpage.engines.protocol import Engine, Feed, Sampling, StepOutput
+from inpage.errors import OutOfMemory
+from inpage.request import Request
+from inpage.scheduler import Scheduler
+from inpage.settings import settings_from
+from support.asking import finish, prompt
+from support.models import manifest_of, tiny_artifact
+from support.paged_double import PagedDouble
+
+ROOMY = 1 << 26
+
+
+class Priced(PagedDouble):
+    """Tells a clock what its calls cost: seconds a page read, a page written, and a token of a prompt. ``meanwhile`` is
+    called in the midst of each "read" and "write"; ``pages`` written must be their owner's alone."""
+
+    def __init__(self, read: float = 0.0, write: float = 0.0, token: float = 1.0, **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.costs, self.token = {"read": read, "write": write}, token
+        self.now = 0.0
+        self.meanwhile: Callable[[str], None] = lambda _: None
+        self.owners: Callable[[int], int] = lambda _: 1
+
+    async def read_pages(self, pages: Sequence[int]) -> bytes:
+        await self._pay("read", len(pages))
+        return await super().read_pages(pages)
+
+    async def write_pages(self, pages: Sequence[int], data: bytes) -> None:
+        await self._pay("write", len(pages))
+        assert all(self.owners(page) == 1 for page in pages)
+        await super().write_pages(pages, data)
+        assert all(self.owners(page) == 1 for page in pages)
+
+    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+        self.now += self.token * sum(len(feed.tokens) for feed in feeds)
+        return await super().step(feeds)
+
+    async def _pay(self, kind: str, pages: int) -> None:
+        self.now += self.costs[kind] * pages
+        await asyncio.sleep(0)
+        self.meanwhile(kind)
+
+
+def on(engine: Priced, *, swap_bytes: int = ROOMY, prefix_bytes: int = 0) -> Scheduler:
+    tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": prefix_bytes}}
+    scheduler = Scheduler(engine, settings=settings_from(tree))
+    scheduler.kv.swap.clock = lambda: engine.now
+    engine.owners = scheduler.kv.pool.owners
+    return scheduler
+
+
+async def answers(scheduler: Scheduler, requests: list[Request]) -> list[list[int]]:
+    for request in requests:
+        scheduler.submit(request)
+    await asyncio.gather(*map(finish, requests))
+    return [request.tokens for request in requests]
+
+
+def crowd(count: int = 3) -> list[Request]:
+    return [Request(prompt(seed, 22), 90) for seed in range(count)]
+
+
+def clean(scheduler: Scheduler) -> None:
+    """Every page is free or the tree's alone, and nothing is kept for requests that are over."""
+    kv = scheduler.kv
+    assert kv.pool.used == len(kv.prefix) == kv.prefix.idle
+    assert kv.pool.free + kv.pool.used == kv.pool.reserved
+    assert kv.swap.held == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(st.lists(st.integers(3, 5), min_size=1, max_size=40), st.integers(0, 50)), min_size=2, max_size=6
+    ),
+    pages=st.integers(24, 60),
+    room=st.sampled_from([0, 64, 5 * 64, ROOMY]),
+    prefix=st.sampled_from([0, 4 * 64, ROOMY]),
+    fails=st.sets(st.integers(1, 8)),
+    cancels=st.dictionaries(st.integers(1, 8), st.integers(0, 5), max_size=3),
+)
+def test_every_request_ends_with_its_own_tokens(
+    asked: list[tuple[list[int], int]], pages: int, room: int, prefix: int, fails: set[int], cancels: dict[int, int]
+) -> None:
+    """``fails``: which of the copies have no memory; ``cancels``: by copy, which request is cancelled in its midst.
+    One that asks for no token has its prompt scored."""
+
+    def make(ids: list[int], tokens: int) -> Request:
+        if not tokens:
+            return Request(ids, targets=[*ids[1:], -1])
+        return Request(ids, tokens, Sampling(temperature=1.0, seed=7))
+
+    async def run() -> None:
+        engine = Priced(memory_pages=pages, context=96)
+        scheduler = on(engine, swap_bytes=room, prefix_bytes=prefix)
+        requests, copies = [make(*one) for one in asked], 0
+
+        def meanwhile(kind: str) -> None:
+            nonlocal copies
+            copies += 1
+            if copies in cancels:
+                scheduler.cancel(requests[cancels[copies] % len(requests)])
+            if copies in fails:
+                raise OutOfMemory(f"{kind}: no memory for a copy")
+
+        engine.meanwhile = meanwhile
+        for request in requests:
+            scheduler.submit(request)
+        ends = await asyncio.gather(*map(finish, requests))
+        for request, end, one in zip(requests, ends, asked, strict=True):
+            (alone,) = alike = [make(*one)]
+            await answers(on(Priced(), swap_bytes=0), alike)
+            if end == "cancelled":
+                assert request.tokens == alone.tokens[: len(request.tokens)]
+            else:
+                assert (request.tokens, request.scores) == (alone.tokens, alone.scores)
+        while not scheduler.idle:
+            await asyncio.sleep(0)
+        clean(scheduler)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "pays"), [(1.9, 2.0, True), (2.1, 2.0, False), (0.0, 5.0, False), (5.0, 0.0, False)]
+)
+async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bool) -> None:
+    """A page of four tokens is computed in four seconds. What was never measured is tried: until one of three that were
+    robbed comes back, at most the other has been."""
+    scheduler = on(Priced(there, back, max_pages=30, context=120))
+    assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
+    meters = scheduler.meters
+    swapped, dropped = (int(meters.preemptions.value(way=way)) for way in ("swapped", "dropped"))
+    assert swapped > 2 and dropped == 0 if pays else 1 <= swapped <= 2 and dropped > 0, (swapped, dropped)
+    saved, loaded = (meters.swapped.value(way=way) for way in ("saved", "loaded"))
+    assert saved == loaded > 0
+    clean(scheduler)
+
+
+def test_what_was_slow_is_tried_again_now_and_then() -> None:
+    swap = on(Priced()).kv.swap
+    swap.fed(8, 2.0)
+    assert swap.pays(), "nothing was copied yet"
+    swap.write.add(3, 3 * 0.6)
+    assert sum(swap.pays() for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
+    swap.read.add(1, 0.3)
+    assert swap.pays()
+
+
+async def test_within_its_bound_as_many_pages_are_kept_as_fit() -> None:
+    engine = Priced(max_pages=30, context=120)
+    scheduler = on(engine, swap_bytes=3 * 64 + 63)
+    held = []
+    engine.meanwhile = lambda _: held.append(scheduler.kv.swap.held)
+    assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
+    assert scheduler.meters.swapped.value(way="loaded") >= 3 and max(held) <= 3 * 64
+    clean(scheduler)
+
+
+async def test_on_a_real_engine_nothing_is_read_twice() -> None:
+    """Pages for half of what they need: dropped, some tokens are read again; swapped, none is. The same bits."""
+    folder = tiny_artifact("mixed")
+
+    async def run(pages: int, swap_bytes: int) -> tuple[list[list[int]], Scheduler]:
+        engine: Engine = await NativeEngine.load(
+            folder, manifest_of(folder), variant="native-f32", threads=1, max_pages=pages
+        )
+        tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0}}
+        scheduler = Scheduler(engine, settings=settings_from(tree))
+        scheduler.kv.swap.clock = lambda: scheduler.meters.rows.total  # a copy is free, a token costs one
+        asked = [Request(prompt_of(seed), 100, Sampling(temperature=1.0, seed=seed)) for seed in range(3)]
+        told = await answers(scheduler, asked)
+        await engine.unload()
+        clean(scheduler)
+        return told, scheduler
+
+    def prompt_of(seed: int) -> list[int]:
+        return [3 + (seed * 37 + i * 11) % 250 for i in range(60)]
+
+    alone, _ = await run(64, 0)
+    dropped, reading = await run(18, 0)
+    swapped, copying = await run(18, ROOMY)
+    assert swapped == dropped == alone
+    assert copying.meters.rows.value(call="prefill") == 3 * 60 < reading.meters.rows.value(call="prefill")
+    assert copying.meters.preemptions.value(way="swapped") > 0 == copying.meters.preemptions.value(way="dropped")
+    assert copying.meters.swapped.value(way="loaded") == copying.meters.swapped.value(way="saved") > 0
