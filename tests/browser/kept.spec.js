@@ -186,3 +186,23 @@ test("what is stored is bounded in bytes, the least recently used goes", async (
   expect(answers).toBeGreaterThan(bytes.answers / 2);
   expect(answers).toBeLessThanOrEqual(bytes.answers);
 });
+
+test("the pages of whoever makes room for others come back from memory", async ({ visit, page }) => {
+  const answers = [];
+  for (const kv of [{}, { memory_bytes: 6 * 256, prefix_bytes: 0 }]) {
+    await visit({ kv });
+    const { told, metrics } = await page.evaluate(async () => {
+      const { inpage } = /** @type {any} */ (globalThis);
+      const ask = async (/** @type {string} */ content) => {
+        let last;
+        for await (const piece of inpage.chat(content, { temperature: 0, max_tokens: 40 })) last = piece;
+        return last.completion;
+      };
+      const told = await Promise.all(["a", "b", "c"].map((name) => ask(`${name} hello world`)));
+      return { told, metrics: /** @type {string} */ (await inpage.metrics()) };
+    });
+    answers.push(told.map((completion) => completion.token_ids));
+    expect(/inpage_swapped_pages_total\{.*way="loaded"\} [1-9]/.test(metrics)).toBe("memory_bytes" in kv);
+  }
+  expect(answers[1]).toEqual(answers[0]);
+});
