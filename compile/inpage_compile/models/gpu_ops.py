@@ -1,7 +1,7 @@
 """The operations that graphs for WebGPU are written in: the same face as `cpu_ops`, other kernels behind it.
 
-A norm is not a kernel: the linear layer after it folds it in. What a step adds to is written in place. Keys and values
-have pages of their own in each layer, so ``kv`` is a list.
+A layer's norms are not kernels: the linear layer after them folds them in. What a step adds to is written in place.
+Keys and values have pages of their own in each layer, so ``kv`` is a list.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def tiers_for(rows: int, sequences: int) -> list[Tier]:
 
 @dataclass(frozen=True)
 class Activations:
-    """A linear layer's input, and the norm that it has to go through."""
+    """A linear layer's input, and the norm that it has to go through. ``head``: the rows that get logits."""
 
     tensor: Tensor
     norm: Tensor | None = None
     epsilon: float | None = None
-    pick: Tensor | None = None
+    head: bool = False
 
 
 def slices(weights: Weights) -> tuple[Weights, ...]:
@@ -89,12 +89,16 @@ class GpuOps:
         return y
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
-        return Activations(x, weight, epsilon, pick)
+        if pick is None:
+            return Activations(x, weight, epsilon)
+        columns = int(x.shape[1])
+        out = Tensor.placeholder([self.logit_rows, columns], "float32")
+        func = rows.norm(columns, epsilon)
+        return Activations(self._call(func, [x, pick, weight], out, self.logit_rows), head=True)
 
     def linear(self, weights: Weights, w: Sequence[Tensor], x: Activations, residual: Tensor | None = None) -> Tensor:
-        head = x.pick is not None
-        out = "float32" if head or residual is not None else self.dtype
-        count = self.logit_rows if head else self.rows
+        out = "float32" if x.head or residual is not None else self.dtype
+        count = self.logit_rows if x.head else self.rows
         y = residual if residual is not None else Tensor.placeholder([count, weights.rows], out)
         first = 0
         for part, data in zip(slices(weights), w, strict=True):
@@ -148,8 +152,8 @@ class GpuOps:
         return Activations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out))
 
     def _input(self, x: Activations, w: Tensor) -> tuple[list[Tensor], Input]:
-        args = [x.tensor, *([] if x.pick is None else [x.pick]), w, *([] if x.norm is None else [x.norm])]
-        return args, Input(str(x.tensor.dtype), x.epsilon, x.pick is not None)
+        args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
+        return args, Input(str(x.tensor.dtype), x.epsilon)
 
     def _wide(self, columns: int) -> Tensor:
         return Tensor.placeholder([self.rows, columns], self.dtype)

@@ -83,8 +83,6 @@ class Content:
         norm = rng.standard_normal(96).astype(np.float32)
         for tile, count in ((1, 8), (4, 8), (8, 8), (8, 3)):
             yield self._linear("norm", w, x[:count], tile, norm=norm, like=None if tile == 1 else 8)
-        for tile, pick in ((1, [5]), (4, [7, 0, 0, 3, 6]), (8, [2, 1])):
-            yield self._linear("pick", w, x, tile, norm=norm, pick=np.array(pick, np.int32))
         for tile in (1, 4, 8):
             w, x = random_weights(rng, "q8_0", 32, 64), self.activations(rng, 5, 64)
             y = rng.standard_normal((5, 32)).astype(np.float32)
@@ -94,28 +92,27 @@ class Content:
             yield self._linear(f"at {first} of {width}", w, x, 4, first=first, width=width)
 
     def _linear(
-        self, name: str, w: Groups, x: Array, tile: int, *, norm: Array | None = None, pick: Array | None = None,
+        self, name: str, w: Groups, x: Array, tile: int, *, norm: Array | None = None,
         add: Array | None = None, first: int = 0, width: int = 0, like: int | None = None,
     ) -> Case:  # fmt: skip
         n, k = w.q.shape
-        source = Input(str(x.dtype), 1e-5 if norm is not None else None, pick is not None)
-        out = "float32" if add is not None or pick is not None else self.dtype
+        source = Input(str(x.dtype), 1e-5 if norm is not None else None)
+        out = "float32" if add is not None else self.dtype
         func = linear.linear(Weights(w.format, n, k), tile, source, out, add is not None, width, first, width > 0)
-        used = x if pick is None else x[pick]
-        real = dot_float(w, used) if norm is None else _normed_dot(w, used, norm)
+        real = dot_float(w, x) if norm is None else _normed_dot(w, x, norm)
         if add is not None:
             real = real.plus(add)
-        buffers: dict[str, Array | None] = {"x": x, "w": packed(w).view(np.uint32), "norm": norm, "pick": pick}
+        buffers: dict[str, Array | None] = {"x": x, "w": packed(w).view(np.uint32), "norm": norm}
         buffers = {key: value for key, value in buffers.items() if value is not None}
-        names = ["x", *(["pick"] if pick is not None else []), "w", *(["norm"] if norm is not None else []), "y"]
+        names = ["x", "w", *(["norm"] if norm is not None else []), "y"]
         buffers["y"] = add
         want = stored(real, out)
         if width:
-            full = [np.full((len(used), width), np.nan), np.zeros((len(used), width))]
+            full = [np.full((len(x), width), np.nan), np.zeros((len(x), width))]
             for whole, part in zip(full, (want.want, want.tolerance), strict=True):
                 whole[:, first : first + n] = part
             want = Expected(full[0], full[1], out)
-        return Case("linear", f"{name}, {len(used)} rows by {tile}", buffers, [(func, names, [len(used)])], {"y": want},
+        return Case("linear", f"{name}, {len(x)} rows by {tile}", buffers, [(func, names, [len(x)])], {"y": want},
                     like=None if like is None else f"{name}, {like} rows by 1")  # fmt: skip
 
     def gated(self) -> Iterator[Case]:
@@ -165,6 +162,13 @@ class Content:
             yield Case("rows", f"gate {width}", {"g": gates, "u": ups},
                        [(rows.gate(width, self.dtype), ["g", "u"], [3])],
                        {"g": stored(real, self.dtype), "u": stored(exact(ups), self.dtype)})  # fmt: skip
+        for width, pick in ((32, [5]), (576, [7, 0, 0, 3, 6]), (256, [2, 1])):
+            x, weight = self.activations(rng, 8, width, "float32"), rng.standard_normal(width).astype(np.float32)
+            chosen = x[pick].astype(np.float64)
+            want = chosen * weight / np.sqrt((chosen**2).mean(1, keepdims=True) + np.float64(np.float32(1e-5)))
+            yield Case("rows", f"norm {width}", {"x": x, "p": np.array(pick, np.int32), "n": weight, "y": None},
+                       [(rows.norm(width, 1e-5), ["x", "p", "n", "y"], [len(pick)])],
+                       {"y": Expected(want, np.abs(want) * (width + 16) * EPS, "float32")})  # fmt: skip
         widths = (48, 16, 10)
         parts = [self.activations(rng, 3, w) for w in widths]
         named = {f"p{i}": part for i, part in enumerate(parts)}

@@ -42,26 +42,25 @@ THREADS = 4 * SHARES
 
 @dataclass(frozen=True)
 class Input:
-    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any; ``pick``: rows to gather."""
+    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any."""
 
     dtype: str
     epsilon: float | None = None
-    pick: bool = False
 
     @property
     def mark(self) -> str:
-        return ("_norm" if self.epsilon is not None else "") + ("_pick" if self.pick else "")
+        return "_norm" if self.epsilon is not None else ""
 
 
 @cache
 def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
            again: bool = False) -> tirx.PrimFunc:  # fmt: skip
-    """(x, [pick], w, [norm weight], [y], rows → [y]): y[rows, width] from column ``first`` on = norm(x) · Wᵀ, or, in
+    """(x, w, [norm weight], [y], rows → [y]): y[rows, width] from column ``first`` on = norm(x) · Wᵀ, or, in
     place, += with ``add``. ``again``: y is there already, and these columns of it are written."""
     width = width or weights.rows
 
     def build(a: Args) -> None:
-        activations, pick, w, norm = _inputs(a, x)
+        activations, w, norm = _inputs(a, x)
         wide = all(n % 4 == 0 for n in (weights.rows, width, first))
         y_type = f"{out}x4" if wide else out
         y = a.buffer("y", y_type, "x") if add or again else None
@@ -69,7 +68,7 @@ def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, w
         if y is None:
             y = a.buffer("y", y_type, "w")
         with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
-            body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
+            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
             body.accumulate([block])
 
             def finish(row: Expr, quad: Expr, value: Expr) -> None:
@@ -99,13 +98,13 @@ def gated(weights: Weights, tile: int, x: Input, out: str, width: int = 0, first
     width = width or weights.rows // 2
 
     def build(a: Args) -> None:
-        activations, pick, w, norm = _inputs(a, x)
+        activations, w, norm = _inputs(a, x)
         h = a.buffer("h", f"{out}x4", "x") if first else None
         rows = a.scalar("rows")
         if h is None:
             h = a.buffer("h", f"{out}x4", "w")
         with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], THREADS) as (unit, by, t):
-            body = _Body(a, weights, tile, x, (activations, pick, w, norm), rows, by, t)
+            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
             body.accumulate([let(unit * 2), let(unit * 2 + 1)])
             gates = local(1, "float32x4")
 
@@ -125,23 +124,22 @@ def gated(weights: Weights, tile: int, x: Input, out: str, width: int = 0, first
     return kernel(f"gated{tile}_{weights.format}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
 
 
-def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer, Buffer]:
+def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer]:
     activations = a.buffer("x", f"{x.dtype}x4")
-    pick = a.buffer("pick", "int32") if x.pick else None
     w = a.buffer("w", "uint32x4")
     norm = a.buffer("norm", "float32x4") if x.epsilon is not None else None
-    return activations, pick, w, norm
+    return activations, w, norm
 
 
 class _Body:
     """One workgroup's sums. ``rows``: how many there are in all; ``by``: which tile of them."""
 
     def __init__(
-        self, a: Args, weights: Weights, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer, Buffer],
+        self, a: Args, weights: Weights, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer],
         rows: Expr, by: Expr, t: Expr,
     ) -> None:  # fmt: skip
         self.weights, self.tile, self.x, self.rows, self.by, self.t = weights, tile, x, rows, by, t
-        self.activations, pick, self.w, self.norm = buffers
+        self.activations, self.w, self.norm = buffers
         self.quad, self.share = let(t % 4), let(t // 4)
         self.parts = a.workgroup(tile * THREADS, "float32x4")
         self.squares: Buffer = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
@@ -149,7 +147,7 @@ class _Body:
         self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
         for r in range(tile):
             row = let(tirx.Min(by * tile + r, rows - 1))
-            self.starts.append(let((pick[row] if pick is not None else row) * (weights.columns // 4)))
+            self.starts.append(let(row * (weights.columns // 4)))
 
     def accumulate(self, blocks: list[Expr]) -> None:
         """Each thread's share of the sums for ``blocks`` of 16 weight rows."""

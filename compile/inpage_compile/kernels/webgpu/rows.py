@@ -1,4 +1,4 @@
-"""What is done once a step, row by row: the embedding, the rotation table; and the gate where it stands by itself."""
+"""What is done once a step, row by row: embedding, rotation table, last norm; and the gate where it is by itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .build import (
     Args,
     Buffer,
     Expr,
+    barrier,
     bits,
     call,
     cast,
@@ -20,6 +21,7 @@ from .build import (
     kernel,
     lane,
     let,
+    local,
     loop,
     madd,
     splat,
@@ -134,6 +136,38 @@ def _cos_sin(angle: Expr) -> tuple[Expr, Expr]:
 
 
 @cache
+def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, pick, norm weight, rows → y): y[rows, columns] = the RMS norm of x's rows ``pick``, float32.
+
+    The head does not fold it in: so many workgroups would each do it again."""
+    quads = columns // 4
+
+    def build(a: Args) -> None:
+        x, pick, weight = a.buffer("x", "float32x4"), a.buffer("pick", "int32"), a.buffer("norm", "float32x4")
+        a.scalar("rows")
+        y = a.buffer("y", "float32x4", "w")
+        with a.workgroups(1, "rows", THREADS) as (_, row, t):
+            parts, own, total = a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
+            start, turns = let(pick[row] * quads), let((quads - t + (THREADS - 1)) // THREADS)
+            store(own, splat(0.0), 0)
+            with loop(turns) as turn:
+                value = let(x[start + turn * THREADS + t])
+                store(own, madd(value, value, own[0]), 0)
+            v = let(own[0])
+            store(parts, (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3)), t)
+            barrier()
+            store(total, f32(0.0), 0)
+            with loop(THREADS) as i:
+                store(total, total[0] + parts[i], 0)
+            inverse = let(call("float32", "inverseSqrt", total[0] * f32(1.0 / columns) + f32(epsilon)))
+            with loop(turns) as turn:
+                quad = let(turn * THREADS + t)
+                store(y, x[start + quad] * weight[quad] * splat(inverse), row * quads + quad)
+
+    return kernel(f"norm_{columns}", build)
+
+
+@cache
 def gate(width: int, dtype: str) -> tirx.PrimFunc:
     """(gate, up, rows): gate[rows, width] = silu(gate) · up, in place."""
     quads = width // 4
@@ -172,4 +206,4 @@ def join(widths: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
     return kernel("join_" + "_".join(map(str, widths)), build)
 
 
-__all__ = ["embed", "gate", "join", "rope_table"]
+__all__ = ["embed", "gate", "join", "norm", "rope_table"]
