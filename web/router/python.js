@@ -5,7 +5,7 @@
  */
 
 import { loadPyodide, version } from "../vendor/pyodide/pyodide.mjs";
-import { done, finished } from "../engine/idb.js";
+import { inStore } from "./in_store.js";
 
 const NAME = "inpage-python";
 const STORE = "memory";
@@ -23,7 +23,7 @@ export async function startPython(archive) {
   if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
   const bytes = await response.arrayBuffer();
   const key = await keyOf(bytes);
-  const kept = key && (await inStore("readonly", (store) => store.get(key)));
+  const kept = key && (await inStore(NAME, STORE, "readonly", (store) => store.get(key)));
   if (kept instanceof Uint8Array) {
     try {
       const pyodide = await load({ _loadSnapshot: kept });
@@ -32,7 +32,7 @@ export async function startPython(archive) {
       return pyodide;
     } catch (error) {
       console.warn("Python starts from the beginning:", error);
-      await inStore("readwrite", (store) => store.clear());
+      await inStore(NAME, STORE, "readwrite", (store) => store.clear());
     }
   }
   const pyodide = await load(key ? { _makeSnapshot: true } : {});
@@ -51,7 +51,7 @@ function load(options) {
 function keep(key, pyodide) {
   try {
     const memory = /** @type {{makeMemorySnapshot(): Uint8Array}} */ (/** @type {unknown} */ (pyodide)).makeMemorySnapshot();
-    void inStore("readwrite", (store) => {
+    void inStore(NAME, STORE, "readwrite", (store) => {
       store.clear(); // of another version
       return store.put(memory, key);
     });
@@ -70,27 +70,4 @@ async function keyOf(bytes) {
   if (!subtle) return "";
   const hash = new Uint8Array(await subtle.digest("SHA-256", bytes));
   return `${version} ${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-}
-
-/**
- * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore) => IDBRequest<any>} ask
- * @returns {Promise<any>} null where the browser refuses
- */
-async function inStore(mode, ask) {
-  try {
-    const opening = indexedDB.open(NAME, 1);
-    opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
-    const database = await done(opening);
-    try {
-      const transaction = database.transaction(STORE, mode);
-      const request = ask(transaction.objectStore(STORE));
-      await finished(transaction);
-      return request.result;
-    } finally {
-      database.close();
-    }
-  } catch {
-    return null;
-  }
 }
