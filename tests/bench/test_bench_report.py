@@ -22,7 +22,7 @@ from inpage.bench.report.markup import tag
 from inpage.bench.report.page import page
 from inpage.bench.report.readme import BEGIN, END
 from inpage.bench.report.scale import fit
-from inpage.bench.report.text import number, quantity, span, tick
+from inpage.bench.report.text import commands, number, quantity, span, tick
 from inpage.bench.report.view import View
 from inpage.bench.report.wording import headline
 from inpage.bench.results import (
@@ -35,6 +35,7 @@ from inpage.bench.results import (
     Pair,
     Peaks,
     Results,
+    Shard,
     Target,
     Tool,
     metric,
@@ -340,3 +341,42 @@ def test_the_readme_changes_between_its_two_comments_only(tmp_path: Path) -> Non
         with pytest.raises(InvalidRequest, match="bench: begin"):
             update_readme(found, path)
         assert path.read_text() == broken
+
+
+def test_the_columns_are_the_scenarios_that_their_heads_name() -> None:
+    """Whatever was measured first: not a longer answer for the short one, not a cache's answers for decoding."""
+    found = results([("inpage", "", 100.0), ("peer", "peer", 50.0)])
+    together = {"prompt_tokens": 34, "new_tokens": 64, "concurrency": 8, "requests": 8}
+    for engine in (0, 1):
+        for name, value, params in (
+            ("zipf-100", 999.0, {**together, "requests": 100, "distinct": 10}),
+            ("concurrency-2", 77.0, {**together, "concurrency": 2}),
+            ("decode-batch-8", 200.0, together),
+        ):
+            if engine == 0 or name != "decode-batch-8":
+                cell = Cell(engine, "m", name, name, params)
+                cell.metrics["aggregate_tps"] = metric([value], "tokens/s", "higher")
+                found.cells.insert(0, cell)
+        alone = {"prompt_tokens": 34, "new_tokens": 512, "concurrency": 1, "depth": 34}
+        long = Cell(engine, "m", "stream-long", "stream-long", alone)
+        long.metrics["decode_tps"] = metric([1.0], "tokens/s", "higher")
+        found.cells.insert(0, long)
+    view = View(found, "m")
+    assert [(f.head, f.scenario) for f in view.figures if f.head in ("Decode", "Together")] == [
+        ("Decode", "prompt-34"),
+        ("Decode", "prompt-512"),
+        ("Together", "decode-batch-8"),
+    ]
+    assert view.speed(0) == 100.0
+
+
+def test_a_command_is_told_without_where_it_ran() -> None:
+    asked = ["inpage bench --shard 1/2 --out '/a b/c' --threads=2", "inpage bench --shard=2/2 --threads=2 --out=/d"]
+    assert commands(asked) == ["inpage bench --threads=2"]
+    assert commands(["inpage bench --models /x/y/m,shape:llama-1b --connect ws://host --quick"]) == [
+        "inpage bench --models m,shape:llama-1b --quick"
+    ]
+    found = results([("inpage", "", 100.0)])
+    found.command = "inpage bench --out /secret/place"
+    found.shards = [Shard("", found.created, found.command, 1.0, found.tool, found.environment)]
+    assert "secret" not in markdown_table(found) + page(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..results import Environment, Model, Peaks, Results
 from . import tables
 from .markup import Child, Markup, join, tag
-from .text import MISSING, count, number, quantity
+from .text import MISSING, commands, count, number, quantity
 from .view import metric_name
 
 Facts = list[tuple[str, str]]
@@ -15,8 +15,8 @@ def environment(results: Results) -> Markup:
     """The machine (each, of a run in parts), the models and the engines."""
     parts: list[Child] = []
     if len(results.shards) > 1:
-        for shard in results.shards:
-            parts += [tag("h2", f"Where part {shard.part} was measured"), listed(machine(shard.environment))]
+        for i, shard in enumerate(results.shards, 1):
+            parts += [tag("h2", f"Where part {shard.part or i} was measured"), listed(machine(shard.environment))]
     else:
         parts += [tag("h2", "Where it was measured"), listed(machine(results.environment))]
     for model in results.models:
@@ -102,13 +102,15 @@ def run(results: Results) -> Markup:
     tool = results.tool
     changes = " with uncommitted changes" if tool.dirty else ""
     facts = [
-        ("Command", results.command),
+        ("Command", ", ".join(commands([results.command]))),
         ("Started", results.created),
         ("Took", f"{count(round(results.duration_s))} s"),
         ("inpage", f"{tool.version}, revision {tool.revision or 'unknown'}{changes}"),
     ]
     if len(results.shards) > 1:
-        facts += [(f"Part {s.part}", f"{s.created}, {s.duration_s:,.0f} s: {s.command}") for s in results.shards]
+        for i, s in enumerate(results.shards):
+            asked = ", ".join(commands([s.command]))
+            facts.append((f"Part {s.part or i + 1}", f"{s.created}, {s.duration_s:,.0f} s: {asked}"))
     metrics = dict.fromkeys(m for c in results.cells for m in c.metrics)
     facts.append(("Metrics", ", ".join(f"{metric_name(m)} ({m})" for m in metrics)))
     return join([tag("h2", "The run"), listed(facts)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import InvalidRequest
 from ..results import Metric, Results
-from .text import MISSING, about, day, list_of, number, quantity
+from .text import MISSING, about, commands, day, list_of, number, quantity
 from .view import Figure, View, better_by
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -61,8 +61,10 @@ def _said(view: View) -> str:
     env, tool = results.environment, results.tool
     revision = f", revision {tool.revision[:10]}{' with changes' if tool.dirty else ''}" if tool.revision else ""
     machine = list_of([_plain(x) for x in (f"{env.cpu} ({env.cores} cores)", env.os, env.browser) if x])
+    asked = commands([part.command for part in results.shards] or [results.command])
+    told = list_of([f"`{command.replace('`', '')}`" for command in asked])
     said = (
-        f"{_plain(view.name)}, {day(results.created)}, `{_plain(results.command)}`{revision}, on {machine}. "
+        f"{_plain(view.name)}, {day(results.created)}, {told}{revision}, on {machine}. "
         "Medians; speeds in tokens a second"
     )
     if view.best is not None and len(view.contenders) > 1:

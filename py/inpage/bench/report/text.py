@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import PurePath
 
 MISSING = "–"
 
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
            "December")  # fmt: skip
+_HERE = ("--out", "--browser", "--connect", "--shard")  # options that say where, not what
 _NAMES = {"tokens/s": "tok/s", "requests/s": "req/s", "bytes": "B"}
 
 
@@ -101,6 +105,27 @@ def day(created: str) -> str:
     except ValueError:
         return created
     return f"{when.day} {_MONTHS[when.month - 1]} {when.year}"  # strftime's names would follow the locale
+
+
+def commands(asked: Sequence[str]) -> list[str]:
+    """Command lines as others can repeat them: without folders of one machine, browsers or parts of a whole; each
+    once."""
+    found: dict[str, None] = {}
+    for command in asked:
+        try:
+            words = iter(shlex.split(command))
+        except ValueError:  # not written by a shell's rules
+            words = iter(command.split())
+        kept = []
+        for word in words:
+            option, _, value = word.partition("=")
+            if option in _HERE:
+                if not value:
+                    next(words, None)
+            else:
+                kept.append(",".join(PurePath(part).name or part for part in word.split(",")))
+        found[shlex.join(kept)] = None
+    return list(found)
 
 
 def shorten(text: str, most: int) -> str:

@@ -55,6 +55,8 @@ class Scenario:
     depth: float
     concurrency: float
     requests: float = 0  # served at once or in a row; 0: one is asked
+    repeats: bool = False  # some prompts come again, so that answers may come from a cache
+    new: float = 0  # tokens of an answer
 
     @property
     def short(self) -> str:
@@ -64,8 +66,11 @@ class Scenario:
     @classmethod
     def of(cls, cell: Cell) -> Scenario:
         prompt = _param(cell, "prompt_tokens")
-        return cls(cell.scenario, cell.title or cell.scenario, prompt, _param(cell, "depth") or prompt,
-                   _param(cell, "concurrency") or 1, _param(cell, "requests"))  # fmt: skip
+        return cls(
+            cell.scenario, cell.title or cell.scenario, prompt, _param(cell, "depth") or prompt,
+            _param(cell, "concurrency") or 1, _param(cell, "requests"), _param(cell, "distinct") > 0,
+            _param(cell, "new_tokens"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,9 @@ class View:
         return [s for s in self.scenarios if of(s) and any(self.metric(e, s.name, metric) for e in self.engines)]
 
     def alone(self, metric: str) -> list[Scenario]:
-        """One request at a time, by length of the prompt."""
+        """One request at a time, by length of the prompt; of two as long, the shorter answer first."""
         found = self.having(metric, lambda s: not s.requests and s.concurrency == 1 and s.prompt > 0 and s.name != HEAT)
-        return sorted(found, key=lambda s: (s.prompt, s.depth))
+        return sorted(found, key=lambda s: (s.prompt, s.depth, s.new))
 
     @cached_property
     def best(self) -> int | None:
@@ -194,14 +199,16 @@ class View:
         add("First token", "ttft_ms", first[:1], lambda s: f"{s.prompt:,.0f}-token prompt")
         add("Prefill", "prefill_tps", _ends(prefill), lambda s: f"{s.prompt:,.0f}-token prompt")
         add("Decode", "decode_tps", _ends(decode), lambda s: f"after {s.depth:,.0f} tokens")
-        crowd = sorted(self.having("aggregate_tps", lambda s: 1 < s.concurrency <= 64), key=self._crowd)
+        crowd = self.having("aggregate_tps", lambda s: 1 < s.concurrency <= 64 and not s.repeats)
+        crowd.sort(key=self._crowd)
         add("Together", "aggregate_tps", crowd[:1], lambda s: f"{s.concurrency:,.0f} at once")
         add("Load", "ready_ms", self.having("ready_ms"), lambda s: s.short)
         return found
 
-    def _crowd(self, scenario: Scenario) -> tuple[int, float]:
-        """Scenarios that most engines have come first."""
-        return -len([e for e in self.engines if self.metric(e, scenario.name, "aggregate_tps")]), scenario.concurrency
+    def _crowd(self, scenario: Scenario) -> tuple[bool, int, float]:
+        """Decoding side by side comes first, then what most engines have."""
+        having = [e for e in self.engines if self.metric(e, scenario.name, "aggregate_tps")]
+        return not scenario.name.startswith("decode-batch"), -len(having), scenario.concurrency
 
     def peak(self, engine: int, metric: str) -> float | None:
         """The most that was seen in any scenario."""

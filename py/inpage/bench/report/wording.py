@@ -43,7 +43,7 @@ def warnings(results: Results) -> list[str]:
     found = [f"Measured by shape, random weights: {by_shape}. Speeds hold; answers mean nothing."] if by_shape else []
     environments = [s.environment for s in results.shards] or [results.environment]
     for i, env in enumerate(environments):
-        where = f" (part {results.shards[i].part})" if len(environments) > 1 else ""
+        where = f" (part {results.shards[i].part or i + 1})" if len(environments) > 1 else ""
         if env.busy:
             load = " and ".join(number(v, 2) for v in (env.load_before, env.load_after) if v is not None)
             share = quantity(env.foreign_cpu_share, "share") if env.foreign_cpu_share is not None else ""
