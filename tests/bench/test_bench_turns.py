@@ -99,7 +99,7 @@ def test_an_answer_is_timed_from_asking_and_warm_up_does_not_count(go: Go) -> No
 def test_iterations_are_shared_by_the_visits(go: Go) -> None:
     driver = Double()
     cell = go(driver, "prompt-short", Limits(5, 0, 3, longest_s=30), visits=(0, 1, 2))["prompt-short"]
-    assert cell.metrics["ttft_ms"].visits == [0, 1, 1, 2, 2]
+    assert cell.metrics["ttft_ms"].visits == [0, 0, 1, 1, 2]
     assert driver.calls.count("load") == driver.calls.count("close") == 3
 
 

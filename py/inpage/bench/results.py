@@ -85,7 +85,8 @@ class Environment:
 @dataclass(slots=True)
 class Model:
     """A model under test. ``f16_bytes`` is what its parameters would take as float16; ``sha256`` is of its manifest.
-    ``random``: it is measured by shape, with random weights: speeds are those of such a model, answers mean nothing."""
+    ``random``: it is measured by shape, with random weights: speeds are those of such a model, answers mean nothing.
+    ``kv_token_bytes``: of keys and values that our engines keep for a token of context."""
 
     id: str
     name: str
@@ -96,6 +97,7 @@ class Model:
     sha256: str
     context: int = 0
     random: bool = False
+    kv_token_bytes: int = 0
 
     @property
     def weights_label(self) -> str:
@@ -199,8 +201,9 @@ class Difference:
 
 @dataclass(slots=True)
 class Target:
-    """A goal and what was measured. ``verdict``: "pass", "fail", "not measured" or "does not apply"; ``why`` says in
-    one sentence what was compared, or why it could not be."""
+    """A goal and what was measured. ``verdict``: "pass", "fail", "not measured", "does not apply" or "reported" (told
+    without a goal); ``why`` says in one sentence what was compared, or why it could not be. ``group``: "" for inpage's
+    own goals, else what they are about."""
 
     name: str
     target: str  # "< 100 ms"
@@ -209,6 +212,7 @@ class Target:
     why: str
     engine: int | None = None
     scenario: str | None = None
+    group: str = ""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ..artifact import parse_manifest
 from ..capability import host_device
@@ -17,7 +18,7 @@ from ..cli import paths
 from ..errors import InpageError
 from ..schema import Manifest
 from ..tokenizer import Tokenizer, load_tokenizer
-from . import environment, ours, outcome, processes, room, targets
+from . import against_native, environment, ours, outcome, processes, room, targets
 from .board import Board
 from .browser import Browsers, Seen, Where
 from .driver import Driver, PeerFactory, Setup, Subject
@@ -122,7 +123,8 @@ class Run:
         await self._heats(rows, subject, turn)
         for row in rows:
             if not row.out:
-                row.works = [self._work(row, subject, scenario) for scenario in scenarios]
+                asked = [s for s in scenarios if not s.memory or _in_our_page(row.driver.engine)]
+                row.works = [self._work(row, subject, scenario) for scenario in asked]
         for visit in range(self.options.limits.visits):
             first = visit % len(rows) if rows else 0
             for row in [*rows[first:], *rows[:first]]:
@@ -219,26 +221,27 @@ class Run:
         self.board.cell(row.index, work.scenario.name)
 
 
+def _in_our_page(engine: Engine) -> bool:
+    return engine.kind == "inpage" and engine.in_page
+
+
 def sum_up(results: Results) -> None:
     """What follows from the cells."""
     results.pairs = outcome.pairs(results)
     results.differences = outcome.differences(results)
-    results.targets = targets.targets(results)
+    results.targets = [*targets.targets(results), *against_native.lines(results)]
 
 
 def _subject(folder: Path) -> tuple[Subject, Tokenizer]:
     manifest = parse_manifest((folder / "manifest.json").read_bytes())
     tokenizer = load_tokenizer((folder / manifest.tokenizer.file).read_text("utf-8"), manifest.tokenizer.special)
-    return Subject(_record(manifest, _context(folder, manifest)), folder, manifest), tokenizer
-
-
-def _context(folder: Path, manifest: Manifest) -> int:
-    """What the model was compiled for, which may be less than it could."""
     plan = json.loads((folder / manifest.variants[0].files["plan"].file).read_text("utf-8"))
-    return int(plan["maxima"]["context"])
+    return Subject(_record(manifest, plan), folder, manifest), tokenizer
 
 
-def _record(manifest: Manifest, context: int) -> Model:
+def _record(manifest: Manifest, plan: dict[str, Any]) -> Model:
+    """The context is what the model was compiled for, which may be less than it could."""
+    pages = [buffer["page_bytes"] for buffer in plan["buffers"] if buffer["kind"] == "kv"]
     parameters = 0
     weight: dict[str, int] = {}
     for tensor in manifest.tensors:
@@ -256,6 +259,7 @@ def _record(manifest: Manifest, context: int) -> Model:
         f16_bytes=2 * parameters,
         weights=", ".join(name.upper() for name in forms),
         sha256=manifest.revision,
-        context=context,
+        context=int(plan["maxima"]["context"]),
         random=manifest.source.random,
+        kv_token_bytes=sum(pages) // plan["page_tokens"],
     )

@@ -18,7 +18,8 @@ class Scenario:
     ``form`` is the shortest form of the run that has it: "quick", "usual" or "long"; a named scenario runs in any.
     ``distinct``: prompts differ in so many ways (0: all unique), asked as often as Zipf's law says. ``prefix_tokens``
     of each prompt are the same for all. ``together``: all requests start at once and decode side by side; only the
-    time in which all decode counts. ``most``: iterations, at most, unless more are asked for by number."""
+    time in which all decode counts. ``most``: iterations, at most, unless more are asked for by number. ``memory``: it
+    is about what our engines hold in a page, soon after loading: asked once, and of nobody else."""
 
     name: str
     kind: str
@@ -32,6 +33,7 @@ class Scenario:
     prefix_tokens: int = 0
     together: bool = False
     most: int = 6
+    memory: bool = False
 
     @property
     def params(self) -> dict[str, Any]:
@@ -97,6 +99,9 @@ def _repeats(requests: int, over: int, form: str) -> Scenario:
 ALL = (
     Scenario("load-cold", "load", "first visit: nothing is cached", "quick"),
     Scenario("load-cached", "load", "second visit: from the browser's storage", "quick"),
+    Scenario(
+        "context-1024", "answer", "memory with a context of 1,024 tokens", "quick", 1008, 16, most=1, memory=True
+    ),
     _answer("prompt-short", 34, 128, "quick"),
     _answer("prompt-medium", 512, 128, "usual"),
     _answer("prompt-long", 2048, 128, "usual", most=3),

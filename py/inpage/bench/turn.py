@@ -44,9 +44,10 @@ class Limits:
     exact: bool = False
 
     def share(self, scenario: Scenario, visit: int) -> int:
-        """Iterations of a scenario in one visit."""
-        total = self.iterations if self.exact else min(self.iterations, scenario.most)
-        return total * (visit + 1) // self.visits - total * visit // self.visits
+        """Iterations of a scenario in one visit: the first visits have the odd ones, so that a run that is cut short
+        has something of everything."""
+        total = self.iterations if self.exact and not scenario.memory else min(self.iterations, scenario.most)
+        return -(-total * (visit + 1) // self.visits) + (-total * visit // self.visits)
 
 
 @dataclass(slots=True)

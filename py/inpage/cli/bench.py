@@ -175,15 +175,18 @@ def _conclude(results: Results, out: Path) -> None:
     from ..bench.outcome import against_peers
 
     environment = results.environment
-    marks = {"pass": "✓", "fail": "✗", "not measured": "·", "does not apply": "–"}
+    marks = {"pass": "✓", "fail": "✗", "not measured": "·", "does not apply": "–", "reported": "="}
     print()
     for line in against_peers(results):
         print(line)
     print()
-    for target in results.targets:
-        value = target.value or target.verdict
-        print(f"{marks[target.verdict]} {target.verdict:<14} {target.name} {target.target}: {value} ({target.why})")
-    print()
+    for group in dict.fromkeys(target.group for target in results.targets):
+        if group:
+            print(f"{group}:")
+        for target in (each for each in results.targets if each.group == group):
+            said = f"{target.name} {target.target}: {target.value or target.verdict} ({target.why})"
+            print(f"{marks[target.verdict]} {target.verdict:<14} {said}")
+        print()
     adapter = environment.adapter
     gpu = (
         f"{adapter.vendor} {adapter.architecture}{' (software)' if adapter.software else ''}"

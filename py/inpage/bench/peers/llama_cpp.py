@@ -65,7 +65,7 @@ class LlamaCpp:
             weights=label or _LABELS[form],
             family="llama.cpp",
             in_page=False,
-            baseline=form == weights.FORMATS[0],  # the same weights as ours
+            baseline=bool(label) or form == weights.FORMATS[0],  # the same weights as ours
         )
         self._program, self._libraries, self._model, self._threads = program, libraries, model, threads
         self._process: asyncio.subprocess.Process | None = None

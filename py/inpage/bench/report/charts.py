@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
+from ..bandwidth import bandwidth
 from ..results import Cell, Peaks
 from .frame import NARROW, WIDE, Axis, Mark
 from .markup import Child, Markup, tag
@@ -250,23 +249,10 @@ def roof(view: View) -> Markup | None:
     return figure(text, lambda w: roofline(w, text, roofs, spots), note)
 
 
-def _bandwidth(peaks: Peaks, threads: str, size: int) -> float:
-    """GB/s for reading ``size`` bytes again and again, between the sizes that were measured, or from beyond caches."""
-    curve = peaks.read_by_bytes.get(threads, {})
-    known = sorted((int(n), v) for n, v in curve.items() if n.isdecimal() and int(n) > 0 and v > 0)
-    if not known:
-        return peaks.read_gbps.get(threads, 0.0)
-    if size <= known[0][0] or size >= known[-1][0]:
-        return known[0 if size <= known[0][0] else -1][1]
-    (a, low), (b, high) = next((x, y) for x, y in pairwise(known) if x[0] <= size <= y[0])
-    way = math.log(size / a) / math.log(b / a)
-    return math.exp(math.log(low) * (1 - way) + math.log(high) * way)
-
-
 def _roofs(peaks: Peaks, size: int) -> list[Roof]:
     found: list[Roof] = []
     for threads in sorted(set(peaks.read_gbps) & set(peaks.dot_gops), key=lambda t: (len(t), t), reverse=True):
-        read, dots = _bandwidth(peaks, threads, size), peaks.dot_gops[threads]
+        read, dots = bandwidth(peaks, threads, size), peaks.dot_gops[threads]
         if read > 0 and dots > 0:
             many = "1 thread" if threads == "1" else f"{threads} threads"
             label = f"{many}: {number(read)} GB/s, {number(dots)} Gop/s"
@@ -279,7 +265,7 @@ def _reached(view: View, peaks: Peaks, spots: Sequence[Spot]) -> str:
     best = view.best
     threads = str(view.results.engines[best].threads) if best is not None else ""
     dots = peaks.dot_gops.get(threads, 0)
-    read = _bandwidth(peaks, threads, view.model.weight_bytes) if view.model else 0
+    read = bandwidth(peaks, threads, view.model.weight_bytes) if view.model else 0
     if best is None or read <= 0 or dots <= 0:
         return ""
     said = []

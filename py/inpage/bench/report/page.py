@@ -55,7 +55,8 @@ def _model(view: View, first: bool, targets: list[Target]) -> list[Child]:
     said = wording.headline(view)
     parts: list[Child] = [] if first else [tag("h2", view.name)]
     parts += [tag("p", said[0], class_="lead"), *(tag("p", more, class_="lead then") for more in said[1:])]
-    parts += [_tiles(view), _targets(targets)]
+    groups = dict.fromkeys(t.group for t in targets)
+    parts += [_tiles(view), *(_targets([t for t in targets if t.group == group]) for group in groups)]
     summary = tables.summary(view)
     if summary:
         parts.append(tag("h2", "All engines side by side" if first else f"All engines side by side: {view.name}"))
@@ -129,7 +130,8 @@ def _targets(targets: list[Target]) -> Markup:
         )
     passed = sum(t.verdict == "pass" for t in targets)
     judged = sum(t.verdict in ("pass", "fail") for t in targets)
-    return join([tag("h2", f"Targets: {passed} of {judged} met"), tag("ul", *rows, class_="targets")])
+    name = targets[0].group or "Targets"
+    return join([tag("h2", f"{name}: {passed} of {judged} met"), tag("ul", *rows, class_="targets")])
 
 
 def _failures(results: Results) -> Markup:
