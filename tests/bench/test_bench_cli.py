@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -137,6 +139,35 @@ def test_shards_make_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert {cell.scenario for cell in whole.cells} == {"load-cold", "load-cached", "prompt-short", "decode-batch-8"}
     assert [part.part for part in whole.shards] == ["1/2", "2/2"]
     assert len(whole.engines) == 1
+
+
+def test_a_run_that_is_cut_short_keeps_what_it_had_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = Results.save
+
+    def cut(results: Results, path: Path) -> None:
+        """The first time that a cell has numbers in it, the system asks the run to end."""
+        save(results, path)
+        if not results.complete and any(cell.metrics for cell in results.cells):
+            monkeypatch.setattr(Results, "save", save)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("inpage.bench.run._KEEP_S", 0)
+    monkeypatch.setattr(Results, "save", cut)
+    asked = ["--backends", "native", "--peers", "none", "--models", str(tiny_artifact("mixed")), "--iterations", "1"]
+    scenarios = ["--scenarios", "prompt-short,decode-batch-8,concurrency-8"]
+    assert main(["bench", *asked, *scenarios, "--out", str(tmp_path)]) == 130
+    results = Results.load(tmp_path / "results.json")
+    assert not results.complete
+    assert [(cell.scenario, bool(cell.metrics)) for cell in results.cells] == [
+        ("prompt-short", True), ("decode-batch-8", False), ("concurrency-8", False),
+    ]  # fmt: skip
+    assert results.environment.browser.startswith("Chromium ") and results.targets
+    assert "cut short" in capsys.readouterr().out
+    (tmp_path / "report.html").unlink()
+    assert main(["bench", "report", str(tmp_path / "results.json")]) == 0
+    assert "The run was cut short" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_a_peer_that_cannot_run_is_reported_with_its_error() -> None:

@@ -13,7 +13,7 @@ from inpage.bench.driver import LoadFacts, Pages, Timeline, Usage
 from inpage.bench.environment import Pace
 from inpage.bench.results import Cell, Engine
 from inpage.bench.scenarios import Scenario, select
-from inpage.bench.turn import Limits, Turn, Work, fastest
+from inpage.bench.turn import Limits, Speed, Turn, Work, fastest
 from inpage.errors import Unsupported
 from inpage.tokenizer import Tokenizer
 
@@ -134,6 +134,36 @@ def test_a_cell_is_content_when_its_time_is_spent(go: Go) -> None:
     driver = Double(delay=0.05)
     cell = go(driver, "prompt-short", Limits(100, 1, 1, budget_s=0.2, longest_s=30))["prompt-short"]
     assert 1 <= cell.iterations < 10
+
+
+def test_a_slow_engine_is_asked_for_less_and_the_results_say_so(go: Go) -> None:
+    slow, tokens = Double(delay=0.0), 1000.0  # ms a token, told, not waited
+
+    async def generate(prompt: Sequence[int], max_new_tokens: int) -> Timeline:
+        slow.calls.append(f"{len(prompt)}+{max_new_tokens}")
+        at = [tokens * (i + 1) for i in range(max_new_tokens)]
+        return Timeline(list(range(max_new_tokens)), at, at[-1])
+
+    slow.generate = generate  # type: ignore[method-assign]
+    limits = Limits(1, 1, 1, budget_s=1e6, longest_s=1e6)
+    cells = go(slow, "prompt-medium,concurrency-1", limits)
+    assert cells["prompt-medium"].params["new_tokens"] == 32 and "512+32" in slow.calls and "512+128" not in slow.calls
+    assert any("32 of 128 new tokens" in note for note in cells["prompt-medium"].notes)
+    assert cells["concurrency-1"].counts["requests"] == cells["concurrency-1"].params["requests"] == 3
+    assert any("the first 3 of 8 requests" in note for note in cells["concurrency-1"].notes)
+    whole = go(Double(), "prompt-medium,concurrency-1", limits)  # 1 ms a token
+    assert whole["prompt-medium"].params["new_tokens"] == 128 and not whole["prompt-medium"].notes
+    assert whole["concurrency-1"].counts["requests"] == 8
+    every = go(slow, "prompt-medium", Limits(1, 1, 1))  # without a budget all of it is asked
+    assert every["prompt-medium"].params["new_tokens"] == 128
+
+
+def test_how_long_a_prompt_will_take_follows_what_shorter_ones_took() -> None:
+    quadratic = Speed({34: 34 * 1e-3 + 34**2 * 1e-5, 512: 512 * 1e-3 + 512**2 * 1e-5}, 50.0)
+    assert quadratic.prefill(2048) == pytest.approx(2048 * 1e-3 + 2048**2 * 1e-5)
+    assert Speed({34: 0.34, 512: 2.56}, 50.0).prefill(2048) == pytest.approx(10.24)  # a cold start is no law
+    assert Speed({512: 5.12}, 50.0).prefill(34) == pytest.approx(0.34)
+    assert Speed().seconds(select(["prompt-short"], "quick")[0]) == 0
 
 
 def test_the_fastest_form_wins_the_heat() -> None:

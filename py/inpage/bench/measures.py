@@ -150,6 +150,8 @@ class Taken:
                 cell.counts[f"{name}_per_token"] = round(counts[name] / self.tokens, 3)
         if counts.get("working_us"):
             cell.counts["engine_idle_share"] = round(1 - counts["busy_us"] / counts["working_us"], 4)
+        if scenario.cut:
+            cell.notes.append(f"shortened, because this engine would take long: {scenario.cut}")
         if self.short:
             cell.notes.append(f"{self.short} of {self.requests} answers ended before {scenario.new_tokens} tokens")
         if self.failed:

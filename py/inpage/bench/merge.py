@@ -29,6 +29,7 @@ def merge(parts: Sequence[Results]) -> Results:
         index = [_place(whole, places, engine) for engine in part.engines]
         for cell in part.cells:
             _add(whole, replace(cell, engine=index[cell.engine], shard=cell.shard + offset))
+    whole.complete = all(part.complete for part in parts)
     whole.duration_s = round(sum(part.duration_s for part in parts), 1)
     sum_up(whole)
     return whole

@@ -16,13 +16,19 @@ def pairs(results: Results) -> list[Pair]:
     found = []
     for ours, theirs in _matches(results, "peer"):
         for name in _PAIRED:
-            if name not in ours.metrics or name not in theirs.metrics:
+            if name not in ours.metrics or name not in theirs.metrics or _unlike(ours, theirs, name):
                 continue
             a, b = ours.metrics[name].median, theirs.metrics[name].median
             if a > 0 and b > 0:
                 ratio = a / b if ours.metrics[name].better == "higher" else b / a
                 found.append(Pair(ours.scenario, ours.model, name, ours.engine, theirs.engine, a, b, round(ratio, 4)))
     return found
+
+
+def _unlike(a: Cell, b: Cell, metric: str) -> bool:
+    """One of the two was asked for less, so that these are times of different things."""
+    fewer = a.params.get("requests") != b.params.get("requests")
+    return (metric == "e2e_ms" and a.params != b.params) or (metric == "ttft_ms" and fewer)
 
 
 def differences(results: Results) -> list[Difference]:

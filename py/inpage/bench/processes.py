@@ -84,7 +84,6 @@ class Watch:
         self._stop = threading.Event()
         self._ours: dict[tuple[int, int], float] = {}  # (pid, start time) → CPU seconds when last seen
         self._first = _machine()
-        self._last = self._first
         self._before = _self_tree(self._ours)
         self._thread = threading.Thread(target=self._look, name="inpage-bench-watch", daemon=True)
         self._thread.start()
@@ -93,16 +92,17 @@ class Watch:
         while not self._stop.wait(1.0):
             _self_tree(self._ours)
 
-    def end(self) -> float | None:
-        """The share of all cores that went to other processes, 0..1; None where it cannot be known."""
+    def end(self) -> None:
         self._stop.set()
         self._thread.join()
-        _self_tree(self._ours)
-        self._last = _machine()
-        if self._first is None or self._last is None:
+
+    def share(self) -> float | None:
+        """The share of all cores that went to other processes until now, 0..1; None where it cannot be known."""
+        now, seen = _machine(), dict(self._ours)  # the thread goes on with its own
+        if self._first is None or now is None:
             return None
-        busy, total = (self._last[i] - self._first[i] for i in (0, 1))
-        ours = sum(self._ours.values()) - self._before
+        ours = _self_tree(seen) - self._before
+        busy, total = (now[i] - self._first[i] for i in (0, 1))
         return max(0.0, busy - ours) / total if total > 0 else None
 
 

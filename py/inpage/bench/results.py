@@ -229,7 +229,8 @@ class Shard:
 
 @dataclass(slots=True)
 class Results:
-    """The whole file. ``environment`` is the first shard's; ``created`` is ISO 8601 in UTC."""
+    """The whole file. ``environment`` is the first shard's; ``created`` is ISO 8601 in UTC. ``complete``: the run came
+    to its end; else this is what was measured when it was written."""
 
     created: str
     command: str
@@ -243,6 +244,7 @@ class Results:
     differences: list[Difference] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
+    complete: bool = True
     schema: int = SCHEMA
 
     def save(self, path: Path) -> None:
@@ -250,7 +252,9 @@ class Results:
         text = json.dumps(_compact({"schema": self.schema} | asdict(self)), ensure_ascii=False, indent=1)
         # A list of numbers on one line: samples are many.
         text = re.sub(r"\[[\s\d.,eE+-]+\]", lambda found: " ".join(found[0].split()), text)
-        path.write_text(text + "\n", "utf-8")
+        fresh = path.with_suffix(".part")
+        fresh.write_text(text + "\n", "utf-8")
+        fresh.replace(path)  # a run that is killed while it writes leaves what was there before
 
     @classmethod
     def load(cls, path: Path) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -27,10 +28,13 @@ from .results import Cell, Engine, Model, Peaks, Results, Shard
 from .scenarios import HEAT, Scenario, shard
 from .turn import Limits, Turn, Work, fastest, text_of
 
+_KEEP_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a command line asks for. ``peers``: name → factory. ``part``: (i, n) of a split matrix, from 1."""
+    """What a command line asks for. ``peers``: name → factory. ``part``: (i, n) of a split matrix, from 1. ``keep``
+    gets the results every few seconds while they grow."""
 
     models: Sequence[Path]
     backends: Sequence[str]
@@ -42,6 +46,7 @@ class Options:
     command: str
     quick: bool = False
     part: tuple[int, int] = (1, 1)
+    keep: Callable[[Results], None] | None = None
 
 
 @dataclass(slots=True)
@@ -62,22 +67,25 @@ class Run:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         tool = environment.tool()
         here = environment.environment(Seen(), remote=False, load_before=None, foreign=None, pace=None)
-        self.results = Results(created, options.command, 0.0, tool, here)
+        self.results = Results(created, options.command, 0.0, tool, here, complete=False)
         self.results.shards = [Shard(name, created, options.command, 0.0, tool, here)]
         self.board = Board(self.results, [s.name for s in options.scenarios])
         self._pace = environment.Pace()
+        self._began = self._kept = time.perf_counter()
+        self._load, self._watch = environment.load_average(), processes.Watch()
+        self._seen: Seen = Seen()
+        self._peaks: Peaks | None = None
 
     async def run(self) -> Results:
-        """Raises for what makes the whole run pointless (no browser, no model); an engine's failure is a result."""
+        """Raises for what makes the whole run pointless (no browser, no model); an engine's failure is a result. What
+        was measured before it raised, or was cancelled, is in ``results``."""
         options, results = self.options, self.results
-        began, load, watch = time.perf_counter(), environment.load_average(), processes.Watch()
-        seen, peaks = Seen(), None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 browsers = await stack.enter_async_context(Browsers(options.where))
                 webgpu = any(name.startswith("webgpu") for name in options.backends)
-                seen = await browsers.look(webgpu=webgpu)
-                peaks = await self._peaks(browsers)
+                self._seen = await browsers.look(webgpu=webgpu)
+                self._peaks = await self._measure_peaks(browsers)
                 subjects = [_subject(folder) for folder in options.models]
                 results.models = [subject.record for subject, _ in subjects]
                 matrix = [(subject.record.id, scenario) for subject, _ in subjects for scenario in options.scenarios]
@@ -86,21 +94,35 @@ class Run:
                     scenarios = [scenario for model, scenario in mine if model == subject.record.id]
                     if scenarios:
                         await self._model(subject, tokenizer, scenarios, browsers)
+            results.complete = True
         finally:
-            foreign = watch.end()
-            if options.where.connect is not None:  # it is another machine that counts
-                foreign = None
-            results.environment = environment.environment(
-                seen, remote=options.where.connect is not None, load_before=load, foreign=foreign, pace=self._pace,
-                peaks=peaks,
-            )  # fmt: skip
+            self._watch.end()
+            self._sum_up()
             self._pace.close()
-        results.duration_s = round(time.perf_counter() - began, 1)
+            if results.cells:
+                self.board.end()
+        return results
+
+    def _sum_up(self) -> None:
+        """All that the results say of the run as it is now, and what follows from the cells."""
+        results, where = self.results, self.options.where
+        remote = where.connect is not None  # then it is another machine that counts
+        results.environment = environment.environment(
+            self._seen, remote=remote, load_before=self._load, foreign=None if remote else self._watch.share(),
+            pace=self._pace, peaks=self._peaks,
+        )  # fmt: skip
+        results.duration_s = round(time.perf_counter() - self._began, 1)
         whole = results.shards[0]
         whole.duration_s, whole.environment = results.duration_s, results.environment
         sum_up(results)
-        self.board.end()
-        return results
+
+    def _keep(self) -> None:
+        """Write down what there is, every few seconds: between measurements, where it disturbs none."""
+        keep, now = self.options.keep, time.perf_counter()
+        if keep is not None and now - self._kept > _KEEP_S:
+            self._sum_up()
+            keep(self.results)
+            self._kept = time.perf_counter()
 
     async def _model(
         self, subject: Subject, tokenizer: Tokenizer, scenarios: Sequence[Scenario], browsers: Browsers
@@ -131,7 +153,7 @@ class Run:
                 if not row.out and not row.content:
                     await self._turn(row, subject, turn(row, self.options.limits), row.works, visit)
 
-    async def _peaks(self, browsers: Browsers) -> Peaks | None:
+    async def _measure_peaks(self, browsers: Browsers) -> Peaks | None:
         """What the machine can do at most; a machine that cannot be measured is no reason to measure no engine."""
         options = self.options
         self.board.tell("the machine", "what it can do at most")
@@ -202,6 +224,8 @@ class Run:
                 row.content = True
                 row.driver.engine.notes.append(f"was visited once: loading took {turn.loading_s:.0f} s")
         except Exception as error:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from error  # what is interrupted fails in ways of its own
             row.out = True
             text = text_of(error)
             unfinished = [work for work in works if not work.taken.samples and work.cell.error is None]
@@ -219,6 +243,7 @@ class Run:
         work.cell.notes = []
         work.taken.finish(work.cell, work.scenario)
         self.board.cell(row.index, work.scenario.name)
+        self._keep()
 
 
 def _in_our_page(engine: Engine) -> bool:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidRequest
 from ..tokenizer import Tokenizer
 from . import prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What is asked of an engine for which the whole would take longer than ``after_s`` seconds: fewer new tokens, or
+    the first of the requests. Rates and the time to a first token stay what they are."""
+
+    after_s: float
+    new_tokens: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,8 @@ class Scenario:
     ``distinct``: prompts differ in so many ways (0: all unique), asked as often as Zipf's law says. ``prefix_tokens``
     of each prompt are the same for all. ``together``: all requests start at once and decode side by side; only the
     time in which all decode counts. ``most``: iterations, at most, unless more are asked for by number. ``memory``: it
-    is about what our engines hold in a page, soon after loading: asked once, and of nobody else."""
+    is about what our engines hold in a page, soon after loading: asked once, and of nobody else. ``cut``: what of the
+    scenario was left out, in words."""
 
     name: str
     kind: str
@@ -34,6 +45,8 @@ class Scenario:
     together: bool = False
     most: int = 6
     memory: bool = False
+    short: Short | None = None
+    cut: str = ""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -59,6 +72,15 @@ class Scenario:
         """The longest sequence that it makes."""
         return self.prompt_tokens + self.new_tokens
 
+    def shortened(self) -> Scenario:
+        """As `short` says; itself where that says nothing."""
+        if self.short is None:
+            return self
+        new, requests = self.short.new_tokens or self.new_tokens, self.short.requests or self.requests
+        parts = [f"{new} of {self.new_tokens} new tokens"] if new != self.new_tokens else []
+        parts += [f"the first {requests} of {self.requests} requests"] if requests != self.requests else []
+        return replace(self, new_tokens=new, requests=requests, short=None, cut=" and ".join(parts))
+
     def prompts(self, tokenizer: Tokenizer, iteration: int) -> list[list[int]]:
         """The requests of one iteration: another text for each iteration, the same for every engine, so that caches
         show where the scenario wants them to and nowhere else."""
@@ -80,20 +102,23 @@ def _answer(name: str, prompt: int, new: int, form: str, **more: Any) -> Scenari
     return Scenario(name, "answer", f"{prompt:,} prompt tokens, {new:,} new", form, prompt, new, **more)
 
 
-def _crowd(clients: int, form: str, requests: int) -> Scenario:
+def _crowd(clients: int, form: str, requests: int, short: Short | None = None) -> Scenario:
     title = (
         f"{clients:,} at once, 34 prompt tokens each, 16 new"
         if clients > 1
         else "one after another, 34 prompt tokens, 16 new"
     )
-    return Scenario(f"concurrency-{clients}", "serve", title, form, 34, 16, requests=requests, clients=clients, most=3)
+    return Scenario(
+        f"concurrency-{clients}", "serve", title, form, 34, 16, requests=requests, clients=clients, most=3, short=short
+    )
 
 
 def _repeats(requests: int, over: int, form: str) -> Scenario:
     title = f"{requests:,} requests over {over} prompts, Zipf s = 1, 8 at once, 34 prompt tokens, 16 new"
     return Scenario(
-        f"zipf-{requests}", "serve", title, form, 34, 16, requests=requests, clients=8, distinct=over, most=1
-    )
+        f"zipf-{requests}", "serve", title, form, 34, 16, requests=requests, clients=8, distinct=over, most=1,
+        short=Short(40, requests=32),
+    )  # fmt: skip
 
 
 ALL = (
@@ -103,16 +128,16 @@ ALL = (
         "context-1024", "answer", "memory with a context of 1,024 tokens", "quick", 1008, 16, most=1, memory=True
     ),
     _answer("prompt-short", 34, 128, "quick"),
-    _answer("prompt-medium", 512, 128, "usual"),
-    _answer("prompt-long", 2048, 128, "usual", most=3),
-    _answer("stream-long", 34, 512, "usual", most=3),
+    _answer("prompt-medium", 512, 128, "usual", short=Short(15, 32)),
+    _answer("prompt-long", 2048, 128, "usual", most=3, short=Short(20, 32)),
+    _answer("stream-long", 34, 512, "usual", most=3, short=Short(15, 256)),
     Scenario(
         "decode-batch-8", "serve", "8 sequences decode together, 34 prompt tokens each, 64 new", "quick", 34, 64,
-        requests=8, clients=8, together=True, most=4,
+        requests=8, clients=8, together=True, most=4, short=Short(15, 16),
     ),
     Scenario("decode-deep", "answer", "decode at depth 2,048: 32 new", "long", 2048, 32),
-    _crowd(1, "usual", 8),
-    _crowd(8, "usual", 16),
+    _crowd(1, "usual", 8, Short(8, requests=3)),
+    _crowd(8, "usual", 16, Short(20, requests=8)),
     _crowd(32, "usual", 32),
     _crowd(100, "usual", 100),
     _crowd(1000, "long", 1000),
@@ -120,7 +145,7 @@ ALL = (
     _repeats(1000, 100, "long"),
     Scenario(
         "shared-prefix", "serve", "8 conversations behind one prefix of 512 tokens, 16 more each, 16 new", "usual",
-        528, 16, requests=8, clients=1, prefix_tokens=512, most=3,
+        528, 16, requests=8, clients=1, prefix_tokens=512, most=3, short=Short(30, requests=3),
     ),
 )  # fmt: skip
 

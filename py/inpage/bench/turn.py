@@ -21,7 +21,7 @@ from .driver import Driver, Files, LoadFacts, Pages, Tab, Timeline
 from .environment import Pace
 from .measures import Taken
 from .results import Cell
-from .scenarios import LOAD_PROMPT, Scenario
+from .scenarios import HEAT, LOAD_PROMPT, Scenario
 
 T = TypeVar("T")
 _SLOW_S = 5.0  # a run that takes longer needs none before it to warm up
@@ -43,6 +43,11 @@ class Limits:
     longest_s: float = 600.0
     exact: bool = False
 
+    @property
+    def may_shorten(self) -> bool:
+        """Who sets no budget, or a number of iterations, wants the whole of everything."""
+        return math.isfinite(self.budget_s)
+
     def share(self, scenario: Scenario, visit: int) -> int:
         """Iterations of a scenario in one visit: the first visits have the odd ones, so that a run that is cut short
         has something of everything."""
@@ -58,24 +63,40 @@ class Work:
     cell: Cell
     taken: Taken = field(default_factory=Taken)
 
+    def shorten(self) -> None:
+        """Ask for less from now on, and say so."""
+        self.scenario = self.scenario.shortened()
+        self.cell.params = self.scenario.params
+
 
 @dataclass(slots=True)
 class Speed:
-    """How fast an engine has shown to be, tokens a second, to guess how long something will take."""
+    """How fast an engine has shown to be, to guess how long something will take. ``first_s``: seconds to the first
+    token by length of the prompt; ``decode``: tokens a second."""
 
-    prefill: float = 0.0
+    first_s: dict[int, float] = field(default_factory=dict)
     decode: float = 0.0
 
     def learn(self, prompt: int, timeline: Timeline) -> None:
         if len(timeline.at_ms) > 1 and timeline.at_ms[-1] > timeline.at_ms[0] > 0:
-            self.prefill = prompt / timeline.at_ms[0] * 1e3
+            self.first_s[prompt] = timeline.at_ms[0] / 1e3
             self.decode = (len(timeline.at_ms) - 1) / (timeline.at_ms[-1] - timeline.at_ms[0]) * 1e3
 
     def seconds(self, scenario: Scenario) -> float:
         """If requests came one after another; 0 where nothing is known."""
-        if not self.prefill or not self.decode:
+        if not self.first_s or not self.decode:
             return 0.0
-        return scenario.requests * (scenario.prompt_tokens / self.prefill + scenario.new_tokens / self.decode)
+        return scenario.requests * (self.prefill(scenario.prompt_tokens) + scenario.new_tokens / self.decode)
+
+    def prefill(self, tokens: int) -> float:
+        """Seconds: a n + b n², attention being b's part, as the two longest prompts show that are no longer."""
+        known = sorted(self.first_s.items())
+        *before, (length, took) = [pair for pair in known if pair[0] <= tokens] or known[:1]
+        rate, bend = took / length, 0.0
+        if before and length < tokens:
+            shorter, quick = before[-1]
+            bend = max(0.0, (took / length - quick / shorter) / (length - shorter))
+        return rate * tokens + bend * tokens * (tokens - length)
 
 
 class Turn:
@@ -159,14 +180,18 @@ class Turn:
             self._done(work)
 
     async def _measure(self, work: Work, visit: int) -> None:
-        scenario, taken, limits = work.scenario, work.taken, self._limits
-        expected = self.speed.seconds(scenario)
+        taken, limits = work.taken, self._limits
+        short, expected = work.scenario.short, self.speed.seconds(work.scenario)
+        if short is not None and expected > short.after_s and not taken.iterations and limits.may_shorten:
+            work.shorten()
+            expected = self.speed.seconds(work.scenario)
+        scenario = work.scenario
         # Requests that are served together overlap, so that they take less; a single answer takes what it takes.
         if expected > limits.longest_s * (1.5 if scenario.kind == "serve" else 1):
             raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:g} s")
         share, warm = limits.share(scenario, visit), 0
         if scenario.kind == "answer" or scenario.together:
-            warm = 0 if expected > _SLOW_S and not limits.exact else limits.warmup
+            warm = 0 if expected > _SLOW_S and not limits.exact and scenario is not HEAT else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
         likely = max(expected, _typical(taken))

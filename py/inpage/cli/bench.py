@@ -1,15 +1,18 @@
 """Measure how fast models run in the page, with other engines beside them in the same run.
 
 Writes results.json and report.html. `inpage bench compare A.json B.json` says what two runs tell apart; `inpage bench
-merge A.json B.json … --out FOLDER` joins shards; `inpage bench readme RESULTS.json` puts the results table into the
-README. Leave the machine alone while it runs.
+merge A.json B.json … --out FOLDER` joins shards; `inpage bench report RESULTS.json` writes the report anew; `inpage
+bench readme RESULTS.json` puts the results table into the README. Leave the machine alone while it runs. One that is
+cut short keeps what it had measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..bench.compare import Comparison
     from ..bench.driver import PeerFactory
     from ..bench.results import Results
+    from ..bench.run import Run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=_shard, metavar="I/N", default=(1, 1), help="only part I of N of the scenarios")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/bench)")
     parser.set_defaults(action=None)
-    actions = parser.add_subparsers(dest="action", metavar="compare | merge | readme")
+    actions = parser.add_subparsers(dest="action", metavar="compare | merge | report | readme")
     compare = actions.add_parser("compare", help="what two runs tell apart")
     compare.add_argument("a", type=Path, metavar="A.json", help="before")
     compare.add_argument("b", type=Path, metavar="B.json", help="after")
@@ -64,6 +68,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     merge = actions.add_parser("merge", help="join the results of shards")
     merge.add_argument("parts", type=Path, nargs="+", metavar="PART.json")
     merge.add_argument("--out", type=Path, metavar="FOLDER", required=True, dest="merged", help="where to write")
+    report = actions.add_parser("report", help="write report.html anew, of a run that was cut short as well")
+    report.add_argument("results", type=Path, metavar="RESULTS.json")
+    report.add_argument("--out", type=Path, metavar="FOLDER", dest="reported", help="where (default: beside it)")
     readme = actions.add_parser("readme", help="put the results table into a README, between its two bench comments")
     readme.add_argument("results", type=Path, metavar="RESULTS.json")
     readme.add_argument("file", type=Path, nargs="?", default=Path("README.md"), metavar="README.md")
@@ -76,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         return _merge(args)
     if args.action == "readme":
         return _readme(args)
+    if args.action == "report":
+        return _report(args)
     return _bench(args)
 
 
@@ -94,12 +103,13 @@ def _bench(args: argparse.Namespace) -> int:
     form = "quick" if args.quick else "long" if args.long else "usual"
     limits = {
         "quick": Limits(iterations=3, warmup=1, visits=1, budget_s=6, longest_s=60),
-        "usual": Limits(iterations=6, warmup=1, visits=3, budget_s=12, longest_s=150),
+        "usual": Limits(iterations=6, warmup=1, visits=3, budget_s=10, longest_s=90),
         "long": Limits(iterations=6, warmup=1, visits=3),
     }[form]
     if args.iterations is not None or args.warmup is not None:
         iterations, warmup = args.iterations or limits.iterations, limits.warmup if args.warmup is None else args.warmup
         limits = Limits(iterations, warmup, min(limits.visits, iterations), exact=args.iterations is not None)
+    out = args.out or paths.models().parent / "bench"
     options = Options(
         models=[
             _artifact(name, args.backends.split(",")) for name in (args.models.split(",") if args.models else [None])
@@ -113,12 +123,33 @@ def _bench(args: argparse.Namespace) -> int:
         command=shlex.join(["inpage", *sys.argv[1:]]),
         quick=args.quick,
         part=args.shard,
+        keep=lambda results: results.save(out / "results.json"),
     )
-    out = args.out or paths.models().parent / "bench"
-    results = asyncio.run(Run(options).run())
+    run = Run(options)
+    interrupted = _until_done(run)
+    results = run.results
     _write(results, out)
     _conclude(results, out)
+    if interrupted:
+        return 130
     return 0 if any(engine.kind == "inpage" and engine.error is None for engine in results.engines) else 1
+
+
+def _until_done(run: Run) -> bool:
+    """Whether the run was interrupted (^C, or asked to end): its results then hold what it had measured."""
+
+    async def watched() -> None:
+        with contextlib.suppress(NotImplementedError):  # where the system has no such signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        await run.run()
+
+    try:
+        asyncio.run(watched())
+    except KeyboardInterrupt:
+        if not any(cell.metrics for cell in run.results.cells):
+            raise
+        return True
+    return False
 
 
 def _artifact(name: str | None, backends: list[str]) -> Path:
@@ -194,6 +225,8 @@ def _conclude(results: Results, out: Path) -> None:
         else "no WebGPU"
     )
     print(f"{environment.cpu}, {environment.cores} cores, {environment.os}, {environment.browser}, {gpu}")
+    if not results.complete:
+        print("The run was cut short: this is what it had measured.")
     if environment.busy:
         share = (environment.foreign_cpu_share or 0) * 100
         print(f"The machine was busy: other work took {share:.0f} % of it. Take these numbers with care.")
@@ -244,6 +277,18 @@ def _merge(args: argparse.Namespace) -> int:
     whole = merge([Results.load(path) for path in args.parts])
     _write(whole, args.merged)
     print(args.merged / "results.json")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ..bench.report import write_report
+    from ..bench.results import Results
+    from ..bench.run import sum_up
+
+    results, out = Results.load(args.results), args.reported or args.results.parent
+    sum_up(results)
+    write_report(results, out / "report.html")
+    _conclude(results, out)
     return 0
 
 

@@ -41,6 +41,8 @@ def warnings(results: Results) -> list[str]:
     """What makes the numbers worth less, most important first."""
     by_shape = list_of([m.name.removesuffix(BY_SHAPE) for m in results.models if m.random])
     found = [f"Measured by shape, random weights: {by_shape}. Speeds hold; answers mean nothing."] if by_shape else []
+    if not results.complete:
+        found.insert(0, "The run was cut short: this is what it had measured.")
     environments = [s.environment for s in results.shards] or [results.environment]
     for i, env in enumerate(environments):
         where = f" (part {results.shards[i].part or i + 1})" if len(environments) > 1 else ""
