@@ -159,10 +159,10 @@ def test_a_slow_engine_is_asked_for_less_and_the_results_say_so(go: Go) -> None:
 
 
 def test_how_long_a_prompt_will_take_follows_what_shorter_ones_took() -> None:
-    quadratic = Speed({34: 34 * 1e-3 + 34**2 * 1e-5, 512: 512 * 1e-3 + 512**2 * 1e-5}, 50.0)
+    quadratic = Speed({34: 34 * 1e-3 + 34**2 * 1e-5, 512: 512 * 1e-3 + 512**2 * 1e-5})
     assert quadratic.prefill(2048) == pytest.approx(2048 * 1e-3 + 2048**2 * 1e-5)
-    assert Speed({34: 0.34, 512: 2.56}, 50.0).prefill(2048) == pytest.approx(10.24)  # a cold start is no law
-    assert Speed({512: 5.12}, 50.0).prefill(34) == pytest.approx(0.34)
+    assert Speed({34: 0.34, 512: 2.56}).prefill(2048) == pytest.approx(10.24)  # a cold start is no law
+    assert Speed({512: 5.12}).prefill(34) == pytest.approx(0.34)
     assert Speed().seconds(select(["prompt-short"], "quick")[0]) == 0
 
 

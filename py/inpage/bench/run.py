@@ -29,6 +29,7 @@ from .scenarios import HEAT, Scenario, shard
 from .turn import Limits, Turn, Work, fastest, text_of
 
 _KEEP_S = 10.0
+_SLOWEST_LOAD = 25e6  # bytes a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Run:
                 row.driver, tokenizer, limits, browsers, self._pace, host_device().cores,
                 tell=lambda what: self.board.tell(row.driver.engine.name, what),
                 done=lambda work: self._news(row, work),
+                load_s=limits.longest_s + subject.record.weight_bytes / _SLOWEST_LOAD,
             )  # fmt: skip
 
         await self._heats(rows, subject, turn)
@@ -188,8 +190,7 @@ class Run:
     def _work(self, row: Row, subject: Subject, scenario: Scenario) -> Work:
         cell = Cell(row.index, subject.record.id, scenario.name, scenario.title, scenario.params)
         self.results.cells.append(cell)
-        if scenario.tokens > subject.record.context:
-            cell.error = f"unsupported: needs {scenario.tokens} tokens; the model's context is {subject.record.context}"
+        cell.error = room.lacking(row.driver.engine, subject.record, scenario)
         return Work(scenario, cell)
 
     async def _heats(self, rows: Sequence[Row], subject: Subject, turn: Callable[[Row, Limits], Turn]) -> None:

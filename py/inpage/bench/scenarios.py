@@ -30,7 +30,7 @@ class Scenario:
     of each prompt are the same for all. ``together``: all requests start at once and decode side by side; only the
     time in which all decode counts. ``most``: iterations, at most, unless more are asked for by number. ``memory``: it
     is about what our engines hold in a page, soon after loading: asked once, and of nobody else. ``cut``: what of the
-    scenario was left out, in words."""
+    scenario was left out, in words. ``least``: iterations, a visit each, whatever the budget, where none takes long."""
 
     name: str
     kind: str
@@ -44,6 +44,7 @@ class Scenario:
     prefix_tokens: int = 0
     together: bool = False
     most: int = 6
+    least: int = 1
     memory: bool = False
     short: Short | None = None
     cut: str = ""
@@ -129,11 +130,11 @@ ALL = (
     ),
     _answer("prompt-short", 34, 128, "quick"),
     _answer("prompt-medium", 512, 128, "usual", short=Short(15, 32)),
-    _answer("prompt-long", 2048, 128, "usual", most=3, short=Short(20, 32)),
+    _answer("prompt-long", 2048, 128, "usual", most=3, least=3, short=Short(20, 32)),
     _answer("stream-long", 34, 512, "usual", most=3, short=Short(15, 256)),
     Scenario(
         "decode-batch-8", "serve", "8 sequences decode together, 34 prompt tokens each, 64 new", "quick", 34, 64,
-        requests=8, clients=8, together=True, most=4, short=Short(15, 16),
+        requests=8, clients=8, together=True, most=4, least=3, short=Short(15, 16),
     ),
     Scenario("decode-deep", "answer", "decode at depth 2,048: 32 new", "long", 2048, 32),
     _crowd(1, "usual", 8, Short(8, requests=3)),

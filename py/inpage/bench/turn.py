@@ -25,6 +25,8 @@ from .scenarios import HEAT, LOAD_PROMPT, Scenario
 
 T = TypeVar("T")
 _SLOW_S = 5.0  # a run that takes longer needs none before it to warm up
+_LONG_S = 15.0  # one that takes longer is made once, however few that is
+_SURE = 0.8  # of the limit: what would take longer is not begun, since speed falls as the context grows
 _FIRST = 8  # tokens asked right after loading, to know how fast this engine is
 _ONE_AT_A_TIME = 8  # clients: more make no difference to an engine that takes one request at a time
 
@@ -71,22 +73,24 @@ class Work:
 
 @dataclass(slots=True)
 class Speed:
-    """How fast an engine has shown to be, to guess how long something will take. ``first_s``: seconds to the first
-    token by length of the prompt; ``decode``: tokens a second."""
+    """How fast an engine has shown to be, to guess how long something will take, by length of the prompt: ``first_s``,
+    seconds to the first token, and ``decode``, tokens a second."""
 
     first_s: dict[int, float] = field(default_factory=dict)
-    decode: float = 0.0
+    decode: dict[int, float] = field(default_factory=dict)
 
     def learn(self, prompt: int, timeline: Timeline) -> None:
         if len(timeline.at_ms) > 1 and timeline.at_ms[-1] > timeline.at_ms[0] > 0:
             self.first_s[prompt] = timeline.at_ms[0] / 1e3
-            self.decode = (len(timeline.at_ms) - 1) / (timeline.at_ms[-1] - timeline.at_ms[0]) * 1e3
+            self.decode[prompt] = (len(timeline.at_ms) - 1) / (timeline.at_ms[-1] - timeline.at_ms[0]) * 1e3
 
     def seconds(self, scenario: Scenario) -> float:
         """If requests came one after another; 0 where nothing is known."""
-        if not self.first_s or not self.decode:
+        if not self.first_s:
             return 0.0
-        return scenario.requests * (self.prefill(scenario.prompt_tokens) + scenario.new_tokens / self.decode)
+        length = scenario.prompt_tokens
+        like = max((n for n in self.decode if n <= length), default=min(self.decode))
+        return scenario.requests * (self.prefill(length) + scenario.new_tokens / self.decode[like])
 
     def prefill(self, tokens: int) -> float:
         """Seconds: a n + b n², attention being b's part, as the two longest prompts show that are no longer."""
@@ -100,7 +104,8 @@ class Speed:
 
 
 class Turn:
-    """``tell`` is called with a line about what is being done, ``done`` with each cell that has news."""
+    """``tell`` is called with a line about what is being done, ``done`` with each cell that has news; ``load_s``: no
+    load takes longer (None: as any call)."""
 
     def __init__(
         self,
@@ -112,6 +117,7 @@ class Turn:
         cores: int,
         tell: Callable[[str], None],
         done: Callable[[Work], None],
+        load_s: float | None = None,
     ) -> None:
         self._driver = driver
         self._tokenizer = tokenizer
@@ -121,6 +127,7 @@ class Turn:
         self._cores = cores
         self._tell = tell
         self._done = done
+        self._load_s = load_s
         self._pages: Visit | None = None
         self.speed = Speed()
         self.loading_s = 0.0  # what loads took, with the first tokens after them
@@ -168,7 +175,7 @@ class Turn:
         self._pace.sample()
         pages: Pages = self._pages if self._pages is not None else _NoPages()
         began = time.perf_counter()
-        facts: LoadFacts = await self._limited(self._driver.load(pages))
+        facts: LoadFacts = await self._limited(self._driver.load(pages), self._load_s)
         prompt = prompts.prompt(self._tokenizer, "hello", LOAD_PROMPT)
         first = await self._limited(self._driver.generate(prompt, _FIRST))
         if first.error is not None:
@@ -187,7 +194,7 @@ class Turn:
             expected = self.speed.seconds(work.scenario)
         scenario = work.scenario
         # Requests that are served together overlap, so that they take less; a single answer takes what it takes.
-        if expected > limits.longest_s * (1.5 if scenario.kind == "serve" else 1):
+        if expected > limits.longest_s * (1.5 if scenario.kind == "serve" else _SURE):
             raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:g} s")
         share, warm = limits.share(scenario, visit), 0
         if scenario.kind == "answer" or scenario.together:
@@ -195,7 +202,8 @@ class Turn:
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
         likely = max(expected, _typical(taken))
-        if share == 0 or (taken.iterations and likely > _SLOW_S and taken.spent_s + likely > allowed):
+        enough = taken.iterations >= (scenario.least if likely <= _LONG_S else 1)
+        if share == 0 or (enough and likely > _SLOW_S and taken.spent_s + likely > allowed):
             return
         for i in range(warm):
             self._tell(f"{scenario.title} · warming up")
@@ -268,11 +276,12 @@ class Turn:
         gpu = self._driver.engine.backend == "webgpu"
         return processes.renderers(self._pages.profile, gpu=gpu)
 
-    async def _limited(self, call: Awaitable[T]) -> T:
+    async def _limited(self, call: Awaitable[T], seconds: float | None = None) -> T:
+        longest = seconds or self._limits.longest_s
         try:
-            return await asyncio.wait_for(call, self._limits.longest_s)
+            return await asyncio.wait_for(call, longest)
         except TimeoutError:
-            raise DeviceLost(f"took longer than {self._limits.longest_s:g} s and was given up") from None
+            raise DeviceLost(f"took longer than {longest:.3g} s and was given up") from None
 
 
 class _NoPages:
