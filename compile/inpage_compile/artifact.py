@@ -1,8 +1,10 @@
 """Writes an artifact folder: shards, tokenizer, notices, variants and, last of all, the manifest.
 
 Everything is written to a hidden sibling folder and renamed into place by `finish`, so that no half-written
-artifact ever has the artifact's name. A record of what it was made from lies beside the manifest; `is_current`
-compares it, so that an unchanged recompile only hashes files.
+artifact ever has the artifact's name. Where it carries several levels, the best one's manifest is the artifact's own
+and names the others, which lie in folders of their name; weights that levels share are sections stored once.
+A record of what it was made from lies beside the manifest; `is_current` compares it, so that an unchanged recompile
+only hashes files.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +31,7 @@ from .quantize import FORMATS
 from .sources import Source
 
 RECORD = "build.json"
+_SECTION_ALIGN = 1 << 14  # so that the next section's shards can be mapped, whatever the system's pages are
 Progress = Callable[[str, int, int], None]
 
 
@@ -36,8 +39,8 @@ class ArtifactWriter:
     """Use as a context manager: leaving it without `finish` removes what was written.
 
     ``progress(phase, done, total)`` is called with bytes for the phase "weights". ``accept_license`` acknowledges
-    a licence that is unknown or none. Raises `SourceInvalid` (field ``license``) without it, and `InvalidRequest`
-    where ``out`` exists and is not an artifact."""
+    a licence that is unknown or none. ``levels``: what it will carry, the best first. Raises `SourceInvalid` (field
+    ``license``) without it, and `InvalidRequest` where ``out`` exists and is not an artifact."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class ArtifactWriter:
         fingerprint: str = "",
         accept_license: bool = False,
         progress: Progress | None = None,
+        levels: Sequence[str] = ("",),
     ) -> None:
         self._out = out.resolve()
         if self._out.exists() and not _is_replaceable(self._out):
@@ -55,13 +59,16 @@ class ArtifactWriter:
         self._source = source
         self._fingerprint = fingerprint
         self._progress = progress
-        self._tensors: list[Tensor] = []
-        self._variants: list[dict[str, Any]] = []
+        self.tensors: dict[str, list[Tensor]] = {level: [] for level in levels}  # written so far, of each level
+        self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
+        self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
+        self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self._out)
         self._folder = self._out.with_name(f".{self._out.name}.{os.getpid()}.partial")
         self._folder.mkdir()
-        self._shards = _ShardWriter(self._folder)
+        (self._folder / "weights").mkdir()
+        self._shards = _ShardWriter(self._folder, 0)
 
     def __enter__(self) -> ArtifactWriter:
         return self
@@ -85,32 +92,69 @@ class ArtifactWriter:
                 f"{self._out.name} needs {weights} bytes of disk in {self._out.parent}; {free} are free", field="out"
             )
 
+    def begin_section(self, levels: Sequence[str]) -> None:
+        """What comes now are weights of these levels."""
+        if self._section:
+            self._end_section(_SECTION_ALIGN)
+        self._section = levels
+
+    def _end_section(self, align: int) -> None:
+        size, shards = self._shards.finish(align)
+        for level in self._section:
+            weights = self._weights[level]
+            weights["shards"] += [shard | {"offset": weights["bytes"] + shard["offset"]} for shard in shards]
+            weights["bytes"] += size
+        self._shards = _ShardWriter(self._folder, self._shards.number + 1)
+
     def add_tensor(self, entry: Tensor, data: npt.NDArray[Any]) -> None:
-        """Append a tensor's bytes (uint8 [entry.bytes]) at its offset; tensors come in the order of offsets."""
+        """Append a tensor's bytes (uint8 [entry.bytes]) at its offset in the section; they come in order of offsets."""
         if data.nbytes != entry.bytes:
             raise ValueError(f"{entry.name}: {data.nbytes} bytes, planned {entry.bytes}")
         self._shards.seek(entry.offset)
         self._shards.write(memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data))
-        self._tensors.append(entry)
+        for level in self._section:
+            self.tensors[level].append(replace(entry, offset=self._weights[level]["bytes"] + entry.offset))
 
-    def add_variant(self, name: str, backend: str, requires: list[str], files: Mapping[str, bytes | Path]) -> None:
-        """Add a compiled form of the model. ``files``: file name → content, or a file to copy; its role in the
-        manifest is the name without suffix ("plan.json" → plan, "kernels.wasm" → kernels)."""
+    def add_variant(
+        self, name: str, backend: str, requires: list[str], files: Mapping[str, bytes | Path], level: str | None = None
+    ) -> None:
+        """Add a compiled form of the model at a level, by default the best. ``files``: file name → content, or a file
+        to copy; its role in the manifest is the name without suffix ("plan.json" → plan, "kernels.wasm" → kernels)."""
         entry: dict[str, Any] = {"name": name, "backend": backend, "requires": list(requires)}
-        (self._folder / name).mkdir()
+        best = next(iter(self.tensors))
+        level = best if level is None else level
+        place = name if level == best else f"{level}/{name}"
+        (self._folder / place).mkdir(parents=True)
         for file, content in files.items():
             data = content.read_bytes() if isinstance(content, Path) else content
-            entry[file.partition(".")[0]] = self._write(f"{name}/{file}", data)
-        self._variants.append(entry)
+            entry[file.partition(".")[0]] = self._write(f"{place}/{file}", data)
+        self._variants[level].append(entry)
 
     def finish(self) -> Manifest:
         """Write the manifest, check it as any reader would, and put the folder in its place."""
-        source = self._source
-        total, shards = self._shards.finish()
-        tokenizer = source.tokenizer
+        self._end_section(ALIGN)
+        self._shards.discard()
+        best, *others = self.tensors
+        tokenizer = self._source.tokenizer
         text = json.dumps(tokenizer.json, ensure_ascii=False, separators=(",", ":"))
-        used = sorted({t.format for t in self._tensors})
-        manifest: dict[str, Any] = {
+        common = self._common(self._write("tokenizer.json", text.encode()))
+        levels = [self._listed(best)] if others else []
+        for level in others:
+            manifest = self._at(level, common) | {"level": level}
+            levels.append(self._listed(level) | {"manifest": self._write_manifest(f"{level}/manifest.json", manifest)})
+        manifest = self._at(best, common) | ({"level": best, "levels": levels} if others else {})
+        self._write("NOTICES.txt", notices(self._source, self._license).encode())
+        self._write_manifest("manifest.json", manifest)
+        record = {"fingerprint": self._fingerprint, "revision": manifest["revision"]}
+        self._write(RECORD, json.dumps(record).encode())
+        self._replace()
+        return parse_manifest(manifest)
+
+    def _common(self, tokenizer_file: dict[str, Any]) -> dict[str, Any]:
+        """What every level's manifest says."""
+        source = self._source
+        tokenizer = source.tokenizer
+        return {
             "schema": SCHEMA,
             "id": source.id,
             "name": source.name,
@@ -118,26 +162,34 @@ class ArtifactWriter:
             "source": asdict(source.origin),
             "architecture": asdict(source.architecture),
             "tokenizer": {
-                **self._write("tokenizer.json", text.encode()),
+                **tokenizer_file,
                 "bos": tokenizer.bos,
                 "eos": list(tokenizer.eos),
                 "add_bos": tokenizer.add_bos,
                 "special": dict(tokenizer.special),
             },
             "chat_template": source.chat_template,
-            "formats": {name: _format_json(FORMATS[name]) for name in used},
-            "tensors": [{**asdict(t), "shape": list(t.shape)} for t in self._tensors],
-            "weights": {"bytes": total, "shards": shards},
-            "variants": self._variants,
         }
+
+    def _at(self, level: str, common: Mapping[str, Any]) -> dict[str, Any]:
+        tensors = self.tensors[level]
+        return {
+            **common,
+            "formats": {name: _format_json(FORMATS[name]) for name in sorted({t.format for t in tensors})},
+            "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
+            "weights": self._weights[level],
+            "variants": self._variants[level],
+        }
+
+    def _listed(self, level: str) -> dict[str, Any]:
+        names = [variant["name"] for variant in self._variants[level]]
+        return {"name": level, "bytes": self._weights[level]["bytes"], "variants": names}
+
+    def _write_manifest(self, file: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Sealed with its revision and checked as any reader would."""
         manifest["revision"] = revision_of(manifest)
-        self._write("NOTICES.txt", notices(source, self._license).encode())
-        parsed = parse_manifest(manifest)
-        self._write("manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1).encode())
-        record = {"fingerprint": self._fingerprint, "revision": parsed.revision}
-        self._write(RECORD, json.dumps(record).encode())
-        self._replace()
-        return parsed
+        parse_manifest(manifest)
+        return self._write(file, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
 
     def _write(self, file: str, data: bytes) -> dict[str, Any]:
         (self._folder / file).write_bytes(data)
@@ -152,17 +204,16 @@ class ArtifactWriter:
 
 
 class _ShardWriter:
-    """Cuts a byte stream into shard files of `SHARD_BYTES`, hashing as it writes."""
+    """Cuts a section's bytes into shard files of `SHARD_BYTES`, hashing as it writes. ``number``: the file's."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "weights").mkdir()
-        self._folder = folder
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder, self.number = folder, number
         self._at = 0
         self._shards: list[dict[str, Any]] = []
         self._open()
 
     def _open(self) -> None:
-        self._name = f"weights/{len(self._shards):05d}.bin"
+        self._name = f"weights/{self.number:05d}.bin"
         self._file = (self._folder / self._name).open("wb")
         self._hash = hashlib.sha256()
         self._start = self._at
@@ -180,6 +231,7 @@ class _ShardWriter:
         while len(data):
             if self._at - self._start == SHARD_BYTES:
                 self._end_shard()
+                self.number += 1
                 self._open()
             piece = data[: SHARD_BYTES - (self._at - self._start)]
             self._file.write(piece)
@@ -194,9 +246,14 @@ class _ShardWriter:
             {"file": self._name, "offset": self._start, "bytes": size, "sha256": self._hash.hexdigest()}
         )
 
-    def finish(self) -> tuple[int, list[dict[str, Any]]]:
-        """Total bytes (a multiple of 256) and the shards' manifest entries."""
-        self.seek(-(-self._at // ALIGN) * ALIGN)
+    def discard(self) -> None:
+        """Nothing came."""
+        self._file.close()
+        (self._folder / self._name).unlink()
+
+    def finish(self, align: int) -> tuple[int, list[dict[str, Any]]]:
+        """Total bytes (a multiple of ``align``) and the shards' manifest entries."""
+        self.seek(-(-self._at // align) * align)
         self._end_shard()
         return self._at, self._shards
 
@@ -209,23 +266,39 @@ def load_manifest(folder: Path) -> Manifest:
         raise ArtifactInvalid(f"{folder}: no readable manifest.json ({e.strerror})", field="manifest.json") from e
 
 
+def load_levels(folder: Path) -> Iterator[Manifest]:
+    """The checked manifest of each level, the artifact's own first. Raises `ArtifactInvalid`."""
+    manifest = load_manifest(folder)
+    yield manifest
+    for ref in manifest.levels:
+        if ref.manifest is not None:
+            _check_file(folder, ref.manifest)
+            yield parse_manifest((folder / ref.manifest.file).read_bytes())
+
+
 def verify(folder: Path) -> Manifest:
     """Check every file of an artifact against the manifest's sizes and hashes. Raises `ArtifactInvalid`."""
-    m = load_manifest(folder)
-    files: list[Shard | TokenizerRef | FileRef] = [*m.weights.shards, m.tokenizer]
-    files += [f for v in m.variants for f in v.files.values()]
-    for ref in files:
-        path = folder / ref.file
-        try:
-            with path.open("rb") as f:
-                size, digest = os.fstat(f.fileno()).st_size, hashlib.file_digest(f, "sha256").hexdigest()
-        except OSError as e:
-            raise ArtifactInvalid(f"{ref.file}: {e.strerror}", field=ref.file) from e
-        if size != ref.bytes:
-            raise ArtifactInvalid(f"{ref.file} has {size} bytes, the manifest says {ref.bytes}", field=ref.file)
-        if digest != ref.sha256:
-            raise ArtifactInvalid(f"{ref.file} does not match its sha256", field=ref.file)
-    return m
+    files: dict[str, Shard | TokenizerRef | FileRef] = {}
+    manifests = list(load_levels(folder))
+    for m in manifests:
+        files |= {ref.file: ref for ref in m.weights.shards} | {m.tokenizer.file: m.tokenizer}
+        files |= {ref.file: ref for v in m.variants for ref in v.files.values()}
+    for ref in files.values():
+        _check_file(folder, ref)
+    return manifests[0]
+
+
+def _check_file(folder: Path, ref: Shard | TokenizerRef | FileRef) -> None:
+    path = folder / ref.file
+    try:
+        with path.open("rb") as f:
+            size, digest = os.fstat(f.fileno()).st_size, hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise ArtifactInvalid(f"{ref.file}: {e.strerror}", field=ref.file) from e
+    if size != ref.bytes:
+        raise ArtifactInvalid(f"{ref.file} has {size} bytes, the manifest says {ref.bytes}", field=ref.file)
+    if digest != ref.sha256:
+        raise ArtifactInvalid(f"{ref.file} does not match its sha256", field=ref.file)
 
 
 def is_current(out: Path, fingerprint: str) -> bool:

@@ -19,6 +19,7 @@ from inpage.schema import Architecture, Tensor
 from . import weights
 from .artifact import ArtifactWriter, is_current
 from .fingerprint import fingerprint
+from .levels import SOURCE, sources_of
 from .models.gpu_ops import tiers_for
 from .models.llama import Maxima, build_gpu_graphs, build_graph
 from .plan import Graph, LoweredPlan, make_plan, trampolines
@@ -43,6 +44,7 @@ def compile_model(
     root: Path = Path("build/models"),
     variants: tuple[str, ...] | None = None,
     context: int | None = None,
+    levels: tuple[str, ...] = (),
     progress: Progress | None = None,
     accept_license: bool = False,
     dump: bool = False,
@@ -50,35 +52,44 @@ def compile_model(
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
 
     ``variants``: names, default all for the page and this machine. ``context``: at most this many tokens.
-    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
+    ``levels``: in which precisions (see `levels`), default the source's own; of several the largest is the best, and
+    what they share is stored once. ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and
+    `InvalidRequest`."""
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
     model = _limit_context(open_source(source), context)
     report("source", 1, 1)
     folder = out or root / model.id
-    mark = fingerprint(
-        model, {"variants": [v.name for v in chosen], "rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS}
-    )
+    at_levels = sources_of(model, levels or (SOURCE,))
+    at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
+    options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
+    mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark):
-        _write(model, folder, mark, chosen, report, accept_license, dump)
+        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump)
     return folder
 
 
 def _write(
-    model: Source, folder: Path, mark: str, chosen: list[VariantSpec], report: Progress, accept: bool, dump: bool
-) -> None:
-    with ArtifactWriter(folder, model, fingerprint=mark, accept_license=accept, progress=report) as writer:
-        entries = weights.plan_and_write(model, writer)
-        tensors = {t.name: t for t in entries}
-        for spec in chosen:
-            report(spec.name, 0, 1)
-            with tempfile.TemporaryDirectory() as scratch:
-                files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
-                writer.add_variant(spec.name, spec.backend, list(spec.requires), files)
-            report(spec.name, 1, 1)
-            if dump:
-                print(readable)
+    model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
+    report: Progress, accept: bool, dump: bool,
+) -> None:  # fmt: skip
+    names = list(at_levels)
+    with ArtifactWriter(
+        folder, model, fingerprint=mark, accept_license=accept, progress=report, levels=names
+    ) as writer:
+        entries = weights.plan_and_write_levels(at_levels, writer)
+        for level in names:
+            tensors = {t.name: t for t in entries[level]}
+            for spec in chosen:
+                phase = spec.name if len(names) == 1 else f"{level} {spec.name}"
+                report(phase, 0, 1)
+                with tempfile.TemporaryDirectory() as scratch:
+                    files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
+                    writer.add_variant(spec.name, spec.backend, list(spec.requires), files, level)
+                report(phase, 1, 1)
+                if dump:
+                    print(readable)
         writer.finish()
 
 

@@ -1,13 +1,16 @@
 """From a source's tensors to the artifact's weight space: what is fused, in which order, at which offset.
 
 Order is the order of use in a forward pass, so that a reader who streams can start early: token embedding, rope
-frequencies, each layer's tensors, the last norm, the head. Members of a fused tensor that differ in format stay
-apart under their own names, as do gate and up projections whose rows are not a multiple of 16.
+frequencies, each layer's tensors, the last norm, the head. Where an artifact carries several levels, a level's weight
+space is a row of sections, each with shards of its own: what it shares with others, then what is its own.
+
+Members of a fused tensor that differ in format stay apart under their own names, as do gate and up projections whose
+rows are not a multiple of 16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,27 +37,57 @@ class PlannedTensor:
 
 def plan(source: Source) -> list[PlannedTensor]:
     """Every tensor of the artifact with its offset, nothing converted yet."""
-    out: list[PlannedTensor] = []
-    end = 0
-    for name, shape, fmt, layout, make in _order(source):
-        size = tensor_bytes(FORMATS[fmt], layout, shape)
-        offset = -(-end // ALIGN) * ALIGN
-        out.append(PlannedTensor(Tensor(name, shape, fmt, layout, offset, size), make))
-        end = offset + size
-    return out
+    return _lay_out(_order(source))
+
+
+def size(source: Source) -> int:
+    """Bytes of its weights."""
+    last = plan(source)[-1].entry
+    return last.offset + last.bytes
 
 
 def plan_and_write(source: Source, writer: ArtifactWriter) -> list[Tensor]:
     """Convert every tensor and stream it into the artifact's shards; returns the manifest's entries.
 
     Raises `StorageFull` before anything is written where the disk has no room."""
-    planned = plan(source)
-    total = planned[-1].entry.offset + planned[-1].entry.bytes
+    return plan_and_write_levels({"": source}, writer)[""]
+
+
+def plan_and_write_levels(sources: Mapping[str, Source], writer: ArtifactWriter) -> dict[str, list[Tensor]]:
+    """As `plan_and_write`, of one model at several levels, the best first: tensors that levels have in common are
+    written once. The entries of each, at their offsets in its own weight space."""
+    held: dict[tuple[str, str], list[str]] = {}  # tensors, by the levels that have them
+    made: dict[tuple[str, str], _Planned] = {}
+    for level, source in sources.items():
+        for planned in _order(source):
+            key = planned[0], planned[2]
+            held.setdefault(key, []).append(level)
+            made[key] = planned
+    sections: dict[tuple[str, ...], list[_Planned]] = {}
+    for key, having in held.items():
+        sections.setdefault(tuple(having), []).append(made[key])
+    laid = {levels: _lay_out(tensors) for levels, tensors in sorted(sections.items(), key=lambda s: -len(s[0]))}
+    total = sum(planned[-1].entry.offset + planned[-1].entry.bytes for planned in laid.values())
     writer.check_room(total)
-    for p in planned:
-        writer.add_tensor(p.entry, p.make())
-        writer.report("weights", p.entry.offset + p.entry.bytes, total)
-    return [p.entry for p in planned]
+    done = 0
+    for levels, section in laid.items():
+        writer.begin_section(levels)
+        for p in section:
+            writer.add_tensor(p.entry, p.make())
+            writer.report("weights", done + p.entry.offset + p.entry.bytes, total)
+        done += section[-1].entry.offset + section[-1].entry.bytes
+    return writer.tensors
+
+
+def _lay_out(tensors: Iterable[_Planned]) -> list[PlannedTensor]:
+    out: list[PlannedTensor] = []
+    end = 0
+    for name, shape, fmt, layout, make in tensors:
+        size = tensor_bytes(FORMATS[fmt], layout, shape)
+        offset = -(-end // ALIGN) * ALIGN
+        out.append(PlannedTensor(Tensor(name, shape, fmt, layout, offset, size), make))
+        end = offset + size
+    return out
 
 
 def rope_frequencies(source: Source) -> npt.NDArray[np.float32]:

@@ -28,6 +28,7 @@ from .schema import (
     Architecture,
     FileRef,
     Format,
+    LevelRef,
     License,
     Manifest,
     Shard,
@@ -47,6 +48,7 @@ __all__ = [
     "Architecture",
     "FileRef",
     "Format",
+    "LevelRef",
     "License",
     "Manifest",
     "Shard",
@@ -91,7 +93,10 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         tensors=_tensors(root.items("tensors"), formats, weights.bytes),
         weights=weights,
         variants=_variants(root.items("variants")),
+        level=root.text("level", NAME) if "level" in root.value else "",
+        levels=_levels(root.items("levels")) if "levels" in root.value else (),
     )
+    _check_own_level(manifest)
     _check_files_distinct(manifest)
     if revision_of(root.value) != manifest.revision:
         raise ArtifactInvalid("the manifest does not hash to its own revision: it was altered", field="revision")
@@ -251,12 +256,39 @@ def _variants(items: Reader) -> tuple[Variant, ...]:
     return tuple(out)
 
 
+def _levels(items: Reader) -> tuple[LevelRef, ...]:
+    out: list[LevelRef] = []
+    for i in items.indices():
+        r = items.child(i)
+        variants = r.items("variants")
+        names = tuple(variants.text(k, NAME) for k in variants.indices())
+        level = LevelRef(r.text("name", NAME), r.integer("bytes", 1, LIMIT), names, _manifest_of(r) if i else None)
+        if any(level.name == o.name for o in out):
+            raise r.wrong("name", f"{level.name!r} stands twice")
+        out.append(level)
+    return tuple(out)
+
+
+def _manifest_of(r: Reader) -> FileRef:
+    f = r.child("manifest")
+    return FileRef(f.text("file", PATH), f.integer("bytes", 1, MANIFEST_BYTES), f.text("sha256", HASH))
+
+
+def _check_own_level(m: Manifest) -> None:
+    """What the list says of the level that this manifest describes."""
+    if m.levels:
+        own = LevelRef(m.level, m.weights.bytes, tuple(v.name for v in m.variants))
+        if m.levels[0] != own:
+            raise ArtifactInvalid("levels[0]: is not what this manifest describes", field="levels[0]")
+
+
 def _check_files_distinct(m: Manifest) -> None:
     """No two entries may claim one file: their hashes could not both hold, and a cache keys by name."""
     named = [("tokenizer.file", m.tokenizer.file), ("license.notices", m.license.notices)]
     named += [(f"weights.shards[{i}].file", s.file) for i, s in enumerate(m.weights.shards)]
     for i, v in enumerate(m.variants):
         named += [(f"variants[{i}].{role}.file", f.file) for role, f in v.files.items()]
+    named += [(f"levels[{i}].manifest.file", x.manifest.file) for i, x in enumerate(m.levels) if x.manifest]
     seen = {"manifest.json"}
     for field, file in named:
         if file.lower() in seen:

@@ -62,6 +62,7 @@ class Explained:
             "model": self.manifest.id,
             "name": self.manifest.name,
             "revision": self.manifest.revision,
+            "level": self.manifest.level,
             "license": self.manifest.license.id,
             "backend": info.backend,
             "variant": info.variant,

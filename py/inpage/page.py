@@ -276,7 +276,9 @@ class Page:
             return await router.measure()
 
     async def _report(self, message: Message) -> str:
-        return await report(self._router(message), self._failure)
+        router = self._router(message)
+        lesser = "" if router is None else self._known().lesser(message.get("model"))
+        return await report(router, self._failure, lesser)
 
     async def _health(self, message: Message) -> Message:
         return self._known().health().to_json()

@@ -13,13 +13,14 @@ from .selection import rate
 _VERSION = "0.1.0"
 
 
-async def report(router: Router | None, failure: str = "") -> str:
-    """``failure``: what the last load ended with, where nothing is loaded. Lines of "name: value", to be copied."""
+async def report(router: Router | None, failure: str = "", lesser: str = "") -> str:
+    """``failure``: what the last load ended with, where nothing is loaded; ``lesser``: why not the best precision is
+    loaded. Lines of "name: value", to be copied."""
     lines = [f"inpage {_VERSION}", *_device(await this_device())]  # asked again: storage has filled since the load
     if router is None:
         lines.append(f"model: none is loaded{f' ({failure})' if failure else ''}")
     else:
-        lines += _router(router.info)
+        lines += [*_router(router.info), *([f"level: {lesser}"] if lesser else [])]
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +52,8 @@ def _device(device: Device) -> Iterator[str]:
 
 
 def _router(info: dict[str, Any]) -> Iterator[str]:
-    yield f"model: {info['model']}, revision {info['revision'][:16]}"
+    level = f" at level {info['level']}" if info["level"] else ""
+    yield f"model: {info['model']}{level}, revision {info['revision'][:16]}"
     yield f"running: {info['why']}"
     yield (
         f"loaded in {info['load_ms'] / 1e3:.1f} s; weights {_megabytes(info['weight_bytes'])}, "

@@ -162,7 +162,21 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelRef:
+    """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
+    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes."""
+
+    name: str
+    bytes: int
+    variants: tuple[str, ...]
+    manifest: FileRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
+    """``level``: which precision this describes, and ``levels`` in the artifact's own: all that it carries, the best
+    first; empty where there is but one."""
+
     id: str
     name: str
     revision: str
@@ -175,6 +189,8 @@ class Manifest:
     tensors: tuple[Tensor, ...]
     weights: Weights
     variants: tuple[Variant, ...]
+    level: str = ""
+    levels: tuple[LevelRef, ...] = ()
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``; `ArtifactInvalid` where there is none."""

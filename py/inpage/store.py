@@ -9,8 +9,8 @@ from typing import Protocol
 
 from .artifact import parse_manifest
 from .browser import IN_PAGE, host, settle
-from .errors import ArtifactInvalid
-from .schema import MANIFEST_BYTES, FileRef, Manifest, TokenizerRef
+from .errors import ArtifactInvalid, InvalidRequest
+from .schema import MANIFEST_BYTES, FileRef, LevelRef, Manifest, TokenizerRef
 
 
 class Store(Protocol):
@@ -19,7 +19,7 @@ class Store(Protocol):
     base: str
 
     async def manifest(self) -> tuple[Manifest, str]:
-        """The checked manifest, and its text."""
+        """The checked manifest of the chosen level, and its text."""
         ...
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
@@ -28,13 +28,13 @@ class Store(Protocol):
 
 
 class FolderStore:
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, level: str = "") -> None:
         self.base = str(folder)
-        self._folder = Path(folder)
+        self._folder, self._level = Path(folder), level
 
     async def manifest(self) -> tuple[Manifest, str]:
         text = self._read("manifest.json", "manifest.json").decode("utf-8", "replace")
-        return parse_manifest(text), text
+        return await _at(self, parse_manifest(text), text, self._level)
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
         data = self._read(ref.file, f"{field}.file")
@@ -51,16 +51,42 @@ class FolderStore:
 
 
 class PageStore:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, level: str = "") -> None:
         self.base = str(host().absolute(url if url.endswith("/") else url + "/"))
+        self._level = level
 
     async def manifest(self) -> tuple[Manifest, str]:
         text = str(await settle(host().fetchJson(f"{self.base}manifest.json", MANIFEST_BYTES, "manifest.json")))
-        return parse_manifest(text), text
+        return await _at(self, parse_manifest(text), text, self._level)
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
         return str(await settle(host().fetchText(self.base, ref.file, ref.bytes, ref.sha256, field)))
 
 
 def open_store(where: str | Path) -> Store:
-    return PageStore(str(where)) if IN_PAGE else FolderStore(where)
+    """``where``: a folder or a URL; behind a "#" the level that is meant, else the best that it carries."""
+    place, _, level = str(where).partition("#")
+    if IN_PAGE:
+        return PageStore(place, level)
+    return FolderStore(where) if Path(where).is_dir() else FolderStore(place, level)
+
+
+async def level_of(store: Store, manifest: Manifest, ref: LevelRef) -> tuple[Manifest, str]:
+    """The manifest of one of the artifact's other levels, and its text. Raises `ArtifactInvalid`."""
+    assert ref.manifest is not None
+    text = await store.text(ref.manifest, f"levels.{ref.name}.manifest")
+    found = parse_manifest(text)
+    own = LevelRef(found.level, found.weights.bytes, tuple(v.name for v in found.variants), ref.manifest)
+    if own != ref or found.levels or found.id != manifest.id:
+        raise ArtifactInvalid(f"{ref.manifest.file} is not what the artifact says of it", field=f"levels.{ref.name}")
+    return found, text
+
+
+async def _at(store: Store, manifest: Manifest, text: str, level: str) -> tuple[Manifest, str]:
+    if level in ("", manifest.level):
+        return manifest, text
+    for ref in manifest.levels:
+        if ref.name == level:
+            return await level_of(store, manifest, ref)
+    have = ", ".join(ref.name for ref in manifest.levels) or "but one"
+    raise InvalidRequest(f"{manifest.id} has no level {level[:80]!r}; it has {have}", field="level")

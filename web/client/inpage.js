@@ -349,7 +349,7 @@ function nameOf(model) {
  * @returns {string}
  */
 function artifactUrl(base, model) {
-  return siteUrl(base, /[/:]/.test(model) ? model : `models/${model}/`);
+  return siteUrl(base, /[/:]/.test(model) ? model : `models/${model.replace(/#|$/, "/$&")}`);
 }
 
 /**

@@ -36,6 +36,8 @@
  * @property {string} variant
  * @property {number} context
  * @property {number} idle seconds since its last request ended
+ * @property {string} level which precision runs, of several
+ * @property {string} lesser why it is not the best; empty where it is
  * @typedef {{status: "healthy" | "degraded" | "unhealthy", reasons: string[], memory_bytes: number,
  *   memory_budget: number | null, models: Record<string, string>}} Health
  * @typedef {object} Info

@@ -21,6 +21,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", metavar="LIST", help="separated by commas (default: wasm-relaxed,wasm-simd,native)"
     )
+    parser.add_argument(
+        "--levels", metavar="LIST", help="precisions to carry: source (the default), f16, q8_0, q4_1, q4_0; with a "
+        "memory budget the best that fits is loaded",
+    )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
@@ -39,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
         progress({"phase": phase, "loaded": done, "total": total})
 
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
-    if args.variants:
-        options["variants"] = tuple(name.strip() for name in args.variants.split(",") if name.strip())
+    for name, given in (("variants", args.variants), ("levels", args.levels)):
+        if given:
+            options[name] = tuple(part.strip() for part in given.split(",") if part.strip())
     try:
         folder = compile_model(args.source, args.out, root=paths.models(), progress=show, **options)
     finally:

@@ -81,9 +81,10 @@ _REPORT = """
 
 @asynccontextmanager
 async def open_page(
-    artifact: Path, backend: str | None, threads: int | None, progress: Progress
+    artifact: Path, backend: str | None, threads: int | None, progress: Progress, level: str = ""
 ) -> AsyncIterator[_Page]:
-    """A loaded model in a page. Raises `Unsupported` where Playwright or Chromium is missing."""
+    """A loaded model in a page; ``level``: "#" and which of its precisions. Raises `Unsupported` where Playwright or
+    Chromium is missing."""
     try:
         from playwright.async_api import Error as PlaywrightError
         from playwright.async_api import async_playwright
@@ -100,7 +101,7 @@ async def open_page(
                 browser = await playwright.chromium.launch(executable_path=program, args=flags(webgpu=webgpu))
                 try:
                     page = _Page(await browser.new_page(), progress)
-                    await page.start(server.url, model, backend, threads)
+                    await page.start(server.url, model + level, backend, threads)
                     yield page
                 finally:
                     progress.end()

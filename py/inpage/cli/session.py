@@ -9,7 +9,6 @@ import argparse
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
 from ..artifact import parse_manifest
@@ -66,6 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "the fastest; native: here; or one variant of the model, such as wasm-simd (default: %(default)s)",
     )
     parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
+    parser.add_argument("--level", metavar="NAME", help="a precision of the model (default: the best that it carries)")
     parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -81,15 +81,19 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
         raise InvalidRequest(f"this model has no backend {args.backend!r}; it has {', '.join(names)}", field="backend")
     progress = Progress(quiet=args.json)
     pin = None if auto else args.backend
+    if args.level is not None and args.level not in [ref.name for ref in manifest.levels]:
+        have = ", ".join(ref.name for ref in manifest.levels)
+        raise InvalidRequest(f"this model has no level {args.level!r}; it has {have or 'but one'}", field="level")
+    chosen = f"#{args.level}" if args.level else ""
     if named[0].backend == "native":
-        return _native(artifact, pin, args.threads, progress)
+        return _native(f"{artifact}{chosen}", pin, args.threads, progress)
     from .page import open_page
 
-    return open_page(artifact, pin, args.threads, progress)
+    return open_page(artifact, pin, args.threads, progress, chosen)
 
 
 @asynccontextmanager
-async def _native(artifact: Path, pin: str | None, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
+async def _native(artifact: str, pin: str | None, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
     try:
         router = await Router.load(artifact, backend=pin, threads=threads, on_progress=progress)
     finally:

@@ -41,7 +41,7 @@ def files(
     site["inpage.zip"] = package_zip()
     manifests = [parse_manifest((folder / "manifest.json").read_bytes()) for folder in artifacts]
     for folder, manifest in zip(artifacts, manifests, strict=True):
-        site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(manifest)}
+        site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(folder, manifest)}
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
     described: dict[str, object] = {"models": models}
     if answers is not None:
@@ -103,8 +103,16 @@ def _part(name: str) -> str:
     return "/".join(pieces[:2]) if pieces[0] == "vendor" else pieces[0]
 
 
-def _model_files(manifest: Manifest) -> Iterable[str]:
+def _model_files(folder: Path, manifest: Manifest) -> Iterable[str]:
     yield "manifest.json"
+    yield from _level_files(manifest)
+    for level in manifest.levels:
+        if level.manifest is not None:
+            yield level.manifest.file
+            yield from _level_files(parse_manifest((folder / level.manifest.file).read_bytes()))
+
+
+def _level_files(manifest: Manifest) -> Iterable[str]:
     yield manifest.license.notices
     yield manifest.tokenizer.file
     for shard in manifest.weights.shards:

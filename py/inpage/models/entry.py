@@ -17,7 +17,7 @@ from .source import Source
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """``bytes``: what it holds now; ``granted``: what it may hold, with a memory budget. ``idle``: seconds since its
-    last request ended, where it has none."""
+    last request ended, where it has none. ``level``: the precision of several; ``lesser``: why it is not the best."""
 
     name: str
     state: str  # "loading", "loaded", "unloading"
@@ -28,6 +28,8 @@ class ModelState:
     variant: str
     context: int
     idle: float
+    level: str = ""
+    lesser: str = ""
 
     def __str__(self) -> str:
         size = self.bytes if self.granted is None else self.granted
@@ -53,6 +55,7 @@ class Entry:
     loading: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
     failure: str = ""  # of its last load
+    lesser: str = ""  # why not its best precision is loaded
     listeners: list[Progress] = field(default_factory=list)
 
     @property
@@ -89,4 +92,6 @@ class Entry:
             router.engine.info.variant if router is not None else "",
             router.scheduler.capacity if router is not None else 0,
             0.0 if self.uses else now - self.used,
+            router.manifest.level if router is not None else "",
+            self.lesser,
         )

@@ -1,7 +1,8 @@
-"""How much memory a model takes at each level that its artifacts carry, and the best level that fits.
+"""How much memory a model takes at each level that it comes in, and the best level that fits.
 
-A level is an artifact (several may hold one model in different precisions, the best first) with the variants that may
-run: without the variant that has the largest arena the model takes less. Each level can be had with a shorter context.
+A level is one precision of the model (an artifact may carry several, or there are several artifacts, the best first)
+with the variants that may run: without the variant that has the largest arena the model takes less. Each level can be
+had with a shorter context.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 class Level:
     """``fixed``: bytes of weights and of the largest arena; ``refused``: why other variants may not run, by name."""
 
-    artifact: int  # its place among the model's artifacts
+    artifact: int  # its place among the model's precisions, the best being 0
     name: str
     fixed: int
     page_bytes: int
@@ -45,7 +46,7 @@ class Grant:
 
 
 def best_fit(levels: Sequence[Level], room: int, *, share: int, least: int) -> Grant | None:
-    """The first artifact that fits into ``room`` bytes, with the longest context, then with the most variants.
+    """The first precision that fits into ``room`` bytes, with the longest context, then with the most variants.
 
     ``least``: tokens that a conversation must have room for. ``share``: bytes up to which a model may use more than one
     conversation needs, for several at once."""
@@ -73,6 +74,11 @@ def _replicas(level: Level, room: int) -> int:
     return next((size for size in sizes if level.fixed + size <= room), 0)
 
 
-def smallest(levels: Sequence[Level], least: int) -> int:
-    """Bytes that the smallest level needs."""
-    return min(level.need(min(least, level.context)) for level in levels)
+def needs(levels: Sequence[Level], least: int) -> dict[str, int]:
+    """Bytes that each precision needs at least, by name, the best first."""
+    out: dict[int, tuple[str, int]] = {}
+    for level in levels:
+        need = level.need(min(least, level.context))
+        out[level.artifact] = (level.name, min(need, out.get(level.artifact, ("", need))[1]))
+    return {f"{name} ({i})" if [n for n, _ in out.values()].count(name) > 1 else name: need
+            for i, (name, need) in out.items()}  # fmt: skip

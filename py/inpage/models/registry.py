@@ -13,13 +13,13 @@ What a model may hold is set aside before it is loaded, so all together never ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from ..engines.protocol import Progress
-from ..errors import Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout
+from ..errors import Cancelled, InpageError, InvalidRequest, Timeout
 from ..health import Health
 from ..router import Router
 from ..settings import Settings, settings_from
@@ -27,7 +27,8 @@ from ..stream import Delta, Stream
 from . import telling
 from .clock import Clock, SystemClock
 from .entry import Entry, ModelState
-from .levels import Grant, Level, best_fit, smallest
+from .levels import Grant
+from .places import Places
 from .reclaim import reclaim
 from .source import Artifacts, Source
 
@@ -40,6 +41,7 @@ class Models:
         self.tally = telling.Tally(self)
         self._clock = clock or SystemClock()
         self._entries: dict[str, Entry] = {}
+        self._places = Places(self.settings.models, self._entries)
         self._admission = asyncio.Lock()  # who needs room takes it in turn
         self._moved = asyncio.Event()  # set, and replaced, when somebody left or stopped answering
         self._watch: asyncio.Task[None] | None = None
@@ -135,6 +137,10 @@ class Models:
             entry.used = self._clock.now()
             self._stir()
 
+    def lesser(self, name: str | None = None) -> str:
+        """Why not the model's best precision is loaded, for people; empty where it is, or none."""
+        return self._entry(name).lesser
+
     async def preload(self, name: str | None = None, *, on_progress: Progress | None = None) -> None:
         """Load it now. It is then as if it had just been used."""
         async with self.use(name, on_progress=on_progress):
@@ -171,7 +177,7 @@ class Models:
     async def sweep(self) -> None:
         """Unload what has been idle for too long."""
         limit = self.settings.models.idle_seconds
-        late = [e for e in self._idle() if limit is not None and e.used + limit <= self._clock.now()]
+        late = [e for e in self._places.idle() if limit is not None and e.used + limit <= self._clock.now()]
         if late:
             await asyncio.wait([self._leave(entry, "idle") for entry in late])
 
@@ -249,67 +255,23 @@ class Models:
     async def _admit(self, entry: Entry) -> Grant | None:
         """Take a place and the bytes of the best level that can be had, at the expense of others that are idle."""
         budget, patience = self.settings.models.target_memory, self.settings.scheduler.timeout
-        levels = [] if budget is None else await entry.source.levels()
+        places, levels = self._places, [] if budget is None else await entry.source.levels()
         try:
             async with asyncio.timeout(patience), self._admission:
                 while True:
-                    possible, grant = self._possible(levels, self._fixed(), entry)
+                    possible, grant = places.possible(levels, places.fixed(), entry)
                     if not possible:
-                        if not self._possible(levels, [e for e in self._entries.values() if e.pinned], entry)[0]:
-                            raise self._too_large(entry, levels)
+                        if not places.possible(levels, places.pinned(), entry)[0]:
+                            raise places.too_large(entry, levels)
                         await self._moved.wait()
-                    elif self._fits(grant):
+                    elif places.fits(grant):
                         entry.placed, entry.grant = True, grant
+                        entry.lesser = places.lesser(levels, grant)
                         return grant
                     else:
-                        await asyncio.wait([self._leave(min(self._idle(), key=lambda e: e.used), "evicted")])
+                        await asyncio.wait([self._leave(min(places.idle(), key=lambda e: e.used), "evicted")])
         except TimeoutError:
             raise Timeout(f"{entry.name} waited {patience:g} s for a place in memory; {self._holders()}") from None
-
-    def _fixed(self) -> list[Entry]:
-        """Those whose place cannot be taken now."""
-        idle = self._idle()
-        return [e for e in self._entries.values() if e.placed and e not in idle]
-
-    def _idle(self) -> list[Entry]:
-        return [e for e in self._entries.values() if e.router is not None and not (e.uses or e.pinned or e.leaving)]
-
-    def _possible(self, levels: Sequence[Level], others: Sequence[Entry], entry: Entry) -> tuple[bool, Grant | None]:
-        """Whether it can be loaded beside these, and what it may hold then."""
-        settings = self.settings.models
-        others = [e for e in others if e is not entry and e.placed]
-        if len(others) >= settings.max_loaded:
-            return False, None
-        if settings.target_memory is None:
-            return True, None
-        room = settings.target_memory - sum(e.bytes for e in others)
-        share = settings.target_memory // settings.max_loaded
-        grant = best_fit(levels, room, share=share, least=settings.least_context)
-        return grant is not None, grant
-
-    def _fits(self, grant: Grant | None) -> bool:
-        """As things are now."""
-        settings, placed = self.settings.models, [e for e in self._entries.values() if e.placed]
-        if len(placed) >= settings.max_loaded:
-            return False
-        budget = settings.target_memory
-        return budget is None or grant is None or sum(e.bytes for e in placed) + grant.total <= budget
-
-    def _too_large(self, entry: Entry, levels: Sequence[Level]) -> OutOfMemory:
-        settings = self.settings.models
-        if not levels or len([e for e in self._entries.values() if e.pinned and e.placed]) >= settings.max_loaded:
-            return OutOfMemory(
-                f"{entry.name} cannot be loaded: max_loaded is {settings.max_loaded}, and that many models are pinned; "
-                "unpin one or raise max_loaded", field="models.max_loaded",
-            )  # fmt: skip
-        need, least = smallest(levels, settings.least_context), settings.least_context
-        pinned = sum(e.bytes for e in self._entries.values() if e.pinned and e is not entry)
-        kept = f", {pinned / 1e6:.1f} MB of it taken by pinned models" if pinned else ""
-        return OutOfMemory(
-            f"{entry.name} needs {need / 1e6:.1f} MB at the smallest of its {len(levels)} levels (room for {least} "
-            f"tokens), and target_memory is {(settings.target_memory or 0) / 1e6:.1f} MB{kept}",
-            field="models.target_memory",
-        )  # fmt: skip
 
     def _holders(self) -> str:
         return "in memory: " + ", ".join(str(state) for state in self.loaded())
@@ -344,7 +306,7 @@ class Models:
     def _due(self) -> float | None:
         """When the next model has been idle for too long."""
         limit = self.settings.models.idle_seconds
-        return None if limit is None else min((e.used + limit for e in self._idle()), default=None)
+        return None if limit is None else min((e.used + limit for e in self._places.idle()), default=None)
 
     async def _unload_idle(self) -> None:
         while (due := self._due()) is not None:

@@ -11,9 +11,10 @@ from ..capability import this_device
 from ..engines.protocol import Progress
 from ..plan import parse_plan
 from ..router import Router
+from ..schema import Manifest
 from ..selection import choose
 from ..settings import Settings
-from ..store import Store, open_store
+from ..store import Store, level_of, open_store
 from .levels import Grant, Level
 
 
@@ -30,7 +31,8 @@ class Source(Protocol):
 
 
 class Artifacts:
-    """One model as one or several artifacts, the best first: folders in CPython, URLs in the page."""
+    """One model as one or several artifacts, the best first: folders in CPython, URLs in the page. Each may carry
+    several levels itself."""
 
     def __init__(
         self,
@@ -49,23 +51,32 @@ class Artifacts:
         self._settings = settings
         self._on_change = on_change
         self._levels: list[Level] | None = None
+        self._carried: list[str] = []  # where each artifact or level of one is, as `Router.load` takes it
 
     async def levels(self) -> list[Level]:
         """Read once: an artifact does not change."""
         if self._levels is None:
             levels: list[Level] = []
-            for i, place in enumerate(self._places):
-                levels += await self._of(i, open_store(place))
-            self._levels = levels
+            carried: list[str] = []
+            for place in self._places:
+                store = open_store(place)
+                manifest, _ = await store.manifest()
+                found = [(str(place), manifest)]
+                for ref in manifest.levels[1:]:
+                    found.append((f"{place}#{ref.name}", (await level_of(store, manifest, ref))[0]))
+                for where, each in found:
+                    levels += await self._of(len(carried), store, each)
+                    carried.append(where)
+            self._levels, self._carried = levels, carried
         return self._levels
 
     async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
-        settings, place, refused = self._settings, self._places[0], {}
+        settings, place, refused = self._settings, str(self._places[0]), {}
         if grant is not None:
             kv = settings.kv
             most = grant.kv if kv.memory_bytes is None else min(grant.kv, kv.memory_bytes)
             settings = dataclasses.replace(settings, kv=dataclasses.replace(kv, memory_bytes=most))
-            place, refused = self._places[grant.level.artifact], dict(grant.level.refused)
+            place, refused = self._carried[grant.level.artifact], dict(grant.level.refused)
         return await Router.load(
             place,
             backend=self._backend,
@@ -76,9 +87,8 @@ class Artifacts:
             settings=settings,
         )
 
-    async def _of(self, artifact: int, store: Store) -> list[Level]:
+    async def _of(self, artifact: int, store: Store, manifest: Manifest) -> list[Level]:
         """All variants that can run here, then without that with the largest arena, and so on."""
-        manifest, _ = await store.manifest()
         pin = self._settings.engine.backend if self._backend is None else self._backend
         ranked = choose(manifest.variants, await this_device(), backend=pin).ranked
         plans = {
@@ -90,7 +100,7 @@ class Artifacts:
             left = [plan for other, plan in plans.items() if other not in refused]
             level = Level(
                 artifact,
-                manifest.id,
+                manifest.level or manifest.id,
                 manifest.weights.bytes + plans[name].arena_bytes,
                 max(plan.page_bytes for plan in left),
                 left[0].page_tokens,

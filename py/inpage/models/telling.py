@@ -64,6 +64,10 @@ def health(routers: Mapping[str, Router], failures: Mapping[str, str], budget: i
 
 def explain(states: Sequence[ModelState], names: Sequence[str], routers: Mapping[str, Router]) -> str:
     """A paragraph a model that is loaded, then the names of the others."""
-    parts = [f"{state}:\n{routers[state.name].explain()}" if state.name in routers else str(state) for state in states]
+    parts = []
+    for state in states:
+        lesser = f"Level {state.lesser}.\n" if state.lesser else ""
+        router = routers.get(state.name)
+        parts.append(str(state) if router is None else f"{state}:\n{lesser}{router.explain()}")
     others = [name for name in names if name not in {state.name for state in states}]
     return "\n".join(parts + ([f"Not loaded: {', '.join(others)}."] if others else []))

@@ -1,0 +1,146 @@
+"""Several precisions in one artifact: what they share is stored once, and the best that fits the budget is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from inpage.artifact import parse_manifest
+from inpage.cli import main
+from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
+from inpage.models import Models
+from inpage.router import Router
+from inpage_compile.artifact import ArtifactWriter, load_levels, load_manifest, verify
+from inpage_compile.levels import sources_of
+from inpage_compile.pipeline import compile_model
+from inpage_compile.sources import open_source
+from inpage_compile.weights import load_tensor, plan_and_write_levels
+from support.models import ROOT
+from support.tiny import MODELS
+
+TINY = MODELS["f32"]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY.write(tmp_path_factory.mktemp("levels") / "tiny-levels.gguf")
+
+
+@pytest.fixture(scope="session")
+def several(source: Path) -> Path:
+    """In whatever order they are named, the best comes first."""
+    return compile_model(str(source), ROOT / "tiny-levels", variants=("native",), levels=("q4_1", "q8_0"))
+
+
+def test_levels_share_what_is_the_same_and_round_the_rest_as_ggml_does(source: Path, tmp_path: Path) -> None:
+    names, out = ("source", "q8_0", "q4_1"), tmp_path / "out"
+    sources = sources_of(open_source(str(source)), names)
+    with ArtifactWriter(out, sources["source"], levels=names) as writer:
+        plan_and_write_levels(sources, writer)
+        for level in names:
+            files: dict[str, bytes | Path] = {"plan.json": level.encode(), "kernels.wasm": b"\0asm"}
+            writer.add_variant("wasm-simd", "wasm", ["simd128"], files, level)
+        best = writer.finish()
+    manifests = {m.level: m for m in load_levels(out)}
+    assert verify(out) == best and tuple(manifests) == names == tuple(ref.name for ref in best.levels)
+    assert [ref.bytes for ref in best.levels] == [m.weights.bytes for m in manifests.values()]
+    assert len({m.revision for m in manifests.values()}) == 3
+    held = {name: {shard.file for shard in m.weights.shards} for name, m in manifests.items()}
+    common = set.intersection(*held.values())  # the norms
+    assert common and common < held["q8_0"] & held["q4_1"]  # and the embedding
+    assert held["q8_0"] - held["q4_1"] and held["q4_1"] - held["q8_0"]
+    assert {f"weights/{p.name}" for p in (out / "weights").iterdir()} == set.union(*held.values())
+    weights = TINY.weights()
+    for level, kind in (("source", "F32"), ("q8_0", "Q8_0"), ("q4_1", "Q4_1")):
+        for name in ("blk.1.ffn_down", "token_embd"):
+            wide = name == "token_embd" and level == "q4_1"
+            form = gguf.GGMLQuantizationType["Q8_0" if wide else kind]
+            expected = gguf.quants.dequantize(gguf.quants.quantize(weights[name], form), form)
+            assert np.array_equal(load_tensor(out, manifests[level], name), expected), (level, name)
+        assert np.array_equal(load_tensor(out, manifests[level], "output_norm"), weights["output_norm"])
+
+
+async def answer(where: str | Path) -> list[int]:
+    async with await Router.load(where) as router:
+        result = await router.complete("hello world", max_tokens=24, temperature=0, logit_bias={2: -100})
+        return list(result.token_ids)
+
+
+async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, several: Path, tmp_path: Path) -> None:
+    best, small = (level.bytes for level in load_manifest(several).levels)
+    single = compile_model(str(source), ROOT / "tiny-q4_1", variants=("native",), levels=("q4_1",))
+    assert load_manifest(single).levels == () and load_manifest(single).weights.bytes <= small
+    alone = await answer(single)
+    assert await answer(f"{several}#q4_1") == alone != await answer(several)
+
+    async def loaded(budget: int | None) -> tuple[str, list[int], str, str]:
+        async with Models({"models": {"least_context": 256, "target_memory": budget}}) as models:
+            models.add(several)
+            async with models.use() as router:
+                result = await router.complete("hello world", max_tokens=24, temperature=0, logit_bias={2: -100})
+                held = sum(router.held.values())
+            assert budget is None or held <= budget
+            return models.loaded()[0].level, list(result.token_ids), models.lesser(), models.explain()
+
+    needed: dict[str, int] = {}
+    async with Models({"models": {"least_context": 256, "target_memory": 1}}) as models:
+        models.add(several)
+        with pytest.raises(OutOfMemory, match=r"smallest of its 2 levels \(q8_0 0\.\d MB, q4_1 0\.\d MB; room for 256"):
+            await models.preload()
+        for level in await models._entry(None).source.levels():
+            needed[level.name] = level.need(256)
+    assert needed["q8_0"] - needed["q4_1"] == best - small
+    assert (await loaded(None))[0] == (await loaded(needed["q8_0"]))[0] == "q8_0"
+    level, ids, why, told = await loaded(needed["q8_0"] - 1)
+    assert level == "q4_1" and ids == alone
+    assert why.startswith("q4_1 in place of q8_0: that needs 0.") and f"Level {why}.\n" in told
+    with pytest.raises(OutOfMemory):
+        await loaded(needed["q4_1"] - 1)
+
+
+def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "chat",
+        "--model",
+        str(several),
+        "--backend",
+        "native",
+        "--greedy",
+        "--raw",
+        "--max-tokens",
+        "9",
+        "--json",
+    ]
+    texts = []
+    for more in ([], ["--level", "q8_0"], ["--level", "q4_1"]):
+        assert main([*command, "hello world", *more]) == 0
+        texts.append(json.loads(capsys.readouterr().out)["token_ids"])
+    assert texts[0] == texts[1] != texts[2]
+    assert main([*command, "hello world", "--level", "q3"]) == 1
+    assert "no level 'q3'; it has q8_0, q4_1" in capsys.readouterr().err
+
+
+async def test_what_is_no_level_is_refused_by_name(source: Path, several: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no level 'q3'; there are source, f16") as e:
+        compile_model(str(source), tmp_path / "out", levels=("q3",))
+    assert e.value.field == "levels"
+    narrow = sources_of(open_source(str(source)), ("q4_0",))["q4_0"]
+    with pytest.raises(InvalidRequest, match="comes out the same at levels source and q8_0"):
+        sources_of(narrow, ("source", "q8_0"))
+    with pytest.raises(InvalidRequest, match="has no level 'f16'; it has q8_0, q4_1"):
+        await Router.load(f"{several}#f16")
+    manifest = json.loads((several / "manifest.json").read_bytes())
+    for change in ({"levels": manifest["levels"][1:]}, {"level": "q4_1"}):
+        with pytest.raises(ArtifactInvalid) as wrong:
+            parse_manifest(manifest | change)
+        assert str(wrong.value.field).startswith("levels[0]")
+    for name in ("manifest.json", "weights", "tokenizer.json"):
+        (tmp_path / name).symlink_to(several / name)
+    (tmp_path / "q4_1").mkdir()
+    (tmp_path / "q4_1" / "manifest.json").write_bytes((several / "q4_1" / "manifest.json").read_bytes() + b" ")
+    with pytest.raises(ArtifactInvalid, match=r"q4_1/manifest\.json is not the file"):
+        await Router.load(f"{tmp_path}#q4_1")
