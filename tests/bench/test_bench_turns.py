@@ -11,6 +11,7 @@ import pytest
 from inpage.bench.browser import Browsers, Where
 from inpage.bench.driver import LoadFacts, Pages, Timeline, Usage
 from inpage.bench.environment import Pace
+from inpage.bench.measures import Taken
 from inpage.bench.results import Cell, Engine
 from inpage.bench.scenarios import Scenario, select
 from inpage.bench.turn import Limits, Speed, Turn, Work, fastest
@@ -94,6 +95,30 @@ def test_an_answer_is_timed_from_asking_and_warm_up_does_not_count(go: Go) -> No
     assert cell.output_ids == list(range(128))
     assert cell.counts["steps"] == 14  # between before and after each answer, and nothing else
     assert cell.counts["tokens"] == 256
+
+
+def test_memory_is_measured_in_an_engine_that_holds_nothing_else(go: Go) -> None:
+    driver = Double()
+    cells = go(driver, "prompt-short,context-1024", Limits(2, 1, 2, longest_s=30), visits=(0, 1))
+    first, second = (["load", "16+8", "1008+16", "close", "load", "16+8"], ["load", "16+8"])
+    assert driver.calls == [*first, "34+128", "34+128", "close", *second, "34+128", "34+128", "close"]
+    assert (cells["context-1024"].iterations, cells["context-1024"].warmup) == (1, 0)
+
+
+def test_a_rate_together_is_told_only_of_a_time_in_which_all_decode() -> None:
+    scenario = select(["decode-batch-8"], "quick")[0]
+    late = [
+        Timeline([1] * 10, [1000.0 * row + 100 * i for i in range(10)], 0) for row in range(2)
+    ]  # one after the other
+    beside = [Timeline([1] * 10, [50.0 * row + 100 * i for i in range(10)], 0) for row in range(2)]
+    barely = [Timeline([1] * 10, [850.0 * row + 100 * i for i in range(10)], 0) for row in range(2)]
+    for timelines, rate in ((late, None), (barely, None), (beside, pytest.approx(20.0, rel=0.1))):
+        taken, cell = Taken(), Cell(0, "m", scenario.name, "")
+        taken.answers(scenario, timelines, 0)
+        taken.finish(cell, scenario)
+        found = cell.metrics.get("aggregate_tps")
+        assert (found and found.median) == rate
+        assert any("no rate" in note for note in cell.notes) == (rate is None)
 
 
 def test_iterations_are_shared_by_the_visits(go: Go) -> None:

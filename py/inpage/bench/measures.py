@@ -36,6 +36,7 @@ METRICS = {
 }
 _PER_REQUEST = ("ttft_ms", "e2e_ms")  # where a scenario makes many requests
 _SERIES = 4000  # values kept of a series
+_TOGETHER = 0.2  # of the tokens must come while all decode, or there is no rate of that
 
 
 @dataclass(slots=True)
@@ -154,6 +155,8 @@ class Taken:
             cell.notes.append(f"shortened, because this engine would take long: {scenario.cut}")
         if self.short:
             cell.notes.append(f"{self.short} of {self.requests} answers ended before {scenario.new_tokens} tokens")
+        if scenario.together and self.iterations and "aggregate_tps" not in self.samples:
+            cell.notes.append("too few tokens came while all were decoding: no rate can be told")
         if self.failed:
             cell.notes.append(f"{self.failed} of {self.requests} requests failed: {'; '.join(self.failures)}")
         if "itl_ms" in self.samples and not scenario.together:
@@ -167,8 +170,10 @@ class Taken:
 
 
 def _rate_together(done: Sequence[Timeline]) -> float | None:
-    """Tokens a second of all, while all of them decode: from when the last one began to when the first one ended."""
+    """Tokens a second of all, while all of them decode: from when the last one began to when the first one ended. None
+    where that is too short a part of it to tell."""
     begin, end = max(t.at_ms[0] for t in done), min(t.at_ms[-1] for t in done)
-    if end <= begin:
+    tokens = sum(begin < at <= end for t in done for at in t.at_ms)
+    if end <= begin or tokens < _TOGETHER * sum(len(t.at_ms) for t in done):
         return None
-    return sum(begin < at <= end for t in done for at in t.at_ms) / (end - begin) * 1e3
+    return tokens / (end - begin) * 1e3

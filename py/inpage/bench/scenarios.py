@@ -134,7 +134,7 @@ ALL = (
     _answer("stream-long", 34, 512, "usual", most=3, short=Short(15, 256)),
     Scenario(
         "decode-batch-8", "serve", "8 sequences decode together, 34 prompt tokens each, 64 new", "quick", 34, 64,
-        requests=8, clients=8, together=True, most=4, least=3, short=Short(15, 16),
+        requests=8, clients=8, together=True, most=4, least=3, short=Short(15, 48),
     ),
     Scenario("decode-deep", "answer", "decode at depth 2,048: 32 new", "long", 2048, 32),
     _crowd(1, "usual", 8, Short(8, requests=3)),

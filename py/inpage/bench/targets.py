@@ -8,6 +8,7 @@ from collections.abc import Callable
 from .results import Cell, Engine, Metric, Model, Results, Target
 
 _SHORT = "prompt-short"
+_MEMORY = "context-1024"
 _CROWD = "concurrency-100"
 
 
@@ -24,7 +25,8 @@ def targets(results: Results) -> list[Target]:
         found = (results.cell(index, model.id, name) for name in scenarios)
         return next((c for c in found if c is not None and c.metrics), None)
 
-    lines = [*_alone(cell(_SHORT), engine), *_resources(cell(_SHORT), engine, model, crowded=results.environment.busy)]
+    short, held, crowded = cell(_SHORT), cell(_MEMORY, _SHORT), results.environment.busy
+    lines = [*_alone(short, engine), *_resources(short, held, engine, model, crowded=crowded)]
     lines += _cache(cell("zipf-1000", "zipf-100"))
     lines += _crowd(cell("concurrency-1000", _CROWD))
     for line in lines:
@@ -46,7 +48,7 @@ def _alone(cell: Cell | None, engine: Engine) -> list[Target]:
     ]  # fmt: skip
 
 
-def _resources(cell: Cell | None, engine: Engine, model: Model, *, crowded: bool) -> list[Target]:
+def _resources(cell: Cell | None, holding: Cell | None, engine: Engine, model: Model, *, crowded: bool) -> list[Target]:
     half = model.f16_bytes / 2
     memory = _line(
         cell, "process_bytes", "memory", "< 50 % of the f16 model", lambda v: v < half,
@@ -54,9 +56,10 @@ def _resources(cell: Cell | None, engine: Engine, model: Model, *, crowded: bool
         f"peak memory of the {'page' if engine.in_page else 'process'} against {model.f16_bytes / 1e6:.0f} MB"
         + ("; the browser itself and Python in it count" if engine.in_page else ""),
     )  # fmt: skip
-    if cell is not None and "process_bytes" in cell.metrics and "wasm_bytes" in cell.metrics:
-        held = cell.metrics["wasm_bytes"].median
-        memory.why += f"; the engine alone holds {held / 1e6:.0f} MB, {held / model.f16_bytes * 100:.0f} %"
+    if memory.value is not None and holding is not None and "wasm_bytes" in holding.metrics:
+        held = holding.metrics["wasm_bytes"].median
+        what = " with 1,024 tokens" if holding.scenario == _MEMORY else ""
+        memory.why += f"; the engine alone holds {held / 1e6:.0f} MB{what}, {held / model.f16_bytes * 100:.0f} %"
     cpu = _line(
         cell, "cpu_share", "CPU use while answering", "< 80 %", lambda v: v < 0.8, lambda v: f"{v * 100:.0f} %",
         "CPU time of its processes over wall time and all cores",

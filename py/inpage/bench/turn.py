@@ -153,22 +153,30 @@ class Turn:
         await self._load(loads.get("load-cold") if self._pages else None, visit)
         if "load-cold" in loads and self._pages is None:
             loads["load-cold"].cell.error = "unsupported: a native engine fetches nothing"
-        if "load-cached" in loads:
+        asked = [work for work in works if work.scenario.kind != "load" and self._limits.share(work.scenario, visit)]
+        holding = [work for work in asked if work.scenario.memory and work.cell.error is None]
+        for work in holding:  # in an engine that holds nothing else, and whose pages nobody finds afterwards
+            await self._try(work, visit)
+        if "load-cached" in loads or holding:
             await self._driver.close()
-            await self._load(loads["load-cached"], visit)
-        for work in works:
-            if work.scenario.kind == "load" or work.cell.error is not None:
-                continue
-            try:
-                await self._measure(work, visit)
-            except Exception as error:
-                work.cell.error = text_of(error)
-                if isinstance(error, Unsupported):
-                    continue
+            await self._load(loads.get("load-cached"), visit)
+        for work in asked:
+            if not work.scenario.memory:
+                await self._try(work, visit)
+
+    async def _try(self, work: Work, visit: int) -> None:
+        """A cell that fails says why; what hung or broke is loaded anew for the next."""
+        if work.cell.error is not None:
+            return
+        try:
+            await self._measure(work, visit)
+        except Exception as error:
+            work.cell.error = text_of(error)
+            if not isinstance(error, Unsupported):
                 await self._driver.close()
                 await self._load(None, visit)
-            finally:
-                self._done(work)
+        finally:
+            self._done(work)
 
     async def _load(self, work: Work | None, visit: int) -> None:
         self._tell("loading" if work is None else work.scenario.title)
@@ -197,7 +205,7 @@ class Turn:
         if expected > limits.longest_s * (1.5 if scenario.kind == "serve" else _SURE):
             raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:g} s")
         share, warm = limits.share(scenario, visit), 0
-        if scenario.kind == "answer" or scenario.together:
+        if (scenario.kind == "answer" and not scenario.memory) or scenario.together:
             warm = 0 if expected > _SLOW_S and not limits.exact and scenario is not HEAT else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..results import Environment, Model, Peaks, Results
+from ..room import WASM_BYTES
 from . import tables
 from .markup import Child, Markup, join, tag
 from .text import MISSING, commands, count, number, quantity
@@ -93,8 +94,18 @@ def about(model: Model) -> Facts:
         ("Parameters", count(model.parameters)),
         ("Weights", f"{model.weights}, {size} ({half} in f16)" + (", random, by shape" if model.random else "")),
         ("Context", count(model.context) if model.context else ""),
+        ("Keys and values", _kept(model)),
         ("SHA-256 of the manifest", model.sha256),
     ]
+
+
+def _kept(model: Model) -> str:
+    """What a token of context takes, and how many a page can have of them."""
+    if not model.kv_token_bytes:
+        return ""
+    most = max(0, WASM_BYTES - model.weight_bytes) // model.kv_token_bytes
+    room = f"a WebAssembly memory ({quantity(WASM_BYTES, 'bytes')}) has room for {count(most)} of them"
+    return f"{quantity(model.kv_token_bytes, 'bytes')} a token of context; beside the weights {room}"
 
 
 def run(results: Results) -> Markup:
