@@ -103,6 +103,7 @@ def test_memory_is_measured_in_an_engine_that_holds_nothing_else(go: Go) -> None
     first, second = (["load", "16+8", "1008+16", "close", "load", "16+8"], ["load", "16+8"])
     assert driver.calls == [*first, "34+128", "34+128", "close", *second, "34+128", "34+128", "close"]
     assert (cells["context-1024"].iterations, cells["context-1024"].warmup) == (1, 0)
+    assert "decode_tps" not in cells["context-1024"].metrics  # it is about memory: nothing was warm
 
 
 def test_a_rate_together_is_told_only_of_a_time_in_which_all_decode() -> None:

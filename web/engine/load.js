@@ -24,6 +24,7 @@ import { openStore } from "./storage.js";
  *   interrupted: whether the caller asked to end this burst; tell: where it wants to hear of its parts
  * @property {() => Uint32Array | Float64Array} counters
  * @property {() => number} memoryBytes all that it holds
+ * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
  * @property {(input: import("./protocol.js").ProfileInput) => import("./protocol.js").Profile} [profile] where a step's time goes
  * @property {(what: string) => void} [fail] break something on purpose
  */
@@ -127,7 +128,7 @@ function describe(manifest, plan, { executor, threads, measured, cached, adapter
     max_logit_rows: plan.maxima.logit_rows,
     max_pages: executor.maxPages,
     weight_bytes: manifest.weightBytes,
-    arena_bytes: plan.arenaBytes,
+    arena_bytes: executor.fixedBytes ? executor.fixedBytes - manifest.weightBytes : plan.arenaBytes,
     cached_bytes: cached,
     ...rest,
   };

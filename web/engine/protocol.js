@@ -55,7 +55,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} max_logit_rows
  * @property {number} max_pages KV pages that memory can grow to
  * @property {number} weight_bytes
- * @property {number} arena_bytes
+ * @property {number} arena_bytes arenas, and in a WebAssembly memory all else that is neither weights nor KV pages
  * @property {number} load_ms
  * @property {number} cached_bytes of the weights: what came from storage
  * @property {"opfs" | "idb" | null} storage

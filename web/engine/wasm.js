@@ -74,6 +74,7 @@ export class Executor {
     this.memory = memory;
     this.layout = layout;
     this.maxPages = kvCapacity(memory, layout.kv, plan.pageBytes);
+    this.fixedBytes = layout.kv;
     this.#exports = exports;
     this.#program = program;
     this.#sliced = sliced;

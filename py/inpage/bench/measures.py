@@ -79,7 +79,7 @@ class Taken:
         self.failures += [t.error or "no token came" for t in timelines if t not in done][: 3 - len(self.failures)]
         self.tokens += sum(len(t.ids) for t in done)
         self.short += sum(len(t.ids) < scenario.new_tokens for t in done)
-        if not done:
+        if not done or scenario.memory:
             return
         for timeline in done:
             self._gaps(timeline, visit)
@@ -151,7 +151,7 @@ class Taken:
                 cell.counts[f"{name}_per_token"] = round(counts[name] / self.tokens, 3)
         if counts.get("working_us"):
             cell.counts["engine_idle_share"] = round(1 - counts["busy_us"] / counts["working_us"], 4)
-        if scenario.cut:
+        if scenario.cut and self.iterations:
             cell.notes.append(f"shortened, because this engine would take long: {scenario.cut}")
         if self.short:
             cell.notes.append(f"{self.short} of {self.requests} answers ended before {scenario.new_tokens} tokens")

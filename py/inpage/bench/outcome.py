@@ -73,6 +73,8 @@ def headline(cell: Cell) -> str:
         return f"{middle('ttft_ms') or 0:.0f} ms {speed:.4g}/s"
     if (speed := middle("aggregate_tps")) is not None:
         return f"{speed:.4g}/s"
+    if (held := middle("wasm_bytes") or middle("gpu_bytes")) is not None:
+        return f"{held / 1e6:,.0f} MB"
     return "…" if cell.iterations == 0 else "no answer"
 
 
