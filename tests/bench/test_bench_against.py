@@ -65,7 +65,7 @@ def test_every_goal_has_a_line_with_what_was_measured_of_both() -> None:
         ("≥ 8 × wllama", "7.50 ×", "fail"),
         ("≥ 4 × onnxruntime-web", "5.00 ×", "pass"),
     ]
-    best = line(found, "decode after 34 tokens, native's best", "reported")
+    best = line(found, "decode after 34 tokens, native's best", "no goal")
     assert (best.value, best.verdict) == ("0.50 ×", "reported") and "300 tokens/s of llama.cpp Q4_0" in best.why
     assert line(found, "decode after 2,048", "native").value == "1.25 ×"
     assert line(found, "prefill of 512", "native").verdict == "fail"
@@ -82,7 +82,7 @@ def test_every_goal_has_a_line_with_what_was_measured_of_both() -> None:
 def test_a_steps_growth_is_told_beside_the_time_that_reading_the_keys_and_values_takes() -> None:
     deep = (("ours", "prompt-short", "decode_tps", 100.0), ("ours", "prompt-long", "decode_tps", 50.0))
     native = ((LLAMA[0], "prompt-short", "decode_tps", 100.0), (LLAMA[0], "prompt-long", "decode_tps", 40.0))
-    found = line(lines(run(*deep, *native)), "a step's growth", "reported")
+    found = line(lines(run(*deep, *native)), "a step's growth", "no goal")
     megabytes = 20_000 * (2048 - 34) / 1e6
     assert found.verdict == "reported" and found.value is not None
     # 130 MB lie between the sizes that were measured, nearer to 20 GB/s than to 80.
@@ -92,6 +92,13 @@ def test_a_steps_growth_is_told_beside_the_time_that_reading_the_keys_and_values
     assert found.value.startswith("10.00 ms, ")
     assert float(found.value.split()[2]) == pytest.approx(times, rel=0.02)
     assert f"{megabytes:.1f} MB" in found.why and "native's step grows by 15.00 ms" in found.why
+
+
+def test_a_busy_machine_is_no_judge() -> None:
+    found = run(("ours", "prompt-short", "decode_tps", 90.0), (LLAMA[0], "prompt-short", "decode_tps", 20.0))
+    found.environment.busy = True
+    native = line(lines(found), "decode after 34 tokens", "1.5 × native")
+    assert (native.value, native.verdict) == ("4.50 ×", "reported") and "busy" in native.why
 
 
 def test_goals_for_two_threads_are_not_judged_on_one_and_that_for_one_is() -> None:

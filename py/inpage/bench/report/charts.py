@@ -13,7 +13,7 @@ from .text import list_of, number, quantity, share
 from .view import HEAT, Scenario, View
 
 _MEMORY = (("wasm_bytes", "wasm memory"), ("heap_bytes", "JS heap"), ("gpu_bytes", "GPU buffers"))
-_PHASES = ("p0", "p1", "p2", "p3", "p5", "p6")  # p4 is for the rest
+_PHASES = ("p0", "p1", "p2", "p3", "p5", "p6", "p7", "p8")  # p4 is for the rest
 _MOST_ENGINES = 9  # in one plot of lines; more is a tangle
 
 

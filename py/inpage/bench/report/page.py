@@ -9,7 +9,7 @@ from pathlib import Path
 from ..results import Results, Target
 from . import charts, facts, tables, wording
 from .markup import Child, Markup, join, tag
-from .text import MISSING, count, day, quantity, span
+from .text import MISSING, count, day, list_of, quantity, span
 from .view import View
 
 _CSS = Path(__file__).with_name("report.css")
@@ -68,8 +68,9 @@ def _model(view: View, first: bool, targets: list[Target]) -> list[Child]:
     pairs = tables.pairs(view)
     if pairs:
         note = (
-            f"How many times better {view.name_of(view.best or 0)} is than each peer in its fastest form, with the "
-            "peer's own median beside it. Above 1 ours is ahead. Engines took turns."
+            f"How many times better {view.name_of(view.best or 0)} is than each peer in its fastest form, and on "
+            "the same weights where that is another, with the peer's own median beside it. Above 1 ours is ahead. "
+            "Engines took turns."
         )
         parts += [tag("h2", "Pair by pair"), tag("p", note, class_="soft"), pairs]
     measured = tables.measurements(view)
@@ -137,19 +138,27 @@ def _targets(targets: list[Target]) -> Markup:
 def _failures(results: Results) -> Markup:
     """Whoever could not run, with what it said. Nobody is dropped in silence."""
     names = [e.name for e in results.engines]
-    failed = [(e.name, " did not run", e.error) for e in results.engines if e.error]
-    failed += [(names[c.engine], f" at {c.title or c.scenario}", c.error) for c in results.cells if c.error]
-    notes = [(e.name, n) for e in results.engines for n in e.notes]
-    notes += [(f"{names[c.engine]}, {c.scenario}", n) for c in results.cells for n in c.notes]
+    failed = _together([(e.name, (" did not run", e.error)) for e in results.engines if e.error])
+    failed |= _together([(names[c.engine], (f" at {c.title}", c.error)) for c in results.cells if c.error])
+    notes = _together([(e.name, ("", n)) for e in results.engines for n in e.notes])
+    notes |= _together([(names[c.engine], (f", {c.scenario}", n)) for c in results.cells for n in c.notes])
     parts: list[Child] = []
     if failed:
-        items = [tag("li", tag("strong", who), where, tag("pre", error)) for who, where, error in failed]
+        items = [tag("li", tag("strong", who), where, tag("pre", error)) for (where, error), who in failed.items()]
         shown = tag("ul", *items, class_="errors")
         parts += [tag("h2", "What could not run"), _folded(shown, len(items), "failures", 8)]
     if notes:
-        items = [tag("li", tag("strong", who), ": ", what) for who, what in dict.fromkeys(notes)]
+        items = [tag("li", tag("strong", who, where), ": ", what) for (where, what), who in notes.items()]
         parts += [tag("h2", "Notes"), _folded(tag("ul", *items), len(items), "notes", 12)]
     return join(parts)
+
+
+def _together(said: list[tuple[str, tuple[str, str]]]) -> dict[tuple[str, str], str]:
+    """What several engines say in the same words is said once, of all of them."""
+    who: dict[tuple[str, str], dict[str, None]] = {}
+    for name, what in said:
+        who.setdefault(what, {})[name] = None
+    return {what: list_of(list(names)) for what, names in who.items()}
 
 
 def _differences(results: Results) -> Markup:

@@ -57,10 +57,12 @@ def _side(times: float | None) -> str | None:
 
 
 def pairs(view: View) -> Markup:
-    """Our best engine against each family at its fastest: a row a figure, a column a peer."""
+    """Our best engine against each family at its fastest, and whoever runs the same weights beside that: a row a
+    figure, a column a peer."""
     best = view.best
     found = {(p.scenario, p.metric, p.theirs): p for p in view.results.pairs if p.model == view.id and p.ours == best}
-    rivals = [e for e in view.rivals if any(theirs == e for _, _, theirs in found)]
+    beside = [e for e in view.contenders if e in view.rivals or view.results.engines[e].baseline]
+    rivals = [e for e in beside if any(theirs == e for _, _, theirs in found)]
     if best is None or not rivals:
         return Markup()
     name = view.name_of(best)
