@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from .browser import IN_PAGE, host
@@ -27,6 +28,7 @@ class ChatTemplate:
         texts = {token: text for text, token in tokenizer.control.items()}
         self._source = source
         self._tokenizer = tokenizer
+        self._spellings = Spellings(tokenizer.control)
         self._tokens = {"bos_token": texts.get(bos, ""), "eos_token": texts.get(eos, "")}  # type: ignore[arg-type]
         try:
             self._renderer: Renderer = (_PageRenderer if IN_PAGE else _NativeRenderer)(source)
@@ -42,7 +44,7 @@ class ChatTemplate:
         the next message. ``tools``: as OpenAI's, for a template that takes them. `InvalidRequest` where the template
         refuses the conversation (an order of roles that the model does not know)."""
         given = [list(messages), list(tools)]
-        shield = Shield(self._tokenizer.control, [self._source, *_texts(given), *self._tokens.values()])
+        shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
         safe, offered = _with(given, shield)
         safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
         more = {"tools": offered} if offered else {}
@@ -81,30 +83,38 @@ def _with(value: Any, shield: Shield, keys: bool = False) -> Any:
     return value
 
 
-class Shield:
-    """Makes spelled control tokens unrecognisable. ``stand_ins`` undoes it (for `str.translate`)."""
+class Spellings:
+    """What control tokens look like in a text, found out once. ``heads`` and ``tails``: parts that could complete one
+    that the template's own text around a message had begun."""
 
-    def __init__(self, control: Iterable[str], occurring: Iterable[str]) -> None:
-        self._texts = texts = sorted((text for text in control if text), key=len, reverse=True)
-        taken = set("".join(occurring))
-        self._free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+    def __init__(self, control: Iterable[str]) -> None:
+        self.texts = texts = sorted((text for text in control if text), key=len, reverse=True)
+        self.pattern = re.compile(f"(?=(?:{'|'.join(map(re.escape, texts))}))." if texts else r"(?!)", re.DOTALL)
+        self.heads = tuple({text[:n] for text in texts for n in range(1, len(text))})
+        self.tails = tuple({text[n:] for text in texts for n in range(1, len(text))})
+
+
+class Shield:
+    """Makes spelled control tokens unrecognisable. ``occurring``: the texts whose characters are taken; ``stand_ins``
+    undoes it (for `str.translate`)."""
+
+    def __init__(self, spellings: Spellings, occurring: Iterable[str]) -> None:
+        self._spellings = spellings
+        self._free = _free_characters(occurring)
         self._by_character: dict[str, str] = {}
         self.stand_ins: dict[int, str] = {}
-        self._spelled = re.compile(f"(?=(?:{'|'.join(map(re.escape, texts))}))." if texts else r"(?!)", re.DOTALL)
-        # What could complete a control token that the template's own text around it had begun.
-        self._heads = {text[:n] for text in texts for n in range(1, len(text))}
-        self._tails = {text[n:] for text in texts for n in range(1, len(text))}
 
     def __call__(self, text: str) -> str:
-        text = self._spelled.sub(lambda match: self._stand_in(match[0]), text)
+        known = self._spellings
+        text = known.pattern.sub(lambda match: self._stand_in(match[0]), text)
         body = text.strip()
         if not body:
             return text
         start = text.index(body)
         end = start + len(body)
-        if any(body.startswith(tail) for tail in self._tails) or any(body in spelled for spelled in self._texts):
+        if body.startswith(known.tails) or any(body in spelled for spelled in known.texts):
             text = text[:start] + self._stand_in(text[start]) + text[start + 1 :]
-        if any(body.endswith(head) for head in self._heads):
+        if body.endswith(known.heads):
             text = text[: end - 1] + self._stand_in(text[end - 1]) + text[end:]
         return text
 
@@ -118,6 +128,12 @@ class Shield:
             self._by_character[character] = stand_in
             self.stand_ins[ord(stand_in)] = character
         return self._by_character[character]
+
+
+def _free_characters(occurring: Iterable[str]) -> Iterator[str]:
+    """Private-use characters that no text has; nothing is looked through before the first is needed."""
+    taken = set("".join(occurring))
+    yield from (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
 
 
 class Renderer(Protocol):
