@@ -39,6 +39,7 @@ class Meters:
         r.add(Gauge("inpage_engine_idle_share", "1 - engine busy / working", self.idle_share))
         self.rows = r.add(Counter("inpage_engine_rows_total", "Tokens computed, by call", ["call"]))
         self.queue_wait = r.add(Histogram("inpage_queue_wait_seconds", "From arrival to the first prompt token fed"))
+        self.grammar = r.add(Histogram("inpage_grammar_seconds", "From arrival until the answer's grammar is compiled"))
         self.first_token = r.add(Histogram("inpage_time_to_first_token_seconds", "From arrival to the first token"))
         self.whole = r.add(Histogram("inpage_request_seconds", "From arrival to the last token"))
         self.between = r.add(Histogram("inpage_inter_token_seconds", "Between an answer's tokens, on average", _STEP))

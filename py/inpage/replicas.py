@@ -15,6 +15,7 @@ from .errors import InpageError, OutOfMemory
 from .failover import Backends
 from .kv.pages import pages_for
 from .metrics import merged
+from .preparing import Preparing
 from .request import Request
 from .scheduler import Scheduler
 from .settings import Settings
@@ -29,15 +30,18 @@ class Replicas:
     def __init__(self, first: Scheduler) -> None:
         self.schedulers = [first]
         self.why_fewer = ""
+        self._preparing = Preparing()
 
     def submit(self, request: Request) -> None:
         """As `Scheduler.submit`, to the one that suits best."""
         alive = [s for s in self.schedulers if not s.lost]
         resting = [s for s in self.schedulers if s.recovery is not None and s.recovery.may_revive]
-        _best(request, alive or resting or self.schedulers).submit(request)
+        self._preparing.submit(request, _best(request, alive or resting or self.schedulers))
 
     def cancel(self, request: Request) -> None:
         """Wherever it is."""
+        if self._preparing.cancel(request):
+            return
         for scheduler in self.schedulers:
             scheduler.cancel(request)
 
@@ -86,6 +90,7 @@ class Replicas:
 
     async def close(self, reason: InpageError) -> None:
         """End all requests."""
+        await self._preparing.close(reason)
         await asyncio.gather(*(s.close(reason) for s in self.schedulers))
 
     async def unload(self) -> None:

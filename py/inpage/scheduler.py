@@ -112,7 +112,7 @@ class Scheduler:
         if len(self.waiting) >= self.settings.scheduler.queue_size:
             self.meters.refused.add()
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
-        request.submitted = time.perf_counter()
+        request.submitted = request.submitted or time.perf_counter()  # or when its grammar was
         end = "cancelled" if request.cancelled else request.ending
         if end is not None:
             self._finish(request, end)

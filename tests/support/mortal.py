@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from inpage.engines.protocol import Engine, EngineInfo, Feed, PageData, RunOutput, StepOutput, Told
+from inpage.engines.protocol import Engine, EngineInfo, Feed, Grammar, PageData, RunOutput, StepOutput, Told
 from inpage.errors import DeviceLost, InpageError
 
 T = TypeVar("T")
@@ -40,6 +40,9 @@ class Mortal:
 
     async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
         await self._call("write", [], lambda: self._engine.write_pages(pages, data))
+
+    async def prepare(self, grammar: Grammar) -> None:
+        await self._call("prepare", [], lambda: self._engine.prepare(grammar))
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         return await self._call("step", feeds, lambda: self._engine.step(feeds))

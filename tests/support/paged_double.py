@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from inpage.engines.protocol import EngineInfo, Feed, Logprob, RunOutput, StepOutput, Told
-from inpage.errors import OutOfMemory
+from inpage.engines.protocol import EngineInfo, Feed, Grammar, Logprob, RunOutput, StepOutput, Told
+from inpage.errors import InvalidRequest, OutOfMemory
 
 
 def double_info(**changes: int) -> EngineInfo:
@@ -50,6 +50,8 @@ class PagedDouble:
         self.interrupts = 0
         self.unloaded = False
         self.busy_s = 0.0  # a millisecond a call
+        self.compiling: asyncio.Event | None = None  # set when grammars are ready
+        self.compiled: list[Grammar] = []
         self._kv: dict[tuple[int, int], tuple[int, int]] = {}
         self._busy = False
         self._doorbell = False
@@ -77,6 +79,13 @@ class PagedDouble:
             words = array("i", data[i * size : i * size + 8 * self.info.page_tokens])
             for slot in range(self.info.page_tokens):
                 self._kv[page, slot] = words[2 * slot], words[2 * slot + 1]
+
+    async def prepare(self, grammar: Grammar) -> None:
+        if self.compiling is not None:
+            await self.compiling.wait()
+        if not grammar.source:
+            raise InvalidRequest("schema cannot be followed", field="schema")
+        self.compiled.append(grammar)
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         with self._alone():

@@ -6,6 +6,7 @@
  */
 
 import { EngineError, fromWire } from "./errors.js";
+import { GrammarWorkers } from "./grammars.js";
 
 /**
  * @typedef {import("./protocol.js").LoadOptions} LoadOptions
@@ -35,6 +36,8 @@ export class EngineClient {
   #faults = null;
   /** @type {EngineError | null} why the engine is gone, until the next load or unload */
   #lost = null;
+  /** @type {GrammarWorkers | null} of the loaded model */
+  #grammars = null;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
@@ -68,6 +71,9 @@ export class EngineClient {
         this.#bell = new Int32Array(doorbell.bell);
       }
       this.info = info;
+      const { base, manifest, cache, network } = options;
+      const opening = { base, manifest, cache, network, vocab: info.vocab, most: 2 * info.max_sequences };
+      this.#grammars = new GrammarWorkers(opening, (message, transfer) => worker?.postMessage(message, transfer));
       return info;
     } catch (error) {
       if (this.#worker === worker) this.#end(new EngineError("cancelled", "the load failed"));
@@ -105,12 +111,24 @@ export class EngineClient {
   }
 
   /**
+   * Compile a grammar, in a worker of its own, so that the answers held to it cost no step anything. Not needed, but
+   * a grammar that was not made ready is compiled in the step that first needs it.
+   * @param {Pick<import("./protocol.js").Constraint, "kind" | "source">} grammar
+   * @returns {Promise<void>}
+   * @throws {EngineError} invalid_request: it is none; unsupported, network, device_lost
+   */
+  prepare(grammar) {
+    if (this.#grammars) return this.#grammars.prepare(grammar);
+    return Promise.reject(this.#lost ?? new EngineError("invalid_request", "prepare: no model is loaded"));
+  }
+
+  /**
    * One forward pass.
    * @param {import("./protocol.js").StepInput} input
    * @returns {Promise<import("./protocol.js").StepResult>}
    */
   step(input) {
-    return this.#call("step", input);
+    return this.#call("step", this.#grammars?.placed(input, false) ?? input);
   }
 
   /**
@@ -123,7 +141,7 @@ export class EngineClient {
    */
   run(input, onSlice) {
     if (this.#doorbell && this.#running() === null) Atomics.store(this.#doorbell, 0, 0);
-    return this.#call("run", input, { onSlice });
+    return this.#call("run", this.#grammars?.placed(input, true) ?? input, { onSlice });
   }
 
   /** End a burst that is under way: after its current step, on WebGPU after those that are on their way to the GPU. */
@@ -261,7 +279,8 @@ export class EngineClient {
   #end(reason) {
     this.#worker?.terminate();
     this.#faults?.close();
-    this.#worker = this.#faults = this.#doorbell = this.#bell = this.info = null;
+    this.#grammars?.end(reason);
+    this.#worker = this.#faults = this.#doorbell = this.#bell = this.#grammars = this.info = null;
     this.#lost = reason.code === "device_lost" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();

@@ -1,6 +1,6 @@
 /**
  * @file What answers may be held to: JSON schemas, regular expressions and EBNF grammars, through XGrammar. Loaded only
- * when a request asks for it, and with it the library (1 MB) and the tokenizer's vocabulary.
+ * when a request asks for it, in a worker of its own, and with it the library (1 MB) and the tokenizer's vocabulary.
  *
  * XGrammar was built to abort on whatever it does not like, which leaves its stack where it was: after any failure a
  * fresh copy takes its place. Nothing is lost by that: a matcher is made anew from the tokens of the answer so far.
@@ -20,7 +20,8 @@ const CONTROL = /[\u0100-\u011f]/;
 const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar", tag: "tools" });
 
 /**
- * @typedef {import("./protocol.js").Constraint} Constraint
+ * @typedef {Pick<import("./protocol.js").Constraint, "id" | "kind" | "source">} Constraint
+ * @typedef {Pick<Constraint, "kind" | "source">} Grammar
  * @typedef {typeof import("@mlc-ai/web-xgrammar")} Library
  * @typedef {import("@mlc-ai/web-xgrammar").CompiledGrammar} Compiled
  * @typedef {{texts: string[], stops: number[], printable: Int32Array}} Vocabulary texts: "" for what no answer may hold;
@@ -46,11 +47,12 @@ export class Grammars {
   /**
    * @param {import("./shards.js").Source} source of the artifact
    * @param {unknown} manifest
-   * @param {import("./protocol.js").Info} info
+   * @param {number} vocab
+   * @param {number} most requests whose matchers are kept
    * @returns {Promise<Grammars>}
    */
-  static async open(source, manifest, info) {
-    return new Grammars(await readVocabulary(source, manifest, info.vocab), 2 * info.max_sequences);
+  static async open(source, manifest, vocab, most) {
+    return new Grammars(await readVocabulary(source, manifest, vocab), most);
   }
 
   /**
@@ -63,6 +65,15 @@ export class Grammars {
   }
 
   /**
+   * Compile it, if it is not.
+   * @param {Grammar} grammar
+   * @throws {EngineError} invalid_request: it is none
+   */
+  async prepare(grammar) {
+    await this.#guarded(grammar, () => this.#ready(grammar));
+  }
+
+  /**
    * Which tokens may follow.
    * @param {Constraint} constraint
    * @param {number[]} tokens of the answer so far
@@ -71,16 +82,10 @@ export class Grammars {
    */
   async mask(constraint, tokens, mask) {
     const field = FIELDS[constraint.kind];
-    let bits;
-    try {
+    const bits = await this.#guarded(constraint, async () => {
       const matching = await this.#follow(constraint, tokens);
-      bits = matching && (await matching.matcher.getNextTokenBitmask());
-    } catch (error) {
-      const fatal = this.#complaints.findLast((complaint) => complaint.includes("[FATAL]"));
-      const why = fatal?.replace(/^.*?\.cc:\d+: (Check failed: .*? is false: )?/s, "").trim() ?? String(error);
-      this.#discard();
-      throw new EngineError("invalid_request", `${field} cannot be followed: ${why.slice(0, 300)}`, field, error);
-    }
+      return matching && (await matching.matcher.getNextTokenBitmask());
+    });
     if (!bits) throw new EngineError("invalid_request", `the answer so far does not follow ${field}`, field);
     const { printable } = this.#vocabulary;
     const plain = constraint.kind === "schema";
@@ -96,6 +101,34 @@ export class Grammars {
   }
 
   /**
+   * What XGrammar does not like, by the name that the caller gave it.
+   * @template T
+   * @param {Grammar} grammar
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #guarded({ kind }, work) {
+    const field = FIELDS[kind];
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof EngineError) throw error;
+      const fatal = this.#complaints.findLast((complaint) => complaint.includes("[FATAL]"));
+      const why = fatal?.replace(/^.*?\.cc:\d+: (Check failed: .*? is false: )?/s, "").trim() ?? String(error);
+      this.#discard();
+      throw new EngineError("invalid_request", `${field} cannot be followed: ${why.slice(0, 300)}`, field, error);
+    }
+  }
+
+  /** @param {Grammar} grammar @returns {Promise<Compiled>} */
+  async #ready({ kind, source }) {
+    const key = `${kind} ${source}`;
+    const compiled = this.#compiled.get(key) ?? (await this.#compile(kind, source));
+    keep(this.#compiled, key, compiled, COMPILED, (old) => old.dispose());
+    return compiled;
+  }
+
+  /**
    * A matcher that has seen exactly these tokens; null where they do not follow the grammar.
    * @param {Constraint} constraint
    * @param {number[]} tokens
@@ -106,9 +139,8 @@ export class Grammars {
     let matching = this.#matchings.get(id);
     if (matching?.key !== key) {
       this.forget(id);
+      const compiled = await this.#ready({ kind, source });
       const { library } = await this.#library();
-      const compiled = this.#compiled.get(key) ?? (await this.#compile(kind, source));
-      keep(this.#compiled, key, compiled, COMPILED);
       matching = { key, tokens: [], matcher: await library.GrammarMatcher.createGrammarMatcher(compiled) };
     }
     keep(this.#matchings, id, matching, this.#most, ({ matcher }) => matcher.dispose());

@@ -5,11 +5,11 @@
  */
 
 import { DEFAULT_POLICY } from "./download.js";
-import { EngineError, invalidArtifact } from "./errors.js";
+import { invalidArtifact } from "./errors.js";
 import { probe } from "./features.js";
 import { readManifest } from "./manifest.js";
 import { parseJson, readPlan } from "./plan.js";
-import { fetchFile } from "./shards.js";
+import { fetchFile, folderUrl } from "./shards.js";
 import { openStore } from "./storage.js";
 
 /**
@@ -34,7 +34,7 @@ import { openStore } from "./storage.js";
  */
 /**
  * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
- * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, source: import("./shards.js").Source, close: () => void}} Engine
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void}} Engine
  * @typedef {object} Job what the loaders of both executors get
  * @property {import("./protocol.js").LoadOptions} options
  * @property {import("./manifest.js").Manifest} manifest
@@ -101,7 +101,7 @@ export async function loadEngine(options, channel, signal, onProgress) {
   const { weightBytes } = manifest;
   const fromCache = made.cached === weightBytes;
   onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
-  return { executor, info, doorbell, source, close };
+  return { executor, info, doorbell, close };
 }
 
 /**
@@ -132,16 +132,4 @@ function describe(manifest, plan, { executor, threads, measured, cached, adapter
     cached_bytes: cached,
     ...rest,
   };
-}
-
-/**
- * @param {string} base
- * @returns {string} absolute, ending in "/"
- */
-function folderUrl(base) {
-  try {
-    return new URL(base.endsWith("/") ? base : `${base}/`, globalThis.location.href).href;
-  } catch (error) {
-    throw new EngineError("invalid_request", `base is no URL: ${base}`, "base", error);
-  }
 }

@@ -73,6 +73,12 @@ export const REPORT = 1 + 2 * MAX_TOP;
  *   format of one of XGrammar's structural tags
  * @property {string} source its text
  * @property {Int32Array} tokens of the answer so far
+ * @property {number} [helper] the grammar worker that knows it, as `EngineClient` says
+ */
+
+/**
+ * @typedef {Pick<LoadOptions, "base" | "manifest" | "cache" | "network"> & {vocab: number, most: number}} GrammarOptions of a
+ *   grammar worker; most: requests whose matchers are kept
  */
 
 /**

@@ -32,6 +32,18 @@ import { isQuotaError, withLock } from "./storage.js";
  */
 
 /**
+ * @param {string} base
+ * @returns {string} absolute, ending in "/"
+ */
+export function folderUrl(base) {
+  try {
+    return new URL(base.endsWith("/") ? base : `${base}/`, globalThis.location.href).href;
+  } catch (error) {
+    throw new EngineError("invalid_request", `base is no URL: ${base}`, "base", error);
+  }
+}
+
+/**
  * A small file, whole and verified.
  * @param {Source} source
  * @param {FileEntry} entry

@@ -18,23 +18,20 @@ const SLICE_MS = 20;
  * @typedef {import("./protocol.js").StepInput} StepInput
  * @typedef {import("./protocol.js").RunInput} RunInput
  * @typedef {import("./protocol.js").Constraint} Constraint
- * @typedef {import("./grammar.js").Grammars} Grammars
  * @typedef {{constraint: Constraint, tokens: number[]}} Held
  */
 
 export class Stepwise {
   #engine;
-  #open;
-  /** @type {Promise<Grammars> | null} */
-  #grammars = null;
+  #grammars;
 
   /**
    * @param {import("./load.js").Engine} engine
-   * @param {() => Promise<Grammars>} open
+   * @param {import("./grammars.js").GrammarPorts} grammars
    */
-  constructor(engine, open) {
+  constructor(engine, grammars) {
     this.#engine = engine;
-    this.#open = open;
+    this.#grammars = grammars;
   }
 
   /**
@@ -82,7 +79,7 @@ export class Stepwise {
       out.push(burst.result().out);
       reports.push(spread(result.report, rows, n));
       sequences = burst.sequences;
-      await this.#forget(sequences, held);
+      this.#forget(sequences, held);
       if (interrupted() || (sliced && performance.now() >= end)) break;
       if (tellMs && out.length < maxSteps && (told === 0 || performance.now() - since >= tellMs)) {
         const report = joined(Float64Array, reports.slice(told));
@@ -104,21 +101,20 @@ export class Stepwise {
     const { executor, info } = this.#engine;
     const words = maskWords(info.vocab);
     const masked = structs.flatMap((struct, row) => (held.has(struct) ? [row] : []));
-    const mask = masked.length ? new Uint32Array(masked.length * words) : undefined;
+    const asked = masked.map((row) => /** @type {Held} */ (held.get(structs[row])));
+    const mask = masked.length ? await this.#grammars.masks(asked, words) : undefined;
     const sample = input.sample.slice();
-    for (const [i, row] of masked.entries()) {
-      const { constraint, tokens } = /** @type {Held} */ (held.get(structs[row]));
-      await (await this.#opened()).mask(constraint, tokens, /** @type {Uint32Array} */ (mask).subarray(i * words, (i + 1) * words));
+    masked.forEach((row, i) => {
       sample[row * SEQUENCE_WORDS + SEQUENCE.mask] = i * words;
-    }
-    const asked = structs.map((struct) => tops?.[struct] ?? -1);
-    const wantLogits = input.wantLogits || asked.some((top) => top > 0);
+    });
+    const wanted = structs.map((struct) => tops?.[struct] ?? -1);
+    const wantLogits = input.wantLogits || wanted.some((top) => top > 0);
     const result = await executor.step({ ...input, sample, mask, wantLogits });
     const chosen = /** @type {Int32Array} */ (result.sequences ?? sample.subarray(0, 0));
     structs.forEach((struct, row) => {
       held.get(struct)?.tokens.push(chosen[row * SEQUENCE_WORDS + SEQUENCE.chosen]);
     });
-    if (asked.some((top) => top >= 0)) result.report = report(chosen, asked, result.logits, info.vocab);
+    if (wanted.some((top) => top >= 0)) result.report = report(chosen, wanted, result.logits, info.vocab);
     return result;
   }
 
@@ -138,19 +134,10 @@ export class Stepwise {
   }
 
   /** @param {Int32Array} sequences @param {Map<number, Held>} held */
-  async #forget(sequences, held) {
+  #forget(sequences, held) {
     for (const [i, { constraint }] of held) {
-      if (sequences[i * SEQUENCE_WORDS + SEQUENCE.finished] === 1) (await this.#opened()).forget(constraint.id);
+      if (sequences[i * SEQUENCE_WORDS + SEQUENCE.finished] === 1) this.#grammars.forget(constraint);
     }
-  }
-
-  /** A failure is not remembered: the network may come back. @returns {Promise<Grammars>} */
-  #opened() {
-    this.#grammars ??= this.#open().catch((error) => {
-      this.#grammars = null;
-      throw error;
-    });
-    return this.#grammars;
   }
 }
 

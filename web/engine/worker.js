@@ -1,7 +1,7 @@
 /**
  * @file The engine worker: one loaded model, driven by messages. Calls `{id, method, args}` are answered in order by
  * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way, `{interrupt: id}`
- * a burst, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`, what a burst brought so far
+ * a burst, `{helper}` tells of a grammar worker, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`, what a burst brought so far
  * as `{id, slice}`. On WASM, steps and bursts run synchronously on this thread, so that only the doorbell reaches them.
  *
  * A worker serves one load: the client starts a fresh one for the next, so that whatever became of the last, its threads
@@ -9,6 +9,7 @@
  */
 
 import { EngineError, toWire } from "./errors.js";
+import { GrammarPorts } from "./grammars.js";
 import { loadEngine } from "./load.js";
 import { finishedOf } from "./slices.js";
 
@@ -22,8 +23,7 @@ const PROGRESS_MS = 50;
 let engine = null;
 /** @type {import("./stepwise.js").Stepwise | null} made when first a request's every token is to be looked at */
 let stepwise = null;
-/** @type {unknown} of the loaded model */
-let manifest = null;
+const grammars = new GrammarPorts();
 /** @type {Map<number, AbortController>} loads under way */
 const loads = new Map();
 /** Id of the burst that was interrupted last, as a message told, and where memory can be shared with the client. */
@@ -39,6 +39,8 @@ scope.onmessage = (event) => {
     loads.get(data.cancel)?.abort(new EngineError("cancelled", "the load was cancelled"));
   } else if ("interrupt" in data) {
     interrupted = data.interrupt;
+  } else if ("helper" in data) {
+    grammars.hear(data);
   } else if ("fail" in data) {
     engine?.executor.fail?.(data.fail);
   } else {
@@ -113,8 +115,7 @@ function looksAtTokens({ constraints, tops }) {
 async function stepper(from) {
   if (!stepwise) {
     const { Stepwise } = await import("./stepwise.js");
-    const open = async () => (await import("./grammar.js")).Grammars.open(from.source, manifest, from.info);
-    stepwise = new Stepwise(from, open);
+    stepwise = new Stepwise(from, grammars);
   }
   return stepwise;
 }
@@ -131,7 +132,6 @@ async function load(id, { options, name }) {
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
     engine = await loadEngine(options, name, signal, reporter(id));
-    manifest = options.manifest;
     const { info, doorbell } = engine;
     if (!doorbell) return { info, doorbell: null };
     bell = new Int32Array(new SharedArrayBuffer(4));

@@ -51,7 +51,11 @@ def likeliest(logits: Sequence[float], token: int, logprob: float, top: int) -> 
 def no_grammars(feeds: Iterable[Feed]) -> None:
     """For an engine that cannot follow them."""
     if any(feed.grammar is not None for feed in feeds):
-        raise Unsupported("this engine cannot hold answers to a grammar; ask in the page", field="grammar")
+        raise no_grammar()
+
+
+def no_grammar() -> Unsupported:
+    return Unsupported("this engine cannot hold answers to a grammar; ask in the page", field="grammar")
 
 
 def _checked(top: int) -> int:

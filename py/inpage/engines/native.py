@@ -26,9 +26,9 @@ from ..plan_types import Plan
 from ..plan_views import encode_program
 from ..schema import ALIGN, FileRef, Manifest
 from . import batch as flat
-from .looked_at import likeliest, no_grammars
+from .looked_at import likeliest, no_grammar, no_grammars
 from .mapping import Weights, base, reserve
-from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Progress, RunOutput, StepOutput, Told
+from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -162,6 +162,9 @@ class NativeEngine:
                 self._kv[place] = data[i * size : (i + 1) * size]
 
         await self._call(write)
+
+    async def prepare(self, grammar: Grammar) -> None:
+        raise no_grammar()
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         no_grammars(feeds)

@@ -14,7 +14,18 @@ from typing import Any
 from ..browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .looked_at import looked_at, reported
-from .protocol import RUNTIME_COUNTS, WEBGPU_COUNTS, EngineInfo, Feed, PageData, Progress, RunOutput, StepOutput, Told
+from .protocol import (
+    RUNTIME_COUNTS,
+    WEBGPU_COUNTS,
+    EngineInfo,
+    Feed,
+    Grammar,
+    PageData,
+    Progress,
+    RunOutput,
+    StepOutput,
+    Told,
+)
 
 
 class PageEngine:
@@ -68,6 +79,9 @@ class PageEngine:
 
     async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
         await settle(self._client.writePages(_object({"pages": array("i", pages), "data": data})))
+
+    async def prepare(self, grammar: Grammar) -> None:
+        await settle(self._client.prepare(_object({"kind": grammar.kind, "source": grammar.source})))
 
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         batch = step_batch(feeds, self._limits())

@@ -151,6 +151,10 @@ class Engine(Protocol):
     async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
         """The inverse."""
 
+    async def prepare(self, grammar: Grammar) -> None:
+        """Compile it beside everything else, so that no step has to. Raises `InvalidRequest` where it is none,
+        `Unsupported` where the engine follows none."""
+
     async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
         """One forward pass. The feeds' tokens together are at most ``max_rows``."""
         ...
