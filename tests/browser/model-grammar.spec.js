@@ -24,7 +24,13 @@ const PERSON = {
 };
 const TELL = "Tell me about Ada as JSON.";
 
-/** @typedef {(asked: [string, object][], kills?: number[]) => Promise<any[]>} Ask all at once: completions, or {error} */
+/**
+ * @typedef {[string, object]} Asked
+ * @typedef {(asked: Asked[], kills?: number[]) => Promise<any[]>} All at once: completions, or {error}
+ * @typedef {(running: Asked[], late: Asked) => Promise<{ids: number[][], meanwhile: number[]}>} During with one more that is
+ *   asked once all have begun; meanwhile: tokens of each from then until its first
+ * @typedef {All & {during: During}} Ask
+ */
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {site: import("./support/site.js").Served, ask: Ask}>} */
 const test = base.extend(
@@ -41,7 +47,8 @@ const test = base.extend(
           const options = { base: "./", model: "smollm2-135m-instruct", backend: "wasm" };
           /** @type {any} */ (globalThis).inpage = await InPage.start(options);
         });
-        await use(async (asked, kills = []) => {
+        /** @type {All} */
+        const all = async (asked, kills = []) => {
           await killer.engines(kills);
           return page.evaluate(
             (asked) =>
@@ -61,7 +68,32 @@ const test = base.extend(
               ),
             asked,
           );
-        });
+        };
+        /** @type {During} */
+        const during = (running, late) =>
+          page.evaluate(
+            async ([running, late]) => {
+              const { inpage } = /** @type {any} */ (globalThis);
+              const ids = running.map(() => /** @type {number[]} */ ([]));
+              /** @type {(value?: unknown) => void} */
+              let begun = () => {};
+              const all = new Promise((resolve) => (begun = resolve));
+              const answers = running.map(async ([text, params], i) => {
+                for await (const { token_ids } of inpage.chat(text, params)) {
+                  ids[i].push(...token_ids);
+                  if (ids.every(({ length }) => length > 0)) begun();
+                }
+              });
+              await all;
+              const before = ids.map(({ length }) => length);
+              await inpage.chat(late[0], late[1])[Symbol.asyncIterator]().next();
+              const meanwhile = ids.map(({ length }, i) => length - before[i]);
+              await Promise.all(answers);
+              return { ids, meanwhile };
+            },
+            /** @type {const} */ ([running, late]),
+          );
+        await use(Object.assign(all, { during }));
         await page.close();
       },
       { scope: "worker" },
@@ -84,6 +116,21 @@ test("an answer follows its schema; one beside it is what it is alone", async ({
   follows(held, PERSON);
   expect(beside.token_ids).toEqual(alone.token_ids);
   expect(site.requests.filter((line) => line.includes("xgrammar"))).toHaveLength(1);
+});
+
+test("answers go on while a grammar compiles", async ({ ask }) => {
+  const free = /** @type {[string, object]} */ (["Why is the sky blue?", { temperature: 0, max_tokens: 120, logit_bias: { 2: -100 } }]);
+  const list = { type: "array", items: { enum: ["a", "b"] }, minItems: 36, maxItems: 36 };
+  const held = /** @type {[string, object]} */ (["List letters.", { temperature: 1, seed: 1, max_tokens: 120, schema: list }]);
+  const [alone, listed] = await ask([free, held]);
+  /** @type {Record<string, object>} */
+  const properties = {};
+  for (let i = 0; i < 60; i++) properties[`field_${i}`] = { type: "string", maxLength: 30 };
+  const large = { type: "object", properties, required: Object.keys(properties), additionalProperties: false };
+  const told = await ask.during([free, held], [TELL, { temperature: 0, max_tokens: 3, schema: large }]);
+  expect(told.ids).toEqual([alone.token_ids, listed.token_ids]);
+  // Tokens of each between the question and the first of its answer: without a worker, those of one burst.
+  for (const count of told.meanwhile) expect(count).toBeGreaterThan(10);
 });
 
 test("twenty answers at random all follow it", async ({ ask }) => {
