@@ -94,11 +94,12 @@ def test_a_steps_growth_is_told_beside_the_time_that_reading_the_keys_and_values
     assert f"{megabytes:.1f} MB" in found.why and "native's step grows by 15.00 ms" in found.why
 
 
-def test_a_busy_machine_is_no_judge() -> None:
-    found = run(("ours", "prompt-short", "decode_tps", 90.0), (LLAMA[0], "prompt-short", "decode_tps", 20.0))
-    found.environment.busy = True
-    native = line(lines(found), "decode after 34 tokens", "1.5 × native")
-    assert (native.value, native.verdict) == ("4.50 ×", "reported") and "busy" in native.why
+def test_neither_a_busy_machine_nor_random_weights_are_judged() -> None:
+    for why in ("busy", "own weights"):
+        found = run(("ours", "prompt-short", "decode_tps", 90.0), (LLAMA[0], "prompt-short", "decode_tps", 20.0))
+        found.environment.busy, found.models[0].random = why == "busy", why != "busy"
+        native = line(lines(found), "decode after 34 tokens", "1.5 × native")
+        assert (native.value, native.verdict) == ("4.50 ×", "reported") and why in native.why
 
 
 def test_goals_for_two_threads_are_not_judged_on_one_and_that_for_one_is() -> None:

@@ -75,7 +75,7 @@ class Side:
     ) -> Target:
         """``times``: how many times better ours is to be; None: that is only told. ``threads``: what the goal is set
         for, 2 meaning several."""
-        goal = "no goal" if times is None else f"≥ {times:g} × {whom}" if times != 1 else f"better than {whom}"
+        goal = "(no goal)" if times is None else f"≥ {times:g} × {whom}" if times != 1 else f"better than {whom}"
         line = Target(name, goal, None, "not measured", "", engine=self.engine, scenario=scenario)
         if threads == 1 and self.threads != 1:
             line.why = "needs --threads 1"
@@ -94,6 +94,8 @@ class Side:
         )
         if times is not None and threads != 1 and self.threads == 1:
             line.verdict, line.why = "reported", f"{line.why}; the goal is set for two threads"
+        elif times is not None and self.model.random:
+            line.verdict, line.why = "reported", f"{line.why}; the goals are set for a model's own weights"
         elif times is not None and self.busy(mine):  # whoever ran while others did lost
             line.verdict, line.why = "reported", f"{line.why}; not judged, because the machine was busy"
         return line
@@ -128,7 +130,7 @@ def _plain(side: Side | None) -> Target:
 def _growth(side: Side) -> Target:
     """What a step takes longer at depth, against the time in which the machine reads the keys and values of that."""
     low, high = _DEPTHS
-    line = Target(f"a step's growth from {low:,} to {high:,} tokens", "no goal", None, "not measured", "")
+    line = Target(f"a step's growth from {low:,} to {high:,} tokens", "(no goal)", None, "not measured", "")
     line.engine, line.scenario = side.engine, _LONG
     first, last = side.cell(_SHORT, "decode_tps"), side.cell(_LONG, "decode_tps")
     if first is None or last is None:

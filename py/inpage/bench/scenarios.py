@@ -128,7 +128,7 @@ ALL = (
     Scenario(
         "context-1024", "answer", "memory with a context of 1,024 tokens", "quick", 1008, 16, most=1, memory=True
     ),
-    _answer("prompt-short", 34, 128, "quick"),
+    _answer("prompt-short", 34, 128, "quick", short=Short(20, 32)),
     _answer("prompt-medium", 512, 128, "usual", short=Short(15, 32)),
     _answer("prompt-long", 2048, 128, "usual", most=3, least=3, short=Short(20, 32)),
     _answer("stream-long", 34, 512, "usual", most=3, short=Short(15, 256)),

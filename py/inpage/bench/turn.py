@@ -203,7 +203,9 @@ class Turn:
         scenario = work.scenario
         # Requests that are served together overlap, so that they take less; a single answer takes what it takes.
         if expected > limits.longest_s * (1.5 if scenario.kind == "serve" else _SURE):
-            raise Unsupported(f"would take about {expected:.0f} s, and the limit is {limits.longest_s:g} s")
+            raise Unsupported(
+                f"would take about {expected:.0f} s, too near to the limit of {limits.longest_s:g} s to begin"
+            )
         share, warm = limits.share(scenario, visit), 0
         if (scenario.kind == "answer" and not scenario.memory) or scenario.together:
             warm = 0 if expected > _SLOW_S and not limits.exact and scenario is not HEAT else limits.warmup
