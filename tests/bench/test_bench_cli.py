@@ -218,6 +218,18 @@ def test_a_model_by_shape_is_compiled_on_demand_and_whoever_cannot_run_it_says_w
     assert "measured by shape, with random weights" in said and "onnx cannot run" in said
 
 
+def test_a_profile_names_every_kernel_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_artifact("mixed")
+    assert main(["bench", "--profile", "--threads", "1", "--models", str(folder)]) == 0
+    said = capsys.readouterr().out
+    plan = json.loads((folder / "wasm-relaxed" / "plan.json").read_text())
+    used = {launch["kernel"] for function in plan["functions"] for launch in function["launches"]}
+    assert all(plan["kernels"][kernel]["name"] in said for kernel in used)
+    for rows in ("1 row, 1 thread, after 34", "8 rows, 1 thread", "128 rows, 1 thread"):
+        assert rows in said
+    assert "2048" not in said  # beyond this model's context
+
+
 def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["--scenarios", "prompt-shrot"], "there is no scenario 'prompt-shrot'"),

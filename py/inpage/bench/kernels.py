@@ -22,6 +22,7 @@ from ..errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_
 from .kernel_figures import KernelTime, Peaks, StepTime, step_time
 
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
+_DEEP = 2048
 _FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
           "--disable-quic"]  # fmt: skip
 _PAGE = b'<!doctype html><html lang="en"><meta charset="utf-8"><title>inpage</title>\n'
@@ -101,6 +102,18 @@ async def _in_page(artifact: Path, argument: dict[str, Any]) -> list[dict[str, A
         raise from_wire(answer["error"])
     profiles: list[dict[str, Any]] = answer["value"]
     return profiles
+
+
+async def split(artifact: Path, variant: str, threads: int) -> str:
+    """Where the time goes of a decoding step, of eight that decode together and of a piece of a prompt, and of a
+    decoding step far into a context that has room for it. Raises as `measure`."""
+    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
+    plan = json.loads((artifact / manifest.variants[0].files["plan"].file).read_text("utf-8"))
+    steps: list[StepTime] = []
+    for rows, depth in (((1, 8, 128), DEPTH), ((1,), _DEEP)):
+        if depth + max(rows) <= plan["maxima"]["context"]:
+            steps += await measure(artifact, variant=variant, rows=rows, threads=[threads], depth=depth)
+    return "\n\n".join(map(step_table, steps))
 
 
 def step_table(step: StepTime) -> str:

@@ -57,6 +57,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--browser", metavar="PROGRAM", help="the Chromium to run")
     where.add_argument("--connect", metavar="WS", help="a Playwright server elsewhere, such as ws://host:3000/")
     parser.add_argument("--shard", type=_shard, metavar="I/N", default=(1, 1), help="only part I of N of the scenarios")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="only show where the time of a step goes, kernel by kernel (wasm variants)",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/bench)")
     parser.set_defaults(action=None)
     actions = parser.add_subparsers(dest="action", metavar="compare | merge | report | readme")
@@ -98,6 +103,8 @@ def _bench(args: argparse.Namespace) -> int:
         for scenario in ALL:
             print(f"{scenario.name:<18} {scenario.form:<6} {scenario.title}")
         return 0
+    if args.profile:
+        return _profile(args)
     if args.quick and args.long:
         args.fail("--quick and --long are opposites: give one of the two")
     form = "quick" if args.quick else "long" if args.long else "usual"
@@ -133,6 +140,17 @@ def _bench(args: argparse.Namespace) -> int:
     if interrupted:
         return 130
     return 0 if any(engine.kind == "inpage" and engine.error is None for engine in results.engines) else 1
+
+
+def _profile(args: argparse.Namespace) -> int:
+    from ..bench.kernels import split
+
+    variant = next((name for name in args.backends.split(",") if name.startswith("wasm-")), "wasm-relaxed")
+    for name in args.models.split(",") if args.models else [None]:
+        artifact = _artifact(name, [variant])
+        print(f"{artifact.name}, {variant}")
+        print(asyncio.run(split(artifact, variant, args.threads or host_device().threads)))
+    return 0
 
 
 def _until_done(run: Run) -> bool:
