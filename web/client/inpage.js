@@ -15,6 +15,7 @@
 import { EngineError } from "../engine/errors.js";
 import { answer } from "./answer.js";
 import { Link } from "./link.js";
+import { artifactUrl, nameOf, placed } from "./site.js";
 
 /**
  * @typedef {import("./types.js").Candidate} Candidate
@@ -336,41 +337,4 @@ export class InPage {
     this.#ended ??= reason;
     this.#link.end(reason);
   }
-}
-
-/** The last part of a URL, or the id itself. @param {string} model @returns {string} */
-function nameOf(model) {
-  return model.split("/").filter(Boolean).at(-1) ?? model;
-}
-
-/**
- * @param {string | undefined} base
- * @param {string} model
- * @returns {string}
- */
-function artifactUrl(base, model) {
-  return siteUrl(base, /[/:]/.test(model) ? model : `models/${model.replace(/#|$/, "/$&")}`);
-}
-
-/**
- * @param {string | undefined} base of the site
- * @param {string} path
- * @returns {string}
- */
-function siteUrl(base, path) {
-  try {
-    return new URL(path, new URL(base ?? "./", globalThis.document?.baseURI ?? globalThis.location.href)).href;
-  } catch (error) {
-    throw new EngineError("invalid_request", `no URL: base ${base}, ${path}`, "base", error);
-  }
-}
-
-/**
- * Settings with the bundle of answers where the site has it; the worker that reads it has another address.
- * @param {string | undefined} base
- * @param {import("./types.js").StartOptions["settings"]} settings
- */
-function placed(base, settings) {
-  const { bundle } = settings?.answers ?? {};
-  return typeof bundle === "string" ? { ...settings, answers: { ...settings?.answers, bundle: siteUrl(base, bundle) } } : settings;
 }

@@ -1,6 +1,6 @@
 /**
- * @file When a burst that is listened to is told: py/inpage/engines/batch.py (`next_slice`) says the same for the native
- * engine.
+ * @file A burst in slices: how long each may be where somebody listens (py/inpage/engines/batch.py, `next_slice`, says the
+ * same for the native engine), and what happens between two of them.
  */
 
 import { SEQUENCE, SEQUENCE_WORDS } from "./abi.js";
@@ -25,4 +25,16 @@ export function nextSlice(steps, tookMs, tellMs) {
  */
 export function finishedOf(words, first, n) {
   return Int32Array.from({ length: n }, (_, i) => words[first + i * SEQUENCE_WORDS + SEQUENCE.finished]);
+}
+
+/** Lets messages in. A timer would wait for milliseconds. @returns {Promise<void>} */
+export function soon() {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }

@@ -5,8 +5,7 @@
  */
 
 import {
-  ABI_VERSION, COUNTERS, E_BATCH, E_CANCELLED, EXPORTED_FUNCTIONS, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS,
-  SHA256_STATE_BYTES,
+  COUNTERS, E_BATCH, E_CANCELLED, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS, SHA256_STATE_BYTES,
 } from "./abi.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
@@ -15,7 +14,8 @@ import { createMemory, growTo, importedMemory, kvCapacity, layOut, limitMemory, 
 import { profile } from "./profile.js";
 import { encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
-import { finishedOf, nextSlice } from "./slices.js";
+import { finishedOf, nextSlice, soon } from "./slices.js";
+import { compile, instantiate } from "./wasm_module.js";
 
 /** Without shared memory nothing can interrupt a burst, so it ends by itself after this long. */
 const SLICE_MS = 20;
@@ -341,52 +341,4 @@ export class Executor {
     if (code === E_BATCH) throw new EngineError("invalid_request", `${name} refused the batch`);
     throw invalidArtifact(`${name} refused the plan (${code})`, "plan");
   }
-}
-
-/** Lets messages in. A timer would wait for milliseconds. @returns {Promise<void>} */
-function soon() {
-  const { port1, port2 } = new MessageChannel();
-  return new Promise((resolve) => {
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
-}
-
-/**
- * @param {Uint8Array<ArrayBuffer>} kernels
- * @returns {Promise<WebAssembly.Module>}
- */
-async function compile(kernels) {
-  try {
-    return await WebAssembly.compile(kernels);
-  } catch (error) {
-    throw new EngineError("unsupported", `this browser cannot compile the kernels: ${String(error)}`, "kernels", error);
-  }
-}
-
-/**
- * @param {WebAssembly.Module} module
- * @param {WebAssembly.Memory} memory
- * @returns {Promise<import("./abi.js").KernelExports>}
- */
-async function instantiate(module, memory) {
-  let instance;
-  try {
-    instance = await WebAssembly.instantiate(module, { env: { memory } });
-  } catch (error) {
-    throw new EngineError("artifact_invalid", `kernels.wasm: ${String(error)}`, "kernels", error);
-  }
-  for (const name of EXPORTED_FUNCTIONS) {
-    if (typeof instance.exports[name] !== "function") throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
-  }
-  for (const name of ["__heap_base", "__stack_pointer"]) {
-    if (!(instance.exports[name] instanceof WebAssembly.Global)) throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
-  }
-  const exports = /** @type {import("./abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
-  const version = exports.inpage_abi_version();
-  if (version !== ABI_VERSION) throw invalidArtifact(`has ABI ${version}, this engine speaks ${ABI_VERSION}`, "kernels.wasm");
-  return exports;
 }

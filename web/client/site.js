@@ -1,0 +1,42 @@
+/**
+ * @file Where things of a site lie: absolute URLs, since the worker that is told them has another address than the page.
+ */
+
+import { EngineError } from "../engine/errors.js";
+
+/** The last part of a URL, or the id itself. @param {string} model @returns {string} */
+export function nameOf(model) {
+  return model.split("/").filter(Boolean).at(-1) ?? model;
+}
+
+/**
+ * @param {string | undefined} base
+ * @param {string} model
+ * @returns {string}
+ */
+export function artifactUrl(base, model) {
+  return siteUrl(base, /[/:]/.test(model) ? model : `models/${model.replace(/#|$/, "/$&")}`);
+}
+
+/**
+ * @param {string | undefined} base of the site
+ * @param {string} path
+ * @returns {string}
+ */
+function siteUrl(base, path) {
+  try {
+    return new URL(path, new URL(base ?? "./", globalThis.document?.baseURI ?? globalThis.location.href)).href;
+  } catch (error) {
+    throw new EngineError("invalid_request", `no URL: base ${base}, ${path}`, "base", error);
+  }
+}
+
+/**
+ * Settings with the bundle of answers where the site has it.
+ * @param {string | undefined} base
+ * @param {import("./types.js").StartOptions["settings"]} settings
+ */
+export function placed(base, settings) {
+  const { bundle } = settings?.answers ?? {};
+  return typeof bundle === "string" ? { ...settings, answers: { ...settings?.answers, bundle: siteUrl(base, bundle) } } : settings;
+}
