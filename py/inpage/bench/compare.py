@@ -321,6 +321,8 @@ def _discoveries(values: Sequence[float]) -> float:
 
 def _notes(a: Results, b: Results) -> Iterable[str]:
     for which, results in (("first", a), ("second", b)):
+        if not results.complete:
+            yield f"the {which} run was cut short"
         if results.environment.busy:
             share = (results.environment.foreign_cpu_share or 0) * 100
             yield f"the machine was busy during the {which} run: other work took {share:.0f} % of it"
