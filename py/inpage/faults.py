@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import DeviceLost, InpageError, PoisonRequest
+from .errors import DeviceLost, InpageError, PoisonRequest, Timeout
 from .request import Request
 
 _RECENT_S = 60.0  # losing the device twice within this long is no accident
@@ -126,6 +126,13 @@ def poisoned(request: Request, error: InpageError) -> InpageError:
     return PoisonRequest(
         f"this request ended the engine {len(request.killed)} times, the last time with: {error}; it is not tried again"
     )
+
+
+def too_late(request: Request) -> Timeout:
+    """What a request whose time is over fails with."""
+    if request.started is None:
+        return Timeout("the request waited too long for its turn: ask again when less is waiting, or allow more time")
+    return Timeout(f"the time given to this request is over after {len(request.tokens)} tokens: allow more")
 
 
 def _span(seconds: float) -> str:

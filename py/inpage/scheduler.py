@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from .batching import burst_steps, prefill_batch
 from .calls import Calls
 from .engines.protocol import Engine, RunOutput
-from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, Timeout
+from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
 from .failover import Backends
 from .fair import FairQueue
-from .faults import Suspects, poisoned
+from .faults import Suspects, poisoned, too_late
 from .kv import KvManager, Swap
 from .meters import Meters
 from .recovery import Recovery
@@ -221,7 +221,7 @@ class Scheduler:
         if patience is not None:  # whoever has run once is not sent away any more
             late += [r for r in self.waiting if r.started is None and r.submitted and r.submitted + patience <= now]
         for request in dict.fromkeys(late):
-            self._fail(request, _too_late(request))
+            self._fail(request, too_late(request))
 
     async def _admit(self) -> None:
         """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
@@ -346,9 +346,3 @@ class Scheduler:
     def _fail_all(self, error: BaseException) -> None:
         for request in self.seats.everyone():
             self._fail(request, error)
-
-
-def _too_late(request: Request) -> Timeout:
-    if request.started is None:
-        return Timeout("the request waited too long for its turn: ask again when less is waiting, or allow more time")
-    return Timeout(f"the time given to this request is over after {len(request.tokens)} tokens: allow more")

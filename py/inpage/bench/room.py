@@ -3,7 +3,7 @@ fetched, and answered with the numbers."""
 
 from __future__ import annotations
 
-from ..engines.native import available_bytes
+from ..engines.mapping import available_bytes
 from ..errors import OutOfMemory
 from .driver import Subject
 from .results import Engine, Model

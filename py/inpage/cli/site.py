@@ -17,7 +17,7 @@ from ..artifact import Manifest, parse_manifest
 from . import paths, vendor
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
-_NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native.py", "responses/sqlite.py")
+_NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 

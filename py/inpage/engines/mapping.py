@@ -7,6 +7,7 @@ they are meanwhile; the compiler replaces an artifact's folder as a whole and ne
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import mmap
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import ArtifactInvalid, OutOfMemory
-from ..schema import Manifest, Shard
+from ..plan_types import Plan
+from ..schema import ALIGN, Manifest, Shard
 from .protocol import Progress
 
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
@@ -37,6 +39,32 @@ def reserve(size: int, what: str) -> mmap.mmap:
 def base(memory: mmap.mmap) -> int:
     """Its address."""
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def available_bytes() -> int:
+    """What can still be had without swapping, where the system says so; else all there is."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return physical_bytes()
+
+
+def physical_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def lay_out(plan: Plan) -> tuple[dict[int, int], int]:
+    """Offsets of inputs, output and arena buffers in the working memory, by buffer id, and its size."""
+    offsets: dict[int, int] = {}
+    end = plan.arenas[0]
+    for i, b in enumerate(plan.buffers):
+        if b.kind == "arena":
+            offsets[i] = b.offset
+        elif b.kind in ("input", "output"):
+            offsets[i] = -(-end // ALIGN) * ALIGN
+            end = offsets[i] + b.bytes
+    return offsets, end
 
 
 class Weights:

@@ -11,23 +11,22 @@ import _ctypes
 import asyncio
 import contextlib
 import ctypes
-import hashlib
 import os
-import tempfile
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory, Unsupported
+from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
 from ..plan import IO, parse_plan
 from ..plan_types import Plan
 from ..plan_views import encode_program
-from ..schema import ALIGN, FileRef, Manifest
+from ..schema import Manifest
 from . import batch as flat
 from .looked_at import likeliest, no_grammar, no_grammars
-from .mapping import Weights, base, reserve
+from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
+from .native_library import address, check, open_kernels, read_file
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
@@ -44,10 +43,10 @@ class NativeEngine:
         self._plan = plan
         self._weights = weights
         self._kv = reserve(max_pages * plan.page_bytes, "KV pages")
-        self._lib: ctypes.CDLL | None = _open(kernels)
+        self._lib: ctypes.CDLL | None = open_kernels(kernels)
         if self._lib.inpage_abi_version() != flat.ABI_VERSION:
             raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
-        self._offsets, size = _lay_out(plan)
+        self._offsets, size = lay_out(plan)
         self._work = reserve(size, "the arena")
         self._load_program(self._lib)
         if self._lib.inpage_set_threads(threads) != 0:
@@ -98,14 +97,14 @@ class NativeEngine:
             raise InvalidRequest(f"{count} threads; must be 1 to {MAX_THREADS}", field="threads")
 
         def read() -> NativeEngine:
-            plan = parse_plan(_read_file(folder, files["plan"], "plan"), manifest.tensors)
+            plan = parse_plan(read_file(folder, files["plan"], "plan"), manifest.tensors)
             if plan.vocab != manifest.architecture.vocab:
                 raise ArtifactInvalid("the plan's vocabulary is not the model's", field="plan.vocab")
             if plan.maxima.context > manifest.architecture.context:
                 raise ArtifactInvalid("the plan's context is longer than the model's", field="plan.maxima.context")
-            kernels = _read_file(folder, files["kernels"], "kernels")
+            kernels = read_file(folder, files["kernels"], "kernels")
             pages = plan.maxima.sequences * plan.blocks_per_sequence
-            pages = min(pages, _physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
+            pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)
             _check_room(manifest.weights.bytes, plan)
             weights = Weights.open(folder, manifest, report)
@@ -218,14 +217,14 @@ class NativeEngine:
         for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
             self._put(name, getattr(batch, name))
         rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
-        _check(lib.inpage_step(rows, len(feeds), logit_rows))
+        check(lib.inpage_step(rows, len(feeds), logit_rows))
         scores = None
         if batch.targets is not None:
             scores = array("i", bytes(4 * flat.SCORE_WORDS * logit_rows))
-            _check(lib.inpage_score(_address(batch.targets), logit_rows, _address(scores)))
+            check(lib.inpage_score(address(batch.targets), logit_rows, address(scores)))
         if batch.sequences is not None:
             n = len(batch.sequences) // flat.SEQUENCE_WORDS
-            _check(lib.inpage_sample(_address(batch.sequences), n, _address(batch.bias), None))
+            check(lib.inpage_sample(address(batch.sequences), n, address(batch.bias), None))
         logits = None
         if batch.want_logits:
             at = self._offsets[self._plan.io["logits"]]
@@ -266,8 +265,8 @@ class NativeEngine:
 
     def _steps(self, lib: ctypes.CDLL, batch: flat.RunBatch, most: int) -> tuple[int, array[int]]:
         out = array("i", bytes(4 * most * batch.n))
-        sequences, bias = _address(batch.sequences), _address(batch.bias)
-        return _check(lib.inpage_run(sequences, batch.n, most, bias, None, _address(out))), out
+        sequences, bias = address(batch.sequences), address(batch.bias)
+        return check(lib.inpage_run(sequences, batch.n, most, bias, None, address(out))), out
 
     def _logits(self, row: int) -> memoryview[float]:
         vocab = self._plan.vocab
@@ -325,77 +324,8 @@ class NativeEngine:
         m = plan.maxima
         io = array("i", [plan.io[name] for name in IO])
         io.extend((plan.vocab, m.rows, m.sequences, m.logit_rows, plan.blocks_per_sequence))
-        if lib.inpage_load(table, len(addresses), _address(program), len(program), _address(io)) != 0:
+        if lib.inpage_load(table, len(addresses), address(program), len(program), address(io)) != 0:
             raise ArtifactInvalid("kernels.so refuses the plan's program: they do not belong together", field="plan")
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        raise InvalidRequest(f"the runtime refuses the batch (error {result})", field="feeds")
-    return result
-
-
-def _address(words: array[int]) -> int:
-    return words.buffer_info()[0]
-
-
-def _lay_out(plan: Plan) -> tuple[dict[int, int], int]:
-    """Offsets of inputs, output and arena buffers in the working memory, by buffer id, and its size."""
-    offsets: dict[int, int] = {}
-    end = plan.arenas[0]
-    for i, b in enumerate(plan.buffers):
-        if b.kind == "arena":
-            offsets[i] = b.offset
-        elif b.kind in ("input", "output"):
-            offsets[i] = -(-end // ALIGN) * ALIGN
-            end = offsets[i] + b.bytes
-    return offsets, end
-
-
-def _open(kernels: bytes) -> ctypes.CDLL:
-    """Load the very bytes that were verified, from a file of this engine's own: the dynamic loader shares a library
-    (and so its memory) between all who open one file."""
-    with tempfile.TemporaryDirectory(prefix="inpage-") as folder:
-        path = Path(folder) / "kernels.so"
-        path.write_bytes(kernels)
-        try:
-            lib = ctypes.CDLL(str(path))
-        except OSError as e:
-            raise Unsupported(f"this machine cannot load the native kernels: {e}", field="variant") from e
-    pointer, integer = ctypes.c_void_p, ctypes.c_int32
-    signatures: dict[str, list[Any]] = {
-        "inpage_abi_version": [],
-        "inpage_load": [pointer, integer, pointer, integer, pointer],
-        "inpage_set_threads": [integer],
-        "inpage_step": [integer, integer, integer],
-        "inpage_sample": [pointer, integer, pointer, pointer],
-        "inpage_run": [pointer, integer, integer, pointer, pointer, pointer],
-        "inpage_score": [pointer, integer, pointer],
-        "inpage_doorbell": [],
-        "inpage_counters": [],
-    }
-    try:
-        for name, arguments in signatures.items():
-            function = getattr(lib, name)
-            function.argtypes = arguments
-            function.restype = pointer if name in ("inpage_doorbell", "inpage_counters") else integer
-    except AttributeError as e:
-        raise ArtifactInvalid(f"kernels.so is no compiled model: {e}", field="kernels") from e
-    return lib
-
-
-def _read_file(folder: Path, ref: FileRef, field: str) -> bytes:
-    try:
-        data = (folder / ref.file).read_bytes()
-    except OSError as e:
-        raise ArtifactInvalid(f"{ref.file} cannot be read: {e.strerror}", field=field) from e
-    if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=field)
-    return data
-
-
-def _physical_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_room(weights: int, plan: Plan) -> None:
@@ -407,12 +337,3 @@ def _check_room(weights: int, plan: Plan) -> None:
             f"{plan.page_tokens} tokens); {free} bytes of this machine's memory are available",
             field="weights",
         )
-
-
-def available_bytes() -> int:
-    """What can still be had without swapping, where the system says so; else all there is."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return _physical_bytes()

@@ -1,0 +1,65 @@
+"""kernels.so, for CPython: verified bytes into a library of one engine's own, and what its calls take and give."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import tempfile
+from array import array
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
+from ..schema import FileRef
+
+
+def read_file(folder: Path, ref: FileRef, field: str) -> bytes:
+    try:
+        data = (folder / ref.file).read_bytes()
+    except OSError as e:
+        raise ArtifactInvalid(f"{ref.file} cannot be read: {e.strerror}", field=field) from e
+    if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=field)
+    return data
+
+
+def open_kernels(kernels: bytes) -> ctypes.CDLL:
+    """Load the very bytes that were verified, from a file of this engine's own: the dynamic loader shares a library
+    (and so its memory) between all who open one file."""
+    with tempfile.TemporaryDirectory(prefix="inpage-") as folder:
+        path = Path(folder) / "kernels.so"
+        path.write_bytes(kernels)
+        try:
+            lib = ctypes.CDLL(str(path))
+        except OSError as e:
+            raise Unsupported(f"this machine cannot load the native kernels: {e}", field="variant") from e
+    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    signatures: dict[str, list[Any]] = {
+        "inpage_abi_version": [],
+        "inpage_load": [pointer, integer, pointer, integer, pointer],
+        "inpage_set_threads": [integer],
+        "inpage_step": [integer, integer, integer],
+        "inpage_sample": [pointer, integer, pointer, pointer],
+        "inpage_run": [pointer, integer, integer, pointer, pointer, pointer],
+        "inpage_score": [pointer, integer, pointer],
+        "inpage_doorbell": [],
+        "inpage_counters": [],
+    }
+    try:
+        for name, arguments in signatures.items():
+            function = getattr(lib, name)
+            function.argtypes = arguments
+            function.restype = pointer if name in ("inpage_doorbell", "inpage_counters") else integer
+    except AttributeError as e:
+        raise ArtifactInvalid(f"kernels.so is no compiled model: {e}", field="kernels") from e
+    return lib
+
+
+def check(result: int) -> int:
+    if result < 0:
+        raise InvalidRequest(f"the runtime refuses the batch (error {result})", field="feeds")
+    return result
+
+
+def address(words: array[int]) -> int:
+    return words.buffer_info()[0]
