@@ -23,6 +23,7 @@ from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueF
 from .failover import Backends
 from .fair import FairQueue
 from .faults import Suspects, poisoned, too_late
+from .gathering import Gathering
 from .kv import KvManager, Swap
 from .meters import Meters
 from .recovery import Recovery
@@ -52,6 +53,8 @@ class Scheduler:
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self._suspects = Suspects()
+        limits = self.settings.scheduler
+        self._gathering = Gathering(limits.batch_timeout, limits.batch_size)
         self._arrived = False  # since the last admission
         self._idle_rounds = 0
         self._task: asyncio.Task[None] | None = None
@@ -119,6 +122,7 @@ class Scheduler:
             return
         self.seats.wait(request)
         self._arrived = True
+        self._gathering.stir()
         self._calls.ring()
         self._on_change("busy")
         if self._task is None or self._task.done():
@@ -131,12 +135,14 @@ class Scheduler:
         request.cancelled = True
         if request in self.waiting:
             self._finish(request, "cancelled")
+            self._gathering.stir()
         else:
             self._calls.ring()
 
     async def close(self, reason: InpageError) -> None:
         """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
         self._lost = reason
+        self._gathering.stir()
         self._calls.ring()
         if self.recovery is not None:
             self.recovery.give_up()
@@ -152,6 +158,9 @@ class Scheduler:
                 await self._go_on(self.recovery.revive())
             while self.seats and self._lost is None:
                 try:
+                    if not self.active and await self._gathering.gather(self.waiting):
+                        self.meters.resume(self.engine.busy_s)
+                        continue
                     self._reap()
                     await self._admit()
                     await self._prefill()

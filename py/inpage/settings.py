@@ -32,6 +32,9 @@ class SchedulerSettings:
     """Requests that may run at once; the engine's own limit holds as well."""
     batch_size: int = 32
     """Sequences in one step of the engine; the engine's own limit holds as well."""
+    batch_timeout: float = 0.05
+    """Seconds that requests of a priority below 0 (and no timeout of their own) wait for others where nobody runs, so
+    that their prompts are read together; all others never wait."""
     queue_size: int = 1000
     """Requests that may wait; one more is refused (`QueueFull`, HTTP 429)."""
     timeout: float | None = 30.0
@@ -39,7 +42,7 @@ class SchedulerSettings:
 
     def _check(self) -> None:
         _at_least(self, 1, "max_concurrent", "batch_size")
-        _at_least(self, 0, "queue_size", "timeout")
+        _at_least(self, 0, "batch_timeout", "queue_size", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
