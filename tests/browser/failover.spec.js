@@ -78,3 +78,21 @@ test("Python's memory is kept for the next start; from what is damaged it is not
   expect(warnings).toEqual([expect.stringContaining("starts from the beginning")]);
   await expect.poll(kept).toEqual([bytes]);
 });
+
+test("two engines of one model share the requests; one that is ended is started again while the other goes on", async ({ page, start, killer, ask, model }) => {
+  expect(await start({ replicas: 2, threads: 1 })).toMatchObject({ replicas: 2 });
+  await killer.engines([3]);
+  const asked = ["hello", "a b c", "who are you", "x", "the last one", "abc"];
+  const answers = await Promise.all(asked.map((question) => ask("chat", question)));
+  expect(answers.map(({ ids }) => ids)).toEqual(asked.map((question) => greedy(model, question, 60)));
+  expect(await killer.deaths()).toBe(1);
+  const hit = answers.filter(({ failovers }) => failovers.length);
+  expect(hit.length).toBeGreaterThan(0);
+  expect(hit.length).toBeLessThan(asked.length); // those of the other engine noticed nothing
+  /** @type {string} */
+  const metrics = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.metrics());
+  /** @param {string} name @returns {Record<string, number>} by replica */
+  const by = (name) => Object.fromEntries([...metrics.matchAll(new RegExp(`^${name}\\{(?=[^}]*replica="(\\d)")[^}]*\\} (\\d+)`, "gm"))].map(([, replica, count]) => [replica, Number(count)]));
+  expect(by("inpage_requests_total")).toEqual({ 0: 3, 1: 3 });
+  expect(Object.values(by("inpage_failovers_total"))).toEqual([1]);
+});
