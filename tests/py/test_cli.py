@@ -99,7 +99,10 @@ def test_the_browser_answers_as_this_machine_does(run: Run, model: Path, tmp_pat
     arguments = ("--model", str(model), "--greedy", "--max-tokens", "9", "--json", "--raw")
     traces = {place: tmp_path / f"{place}.json" for place in ("page", "here")}
     traced = ("--threads", "1", "--trace", str(traces["page"]))
-    page = json.loads(run("chat", "hello world", *traced, *arguments)[1])
+    _, out, told = run("chat", "hello world", *traced, "--profile", *arguments)
+    page = json.loads(out)
+    assert f"prefill: reading the prompt, {len(page['prompt_ids'])} tokens" in told
+    assert f"decode: writing the answer, {len(page['token_ids']) - 1} tokens" in told
     traced = ("--backend", "native", "--trace", str(traces["here"]))
     here = json.loads(run("chat", "hello world", *traced, *arguments)[1])
     for path in traces.values():

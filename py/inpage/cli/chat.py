@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import session
+from .profile import profile
 
 _SAMPLING = ("temperature", "top_p", "top_k", "seed")
 
@@ -30,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, metavar="K")
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write what happened when, for chrome://tracing")
+    parser.add_argument("--profile", action="store_true", help="show where the time went, on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,15 +56,19 @@ async def _run(args: argparse.Namespace) -> int:
         kind, prompt = ("complete", text) if args.raw else ("chat", messages)
         if args.trace is not None:
             args.trace.touch()  # a place that cannot be written is known before anything is computed
+        if args.trace is not None or args.profile:
             await asked.start_trace()
         answer = await asked.ask(kind, prompt, params, _silent if args.json else _write)
+        trace = await asked.stop_trace() if args.trace is not None or args.profile else ""
         if args.trace is not None:
-            args.trace.write_text(await asked.stop_trace(), "utf-8")
+            args.trace.write_text(trace, "utf-8")
     if args.json:
         print(json.dumps({name: answer[name] for name in session.FIELDS}))
-        return 0
-    print(flush=True)
-    print(_summary(answer), file=sys.stderr)
+    else:
+        print(flush=True)
+        print(_summary(answer), file=sys.stderr)
+    if args.profile:
+        print(profile(trace), file=sys.stderr)
     return 0
 
 
