@@ -13,7 +13,7 @@ const SETTINGS = { scheduler: { timeout: null }, answers: { enabled: true, stora
 
 /** @typedef {import("@playwright/test").Page} Page */
 
-/** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {loaded: {page: Page, killer: Killer}}>} */
+/** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {site: import("./support/site.js").Served, loaded: {page: Page, killer: Killer}}>} */
 const test = base.extend(
   /** @type {any} */ ({
     loaded: [
@@ -237,4 +237,43 @@ test("many short requests, some of them cut short, leave memory and pages as the
   expect(found.seen.slice(1).map(({ used }) => used)).toEqual(found.seen.slice(1).map(() => 0));
   for (const { bytes } of found.seen.slice(1)) expect(bytes).toBeLessThan(warm.bytes * 1.01);
   console.log(`${50 * found.seen.length} short requests, ${found.cancelled} cut short: ${warm.bytes} bytes after the second 50, ${found.seen.at(-1)?.bytes} at the end`);
+});
+
+test("a prefix of 512 tokens is read once, and not at all after a reload: the same tokens as from a cold start", async ({ page, site }) => {
+  const prefix = TEXT.ids.slice(0, 512);
+  const [first, second] = [600, 700].map((at) => [...prefix, ...TEXT.ids.slice(at, at + 16)]);
+  /** A visit that asks what is given, one after the other. @param {number[][]} asked @param {"exportPrefix" | "importPrefix" | ""} [call] before the asking, or after it */
+  const visit = async (asked, call = "") => {
+    await page.goto(`${site.url}NOTICES.txt`);
+    return page.evaluate(async ([asked, call, prefix]) => {
+      const { InPage } = await import(new URL("client/inpage.js", location.href).href);
+      const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend: "wasm-relaxed" });
+      const ask = async (/** @type {number[]} */ prompt) => {
+        let last;
+        for await (const piece of inpage.complete(prompt, { temperature: 0, max_tokens: 12 })) last = piece;
+        const { token_ids, cached_tokens, ttft_ms } = last.completion;
+        return { ids: token_ids, cached: cached_tokens, ms: ttft_ms };
+      };
+      await ask([1, 2, 3]);
+      const began = performance.now();
+      const imported = call === "importPrefix" ? await inpage.importPrefix(prefix) : 0;
+      const importing = performance.now() - began;
+      const answers = [];
+      for (const prompt of asked) answers.push(await ask(prompt));
+      const exported = call === "exportPrefix" ? await inpage.exportPrefix(prefix) : 0;
+      await inpage.unload();
+      return { answers, imported, exported, importing };
+    }, /** @type {const} */ ([asked, call, prefix]));
+  };
+  const cold = await visit([first]);
+  const shared = await visit([second, first], "exportPrefix");
+  const later = await visit([first], "importPrefix");
+  const [{ ids, ms }] = cold.answers;
+  expect([shared.exported, later.imported]).toEqual([512, 512]);
+  expect([cold.answers[0].cached, shared.answers[0].cached, shared.answers[1].cached, later.answers[0].cached]).toEqual([0, 0, 512, 512]);
+  expect([shared.answers[1].ids, later.answers[0].ids]).toEqual([ids, ids]);
+  /** @param {number} time */
+  const share = (time) => `${time.toFixed(0)} ms (${((100 * time) / ms).toFixed(1)} %)`;
+  console.log(`528 tokens: first token after ${ms.toFixed(0)} ms cold, ${share(shared.answers[1].ms)} behind a shared prefix, ` +
+    `${share(later.answers[0].ms)} behind one that was imported, the import apart ${later.importing.toFixed(0)} ms`);
 });
