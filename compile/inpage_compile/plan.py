@@ -17,7 +17,7 @@ from tvm import ir, relax, tirx
 from inpage.plan import VERSION
 from inpage.schema import Tensor
 
-from .kernels.cpu.attention import PAGE
+from .kernels.cpu.pages import PAGE
 from .memory import Use, arenas_of, place
 from .models.llama import Maxima
 

@@ -11,16 +11,9 @@ import numpy as np
 import pytest
 from tvm.tirx import PrimFunc
 
-from inpage_compile.kernels.cpu.attention import (
-    CHUNK,
-    PAGE,
-    Heads,
-    attention,
-    attention_chunks,
-    attention_merge,
-    rope_append,
-)
+from inpage_compile.kernels.cpu.attention import attention, attention_chunks, attention_merge
 from inpage_compile.kernels.cpu.isa import Isa
+from inpage_compile.kernels.cpu.pages import CHUNK, PAGE, Heads, rope_append
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, Out, same_bits
 

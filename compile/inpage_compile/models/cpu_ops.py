@@ -11,9 +11,9 @@ from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
 
 from ..kernels.cpu import attention as attn
 from ..kernels.cpu import linear, norm, parts
-from ..kernels.cpu.attention import Heads
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
+from ..kernels.cpu.pages import Heads, rope_append
 from ..kernels.cpu.quantize import FORM_DTYPE, GROUP
 
 
@@ -80,7 +80,7 @@ class CpuOps:
         self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Rotated queries, and the KV pages with this layer's keys and values added."""
-        func = attn.rope_append(self.isa, h)
+        func = rope_append(self.isa, h)
         q = self._float(h.heads * h.dim)
         args = [qkv, table, *where, kv, self.rows, tirx.const(layer, "int32")]
         pages, queries = tensor_ir_inplace_op(func, _name(func), args, [5, -1], [_like(kv), q])

@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.schema import ALIGN
 
-from ..kernels.cpu.attention import Heads
+from ..kernels.cpu.pages import Heads
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.linear import Input

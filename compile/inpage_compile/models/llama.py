@@ -20,9 +20,9 @@ from inpage.errors import Unsupported
 from inpage.schema import Architecture
 from inpage.schema import Tensor as Entry
 
-from ..kernels.cpu.attention import PAGE, Heads
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
+from ..kernels.cpu.pages import PAGE, Heads
 from ..kernels.cpu.quantize import GROUP
 from ..kernels.webgpu.attention import page_words
 from .cpu_ops import CpuOps

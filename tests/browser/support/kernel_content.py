@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from inpage_compile.kernels.cpu.attention import PAGE, Heads, attention, rope_append
+from inpage_compile.kernels.cpu.attention import attention
 from inpage_compile.kernels.cpu.isa import Isa
 from inpage_compile.kernels.cpu.linear import Weights, embed, form_for, gated, linear
 from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
+from inpage_compile.kernels.cpu.pages import PAGE, Heads, rope_append
 from inpage_compile.kernels.cpu.parts import gate, join, requantize
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference

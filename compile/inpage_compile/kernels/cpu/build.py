@@ -114,6 +114,10 @@ def splat(value: Expr, lanes: int = LANES, dtype: str = "float32") -> Expr:
     return tirx.Broadcast(value, lanes)
 
 
+def vector(scalars: list[Expr]) -> Expr:
+    return tirx.Shuffle(scalars, list(range(len(scalars))))
+
+
 def cast(dtype: str, value: Expr) -> Expr:
     return tirx.Cast(dtype, value)
 

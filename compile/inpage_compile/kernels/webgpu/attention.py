@@ -17,7 +17,7 @@ from functools import cache
 
 from tvm import tirx
 
-from ..cpu.attention import PAGE, Heads
+from ..cpu.pages import PAGE, Heads
 from .build import (
     Args,
     Buffer,

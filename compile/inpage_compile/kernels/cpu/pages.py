@@ -1,0 +1,118 @@
+"""KV pages, the shape of the heads that they hold, and what writes them: rotary positions and the append.
+
+A page holds ``PAGE`` tokens of every layer, as 16-bit halves: for each layer first the keys, [kv head][dim][token], so
+that a vector holds one dimension of neighbouring tokens, then the values, [kv head][token][dim].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from tvm import tirx
+
+from .build import Args, Buffer, Expr, f32, kernel, let, loop, parallel, span, store, vector, view
+from .isa import Isa
+from .math import F16_SCALE, f16_encode
+from .quantize import lanes_of
+
+PAGE = 16
+CHUNK = 64  # tokens whose attention has a softmax of its own: see `softmax`
+
+
+@dataclass(frozen=True)
+class Heads:
+    """``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block table."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    layers: int
+    pages: int
+    sequences: int
+    blocks: int
+
+    @property
+    def shared(self) -> int:
+        """Query heads that read the same keys."""
+        return self.heads // self.kv_heads
+
+    @property
+    def chunks(self) -> int:
+        """Of a whole context."""
+        return -(-self.blocks * PAGE // CHUNK)
+
+    @property
+    def layer_halves(self) -> int:
+        return 2 * self.kv_heads * self.dim * PAGE
+
+    @property
+    def page_halves(self) -> int:
+        return self.layers * self.layer_halves
+
+    def keys(self, page: Expr, layer: Expr, head: Expr) -> Expr:
+        return page * self.page_halves + layer * self.layer_halves + head * (self.dim * PAGE)
+
+    def values(self, page: Expr, layer: Expr, head: Expr) -> Expr:
+        return self.keys(page, layer, head) + self.kv_heads * self.dim * PAGE
+
+
+def tables(a: Args, h: Heads, n: Expr) -> tuple[Buffer, Buffer, Buffer]:
+    """Declares where each row stands, whose it is, and the pages of every sequence."""
+    return (
+        a.buffer("positions", (n,), "int32"),
+        a.buffer("row_sequence", (n,), "int32"),
+        a.buffer("block_tables", (h.sequences, h.blocks), "int32"),
+    )
+
+
+@cache
+def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
+    """(qkv, table, positions, row_sequence, block_tables, kv, rows, layer → q).
+
+    Rotates queries and keys pairwise by ``table`` (cos, sin), stores keys and values into their pages (``kv``, in
+    place), and queries into q[rows, heads · dim], times 1/√dim and the halves' 2^112."""
+    width = (h.heads + 2 * h.kv_heads) * h.dim
+    factor = f32(h.dim**-0.5 * F16_SCALE)
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        qkv = a.buffer("qkv", (n, width), "float32")
+        table = a.buffer("table", (n, h.dim // 2, 2), "float32")
+        positions, row_sequence, block_tables = tables(a, h, n)
+        kv = a.buffer("kv", (h.pages, h.page_halves), "int16", in_place=True)
+        rows = a.count("rows", n)
+        layer = a.scalar("layer")
+        q = a.buffer("q", (n, h.heads * h.dim), "float32")
+        halves = view(kv, "int16", h.pages * h.page_halves)
+        with parallel(rows * h.kv_heads) as unit:
+            row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
+            position = let(positions[row])
+            page, slot = let(block_tables[row_sequence[row], position // PAGE]), let(position % PAGE)
+            keys, values = let(h.keys(page, layer, head)), let(h.values(page, layer, head))
+            for j in range(h.shared):
+                first = let((head * h.shared + j) * h.dim)
+                with loop(h.dim // 2) as i:
+                    even, odd = _rotated(qkv, table, row, first, i)
+                    store(q, even * factor, row, first + i * 2)
+                    store(q, odd * factor, row, first + i * 2 + 1)
+            first = let((h.heads + head) * h.dim)
+            with loop(h.dim // 4) as four:
+                made: list[Expr] = []
+                for i in range(2):
+                    made += _rotated(qkv, table, row, first, four * 2 + i)
+                packed = let(f16_encode(let(vector(made))))
+                for lane, one in enumerate(lanes_of(packed)):
+                    store(halves, one, keys + (four * 4 + lane) * PAGE + slot)
+            first = let((h.heads + h.kv_heads + head) * h.dim)
+            with loop(h.dim // 4) as four:
+                packed = let(f16_encode(let(qkv[row, span(first + four * 4)])))
+                store(halves, packed, span(values + slot * h.dim + four * 4))
+
+    return kernel(f"rope_append_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+def _rotated(qkv: Buffer, table: Buffer, row: Expr, first: Expr, pair: Expr) -> tuple[Expr, Expr]:
+    a, b = let(qkv[row, first + pair * 2]), let(qkv[row, first + pair * 2 + 1])
+    c, s = let(table[row, pair, 0]), let(table[row, pair, 1])
+    return a * c - b * s, a * s + b * c
