@@ -98,6 +98,7 @@ def test_a_crowd_is_answered_whoever_is_sent_back(results: Results, engine: int)
         assert (cell.counts["requests"], cell.counts["failed"]) == (200, 0)
         assert cell.metrics["e2e_ms"].n == 200
     assert repeats.counts["refused"] == 0  # eight at once fit any queue
+    assert repeats.counts["cache_hits"]["memory"] > 0 and repeats.metrics["kept_per_s"].n == 2
     assert together.counts["requests"] == 16
     assert together.counts["steps"] < together.counts["tokens"] / 4  # they really decode together
 

@@ -25,6 +25,7 @@ METRICS = {
     "itl_ms": ("ms", "lower", "token"),  # time between arrivals, shared by the tokens that arrived together
     "gap_ms": ("ms", "lower", "token"),  # time between arrivals, whole: what a reader sees
     "requests_per_s": ("requests/s", "higher", "iteration"),
+    "kept_per_s": ("requests/s", "higher", "iteration"),  # the same requests once more: every answer is kept by then
     "aggregate_tps": ("tokens/s", "higher", "iteration"),  # new tokens of all requests / time
     "cpu_share": ("share", "neither", "iteration"),  # CPU time of the engine's processes / (wall time × cores)
     "busy_share": ("share", "neither", "iteration"),  # CPU time of the busiest thread / wall time; spinning counts
@@ -98,6 +99,11 @@ class Taken:
             wall = (max(t.done_ms for t in done) - min(t.begun_ms for t in timelines)) / 1e3
             self.add("requests_per_s", len(done) / wall, visit)
             self.add("aggregate_tps", sum(len(t.ids) for t in done) / wall, visit)
+
+    def kept(self, timelines: Sequence[Timeline], visit: int) -> None:
+        """One iteration's requests, asked once more of an engine that keeps answers."""
+        wall = (max(t.done_ms for t in timelines) - min(t.begun_ms for t in timelines)) / 1e3
+        self.add("kept_per_s", sum(t.error is None for t in timelines) / wall, visit)
 
     def _alone(self, scenario: Scenario, timeline: Timeline, visit: int) -> None:
         first, last = timeline.at_ms[0] - timeline.begun_ms, timeline.at_ms[-1] - timeline.begun_ms

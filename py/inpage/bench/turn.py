@@ -248,6 +248,8 @@ class Turn:
         taken.answers(scenario, timelines, visit)
         taken.work(before, after, wall, self._cores, visit)
         taken.counted(counted, await self._limited(self._driver.counters()))
+        if scenario.distinct and taken.counters.get("cache_hits.memory"):
+            taken.kept(await self._ask(scenario, asked), visit)  # by now all of them are
 
     async def _ask(self, scenario: Scenario, asked: list[list[int]]) -> list[Timeline]:
         driver, new = self._driver, scenario.new_tokens

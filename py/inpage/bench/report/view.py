@@ -22,6 +22,7 @@ _NAMES = {
     "prefill_tps": "prefill",
     "aggregate_tps": "all together",
     "requests_per_s": "requests answered",
+    "kept_per_s": "kept answers given",
     "ready_ms": "ready after",
     "bytes_fetched": "bytes fetched",
     "heap_bytes": "JS heap",
