@@ -93,7 +93,6 @@ class _Walk:
         self.described: dict[str, dict[str, Any]] = {}
         self.arenas: list[int] = []
         self._ends: dict[str, int] = {}
-        self._placed: dict[tuple[int, int, int], int] = {}
 
     def function(self, graph: Graph, arenas: int) -> dict[str, Any]:
         """The plan's entry of one function."""

@@ -41,12 +41,6 @@ def examples() -> Path:
     return root / "examples" if root else PACKAGE / "_examples"
 
 
-def recipes() -> Path:
-    """The folder of model recipes, one TOML a model."""
-    root = checkout()
-    return root / "models" if root else PACKAGE / "_models"
-
-
 def vendor() -> Path:
     """Where the vendored npm files are or go: beside the web sources of a checkout, else in the user's cache."""
     root = checkout()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from .build import Args, Buffer, Expr, f32, let, local, loop, span, splat, store, vector, view
+from .build import Args, Buffer, Expr, divide_up, f32, let, local, loop, span, splat, store, vector, view
 from .isa import Isa
 from .math import F16_SCALE, exp, f16_shifted
 from .pages import CHUNK, PAGE, Heads, tables
@@ -21,7 +21,7 @@ _NEVER = -1e30  # a score that no softmax gives weight to
 
 def chunk_count(length: Expr) -> Expr:
     """Of a context of so many tokens."""
-    return (length + (CHUNK - 1)) // CHUNK
+    return divide_up(length, CHUNK)
 
 
 class Inputs:
@@ -72,7 +72,7 @@ def attend(
     h = s.h
     start = let(chunk * CHUNK)
     count = let(tirx.Min(length - start, CHUNK))
-    pages = let((count + (PAGE - 1)) // PAGE)
+    pages = let(divide_up(count, PAGE))
     with loop(pages) as p:
         page = let(x.block_tables[sequence, start // PAGE + p])
         _scores(isa, h, s, x.q, row, head, kv, let(h.keys(page, x.layer, head)), p)
