@@ -24,6 +24,16 @@ const PERSON = {
 };
 const TELL = "Tell me about Ada as JSON.";
 
+/** The model's manifest with a chat template that takes tools, which its own does not: the same weights by another name. */
+const WITH_TOOLS = `
+import json, sys
+from inpage.artifact import revision_of
+manifest = json.load(open("build/models/smollm2-135m-instruct/manifest.json"))
+manifest["chat_template"] = open("tests/support/hermes.jinja").read()
+manifest["revision"] = revision_of(manifest)
+json.dump(manifest, sys.stdout)
+`;
+
 /**
  * @typedef {[string, object]} Asked
  * @typedef {(asked: Asked[], kills?: number[]) => Promise<any[]>} All at once: completions, or {error}
@@ -42,9 +52,16 @@ const test = base.extend(
         const killer = new Killer(page);
         await page.goto(`${site.url}NOTICES.txt`);
         await killer.install();
+        await page.route("**/models/with-tools/**", (route) => {
+          const url = route.request().url();
+          if (!url.endsWith("/manifest.json")) return route.continue({ url: url.replace("with-tools", "smollm2-135m-instruct") });
+          const body = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", WITH_TOOLS], { cwd: ROOT });
+          return route.fulfill({ body, contentType: "application/json" });
+        });
         await page.evaluate(async () => {
           const { InPage } = await import(new URL("client/inpage.js", location.href).href);
-          const options = { base: "./", model: "smollm2-135m-instruct", backend: "wasm" };
+          const models = [{ model: "with-tools", backend: "wasm" }]; // loaded when it is asked
+          const options = { base: "./", model: "smollm2-135m-instruct", backend: "wasm", models };
           /** @type {any} */ (globalThis).inpage = await InPage.start(options);
         });
         /** @type {All} */
@@ -204,17 +221,7 @@ test("logprobs are the model's own", async ({ ask }) => {
   expect(varied.logprobs[0].token).not.toBe(ids[0]);
 });
 
-/** The model's manifest with a chat template that takes tools, which its own does not. */
-const WITH_TOOLS = `
-import json, sys
-from inpage.artifact import revision_of
-manifest = json.load(open("build/models/smollm2-135m-instruct/manifest.json"))
-manifest["chat_template"] = open("tests/support/hermes.jinja").read()
-manifest["revision"] = revision_of(manifest)
-json.dump(manifest, sys.stdout)
-`;
-
-test("functions are called as their parameters say", async ({ page, site, ask }) => {
+test("functions are called as their parameters say", async ({ ask }) => {
   const weather = {
     type: "object",
     properties: { place: { type: "string", maxLength: 10 }, days: { type: "integer", minimum: 1, maximum: 9 } },
@@ -227,22 +234,10 @@ test("functions are called as their parameters say", async ({ page, site, ask })
   const [refused] = await ask([["Hi", { tools }]]);
   expect(refused.error).toMatchObject({ code: "unsupported", field: "tools" });
 
-  const body = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", WITH_TOOLS], { cwd: ROOT });
-  await page.route("**/manifest.json", (route) => route.fulfill({ body, contentType: "application/json" }));
-  await page.goto(`${site.url}NOTICES.txt`);
   const asked = [0, 1, 2].map((seed) => ({ temperature: 1, seed, max_tokens: 90, tools, tool_choice: "required", parallel_tool_calls: false }));
   const named = { ...asked[0], tool_choice: { type: "function", function: { name: "mood" } } };
-  /** @type {string[]} */
-  const texts = await page.evaluate(async (asked) => {
-    const { InPage } = await import(new URL("client/inpage.js", location.href).href);
-    const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend: "wasm" });
-    return Promise.all(asked.map(async (params) => {
-      let text = "";
-      for await (const piece of inpage.chat("How will the weather be in Ulm?", params)) text += piece.text;
-      return text;
-    }));
-  }, [...asked, named]);
-  const calls = texts.map((text) => /^<tool_call>\n\{"name": "(\w+)", "arguments": (.*)\}\n<\/tool_call>$/.exec(text) ?? [text, "", ""]);
+  const answers = await ask([...asked, named].map((params) => ["How will the weather be in Ulm?", { ...params, model: "with-tools" }]));
+  const calls = answers.map(({ text }) => /^<tool_call>\n\{"name": "(\w+)", "arguments": (.*)\}\n<\/tool_call>$/.exec(text) ?? [text, "", ""]);
   for (const [text, name, args] of calls) expect(problems(JSON.parse(args || "null"), parameters[name] ?? {}), text).toEqual([]);
   for (const [text, name] of calls) expect(Object.keys(parameters), text).toContain(name);
   expect(calls[3][1]).toBe("mood");
