@@ -50,15 +50,25 @@ static void change(_Atomic int32_t *word, int32_t value, _Atomic int32_t *sleepe
   if (atomic_load(sleepers) != 0) inpage_futex_wake(word);
 }
 
-/* What each thread's latest long spins at a barrier were worth. */
-static struct { _Alignas(64) uint32_t waits, failures; } luck[INPAGE_MAX_THREADS];
+/* What each thread's latest long spins at a barrier were worth: how many in a row ended in sleep, how many waits are
+ * still to spin short for that, and how many it will be the next time. */
+static struct { _Alignas(64) int32_t failures, shorts, next; } luck[INPAGE_MAX_THREADS];
 
 static void await_epoch(int32_t epoch) {
   const int32_t thread = inpage_thread_id();
-  const int long_spin = luck[thread].failures < INPAGE_SPIN_FAILURES || ++luck[thread].waits % INPAGE_SPIN_RETRY == 0;
+  const int long_spin = luck[thread].shorts == 0;
   const int32_t spins = long_spin ? INPAGE_SPINS_LONG : INPAGE_SPINS_SHORT;
   const int in_time = await_change(&crew.epoch, epoch, &crew.epoch_sleepers, spins);
-  if (long_spin) luck[thread].failures = in_time ? 0 : luck[thread].failures + 1;
+  if (!long_spin) {
+    luck[thread].shorts--;
+  } else if (in_time) {
+    luck[thread].failures = 0;
+    luck[thread].next = 0;
+  } else if (++luck[thread].failures >= INPAGE_SPIN_FAILURES) {
+    const int32_t shorts = luck[thread].next < INPAGE_SPIN_SHORTS ? INPAGE_SPIN_SHORTS : luck[thread].next;
+    luck[thread].shorts = shorts;
+    luck[thread].next = shorts < INPAGE_SPIN_SHORTS_MAX ? 2 * shorts : shorts;
+  }
 }
 
 void inpage_barrier(int32_t threads) {

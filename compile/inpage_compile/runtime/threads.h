@@ -20,8 +20,9 @@ enum { INPAGE_COUNT_SLEEPS = 4, INPAGE_COUNT_ASLEEP = 5 };
 #define INPAGE_SPINS_IDLE 1000
 #endif
 #define INPAGE_SPINS_SHORT 128
-#define INPAGE_SPIN_FAILURES 8 /* so many long spins in a row that end in sleep make a thread spin short */
-#define INPAGE_SPIN_RETRY 512  /* but for one wait in so many */
+#define INPAGE_SPIN_FAILURES 8     /* so many long spins in a row that end in sleep make a thread spin short, */
+#define INPAGE_SPIN_SHORTS 16      /* for so many waits; then a long one is tried, and if that fails, */
+#define INPAGE_SPIN_SHORTS_MAX 512 /* for twice as many, up to this */
 
 typedef void (*inpage_job)(int32_t thread, int32_t threads);
 
