@@ -178,7 +178,7 @@ def test_attention_over_equal_keys_is_the_mean(library: Kernels) -> None:
     shape = SHAPES[0]
     heads, rng = heads_of(shape), np.random.default_rng(3)
     cache = random_cache(rng, heads)
-    cache.kv[:, :, 0] = 0
+    cache.keys(0)[:] = 0
     batch = Batch.of(rng, [(0, 99)])
     (y,) = attend(library, shape, "f32", queries(rng, 1, heads), batch, cache, 0)
     values = (

@@ -168,7 +168,7 @@ def rope_table(positions: Array, freqs: Array) -> Expected:
 @dataclass(frozen=True)
 class Cache:
     """KV pages as attention and append see them. ``kv``: int16 half bits [pages, layers, 2, kv heads · dim · 16]; in a
-    page and layer first keys [head][dim][token], then values [head][token][dim]."""
+    page, layer and head first keys [dim][token], then values [token][dim]."""
 
     kv: Array
     kv_heads: int
@@ -176,11 +176,11 @@ class Cache:
 
     def keys(self, layer: int) -> Array:
         """[pages, heads, dim, 16], a view."""
-        return self.kv[:, layer, 0].reshape(-1, self.kv_heads, self.dim, PAGE)
+        return self.kv[:, layer].reshape(-1, self.kv_heads, 2, self.dim, PAGE)[:, :, 0]
 
     def values(self, layer: int) -> Array:
         """[pages, heads, 16, dim], a view."""
-        return self.kv[:, layer, 1].reshape(-1, self.kv_heads, PAGE, self.dim)
+        return self.kv[:, layer].reshape(-1, self.kv_heads, 2, PAGE, self.dim)[:, :, 1]
 
 
 def rope_append(

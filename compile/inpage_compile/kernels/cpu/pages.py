@@ -1,7 +1,8 @@
 """KV pages, the shape of the heads that they hold, and what writes them: rotary positions and the append.
 
-A page holds ``PAGE`` tokens of every layer, as 16-bit halves: for each layer first the keys, [kv head][dim][token], so
-that a vector holds one dimension of neighbouring tokens, then the values, [kv head][token][dim].
+A page holds ``PAGE`` tokens of every layer, as 16-bit halves: for each layer and kv head first the keys, [dim][token],
+so that a vector holds one dimension of neighbouring tokens, then the values, [token][dim]. A head's values lie behind
+its keys because they are read after them: one stream, and of most models one page of the processor's memory.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class Heads:
         return self.layers * self.layer_halves
 
     def keys(self, page: Expr, layer: Expr, head: Expr) -> Expr:
-        return page * self.page_halves + layer * self.layer_halves + head * (self.dim * PAGE)
+        return page * self.page_halves + layer * self.layer_halves + head * (2 * self.dim * PAGE)
 
     def values(self, page: Expr, layer: Expr, head: Expr) -> Expr:
-        return self.keys(page, layer, head) + self.kv_heads * self.dim * PAGE
+        return self.keys(page, layer, head) + self.dim * PAGE
 
 
 def tables(a: Args, h: Heads, n: Expr) -> tuple[Buffer, Buffer, Buffer]:
