@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
 
 from .breaker import Breaker, probe
 from .engines.protocol import Engine
 from .errors import InpageError
 from .failover import Backends
+from .request import Interruption, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An engine's death: its variant, of what it died, and when (seconds of ``perf_counter``)."""
+
+    before: str
+    error: InpageError
+    began: float
+
+    def interrupts(self, requests: Iterable[Request], engine: Engine) -> None:
+        """Tell those of them that it served, and whom ``engine`` serves now."""
+        reason = f"{self.error.code}: {self.error}"
+        for request in requests:
+            if request.started is not None:
+                request.interruptions.append(Interruption(self.before, engine.info.variant, reason, self.began))
 
 
 class Recovery:

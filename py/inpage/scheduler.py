@@ -26,8 +26,8 @@ from .faults import Suspects, poisoned, too_late
 from .gathering import Gathering
 from .kv import KvManager, Swap
 from .meters import Meters
-from .recovery import Recovery
-from .request import Burst, Interruption, Request
+from .recovery import Gap, Recovery
+from .request import Burst, Request
 from .seats import Seats
 from .settings import Settings
 
@@ -181,20 +181,20 @@ class Scheduler:
         if self.recovery is None:
             self._lost = error
             return
-        began, before = time.perf_counter(), self.info.variant
-        self.meters.failed_over(before)
+        gap = Gap(self.info.variant, error, time.perf_counter())
+        self.meters.failed_over(gap.before)
         self._reap()
         count = self.recovery.backends.count
-        blamed = self._suspects.died([r for r in self._calls.requests if not r.done], before, count)
+        blamed = self._suspects.died([r for r in self._calls.requests if not r.done], gap.before, count)
         for request in list(self.active):
             self.seats.stand_up(request)
         if blamed is not None:
             self._fail(blamed, poisoned(blamed, error))
         innocent = blamed.killed if blamed else ()
-        await self._go_on(self.recovery.replace(self.engine, error, innocent=innocent), (before, error, began))
+        await self._go_on(self.recovery.replace(self.engine, error, innocent=innocent), gap)
 
-    async def _go_on(self, coming: Awaitable[Engine | None], gap: tuple[str, InpageError, float] | None = None) -> None:
-        """On the engine that comes. ``gap``: the variant that died, of what, and when, for those whom it served."""
+    async def _go_on(self, coming: Awaitable[Engine | None], gap: Gap | None = None) -> None:
+        """On the engine that comes. ``gap``: where one died before it."""
         assert self.recovery is not None
         try:
             engine = await coming
@@ -203,11 +203,8 @@ class Scheduler:
             return
         if engine is None:
             return
-        for request in self.waiting:
-            if request.started is not None and gap is not None:
-                before, error, began = gap
-                reason = f"{error.code}: {error}"
-                request.interruptions.append(Interruption(before, engine.info.variant, reason, began))
+        if gap is not None:
+            gap.interrupts(self.waiting, engine)
         self._lost = self._lost if self.recovery.given_up else None
         self.adopt(engine)
         for request in list(self.waiting):
@@ -225,11 +222,7 @@ class Scheduler:
         """End what was cancelled, and what has run out of time."""
         for request in [r for r in self.seats.everyone() if r.cancelled]:  # some lost their place meanwhile
             self._finish(request, "cancelled")
-        now, patience = time.perf_counter(), self.settings.scheduler.timeout
-        late = [r for r in self.seats.everyone() if r.deadline is not None and r.deadline <= now]
-        if patience is not None:  # whoever has run once is not sent away any more
-            late += [r for r in self.waiting if r.started is None and r.submitted and r.submitted + patience <= now]
-        for request in dict.fromkeys(late):
+        for request in self.seats.late(time.perf_counter(), self.settings.scheduler.timeout):
             self._fail(request, too_late(request))
 
     async def _admit(self) -> None:

@@ -41,6 +41,14 @@ class Seats:
     def everyone(self) -> list[Request]:
         return [*self.active, *self.queue]
 
+    def late(self, now: float, patience: float | None) -> list[Request]:
+        """Whose deadline is over, and who has waited for longer than ``patience`` seconds: whoever has run once is not
+        sent away any more for that."""
+        late = [r for r in self.everyone() if r.deadline is not None and r.deadline <= now]
+        if patience is not None:
+            late += [r for r in self.queue if r.started is None and r.submitted and r.submitted + patience <= now]
+        return list(dict.fromkeys(late))
+
     def wait(self, request: Request) -> None:
         self.queue.push(request, self._running())
 
