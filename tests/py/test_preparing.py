@@ -13,6 +13,7 @@ from inpage.replicas import Replicas
 from inpage.request import Burst, Request
 from inpage.scheduler import Scheduler
 from inpage.settings import settings_from
+from support.asking import finish
 from support.paged_double import PagedDouble
 
 SCHEMA = Grammar("schema", "{}")
@@ -24,15 +25,9 @@ def made(**limits: object) -> tuple[Replicas, PagedDouble]:
     return Replicas(Scheduler(engine, settings=settings_from({"scheduler": limits}))), engine
 
 
-async def ended(request: Request) -> tuple[list[int], str | None]:
-    tokens: list[int] = []
-    while True:
-        event = await request.events.get()
-        if isinstance(event, BaseException):
-            raise event
-        tokens += event.tokens
-        if event.finish is not None:
-            return tokens, event.finish
+async def ended(request: Request) -> tuple[list[int], str]:
+    reason = await finish(request)
+    return request.tokens, reason
 
 
 async def test_others_go_on_while_a_grammar_compiles() -> None:
@@ -83,5 +78,5 @@ async def test_what_becomes_of_those_that_never_queue() -> None:
     with pytest.raises(Cancelled):
         await ended(last)
     metrics = replicas.metrics()
-    for finish, count in (("timeout", 1), ("invalid_request", 1), ("cancelled", 2), ("length", 1)):
-        assert f'inpage_requests_total{{finish="{finish}"}} {count}' in metrics
+    for reason, count in (("timeout", 1), ("invalid_request", 1), ("cancelled", 2), ("length", 1)):
+        assert f'inpage_requests_total{{finish="{reason}"}} {count}' in metrics
