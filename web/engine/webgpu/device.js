@@ -65,6 +65,8 @@ export async function openDevice({ features, binding, power }) {
 export const USAGE = Object.freeze({ MAP_READ: 1, MAP_WRITE: 2, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128 });
 export const MAP = Object.freeze({ READ: 1, WRITE: 2 });
 export const STAGE_COMPUTE = 4;
+/** How long to wait, after an error that nothing explains, for the news that the device is lost. */
+const LOSS_MS = 1000;
 
 export class Gpu {
   counters = new Float64Array(COUNTER_WORDS);
@@ -114,7 +116,9 @@ export class Gpu {
       return value;
     } catch (error) {
       this.check();
-      // A mapping is aborted just before the loss itself is told.
+      // What is done between a loss and its telling fails in many ways: mappings are aborted, mapped ranges are gone.
+      if (!(error instanceof EngineError)) await Promise.race([this.device.lost, pause(LOSS_MS)]);
+      this.check();
       if (error instanceof DOMException && error.name === "AbortError") {
         throw new EngineError("device_lost", `the GPU device was lost: ${error.message}`, null, error);
       }
@@ -204,4 +208,9 @@ export class Gpu {
   destroy() {
     this.device.destroy();
   }
+}
+
+/** @param {number} ms @returns {Promise<void>} */
+function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }

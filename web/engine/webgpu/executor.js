@@ -147,7 +147,12 @@ export class GpuExecutor {
    * @param {StepInput} input
    * @returns {Promise<import("../protocol.js").StepResult>}
    */
-  async step(input) {
+  step(input) {
+    return this.#gpu.wait(this.#step(input));
+  }
+
+  /** @param {StepInput} input @returns {Promise<import("../protocol.js").StepResult>} */
+  async #step(input) {
     const { logitRows, targets, wantLogits } = input;
     const sequences = checkBatch(input, this.#plan, this.pages);
     const sample = input.sample?.length ? input.sample : null;
@@ -201,7 +206,17 @@ export class GpuExecutor {
    * @param {(slice: import("../protocol.js").Slice) => void} tell
    * @returns {Promise<import("../protocol.js").RunResult>}
    */
-  async run(input, interrupted, tell) {
+  run(input, interrupted, tell) {
+    return this.#gpu.wait(this.#run(input, interrupted, tell));
+  }
+
+  /**
+   * @param {import("../protocol.js").RunInput} input
+   * @param {() => boolean} interrupted
+   * @param {(slice: import("../protocol.js").Slice) => void} tell
+   * @returns {Promise<import("../protocol.js").RunResult>}
+   */
+  async #run(input, interrupted, tell) {
     const { n, blockTables } = input;
     checkTables(input, this.#plan, this.pages);
     const needs = checkChoice(input.sequences, input, this.#plan);
