@@ -33,7 +33,8 @@ Progress = Callable[[str, int, int], None]
 
 # What one step takes. Rows: enough to keep a weight block in cache for many activations, few enough for a small arena.
 ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
-# On CPUs, steps of so many rows have a function of their own: each row of it takes scratch for the whole context.
+# On CPUs, steps of one row and of so many rows have functions of their own: linear layers are made for one row, and
+# attention of few rows takes scratch for the whole context for each of them.
 FEW_ROWS = 8
 
 
@@ -125,12 +126,14 @@ def lower_variant(
         graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, arenas=2)
     graphs = []
-    for name, rows in (("decode", min(FEW_ROWS, maxima.rows)), ("step", maxima.rows)):
-        if graphs and rows == graphs[-1].rows:
+    for name, rows in (("decode", 1), ("batch", FEW_ROWS), ("step", maxima.rows)):
+        if graphs and rows <= graphs[-1].rows:
             continue
-        limits = replace(maxima, rows=rows)
-        mod, names = build_graph(architecture, tensors, spec.isa, spec.activations, limits, split=not graphs)
-        graphs.append(Graph(name, rows, mod))
+        limits, last = replace(maxima, rows=min(rows, maxima.rows)), name == "step"
+        mod, names = build_graph(
+            architecture, tensors, spec.isa, spec.activations, limits, split=not last, single=limits.rows == 1
+        )
+        graphs.append(Graph(name, limits.rows, mod))
     return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab)
 
 

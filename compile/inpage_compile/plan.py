@@ -69,6 +69,7 @@ def make_plan(
         "buffers": walk.buffers,
         "io": {name: walk.ids[name] for name in (*INPUTS[:-1], "logits")},
         "kernels": [{"name": name, **walk.described[name]} for name in walk.kernels],
+        "alternatives": walk.alternatives,
         "functions": functions,
     }
     signatures = {name: (k["buffers"], k["scalars"]) for name, k in walk.described.items()}
@@ -91,6 +92,7 @@ class _Walk:
         self.ids: dict[str, int] = {}
         self.kernels: dict[str, tirx.PrimFunc] = {}
         self.described: dict[str, dict[str, Any]] = {}
+        self.alternatives: list[list[int]] = []
         self.arenas: list[int] = []
         self._ends: dict[str, int] = {}
 
@@ -169,17 +171,25 @@ class _Walk:
                 bound = self.bindings[bound.tuple_value].fields[bound.index]
             value = bound.fields[0] if isinstance(bound, relax.Tuple) else bound
 
+    def _kernel(self, func: tirx.PrimFunc, scalars: int) -> None:
+        name, access = str(func.attrs["inpage.name"]), str(func.attrs["inpage.access"])
+        self.kernels[name] = func
+        self.described[name] = {"buffers": len(access), "scalars": scalars, "access": access}
+        if "inpage.workgroup" in func.attrs:
+            self.described[name]["workgroup"] = [int(func.attrs["inpage.workgroup"]), 1, 1]
+
     def _launch(self, declared: tirx.PrimFunc, args: Sequence[Any]) -> None:
         func = declared.attrs.get("inpage.kernel", declared)
         name = str(func.attrs["inpage.name"])
         buffers = [self.values[arg] for arg in args if isinstance(arg, ir.Var) and arg in self.values]
         scalars = [self._dim(arg) for arg in args if not (isinstance(arg, ir.Var) and arg in self.values)]
         if name not in self.kernels:
-            self.kernels[name] = func
-            access = str(func.attrs["inpage.access"])
-            self.described[name] = {"buffers": len(access), "scalars": len(scalars), "access": access}
-            if "inpage.workgroup" in func.attrs:
-                self.described[name]["workgroup"] = [int(func.attrs["inpage.workgroup"]), 1, 1]
+            others = list(func.attrs.get("inpage.alternatives", []))
+            for each in (func, *others):
+                self._kernel(each, len(scalars))
+            if others:
+                first = len(self.kernels) - len(others) - 1
+                self.alternatives.append(list(range(first, len(self.kernels))))
         elif not self.kernels[name].same_as(func):
             ir.assert_structural_equal(self.kernels[name], func)
         launch = {"kernel": list(self.kernels).index(name), "buffers": buffers, "scalars": scalars}

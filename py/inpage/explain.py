@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from . import kernel_choice
 from .capability import Device
 from .engines.protocol import Engine, EngineInfo
 from .failover import Backends
@@ -69,6 +70,7 @@ class Explained:
             "threads": info.threads,
             "why": self.why,
             "sentence": self.sentence,
+            "kernels": self.kernels,
             "candidates": self.candidates,
             "load_ms": self.load_ms,
             "context": self.scheduler.capacity,
@@ -94,6 +96,13 @@ class Explained:
     def candidates(self) -> list[dict[str, Any]]:
         """Every variant of the artifact: whether it can run here, how fast, and what went wrong with it."""
         return verdicts(self.choice.candidates, self._backends, self._notes)
+
+    @property
+    def kernels(self) -> str:
+        """Which of the kernels that do the same run here, for people; empty where none were timed."""
+        choice, alternatives = self._notes.choices.get(self._backends.current.name), self.engine.info.alternatives
+        fits = choice is not None and choice.fits(self.engine.info)
+        return kernel_choice.sentence(choice, alternatives) if choice and fits else ""
 
     async def counters(self) -> dict[str, int]:
         """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more; then
@@ -132,7 +141,7 @@ class Explained:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""
         speeds = self.sentence if self._notes.figures else ""
-        told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1)
+        told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1, self.kernels)
         lost, trouble, fewer = self.replicas.lost, self.replicas.trouble, self.replicas.why_fewer
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
@@ -159,14 +168,18 @@ def verdicts(candidates: Sequence[Candidate], backends: Backends, notes: Notes) 
     return told
 
 
-def explain(why: str, speeds: str, info: EngineInfo, told: Sequence[dict[str, Any]], several: bool) -> str:
+def explain(
+    why: str, speeds: str, info: EngineInfo, told: Sequence[dict[str, Any]], several: bool, kernels: str = ""
+) -> str:
     """``told``: what `verdicts` gave; ``speeds``: all backends in a sentence, if they were measured; ``several``:
-    whether there is anything to choose from."""
+    whether there is anything to choose from; ``kernels``: those that were chosen, see `kernel_choice.sentence`."""
     lines = [f"Running {why}."]
     if speeds:
         lines.append(f"{speeds}.")
     if info.threads_measured:
         lines.append(f"{about_threads(info.threads, info.threads_measured)}.")
+    if kernels:
+        lines.append(f"Kernels, chosen by timing them here: {kernels}.")
     for found in told:
         parts = [f"{'*' if found['running'] else ' '} {found['variant']}: {found['reason']}"]
         if found["decode_tps"]:

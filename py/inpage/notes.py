@@ -18,6 +18,7 @@ from typing import Any
 from .browser import IN_PAGE, host, settle
 from .capability import Device
 from .faults import FaultLog
+from .kernel_choice import KernelChoice
 from .measure import Figure
 from .schema import Manifest
 
@@ -26,13 +27,14 @@ _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts a
 
 
 class Notes:
-    """Made by `open`. ``figures`` by variant; `save` after changing them or the log."""
+    """Made by `open`. ``figures`` and ``choices`` by variant; `save` after changing them or the log."""
 
     def __init__(self, artifact: str, device: str) -> None:
         self._key = "".join(c if c.isalnum() or c in "-._" else "_" for c in artifact)
         self._device = device
         self._others: dict[str, Any] = {}
         self.figures: dict[str, Figure] = {}
+        self.choices: dict[str, KernelChoice] = {}
         self.log = FaultLog()
 
     @classmethod
@@ -46,11 +48,16 @@ class Notes:
                 notes._others = dict(kept["devices"])
                 mine = notes._others.pop(notes._device, None) or {"figures": {}, "faults": {}}
                 notes.figures = {name: _figure(**figure) for name, figure in mine["figures"].items()}
+                notes.choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
                 notes.log.load(mine["faults"])
         return notes
 
     async def save(self) -> None:
-        mine = {"figures": {name: asdict(figure) for name, figure in self.figures.items()}, "faults": self.log.dump()}
+        mine = {
+            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "choices": {name: asdict(choice) for name, choice in self.choices.items()},
+            "faults": self.log.dump(),
+        }
         kept = dict(list(self._others.items())[-_KEPT + 1 :]) | {self._device: mine}
         await _write(self._key, json.dumps({"version": _VERSION, "devices": kept}))
 
@@ -59,6 +66,13 @@ def _figure(decode_tps: float, prefill_tps: float, threads: int, at: float) -> F
     if not 0 < decode_tps < 1e9 or not 0 < prefill_tps < 1e9:
         raise ValueError("no such speed")
     return Figure(float(decode_tps), float(prefill_tps), int(threads), float(at))
+
+
+def _choice(kernels: list[str], settled: bool, threads: int, threads_measured: dict[str, float] | None) -> KernelChoice:
+    if not all(isinstance(name, str) for name in kernels) or not 1 <= threads <= 64:
+        raise ValueError("no such choice")
+    measured = {str(n): float(rate) for n, rate in threads_measured.items()} if threads_measured else None
+    return KernelChoice(tuple(kernels), bool(settled), int(threads), measured)
 
 
 def cache_folder() -> Path:

@@ -28,6 +28,8 @@ The document::
                              logits (output, float32 [logit_rows, vocab])
     kernels                  {"name", "buffers", "scalars", "access"}: how many of each it takes, and a letter a buffer,
                              r reads, w writes, x both. For WebGPU also "workgroup": [x, y, z]
+    alternatives             lists of kernels that do the same and leave the same bits (default: none). Launches name
+                             the first of a list; the device may run any of it in its place
     functions                {"name", "max_rows", "launches"}, by rising max_rows: a step runs the first one that holds
                              its rows
     launches                 {"kernel", "buffers", "scalars"}: buffer ids in the kernel's order; each scalar a number or
@@ -61,6 +63,7 @@ IO = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "l
 
 # Capacities of the C runtime (runtime.h).
 MAX_FUNCTIONS, MAX_LAUNCHES, MAX_BINDINGS, MAX_SCALARS, LAUNCH_SCALARS = 16, 8192, 32768, 16384, 16
+MAX_ALTERNATIVES = 16
 # WebGPU's default limits.
 MAX_WORKGROUPS, MAX_INVOCATIONS, MAX_WORKGROUP_Z = 65535, 256, 64
 
@@ -111,6 +114,7 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
         buffers=buffers,
         io=_io(r.child("io"), buffers, maxima, blocks, vocab),
         kernels=kernels,
+        alternatives=_alternatives(r.items("alternatives"), kernels) if "alternatives" in r.value else (),
         functions=functions,
     )
 
@@ -212,6 +216,28 @@ def _kernel(r: Reader) -> Kernel:
     if len(k.access) != k.buffers or set(k.access) - set("rwx"):
         raise r.wrong("access", f"{k.access[:80]!r} must have one of r, w, x for each of {k.buffers} buffers")
     return k
+
+
+def _alternatives(items: Reader, kernels: tuple[Kernel, ...]) -> tuple[tuple[int, ...], ...]:
+    found: list[tuple[int, ...]] = []
+    seen: set[int] = set()
+    for i in items.indices():
+        r = items.items(i)
+        group = tuple(r.integer(k, 0, len(kernels) - 1) for k in r.indices())
+        if not 2 <= len(group) <= MAX_ALTERNATIVES:
+            raise items.wrong(i, f"{len(group)} kernels; there must be 2 to {MAX_ALTERNATIVES}")
+        first = kernels[group[0]]
+        for k, number in enumerate(group):
+            if number in seen:
+                raise r.wrong(k, f"kernel {number} stands twice")
+            seen.add(number)
+            one = kernels[number]
+            if (one.buffers, one.scalars, one.access, one.workgroup) != (
+                first.buffers, first.scalars, first.access, first.workgroup,
+            ):  # fmt: skip
+                raise r.wrong(k, f"{one.name!r} does not take what {first.name!r} takes")
+        found.append(group)
+    return tuple(found)
 
 
 def _three(r: Reader, key: str) -> Reader:

@@ -80,6 +80,7 @@ class Plan:
     io: Mapping[str, int]
     kernels: tuple[Kernel, ...]
     functions: tuple[Function, ...]
+    alternatives: tuple[tuple[int, ...], ...] = ()
 
     @property
     def arena_bytes(self) -> int:

@@ -55,6 +55,8 @@ def _router(info: dict[str, Any]) -> Iterator[str]:
     level = f" at level {info['level']}" if info["level"] else ""
     yield f"model: {info['model']}{level}, revision {info['revision'][:16]}"
     yield f"running: {info['why']}"
+    if info["kernels"]:
+        yield f"kernels: {info['kernels']}"
     yield (
         f"loaded in {info['load_ms'] / 1e3:.1f} s; weights {_megabytes(info['weight_bytes'])}, "
         f"arena {_megabytes(info['arena_bytes'])}, KV {_megabytes(info['kv_bytes'])}"

@@ -135,7 +135,7 @@ class Router(Explained, ReadAhead):
         pinned = threads is not None or wanted > 1
 
         async def load(candidate: Candidate) -> Engine:
-            return await load_engine(candidate.variant, share, pinned, store, manifest, text, report, chosen)
+            return await load_engine(candidate.variant, share, pinned, store, manifest, text, report, chosen, notes)
 
         backends = Backends(choice.ranked, load, notes.log)
         engine, tokenizer = await backends.first_beside(tokenizing())

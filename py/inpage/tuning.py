@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
-from .engines.protocol import Engine
+from .engines.protocol import Engine, Tunable
 from .errors import DeviceLost, InpageError
 from .failover import Backends
+from .kernel_choice import choose_kernels
 from .measure import Figure, measure, pages_needed
 from .notes import Notes
 from .scheduler import Scheduler
@@ -38,7 +40,7 @@ class Tuner:
     def idle(self) -> None:
         """Nobody waits: look for something better, if nobody comes."""
         self.busy()
-        if self._open_questions() and self._room():
+        if self._unsettled() is not None or (self._open_questions() and self._room()):
             self._search = asyncio.get_running_loop().create_task(self._wait_and_search())
 
     def busy(self) -> None:
@@ -75,10 +77,35 @@ class Tuner:
 
     async def _wait_and_search(self) -> None:
         await asyncio.sleep(_PATIENCE_S)
+        await self._settle_kernels()
+        if not self._room():
+            return
         if self._backends.current.name not in self._notes.figures:
             await self.measure_current()
         for candidate in self._open_questions():
             await self._try(candidate)
+
+    def _unsettled(self) -> Tunable | None:
+        """The engine that runs, where its kernels were chosen before the browser had compiled all of them well."""
+        engine, choice = self._scheduler.engine, self._notes.choices.get(self._backends.current.name)
+        return engine if choice and not choice.settled and isinstance(engine, Tunable) else None
+
+    async def _settle_kernels(self) -> None:
+        """Choose the kernels once more: the first round is for the browser to compile them."""
+        engine, name = self._unsettled(), self._backends.current.name
+        if engine is None:
+            return
+        chosen = self._notes.choices[name]
+        try:
+            await choose_kernels(engine)
+            found = await choose_kernels(engine)
+            chosen = replace(chosen, kernels=found.kernels, settled=True)
+        finally:
+            with contextlib.suppress(InpageError):
+                await engine.choose_kernels(chosen.kernels)
+        self._notes.choices[name] = chosen
+        await self._notes.save()
+        self._on_change()
 
     def _open_questions(self) -> list[Candidate]:
         """Those that are not resting and are faster, or were never measured."""

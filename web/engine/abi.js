@@ -3,7 +3,7 @@
  * compares ABI_VERSION with what the loaded module says before it relies on any of them.
  */
 
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 export const MAX_STOP = 8;
 export const HISTORY = 256;
 
@@ -67,6 +67,8 @@ export const E_CANCELLED = -3;
  * @property {(id: number) => void} inpage_thread
  * @property {(rows: number, sequences: number, logitRows: number) => number} inpage_step
  * @property {(rows: number, sequences: number, logitRows: number, launch: number) => number} inpage_step_launch
+ * @property {(rows: number, sequences: number, logitRows: number, kernel: number, most: number) => number} inpage_step_kernel
+ * @property {(now: number, then: number) => number} inpage_choose_kernel
  * @property {(id: number, rows: number, sequences: number, logitRows: number, stop: number) => number} inpage_rehearse
  * @property {(sequences: number, n: number, bias: number, mask: number) => number} inpage_sample
  * @property {(sequences: number, n: number, maxSteps: number, bias: number, mask: number, out: number) => number} inpage_run
@@ -86,6 +88,8 @@ export const EXPORTED_FUNCTIONS = Object.freeze([
   "inpage_thread",
   "inpage_step",
   "inpage_step_launch",
+  "inpage_step_kernel",
+  "inpage_choose_kernel",
   "inpage_rehearse",
   "inpage_sample",
   "inpage_run",

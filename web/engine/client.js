@@ -189,6 +189,25 @@ export class EngineClient {
   }
 
   /**
+   * Run these kernels from now on, each in the place of those that do the same (`info.alternatives`).
+   * @param {string[]} names
+   * @returns {Promise<void>}
+   * @throws {EngineError} invalid_request where there is no such kernel
+   */
+  chooseKernels(names) {
+    return this.#call("chooseKernels", names);
+  }
+
+  /**
+   * Choose and time kernels in turn, with the model's weights and threads. The last one of each list keeps running.
+   * @param {import("./protocol.js").KernelTiming} input
+   * @returns {Promise<Float64Array>} milliseconds a launch; NaN where the time was up
+   */
+  timeKernels(input) {
+    return this.#call("timeKernels", input);
+  }
+
+  /**
    * Where the time of a step goes. Takes a second or so, during which nothing else runs.
    * @param {import("./protocol.js").ProfileInput} input
    * @returns {Promise<import("./protocol.js").Profile>}

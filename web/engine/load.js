@@ -4,6 +4,7 @@
  * destroyed, and nothing refers to the memory any more.
  */
 
+import { namesOf } from "./alternatives.js";
 import { DEFAULT_POLICY } from "./download.js";
 import { invalidArtifact } from "./errors.js";
 import { probe } from "./features.js";
@@ -26,6 +27,8 @@ import { openStore } from "./storage.js";
  * @property {() => number} memoryBytes all that it holds
  * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
  * @property {(input: import("./protocol.js").ProfileInput) => import("./protocol.js").Profile} [profile] where a step's time goes
+ * @property {(names: string[]) => void} [chooseKernels] see EngineClient
+ * @property {(input: import("./protocol.js").KernelTiming) => Float64Array} [timeKernels]
  * @property {(what: string) => void} [fail] break something on purpose
  */
 /**
@@ -48,6 +51,7 @@ import { openStore } from "./storage.js";
  * @property {Executor} executor
  * @property {number} threads
  * @property {Record<string, number> | null} measured steps a second by number of threads
+ * @property {boolean} rehearsed
  * @property {number} cached bytes of the weights that came from storage
  * @property {Doorbell | null} doorbell
  * @property {import("./protocol.js").AdapterFacts | null} adapter
@@ -111,12 +115,14 @@ export async function loadEngine(options, channel, signal, onProgress) {
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, { executor, threads, measured, cached, adapter }, rest) {
+function describe(manifest, plan, { executor, threads, measured, rehearsed, cached, adapter }, rest) {
   return {
     backend: manifest.variant.backend,
     variant: manifest.variant.name,
     threads,
     threads_measured: measured,
+    alternatives: namesOf(plan),
+    rehearsed,
     adapter,
     vocab: plan.vocab,
     context: plan.maxima.context,

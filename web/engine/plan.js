@@ -37,10 +37,12 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @property {PlanBuffer[]} buffers
  * @property {Record<string, number>} io buffer ids by name, as inpage_io wants them
  * @property {Kernel[]} kernels
+ * @property {number[][]} alternatives lists of kernels that do the same; launches name the first of a list
  * @property {PlanFunction[]} functions by rising maxRows
  */
 
 const PLAN_VERSION = 2;
+const MAX_ALTERNATIVES = 16;
 const KINDS = new Set(["input", "weight", "arena", "kv", "output"]);
 const OPERATORS = new Set(["*", "+", "ceildiv"]);
 /** WebGPU's default limits. */
@@ -89,6 +91,7 @@ export function readPlan(value, tensors, backend) {
     throw invalidArtifact(`has ${kv.length} kv, this engine takes 1 to ${most}`, "plan.buffers");
   }
   const kernels = readKernels(top, backend);
+  const alternatives = readAlternatives(top.alternatives ?? [], kernels);
   const plan = {
     target: string(top.target, "plan.target"),
     pageTokens,
@@ -101,6 +104,7 @@ export function readPlan(value, tensors, backend) {
     buffers,
     io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
     kernels,
+    alternatives,
     functions: readFunctions(top, kernels, buffers.length),
   };
   const last = plan.functions[plan.functions.length - 1];
@@ -210,6 +214,34 @@ function readKernels(top, backend) {
     }
     return kernel;
   });
+}
+
+/**
+ * @param {unknown} value
+ * @param {Kernel[]} kernels
+ * @returns {number[][]}
+ */
+function readAlternatives(value, kernels) {
+  const seen = new Set();
+  return array(value, "plan.alternatives", kernels.length).map((item, i) => {
+    const field = `plan.alternatives[${i}]`;
+    const list = array(item, field, MAX_ALTERNATIVES);
+    if (list.length < 2) throw invalidArtifact(`must name 2 to ${MAX_ALTERNATIVES} kernels`, field);
+    const ids = list.map((id, k) => integer(id, `${field}[${k}]`, 0, kernels.length - 1));
+    ids.forEach((id, k) => {
+      if (seen.has(id)) throw invalidArtifact(`kernel ${id} stands twice`, `${field}[${k}]`);
+      seen.add(id);
+      if (takes(kernels[id]) !== takes(kernels[ids[0]])) {
+        throw invalidArtifact(`${kernels[id].name} does not take what ${kernels[ids[0]].name} takes`, `${field}[${k}]`);
+      }
+    });
+    return ids;
+  });
+}
+
+/** @param {Kernel} kernel */
+function takes({ buffers, scalars, access, workgroup }) {
+  return JSON.stringify([buffers, scalars, access, workgroup]);
 }
 
 /**

@@ -28,6 +28,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
  * @property {{initial: number, maximum: number}} [memory] WebAssembly: bytes at the start, and at most; what the weights need
  *   and what a module can address if not given
+ * @property {string[] | null} [kernels] WebAssembly: the kernel that runs of each list of `Info.alternatives`. Only these are then
+ *   rehearsed while weights arrive. Names that do not fit the plan are ignored
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {Partial<Policy>} [network]
@@ -45,6 +47,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {AdapterFacts | null} adapter of WebGPU, else null
  * @property {Record<string, number> | null} threads_measured steps a second by number of threads; null where the number was
  *   given or only one is possible
+ * @property {string[][]} alternatives names of kernels that do the same, the one that runs if none is chosen first
+ * @property {boolean} rehearsed all of them ran while weights arrived, so that the browser has compiled them well
  * @property {number} vocab
  * @property {number} context positions a sequence may have
  * @property {number} page_tokens
@@ -118,6 +122,13 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {Int32Array} [finished] [n]: that word of each struct
  * @typedef {{steps: number, out: Int32Array, finished: Int32Array, report?: Float64Array}} Slice a part of a burst; as in
  *   RunResult
+ */
+
+/**
+ * @typedef {object} KernelTiming
+ * @property {{name: string, most: number}[]} kernels chosen and timed in turn, by so many launches of them
+ * @property {number} budgetMs none is begun after so long
+ * @property {number} [threads] at most what was loaded with; those that compute now if not given
  */
 
 /**

@@ -7,6 +7,7 @@
 import {
   COUNTERS, E_BATCH, E_CANCELLED, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS, SHA256_STATE_BYTES,
 } from "./abi.js";
+import { find, timeKernels } from "./alternatives.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
 import { EngineError, invalidArtifact } from "./errors.js";
 import { readPages, writePages } from "./kv_bytes.js";
@@ -166,6 +167,34 @@ export class Executor {
    */
   stepLaunch(rows, sequences, logitRows, launch) {
     this.#call("inpage_step_launch", () => this.#exports.inpage_step_launch(rows, sequences, logitRows, launch));
+  }
+
+  /**
+   * The first launches of a kernel, of the batch that was placed last: see inpage_step_kernel.
+   * @param {number} rows
+   * @param {number} sequences
+   * @param {number} logitRows
+   * @param {number} kernel
+   * @param {number} most
+   * @returns {number} how many there were
+   */
+  stepKernel(rows, sequences, logitRows, kernel, most) {
+    return this.#call("inpage_step_kernel", () => this.#exports.inpage_step_kernel(rows, sequences, logitRows, kernel, most));
+  }
+
+  /**
+   * Run these kernels from now on, in the place of those that do the same.
+   * @param {string[]} names
+   */
+  chooseKernels(names) {
+    for (const { id, others } of names.map((name) => find(this.plan, name))) {
+      for (const other of others) this.#call("inpage_choose_kernel", () => this.#exports.inpage_choose_kernel(other, id));
+    }
+  }
+
+  /** @param {import("./protocol.js").KernelTiming} input */
+  timeKernels(input) {
+    return timeKernels(this, input);
   }
 
   /** @param {import("./protocol.js").ProfileInput} input */

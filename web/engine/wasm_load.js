@@ -1,5 +1,6 @@
 /** @file Loading for the WASM executor: memory, compute threads, and the weights straight to their place in memory. */
 
+import { fits } from "./alternatives.js";
 import { EngineError } from "./errors.js";
 import { measureThreads } from "./measure.js";
 import { chooseThreads, isGiven, startThreads } from "./pool.js";
@@ -37,15 +38,17 @@ export async function load({ options, manifest, plan, kernels, features, source,
     memory: options.memory ?? { initial: 0, maximum: Infinity },
   });
   executor.start();
-  const rehearsal = threads > 1 ? prepareRehearsal(executor) : null;
+  const chosen = options.kernels && fits(plan, options.kernels) ? options.kernels : undefined;
+  if (chosen) executor.chooseKernels(chosen);
+  const rehearsal = threads > 1 ? prepareRehearsal(executor, chosen) : null;
   const close = await startThreads(executor, channel, source.signal, rehearsal);
   try {
     const cached = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
-    if (rehearsal) endRehearsal(executor, rehearsal);
+    const rehearsed = rehearsal !== null && endRehearsal(executor, rehearsal);
     const measured = rehearsal && !isGiven(options.threads) ? measureThreads(executor, threads) : null;
     if (!measured) executor.setThreads(threads);
     const doorbell = features.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
-    return { executor, threads: executor.threads, measured, cached, doorbell, adapter: null, close };
+    return { executor, threads: executor.threads, measured, rehearsed, cached, doorbell, adapter: null, close };
   } catch (error) {
     close();
     throw error;

@@ -97,6 +97,14 @@ async function dispatch({ id, method, args }) {
       const value = executor.profile(args);
       return { value, transfer: buffers([value.launch_kernel, value.launch_us]) };
     }
+    case "chooseKernels":
+      if (!executor.chooseKernels) throw new EngineError("unsupported", "this engine has no kernels to choose from");
+      return { value: executor.chooseKernels(args), transfer: [] };
+    case "timeKernels": {
+      if (!executor.timeKernels) throw new EngineError("unsupported", "this engine has no kernels to choose from");
+      const value = executor.timeKernels(args);
+      return { value, transfer: buffers([value]) };
+    }
     case "memory":
       return { value: executor.memoryBytes(), transfer: [] };
     case "counters":

@@ -27,12 +27,14 @@ class Activations:
 
 @dataclass(frozen=True)
 class CpuOps:
-    """``activations``: "int8", or "f32" where accuracy is measured rather than speed. ``split``: attention's work is
-    split by chunk of the context as well as by head, so that few rows keep all threads busy."""
+    """``activations``: "int8", or "f32" where accuracy is measured rather than speed. ``split``: attention's
+    work is split by chunk of the context as well as by head, so that few rows keep all threads busy. ``single``: linear
+    layers are made for one row."""
 
     isa: Isa
     activations: str
     split: bool
+    single: bool
     rows: tirx.Var
     logit_rows: tirx.Var
 
@@ -53,14 +55,15 @@ class CpuOps:
         return Activations(form, self._call(func, args, self._formed(form, rows, columns), scalars))
 
     def linear(self, weights: Weights, w: Tensor, x: Activations, residual: Tensor | None = None) -> Tensor:
-        func = linear.linear(self.isa, weights, x.form, residual is not None)
-        args = [*x.tensors, w] if residual is None else [*x.tensors, w, residual]
         rows = x.tensors[0].shape[0]
+        few = bool(rows.same_as(self.logit_rows))
+        func = linear.linear(self.isa, weights, x.form, residual is not None, self.single, few)
+        args = [*x.tensors, w] if residual is None else [*x.tensors, w, residual]
         out = Tensor.placeholder([rows, weights.rows], "float32")
         return self._call(func, args, [out], [rows])[0]
 
     def gated(self, weights: Weights, w: Tensor, x: Activations, form: str) -> Activations:
-        func = linear.gated(self.isa, weights, x.form, form)
+        func = linear.gated(self.isa, weights, x.form, form, self.single)
         return Activations(form, self._call(func, [*x.tensors, w], self._formed(form, self.rows, weights.rows // 2)))
 
     def gate(self, gates: Tensor, ups: Tensor, form: str) -> Activations:

@@ -148,15 +148,16 @@ class Llama(nn.Module):
 
 
 def build_graph(
-    a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima, split: bool
-) -> tuple[tvm.IRModule, list[str]]:
-    """The Relax module with one function ``step``, and the tensor names of its parameters in order. ``split``: with
-    attention for few rows (see `CpuOps`).
+    a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima, split: bool,
+    single: bool = False,
+) -> tuple[tvm.IRModule, list[str]]:  # fmt: skip
+    """The Relax module with one function ``step``, and the tensor names of its parameters in order. ``split``,
+    ``single``: made for few rows, or for one (see `CpuOps`).
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
     _check(a, isa)
     heads = _heads(a, maxima)
-    model = Llama(a, tensors, heads, partial(CpuOps, isa, activations, split))
+    model = Llama(a, tensors, heads, partial(CpuOps, isa, activations, split, single))
     return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
 
 

@@ -10,7 +10,7 @@
 #define INPAGE_ABI_H
 #include <stdint.h>
 
-#define INPAGE_ABI_VERSION 2
+#define INPAGE_ABI_VERSION 3
 #define INPAGE_MAX_STOP 8        /* stop token ids a sequence */
 #define INPAGE_HISTORY 256       /* most recent tokens that penalties look at */
 #define INPAGE_MAX_BIAS 1024     /* biased token ids a sequence */
@@ -86,6 +86,12 @@ int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
 /* One launch of the function that inpage_step would run for this batch, on all threads: a step taken apart, so that a
  * host can time its parts. Launch -1 computes nothing: what a call alone costs. Nothing is counted. */
 int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch);
+/* Run kernel `then` of the table in the place of `now` in every launch from now on. That the two take the same arguments
+ * and do the same is the host's to know (the plan's `alternatives`). Not while a step runs. */
+int32_t inpage_choose_kernel(int32_t now, int32_t then);
+/* The first `most` launches of `kernel` in the function that inpage_step would run for this batch, on all threads, a
+ * barrier after each: what that kernel costs on this model's weights. Returns how many there were. Nothing is counted. */
+int32_t inpage_step_kernel(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t kernel, int32_t most);
 /* A forward pass on the calling thread alone, for a browser to compile the kernels well before they are needed: as
  * worker number `id` while no step runs and its own inpage_thread has not begun. Ends before its next launch once
  * *stop != 0. Counts nothing. Returns the number of launches done, or an error. */

@@ -47,6 +47,7 @@ static struct {
   const inpage_function *function;
   int32_t variables[INPAGE_VARIABLES];
   int32_t launch;
+  int32_t kernel, most, done;
 } pass;
 
 static void pass_job(int32_t thread, int32_t threads) { inpage_walk(pass.function, pass.variables, thread, threads); }
@@ -78,6 +79,40 @@ int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, 
   if (launch < -1 || launch >= pass.function->n_launches) return INPAGE_E_BATCH;
   pass.launch = launch;
   inpage_parallel(launch_job);
+  return INPAGE_OK;
+}
+
+static void kernel_job(int32_t thread, int32_t threads) {
+  const inpage_launch *launch = &inpage_loaded.launches[pass.function->first_launch];
+  const inpage_launch *end = launch + pass.function->n_launches;
+  int32_t done = 0;
+  for (; launch < end && done < pass.most; launch++) {
+    if (launch->kernel != pass.kernel) continue;
+    inpage_run_launch(launch, pass.variables, thread, threads);
+    inpage_barrier(threads);
+    done++;
+  }
+  if (thread == 0) pass.done = done;
+}
+
+int32_t inpage_step_kernel(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t kernel, int32_t most) {
+  const int32_t error = prepare(rows, sequences, logit_rows);
+  if (error) return error;
+  if (kernel < 0 || kernel >= inpage_kernel_count || most < 0) return INPAGE_E_BATCH;
+  pass.kernel = kernel;
+  pass.most = most;
+  inpage_parallel(kernel_job);
+  return pass.done;
+}
+
+int32_t inpage_choose_kernel(int32_t now, int32_t then) {
+  inpage_model *m = &inpage_loaded;
+  if (!m->loaded || now < 0 || then < 0 || now >= inpage_kernel_count || then >= inpage_kernel_count)
+    return INPAGE_E_BATCH;
+  const inpage_function *last = &m->functions[m->n_functions - 1];
+  const int32_t n = last->first_launch + last->n_launches;
+  for (int32_t i = 0; i < n; i++)
+    if (m->launches[i].kernel == now) m->launches[i].kernel = then;
   return INPAGE_OK;
 }
 

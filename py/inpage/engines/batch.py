@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from ..errors import InvalidRequest
 from .protocol import Feed, RunOutput, Sampling, StepOutput
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAX_STOP = 8
 HISTORY = 256
 MAX_BIAS = 1024  # a sequence

@@ -6,15 +6,38 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from ..kernel_choice import KernelChoice, choose_kernels
+from ..notes import Notes
 from ..schema import Manifest, Variant
 from ..settings import Settings
 from ..store import Store
-from .protocol import Engine, Progress
+from .protocol import Engine, Progress, Tunable
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                      on_progress: Progress, settings: Settings) -> Engine:  # fmt: skip
-    """``pinned``: so many threads, not only at most so many. ``text``: of the manifest. Raises the engine's errors."""
+                      on_progress: Progress, settings: Settings, notes: Notes) -> Engine:  # fmt: skip
+    """The engine, with what this device chose: remembered in ``notes``, or found out now and noted. ``pinned``: so many
+    threads, not only at most so many. ``text``: of the manifest. Raises the engine's errors."""
+    known = notes.choices.get(variant.name)
+    if known is not None and not pinned and known.threads == threads:
+        pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
+    engine = await _load(variant, threads, pinned, store, manifest, text, on_progress, settings, known)
+    if not engine.info.alternatives or not isinstance(engine, Tunable):
+        return engine
+    if known is None or not known.fits(engine.info):
+        try:
+            notes.choices[variant.name] = await choose_kernels(engine)
+        except BaseException:
+            await engine.unload()
+            raise
+        await notes.save()
+    elif variant.backend == "native":
+        await engine.choose_kernels(known.kernels)
+    return engine
+
+
+async def _load(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
+                on_progress: Progress, settings: Settings, known: KernelChoice | None) -> Engine:  # fmt: skip
     if variant.backend == "native":
         from .native import NativeEngine
 
@@ -32,6 +55,7 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     given = threads if pinned else None
     options = {
         "threads": given,
+        "kernels": list(known.kernels) if known else None,
         "memory": {"initial": settings.wasm.memory_initial, "maximum": settings.wasm.memory_maximum},
         "powerPreference": settings.webgpu.power_preference,
         "sliceMs": settings.webgpu.burst_ms,

@@ -15,6 +15,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +27,9 @@ from ..schema import Manifest
 from . import batch as flat
 from .looked_at import likeliest, no_grammar, no_grammars
 from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
+from .native_kernels import choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
-from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, Progress, RunOutput, StepOutput, Told
+from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, KernelTiming, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -71,6 +73,7 @@ class NativeEngine:
             max_pages=max_pages,
             weight_bytes=weights.bytes,
             arena_bytes=plan.arena_bytes,
+            alternatives=tuple(tuple(plan.kernels[k].name for k in group) for group in plan.alternatives),
             load_ms=(time.perf_counter() - started) * 1e3,
         )
 
@@ -184,6 +187,25 @@ class NativeEngine:
 
         return await self._call(lambda lib: self._tell(lib, batch, max_steps, tell))
 
+    async def choose_kernels(self, names: Sequence[str]) -> None:
+        await self._call(lambda lib: choose(lib, self._plan, names))
+
+    async def time_kernels(self, kernels: Sequence[KernelTiming], budget_s: float) -> list[float | None]:
+        return await self._call(lambda lib: time_kernels(lib, self._plan, kernels, budget_s, self._trial))
+
+    def _trial(self, rows: int, depth: int) -> tuple[int, int, int] | None:
+        """Place a batch of ``rows`` made-up tokens, after ``depth`` others, on pages that belong to no sequence. Rows,
+        sequences and logit rows; None where there are no such pages."""
+        size, m = self._plan.page_tokens, self._plan.maxima
+        each = -(-(depth + 1) // size)
+        if rows > min(m.sequences, m.logit_rows) or self._pages + rows * each > self._info.max_pages:
+            return None
+        pages = [range(self._pages + i * each, self._pages + (i + 1) * each) for i in range(rows)]
+        tokens = [(37 * i + 1) % self._plan.vocab for i in range(rows)]
+        feeds = [Feed([token], depth, own, want_logits=True) for token, own in zip(tokens, pages, strict=True)]
+        self._place(flat.step_batch(feeds, replace(self._limits(), pages=self._pages + rows * each)))
+        return rows, rows, rows
+
     async def interrupt(self) -> None:
         if self._lib is not None and self._busy.locked():
             self._rung = True  # the runtime forgets that its bell rang when a burst's last step ends
@@ -214,8 +236,7 @@ class NativeEngine:
             self._busy_s += time.perf_counter() - began
 
     def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[Feed]) -> list[StepOutput]:
-        for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
-            self._put(name, getattr(batch, name))
+        self._place(batch)
         rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
         check(lib.inpage_step(rows, len(feeds), logit_rows))
         scores = None
@@ -272,6 +293,10 @@ class NativeEngine:
         vocab = self._plan.vocab
         at = self._offsets[self._plan.io["logits"]] + 4 * row * vocab
         return memoryview(self._work)[at : at + 4 * vocab].cast("f")
+
+    def _place(self, batch: flat.StepBatch) -> None:
+        for name in ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"):
+            self._put(name, getattr(batch, name))
 
     def _put(self, name: str, words: array[int]) -> None:
         at = self._offsets[self._plan.io[name]]

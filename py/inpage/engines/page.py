@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from .protocol import (
     EngineInfo,
     Feed,
     Grammar,
+    KernelTiming,
     PageData,
     Progress,
     RunOutput,
@@ -38,6 +40,7 @@ class PageEngine:
         facts = {name: loaded[name] for name in EngineInfo.__dataclass_fields__ if name in loaded}
         if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
             facts["threads_measured"] = None
+        facts["alternatives"] = tuple(tuple(names) for names in loaded.get("alternatives", ()))
         self._info = EngineInfo(**facts, grammars=True)
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
@@ -142,6 +145,14 @@ class PageEngine:
             self._hear = _unheard
         return outputs(result, heard)
 
+    async def choose_kernels(self, names: Sequence[str]) -> None:
+        await settle(self._client.chooseKernels(_object(list(names))))
+
+    async def time_kernels(self, kernels: Sequence[KernelTiming], budget_s: float) -> list[float | None]:
+        wanted = [{"name": each.name, "most": each.most} for each in kernels]
+        timed = await settle(self._client.timeKernels(_object({"kernels": wanted, "budgetMs": 1e3 * budget_s})))
+        return [None if math.isnan(ms) else ms / 1e3 for ms in timed.to_py()]
+
     async def interrupt(self) -> None:
         self._client.interrupt()
 
@@ -176,8 +187,8 @@ def _unheard(_: Any) -> None:
     """A part of a burst that nobody waits for."""
 
 
-def _object(values: dict[str, Any]) -> Any:
-    """A JavaScript object; arrays of int32 become Int32Arrays (copied, so that they can be handed to a worker)."""
+def _object(values: dict[str, Any] | list[Any]) -> Any:
+    """A JavaScript object or array; arrays of int32 become Int32Arrays, copied: they can be handed to a worker."""
     import js
     from pyodide.ffi import to_js
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,9 @@ class EngineInfo:
     arena_bytes: int
     load_ms: float
     threads_measured: dict[str, float] | None = None  # steps a second by number of threads, where the engine chose it
+    # Names of kernels that leave the same bits, of each list the one first that runs until another is chosen.
+    alternatives: tuple[tuple[str, ...], ...] = ()
+    rehearsed: bool = True  # all of them ran before, so that the first times are true
     grammars: bool = False  # whether answers can be held to a `Grammar`
 
 
@@ -131,6 +134,14 @@ WEBGPU_COUNTS = (
 Progress = Callable[[dict[str, Any]], None]
 PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
 Told = Callable[[list[RunOutput]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTiming:
+    """Time kernel ``name`` by its first ``most`` launches."""
+
+    name: str
+    most: int
 
 
 class Engine(Protocol):
@@ -178,3 +189,16 @@ class Engine(Protocol):
         ...
 
     async def unload(self) -> None: ...
+
+
+@runtime_checkable
+class Tunable(Engine, Protocol):
+    """An engine whose plan has kernels that do the same: ``info.alternatives``."""
+
+    async def choose_kernels(self, names: Sequence[str]) -> None:
+        """Run these from now on, each in the place of those that do the same."""
+
+    async def time_kernels(self, kernels: Sequence[KernelTiming], budget_s: float) -> list[float | None]:
+        """Choose and time kernels in turn, while no step runs: seconds a launch. None where nothing could be timed, and
+        for those that were not begun after ``budget_s``. The last one of each list stays chosen."""
+        ...

@@ -52,7 +52,7 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
     const executor = new GpuExecutor(gpu, plan, buffers, replay, sampler, { ...options, kvPages });
     await executor.warm();
     source.signal.throwIfAborted();
-    return { executor, threads: 1, measured: null, cached, doorbell: null, adapter: gpu.facts, close };
+    return { executor, threads: 1, measured: null, rehearsed: true, cached, doorbell: null, adapter: gpu.facts, close };
   } catch (error) {
     let cause = error;
     try {

@@ -6,7 +6,7 @@ gets the same bits whether it is alone or one of many: tiles of four rows only s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -47,45 +47,34 @@ class _Tile:
     rows: int
     quads: range
     acc: Buffer
-    first: Expr
+    first: int
 
-    def at(self, quad: int, r: int) -> Expr:
+    def at(self, quad: int, r: int) -> int:
         return self.first + (quad * self.rows + r)
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks of 16 output rows that are made side by side: ``numbers[i] * scale + offset`` for i below ``count``.
-
-    A table, since LLVM takes a minute over addresses that it can trace back to where a thread's share begins."""
-
-    numbers: Buffer
-    count: Expr
-    scale: int = 1
-    offset: Expr = 0
-
-    def at(self, i: Expr) -> Expr:
-        return self.numbers[i] * self.scale + self.offset
-
-
 def accumulate(
-    isa: Isa, form: str, reader: Reader, x: Activations, blocks: Blocks, row: Expr, rows: int, acc: Buffer
-) -> None:
+    isa: Isa, form: str, reader: Reader, x: Activations, blocks: Sequence[Expr], row: Expr, rows: int, acc: Buffer,
+    quad: bool = False,
+) -> None:  # fmt: skip
     """acc[block][quad][row of the tile], float32x4: 16 output rows a block × ``rows`` activation rows.
 
-    Group by group through all the blocks: each block is a stream through memory that the processor fetches ahead, and
-    several of them at once are what hides the memory's latency."""
+    Group by group through all the blocks: each block is a stream through memory that the processor fetches ahead.
+    Everything here is unrolled, so that every index of ``acc`` is a constant and the sums stay in registers.
+    ``quad``: nibbles through `Isa.quad_dot`."""
     vectors = rows * 4
-    with loop(blocks.count * vectors) as i:
+    group_dot = _nibbles_i8_quads if quad else _GROUP_DOT[form]
+    for i in range(len(blocks) * vectors):
         store(acc, splat(0.0), i)
-    with loop(reader.groups) as group, loop(blocks.count) as b:
-        base = let(reader.base(let(blocks.at(b)), group))
-        at_once = 4 if rows == 1 else 2
-        for first in range(0, 4, at_once):
-            quads = range(first, first + at_once)
-            tile = _Tile(isa, reader, x, base, row, group, rows, quads, acc, let(b * vectors))
-            for q, r, value in list(_GROUP_DOT[form](tile)):
-                store(acc, value, tile.at(q, r))
+    with loop(reader.groups) as group:
+        for b, block in enumerate(blocks):
+            base = let(reader.base(block, group))
+            at_once = 4 if rows == 1 else 2
+            for first in range(0, 4, at_once):
+                quads = range(first, first + at_once)
+                tile = _Tile(isa, reader, x, base, row, group, rows, quads, acc, b * vectors)
+                for q, r, value in list(group_dot(tile)):
+                    store(acc, value, tile.at(q, r))
 
 
 def _affine(t: _Tile, sums: Sums) -> Dots:
@@ -127,6 +116,26 @@ def _nibbles_i8(t: _Tile) -> Dots:
     ones = splat(1, 8, "int16")
     for key, value in sums.items():
         sums[key] = let(t.isa.dot16(value, ones))
+    yield from _affine(t, sums)
+
+
+def _nibbles_i8_quads(t: _Tile) -> Dots:
+    """Signed bytes × nibbles, four columns at a time straight into 32 bits."""
+    mask = splat(15, 16, "int8")
+    shift = splat(4, 8, "uint16")
+    sums: Sums = {}
+    for piece in range(4):
+        at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
+        low_x = [let(byte_splat(t.x.words, a)) for a in at]
+        high_x = [let(byte_splat(t.x.words, a + 1)) for a in at]
+        for q in t.quads:
+            packed = let(t.reader.bytes[span(t.base + piece * 64 + q * 16, 16)])
+            low = let(packed & mask)
+            high = let(bits("int8x16", bits("uint16x8", packed) >> shift) & mask)
+            for r in range(t.rows):
+                before = sums[q, r] if piece else splat(0, dtype="int32")
+                half = let(t.isa.quad_dot(low_x[r], low, before))
+                sums[q, r] = let(t.isa.quad_dot(high_x[r], high, half))
     yield from _affine(t, sums)
 
 

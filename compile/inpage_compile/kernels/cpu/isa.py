@@ -33,6 +33,15 @@ class Isa:
             return _intrinsic("int16x8", "llvm.wasm.relaxed.dot.i8x16.i7x16.signed", signed, small)
         return _intrinsic("int16x8", "llvm.x86.ssse3.pmadd.ub.sw.128", small, signed)
 
+    @property
+    def has_quad_dot(self) -> bool:
+        return self.name == "wasm-relaxed"
+
+    def quad_dot(self, signed: Expr, small: Expr, acc: Expr) -> Expr:
+        """acc + int8x16 × (int8x16 within 0..127) → int32x4 of four neighbours' sums. One instruction on CPUs with
+        AVX-VNNI or Arm's dot product, three elsewhere, where `pair_dot` is faster."""
+        return _intrinsic("int32x4", "llvm.wasm.relaxed.dot.i8x16.i7x16.add.signed", signed, small, acc)
+
     def dot16(self, a: Expr, b: Expr) -> Expr:
         """int16x8 × int16x8 → int32x4 of neighbours' sums."""
         if self.name.startswith("wasm"):

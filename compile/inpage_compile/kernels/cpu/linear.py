@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 from tvm import tirx
 
-from .build import Args, Buffer, Expr, cast, i32, kernel, let, local, loop, parallel, share, span, splat, store, when
-from .dots import Activations, Blocks, accumulate
+from .build import (
+    Args,
+    Buffer,
+    Expr,
+    alternatives,
+    cast,
+    i32,
+    kernel,
+    let,
+    local,
+    loop,
+    parallel,
+    share,
+    span,
+    splat,
+    store,
+    when,
+)  # fmt: skip
+from .dots import Activations, accumulate
 from .isa import Isa
 from .math import exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, GROUP, store_group
 from .weights import Reader, Weights, form_for, piece_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
-STREAMS = 6  # blocks that are read side by side
-FEW = 16  # more rows than this keep a block's weights in the first cache, and its latency no longer matters
 
 
 def _activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
@@ -25,33 +41,77 @@ def _activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buf
     return values, scales
 
 
-def _row_tiles(rows: Expr, emit: Callable[[Expr, int], None]) -> None:
-    """Tiles of four rows, then what is left one by one."""
-    tiles = let(rows >> 2)
-    with loop(tiles) as t:
-        emit(let(t * ROW_TILE), ROW_TILE)
-    with loop(rows - tiles * ROW_TILE) as r:
-        emit(let(tiles * ROW_TILE + r), 1)
+@dataclass(frozen=True)
+class Way:
+    """How a kernel goes through its work, one of several that leave the same bits. ``streams``: runs of blocks that are
+    read side by side for a single row. ``tiles``: rows of activations go four at a time where there are so many.
+    ``quad``: see `accumulate`."""
+
+    streams: int
+    tiles: bool = False
+    quad: bool = False
+
+    def __str__(self) -> str:
+        return ("tiles" if self.tiles else f"streams{self.streams}") + ("_quad" if self.quad else "")
 
 
-def _streams(first: Expr, last: Expr, rows: Expr, emit: Callable[[Blocks], None]) -> None:
-    """All of first..last-1, as up to `STREAMS` runs of neighbours side by side, then what is left over."""
-    streams = let(tirx.Select(rows > FEW, i32(1), i32(STREAMS)))
-    each = let((last - first) // streams)
-    left = let(last - first - each * streams)
-    numbers = local(STREAMS, "int32")
-    with loop(each + tirx.Min(left, 1)) as i:
-        count = let(tirx.Select(i < each, streams, left))
-        start = let(first + tirx.Select(i < each, i, each * streams))
-        step = let(tirx.Select(i < each, each, 1))
-        with loop(count) as s:
-            store(numbers, start + s * step, s)
-        emit(Blocks(numbers, count))
+def ways(isa: Isa, weights: Weights, form: str, single: bool, few: bool = False) -> list[Way]:
+    """What the device chooses from, first what runs where nothing was timed. ``single``: for steps of one row; else
+    for many, or with ``few`` for many that are often just one.
+
+    Which is fastest depends on how a CPU hides memory's latency, on its vector registers and its dot instructions."""
+    quad = isa.has_quad_dot and form == "i8" and weights.bits == 4
+    if single:
+        return [Way(2), Way(1), Way(3), Way(4), *([Way(2, quad=True), Way(1, quad=True)] if quad else [])]
+    streams = 2 if few else 1
+    return [Way(streams, True), *([Way(streams, True, True)] if quad else [])]
+
+
+def _visit(rows: Expr, first: Expr, last: Expr, way: Way, emit: Callable[[list[Expr], Expr, int], None]) -> None:
+    """``emit(units, row, tile)`` for all units first..last-1 and all rows. A row by itself: several runs of neighbours
+    side by side, then what is left over. Tiles of rows: unit by unit, so that a unit's weights are read once."""
+
+    def by_row() -> None:
+        each = let((last - first) // way.streams)
+        with loop(rows) as row:
+            with loop(each) as i:
+                emit([let(first + (i + s * each)) for s in range(way.streams)], row, 1)
+            if way.streams > 1:
+                with loop(last - first - each * way.streams) as i:
+                    emit([let(first + (each * way.streams + i))], row, 1)
+
+    def by_unit() -> None:
+        with loop(last - first) as i:
+            unit = let(first + i)
+            tiles = let(rows >> 2)
+            with loop(tiles) as t:
+                emit([unit], let(t * ROW_TILE), ROW_TILE)
+            with loop(rows - tiles * ROW_TILE) as r:
+                emit([unit], let(tiles * ROW_TILE + r), 1)
+
+    if not way.tiles:
+        by_row()
+    elif way.streams == 1:
+        by_unit()
+    else:
+        with when(rows == 1):
+            by_row()
+        with when(rows != 1):
+            by_unit()
 
 
 @cache
-def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFunc:
-    """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32."""
+def linear(
+    isa: Isa, weights: Weights, form: str, residual: bool, single: bool = False, few: bool = False
+) -> tirx.PrimFunc:
+    """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32. In all its `ways`."""
+    made = [linear_in(isa, weights, form, residual, way) for way in ways(isa, weights, form, single, few)]
+    return alternatives(*made)
+
+
+@cache
+def linear_in(isa: Isa, weights: Weights, form: str, residual: bool, way: Way) -> tirx.PrimFunc:
+    """`linear` in one way."""
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -63,29 +123,34 @@ def linear(isa: Isa, weights: Weights, form: str, residual: bool) -> tirx.PrimFu
         reader = Reader(weights, w)
         x = Activations(form, weights.columns, values, scales, rows)
 
-        def emit(blocks: Blocks) -> None:
-            def tile(row: Expr, size: int) -> None:
-                acc = local(STREAMS * size * 4, "float32x4")
-                accumulate(isa, form, reader, x, blocks, row, size, acc)
-                with loop(blocks.count) as b, loop(4) as q:
-                    column = let(blocks.at(b) * 16 + q * 4)
-                    for r in range(size):
-                        _store(y, skip, acc[(b * 4 + q) * size + r], row + r, column, weights.rows)
-
-            _row_tiles(rows, tile)
+        def emit(blocks: list[Expr], row: Expr, tile: int) -> None:
+            acc = local(len(blocks) * tile * 4, "float32x4")
+            accumulate(isa, form, reader, x, blocks, row, tile, acc, way.quad)
+            for b, block in enumerate(blocks):
+                for q in range(4):
+                    for r in range(tile):
+                        column = let(block * 16 + q * 4)
+                        _store(y, skip, acc[(b * 4 + q) * tile + r], row + r, column, weights.rows)
 
         with share(weights.blocks) as (first, last):
-            _streams(first, last, rows, emit)
+            _visit(rows, first, last, way, emit)
 
     suffix = "_add" if residual else ""
-    return kernel(f"linear_{weights.format}_{form}_{weights.rows}x{weights.columns}{suffix}", build)
+    return kernel(f"linear_{weights.format}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}", build)
 
 
 @cache
-def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc:
-    """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form.
+def gated(isa: Isa, weights: Weights, form: str, out_form: str, single: bool = False) -> tirx.PrimFunc:
+    """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form. In all
+    its `ways`.
 
     ``w`` holds gate and up interleaved by 16 rows; four blocks make 32 outputs, a whole quantization group."""
+    return alternatives(*(gated_in(isa, weights, form, out_form, way) for way in ways(isa, weights, form, single)))
+
+
+@cache
+def gated_in(isa: Isa, weights: Weights, form: str, out_form: str, way: Way) -> tirx.PrimFunc:
+    """`gated` in one way."""
     hidden = weights.rows // 2
 
     def build(a: Args) -> None:
@@ -98,31 +163,31 @@ def gated(isa: Isa, weights: Weights, form: str, out_form: str) -> tirx.PrimFunc
         reader = Reader(weights, w)
         x = Activations(form, weights.columns, values, scales, rows)
 
-        def emit(units: Blocks) -> None:
-            def tile(row: Expr, size: int) -> None:
-                acc = local(STREAMS * size * 4, "float32x4")
-                sums = local(STREAMS * size * 16, "float32x4")  # [unit][tile row][gate, up, gate, up][quad]
-                with loop(4) as part:
-                    blocks = Blocks(units.numbers, units.count, 4, part)
-                    accumulate(isa, form, reader, x, blocks, row, size, acc)
-                    with loop(units.count) as u, loop(4) as q:
-                        for r in range(size):
-                            store(sums, acc[(u * 4 + q) * size + r], (u * size + r) * 16 + part * 4 + q)
-                with loop(units.count * size) as ur:
+        def emit(units: list[Expr], row: Expr, tile: int) -> None:
+            count = len(units)
+            acc = local(count * tile * 4, "float32x4")
+            sums = local(count * tile * 16, "float32x4")  # [unit][tile row][gate, up, gate, up][quad]
+            with loop(4) as part:
+                blocks = [let(unit * 4 + part) for unit in units]
+                accumulate(isa, form, reader, x, blocks, row, tile, acc, way.quad)
+                for u in range(count):
+                    for q in range(4):
+                        for r in range(tile):
+                            store(sums, acc[(u * 4 + q) * tile + r], (u * tile + r) * 16 + part * 4 + q)
+            for u, unit in enumerate(units):
+                with loop(tile) as r:
+                    at = let((u * tile + r) * 16)
                     with loop(8) as i:
-                        at = let(ur * 16 + (i // 4 * 8 + i % 4))
-                        gate, up = let(sums[at]), let(sums[at + 4])
-                        store(sums, gate / (splat(1.0) + exp(isa, splat(0.0) - gate)) * up, at)
-                    made = [let(sums[ur * 16 + (i // 4 * 8 + i % 4)]) for i in range(8)]
-                    group = let(units.at(ur // size))
-                    store_group(isa, out_form, made, h, h_scales, row + ur % size, group)
-
-            _row_tiles(rows, tile)
+                        one = let(at + (i // 4 * 8 + i % 4))
+                        gate, up = let(sums[one]), let(sums[one + 4])
+                        store(sums, gate / (splat(1.0) + exp(isa, splat(0.0) - gate)) * up, one)
+                    made = [let(sums[at + (i // 4 * 8 + i % 4)]) for i in range(8)]
+                    store_group(isa, out_form, made, h, h_scales, row + r, unit)
 
         with share(hidden // GROUP) as (first, last):
-            _streams(first, last, rows, emit)
+            _visit(rows, first, last, way, emit)
 
-    return kernel(f"gated_{weights.format}_{form}_{weights.rows}x{weights.columns}", build)
+    return kernel(f"gated_{weights.format}_{form}_{weights.rows}x{weights.columns}_{way}", build)
 
 
 def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
@@ -175,4 +240,4 @@ def _element(weights: Weights, reader: Reader, base: Expr, lane: Expr, k: int) -
     return value + f16_decode_scalar(reader.halves[at + 16]) if weights.minimum else value
 
 
-__all__ = ["Weights", "embed", "form_for", "gated", "linear"]
+__all__ = ["Way", "Weights", "embed", "form_for", "gated", "gated_in", "linear", "linear_in", "ways"]

@@ -1,0 +1,73 @@
+"""Choosing and timing kernels that do the same, in CPython: what web/engine/alternatives.js does in the page."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+
+from ..errors import InvalidRequest
+from ..plan_types import Plan
+from .native_library import check
+from .protocol import KernelTiming
+
+DEPTH = 31  # tokens before the rows that are timed
+_MANY = 8  # rows with which kernels for many rows are timed, where the plan takes so many
+_LEAD_IN = 12  # launches that run before a kernel's first one, so that its inputs hold what they would: about a layer
+
+Trial = Callable[[int, int], "tuple[int, int, int] | None"]  # (rows, depth) → rows, sequences, logit rows of a batch
+
+
+def choose(lib: ctypes.CDLL, plan: Plan, names: Sequence[str]) -> None:
+    """Raises `InvalidRequest` for a name that is none of the alternatives."""
+    for name in names:
+        group, one = _find(plan, name)
+        for other in group:
+            if other != one:
+                check(lib.inpage_choose_kernel(other, one))
+
+
+def time_kernels(
+    lib: ctypes.CDLL, plan: Plan, kernels: Sequence[KernelTiming], budget_s: float, trial: Trial
+) -> list[float | None]:
+    """See `Tunable.time_kernels`. ``trial`` places a batch."""
+    began = time.perf_counter()
+    times: list[float | None] = []
+    for each in kernels:
+        if time.perf_counter() - began >= budget_s:
+            times.append(None)
+            continue
+        choose(lib, plan, [each.name])
+        times.append(_time(lib, plan, *_find(plan, each.name), each.most, trial))
+    return times
+
+
+def _time(
+    lib: ctypes.CDLL, plan: Plan, group: Sequence[int], kernel: int, most: int, trial: Trial
+) -> float | None:  # fmt: skip
+    before = 0  # with so many rows another function would run
+    for function in plan.functions:
+        start = next((i for i, launch in enumerate(function.launches) if launch.kernel == group[0]), None)
+        if start is not None:
+            break
+        before = function.max_rows
+    else:
+        return None
+    rows = max(before + 1, min(function.max_rows, _MANY))
+    batch = trial(rows, DEPTH) if DEPTH + rows <= plan.maxima.context else None
+    if batch is None:
+        return None
+    for i in range(max(0, start - _LEAD_IN), start):
+        check(lib.inpage_step_launch(*batch, i))
+    began = time.perf_counter()
+    done = check(lib.inpage_step_kernel(*batch, kernel, most))
+    return (time.perf_counter() - began) / done
+
+
+def _find(plan: Plan, name: str) -> tuple[tuple[int, ...], int]:
+    """The list that a kernel stands in, and its number."""
+    for group in plan.alternatives:
+        for one in group:
+            if plan.kernels[one].name == name:
+                return group, one
+    raise InvalidRequest(f"{name[:80]!r} is no kernel that can be chosen", field="kernels")
