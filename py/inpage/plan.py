@@ -101,7 +101,14 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     arenas = tuple(sizes.integer(i, 0, LIMIT) for i in sizes.indices())
     buffers = _buffers(r.items("buffers"), arenas, {t.name: t for t in tensors}, maxima)
     kernels = tuple(_kernel(k) for k in _children(r, "kernels"))
+    alternatives = _alternatives(r.items("alternatives"), kernels) if "alternatives" in r.value else ()
     functions = _functions(r, kernels, buffers, maxima)
+    others = {k for group in alternatives for k in group[1:]}
+    for f, function in enumerate(functions):
+        for i, launch in enumerate(function.launches):
+            if launch.kernel in others:
+                field = f"plan.functions[{f}].launches[{i}].kernel"
+                raise ArtifactInvalid(f"{field}: {launch.kernel} is not the first of its alternatives", field=field)
     if functions[-1].max_rows != maxima.rows:
         raise r.wrong("functions", f"the last one takes {functions[-1].max_rows} rows, the maximum is {maxima.rows}")
     return Plan(
@@ -114,7 +121,7 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
         buffers=buffers,
         io=_io(r.child("io"), buffers, maxima, blocks, vocab),
         kernels=kernels,
-        alternatives=_alternatives(r.items("alternatives"), kernels) if "alternatives" in r.value else (),
+        alternatives=alternatives,
         functions=functions,
     )
 

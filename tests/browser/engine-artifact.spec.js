@@ -80,6 +80,16 @@ test("more weights than WebAssembly addresses: both numbers, before a shard is a
 
 /** @type {[string, (plan: any) => void, string, string | null][]} */
 const PLANS = [
+  ["an alternative that takes something else", (p) => (p.alternatives = [[0, 1]]), "artifact_invalid", "plan.alternatives[0][1]"],
+  ["an alternative of no other kernel", (p) => (p.alternatives = [[0]]), "artifact_invalid", "plan.alternatives[0]"],
+  ["a kernel in two lists", (p) => {
+    p.kernels.push({ ...p.kernels[3], name: "twin" });
+    p.alternatives = [[3, 4], [3, 4]];
+  }, "artifact_invalid", "plan.alternatives[1][0]"],
+  ["a launch of an alternative", (p) => {
+    p.kernels.push({ ...p.kernels[3], name: "twin" });
+    p.alternatives = [[4, 3]];
+  }, "artifact_invalid", "plan.functions[0].launches[3].kernel"],
   ["another version", (p) => (p.version = 9), "artifact_invalid", "plan.version"],
   ["an arena too large for wasm", (p) => (p.arenas = [2 ** 32]), "out_of_memory", null],
   ["an arena buffer outside", (p) => (p.buffers[9].offset = 2 ** 20), "artifact_invalid", "plan.buffers[9].offset"],

@@ -9,7 +9,7 @@ import pytest
 from tvm.tirx import PrimFunc
 
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.linear import Weights, form_for, linear
+from inpage_compile.kernels.cpu.linear import Way, Weights, form_for, linear, linear_in, ways
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
@@ -127,6 +127,51 @@ def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, K
     inputs = [*reference.activations(form, x, scales).values(), packed(weights), zero]
     (y,) = libraries[isa].run(name(*case[1:]), inputs, [5], [((5, width), np.float32)])
     assert reference.stored("f32", reference.dot_int8(weights, x, scales))["y"].wrong(y).size == 0
+
+
+WAYS = [Way(1), Way(2), Way(3), Way(4), Way(1, tiles=True), Way(2, tiles=True)]
+WIDTHS = (40, 144)  # fewer blocks than streams and one cut off; some left over
+WAY_CASES = [(format, form_for(Isa(HOST_ISAS[0]), format, "int8")) for format in ("q4_1", "q8_0")]
+
+
+@pytest.fixture(scope="module")
+def by_way() -> Kernels:
+    def kernels() -> dict[str, PrimFunc]:
+        made = {}
+        for format, form in WAY_CASES:
+            for width in WIDTHS:
+                weights = Weights(format, width, COLUMNS)
+                for way in WAYS:
+                    kernel = linear_in(Isa(HOST_ISAS[0]), weights, form, True, way)
+                    made[f"{format}_{width}_{way}{way.streams}"] = kernel
+        return made
+
+    return Kernels("linear-ways", __file__, kernels)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("format", "form"), WAY_CASES)
+def test_every_way_leaves_the_same_bits(by_way: Kernels, format: str, form: str, width: int) -> None:
+    rng = np.random.default_rng(width)
+    weights = random_weights(rng, format, width, COLUMNS)
+    for rows in (0, 1, 2, 4, 7):
+        x, _ = activations(rng, form, weights, rows)
+        inputs = [*x, packed(weights), rng.standard_normal((rows, width)).astype(np.float32)]
+        outs = [
+            by_way.run_split(f"{format}_{width}_{way}{way.streams}", inputs, [rows], [((rows, width), np.float32)])[0]
+            for way in WAYS
+        ]
+        assert all(same_bits(outs[0], out) for out in outs[1:]), f"{rows} rows"
+
+
+def test_the_device_chooses_among_ways_that_take_the_same_arguments() -> None:
+    isa, weights = Isa("wasm-relaxed"), Weights("q4_1", 64, COLUMNS)
+    kernel = linear(isa, weights, "i8", True, single=True)
+    others = list(kernel.attrs["inpage.alternatives"])
+    names = [str(f.attrs["inpage.name"]) for f in (kernel, *others)]
+    assert len(set(names)) == len(names) == len(ways(isa, weights, "i8", single=True)) == 6
+    assert len({str(f.attrs["inpage.access"]) for f in (kernel, *others)}) == 1
+    assert len(ways(Isa("wasm-simd"), weights, "i16p", single=True)) == 4
 
 
 def test_forms_that_an_instruction_set_wants() -> None:

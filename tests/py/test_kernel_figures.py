@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inpage.bench.kernel_figures import Peaks, StepTime, step_time
-from inpage.bench.kernels import step_table, table
+from inpage.bench.kernel_figures import Peaks, StepTime, alternatives, step_time
+from inpage.bench.kernels import alternatives_table, step_table, table
 
 ARCHITECTURE = {"layers": 2, "heads": 4, "head_dim": 8}
 PLAN: dict[str, Any] = {
@@ -37,6 +37,18 @@ def profiled(rows: int, sequences: int) -> StepTime:
     profile = {"rows": rows, "sequences": sequences, "depth": 10, "threads": 2, "step_us": 50.0, "call_us": 1.0,
                "launch_us": [3.0, 11.0, 6.0, 21.0, 0.5]}  # fmt: skip
     return step_time(profile, PLAN, ARCHITECTURE)
+
+
+def test_kernels_that_do_the_same_stand_beside_each_other() -> None:
+    kernels = [*PLAN["kernels"], {"name": "linear_q4_1_i8_64x32_streams1"}]
+    plan = PLAN | {"kernels": kernels, "alternatives": [[1, 4]]}
+    names = [kernels[1]["name"], kernels[4]["name"]]
+    first, second = alternatives({1: {names[0]: 4.0, names[1]: 2.0}}, plan, many=8)
+    assert (first.default, second.default, first.bytes) == (True, False, 1280)
+    assert first.rates(1) == pytest.approx((0.32, 2 * 64 * 32 * 8 / 4e3))
+    lines = alternatives_table([first, second], Peaks({1: 6.4}, {1: 16.384})).splitlines()
+    assert lines[1].split() == ["*", names[0], "4.0", "0.3", "8.2", "5", "50"]
+    assert lines[2].split() == [names[1], "2.0", "0.6", "16.4", "10", "100"]
 
 
 def test_bytes_and_operations_of_sequences_that_decode_together() -> None:

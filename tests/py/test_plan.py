@@ -77,6 +77,21 @@ def test_a_good_plan_is_read_encoded_and_shown() -> None:
     assert "decode: up to 2 rows, 4 launches" in text
     assert "embed(rows)  [r token_ids; r w; w a@0x0]  weights 544 B, other 544 B" in text
     check_for_webgpu(plan)
+    assert plan.alternatives == ()
+
+
+def test_kernels_that_do_the_same_stand_in_lists() -> None:
+    content = good()
+    content["kernels"] += TWINS
+    content["alternatives"] = [[0, 4], [2, 5, 6]]
+    assert parse_plan(content, TENSORS).alternatives == ((0, 4), (2, 5, 6))
+    for wrong, field in (
+        ([[0, 4], [2, 4]], "plan.alternatives[1][1]"),
+        ([[0, 4] + [5] * 20], "plan.alternatives[0]"),
+    ):
+        with pytest.raises(ArtifactInvalid) as caught:
+            parse_plan(content | {"alternatives": wrong}, TENSORS)
+        assert caught.value.field == field
 
 
 def at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -96,10 +111,18 @@ def at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 EXTRA = {"name": "extra", "kind": "input", "dtype": "int32", "shape": ["rows"], "bytes": 32}
+TWINS = [{"name": name, "buffers": 3, "scalars": 1, "access": "rrw"} for name in ("embed2", "head2", "head3")]
 LAUNCH = {"kernel": 3, "buffers": [6], "scalars": []}
 WRONG = [
     ("version", 1, "version"),
     ("version", "-", "version"),
+    ("alternatives", [[0]], "alternatives[0]"),
+    ("alternatives", [[0, 0]], "alternatives[0][1]"),
+    ("alternatives", [[0, 9]], "alternatives[0][1]"),
+    ("alternatives", [[1, 0]], "alternatives[0][1]"),
+    ("alternatives", [[2, 0]], "functions[0].launches[0].kernel"),
+    ("alternatives", {"0": [0, 2]}, "alternatives"),
+    ("alternatives", [0, 2], "alternatives[0]"),
     ("target", 5, "target"),
     ("variables", ["rows"], "variables"),
     ("page_tokens", 0, "page_tokens"),

@@ -105,7 +105,7 @@ export function readPlan(value, tensors, backend) {
     io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
     kernels,
     alternatives,
-    functions: readFunctions(top, kernels, buffers.length),
+    functions: readFunctions(top, kernels, buffers.length, new Set(alternatives.flatMap(([, ...others]) => others))),
   };
   const last = plan.functions[plan.functions.length - 1];
   if (last.maxRows !== maxima.rows) {
@@ -259,9 +259,10 @@ function three(value, field) {
  * @param {Record<string, unknown>} top
  * @param {Kernel[]} kernels
  * @param {number} nBuffers
+ * @param {Set<number>} others kernels that only stand in for another
  * @returns {PlanFunction[]}
  */
-function readFunctions(top, kernels, nBuffers) {
+function readFunctions(top, kernels, nBuffers, others) {
   const functions = array(top.functions, "plan.functions", 64).map((item, i) => {
     const field = `plan.functions[${i}]`;
     const entry = object(item, field);
@@ -269,7 +270,7 @@ function readFunctions(top, kernels, nBuffers) {
       name: string(entry.name, `${field}.name`),
       maxRows: integer(entry.max_rows, `${field}.max_rows`, 1, 65536),
       launches: array(entry.launches, `${field}.launches`, 65536).map((launch, j) =>
-        readLaunch(launch, `${field}.launches[${j}]`, kernels, nBuffers),
+        readLaunch(launch, `${field}.launches[${j}]`, kernels, nBuffers, others),
       ),
     };
   });
@@ -287,11 +288,13 @@ function readFunctions(top, kernels, nBuffers) {
  * @param {string} field
  * @param {Kernel[]} kernels
  * @param {number} nBuffers
+ * @param {Set<number>} others
  * @returns {Launch}
  */
-function readLaunch(item, field, kernels, nBuffers) {
+function readLaunch(item, field, kernels, nBuffers, others) {
   const entry = object(item, field);
   const kernel = integer(entry.kernel, `${field}.kernel`, 0, kernels.length - 1);
+  if (others.has(kernel)) throw invalidArtifact(`${kernel} is not the first of its alternatives`, `${field}.kernel`);
   const buffers = array(entry.buffers, `${field}.buffers`, 64);
   const scalars = array(entry.scalars, `${field}.scalars`, 64);
   if (buffers.length !== kernels[kernel].buffers) {

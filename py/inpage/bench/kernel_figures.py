@@ -76,6 +76,40 @@ class Peaks:
         return cls({int(n): float(x) for n, x in read.items()}, {int(n): float(x) for n, x in dot.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class AlternativeTime:
+    """One of the kernels that do the same: the best microseconds a launch by number of threads, with what a launch
+    streams and computes as in `KernelTime`. ``default``: it runs until another is chosen."""
+
+    name: str
+    default: bool
+    us: Mapping[int, float]
+    bytes: float
+    operations: float
+
+    def rates(self, threads: int) -> tuple[float, float]:
+        """GB/s and GOP/s."""
+        return self.bytes / self.us[threads] / 1e3, self.operations / self.us[threads] / 1e3
+
+
+def alternatives(us: Mapping[int, Mapping[str, float]], plan: Mapping[str, Any], many: int) -> list[AlternativeTime]:
+    """``us``: by threads and kernel; ``many``: rows with which kernels for many rows were timed."""
+    found = []
+    names = [str(kernel["name"]) for kernel in plan["kernels"]]
+    for group in plan.get("alternatives", []):
+        function = next(f for f in plan["functions"] if any(x["kernel"] == group[0] for x in f["launches"]))
+        launches = [x for x in function["launches"] if x["kernel"] == group[0]]
+        bound = [plan["buffers"][i] for launch in launches for i in launch["buffers"]]
+        weights = sum(b["bytes"] for b in bound if b["kind"] == "weight") / len(launches)
+        shape = _SHAPE.search(names[group[0]])
+        rows = min(function["max_rows"], many)
+        work = 2.0 * int(shape[1]) * int(shape[2]) * rows if shape else 0.0
+        for k in group:
+            times = {threads: by_name[names[k]] for threads, by_name in us.items()}
+            found.append(AlternativeTime(names[k], k == group[0], times, weights, work))
+    return found
+
+
 def step_time(profile: Mapping[str, Any], plan: Mapping[str, Any], architecture: Mapping[str, Any]) -> StepTime:
     """``profile``: what the engine's ``profile`` answers; ``plan``: its plan.json; ``architecture``: the manifest's."""
     rows, sequences, depth = int(profile["rows"]), int(profile["sequences"]), int(profile["depth"])

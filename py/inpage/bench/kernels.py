@@ -19,10 +19,12 @@ from ..artifact import parse_manifest
 from ..cli import paths, site
 from ..cli.static import StaticServer
 from ..errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
-from .kernel_figures import KernelTime, Peaks, StepTime, step_time
+from ..schema import Manifest
+from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, alternatives, step_time
 
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
 _DEEP = 2048
+_MANY = 8  # rows with which the engine times kernels for many rows (web/engine/alternatives.js)
 _FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
           "--disable-quic"]  # fmt: skip
 _PAGE = b'<!doctype html><html lang="en"><meta charset="utf-8"><title>inpage</title>\n'
@@ -48,6 +50,36 @@ async ({ model, variant, cases }) => {
 """
 
 
+_ALTERNATIVES = """
+async ({ model, variant, threads, rounds }) => {
+  try {
+    const { EngineClient } = await import(new URL("engine/client.js", document.baseURI).href);
+    const base = new URL(`models/${model}/`, document.baseURI).href;
+    const manifest = await (await fetch(`${base}manifest.json`)).json();
+    const client = new EngineClient();
+    const { alternatives } = await client.load({ base, manifest, variant, threads: Math.max(...threads) });
+    const longest = Math.max(0, ...alternatives.map((group) => group.length));
+    // All lists' first ones, then their second ones: what is timed finds its weights no nearer than in a step.
+    const nth = (k) => alternatives.flatMap((group) => group.slice(k, k + 1));
+    const names = Array.from({ length: longest }, (_, k) => nth(k)).flat();
+    const kernels = names.map((name) => ({ name, most: 64 }));
+    const found = [];
+    for (const count of threads) {
+      const best = names.map(() => Infinity);
+      for (let round = 0; round < rounds; round++) {
+        const times = await client.timeKernels({ kernels, budgetMs: 1e6, threads: count });
+        times.forEach((ms, i) => (best[i] = Math.min(best[i], ms * 1e3)));
+      }
+      found.push({ threads: count, us: Object.fromEntries(names.map((name, i) => [name, best[i]])) });
+    }
+    return { value: found };
+  } catch ({ code = "error", message = "", field = null }) {
+    return { error: { code, message, field } };
+  }
+}
+"""
+
+
 async def measure(
     artifact: Path,
     *,
@@ -60,11 +92,7 @@ async def measure(
     """Profile a variant of the artifact for each number of rows and threads, some ``seconds`` each; at most as many
     threads as the machine has cores. Raises `InvalidRequest` for a variant that it does not have, `Unsupported` without
     a browser, and what the engine raises."""
-    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
-    if variant not in [v.name for v in manifest.variants if v.backend == "wasm"]:
-        names = ", ".join(v.name for v in manifest.variants if v.backend == "wasm")
-        raise InvalidRequest(f"no variant {variant!r} to time in a page; there is {names or 'none'}", field="variant")
-    plan = json.loads((artifact / manifest.variant(variant).files["plan"].file).read_text("utf-8"))
+    manifest, plan = _read(artifact, variant)
     architecture = json.loads((artifact / "manifest.json").read_text("utf-8"))["architecture"]
     cores = os.cpu_count() or 1
     cases = [
@@ -76,7 +104,27 @@ async def measure(
     return [step_time(profile, plan, architecture) for profile in profiles]
 
 
-async def _in_page(artifact: Path, argument: dict[str, Any]) -> list[dict[str, Any]]:
+async def compare(
+    artifact: Path, *, variant: str = "wasm-relaxed", threads: Sequence[int] = THREADS, rounds: int = 12
+) -> list[AlternativeTime]:
+    """All kernels that do the same, timed beside each other, the best of ``rounds``. Raises as `measure`."""
+    manifest, plan = _read(artifact, variant)
+    counts = sorted({min(t, os.cpu_count() or 1) for t in threads})
+    argument = {"model": manifest.id, "variant": variant, "threads": counts, "rounds": rounds}
+    found = await _in_page(artifact, argument, _ALTERNATIVES)
+    return alternatives({int(each["threads"]): each["us"] for each in found}, plan, _MANY)
+
+
+def _read(artifact: Path, variant: str) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest, and the variant's plan."""
+    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
+    if variant not in [v.name for v in manifest.variants if v.backend == "wasm"]:
+        names = ", ".join(v.name for v in manifest.variants if v.backend == "wasm")
+        raise InvalidRequest(f"no variant {variant!r} to time in a page; there is {names or 'none'}", field="variant")
+    return manifest, json.loads((artifact / manifest.variant(variant).files["plan"].file).read_text("utf-8"))
+
+
+async def _in_page(artifact: Path, argument: dict[str, Any], script: str = _PROFILE) -> list[dict[str, Any]]:
     try:
         from playwright.async_api import Error as PlaywrightError
         from playwright.async_api import async_playwright
@@ -91,7 +139,7 @@ async def _in_page(artifact: Path, argument: dict[str, Any]) -> list[dict[str, A
                 try:
                     page = await browser.new_page()
                     await page.goto(server.url + "kernels.html")
-                    answer = await page.evaluate(_PROFILE, argument)
+                    answer = await page.evaluate(script, argument)
                 finally:
                     await browser.close()
         except PlaywrightError as error:
@@ -156,6 +204,24 @@ def table(steps: Sequence[StepTime], peaks: Peaks | None = None) -> str:
     return "\n".join(lines)
 
 
+def alternatives_table(found: Sequence[AlternativeTime], peaks: Peaks | None = None) -> str:
+    """Kernels that do the same beside each other: microseconds a launch, GB/s and GOP/s by threads, and % of the peaks;
+    a star at the one that runs until another is chosen."""
+    counts = sorted({count for each in found for count in each.us})
+    rates = f"{'GB/s':>8}{'GOP/s':>8}" + (f"{'% read':>8}{'% dot':>8}" if peaks else "")
+    lines = [f"  {'kernels that do the same':<46}" + "".join(f"{f'us, {n} thr.':>14}{rates}" for n in counts)]
+    for each in found:
+        line = f"{'*' if each.default else ' '} {each.name:<46}"
+        for count in counts:
+            gbps, gops = each.rates(count)
+            line += f"{each.us[count]:>14.1f}{gbps:>8.1f}{gops:>8.1f}"
+            if peaks:
+                pairs = ((gbps, peaks.read_gbps.get(count)), (gops, peaks.dot_gops.get(count)))
+                line += "".join(f"{100 * rate / peak:>8.0f}" if peak else f"{'–':>8}" for rate, peak in pairs)
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def shares(step: StepTime, k: KernelTime, peaks: Peaks | None) -> list[str]:
     """A kernel's rates in % of what the machine reads and computes at most; nothing without peaks."""
     if peaks is None:
@@ -185,6 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         peaks = Peaks.from_results(json.loads(args.peaks.read_text("utf-8"))) if args.peaks else None
         print(table(steps, peaks))
+        found = asyncio.run(compare(artifact, variant=args.variant, threads=args.threads))
+        if found:
+            print("\n" + alternatives_table(found, peaks))
         if args.html:
             from .kernels_page import page
 

@@ -15,7 +15,7 @@ from tvm import tirx
 
 from inpage_compile.kernels.cpu.attention import attention
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.linear import Weights, embed, form_for, gated, linear
+from inpage_compile.kernels.cpu.linear import Weights, embed, form_for, gated, gated_in, linear, linear_in, ways
 from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
 from inpage_compile.kernels.cpu.pages import PAGE, Heads, rope_append
 from inpage_compile.kernels.cpu.parts import gate, join, requantize
@@ -50,6 +50,8 @@ def all_cases(isa: Isa) -> Iterator[Case]:
     for format in ALL:
         yield from _linear(rng, isa, format)
         yield from _gated(rng, isa, format)
+        if format in QUANTIZED:
+            yield from _ways(rng, isa, format)
         yield from _embed(rng, format)
     yield from _norms(rng, isa)
     yield from _parts(rng, isa)
@@ -131,6 +133,35 @@ def _linear(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
             inputs["w"] = packed(weights)
             name = f"{format} {which}, activations {activations}"
             yield Case("linear", name, kernel, inputs, reference.stored("f32", y), {"rows": 5})
+
+
+def _ways(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
+    """All that a device may choose, where blocks are left over, and at the ends of what the dot products take."""
+    form = form_for(isa, format, "int8")
+    for width in (24, 144):
+        shape = Weights(format, width, 64)
+        for single in (True, False):
+            for way in ways(isa, shape, form, single=single):
+                kernel = linear_in(isa, shape, form, False, way)
+                for rows in (1, 6):
+                    weights = random_weights(rng, format, width, 64)
+                    inputs, y = _dot(weights, form, _random_x(rng, form, rows, 64))
+                    inputs["w"] = packed(weights)
+                    name = f"{format} {width}x64, {way}, {rows} rows"
+                    yield Case("linear", name, kernel, inputs, reference.stored("f32", y), {"rows": rows})
+                for which in ("highest", "lowest", "both ends") if width == 144 else ():
+                    weights = _extremes(format, width, 64, which)
+                    inputs, y = _dot(weights, form, _extreme_quants(5, 64, which))
+                    inputs["w"] = packed(weights)
+                    name = f"{format} {width}x64, {way}, {which}"
+                    yield Case("linear", name, kernel, inputs, reference.stored("f32", y), {"rows": 5})
+                if width == 144 and format == "q4_1":
+                    both = random_weights(rng, format, 128, 64)
+                    own = gated_in(isa, Weights(format, 128, 64), form, form, way)
+                    x = _random_x(rng, form, 5, 64)
+                    assert isinstance(x, tuple)
+                    x = (x[0], x[1] * np.float32(0.02))
+                    yield _gated_case(own, f"{format}, {way}", both, form, x, form)
 
 
 def _float_extremes(rng: np.random.Generator, format: str) -> Groups:

@@ -47,6 +47,22 @@ static void accumulate(void *const *b, const int32_t *scalars, int32_t thread, i
   }
 }
 
+/* The same, so many times over: alternatives of `accumulate` that no device should choose. */
+static void accumulate_often(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads, int32_t times) {
+  for (int32_t i = 0; i < times; i++) {
+    accumulate(b, scalars, thread, threads);
+    __asm__ volatile("" ::: "memory"); /* or the compiler leaves the repetitions out */
+  }
+}
+
+static void accumulate_slow(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads) {
+  accumulate_often(b, scalars, thread, threads, 40);
+}
+
+static void accumulate_slower(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads) {
+  accumulate_often(b, scalars, thread, threads, 80);
+}
+
 /* sums, bias, logits; logit_rows, vocab. Divided by elements, so that it reads what other threads wrote. */
 static void add_bias(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads) {
   const float *sums = b[0], *bias = b[1];
@@ -55,5 +71,5 @@ static void add_bias(void *const *b, const int32_t *scalars, int32_t thread, int
   for (int32_t i = n - 1 - thread; i >= 0; i -= threads) logits[i] = sums[i] + bias[i % scalars[1]];
 }
 
-const inpage_kernel inpage_kernels[] = {store, misbehave, accumulate, add_bias};
-const int32_t inpage_kernel_count = 4;
+const inpage_kernel inpage_kernels[] = {store, misbehave, accumulate, add_bias, accumulate_slow, accumulate_slower};
+const int32_t inpage_kernel_count = 6;

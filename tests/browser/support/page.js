@@ -84,6 +84,10 @@ const lab = {
   },
   /** @param {number} pages @param {string} [name] */
   reservePages: (pages, name = "a") => outcome(engine(name).reservePages(pages)),
+  /** @param {string[]} names @param {string} [name] */
+  chooseKernels: (names, name = "a") => outcome(engine(name).chooseKernels(names)),
+  /** @param {import("../../../web/engine/protocol.js").KernelTiming} input @param {string} [name] */
+  timeKernels: (input, name = "a") => outcome(engine(name).timeKernels(input)),
   /** @param {Record<string, any>} input @param {string} [name] */
   step: (input, name = "a") => outcome(engine(name).step(typed(input))),
   /** @param {Record<string, any>} input @param {string} [name] */

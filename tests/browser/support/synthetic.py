@@ -1,7 +1,9 @@
 """Build the artifact of the engine tests: ``python synthetic.py OUT``. A model of integer weights behind the real
 runtime and linker; kernels.c says what it computes. Deterministic, so its files can be compared and cached.
 
-Beside manifest.json lies manifest-webgpu.json, which has a second variant: the same model in WGSL (kernels.wgsl)."""
+Beside manifest.json lies manifest-webgpu.json, which has a second variant: the same model in WGSL (kernels.wgsl); and
+manifest-choice0.json, …1, …2: one kernel has two alternatives that are slow, and the fast one stands first, second or
+third among them."""
 
 from __future__ import annotations
 
@@ -82,6 +84,21 @@ def plan() -> dict[str, Any]:
     }
 
 
+def choice_plan(first: int) -> dict[str, Any]:
+    """The fast kernel in place ``first`` of three."""
+    p, (fast, slow, slower) = plan(), (2, 4, 5)
+    order = [slow, slower]
+    order.insert(first, fast)
+    same = p["kernels"][fast]
+    launches = [launch | {"kernel": order[0]} if launch["kernel"] == fast else launch
+                for launch in p["functions"][0]["launches"]]  # fmt: skip
+    return p | {
+        "kernels": [*p["kernels"], same | {"name": "accumulate_slow"}, same | {"name": "accumulate_slower"}],
+        "alternatives": [order],
+        "functions": [f | {"launches": launches} for f in p["functions"]],
+    }
+
+
 def webgpu_plan() -> dict[str, Any]:
     """The same buffers, the sums in the second arena; nothing misbehaves."""
     p = plan()
@@ -142,6 +159,10 @@ def main(out: Path) -> None:
         "weights": {"bytes": len(space), "shards": shards},
         "variants": [variant],
     }
+    for first in range(3):
+        own = write(out, f"wasm-simd/choice{first}.json", json.dumps(choice_plan(first)).encode())
+        content = manifest | {"variants": [variant | {"plan": own}]}
+        (out / f"manifest-choice{first}.json").write_text(json.dumps(content, indent=1))
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
     (out / "manifest-webgpu.json").write_text(json.dumps(manifest | {"variants": [variant, webgpu]}, indent=1))
 

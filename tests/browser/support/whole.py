@@ -1,6 +1,6 @@
 """Make the synthetic model (synthetic.py) whole: ``python whole.py SYNTHETIC OUT``.
 
-Adds what the router needs beside the engine: manifests in full (manifest-webgpu.json has the WebGPU variant too) and
+Adds what the router needs beside the engine: manifests in full (see synthetic.py for their variants) and
 a tokenizer of 64 tokens, one for each character that the tests write. Also ``inpage.zip``, the package as the page
 imports it.
 """
@@ -50,7 +50,7 @@ def main(synthetic: Path, out: Path) -> None:
     (out / "tokenizer.json").write_bytes(data)
     (out / "NOTICES.txt").write_text("made for tests\n", "utf-8")
     (out / "inpage.zip").write_bytes(package_zip())
-    for name in ("manifest.json", "manifest-webgpu.json"):
+    for name in ("manifest.json", "manifest-webgpu.json", *(f"manifest-choice{i}.json" for i in range(3))):
         manifest = in_full(json.loads((synthetic / name).read_text("utf-8")), data)
         (out / name).write_text(json.dumps(manifest), "utf-8")
 
