@@ -101,8 +101,8 @@ const PLANS = [
   ["a launch with a buffer too few", (p) => p.functions[1].launches[3].buffers.pop(), "artifact_invalid", "plan.functions[1].launches[3].buffers"],
   ["an unknown variable", (p) => (p.functions[0].launches[0].scalars = ["columns"]), "artifact_invalid", "plan.functions[0].launches[0].scalars[0]"],
   ["a kernel that the module lacks", (p) => {
-    p.kernels.push({ name: "more", buffers: 1, scalars: 0, access: "r" });
-    p.functions[0].launches.push({ kernel: 4, buffers: [0], scalars: [] });
+    for (let id = 4; id <= 6; id++) p.kernels.push({ name: `more${id}`, buffers: 1, scalars: 0, access: "r" });
+    p.functions[0].launches.push({ kernel: 6, buffers: [0], scalars: [] }); // the table of kernels.c has six
   }, "artifact_invalid", "plan"],
   ["functions out of order", (p) => p.functions.reverse(), "artifact_invalid", "plan.functions[1].max_rows"],
 ];

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { DOUBT } from "../../web/engine/measure.js";
-import { expect, MODEL, REFERENCE, scattered, test } from "./support/real.js";
+import { expect, MODEL, REFERENCE, scattered, test, VARIANTS } from "./support/real.js";
 
 const VARIANT = "wasm-relaxed";
 const PAGES = 64; // 1,024 tokens
@@ -48,6 +48,29 @@ test("as many threads as no fewer clearly beat, and nothing of the timing is lef
   const trace = await model.call("trace", "measured", ANSWER);
   expect(trace).toEqual(await model.call("trace", pinned, ANSWER));
 });
+
+for (const variant of VARIANTS) {
+  test(`${variant}: every alternative of every kernel leaves the same bits, on one thread and on two`, async ({ model }) => {
+    const traces = new Set();
+    for (const threads of [1, 2]) {
+      const name = await model.engine(variant, threads);
+      const { alternatives } = model.info(name);
+      expect(alternatives.length).toBeGreaterThan(4);
+      for (let k = 0; k < Math.max(...alternatives.map((names) => names.length)); k++) {
+        await model.call("chooseKernels", name, alternatives.map((names) => names[k % names.length]));
+        // 37 rows at once, then one by one; 5 together.
+        const short = { ids: ids.slice(0, 38), pages: sequence.pages };
+        const crowd = Array.from({ length: 5 }, (_, i) => ({ ids: ids.slice(i, i + 9), pages: [50 + i] }));
+        traces.add(JSON.stringify([
+          await model.call("trace", name, { sequences: [short], chunk: 37, decode: 3 }),
+          await model.call("trace", name, { sequences: crowd, chunk: 128, decode: 3 }),
+        ]));
+      }
+      await model.call("chooseKernels", name, alternatives.map(([first]) => first));
+    }
+    expect(traces.size).toBe(1);
+  });
+}
 
 test("a profile has every launch of the plan, at each number of threads, and changes no answer", async ({ model }) => {
   const plan = JSON.parse(readFileSync(path.join(MODEL, VARIANT, "plan.json"), "utf8"));

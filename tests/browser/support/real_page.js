@@ -125,6 +125,9 @@ const lab = {
     return { before, after: await client.memory() };
   },
 
+  /** @param {string} name @param {string[]} kernels */
+  chooseKernels: (name, kernels) => engine(name).client.chooseKernels(kernels),
+
   /** @param {string} name @param {import("../../../web/engine/protocol.js").ProfileInput} input */
   async profile(name, input) {
     const { launch_kernel, launch_us, ...rest } = await engine(name).client.profile(input);
