@@ -65,6 +65,8 @@ export const E_CANCELLED = -3;
  * @property {(buffers: number, n: number, program: number, words: number, io: number) => number} inpage_load
  * @property {(threads: number) => number} inpage_set_threads
  * @property {(id: number) => void} inpage_thread
+ * @property {(spins: number) => number} inpage_spin
+ * @property {(atBarrier: number, idle: number) => number} inpage_set_spins
  * @property {(rows: number, sequences: number, logitRows: number) => number} inpage_step
  * @property {(rows: number, sequences: number, logitRows: number, launch: number) => number} inpage_step_launch
  * @property {(rows: number, sequences: number, logitRows: number, kernel: number, most: number) => number} inpage_step_kernel
@@ -86,6 +88,8 @@ export const EXPORTED_FUNCTIONS = Object.freeze([
   "inpage_load",
   "inpage_set_threads",
   "inpage_thread",
+  "inpage_spin",
+  "inpage_set_spins",
   "inpage_step",
   "inpage_step_launch",
   "inpage_step_kernel",

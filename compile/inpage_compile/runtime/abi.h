@@ -81,6 +81,11 @@ int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *prog
  * beyond the number set sleep until a larger one is set, and a step waits for those within it that have not arrived. */
 int32_t inpage_set_threads(int32_t threads);
 void inpage_thread(int32_t id);
+/* So many turns of the loop in which a thread waits: the host times them, since their length is the CPU's. Returns 0. */
+int32_t inpage_spin(int32_t spins);
+/* Turns before a thread goes to sleep: at a barrier, where a spin should outlast any imbalance of the others, and between
+ * jobs. */
+int32_t inpage_set_spins(int32_t at_barrier, int32_t idle);
 /* One forward pass over what the host wrote to the input buffers. */
 int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows);
 /* One launch of the function that inpage_step would run for this batch, on all threads: a step taken apart, so that a

@@ -32,12 +32,31 @@ static void fall_asleep(_Atomic int32_t *word, int32_t seen) {
   __atomic_fetch_sub(&inpage_count[INPAGE_COUNT_ASLEEP], 1, __ATOMIC_RELAXED);
 }
 
-/* Whether the word changed before the spin was over. */
-static int await_change(_Atomic int32_t *word, int32_t seen, _Atomic int32_t *sleepers, int32_t spins) {
+static struct { _Atomic int32_t at_barrier, idle; } turns = {INPAGE_SPINS_LONG, INPAGE_SPINS_IDLE};
+
+static int spin(_Atomic int32_t *word, int32_t seen, int32_t spins) {
   for (int32_t i = 0; i < spins; i++) {
     if (atomic_load_explicit(word, memory_order_acquire) != seen) return 1;
     inpage_pause();
   }
+  return 0;
+}
+
+int32_t inpage_spin(int32_t spins) {
+  static _Atomic int32_t never;
+  return spin(&never, 0, spins);
+}
+
+int32_t inpage_set_spins(int32_t at_barrier, int32_t idle) {
+  if (at_barrier < 1 || idle < 1) return INPAGE_E_BATCH;
+  atomic_store(&turns.at_barrier, at_barrier);
+  atomic_store(&turns.idle, idle);
+  return INPAGE_OK;
+}
+
+/* Whether the word changed before the spin was over. */
+static int await_change(_Atomic int32_t *word, int32_t seen, _Atomic int32_t *sleepers, int32_t spins) {
+  if (spin(word, seen, spins)) return 1;
   /* Sequentially consistent on both sides: either the sleeper sees the new word or the waker sees the sleeper. */
   atomic_fetch_add(sleepers, 1);
   while (atomic_load(word) == seen) fall_asleep(word, seen);
@@ -57,7 +76,7 @@ static struct { _Alignas(64) int32_t failures, shorts, next; } luck[INPAGE_MAX_T
 static void await_epoch(int32_t epoch) {
   const int32_t thread = inpage_thread_id();
   const int long_spin = luck[thread].shorts == 0;
-  const int32_t spins = long_spin ? INPAGE_SPINS_LONG : INPAGE_SPINS_SHORT;
+  const int32_t spins = long_spin ? atomic_load_explicit(&turns.at_barrier, memory_order_relaxed) : INPAGE_SPINS_SHORT;
   const int in_time = await_change(&crew.epoch, epoch, &crew.epoch_sleepers, spins);
   if (!long_spin) {
     luck[thread].shorts--;
@@ -100,7 +119,7 @@ void inpage_thread(int32_t id) {
       for (int32_t n = atomic_load(&crew.threads); id >= n; n = atomic_load(&crew.threads)) fall_asleep(&crew.threads, n);
     int32_t seen = atomic_load(&crew.hired_at);
     for (;;) {
-      await_change(&crew.jobs, seen, &crew.job_sleepers, INPAGE_SPINS_IDLE);
+      await_change(&crew.jobs, seen, &crew.job_sleepers, atomic_load_explicit(&turns.idle, memory_order_relaxed));
       seen = atomic_load(&crew.jobs);
       if (id >= THREADS_OF(seen)) break;
       if ((uint32_t)seen & WITH_JOB) {

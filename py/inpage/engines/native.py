@@ -27,7 +27,7 @@ from ..schema import Manifest
 from . import batch as flat
 from .looked_at import likeliest, no_grammar, no_grammars
 from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
-from .native_kernels import choose, time_kernels
+from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, KernelTiming, Progress, RunOutput, StepOutput, Told
 
@@ -53,6 +53,7 @@ class NativeEngine:
         self._load_program(self._lib)
         if self._lib.inpage_set_threads(threads) != 0:
             raise OutOfMemory(f"{threads} threads cannot be started")
+        calibrate_spins(self._lib)
         self._doorbell = ctypes.c_int32.from_address(self._lib.inpage_doorbell())
         self._pages = 0
         self._busy = asyncio.Lock()

@@ -15,7 +15,23 @@ DEPTH = 31  # tokens before the rows that are timed
 _MANY = 8  # rows with which kernels for many rows are timed, where the plan takes so many
 _LEAD_IN = 12  # launches that run before a kernel's first one, so that its inputs hold what they would: about a layer
 
+_BARRIER_S, _IDLE_S = 0.00026, 0.00004  # what a thread waits, spinning, before it sleeps: at a barrier, between jobs
+_SPIN_TURNS = 2000
+
 Trial = Callable[[int, int], "tuple[int, int, int] | None"]  # (rows, depth) → rows, sequences, logit rows of a batch
+
+
+def calibrate_spins(lib: ctypes.CDLL) -> None:
+    """Set how many turns of a spin make the times that a thread waits before it sleeps: their length is the CPU's."""
+    best = min(_seconds(lambda: lib.inpage_spin(_SPIN_TURNS)) for _ in range(3))
+    rate = _SPIN_TURNS / max(best, 1e-6)
+    check(lib.inpage_set_spins(*(max(1, round(rate * seconds)) for seconds in (_BARRIER_S, _IDLE_S))))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def choose(lib: ctypes.CDLL, plan: Plan, names: Sequence[str]) -> None:

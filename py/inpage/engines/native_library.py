@@ -38,6 +38,8 @@ def open_kernels(kernels: bytes) -> ctypes.CDLL:
         "inpage_abi_version": [],
         "inpage_load": [pointer, integer, pointer, integer, pointer],
         "inpage_set_threads": [integer],
+        "inpage_spin": [integer],
+        "inpage_set_spins": [integer, integer],
         "inpage_step": [integer, integer, integer],
         "inpage_step_launch": [integer, integer, integer, integer],
         "inpage_step_kernel": [integer, integer, integer, integer, integer],
