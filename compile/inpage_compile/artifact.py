@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.artifact import parse_manifest, revision_of
+from inpage.engines.native_trust import RECORD, STAMPS, is_stamped, stamp
 from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest, StorageFull
 from inpage.schema import ALIGN, SCHEMA, SHARD_BYTES, FileRef, Format, Manifest, Shard, Tensor, TokenizerRef
 
@@ -30,7 +31,6 @@ from .licenses import check_license, notices
 from .quantize import FORMATS
 from .sources import Source
 
-RECORD = "build.json"
 _SECTION_ALIGN = 1 << 14  # so that the next section's shards can be mapped, whatever the system's pages are
 Progress = Callable[[str, int, int], None]
 
@@ -145,7 +145,7 @@ class ArtifactWriter:
         manifest = self._at(best, common) | ({"level": best, "levels": levels} if others else {})
         self._write("NOTICES.txt", notices(self._source, self._license).encode())
         self._write_manifest("manifest.json", manifest)
-        record = {"fingerprint": self._fingerprint, "revision": manifest["revision"]}
+        record = {"fingerprint": self._fingerprint, "revision": manifest["revision"], STAMPS: self._stamps()}
         self._write(RECORD, json.dumps(record).encode())
         self._replace()
         return parse_manifest(manifest)
@@ -184,6 +184,14 @@ class ArtifactWriter:
     def _listed(self, level: str) -> dict[str, Any]:
         names = [variant["name"] for variant in self._variants[level]]
         return {"name": level, "bytes": self._weights[level]["bytes"], "variants": names}
+
+    def _stamps(self) -> dict[str, str]:
+        """For the native kernels: this machine compiled them and may load them (see `inpage.engines.native_trust`)."""
+        native = [
+            v["kernels"]["sha256"] for level in self._variants.values() for v in level if v["backend"] == "native"
+        ]
+        stamps = {digest: stamp(digest) for digest in native}
+        return {digest: made for digest, made in stamps.items() if made is not None}
 
     def _write_manifest(self, file: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Sealed with its revision and checked as any reader would."""
@@ -302,14 +310,22 @@ def _check_file(folder: Path, ref: Shard | TokenizerRef | FileRef) -> None:
 
 
 def is_current(out: Path, fingerprint: str) -> bool:
-    """Whether ``out`` is a whole, intact artifact made from exactly what ``fingerprint`` stands for."""
+    """Whether ``out`` is a whole, intact artifact made from exactly what ``fingerprint`` stands for. Native kernels that
+    this machine did not compile are not: the record that says what they were made from came with them."""
     try:
         record = json.loads((out / RECORD).read_bytes())
         if not isinstance(record, dict) or record.get("fingerprint") != fingerprint:
             return False
-        return verify(out).revision == record.get("revision")
+        return verify(out).revision == record.get("revision") and all(
+            is_stamped(out, digest) for digest in _native_kernels(out) if stamp(digest) is not None
+        )
     except (OSError, ValueError, InpageError):
         return False
+
+
+def _native_kernels(folder: Path) -> list[str]:
+    variants = [v for manifest in load_levels(folder) for v in manifest.variants]
+    return [v.files["kernels"].sha256 for v in variants if v.backend == "native"]
 
 
 def _format_json(fmt: Format) -> dict[str, Any]:

@@ -37,6 +37,12 @@ class Unsupported(InpageError):
     code = "unsupported"
 
 
+class Untrusted(Unsupported):
+    """Native code that this machine did not compile: it runs only where the caller says that it may."""
+
+    code = "untrusted"
+
+
 class InvalidRequest(InpageError):
     """A request is malformed: empty prompt, prompt longer than the context, a parameter out of range."""
 
@@ -92,6 +98,7 @@ _BY_CODE = {
         ArtifactInvalid,
         SourceInvalid,
         Unsupported,
+        Untrusted,
         InvalidRequest,
         OutOfMemory,
         StorageFull,

@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from .engines.protocol import Engine
-from .errors import ArtifactInvalid, Cancelled, DeviceLost, InpageError, InvalidRequest, NetworkError
+from .errors import ArtifactInvalid, Cancelled, DeviceLost, InpageError, InvalidRequest, NetworkError, Untrusted
 from .faults import FaultLog
 from .selection import Candidate
 
 Load = Callable[[Candidate], Awaitable[Engine]]
 Other = TypeVar("Other")
 # No other variant mends these: the caller, the network or the files are at fault.
-_NOT_THE_ENGINES = (ArtifactInvalid, Cancelled, InvalidRequest, NetworkError)
+_NOT_THE_ENGINES = (ArtifactInvalid, Cancelled, InvalidRequest, NetworkError, Untrusted)
 _LONG_MS = 3000  # what someone in mid-answer is not kept waiting for
 
 

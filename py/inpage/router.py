@@ -101,6 +101,7 @@ class Router(Explained, ReadAhead):
         settings: Settings | Mapping[str, Any] | None = None,
         answers: AnswerCache | None = None,
         refused: Mapping[str, str] | None = None,
+        trust: bool = False,
     ) -> Router:
         """Load an artifact: a folder in CPython, a URL in the page.
 
@@ -108,7 +109,8 @@ class Router(Explained, ReadAhead):
         ``{"phase": "manifest" | "tokenizer" | "kernels" | "weights" | "ready"}`` and, where bytes move, ``"loaded"``
         and ``"total"``; ``on_change`` when another engine runs or something was measured. ``settings``: see
         `inpage.settings`; ``answers``: a cache of your own in place of the one that they describe; ``refused``:
-        variants that shall not run, and why. Raises `ArtifactInvalid`, `Unsupported` (with the reason of each
+        variants that shall not run, and why; ``trust``: run native kernels that this machine did not compile, which
+        can do whatever this process may. Raises `ArtifactInvalid`, `Untrusted`, `Unsupported` (with the reason of each
         candidate), `InvalidRequest` for a bad pin or setting, `OutOfMemory`, `NetworkError`."""
         started = time.perf_counter()
         chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
@@ -135,7 +137,9 @@ class Router(Explained, ReadAhead):
         pinned = threads is not None or wanted > 1
 
         async def load(candidate: Candidate) -> Engine:
-            return await load_engine(candidate.variant, share, pinned, store, manifest, text, report, chosen, notes)
+            return await load_engine(
+                candidate.variant, share, pinned, store, manifest, text, report, chosen, notes, trust
+            )
 
         backends = Backends(choice.ranked, load, notes.log)
         engine, tokenizer = await backends.first_beside(tokenizing())

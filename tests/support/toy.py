@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.artifact import parse_manifest, revision_of
+from inpage.engines.native_trust import RECORD, STAMPS, stamp
 from inpage.schema import Manifest
 from inpage_compile.targets.link import link_native
 
@@ -128,6 +129,8 @@ def write_toy(folder: Path) -> Manifest:
     }  # fmt: skip
     manifest["revision"] = revision_of(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    digest = _sha(files["native/kernels.so"])
+    (folder / RECORD).write_text(json.dumps({STAMPS: {digest: stamp(digest)}}))  # as the compiler leaves it
     return parse_manifest(manifest)
 
 

@@ -48,6 +48,7 @@ class Options:
     quick: bool = False
     part: tuple[int, int] = (1, 1)
     keep: Callable[[Results], None] | None = None
+    trust: bool = False
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ class Run:
         if subject.record.random:
             self.board.note(f"{subject.record.id} is measured by shape, with random weights")
         drivers = [
-            *ours.drivers(subject, list(self.options.backends), self.options.threads),
+            *ours.drivers(subject, list(self.options.backends), self.options.threads, trust=self.options.trust),
             *await self._peers(subject),
         ]
         rows = [self._row(driver) for driver in drivers]

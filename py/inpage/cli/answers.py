@@ -26,8 +26,9 @@ _SETTINGS = {"answers": {"enabled": True}, "scheduler": {"queue_size": 1_000_000
 _LINE_BYTES = 1 << 20
 
 
-def bundle(file: Path, artifacts: Sequence[Path]) -> bytes:
-    """The bundle for the requests in ``file``. Raises `InvalidRequest` naming the line."""
+def bundle(file: Path, artifacts: Sequence[Path], *, trust: bool = False) -> bytes:
+    """The bundle for the requests in ``file``. ``trust``: see `Router.load`. Raises `InvalidRequest` naming the
+    line."""
     names = [parse_manifest((folder / "manifest.json").read_bytes()).id for folder in artifacts]
     asked: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for number, line in _lines(file):
@@ -37,7 +38,7 @@ def bundle(file: Path, artifacts: Sequence[Path]) -> bytes:
         asked.setdefault(model, []).append((number, line))
     answers: list[tuple[str, Answer]] = []
     for model, lines in asked.items():
-        answers += asyncio.run(_answer(file, artifacts[names.index(model)], lines))
+        answers += asyncio.run(_answer(file, artifacts[names.index(model)], lines, trust))
     print(f"  {len(dict(answers))} answers made ahead, from {file}", file=sys.stderr)
     return pack_bundle(answers).encode()
 
@@ -59,8 +60,10 @@ def _lines(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-async def _answer(file: Path, artifact: Path, lines: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[str, Answer]]:
-    async with await Router.load(artifact, backend="native", settings=_SETTINGS) as router:
+async def _answer(
+    file: Path, artifact: Path, lines: Sequence[tuple[int, dict[str, Any]]], trust: bool
+) -> list[tuple[str, Answer]]:
+    async with await Router.load(artifact, backend="native", settings=_SETTINGS, trust=trust) as router:
         tasks = [asyncio.ensure_future(_one(router, file, number, line)) for number, line in lines]
         try:
             return list(await asyncio.gather(*tasks))

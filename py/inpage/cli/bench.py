@@ -21,6 +21,7 @@ from ..capability import host_device
 from ..errors import InvalidRequest, Unsupported
 from . import paths
 from .progress import Progress
+from .session import trust_argument
 
 if TYPE_CHECKING:
     from ..bench.compare import Comparison
@@ -53,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="compute threads of every engine (default: all cores)"
     )
+    trust_argument(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--browser", metavar="PROGRAM", help="the Chromium to run")
     where.add_argument("--connect", metavar="WS", help="a Playwright server elsewhere, such as ws://host:3000/")
@@ -129,6 +131,7 @@ def _bench(args: argparse.Namespace) -> int:
         threads=args.threads or host_device().threads,
         command=shlex.join(["inpage", *sys.argv[1:]]),
         quick=args.quick,
+        trust=args.trust,
         part=args.shard,
         keep=lambda results: results.save(out / "results.json"),
     )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InvalidRequest
-from . import answers, paths, site
+from . import answers, paths, session, site
 
 _NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
 
@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="requests, one JSON object a line: their answers come with the site",
     )
+    session.trust_argument(parser)
     parser.add_argument("--examples", action="store_true", help="with the example pages, in examples/")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write (default: build/site)")
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if out.is_dir() and any(out.iterdir()) and not (out / "site.json").is_file():
         raise InvalidRequest(f"{out} is not empty and no site; choose another folder", field="out")
     artifacts = [paths.artifact(given) for given in args.model or [None]]
-    made = None if args.answers is None else answers.bundle(args.answers, artifacts)
+    made = None if args.answers is None else answers.bundle(args.answers, artifacts, trust=args.trust)
     files = site.files(artifacts, examples=args.examples, answers=made)
     for old in sorted(out.rglob("*"), reverse=True) if out.is_dir() else ():
         if old.is_dir() and not old.is_symlink():

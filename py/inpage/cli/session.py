@@ -67,7 +67,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
     parser.add_argument("--level", metavar="NAME", help="a precision of the model (default: the best that it carries)")
     parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
+    trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def trust_argument(parser: argparse.ArgumentParser) -> None:
+    """What every command has that may load native kernels."""
+    parser.add_argument(
+        "--trust", action="store_true", help="run native kernels that this machine did not compile: they are programs"
+    )
 
 
 def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Session]:
@@ -86,16 +94,18 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
         raise InvalidRequest(f"this model has no level {args.level!r}; it has {have or 'but one'}", field="level")
     chosen = f"#{args.level}" if args.level else ""
     if named[0].backend == "native":
-        return _native(f"{artifact}{chosen}", pin, args.threads, progress)
+        return _native(f"{artifact}{chosen}", pin, args, progress)
     from .page import open_page
 
     return open_page(artifact, pin, args.threads, progress, chosen)
 
 
 @asynccontextmanager
-async def _native(artifact: str, pin: str | None, threads: int | None, progress: Progress) -> AsyncIterator[Session]:
+async def _native(
+    artifact: str, pin: str | None, args: argparse.Namespace, progress: Progress
+) -> AsyncIterator[Session]:
     try:
-        router = await Router.load(artifact, backend=pin, threads=threads, on_progress=progress)
+        router = await Router.load(artifact, backend=pin, threads=args.threads, trust=args.trust, on_progress=progress)
     finally:
         progress.end()
     async with router:

@@ -15,13 +15,14 @@ from .protocol import Engine, Progress, Tunable
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                      on_progress: Progress, settings: Settings, notes: Notes) -> Engine:  # fmt: skip
+                      on_progress: Progress, settings: Settings, notes: Notes, trust: bool = False) -> Engine:  # fmt: skip
     """The engine, with what this device chose: remembered in ``notes``, or found out now and noted. ``pinned``: so many
-    threads, not only at most so many. ``text``: of the manifest. Raises the engine's errors."""
+    threads, not only at most so many. ``text``: of the manifest. ``trust``: see `Router.load`. Raises the engine's
+    errors."""
     known = notes.choices.get(variant.name)
     if known is not None and not pinned and known.threads == threads:
         pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
-    engine = await _load(variant, threads, pinned, store, manifest, text, on_progress, settings, known)
+    engine = await _load(variant, threads, pinned, store, manifest, text, on_progress, settings, known, trust)
     if not engine.info.alternatives or not isinstance(engine, Tunable):
         return engine
     if known is None or not known.fits(engine.info):
@@ -37,13 +38,16 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
 
 
 async def _load(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                on_progress: Progress, settings: Settings, known: KernelChoice | None) -> Engine:  # fmt: skip
+                on_progress: Progress, settings: Settings, known: KernelChoice | None,
+                trust: bool) -> Engine:  # fmt: skip
     if variant.backend == "native":
         from .native import NativeEngine
 
         folder = Path(store.base)
         task = asyncio.ensure_future(
-            NativeEngine.load(folder, manifest, variant=variant.name, threads=threads, on_progress=on_progress)
+            NativeEngine.load(
+                folder, manifest, variant=variant.name, threads=threads, trust=trust, on_progress=on_progress
+            )
         )
         try:
             return await asyncio.shield(task)

@@ -29,6 +29,7 @@ from .looked_at import likeliest, no_grammar, no_grammars
 from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
+from .native_trust import require_trust
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, KernelTiming, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
@@ -87,13 +88,14 @@ class NativeEngine:
         variant: str = "native",
         threads: int | None = None,
         max_pages: int | None = None,
+        trust: bool = False,
         on_progress: Progress | None = None,
     ) -> NativeEngine:
         """Load a variant of the artifact in ``folder``. ``max_pages``: KV pages to reserve room for, by default a
         whole context for every sequence, as far as three quarters of the machine's memory go; at most `KV_BYTES` of
-        them in any case. Progress is in bytes.
-        Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Unsupported`,
-        `OutOfMemory`, `InvalidRequest`."""
+        them in any case. ``trust``: run kernels that this machine did not compile. Progress is in bytes.
+        Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Untrusted`,
+        `Unsupported`, `OutOfMemory`, `InvalidRequest`."""
         started = time.perf_counter()
         files = manifest.variant(variant).files
         count = threads if threads is not None else min(MAX_THREADS, os.cpu_count() or 1)
@@ -107,6 +109,7 @@ class NativeEngine:
             if plan.maxima.context > manifest.architecture.context:
                 raise ArtifactInvalid("the plan's context is longer than the model's", field="plan.maxima.context")
             kernels = read_file(folder, files["kernels"], "kernels")
+            require_trust(folder, files["kernels"].file, kernels, trust)
             pages = plan.maxima.sequences * plan.blocks_per_sequence
             pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)

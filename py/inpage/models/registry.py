@@ -57,15 +57,17 @@ class Models:
         backend: str | None = None,
         threads: int | None = None,
         replicas: int | None = None,
+        trust: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> str:
         """Make a model known; nothing is read yet. Several ``artifacts`` are one model in several precisions, the best
-        first: with a memory budget the first that fits is loaded. Its name, by default the first one's last part, is
-        returned. Raises `InvalidRequest` for a name that is taken."""
+        first: with a memory budget the first that fits is loaded. ``trust``: see `Router.load`. Its name, by default
+        the first one's last part, is returned. Raises `InvalidRequest` for a name that is taken."""
         if not artifacts:
             raise InvalidRequest("give at least one artifact", field="artifacts")
         name = name or default_name(artifacts[0])
         how: dict[str, Any] = {"backend": backend, "threads": threads, "replicas": replicas, "on_change": on_change}
+        how["trust"] = trust
         source = Artifacts(artifacts, settings=self.settings, **how)
         return self.add_source(name, source, pinned=pinned)
 

@@ -42,9 +42,10 @@ class Artifacts:
         backend: str | None = None,
         threads: int | None = None,
         replicas: int | None = None,
+        trust: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._places = list(places)
+        self._places, self._trust = list(places), trust
         self._backend, self._threads = backend, threads
         if replicas is not None:
             settings = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, replicas=replicas))
@@ -85,6 +86,7 @@ class Artifacts:
             on_progress=on_progress,
             on_change=self._on_change,
             settings=settings,
+            trust=self._trust,
         )
 
     async def _of(self, artifact: int, store: Store, manifest: Manifest) -> list[Level]:

@@ -7,13 +7,14 @@ from .native import NativeDriver
 from .page import PageDriver
 
 
-def drivers(subject: Subject, backends: list[str], threads: int) -> list[Driver]:
-    """One for each of ``backends``: a backend ("wasm", "native") or a variant ("wasm-simd") of the model."""
+def drivers(subject: Subject, backends: list[str], threads: int, *, trust: bool = False) -> list[Driver]:
+    """One for each of ``backends``: a backend ("wasm", "native") or a variant ("wasm-simd") of the model. ``trust``:
+    see `Router.load`."""
     made: list[Driver] = []
     for name in backends:
         found = [v for v in subject.manifest.variants if name in (v.name, v.backend)]
         if found and found[0].backend == "native":
-            made.append(NativeDriver(subject, name, threads))
+            made.append(NativeDriver(subject, name, threads, trust=trust))
         else:
             made.append(PageDriver(subject, name, found[0].backend if found else name, threads))
     return made

@@ -21,7 +21,7 @@ _LONGEST_LINE = 1 << 26
 class NativeDriver:
     """See `inpage.bench.driver.Driver`."""
 
-    def __init__(self, subject: Subject, backend: str, threads: int) -> None:
+    def __init__(self, subject: Subject, backend: str, threads: int, *, trust: bool = False) -> None:
         self.engine = Engine(
             name=f"inpage {backend}",
             kind="inpage",
@@ -35,7 +35,7 @@ class NativeDriver:
         )
         self._subject = subject
         self._pin = backend
-        self._threads = threads
+        self._threads, self._trust = threads, trust
         self._child: asyncio.subprocess.Process | None = None
 
     async def load(self, pages: Pages) -> LoadFacts:
@@ -47,9 +47,8 @@ class NativeDriver:
             stdout=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
         )
-        loaded = await self._ask(
-            {"op": "load", "artifact": str(self._subject.artifact), "backend": self._pin, "threads": self._threads}
-        )
+        asked = {"artifact": str(self._subject.artifact), "backend": self._pin, "threads": self._threads}
+        loaded = await self._ask({"op": "load", **asked, "trust": self._trust})
         self.engine.variant, self.engine.threads = loaded["info"]["variant"], int(loaded["info"]["threads"])
         self.engine.name = f"inpage {self.engine.variant}"
         return LoadFacts(float(loaded["ready_ms"]))

@@ -1,7 +1,8 @@
 """The process of the native engine under test. Each line of the input is a JSON message, each line of the output its
 answer, ``{"value": …}`` or ``{"error": {"code", "message", "field"}}``; it ends with its input.
 
-    {"op": "load", "artifact": FOLDER, "backend": NAME, "threads": N}     {"ready_ms", "info"}
+    {"op": "load", "artifact": FOLDER, "backend": NAME, "threads": N, "trust": false}
+                                                                          {"ready_ms", "info"}
     {"op": "serve", "prompts": [[id…]…], "max_tokens": N, "clients": N}   a Timeline each
     {"op": "counters"}                                                    {name: count}
 """
@@ -30,7 +31,11 @@ class Child:
         if message["op"] == "load":
             begun = time.perf_counter()
             self._router = await Router.load(
-                message["artifact"], backend=message["backend"], threads=message["threads"], settings=SETTINGS
+                message["artifact"],
+                backend=message["backend"],
+                threads=message["threads"],
+                settings=SETTINGS,
+                trust=message["trust"],
             )
             return {"ready_ms": (time.perf_counter() - begun) * 1e3, "info": self._router.info}
         if self._router is None:

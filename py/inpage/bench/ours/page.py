@@ -39,7 +39,7 @@ class PageDriver:
     async def load(self, pages: Pages) -> LoadFacts:
         if self._files is None:
             own = {f"bench/{name}": paths.web() / "bench" / name for name in ("bench.html", "bench.js")}
-            self._files = {**site.files([self._subject.artifact]), **own}
+            self._files = {**site.files([self._subject.artifact], hashes=False), **own}
         self._tab = tab = await pages.open(self._files, _PAGE)
         options = {"base": tab.url, "model": self._subject.record.id, "backend": self._pin, "threads": self._threads}
         options["settings"] = SETTINGS
