@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.artifact import parse_manifest, revision_of
-from inpage.engines.native_trust import RECORD, STAMPS, is_stamped, stamp
-from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest, StorageFull
-from inpage.schema import ALIGN, SCHEMA, SHARD_BYTES, FileRef, Format, Manifest, Shard, Tensor, TokenizerRef
+from inpage.engines.native_trust import RECORD, STAMPS, stamp
+from inpage.errors import InvalidRequest, StorageFull
+from inpage.schema import ALIGN, SCHEMA, SHARD_BYTES, Format, Manifest, Tensor
 
+from .checks import files_in, foreign, is_current, load_levels, load_manifest, verify
 from .licenses import check_license, notices
 from .quantize import FORMATS
 from .sources import Source
+
+__all__ = ["ArtifactWriter", "Progress", "is_current", "load_levels", "load_manifest", "verify"]
 
 _SECTION_ALIGN = 1 << 14  # so that the next section's shards can be mapped, whatever the system's pages are
 Progress = Callable[[str, int, int], None]
@@ -53,8 +56,8 @@ class ArtifactWriter:
         levels: Sequence[str] = ("",),
     ) -> None:
         self._out = out.resolve()
-        if self._out.exists() and not _is_replaceable(self._out):
-            raise InvalidRequest(f"{out} exists and is not an artifact: not replacing it", field="out")
+        if self._out.exists() and (why := foreign(self._out)):
+            raise InvalidRequest(f"{out} exists and is not replaced, as {why}", field="out")
         self._license = check_license(source.license, accept_license)
         self._source = source
         self._fingerprint = fingerprint
@@ -137,20 +140,22 @@ class ArtifactWriter:
         best, *others = self.tensors
         tokenizer = self._source.tokenizer
         text = json.dumps(tokenizer.json, ensure_ascii=False, separators=(",", ":"))
-        common = self._common(self._write("tokenizer.json", text.encode()))
+        terms = self._write("NOTICES.txt", notices(self._source, self._license).encode())
+        terms = {"id": self._license, "notices": terms.pop("file"), **terms}
+        common = self._common(self._write("tokenizer.json", text.encode()), terms)
         levels = [self._listed(best)] if others else []
         for level in others:
             manifest = self._at(level, common) | {"level": level}
             levels.append(self._listed(level) | {"manifest": self._write_manifest(f"{level}/manifest.json", manifest)})
         manifest = self._at(best, common) | ({"level": best, "levels": levels} if others else {})
-        self._write("NOTICES.txt", notices(self._source, self._license).encode())
         self._write_manifest("manifest.json", manifest)
         record = {"fingerprint": self._fingerprint, "revision": manifest["revision"], STAMPS: self._stamps()}
+        record["files"] = sorted(files_in(self._folder))
         self._write(RECORD, json.dumps(record).encode())
         self._replace()
         return parse_manifest(manifest)
 
-    def _common(self, tokenizer_file: dict[str, Any]) -> dict[str, Any]:
+    def _common(self, tokenizer_file: dict[str, Any], terms: dict[str, Any]) -> dict[str, Any]:
         """What every level's manifest says."""
         source = self._source
         tokenizer = source.tokenizer
@@ -158,7 +163,7 @@ class ArtifactWriter:
             "schema": SCHEMA,
             "id": source.id,
             "name": source.name,
-            "license": {"id": self._license, "notices": "NOTICES.txt"},
+            "license": terms,
             "source": asdict(source.origin),
             "architecture": asdict(source.architecture),
             "tokenizer": {
@@ -187,10 +192,8 @@ class ArtifactWriter:
 
     def _stamps(self) -> dict[str, str]:
         """For the native kernels: this machine compiled them and may load them (see `inpage.engines.native_trust`)."""
-        native = [
-            v["kernels"]["sha256"] for level in self._variants.values() for v in level if v["backend"] == "native"
-        ]
-        stamps = {digest: stamp(digest) for digest in native}
+        variants = [v for level in self._variants.values() for v in level]
+        stamps = {d: stamp(d) for d in (v["kernels"]["sha256"] for v in variants if v["backend"] == "native")}
         return {digest: made for digest, made in stamps.items() if made is not None}
 
     def _write_manifest(self, file: str, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -266,74 +269,8 @@ class _ShardWriter:
         return self._at, self._shards
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """The checked manifest of an artifact folder. Raises `ArtifactInvalid`."""
-    try:
-        return parse_manifest((folder / "manifest.json").read_bytes())
-    except OSError as e:
-        raise ArtifactInvalid(f"{folder}: no readable manifest.json ({e.strerror})", field="manifest.json") from e
-
-
-def load_levels(folder: Path) -> Iterator[Manifest]:
-    """The checked manifest of each level, the artifact's own first. Raises `ArtifactInvalid`."""
-    manifest = load_manifest(folder)
-    yield manifest
-    for ref in manifest.levels:
-        if ref.manifest is not None:
-            _check_file(folder, ref.manifest)
-            yield parse_manifest((folder / ref.manifest.file).read_bytes())
-
-
-def verify(folder: Path) -> Manifest:
-    """Check every file of an artifact against the manifest's sizes and hashes. Raises `ArtifactInvalid`."""
-    files: dict[str, Shard | TokenizerRef | FileRef] = {}
-    manifests = list(load_levels(folder))
-    for m in manifests:
-        files |= {ref.file: ref for ref in m.weights.shards} | {m.tokenizer.file: m.tokenizer}
-        files |= {ref.file: ref for v in m.variants for ref in v.files.values()}
-    for ref in files.values():
-        _check_file(folder, ref)
-    return manifests[0]
-
-
-def _check_file(folder: Path, ref: Shard | TokenizerRef | FileRef) -> None:
-    path = folder / ref.file
-    try:
-        with path.open("rb") as f:
-            size, digest = os.fstat(f.fileno()).st_size, hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as e:
-        raise ArtifactInvalid(f"{ref.file}: {e.strerror}", field=ref.file) from e
-    if size != ref.bytes:
-        raise ArtifactInvalid(f"{ref.file} has {size} bytes, the manifest says {ref.bytes}", field=ref.file)
-    if digest != ref.sha256:
-        raise ArtifactInvalid(f"{ref.file} does not match its sha256", field=ref.file)
-
-
-def is_current(out: Path, fingerprint: str) -> bool:
-    """Whether ``out`` is a whole, intact artifact made from exactly what ``fingerprint`` stands for. Native kernels that
-    this machine did not compile are not: the record that says what they were made from came with them."""
-    try:
-        record = json.loads((out / RECORD).read_bytes())
-        if not isinstance(record, dict) or record.get("fingerprint") != fingerprint:
-            return False
-        return verify(out).revision == record.get("revision") and all(
-            is_stamped(out, digest) for digest in _native_kernels(out) if stamp(digest) is not None
-        )
-    except (OSError, ValueError, InpageError):
-        return False
-
-
-def _native_kernels(folder: Path) -> list[str]:
-    variants = [v for manifest in load_levels(folder) for v in manifest.variants]
-    return [v.files["kernels"].sha256 for v in variants if v.backend == "native"]
-
-
 def _format_json(fmt: Format) -> dict[str, Any]:
     return {k: v for k, v in asdict(fmt).items() if k != "super" or v is not None}
-
-
-def _is_replaceable(out: Path) -> bool:
-    return out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -15,12 +15,23 @@ HASH = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # Every segment starts with a letter or digit: no absolute path, no "..", no hidden file, no drive or URL.
 PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,7}")
+LINE = 500  # characters of a text that is shown in one line
+# Control characters, line and paragraph separators, what turns the direction of a text, lone surrogates: with one of
+# these a name could begin a line of its own in NOTICES.txt, in a terminal or in a log, or show something else there.
+_NOT_IN_A_LINE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 def canonical_json(value: Any) -> bytes:
     """One byte string for one value: sorted keys, no spaces, UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass")
+
+
+def one_line(text: str) -> str:
+    """The text as it may stand in one line, shortened where it is too long."""
+    return " ".join(_NOT_IN_A_LINE.sub(" ", text).split())[:LINE]
 
 
 def read_json(text: bytes | str, limit: int, subject: str, field: str) -> Any:
@@ -90,9 +101,12 @@ class Reader:
 
     def number(self, key: str | int) -> float:
         v = self.get(key)
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) or v <= 0:
-            raise self.wrong(key, "must be a positive number")
-        return float(v)
+        try:
+            if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) or v <= 0:
+                raise self.wrong(key, "must be a positive number")
+            return float(v)
+        except OverflowError:  # a whole number beyond what a float holds
+            raise self.wrong(key, "must be a number that a float can hold") from None
 
     def flag(self, key: str | int) -> bool:
         v = self.get(key)
@@ -106,6 +120,15 @@ class Reader:
             raise self.wrong(key, "must be a string")
         if pattern and not pattern.fullmatch(v):
             raise self.wrong(key, f"{v[:80]!r} is not allowed here")
+        return v
+
+    def line(self, key: str | int) -> str:
+        """A text that stands in one line wherever it is shown."""
+        v = self.text(key)
+        if len(v) > LINE:
+            raise self.wrong(key, f"has {len(v)} characters, at most {LINE} are allowed")
+        if found := _NOT_IN_A_LINE.search(v):
+            raise self.wrong(key, f"must be one line of text; it has the character U+{ord(found[0]):04X}")
         return v
 
     def optional_text(self, key: str) -> str | None:

@@ -82,9 +82,9 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
     architecture = _architecture(root.child("architecture"))
     manifest = Manifest(
         id=root.text("id", NAME),
-        name=root.text("name"),
+        name=root.line("name"),
         revision=root.text("revision", HASH),
-        license=License(root.child("license").text("id"), root.child("license").text("notices", PATH)),
+        license=_license(root.child("license")),
         source=_source(root.child("source")),
         architecture=architecture,
         tokenizer=_tokenizer(root.child("tokenizer"), architecture.vocab),
@@ -119,8 +119,13 @@ def _architecture(r: Reader) -> Architecture:
     return a
 
 
+def _license(r: Reader) -> License:
+    size = r.integer("bytes", 1, LIMIT) if "bytes" in r.value else None
+    return License(r.line("id"), r.text("notices", PATH), size, r.text("sha256", HASH) if "sha256" in r.value else None)
+
+
 def _source(r: Reader) -> SourceRef:
-    return SourceRef(r.choice("kind", SOURCE_KINDS), r.text("ref"), r.text("file"), r.text("sha256", HASH))
+    return SourceRef(r.choice("kind", SOURCE_KINDS), r.line("ref"), r.line("file"), r.text("sha256", HASH))
 
 
 def _tokenizer(r: Reader, vocab: int) -> TokenizerRef:
@@ -244,7 +249,7 @@ def _variants(items: Reader) -> tuple[Variant, ...]:
         v = Variant(
             name=r.text("name", NAME),
             backend=r.choice("backend", BACKENDS),
-            requires=tuple(requires.text(k) for k in requires.indices()),
+            requires=tuple(requires.line(k) for k in requires.indices()),
             files=files,
         )
         if any(v.name == o.name for o in out):

@@ -131,8 +131,12 @@ class TokenizerRef:
 
 @dataclass(frozen=True, slots=True)
 class License:
+    """``notices``: a file; its size and hash where the compiler wrote them."""
+
     id: str
     notices: str
+    bytes: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,10 +199,6 @@ def test_build_is_deterministic_and_complete(run: Run, model: Path, tmp_path: Pa
     assert manifest["name"] in notices
     for word in ("Mozilla Public License", "PYTHON SOFTWARE FOUNDATION", "MIT License", "Apache License"):
         assert word in notices
-    # A second build into a site removes what no longer belongs to it.
-    (one / "app" / "old.js").write_text("")
-    assert run("build", "--model", str(model), "--out", str(one))[0] == 0
-    assert not (one / "app" / "old.js").exists()
 
 
 _ASK = """

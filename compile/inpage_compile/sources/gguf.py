@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
+from inpage._checks import one_line
 from inpage.errors import SourceInvalid
 from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 
@@ -119,11 +120,11 @@ def open_gguf(
     factors = tensors.pop(ROPE_FACTORS, None)
     architecture = _architecture(meta, tensors)
     check_tensors(architecture, tensors)
-    name = meta.text("general.name", path.stem)
+    name = one_line(meta.text("general.name", path.stem)) or "model"
     return Source(
         id=re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "model",
         name=name,
-        origin=origin or SourceRef("gguf", path.name, path.name, actual),
+        origin=origin or SourceRef("gguf", one_line(path.name), one_line(path.name), actual),
         architecture=architecture,
         tensors=tensors,
         tokenizer=build_tokenizer(meta, architecture.vocab),
@@ -207,7 +208,7 @@ def _rope_factors(meta: Metadata, a: Architecture, tensor: SourceTensor | None) 
 
 
 def _license(meta: Metadata, text: str | None) -> LicenseInfo:
-    author = meta.text("general.author", "") or meta.text("general.organization", "")
-    name = meta.text("general.name", "")
+    author = one_line(meta.text("general.author", "") or meta.text("general.organization", ""))
+    name = one_line(meta.text("general.name", ""))
     notice = f"{name} by {author}" if name and author else None
-    return LicenseInfo(meta.text("general.license", "") or None, text, notice)
+    return LicenseInfo(one_line(meta.text("general.license", "")) or None, text, notice)

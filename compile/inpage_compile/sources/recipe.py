@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import inpage
+from inpage._checks import LINE, one_line
 from inpage.errors import SourceInvalid
 
 from .shape import KIND, Shape, read_shape
@@ -71,7 +72,7 @@ def load_recipe(path: Path) -> Recipe:
         file=_text(data, "file", path) if "file" in data else None,
         context=data.get("context"),
         license=_text(terms, "id", path) if "id" in terms else None,
-        notice=_text(terms, "notice", path) if "notice" in terms else None,
+        notice=_text(terms, "notice", path, lines=True) if "notice" in terms else None,
     )
     _check_id(recipe.id, path)
     if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):
@@ -106,8 +107,10 @@ def _check_id(given: str, path: Path) -> None:
         raise SourceInvalid(f"{path.name}: id {given!r} is not a folder name", field="id")
 
 
-def _text(data: dict[str, Any], key: str, path: Path) -> str:
+def _text(data: dict[str, Any], key: str, path: Path, *, lines: bool = False) -> str:
     v = data.get(key)
     if not isinstance(v, str) or not v.strip():
         raise SourceInvalid(f"{path.name}: {key} must be a non-empty string", field=key)
+    if not lines and one_line(v) != v:
+        raise SourceInvalid(f"{path.name}: {key} must be one line of at most {LINE} characters", field=key)
     return v

@@ -131,7 +131,7 @@ async def _in_page(artifact: Path, argument: dict[str, Any], script: str = _PROF
     except ImportError:
         raise Unsupported("driving a browser needs playwright: pip install 'inpage[cli]'") from None
     flags = [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else _FLAGS
-    with StaticServer({**site.files([artifact]), "kernels.html": _PAGE}) as server:
+    with StaticServer({**site.files([artifact], hashes=False), "kernels.html": _PAGE}) as server:
         server.start()
         try:
             async with async_playwright() as playwright:

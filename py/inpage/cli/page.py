@@ -91,7 +91,7 @@ async def open_page(
     except ImportError:
         raise Unsupported("driving a browser needs playwright: pip install 'inpage[cli]'") from None
     program = paths.chromium()
-    files = site.files([artifact])
+    files = site.files([artifact], hashes=False)
     model = next(name.split("/")[1] for name in files if name.startswith("models/"))
     webgpu = backend is None or backend.startswith("webgpu")
     with StaticServer({**files, "terminal.html": _PAGE}) as server:

@@ -9,25 +9,39 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..artifact import Manifest, parse_manifest
+from ..artifact import Manifest
+from ..errors import InvalidRequest
 from . import paths, vendor
+from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
+_RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
 def files(
-    artifacts: Sequence[Path], *, examples: bool = False, answers: bytes | None = None
+    artifacts: Sequence[Path], *, examples: bool = False, answers: bytes | None = None, hashes: bool = True
 ) -> dict[str, Path | bytes]:
     """URL path → content, sorted by path. ``artifacts``: folders of compiled models, the first being what the page
-    opens with. ``examples``: also the example pages and what they load. ``answers``: a bundle, see `answers`."""
-    web = paths.web()
+    opens with. ``examples``: also the example pages and what they load. ``answers``: a bundle, see `answers`.
+    ``hashes``: check those of the artifacts' files; not needed where a page of this process verifies them at once.
+    Raises `ArtifactInvalid` for a file that is not what its manifest says, or no regular file inside its artifact."""
     site: dict[str, Path | bytes] = {}
+    manifests = [read_manifest(folder) for folder in artifacts]
+    places: dict[str, Path] = {}  # by id as a file system without upper and lower case has it
+    for folder, manifest in zip(artifacts, manifests, strict=True):
+        other = places.setdefault(manifest.id.lower(), folder)
+        if other is not folder:
+            raise InvalidRequest(f"{other} and {folder} are both the model {manifest.id}: leave one out", field="model")
+        inside = page_files(folder, manifest, hashes=hashes)
+        site |= {f"models/{manifest.id}/{name}": path for name, path in inside.items()}
+    web = paths.web()
     for part in ("app", "client", "engine", "router"):
         for path in _tree(web / part):
             if path.suffix in _SCRIPTS:
@@ -39,9 +53,6 @@ def files(
         folder = paths.examples()
         site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in _tree(folder)}
     site["inpage.zip"] = package_zip()
-    manifests = [parse_manifest((folder / "manifest.json").read_bytes()) for folder in artifacts]
-    for folder, manifest in zip(artifacts, manifests, strict=True):
-        site |= {f"models/{manifest.id}/{name}": folder / name for name in _model_files(folder, manifest)}
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
     described: dict[str, object] = {"models": models}
     if answers is not None:
@@ -77,10 +88,15 @@ def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest], *, example
             text = (paths.vendor() / package["folder"] / "LICENSE").read_text("utf-8")
         sections.append((f"{package['name']} {package['version']} ({package['license']})", text))
     for folder, manifest in zip(artifacts, manifests, strict=True):
-        text = (folder / manifest.license.notices).read_text("utf-8")
+        text = _within(read_notices(folder, manifest))
         sections.append((f"Model {manifest.name} ({manifest.license.id})", text))
-    line = "=" * 100
-    return "\n".join(f"{line}\n{title}\n{line}\n\n{text.strip()}\n" for title, text in sections)
+    return "\n".join(f"{_RULE}\n{title}\n{_RULE}\n\n{text.strip()}\n" for title, text in sections)
+
+
+def _within(text: str) -> str:
+    """A model's notices as a section: no line of them can pass for the heading of another one."""
+    text = re.sub(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]", "\n", text)
+    return re.sub(r"^(?=\s*={60,}\s*$)", "| ", text, flags=re.MULTILINE)
 
 
 def sizes(site: dict[str, Path | bytes]) -> list[tuple[str, int, int]]:
@@ -101,25 +117,6 @@ def _part(name: str) -> str:
     if pieces[0] == "models":
         return "weights" if pieces[2] == "weights" else f"model: {pieces[2]}"
     return "/".join(pieces[:2]) if pieces[0] == "vendor" else pieces[0]
-
-
-def _model_files(folder: Path, manifest: Manifest) -> Iterable[str]:
-    yield "manifest.json"
-    yield from _level_files(manifest)
-    for level in manifest.levels:
-        if level.manifest is not None:
-            yield level.manifest.file
-            yield from _level_files(parse_manifest((folder / level.manifest.file).read_bytes()))
-
-
-def _level_files(manifest: Manifest) -> Iterable[str]:
-    yield manifest.license.notices
-    yield manifest.tokenizer.file
-    for shard in manifest.weights.shards:
-        yield shard.file
-    for variant in manifest.variants:
-        if variant.backend != "native":  # for CPython on one kind of host; no page can use it
-            yield from sorted(file.file for file in variant.files.values())
 
 
 def _own_notice() -> str:
