@@ -15,9 +15,13 @@ for (const name of ["javascript", "pyodide", "pyscript"]) {
     const complaints = [];
     page.on("console", (message) => void (message.type() === "error" && complaints.push(message.text())));
     page.on("pageerror", (error) => void complaints.push(error.message));
+    /** @type {Set<string>} */
+    const bare = new Set(); // responses without a policy: workers take theirs from their own
+    page.on("response", (response) => void (response.headers()["content-security-policy"] || bare.add(response.url())));
     await page.goto(`${site.url}examples/${name}/`);
     await expect(page.locator("#answer")).toHaveText(ANSWER, { timeout: 100_000 });
     expect(complaints).toEqual([]);
+    expect([...bare].filter((url) => url.startsWith("http"))).toEqual([]);
     expect(proxy.asked).toEqual([]);
     if (process.env.INPAGE_SCREENSHOTS) await page.screenshot({ path: `${process.env.INPAGE_SCREENSHOTS}/${name}.png` });
     await browser.close();

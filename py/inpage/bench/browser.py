@@ -15,6 +15,7 @@ from typing import Any
 
 from ..cli import page as terminal
 from ..cli import paths
+from ..cli.csp import no_policy
 from ..cli.static import StaticServer
 from ..errors import DeviceLost, Unsupported, from_wire
 from .driver import Files, Tab
@@ -102,7 +103,7 @@ class Browsers:
                 context = await chromium.launch_persistent_context(
                     str(profile), executable_path=program, args=flags, headless=True
                 )
-            with _CountingServer({}) as server:
+            with _CountingServer({}, policy=no_policy) as server:
                 server.start()
                 try:
                     yield Visit(context, server, flags, None if self.where.connect else profile)

@@ -1,251 +1,181 @@
-"""A static web server for a built site: isolation headers, ranges, compression and revalidation.
+"""A static web server for a built site: isolation headers, a content security policy, ranges, compression and
+revalidation.
 
 On the standard library alone. Any static host can serve a site; this one is for the machine one works on, and adds what
-threads in the page need: ``Cross-Origin-Opener-Policy`` and ``Cross-Origin-Embedder-Policy``.
+threads in the page need: ``Cross-Origin-Opener-Policy`` and ``Cross-Origin-Embedder-Policy``. Every request gets an
+answer, malformed ones too, and no client can hold more than its share: connections, bytes of a head and seconds are
+bounded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import hashlib
-import posixpath
+import socket
 import socketserver
+import sys
 import threading
-from collections.abc import Mapping
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from .csp import policy_of
+from .http_request import Hosts, parse_range
+from .serving import TYPES, Connection, hidden
+
+__all__ = ["TYPES", "Files", "Folder", "Limits", "StaticServer", "parse_range"]
 
 Files = Mapping[str, "Path | bytes"]
 
-# Said here and not taken from the system's table, which differs from machine to machine: a module script or a
-# streaming WebAssembly compilation refuses any other type.
-TYPES = {
-    ".bin": "application/octet-stream",
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".ico": "image/x-icon",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".map": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-    ".zip": "application/zip",
-}
-_COMPRESSED = {".css", ".html", ".js", ".json", ".map", ".mjs", ".svg", ".txt", ".wasm", ".webmanifest"}
-_ISOLATION = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_CHUNK = 1 << 18
+_CACHE_BYTES = 128 << 20  # of compressed files
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``connections``: at once, each on a thread. Seconds: ``idle`` until a request begins, ``head`` until its head is
+    whole, ``send`` for each piece of an answer, ``linger`` for what a refused client is still sending."""
+
+    connections: int = 64
+    idle: float = 60
+    head: float = 10
+    send: float = 60
+    linger: float = 2
 
 
 class Folder:
-    """A folder's files by URL path; nothing outside it, links included."""
+    """A folder's files by URL path; nothing outside it, links included, and nothing hidden."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
 
     def get(self, path: str) -> Path | bytes | None:
-        found = (self._root / path).resolve()
-        return found if found.is_relative_to(self._root) and found.is_file() else None
+        try:
+            found = (self._root / path).resolve()
+            inside = found.is_relative_to(self._root) and found.is_file()
+        except (OSError, ValueError, RuntimeError):  # a name that is too long, links that go in circles
+            return None
+        return found if inside and not hidden(found.relative_to(self._root).parts) else None
 
 
-class StaticServer(ThreadingHTTPServer):
+class StaticServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Serves ``files`` (URL path without a leading slash → file or content) until `shutdown`. ``port`` 0 takes a free
-    one; `url` says which. ``isolated`` adds the headers that give pages SharedArrayBuffer."""
+    one; `url` says which. ``isolated`` adds the headers that give pages SharedArrayBuffer; ``policy`` gives the content
+    security policy of a path, "" for none."""
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128
 
     def __init__(
-        self, files: Files | Folder, host: str = "127.0.0.1", port: int = 0, *, isolated: bool = True, log: bool = False
+        self,
+        files: Files | Folder,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        isolated: bool = True,
+        log: bool = False,
+        policy: Callable[[str], str] = policy_of,
+        limits: Limits | None = None,
     ) -> None:
-        self.files, self.isolated, self.log = files, isolated, log
+        self.files, self.isolated, self.log, self.policy = files, isolated, log, policy
+        self.limits = limits or Limits()
         self._gzipped: dict[str, bytes] = {}
         self._lock = threading.Lock()
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the DNS for this host's name, which can hang
+        self._slots = threading.BoundedSemaphore(self.limits.connections)
+        self._idle: dict[socket.socket, float] = {}  # connections in which no request has begun, since when
+        self._closing: deque[tuple[float, socket.socket]] = deque()  # refused, each with the time to close it at
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Connection)
+        self.hosts = Hosts({host, str(self.server_address[0])})
 
     @property
     def url(self) -> str:
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}/"
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def start(self) -> None:
         """Serve on a thread of its own."""
         threading.Thread(target=self.serve_forever, name="inpage-serve", daemon=True).start()
 
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """On a thread, where one is free; a connection that only idles makes room for one that asks."""
+        if not self._slots.acquire(blocking=False):
+            self._end_oldest_idle()
+            if not self._slots.acquire(timeout=0.5):
+                self._refuse_busy(request)
+                return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def note_idle(self, connection: socket.socket, idle: bool) -> None:
+        with self._lock:
+            if idle:
+                self._idle[connection] = time.monotonic()
+            else:
+                self._idle.pop(connection, None)
+
+    def _end_oldest_idle(self) -> None:
+        with self._lock:
+            oldest = min(self._idle, key=lambda each: self._idle[each], default=None)
+            if oldest is not None:
+                del self._idle[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RD)  # its thread sees an end, answers what had begun, and closes
+
+    def _refuse_busy(self, request: socket.socket) -> None:
+        """Without waiting: this is the thread that accepts. The connection is closed a little later, as one that is
+        closed with bytes unread is reset, and its answer may be lost."""
+        body = f"all {self.limits.connections} connections are in use\n".encode()
+        headers = {"Content-Type": TYPES[".txt"], "Content-Length": str(len(body)), "Retry-After": "1"}
+        headers |= {"Content-Security-Policy": self.policy(""), "Connection": "close"}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if value)
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.sendall(f"HTTP/1.1 503 Service Unavailable\r\n{lines}\r\n".encode() + body)
+            request.shutdown(socket.SHUT_WR)
+        self._closing.append((time.monotonic() + self.limits.linger, request))
+        self._close_refused()
+
+    def _close_refused(self) -> None:
+        """Those whose time is over, and at once the oldest of too many."""
+        while self._closing and (
+            self._closing[0][0] < time.monotonic() or len(self._closing) > self.limits.connections
+        ):
+            self.shutdown_request(self._closing.popleft()[1])
+
+    def service_actions(self) -> None:
+        self._close_refused()
+
+    def server_close(self) -> None:
+        super().server_close()
+        while self._closing:
+            self.shutdown_request(self._closing.popleft()[1])
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away in mid-answer is no error of the server's."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
-    def gzipped(self, etag: str, body: _Body) -> bytes:
+    def gzipped(self, etag: str, read: Callable[[], bytes]) -> bytes:
         """The content compressed, once for each version of a file."""
         with self._lock:
-            if etag not in self._gzipped:
-                self._gzipped[etag] = gzip.compress(body.read(), 6, mtime=0)
-            return self._gzipped[etag]
-
-
-@dataclass(frozen=True)
-class _Body:
-    content: Path | bytes
-    size: int
-    etag: str
-
-    @classmethod
-    def of(cls, content: Path | bytes) -> _Body:
-        if isinstance(content, bytes):
-            return cls(content, len(content), hashlib.sha256(content).hexdigest()[:32])
-        stat = content.stat()
-        key = f"{content}\0{stat.st_mtime_ns}\0{stat.st_size}"
-        return cls(content, stat.st_size, hashlib.sha256(key.encode()).hexdigest()[:32])
-
-    def read(self) -> bytes:
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: StaticServer
-    protocol_version = "HTTP/1.1"
-    server_version = "inpage"
-    sys_version = ""
-    timeout = 60  # seconds that a connection may idle
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def _answer(self, *, with_body: bool) -> None:
-        path = self._path()
-        content = None if path is None else self.server.files.get(path)
-        if content is None or path is None:
-            self._refuse(404, "not found", with_body)
-            return
-        body = _Body.of(content)
-        suffix = posixpath.splitext(path)[1]
-        compressible = suffix in _COMPRESSED
-        wanted = self.headers.get("Range")
-        packed = compressible and wanted is None and _accepts_gzip(self.headers.get("Accept-Encoding"))
-        etag = f'"{body.etag}{"-gz" if packed else ""}"'
-        headers = {
-            "Content-Type": TYPES.get(suffix, "application/octet-stream"),
-            "ETag": etag,
-            "Cache-Control": "no-cache",  # keep it, ask whether it is still good
-            "Accept-Ranges": "bytes",
-        }
-        if compressible:
-            headers["Vary"] = "Accept-Encoding"
-        if _matches(self.headers.get("If-None-Match"), etag):
-            self._head(304, headers, None)
-            return
-        if packed:
-            data = self.server.gzipped(body.etag, body)
-            self._head(200, headers | {"Content-Encoding": "gzip"}, len(data))
-            if with_body:
-                self.wfile.write(data)
-            return
-        start, end, status = 0, body.size, 200
-        if wanted is not None and self.headers.get("If-Range", etag) == etag:
-            span = parse_range(wanted, body.size)
-            if span == "unsatisfiable":
-                self._refuse(416, "range not satisfiable", with_body, {"Content-Range": f"bytes */{body.size}"})
-                return
-            if isinstance(span, tuple):
-                start, end, status = *span, 206
-                headers["Content-Range"] = f"bytes {start}-{end - 1}/{body.size}"
-        self._head(status, headers, end - start)
-        if with_body:
-            self._send(body.content, start, end)
-
-    def _path(self) -> str | None:
-        """The URL path as a key: decoded, no ``..``, a folder meaning its index.html; None if it is no path."""
-        path = unquote(urlsplit(self.path).path, errors="replace").lstrip("/")
-        if "\0" in path or "\\" in path or ".." in path.split("/"):
-            return None
-        return path + "index.html" if path == "" or path.endswith("/") else path
-
-    def _send(self, content: Path | bytes, start: int, end: int) -> None:
-        if isinstance(content, bytes):
-            self.wfile.write(content[start:end])
-            return
-        with content.open("rb") as file:
-            file.seek(start)
-            left = end - start
-            while left > 0 and (piece := file.read(min(left, _CHUNK))):
-                self.wfile.write(piece)
-                left -= len(piece)
-        if left:
-            self.close_connection = True  # the file shrank: the length that was promised cannot be kept
-
-    def _head(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        for name, value in _ISOLATION.items() if self.server.isolated else ():
-            self.send_header(name, value)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-
-    def _refuse(self, status: int, reason: str, with_body: bool, headers: Mapping[str, str] | None = None) -> None:
-        data = f"{reason}\n".encode()
-        self._head(status, {"Content-Type": TYPES[".txt"], **(headers or {})}, len(data))
-        if with_body:
-            self.wfile.write(data)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class refuses by itself (another method, a malformed request line), in our own words."""
-        if code == 501:
-            code, message = 405, "only GET and HEAD"
-        self.close_connection = True
-        self._refuse(code, message or explain or "error", True, {"Allow": "GET, HEAD", "Connection": "close"})
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        return formatdate(timestamp, usegmt=True)
-
-    def log_message(self, format: str, *args: object) -> None:
-        if self.server.log:
-            super().log_message(format, *args)
-
-
-def parse_range(header: str, size: int) -> tuple[int, int] | str | None:
-    """``bytes=a-b``, ``bytes=a-`` or ``bytes=-n`` as [start, end); ``"unsatisfiable"``; None where it is to be ignored
-    (another unit, several ranges, malformed: RFC 9110 lets a server send the whole)."""
-    unit, _, spec = header.partition("=")
-    first, dash, last = spec.strip().partition("-")
-    first, last = first.strip(), last.strip()
-    if unit.strip().lower() != "bytes" or not dash or not (first + last).isdecimal() or not (first + last).isascii():
-        return None
-    if not first:
-        start, end = max(0, size - int(last)), size
-    else:
-        start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < start:
-            return None
-    return (start, end) if start < end else "unsatisfiable"
-
-
-def _accepts_gzip(header: str | None) -> bool:
-    for item in (header or "").lower().split(","):
-        coding, _, quality = item.partition(";")
-        if coding.strip() == "gzip":
-            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in (header or "").split(",")]
-    return etag in tags or "*" in tags
+            known = self._gzipped.get(etag)
+        if known is None:
+            known = gzip.compress(read(), 6, mtime=0)
+            with self._lock:
+                if sum(map(len, self._gzipped.values())) + len(known) > _CACHE_BYTES:
+                    self._gzipped.clear()
+                self._gzipped[etag] = known
+        return known
