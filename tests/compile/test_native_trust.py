@@ -14,7 +14,7 @@ import pytest
 
 from inpage import Router
 from inpage.artifact import parse_manifest, revision_of
-from inpage.cli import main
+from inpage.cli import doctor, main, paths
 from inpage.engines import native
 from inpage.engines.native import NativeEngine
 from inpage.engines.native_trust import RECORD, config_folder, stamp
@@ -178,3 +178,13 @@ def test_an_unstamped_model_is_compiled_again_and_not_blessed(tmp_path: Path, ho
         assert (folder / RECORD).stat().st_ino != before
     record = json.loads((folder / RECORD).read_text())
     assert record["revision"] == parse_manifest((folder / "manifest.json").read_bytes()).revision
+
+
+def test_doctor_says_whether_the_native_kernels_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = moved(tmp_path)
+    monkeypatch.setattr(paths, "artifact", lambda _: folder)
+    (finding,) = [each for each in doctor.examine() if each.name == "native kernels"]
+    assert finding.found is not None
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (finding,) = [each for each in doctor.examine() if each.name == "native kernels"]
+    assert finding.found is None and "--trust" in finding.remedy and "inpage compile" in finding.remedy

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ..artifact import parse_manifest
+from ..engines.native_trust import config_folder, is_stamped
 from ..errors import InpageError
 from . import page, paths, vendor
 from .progress import Progress
@@ -72,6 +74,7 @@ def examine() -> list[Finding]:
         Finding("Chromium", "chat and score in the browser", _or_none(_chromium), _CHROMIUM),
         Finding("page files", "build, and chat and score in the browser", _page_files(), _NODE),
         Finding("model", "build, chat and score", _or_none(lambda: str(paths.artifact(None))), _MODEL),
+        *_native_kernels(),
     ]
 
 
@@ -92,6 +95,22 @@ def _package(module: str, name: str, needed_for: str, extra: str) -> Finding:
         except PackageNotFoundError:
             found = "of unknown version"
     return Finding(name, needed_for, found, f"pip install 'inpage[{extra}]'")
+
+
+def _native_kernels() -> list[Finding]:
+    """Whether the model's native kernels were compiled here, where it has any: else they want --trust."""
+    try:
+        folder = paths.artifact(None)
+        variants = parse_manifest((folder / "manifest.json").read_bytes()).variants
+    except (InpageError, OSError):
+        return []
+    native = [variant.files["kernels"] for variant in variants if variant.backend == "native"]
+    if not native:
+        return []
+    stamped = all(is_stamped(folder, kernels.sha256) for kernels in native)
+    found = f"compiled here (key in {config_folder()})" if stamped else None
+    remedy = f"compile it on this machine: inpage compile {folder.name}; or --trust, if you know where it comes from"
+    return [Finding("native kernels", "chat and score --backend native", found, remedy)]
 
 
 def _chromium() -> str:
