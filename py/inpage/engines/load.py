@@ -15,7 +15,8 @@ from .protocol import Engine, Progress, Tunable
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                      on_progress: Progress, settings: Settings, notes: Notes, trust: bool = False) -> Engine:  # fmt: skip
+                      on_progress: Progress, settings: Settings, notes: Notes,
+                      trust: bool = False) -> Engine:  # fmt: skip
     """The engine, with what this device chose: remembered in ``notes``, or found out now and noted. ``pinned``: so many
     threads, not only at most so many. ``text``: of the manifest. ``trust``: see `Router.load`. Raises the engine's
     errors."""
