@@ -15,6 +15,7 @@ from typing import Any
 
 from ._checks import HASH, LIMIT, NAME, PATH, Reader, canonical_json, read_json
 from .errors import ArtifactInvalid
+from .limits import FILE_BYTES
 from .schema import (
     ALIGN,
     ARCHITECTURE_LIMITS,
@@ -134,7 +135,7 @@ def _tokenizer(r: Reader, vocab: int) -> TokenizerRef:
     special = r.child("special")
     return TokenizerRef(
         file=r.text("file", PATH),
-        bytes=r.integer("bytes", 1, LIMIT),
+        bytes=r.integer("bytes", 1, FILE_BYTES["tokenizer"]),
         sha256=r.text("sha256", HASH),
         bos=None if bos is None else r.integer("bos", 0, vocab - 1),
         eos=tuple(eos.integer(i, 0, vocab - 1) for i in eos.indices()),
@@ -245,7 +246,8 @@ def _variants(items: Reader) -> tuple[Variant, ...]:
         for role in r.names():
             if role not in ("name", "backend", "requires"):
                 f = r.child(role)
-                files[role] = FileRef(f.text("file", PATH), f.integer("bytes", 1, LIMIT), f.text("sha256", HASH))
+                most = FILE_BYTES.get(role, FILE_BYTES["kernels"])
+                files[role] = FileRef(f.text("file", PATH), f.integer("bytes", 1, most), f.text("sha256", HASH))
         v = Variant(
             name=r.text("name", NAME),
             backend=r.choice("backend", BACKENDS),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import from_wire
@@ -24,9 +25,16 @@ def host() -> Any:
 
 async def settle(promise: Awaitable[Any]) -> Any:
     """Await a JavaScript promise; an error that it rejects with becomes the typed one of `inpage.errors`."""
+    with typed():
+        return await promise
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """An error that JavaScript raises within becomes the typed one of `inpage.errors`."""
     from pyodide.ffi import JsException
 
     try:
-        return await promise
+        yield
     except JsException as error:
         raise from_wire(json.loads(host().describeError(error))) from error

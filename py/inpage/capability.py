@@ -70,6 +70,15 @@ def host_device() -> Device:
     )
 
 
+_told: dict[str, float] = {}  # what only the page's own thread knows: "memory" in GiB
+
+
+def tell_memory(gib: object) -> None:
+    """What the page says of the device's memory, where it says anything."""
+    if isinstance(gib, int | float) and not isinstance(gib, bool) and 0 < gib < 1e6:
+        _told["memory"] = gib
+
+
 async def page_device(power: str = "high-performance") -> Device:
     """This browser, as web/engine/features.js and web/router/adapter.js probe it. ``power``: which adapter is asked
     for, see `WebGpuSettings`."""
@@ -85,7 +94,7 @@ async def page_device(power: str = "high-performance") -> Device:
         adapter=adapter,
         no_adapter=found["reason"],
         program=found["userAgent"],
-        memory=None if not found["deviceMemory"] else int(found["deviceMemory"] * (1 << 30)),
+        memory=int(memory * (1 << 30)) if (memory := _told.get("memory") or found["deviceMemory"]) else None,
         storage=found["storage"] | found["space"],
     )
 

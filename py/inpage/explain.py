@@ -32,6 +32,7 @@ class Explained:
     replicas: Replicas
     answers: AnswerCache | None
     memory: MemoryWatch
+    warnings: list[str]  # what is less than it could be, for people
     _backends: Backends
     _notes: Notes
 
@@ -85,6 +86,7 @@ class Explained:
                 "waiting": sum(len(s.waiting) for s in self.replicas.schedulers),
             },
             "replicas": len(self.replicas.schedulers),
+            "warnings": list(self.warnings),
         }
 
     @property
@@ -145,6 +147,7 @@ class Explained:
         lost, trouble, fewer = self.replicas.lost, self.replicas.trouble, self.replicas.why_fewer
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
+        said += [f"{warning}." for warning in self.warnings]
         return "\n".join([*said, told])
 
 

@@ -17,8 +17,10 @@ from typing import Any
 
 from .browser import IN_PAGE, host, settle
 from .capability import Device
+from .errors import ArtifactInvalid
 from .faults import FaultLog
 from .kernel_choice import KernelChoice
+from .limits import FILE_BYTES, read_bounded
 from .measure import Figure
 from .schema import Manifest
 
@@ -83,9 +85,10 @@ def cache_folder() -> Path:
 
 async def _read(key: str) -> str:
     if IN_PAGE:
-        return str(await settle(host().readNote(key)))
-    with contextlib.suppress(OSError):
-        return (cache_folder() / "notes" / f"{key}.json").read_text("utf-8")
+        text = str(await settle(host().readNote(key)))
+        return text if len(text) <= FILE_BYTES["note"] else ""
+    with contextlib.suppress(OSError, ValueError, ArtifactInvalid):
+        return read_bounded(cache_folder() / "notes" / f"{key}.json", "note", ArtifactInvalid, key).decode("utf-8")
     return ""
 
 

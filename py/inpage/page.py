@@ -1,6 +1,6 @@
 """The router as the page's worker runs it: requests come as JSON messages, answers go back as JSON messages.
 
-    {"id": 1, "op": "load", "artifact": URL, "model": name, "backend", "threads", "pinned", "settings",
+    {"id": 1, "op": "load", "artifact": URL, "model": name, "backend", "threads", "pinned", "settings", "device_memory",
      "models": [{"artifact", "model", …}]}   {"id": 1, "progress": {…}}…, {"id": 1, "value": info}
     {"id": 2, "op": "chat", "messages": […], "params": {…}}           {"id": 2, "begun": {"seed"}},
                                                                       {"id": 2, "piece": {…}}…, {"id": 2, "value": {…}}
@@ -36,6 +36,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+from .capability import tell_memory
 from .errors import InpageError, InvalidRequest, Unsupported
 from .models import Models, default_name
 from .report import report
@@ -103,6 +104,7 @@ class Page:
 
     async def _load(self, message: Message) -> Message:
         await self._unload({})
+        tell_memory(message.get("device_memory"))
         self._failure = ""
         try:
             self._models = Models(message.get("settings"))

@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .engines.batch import MAX_BIAS
@@ -91,6 +92,7 @@ _KNOWN = frozenset(Sampling.__dataclass_fields__) | {
     "logprobs",
 }
 _TEXTS = 16
+_CALLS = 1024  # of functions, in one message
 
 
 def _texts(value: Any, field: str) -> tuple[str, ...]:
@@ -112,15 +114,21 @@ def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def checked_messages(messages: Any) -> list[dict[str, Any]]:
+def checked_messages(messages: Any, most: int | None = None) -> list[dict[str, Any]]:
     """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message. Calls of
-    functions and what they gave are in OpenAI's shapes; arguments of calls become objects, as templates want them."""
+    functions and what they gave are in OpenAI's shapes; arguments of calls become objects, as templates want them.
+    ``most``: messages; more are refused before they are looked at."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Sequence) or isinstance(messages, bytes):
         raise InvalidRequest('messages must be a list of {"role", "content"}', field="messages")
     if not messages:
         raise InvalidRequest("messages is empty: send at least one", field="messages")
+    if most is not None and len(messages) > most:
+        raise InvalidRequest(
+            f"messages has {len(messages)} messages; at most {most} fit with an answer: leave out the oldest",
+            field="messages",
+        )
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
@@ -151,6 +159,8 @@ def _message(message: Any, field: str) -> dict[str, Any]:
 def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise InvalidRequest(f"{field} must be a list", field=field)
+    if len(calls) > _CALLS:
+        raise InvalidRequest(f"{field} has {len(calls)} calls; at most {_CALLS} can be given", field=field)
     checked = []
     for i, call in enumerate(calls):
         where = f"{field}[{i}]"
@@ -187,11 +197,16 @@ def checked_text(text: Any, field: str, *, empty: bool = False) -> str:
     return text
 
 
-def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False) -> list[int]:
-    """Token ids given directly: whole numbers of the vocabulary, at least one (unless ``empty``)."""
+def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False, most: int | None = None) -> list[int]:
+    """Token ids given directly: whole numbers of the vocabulary, at least one (unless ``empty``) and at most ``most``:
+    more are not even counted."""
     if not isinstance(ids, Iterable):
         raise InvalidRequest(f"{field} must be a text or token ids, not {type(ids).__name__}", field=field)
-    checked = list(ids)
+    checked = list(ids if most is None else islice(ids, most + 1))
+    if most is not None and len(checked) > most:
+        raise InvalidRequest(
+            f"{field} has more than {most} token ids, and there is room for no more: shorten it", field=field
+        )
     if not checked and not empty:
         raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
     for i, token in enumerate(checked):

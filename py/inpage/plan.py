@@ -53,11 +53,12 @@ from typing import Any
 
 from ._checks import LIMIT, Reader, read_json
 from .errors import ArtifactInvalid
+from .limits import FILE_BYTES
 from .plan_types import VARIABLES, Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
 from .schema import ALIGN, Tensor
 
 VERSION = 2
-PLAN_BYTES = 32 * 1024 * 1024  # a plan larger than this is refused unread
+PLAN_BYTES = FILE_BYTES["plan"]  # a plan larger than this is refused unread
 KINDS = ("input", "weight", "arena", "kv", "output")
 IO = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "logits")
 

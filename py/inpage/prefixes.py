@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,7 +39,7 @@ class Prefixes:
         scheduler: Scheduler,
         manifest: Manifest,
         device: Device,
-        encode: Callable[[Prompt], list[int]],
+        encode: Callable[[Prompt], Awaitable[list[int]]],
         storage: PageStorage | None = None,
     ) -> None:
         self._scheduler, self._manifest, self._device = scheduler, manifest, device
@@ -156,7 +156,7 @@ class Prefixes:
     async def warm_up(self) -> dict[str, int]:
         """Make the settings' system prompts and what is stored ready. Tokens that were "imported", "read"."""
         texts = self._scheduler.settings.kv.system_prompts
-        prompts = [self.encode([{"role": "system", "content": text}]) for text in texts]
+        prompts = [await self.encode([{"role": "system", "content": text}]) for text in texts]
         imported = read = 0
         listed: list[list[int]] = []
         if self.storage is not None:
@@ -192,7 +192,7 @@ class ReadAhead:
     async def prefetch(self, prompts: Iterable[Prompt]) -> list[int]:
         """Read prompts while nobody waits, so that requests which begin like them start at once. A prompt is what
         `chat` takes (messages may end with the system's), or token ids. Gives how many tokens of each are kept."""
-        return [await self._prefixes.read(ids) for ids in [self._prefixes.encode(prompt) for prompt in prompts]]
+        return [await self._prefixes.read(ids) for ids in [await self._prefixes.encode(prompt) for prompt in prompts]]
 
     async def warm_up(self) -> dict[str, int]:
         """Make the system prompts of the settings ready, and what was exported: from storage, else by reading them,
@@ -202,9 +202,9 @@ class ReadAhead:
     async def export_prefix(self, prompt: Prompt) -> int:
         """Store the KV pages of a prompt (see `prefetch`), reading it first where it was not; gives how many tokens.
         Raises `Unsupported` without storage, `InvalidRequest` beyond ``kv.storage_bytes``, `StorageFull`."""
-        return await self._prefixes.save(self._prefixes.encode(prompt))
+        return await self._prefixes.save(await self._prefixes.encode(prompt))
 
     async def import_prefix(self, prompt: Prompt) -> int:
         """Bring an exported prompt's pages back; gives how many of its tokens need not be read any more. Pages that
         another version, variant or device computed, or that are damaged, count as absent."""
-        return await self._prefixes.load(self._prefixes.encode(prompt))
+        return await self._prefixes.load(await self._prefixes.encode(prompt))

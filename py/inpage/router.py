@@ -18,6 +18,7 @@ from typing import Any
 from . import scoring
 from .browser import IN_PAGE
 from .capability import Device, host_device, this_device
+from .ceiling import fitted
 from .engines.load import load_engine
 from .engines.protocol import Engine, Grammar, Progress
 from .errors import Cancelled, InvalidRequest, Unsupported
@@ -26,8 +27,10 @@ from .failover import Backends
 from .grammar import one_grammar
 from .kv.storage import PageStorage, open_storage
 from .notes import Notes
-from .params import answer_room, checked_ids, checked_messages, checked_text, options
-from .prefixes import Prefixes, Prompt, ReadAhead
+from .params import Options, answer_room, checked_ids, options
+from .prefixes import Prefixes, ReadAhead
+from .prefixes import Prompt as Prefix
+from .prompts import Prompt, Prompts
 from .replicas import Replicas, affordable
 from .request import Request
 from .responses import AnswerCache, answer_key, weights_digest
@@ -40,8 +43,7 @@ from .selection import Candidate, Choice, choose
 from .settings import Settings, settings_from
 from .status import MemoryWatch, add_gauges
 from .store import open_store
-from .stream import Completion, Delta, Kept, Stream, together
-from .template import ChatTemplate
+from .stream import Completion, Delta, Kept, Later, Stream, together
 from .tokenizer import Tokenizer, load_tokenizer
 from .tools import asked_tools
 from .tuning import Tuner
@@ -85,9 +87,10 @@ class Router(Explained, ReadAhead):
         self._weights = weights_digest(manifest)
         add_gauges(self.scheduler, answers)
         self.memory = MemoryWatch(self.scheduler)
-        self._template: ChatTemplate | None = None
+        self._prompts = Prompts(manifest, tokenizer, lambda: self.scheduler.meters.work("encode"))
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
+        self.warnings = []
 
     @classmethod
     async def load(
@@ -127,6 +130,7 @@ class Router(Explained, ReadAhead):
         choice = choose(
             manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
         )
+        chosen, shrunk = await fitted(chosen, device, store, manifest, choice)
         report({"phase": "tokenizer"})
 
         async def tokenizing() -> Tokenizer:
@@ -150,6 +154,7 @@ class Router(Explained, ReadAhead):
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
         more |= {"pages": open_storage(chosen.kv)}
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
+        router.warnings += [shrunk] * bool(shrunk)
         router.memory.start()
         try:
             await router.replicas.fill(count, backends, chosen, router._replaced)
@@ -186,19 +191,16 @@ class Router(Explained, ReadAhead):
         `inpage.grammar`; ``logprobs`` (0 to 20): report each token, with so many of the likeliest. ``tools`` and the
         two after it are OpenAI's: see `inpage.tools`; `inpage.tool_calls` reads the calls out of the text.
         ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the answer goes on
-        after them. Raises `InvalidRequest` at once; `QueueFull` when it is read."""
-        checked = checked_messages(messages)
+        after them. Raises `InvalidRequest` at once, or when it is read where the prompt is long: that is tokenized
+        beside the event loop then; `QueueFull` when it is read."""
         grammars = self.engine.info.grammars
         use = asked_tools(tools, tool_choice, parallel_tool_calls, self.manifest.chat_template, grammars)
-        with self.scheduler.meters.work("encode"):
-            ids = self._chat_template().encode(checked, use.tools)
-        return self._ask(ids, params, "messages", resume, use.grammar)
+        prompt = self._prompts.chat(messages, self.scheduler.capacity - 1, use.tools)
+        return self._ask(prompt, params, "messages", resume, use.grammar)
 
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
-        with self.scheduler.meters.work("encode"):
-            ids = self.encode(prompt)
-        return self._ask(ids, params, "prompt", resume)
+        return self._ask(self._text(prompt, self.scheduler.capacity - 1), params, "prompt", resume)
 
     async def quick(self, prompt: str, **params: Any) -> str:
         """The text of an answer to one message."""
@@ -214,22 +216,23 @@ class Router(Explained, ReadAhead):
 
     def encode(self, prompt: str | Iterable[int]) -> list[int]:
         """The ids that `complete` would feed for a prompt; control tokens that it spells stay text."""
-        if not isinstance(prompt, str):
-            return checked_ids(prompt, self.engine.info.vocab, "prompt")
-        ref = self.manifest.tokenizer
-        ids = self.tokenizer.encode(checked_text(prompt, "prompt"))
-        return [ref.bos, *ids] if ref.add_bos and ref.bos is not None else ids
+        return self._text(prompt, None).now()
 
-    def _prefix_ids(self, prompt: Prompt) -> list[int]:
-        listed = isinstance(prompt, Sequence) and any(isinstance(part, Mapping) for part in prompt)
-        if not isinstance(prompt, str) and not listed:
-            return checked_ids(prompt, self.engine.info.vocab, "prompt")
-        messages = checked_messages(prompt)
-        return self._chat_template().encode(messages, answer=messages[-1]["role"] == "user")
+    def _text(self, prompt: str | Iterable[int], most: int | None) -> Prompt:
+        return self._prompts.text(prompt, self.engine.info.vocab, most)
+
+    async def _prefix_ids(self, prompt: Prefix) -> list[int]:
+        most = self.scheduler.capacity - 1
+        first = prompt[0] if isinstance(prompt, Sequence) and prompt else None
+        if not isinstance(prompt, str) and not isinstance(first, Mapping):
+            return checked_ids(prompt, self.engine.info.vocab, "prompt", most=most)
+        found = self._prompts.chat(prompt, most, answer=None)
+        return await found.aside() if found.long else found.now()
 
     async def score(self, ids: str | Iterable[int], window: int = 512) -> Score:
         """Perplexity of a text or of ids, in independent windows: see `inpage.scoring`."""
-        checked = self.encode(ids)
+        text = self._text(ids, None)
+        checked = await text.aside() if text.long else text.now()
         capacity = self.scheduler.capacity
         if isinstance(window, bool) or not isinstance(window, int) or not 2 <= window <= capacity:
             raise InvalidRequest(f"window is {window!r}; it must be a whole number of 2..{capacity}", field="window")
@@ -237,12 +240,28 @@ class Router(Explained, ReadAhead):
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
 
-    def _ask(self, prompt: list[int], params: Mapping[str, Any], field: str, resume: Iterable[int],
+    def _ask(self, prompt: Prompt, params: Mapping[str, Any], field: str, resume: Iterable[int],
              calls: Grammar | None = None) -> Stream:  # fmt: skip
         asked = options(params, self.engine.info.vocab)
         grammar = one_grammar(asked.grammar, calls, self.engine.info)
+        given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True, most=self.scheduler.capacity)
+        began = time.perf_counter()
+
+        def made(ids: list[int]) -> tuple[Request, Kept | None]:
+            return self._request(ids, asked, grammar, given, field, began)
+
+        async def aside() -> tuple[Request, Kept | None]:
+            return made(await prompt.aside())
+
+        if prompt.long:
+            later = Later(asked.sampling.seed, lambda: made(prompt.now()), aside)
+            return Stream(self.replicas, later, self.tokenizer, self._facts, stop=asked.stop)
+        request, kept = made(prompt.now())
+        return Stream(self.replicas, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
+
+    def _request(self, prompt: list[int], asked: Options, grammar: Grammar | None, given: list[int], field: str,
+                 began: float) -> tuple[Request, Kept | None]:  # fmt: skip
         room = answer_room(len(prompt), asked.max_tokens, self.scheduler.capacity, field)
-        given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True)
         if len(given) > room:
             raise InvalidRequest(f"resume has {len(given)} tokens, the answer at most {room}", field="resume")
         request = Request(
@@ -252,30 +271,19 @@ class Router(Explained, ReadAhead):
             stop_ids=self.manifest.tokenizer.eos,
             client=asked.client,
             priority=asked.priority,
-            deadline=None if asked.timeout is None else time.perf_counter() + asked.timeout,
-            tokens=given,
+            deadline=None if asked.timeout is None else began + asked.timeout,
+            tokens=list(given),
             grammar=grammar,
             top=asked.top,
         )
-        kept = None
         keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
-        if self._runs is not None and keepable and not given:
-            held = {} if grammar is None else {"grammar": astuple(grammar)}
-            # The model's context, not this device's memory: an answer made elsewhere is as good.
-            most = asked.max_tokens or self.engine.info.context - len(prompt)
-            key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
-            kept = Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
-        return Stream(self.replicas, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
-
-    def _chat_template(self) -> ChatTemplate:
-        source = self.manifest.chat_template
-        if source is None:
-            raise Unsupported("this model has no chat template; use complete", field="messages")
-        if self._template is None:
-            ref = self.manifest.tokenizer
-            eos = ref.eos[0] if ref.eos else None
-            self._template = ChatTemplate(source, self.tokenizer, bos=ref.bos, eos=eos)
-        return self._template
+        if self._runs is None or not keepable or given:
+            return request, None
+        held = {} if grammar is None else {"grammar": astuple(grammar)}
+        # The model's context, not this device's memory: an answer made elsewhere is as good.
+        most = asked.max_tokens or self.engine.info.context - len(prompt)
+        key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
+        return request, Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
 
     # -- while it runs ------------------------------------------------------------------------------------------
 

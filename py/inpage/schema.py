@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ArtifactInvalid
+from .limits import FILE_BYTES
 
 SCHEMA = 1
-SHARD_BYTES = 16 * 1024 * 1024
+SHARD_BYTES = FILE_BYTES["shard"]
 ALIGN = 256
 BLOCK_ROWS = 16  # rows interleaved in one block of layout "rows16"
-MANIFEST_BYTES = 16 * 1024 * 1024  # a manifest larger than this is refused unread
+MANIFEST_BYTES = FILE_BYTES["manifest"]  # a manifest larger than this is refused unread
 FAMILIES = ("llama",)
 BACKENDS = ("wasm", "native", "webgpu")
 LAYOUTS = ("raw", "rows16")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InvalidRequest
+from .limits import read_bounded
 
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ class Settings:
 def read_settings(path: Path) -> Settings:
     """From a ``.toml`` or ``.json`` file. Raises `InvalidRequest` naming the key."""
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, "settings", InvalidRequest, "settings").decode("utf-8")
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="settings") from error

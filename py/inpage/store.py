@@ -10,7 +10,8 @@ from typing import Protocol
 from .artifact import parse_manifest
 from .browser import IN_PAGE, host, settle
 from .errors import ArtifactInvalid, InvalidRequest
-from .schema import MANIFEST_BYTES, FileRef, LevelRef, Manifest, TokenizerRef
+from .limits import FILE_BYTES, read_bounded
+from .schema import FileRef, LevelRef, Manifest, TokenizerRef
 
 
 class Store(Protocol):
@@ -33,21 +34,27 @@ class FolderStore:
         self._folder, self._level = Path(folder), level
 
     async def manifest(self) -> tuple[Manifest, str]:
-        text = self._read("manifest.json", "manifest.json").decode("utf-8", "replace")
+        text = self._read("manifest.json", "manifest.json", "manifest").decode("utf-8", "replace")
         return await _at(self, parse_manifest(text), text, self._level)
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
-        data = self._read(ref.file, f"{field}.file")
+        data = self._read(ref.file, f"{field}.file", _kind(field))
         if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
             raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=f"{field}.sha256")
         return data.decode("utf-8", "replace")
 
-    def _read(self, file: str, field: str) -> bytes:
+    def _read(self, file: str, field: str, kind: str) -> bytes:
         path = self._folder / file
         try:
-            return path.read_bytes()
+            return read_bounded(path, kind, ArtifactInvalid, field)
         except OSError as error:
             raise ArtifactInvalid(f"{path} cannot be read: {error.strerror}", field=field) from error
+
+
+def _kind(field: str) -> str:
+    """Of the small files that a manifest names, by where it names them."""
+    name = field.rpartition(".")[2]
+    return name if name in FILE_BYTES else "manifest"
 
 
 class PageStore:
@@ -56,7 +63,7 @@ class PageStore:
         self._level = level
 
     async def manifest(self) -> tuple[Manifest, str]:
-        text = str(await settle(host().fetchJson(f"{self.base}manifest.json", MANIFEST_BYTES, "manifest.json")))
+        text = str(await settle(host().fetchJson(f"{self.base}manifest.json", "manifest", "manifest.json")))
         return await _at(self, parse_manifest(text), text, self._level)
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:

@@ -8,7 +8,7 @@ answer = await router.chat("Hello")         # whole
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -90,6 +90,16 @@ class Kept:
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A request whose prompt is long: made when it is read, beside the event loop, or at once by ``now``. Both give the
+    request and where its answer may be kept, and raise what is wrong with it."""
+
+    seed: int
+    now: Callable[[], tuple[Request, Kept | None]]
+    aside: Callable[[], Awaitable[tuple[Request, Kept | None]]]
+
+
 class Submits(Protocol):
     """What is needed of `Scheduler` or `Replicas`."""
 
@@ -104,44 +114,61 @@ class Stream:
     def __init__(
         self,
         scheduler: Submits,
-        request: Request,
+        asked: Request | Later,
         tokenizer: Tokenizer,
         facts: Callable[[], Facts],
         stop: Sequence[str] = (),
         kept: Kept | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._request = request
+        self._later = asked if isinstance(asked, Later) else None
+        self._made = (asked, kept) if isinstance(asked, Request) else None
         self._tokenizer = tokenizer
         self._facts = facts
         self._stop = stop
-        self._kept = kept
+        self._left = False
         self._begun = False
         self._events: Events | None = None
         self._source = "engine"
 
     @property
     def prompt_ids(self) -> list[int]:
+        """Those of a long prompt are there without waiting once it is read."""
         return list(self._request.prompt)
 
     @property
     def seed(self) -> int:
-        return self._request.sampling.seed
+        return self._request.sampling.seed if self._later is None else self._later.seed
 
     @property
     def kept(self) -> Kept | None:
         """Where a kept answer would lie; None where the answer is not determined, or none are kept."""
-        return self._kept
+        return self._prepared[1]
+
+    @property
+    def _request(self) -> Request:
+        return self._prepared[0]
+
+    @property
+    def _prepared(self) -> tuple[Request, Kept | None]:
+        if self._made is None:
+            assert self._later is not None
+            self._made = self._later.now()
+        return self._made
 
     def cancel(self) -> None:
         """End it from outside: whoever reads it gets what there is, with ``finish_reason`` "cancelled"."""
         self._leave()
 
     def _leave(self) -> None:
-        if self._kept is None:
+        self._left = True
+        if self._made is None:
+            return  # it is cancelled as soon as it is made
+        kept = self.kept
+        if kept is None:
             self._scheduler.cancel(self._request)
             return
-        self._kept.runs.leave(self._kept.key, self._request)
+        kept.runs.leave(kept.key, self._request)
         if not self._request.done:
             self._request.done = True
             if self._events is not None:
@@ -149,14 +176,15 @@ class Stream:
 
     async def _open(self) -> Events:
         """Where the answer's bursts come from. A request that was cancelled before is not begun."""
-        if self._kept is None:
+        kept = self.kept
+        if kept is None:
             self._scheduler.submit(self._request)
             return self._request.events
         if self._request.done:
             events: Events = asyncio.Queue()
             events.put_nowait(Burst([], "cancelled"))
             return events
-        self._events, self._source = await self._kept.runs.open(self._kept.key, self._request, self._kept.tags)
+        self._events, self._source = await kept.runs.open(kept.key, self._request, kept.tags)
         return self._events
 
     def __aiter__(self) -> AsyncGenerator[Delta]:
@@ -175,6 +203,10 @@ class Stream:
         if self._begun:
             raise InvalidRequest("a stream can be read once; make a new one")
         self._begun = True
+        if self._made is None and self._later is not None:
+            self._made = await self._later.aside()
+            if self._left:
+                self._leave()
         request, detokenizer, stops = self._request, Detokenizer(self._tokenizer), StopStrings(self._stop)
         texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
         said, told = len(request.tokens), 0

@@ -8,13 +8,14 @@ become the user's characters again. A text that spells none is not touched: its 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from .browser import IN_PAGE, host
+from .browser import IN_PAGE, host, settle, typed
 from .errors import ArtifactInvalid, InvalidRequest, Unsupported
 from .tokenizer import Tokenizer
 
@@ -38,23 +39,69 @@ class ChatTemplate:
             raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
 
     def encode(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (), *, answer: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        answer: bool = True,
+        most: int | None = None,
     ) -> list[int]:
         """Prompt ids of checked messages, ending where the assistant's answer begins, or (without ``answer``) before
-        the next message. ``tools``: as OpenAI's, for a template that takes them. `InvalidRequest` where the template
-        refuses the conversation (an order of roles that the model does not know)."""
+        the next message. ``tools``: as OpenAI's, for a template that takes them. ``most``: tokens that there is room
+        for; what must have more is refused before it is tokenized. `InvalidRequest` where the template refuses the
+        conversation (an order of roles that the model does not know), `ArtifactInvalid` where it does not end."""
+        variables, shield = self._prepared(messages, tools, answer)
+        try:
+            text = self._renderer.render(variables)
+        except Exception as error:
+            raise _refused(error) from error
+        return self._tokenizer.encode_parts(self._parts(text, shield, most))
+
+    async def encode_aside(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        answer: bool = True,
+        most: int | None = None,
+    ) -> list[int]:
+        """`encode` beside the event loop: for a conversation that takes long."""
+        variables, shield = self._prepared(messages, tools, answer)
+        try:
+            text = await self._renderer.render_aside(variables)
+        except Exception as error:
+            raise _refused(error) from error
+        return await self._tokenizer.encode_parts_aside(self._parts(text, shield, most))
+
+    def _prepared(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], answer: bool
+    ) -> tuple[dict[str, Any], Shield]:
+        """The template's variables, with every text behind the shield."""
         given = [list(messages), list(tools)]
         shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
         safe, offered = _with(given, shield)
         safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
         more = {"tools": offered} if offered else {}
-        try:
-            text = self._renderer.render({"messages": safe, "add_generation_prompt": answer, **more, **self._tokens})
-        except Exception as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses these messages: {error}", field="messages"
-            ) from error
-        return self._tokenizer.encode_rendered(text, shield.stand_ins)
+        return {"messages": safe, "add_generation_prompt": answer, **more, **self._tokens}, shield
+
+    def _parts(self, text: str, shield: Shield, most: int | None) -> list[str | int]:
+        parts = self._tokenizer.cut(text, shield.stand_ins)
+        check_fits(self._tokenizer.least(parts), most, "messages")
+        return parts
+
+
+def check_fits(least: int, most: int | None, field: str) -> None:
+    """Refuse what has at least so many tokens where there is room for fewer."""
+    if most is not None and least > most:
+        raise InvalidRequest(
+            f"the prompt has at least {least} tokens; at most {most} fit with an answer: shorten it", field=field
+        )
+
+
+def _refused(error: Exception) -> Exception:
+    if isinstance(error, ArtifactInvalid):
+        return error
+    return InvalidRequest(f"the model's chat template refuses these messages: {error}", field="messages")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -89,7 +136,11 @@ class Spellings:
 
     def __init__(self, control: Iterable[str]) -> None:
         self.texts = texts = sorted((text for text in control if text), key=len, reverse=True)
-        self.pattern = re.compile(f"(?=(?:{'|'.join(map(re.escape, texts))}))." if texts else r"(?!)", re.DOTALL)
+        # The first character stands outside of the lookahead: searching then skips to where one begins.
+        starts = sorted({text[0] for text in texts})
+        rests = {start: [re.escape(text[1:]) for text in texts if text[0] == start] for start in starts}
+        spelled = "|".join(f"{re.escape(start)}(?={'|'.join(rests[start])})" for start in starts)
+        self.pattern = re.compile(spelled or r"(?!)")
         self.heads = tuple({text[:n] for text in texts for n in range(1, len(text))})
         self.tails = tuple({text[n:] for text in texts for n in range(1, len(text))})
 
@@ -137,41 +188,40 @@ def _free_characters(occurring: Iterable[str]) -> Iterator[str]:
 
 
 class Renderer(Protocol):
+    """Both raise `ArtifactInvalid` for a template that does more than `limits` allow."""
+
     def render(self, variables: Mapping[str, Any]) -> str: ...
+
+    async def render_aside(self, variables: Mapping[str, Any]) -> str: ...
 
 
 class _NativeRenderer:
-    """jinja2 as Hugging Face's ``apply_chat_template`` sets it up; sandboxed, since a template is untrusted."""
+    """jinja2 as Hugging Face's ``apply_chat_template`` sets it up; sandboxed and bounded, since a template is
+    untrusted."""
 
     def __init__(self, source: str) -> None:
         try:
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
+            from .template_sandbox import BoundedTemplate
         except ImportError:
             raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _refuse
-        environment.filters["tojson"] = _to_json  # jinja2's own is meant for HTML
-        self._template = environment.from_string(source)
+        self._template = BoundedTemplate(source)
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        return self._template.render(**variables)
+        return self._template.render(variables)
 
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(reason: str) -> None:
-    raise ValueError(reason)
+    async def render_aside(self, variables: Mapping[str, Any]) -> str:
+        return await asyncio.to_thread(self._template.render, variables)
 
 
 class _PageRenderer:
-    """Over web/router/host.js."""
+    """Over web/router/texts.js."""
 
     def __init__(self, source: str) -> None:
         self._template = host().makeTemplate(source)
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        return str(self._template.render(json.dumps(variables)))
+        with typed():
+            return str(self._template.render(json.dumps(variables)))
+
+    async def render_aside(self, variables: Mapping[str, Any]) -> str:
+        return str(await settle(self._template.renderAside(json.dumps(variables))))

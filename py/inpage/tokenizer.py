@@ -7,14 +7,16 @@ puts them in. So nothing that a user types can end a turn or begin one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from .browser import IN_PAGE, host
+from .browser import IN_PAGE, host, settle
 from .errors import ArtifactInvalid, Unsupported
+from .text_bounds import longest_token
 
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 
@@ -22,45 +24,118 @@ _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 class Codec(Protocol):
     """One library's tokenizer, without control tokens."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        ...
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same beside the event loop, which goes on meanwhile."""
+        ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
-class Tokenizer:
-    """``control``: the text and id of every token that text must not become. Made by `load_tokenizer`."""
+Encoding: TypeAlias = Generator[list[str], list[list[int]], list[int]]  # asks for texts to be encoded
 
-    def __init__(self, codec: Codec, control: Mapping[str, int], pattern: re.Pattern[str] | None) -> None:
+
+class Tokenizer:
+    """``control``: the text and id of every token that text must not become; ``flags`` of those that swallow the blanks
+    ``lstrip`` before or ``rstrip`` behind them; ``longest``: characters that one token can stand for, None for any
+    number. Made by `load_tokenizer`."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        control: Mapping[str, int],
+        flags: Mapping[str, Mapping[str, Any]] | None = None,
+        longest: int | None = None,
+    ) -> None:
         self._codec = codec
-        self._pattern = pattern
+        self._flags = flags or {}
         self.control = dict(control)
         self.control_ids = frozenset(self.control.values())
+        self.longest = longest
+        self._spelled = re.compile(_alternatives(self.control)) if self.control else None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, none of them a control token, whatever the text spells."""
-        if not text:
-            return []
-        ids = self._codec.encode(text)
-        if self.control_ids.isdisjoint(ids):
-            return ids
-        # A model whose vocabulary itself holds the token's spelling: take the spelling apart.
-        cuts = [match.start() + 1 for match in re.finditer(f"(?={_alternatives(self.control)})", text)]
-        parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
-        ids = [token for part in parts if part for token in self._codec.encode(part)]
-        if not self.control_ids.isdisjoint(ids):
-            raise Unsupported("this text cannot be written without a control token of this model")
-        return ids
+        return self._run(self._encoding([text]))
+
+    async def encode_aside(self, text: str) -> list[int]:
+        """`encode` beside the event loop: for a text that takes long."""
+        return await self._run_aside(self._encoding([text]))
 
     def encode_rendered(self, text: str, stand_ins: Mapping[int, str]) -> list[int]:
         """Ids of a rendered chat template: control tokens that it spells become control tokens. ``stand_ins`` (see
         `template`) are turned back into the user's characters where no control token can come of them."""
-        ids: list[int] = []
+        return self._run(self._encoding(self.cut(text, stand_ins)))
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of what `cut` gave."""
+        return self._run(self._encoding(parts))
+
+    async def encode_parts_aside(self, parts: Sequence[str | int]) -> list[int]:
+        return await self._run_aside(self._encoding(parts))
+
+    def cut(self, text: str, stand_ins: Mapping[int, str]) -> list[str | int]:
+        """A rendered text in order: ids of the control tokens that it spells, and the texts between them, without the
+        blanks that those swallow. Takes time in proportion to the text, whatever it holds."""
+        parts: list[str | int] = []
         start = 0
-        for match in self._pattern.finditer(text) if self._pattern else ():
-            ids += self.encode(text[start : match.start()].translate(stand_ins))
-            ids.append(self.control[match[1]])
-            start = match.end()
-        return ids + self.encode(text[start:].translate(stand_ins))
+        behind = False  # a token that swallows the blanks behind it
+        for match in self._spelled.finditer(text) if self._spelled else ():
+            flags = self._flags.get(match[0], {})
+            between = text[start : match.start()]
+            between = between.lstrip() if behind else between
+            between = between.rstrip() if flags.get("lstrip") else between
+            parts += (between.translate(stand_ins) if stand_ins else between, self.control[match[0]])
+            start, behind = match.end(), bool(flags.get("rstrip"))
+        rest = text[start:].lstrip() if behind else text[start:]
+        parts.append(rest.translate(stand_ins) if stand_ins else rest)
+        return [part for part in parts if part != ""]
+
+    def least(self, parts: Iterable[str | int]) -> int:
+        """How many tokens these have at least, known without tokenizing: 1 a text where one token may stand for any
+        number of characters."""
+        longest = self.longest
+        return sum(1 if isinstance(p, int) or longest is None else -(-len(p) // longest) for p in parts)
+
+    def _encoding(self, parts: Sequence[str | int]) -> Encoding:
+        texts = [part for part in parts if isinstance(part, str) and part]
+        encoded = iter((yield texts) if texts else ())
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            elif part:
+                found = next(encoded)
+                ids += found if self.control_ids.isdisjoint(found) else (yield from self._apart(part))
+        return ids
+
+    def _apart(self, text: str) -> Encoding:
+        """For a model whose vocabulary itself holds the token's spelling: take the spelling apart."""
+        cuts = [match.start() + 1 for match in re.finditer(f"(?={_alternatives(self.control)})", text)]
+        parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)]) if a < b]
+        ids = [token for encoded in (yield parts) for token in encoded]
+        if not self.control_ids.isdisjoint(ids):
+            raise Unsupported("this text cannot be written without a control token of this model")
+        return ids
+
+    def _run(self, encoding: Encoding) -> list[int]:
+        try:
+            texts = next(encoding)
+            while True:
+                texts = encoding.send(self._codec.encode(texts))
+        except StopIteration as end:
+            return list(end.value)
+
+    async def _run_aside(self, encoding: Encoding) -> list[int]:
+        try:
+            texts = next(encoding)
+            while True:
+                texts = encoding.send(await self._codec.encode_aside(texts))
+        except StopIteration as end:
+            return list(end.value)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; control tokens are left out, bytes that are no character become U+FFFD."""
@@ -113,23 +188,13 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         control = {content: int(token["id"]) for content, token in marked.items()} | dict(special)
         description["added_tokens"] = [t for t in added if t["content"] not in control]
         description["post_processor"] = None  # it would add a beginning-of-text token; the template does that
+        longest = longest_token(description, control)
         codec = _codec(json.dumps(description, ensure_ascii=False))
     except (ArtifactInvalid, Unsupported):
         raise
     except Exception as error:
         raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer.file") from error
-    return Tokenizer(codec, control, _pattern(control, marked))
-
-
-def _pattern(control: Mapping[str, int], marked: Mapping[str, Mapping[str, Any]]) -> re.Pattern[str] | None:
-    """Finds control tokens, the longest first, with the blanks around them that they swallow; group 1 is the text."""
-    if not control:
-        return None
-    lstrip = {content for content, token in marked.items() if token.get("lstrip")}
-    rstrip = {content for content, token in marked.items() if token.get("rstrip")}
-    before = f"(?:\\s*(?={_alternatives(lstrip)}))?" if lstrip else ""
-    after = f"(?:(?:{'|'.join(f'(?<={re.escape(t)})' for t in rstrip)})\\s*)?" if rstrip else ""
-    return re.compile(f"{before}({_alternatives(control)}){after}")
+    return Tokenizer(codec, control, marked, longest)
 
 
 def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
@@ -148,15 +213,19 @@ class _NativeCodec:
             raise Unsupported("tokenizing needs the tokenizers package: pip install 'inpage[cli]'") from None
         self._library = Library.from_str(description)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # Of the library's calls only those for several texts let other threads run, which `encode_aside` counts on.
+        return [encoded.ids for encoded in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        return await asyncio.to_thread(self.encode, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._library.decode(list(ids), skip_special_tokens=False))
 
 
 class _PageCodec:
-    """Over web/router/host.js: one call a text, never one a token."""
+    """Over web/router/texts.js: one call for all texts, never one a token."""
 
     def __init__(self, description: str) -> None:
         from pyodide.ffi import to_js
@@ -164,8 +233,20 @@ class _PageCodec:
         self._library = host().makeTokenizer(description)
         self._to_js = to_js
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._library.encode(text).to_py())
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return _lists(self._library.encode(self._to_js(list(texts))))
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        return _lists(await settle(self._library.encodeAside(self._to_js(list(texts)))))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._library.decode(self._to_js(list(ids))))
+
+
+def _lists(encoded: Any) -> list[list[int]]:
+    """``encoded``: the ids of all texts behind each other, and how many each has."""
+    ids, at, lists = encoded.ids.to_py().tolist(), 0, []
+    for count in encoded.counts.to_py().tolist():
+        lists.append(ids[at : at + count])
+        at += count
+    return lists

@@ -140,7 +140,7 @@ async def test_another_engine_does_not_find_it(small_tokenizer: Tokenizer, tmp_p
             router.scheduler, router.manifest, elsewhere, router._prefix_ids, FolderPages(tmp_path, 1 << 20)
         )
         router.scheduler.kv.prefix.clear()
-        assert await prefixes.load(router._prefix_ids(SYSTEM)) == 0
+        assert await prefixes.load(await router._prefix_ids(SYSTEM)) == 0
 
 
 @properties(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,12 +1,16 @@
 // The chat page: loads the model, keeps one conversation, streams answers. The engine and the Python router live in
 // workers; nothing here computes.
 import { InPage } from "../client/inpage.js";
+import { unfinished } from "../client/unfinished.js";
+import { readBounded } from "../engine/limits.js";
 import { element, make, megabytes } from "./dom.js";
 import { Loading } from "./loading.js";
 import { explain, interruption } from "./messages.js";
+import { conversationName, newConversation } from "./conversation.js";
 import { Panel } from "./panel.js";
 
 /** @typedef {{role: string, content: string}} Message */
+/** @typedef {import("../client/inpage.js").Piece} Piece */
 /** @typedef {{id: string, name: string, path: string, bytes: number}} SiteModel */
 
 const log = element("log", HTMLElement);
@@ -81,8 +85,8 @@ async function restart(pin) {
 
 /** What the site holds: site.json. @returns {Promise<{models: SiteModel[], answers?: string}>} */
 async function siteDescription() {
-  const response = await fetch("site.json").catch((error) => ({ ok: false, status: String(error), json: () => null }));
-  if (response.ok) return response.json();
+  const response = await fetch("site.json").catch((error) => ({ status: String(error) }));
+  if (response instanceof Response && response.ok) return JSON.parse(new TextDecoder().decode(await readBounded(response, "site", "site.json", null)));
   throw Object.assign(new Error(`site.json: ${response.status}`), { code: "network" });
 }
 
@@ -126,13 +130,32 @@ function aborted(signal) {
 /** @param {string} question */
 async function ask(question) {
   if (answering) return;
+  const asked = conversation.concat({ role: "user", content: question });
+  log.append(make("div", "message user", question));
+  await answer(asked, (inpage, signal) => inpage.chat(asked, { ...params, keep: conversationName(), signal }));
+}
+
+/** Goes on with the answer that was under way when the system, or a reload, ended this tab. */
+async function takeUp() {
+  const name = conversationName();
+  const [left] = name ? await unfinished(name) : [];
+  if (!left || answering || conversation.length || !Array.isArray(left.messages)) return;
+  const asked = /** @type {Message[]} */ (left.messages);
+  conversation = asked.slice(0, -1);
+  for (const { role, content } of asked) log.append(make("div", `message ${role}`, content));
+  await answer(asked, (inpage, signal) => inpage.resume(left.id, { signal }));
+}
+
+/**
+ * @param {Message[]} asked
+ * @param {(inpage: InPage, signal: AbortSignal) => AsyncGenerator<Piece, void, void>} begin
+ */
+async function answer(asked, begin) {
   answering = new AbortController();
   hello.remove();
   fresh.hidden = false;
   showError(null);
   const before = conversation;
-  const asked = before.concat({ role: "user", content: question });
-  log.append(make("div", "message user", question));
   const place = make("div", "message assistant waiting");
   place.ariaBusy = "true"; // so that a screen reader reads the answer whole
   log.append(place);
@@ -140,7 +163,8 @@ async function ask(question) {
   controls();
   try {
     await Promise.race([started(), aborted(answering.signal)]);
-    const answer = await stream(asked, place, answering.signal);
+    if (!model) throw new Error("the model is not loaded");
+    const answer = await stream(begin(model, answering.signal), place);
     // Not after "New chat", which began another conversation meanwhile.
     if (conversation === before) conversation = asked.concat({ role: "assistant", content: answer });
   } catch (error) {
@@ -165,16 +189,14 @@ async function ask(question) {
 
 /**
  * Writes the answer as it comes.
- * @param {Message[]} messages
+ * @param {AsyncGenerator<Piece, void, void>} pieces
  * @param {HTMLElement} place
- * @param {AbortSignal} signal
  * @returns {Promise<string>}
  */
-async function stream(messages, place, signal) {
+async function stream(pieces, place) {
   const written = document.createTextNode("");
   place.append(written);
-  if (!model) throw new Error("the model is not loaded");
-  for await (const piece of model.chat(messages, { ...params, signal })) {
+  for await (const piece of pieces) {
     if (piece.text) {
       place.classList.replace("waiting", "writing");
       const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
@@ -187,7 +209,7 @@ async function stream(messages, place, signal) {
 }
 
 /**
- * @param {import("../client/inpage.js").Piece} piece
+ * @param {Piece} piece
  * @param {HTMLElement} place
  */
 function finished(piece, place) {
@@ -231,6 +253,7 @@ retry.addEventListener("click", () => void started().catch(() => {}));
 fresh.addEventListener("click", () => {
   answering?.abort();
   conversation = [];
+  newConversation();
   log.replaceChildren(hello);
   fresh.hidden = true;
   speed.textContent = "";
@@ -243,3 +266,4 @@ for (const idea of document.querySelectorAll(".idea")) {
 
 controls();
 started().catch(() => {}); // shown by showError
+void takeUp();

@@ -47,6 +47,7 @@ export class Panel {
       ["Weights", megabytes(info.weight_bytes)],
       ["Loaded in", `${(info.load_ms / 1000).toFixed(1)} s`],
     ];
+    for (const warning of info.warnings) rows.push(["Warning", warning]);
     for (const { variant, fault } of info.candidates) if (fault) rows.push(["Trouble", `${variant} ${fault}`]);
     this.#facts.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
     this.#offer(info, pin);

@@ -16,6 +16,7 @@ import { EngineError } from "../engine/errors.js";
 import { answer } from "./answer.js";
 import { Link } from "./link.js";
 import { artifactUrl, nameOf, placed } from "./site.js";
+import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 
 /**
  * @typedef {import("./types.js").Candidate} Candidate
@@ -28,6 +29,7 @@ import { artifactUrl, nameOf, placed } from "./site.js";
  * @typedef {import("./types.js").Piece} Piece
  * @typedef {import("./types.js").Score} Score
  * @typedef {import("./types.js").StartOptions} StartOptions
+ * @typedef {import("./types.js").Unfinished} Unfinished
  */
 
 export class InPage {
@@ -91,7 +93,7 @@ export class InPage {
    * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost, poison_request
    */
   chat(messages, { model, ...params } = {}) {
-    return answer(() => this.#connect(), { op: "chat", messages, model }, params);
+    return keeping({ op: "chat", messages, model }, params, (...asked) => answer(() => this.#connect(), ...asked));
   }
 
   /**
@@ -101,7 +103,33 @@ export class InPage {
    * @returns {AsyncGenerator<Piece, void, void>}
    */
   complete(prompt, { model, ...params } = {}) {
-    return answer(() => this.#connect(), { op: "complete", prompt, model }, params);
+    return keeping({ op: "complete", prompt, model }, params, (...asked) => answer(() => this.#connect(), ...asked));
+  }
+
+  /**
+   * Answers with `keep` that were under way when their page was ended, by the system or a reload; the latest first.
+   * @param {string} [keep] only those of this name
+   * @returns {Promise<Unfinished[]>}
+   */
+  unfinished(keep) {
+    return unfinished(keep);
+  }
+
+  /**
+   * Go on with an unfinished answer. The first piece is what there was of it; the rest is token for token what it would
+   * have been.
+   * @param {string} id of `unfinished`
+   * @param {Pick<Params, "signal">} [how]
+   * @returns {AsyncGenerator<Piece, void, void>}
+   * @throws {EngineError} invalid_request where there is none; as `chat`
+   */
+  resume(id, how = {}) {
+    return resuming(id, how, (...asked) => answer(() => this.#connect(), ...asked));
+  }
+
+  /** Forget an unfinished answer. @param {string} id */
+  async discard(id) {
+    await discard(id);
   }
 
   /**
@@ -303,7 +331,8 @@ export class InPage {
     const link = this.#link;
     try {
       onProgress?.({ phase: "python" });
-      const load = { op: "load", ...first, settings, models };
+      const { deviceMemory: device_memory } = /** @type {{deviceMemory?: number}} */ (globalThis.navigator);
+      const load = { op: "load", ...first, settings, models, device_memory };
       this.info = await link.call(load, ({ progress }) => onProgress?.(progress)).answer;
     } catch (error) {
       if (attempts > 1 && error === link.ended && !this.#ended) {

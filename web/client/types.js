@@ -61,6 +61,7 @@
  * @property {{used: number, kept: number, reserved: number, limit: number}} kv_pages kept: for prompts that begin alike
  * @property {{active: number, waiting: number}} requests
  * @property {number} replicas engines that run
+ * @property {string[]} warnings what is less than it could be, for people: a context made to fit into a phone's memory
  * @typedef {object} Candidate
  * @property {string} variant
  * @property {string} backend
@@ -101,7 +102,18 @@
  * @property {string | object} [tool_choice]
  * @property {boolean} [parallel_tool_calls]
  * @property {number} [logprobs] 0 to 20: report each token, with so many of the likeliest
+ * @property {string} [keep] a name, such as a conversation's: while the answer runs, what it takes to resume it lies in
+ *   this browser's storage, for when the system ends the page; see `InPage.unfinished`
  * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
+ * @typedef {object} Unfinished an answer whose page was ended while it ran
+ * @property {string} id
+ * @property {string} keep
+ * @property {number} began when, in milliseconds since 1970
+ * @property {string} [model]
+ * @property {string | Message[]} [messages] what was asked, as `chat` took it
+ * @property {string | number[]} [prompt] as `complete` took it
+ * @property {string} text of the answer so far
+ * @property {number} tokens of it
  * @typedef {object} Completion
  * @property {number[]} prompt_ids
  * @property {number[]} token_ids the stop token included

@@ -5,14 +5,13 @@
 
 import { array, integer, object, path, sha256Hex, string } from "./check.js";
 import { EngineError, invalidArtifact } from "./errors.js";
+import { FILE_BYTES } from "./limits.js";
 
 const SCHEMA = 1;
 /** wasm32 addresses this much. */
 export const ADDRESSABLE = 2 ** 32;
 /** A manifest that claims more weights can only be wrong. */
 const MAX_WEIGHTS = 2 ** 40;
-const MAX_SHARD = 16 * 2 ** 20;
-const MAX_SMALL_FILE = 64 * 2 ** 20;
 export const ALIGN = 256;
 
 /**
@@ -64,7 +63,7 @@ function readShards(value, weightBytes) {
     const entry = object(item, field);
     const offset = integer(entry.offset, `${field}.offset`, 0, weightBytes);
     if (offset !== end) throw invalidArtifact(`starts at ${offset}, the previous one ends at ${end}`, `${field}.offset`);
-    const file = readFile(entry, field, MAX_SHARD);
+    const file = readFile(entry, field, FILE_BYTES.shard);
     end = offset + file.bytes;
     if (end > weightBytes) throw invalidArtifact(`ends after weights.bytes (${weightBytes})`, `${field}.bytes`);
     if (end < weightBytes && end % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.bytes`);
@@ -117,8 +116,8 @@ function readVariant(value, name) {
     name,
     backend,
     requires: array(entry.requires, `${field}.requires`, 64).map((item, j) => string(item, `${field}.requires[${j}]`)),
-    plan: readFile(object(entry.plan, `${field}.plan`), `${field}.plan`, MAX_SMALL_FILE),
-    kernels: readFile(object(entry.kernels, `${field}.kernels`), `${field}.kernels`, MAX_SMALL_FILE),
+    plan: readFile(object(entry.plan, `${field}.plan`), `${field}.plan`, FILE_BYTES.plan),
+    kernels: readFile(object(entry.kernels, `${field}.kernels`), `${field}.kernels`, FILE_BYTES.kernels),
   };
 }
 

@@ -4,15 +4,16 @@
  * crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
-import { Template } from "../vendor/jinja/jinja.js";
-import { Tokenizer } from "../vendor/tokenizers/tokenizers.mjs";
 import { EngineClient } from "../engine/client.js";
 import { DEFAULT_POLICY } from "../engine/download.js";
 import { EngineError, toWire } from "../engine/errors.js";
 import { probe } from "../engine/features.js";
 import { fetchFile } from "../engine/shards.js";
 import { openStore } from "../engine/storage.js";
+import { readBounded } from "../engine/limits.js";
 import { probeAdapter, probeMemory, probeStorage } from "./adapter.js";
+import { Aside } from "./aside.js";
+import { template, tokenizer } from "./texts.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
@@ -63,23 +64,19 @@ export function newEngine() {
 /**
  * The text of a JSON file whose hash nobody knows beforehand. It is checked in Python, which knows the schema.
  * @param {string} url
- * @param {number} limit bytes
+ * @param {keyof typeof import("../engine/limits.js").FILE_BYTES} kind
  * @param {string} field what it is, for errors
  * @returns {Promise<string>}
  */
-export async function fetchJson(url, limit, field) {
-  let response;
+export async function fetchJson(url, kind, field) {
   try {
-    response = await fetch(url, { cache: "no-cache" });
+    const response = await fetch(url, { cache: "no-cache" });
+    if (response.status === 404) throw new EngineError("artifact_invalid", `there is nothing at ${url}`, field);
+    if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, field);
+    return new TextDecoder().decode(await readBounded(response, kind, url, field));
   } catch (error) {
-    throw new EngineError("network", `${url}: ${String(error)}`, field, error);
+    throw error instanceof EngineError ? error : new EngineError("network", `${url}: ${String(error)}`, field, error);
   }
-  if (response.status === 404) throw new EngineError("artifact_invalid", `there is nothing at ${url}`, field);
-  if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, field);
-  if (Number(response.headers.get("content-length") ?? 0) > limit) {
-    throw new EngineError("artifact_invalid", `${url} is larger than ${limit} bytes`, field);
-  }
-  return response.text();
 }
 
 /**
@@ -100,23 +97,22 @@ export async function fetchText(base, file, bytes, sha256, field) {
 
 /**
  * @param {string} description text of a tokenizer.json
- * @returns {{encode(text: string): Int32Array, decode(ids: number[]): string}}
+ * @returns {ReturnType<typeof tokenizer> & {encodeAside(texts: string[]): Promise<import("./texts.js").Encoded>}}
  */
 export function makeTokenizer(description) {
-  const tokenizer = new Tokenizer(JSON.parse(description), {});
-  return {
-    encode: (text) => Int32Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids),
-    decode: (ids) => tokenizer.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
-  };
+  const here = tokenizer(description);
+  const aside = new Aside({ tokenizer: description }, ({ texts }) => here.encode(texts));
+  return { ...here, encodeAside: (texts) => aside.call({ texts }) };
 }
 
 /**
  * @param {string} source of a chat template
- * @returns {{render(variables: string): string}} variables as JSON
+ * @returns {{render(variables: string): string, renderAside(variables: string): Promise<string>}} variables as JSON
  */
 export function makeTemplate(source) {
-  const template = new Template(source);
-  return { render: (variables) => template.render(JSON.parse(variables)) };
+  const render = template(source);
+  const aside = new Aside({ template: source }, (given) => render(given.variables));
+  return { render, renderAside: (variables) => aside.call({ variables }) };
 }
 
 /**

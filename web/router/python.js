@@ -5,6 +5,7 @@
  */
 
 import { loadPyodide, version } from "../vendor/pyodide/pyodide.mjs";
+import { readBounded } from "../engine/limits.js";
 import { inStore } from "./in_store.js";
 
 const NAME = "inpage-python";
@@ -21,7 +22,7 @@ const HOME = "/inpage";
 export async function startPython(archive) {
   const response = await fetch(archive);
   if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
-  const bytes = await response.arrayBuffer();
+  const { buffer: bytes } = await readBounded(response, "package", archive.href, null);
   const key = await keyOf(bytes);
   const kept = key && (await inStore(NAME, STORE, "readonly", (store) => store.get(key)));
   if (kept instanceof Uint8Array) {

@@ -15,7 +15,8 @@ from ..schema import FileRef
 
 def read_file(folder: Path, ref: FileRef, field: str) -> bytes:
     try:
-        data = (folder / ref.file).read_bytes()
+        with (folder / ref.file).open("rb") as file:
+            data = file.read(ref.bytes + 1)  # one more tells that it is another file
     except OSError as e:
         raise ArtifactInvalid(f"{ref.file} cannot be read: {e.strerror}", field=field) from e
     if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:

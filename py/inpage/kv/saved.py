@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ..capability import Device
 from ..errors import InvalidRequest
+from ..limits import FILE_BYTES
 from ..responses import weights_digest
 from ..schema import Manifest
 from .manager import KvManager
@@ -97,6 +98,8 @@ class SavedPages:
         found = []
         for name in await self.storage.names(self._listed):
             length = name.removeprefix(self._listed).partition("-")[0]
+            if not length.isdecimal() or len(length) > 8 or 4 * int(length) > FILE_BYTES["prefix"]:
+                continue  # not of this module's making
             count, data = await self.storage.get([name], 4 * int(length))
             if count:
                 found.append(array("i", bytes(data if isinstance(data, bytes) else data.to_bytes())).tolist())

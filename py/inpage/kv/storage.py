@@ -93,7 +93,8 @@ class FolderPages:
         for key in keys:
             path = self.folder / key
             try:
-                content = path.read_bytes()
+                with path.open("rb") as file:
+                    content = file.read(_DIGEST + size + 1)  # one more tells that it is another value
             except OSError:
                 break
             value = memoryview(content)[_DIGEST:]

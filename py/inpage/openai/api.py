@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..errors import InpageError, InvalidRequest
+from ..limits import REQUEST_CHARS
 from ..stream import Completion, Delta, Stream, together
 from ..tool_calls import CallReader, Event, Said
 from . import told
@@ -18,7 +19,7 @@ from .logprobs import Written
 from .served import Answers, OneModel, Served
 from .told import Told
 
-BODY_BYTES = 8 << 20  # a larger request is refused unread
+BODY_BYTES = REQUEST_CHARS  # a larger request is refused unread
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..engines.protocol import Sampling
+from ..limits import FILE_BYTES
 from ..schema import Manifest
 
 _FORMAT = 1
@@ -34,7 +35,11 @@ class Answer:
     def unpack(data: bytes) -> Answer | None:
         """The inverse; None for what an older version, or something else, left in the storage."""
         try:
-            version, ids, reason, tags, expires = json.loads(zlib.decompress(data))
+            unpacking = zlib.decompressobj()
+            text = unpacking.decompress(data, FILE_BYTES["answer"])
+            if not unpacking.eof:  # cut off, or one that unpacks to more than any answer has
+                return None
+            version, ids, reason, tags, expires = json.loads(text)
             if version != _FORMAT or not isinstance(reason, str):
                 return None
             when = None if expires is None else float(expires)

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 
 from .._checks import read_json
 from ..errors import ArtifactInvalid
+from ..limits import FILE_BYTES
 from .answer import Answer
 
 VERSION = 1
-BUNDLE_BYTES = 64 << 20  # a larger one is refused unread
+BUNDLE_BYTES = FILE_BYTES["answers"]  # a larger one is refused unread
 
 
 class Bundle:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..browser import IN_PAGE, host, settle
 from ..errors import ArtifactInvalid
+from ..limits import read_bounded
 from ..settings import AnswerSettings
-from .bundle import BUNDLE_BYTES, Bundle
+from .bundle import Bundle
 from .cache import AnswerCache, Tier
 from .memory import MemoryTier
 
@@ -31,8 +32,8 @@ async def open_answers(settings: AnswerSettings) -> AnswerCache | None:
 
 async def _read(where: str) -> str:
     if IN_PAGE:
-        return str(await settle(host().fetchJson(where, BUNDLE_BYTES, "answers")))
+        return str(await settle(host().fetchJson(where, "answers", "answers")))
     try:
-        return Path(where).read_text("utf-8")
+        return read_bounded(Path(where), "answers", ArtifactInvalid, "answers").decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactInvalid(f"the answers in {where} cannot be read: {error}", field="answers") from error

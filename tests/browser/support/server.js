@@ -19,6 +19,7 @@ import path from "node:path";
  * @property {number} [append] so many bytes more than the file has, without a Content-Length
  * @property {Promise<unknown>} [hold] wait for this before the first byte of the body
  * @property {Uint8Array} [body] send this instead of the file
+ * @property {string} [encoding] the Content-Encoding of that body
  * @property {boolean} [always] for every request from now on, not for one
  * @typedef {{path: string, range: string | null, status: number}} LogEntry
  */
@@ -120,6 +121,7 @@ export class FaultServer {
       response.statusCode = start < size ? 206 : 416;
       response.setHeader("Content-Range", start < size ? `bytes ${start}-${end - 1}/${size}` : `bytes */${size}`);
     }
+    if (fault.encoding) response.setHeader("Content-Encoding", fault.encoding);
     this.log.push({ path: url, range: request.headers.range ?? null, status: response.statusCode });
     if (fault.body || !file || response.statusCode > 206) {
       response.end(fault.body);
