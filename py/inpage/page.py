@@ -18,6 +18,7 @@
     {"id": 12, "op": "warm_up"}                                       {"id": 12, "value": {"imported", "read"}}
     {"id": 13, "op": "forget", "tag": text or null}                   {"id": 13, "value": kept answers that went}
     {"id": 14, "op": "trace", "on": true or false}                    {"id": 14, "value": null, or the trace's JSON}
+    {"id": 15, "op": "visibility", "hidden", "frozen"}                {"id": 15, "value": null}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
@@ -46,7 +47,7 @@ from .stream import NOTHING, Completion, Stream
 Message = dict[str, Any]
 _OPERATIONS = (
     *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
-    *("prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
+    *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 
@@ -63,6 +64,7 @@ class Page:
         self._tasks: set[asyncio.Task[None]] = set()
         self._infos: dict[str, Message] = {}  # of models that were loaded once
         self._failure = ""  # of the last load
+        self._hiding: asyncio.Task[None] | None = None
 
     def handle(self, text: str) -> None:
         """Take one message; what it asks runs on as a task, beside all others."""
@@ -254,6 +256,29 @@ class Page:
                 return None
             router.trace.stop()
             return router.trace.to_json()
+
+    async def _visibility(self, message: Message) -> None:
+        """A page that is frozen now does nothing later."""
+        if self._hiding is not None:
+            self._hiding.cancel()
+            self._hiding = None
+        models = self._models
+        if models is None:
+            return
+        seconds = models.settings.kv.hidden_seconds
+        if not message.get("hidden"):
+            await models.hide(False)
+        elif message.get("frozen") and seconds is not None:
+            await self._hide(models, 0)
+        elif seconds is not None:
+            self._hiding = asyncio.get_running_loop().create_task(self._hide(models, seconds))
+
+    async def _hide(self, models: Models, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        for router in models.routers().values():
+            router.hide(True)
+        self._infos |= {name: router.info for name, router in models.routers().items()}
+        await models.hide(True)
 
     # -- what there is -----------------------------------------------------------------------------------------
 

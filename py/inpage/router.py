@@ -299,6 +299,11 @@ class Router(Explained, ReadAhead):
         await self._tuner.measure_all()
         return self.candidates
 
+    def hide(self, hidden: bool) -> None:
+        """The page was hidden for long, or is seen again: see `KvSettings.hidden_seconds`."""
+        for scheduler in self.replicas.schedulers:
+            scheduler.hide(hidden)
+
     def _changed(self, what: str) -> None:
         if what == "busy":
             self._tuner.busy()

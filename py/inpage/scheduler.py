@@ -48,6 +48,7 @@ class Scheduler:
         self.settings = settings or Settings()
         self.seats = Seats()
         self.meters = Meters()
+        self._hidden = False
         self._calls = Calls(self.meters, fatal=self._fatal, fail=self._fail)
         self.adopt(engine)
         self.recovery = Recovery(backends) if backends is not None else None
@@ -66,7 +67,8 @@ class Scheduler:
         self.info = engine.info
         kv = self.settings.kv
         swap = Swap(engine, kv.swap_bytes, self.meters)
-        self.kv = KvManager(engine, prefix_bytes=kv.prefix_bytes, memory_bytes=kv.memory_bytes, swap=swap)
+        kept = 0 if self._hidden else kv.prefix_bytes
+        self.kv = KvManager(engine, prefix_bytes=kept, memory_bytes=kv.memory_bytes, swap=swap)
         limits = self.settings.scheduler
         self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 
@@ -148,6 +150,11 @@ class Scheduler:
             self.recovery.give_up()
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    def hide(self, hidden: bool) -> None:
+        """Nobody sees the page: keep no pages for prompts to come until somebody does. What runs keeps its own."""
+        self._hidden = hidden
+        self.kv.keep_bytes(0 if hidden else self.settings.kv.prefix_bytes)
 
     # -- the loop --------------------------------------------------------------------------------------------
 

@@ -62,12 +62,15 @@ class KvSettings:
     """Exported prefixes in the browser's storage, or in ``storage_path``; the least recently used go first; 0: none."""
     storage_path: str | None = None
     """CPython: the folder for exported prefixes; null: none can be exported."""
+    hidden_seconds: float | None = 60.0
+    """In the page: so long after it was hidden, what is kept for prompts to come is given back, and on a device with
+    little memory models that are idle are unloaded; answers under way go on. null: never."""
     system_prompts: tuple[str, ...] = ()
     """Texts of system messages that are ready before anybody asks: taken from storage, else read while nobody waits
     and then stored."""
 
     def _check(self) -> None:
-        _at_least(self, 0, "prefix_bytes", "memory_bytes", "swap_bytes", "storage_bytes")
+        _at_least(self, 0, "prefix_bytes", "memory_bytes", "swap_bytes", "storage_bytes", "hidden_seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,17 @@ test("a long prompt lets others go on, and its ids are those of the whole text",
       return state;
     };
     const how = { temperature: 0, max_tokens: 1 };
-    const spaces = Array.from({ length: 20_000 }, (_, i) => (i % 7 ? "a " : "<|im_end|>\n 漢字")).join("").slice(0, 16_500);
     return {
       // One word, which no tokenizer can cut: it takes seconds, and is then too long.
       word: await beside(inpage.complete("x".repeat(300_000), how)),
       messages: await beside(inpage.chat(Array.from({ length: 8000 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "x" })), how)),
-      fits: await beside(inpage.complete(spaces, { ...how, timeout: 0.001 })),
-      text: spaces,
     };
   });
   expect(found.word).toMatchObject({ code: "invalid_request" });
   expect(found.word.turns).toBeGreaterThan(20);
   expect(found.messages).toMatchObject({ code: "invalid_request" });
   expect(found.messages.turns).toBeGreaterThan(20);
-  expect(found.fits.code).toBe("timeout");
   const same = "json.dumps((await router.tokenizer.encode_aside(data)) == router.tokenizer.encode(data))";
-  expect(await inPython(page, same, found.text)).toBe(true);
+  const text = Array.from({ length: 20_000 }, (_, i) => (i % 7 ? "a " : "<|im_end|>\n 漢字")).join("");
+  expect(await inPython(page, same, text)).toBe(true);
 });

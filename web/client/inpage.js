@@ -16,6 +16,7 @@ import { EngineError } from "../engine/errors.js";
 import { answer } from "./answer.js";
 import { Link } from "./link.js";
 import { artifactUrl, nameOf, placed } from "./site.js";
+import { onVisibility } from "./visibility.js";
 import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 
 /**
@@ -39,6 +40,7 @@ export class InPage {
   #ready;
   /** @type {EngineError | null} why nothing can be asked any more */
   #ended = null;
+  #unwatch;
   #options;
   /** @type {Map<string, object>} what to tell a router of each model, the default first */
   #models = new Map();
@@ -83,6 +85,9 @@ export class InPage {
     for (const each of [options, ...(options.models ?? [])]) this.#know(each);
     this.#link = this.#open();
     this.#ready = this.#load(1);
+    this.#unwatch = onVisibility((seen) => {
+      if (!this.#link.ended) this.#link.call({ op: "visibility", ...seen }).answer.catch(() => {});
+    });
   }
 
   /**
@@ -364,6 +369,7 @@ export class InPage {
   /** @param {EngineError} reason */
   #end(reason) {
     this.#ended ??= reason;
+    this.#unwatch?.();
     this.#link.end(reason);
   }
 }

@@ -34,6 +34,11 @@ class KvManager:
         self.pool = PagePool(most)
         self.prefix = PrefixTree(self.pool, info.page_tokens, prefix_bytes // info.page_bytes)
 
+    def keep_bytes(self, prefix_bytes: int) -> None:
+        """Change how much memory idle pages may hold; what is beyond is given back now."""
+        self.prefix.budget = prefix_bytes // self.engine.info.page_bytes
+        self.prefix.trim()
+
     @property
     def capacity(self) -> int:
         """Tokens that one request alone could have."""

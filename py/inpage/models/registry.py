@@ -18,6 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from ..ceiling import ceiling
 from ..engines.protocol import Progress
 from ..errors import Cancelled, InpageError, InvalidRequest, Timeout
 from ..health import Health
@@ -182,6 +183,14 @@ class Models:
         late = [e for e in self._places.idle() if limit is not None and e.used + limit <= self._clock.now()]
         if late:
             await asyncio.wait([self._leave(entry, "idle") for entry in late])
+
+    async def hide(self, hidden: bool) -> None:
+        """Nobody sees the page, or somebody does again: see `KvSettings.hidden_seconds`."""
+        for router in self.routers().values():
+            router.hide(hidden)
+        spared = [e for e in self._places.idle() if e.router is not None and ceiling(e.router.device) is not None]
+        if hidden and spared:
+            await asyncio.wait([self._leave(entry, "hidden") for entry in spared])
 
     async def close(self) -> None:
         """Unload everything; requests in flight end with `Cancelled`."""
