@@ -2,6 +2,9 @@
 import js from "@eslint/js";
 import globals from "globals";
 
+const BY = "goes through web/engine/site_data.js, which holds where a browser refuses or never answers";
+const SITE_DATA = ["BroadcastChannel", "indexedDB", "caches", "cookieStore", "localStorage", "sessionStorage"];
+
 export default [
   { ignores: ["web/vendor/**", "build/**", "dist/**", ".venv/**", "test-results/**", "playwright-report/**"] },
   js.configs.recommended,
@@ -26,6 +29,23 @@ export default [
     languageOptions: { globals: globals.browser },
   },
   { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
+  {
+    files: ["web/engine/**", "web/router/**", "web/client/**", "web/app/**", "examples/**"],
+    ignores: ["web/engine/site_data.js"],
+    rules: {
+      "no-restricted-globals": ["error", ...SITE_DATA.map((name) => ({ name, message: BY }))],
+      "no-restricted-properties": [
+        "error",
+        ...[...SITE_DATA, "getDirectory"].map((property) => ({ property, message: BY })),
+        ...["locks", "storage", "storageBuckets"].map((property) => ({ object: "navigator", property, message: BY })),
+        { object: "document", property: "cookie", message: BY },
+      ],
+      "no-restricted-syntax": [
+        "error",
+        { selector: "MemberExpression[object.property.name='navigator'][property.name=/^(locks|storage|storageBuckets)$/]", message: BY },
+      ],
+    },
+  },
   // A Playwright test runs in Node and evaluates functions in the page.
   { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
   { files: ["*.config.js"], languageOptions: { globals: globals.node } },

@@ -72,6 +72,13 @@ class DeviceLost(InpageError):
     code = "device_lost"
 
 
+class ArtifactDamaged(DeviceLost):
+    """Weights that came from browser storage were not what they should be, which showed only when answers ran on them:
+    those end. The engine is loaded again with the damaged file fetched anew; ask again."""
+
+    code = "artifact_damaged"
+
+
 class PoisonRequest(InpageError):
     """A request that ended engine after engine: it fails alone and is not tried again."""
 
@@ -104,6 +111,7 @@ _BY_CODE = {
         StorageFull,
         NetworkError,
         DeviceLost,
+        ArtifactDamaged,
         PoisonRequest,
         Timeout,
         Cancelled,

@@ -14,7 +14,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from .engines.protocol import Engine
-from .errors import ArtifactInvalid, Cancelled, DeviceLost, InpageError, InvalidRequest, NetworkError, Untrusted
+from .errors import (
+    ArtifactDamaged,
+    ArtifactInvalid,
+    Cancelled,
+    DeviceLost,
+    InpageError,
+    InvalidRequest,
+    NetworkError,
+    Untrusted,
+)
 from .faults import FaultLog
 from .selection import Candidate
 
@@ -66,6 +75,8 @@ class Backends:
         name = failed.name
         with contextlib.suppress(InpageError):
             await old.unload()
+        if isinstance(error, ArtifactDamaged):  # the variant did nothing wrong
+            return await self._try([failed, *self._rested_first([c for c in self.ranked if c is not failed])])
         self.log.note(name, error)
         if innocent:
             for each in innocent:

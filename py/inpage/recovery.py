@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .breaker import Breaker, probe
 from .engines.protocol import Engine
-from .errors import InpageError
+from .errors import ArtifactDamaged, InpageError
 from .failover import Backends
 from .request import Interruption, Request
 
@@ -40,7 +40,8 @@ class Recovery:
 
     async def replace(self, engine: Engine, error: InpageError, *, innocent: Sequence[str] = ()) -> Engine | None:
         """``engine`` failed with ``error``; see `Backends.replace`."""
-        self.breaker.failed(error)
+        if not isinstance(error, ArtifactDamaged):
+            self.breaker.failed(error)
         return await self._run(self.backends.replace(engine, error, innocent=innocent))
 
     async def revive(self) -> Engine | None:

@@ -9,6 +9,7 @@ await router.unload()
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple
@@ -21,7 +22,7 @@ from .capability import Device, host_device, this_device
 from .ceiling import fitted
 from .engines.load import load_engine
 from .engines.protocol import Engine, Grammar, Progress
-from .errors import Cancelled, InvalidRequest, Unsupported
+from .errors import Cancelled, InpageError, InvalidRequest, Unsupported
 from .explain import Explained
 from .failover import Backends
 from .grammar import one_grammar
@@ -318,6 +319,16 @@ class Router(Explained, ReadAhead):
         if what == "engine":  # another took over
             self._saving = asyncio.get_running_loop().create_task(self._notes.save())
             self._on_change()
+        elif what == "damaged":
+            self._saving = asyncio.get_running_loop().create_task(self._forget_computed())
+
+    async def _forget_computed(self) -> None:
+        """Answers and pages that damaged weights may have given."""
+        if self.answers is not None:
+            await self.answers.invalidate(f"model:{self.manifest.id}")
+        if self._prefixes.storage is not None:
+            with contextlib.suppress(InpageError):
+                await self._prefixes.storage.clear("")
 
     def _room(self) -> bool:
         """Whether a second engine can be loaded for a moment, without downloading anything."""

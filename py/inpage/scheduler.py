@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from .batching import burst_steps, prefill_batch
 from .calls import Calls
 from .engines.protocol import Engine, RunOutput
-from .errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
+from .errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
 from .failover import Backends
 from .fair import FairQueue
 from .faults import Suspects, poisoned, too_late
@@ -34,8 +34,8 @@ from .settings import Settings
 
 class Scheduler:
     """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
-    when it dies. ``on_change`` is called with "busy" when a request came, with "idle" and, when another engine took
-    over, with "engine"."""
+    when it dies. ``on_change`` is called with "busy" when a request came, with "idle", with "engine" when another took
+    over, and with "damaged" where what the last one computed cannot be relied on."""
 
     def __init__(
         self,
@@ -191,8 +191,14 @@ class Scheduler:
         gap = Gap(self.info.variant, error, time.perf_counter())
         self.meters.failed_over(gap.before)
         self._reap()
+        damaged = isinstance(error, ArtifactDamaged)
+        if damaged:  # what was computed of these is not to be gone on with
+            for request in [r for r in self.seats.everyone() if r.first is not None or r.scores]:
+                self._fail(request, error)
+            self._on_change("damaged")
         count = self.recovery.backends.count
-        blamed = self._suspects.died([r for r in self._calls.requests if not r.done], gap.before, count)
+        suspects = [] if damaged else [r for r in self._calls.requests if not r.done]
+        blamed = self._suspects.died(suspects, gap.before, count)
         for request in list(self.active):
             self.seats.stand_up(request)
         if blamed is not None:

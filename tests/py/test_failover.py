@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from inpage.engines.protocol import Sampling
-from inpage.errors import Cancelled, DeviceLost, NetworkError, OutOfMemory, PoisonRequest
+from inpage.engines.protocol import Feed, Sampling
+from inpage.errors import ArtifactDamaged, Cancelled, DeviceLost, InpageError, NetworkError, OutOfMemory, PoisonRequest
 from inpage.faults import FaultLog
 from inpage.request import Request
 from inpage.scheduler import Scheduler
@@ -284,3 +285,27 @@ def test_rests_grow_and_are_remembered() -> None:
     earlier = FaultLog(lambda: 0.0)  # the clock was set back
     earlier.load(log.dump())
     assert earlier.resting("a") == 86_400
+
+
+async def test_damaged_weights_end_what_ran_on_them_and_nothing_else() -> None:
+    """Answers that had begun end, those that wait are as if nothing had happened, and the variant is not to blame."""
+    runs = 0
+
+    def damaged(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+        nonlocal runs
+        runs += kind == "run"
+        return ArtifactDamaged("00001.bin was damaged") if kind == "run" and runs == 1 else None
+
+    house = House("a", "b", fate=damaged, max_sequences=1)
+    changes: list[str] = []
+    scheduler = Scheduler(await house.backends.first(), backends=house.backends, on_change=changes.append)
+    begun, waits = ask(1), ask(2)
+    for request in (begun, waits):
+        scheduler.submit(request)
+    with pytest.raises(ArtifactDamaged, match=r"00001\.bin"):
+        await finish(begun)
+    assert await finish(waits) == "length"
+    assert waits.tokens == await alone(ask(2))
+    assert house.loads == ["a", "a"]
+    assert changes.count("damaged") == 1
+    assert house.log.last("a") is None

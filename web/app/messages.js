@@ -6,6 +6,7 @@ const ADVICE = {
   out_of_memory: "There is not enough memory for this model. Closing other tabs may help.",
   unsupported: "This browser cannot run the model.",
   artifact_invalid: "The model's files are damaged or incomplete on the server.",
+  artifact_damaged: "The stored model was damaged; the damaged part is fetched again. Please ask again.",
   device_lost: "The model's worker stopped. It has to be loaded again.",
   poison_request: "This question stopped the model twice. Another one can be asked.",
 };

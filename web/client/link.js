@@ -4,6 +4,7 @@
  */
 
 import { EngineError, fromWire } from "../engine/errors.js";
+import { whenFree } from "../engine/site_data.js";
 
 /**
  * @typedef {object} Pending
@@ -31,7 +32,7 @@ export class Link {
     const lost = (/** @type {string} */ why) => this.end(new EngineError("device_lost", `the router worker is gone: ${why}`));
     this.#worker.onmessage = (event) => {
       // It holds the lock for as long as it lives: getting it means that it is gone.
-      if (event.data === "alive") void navigator.locks.request(name, () => lost("it ended without a word"));
+      if (event.data === "alive") whenFree(name, () => lost("it ended without a word"));
       else this.#receive(JSON.parse(event.data));
     };
     this.#worker.onerror = (event) => {

@@ -7,6 +7,8 @@
 
 import { EngineError, fromWire } from "./errors.js";
 import { GrammarWorkers } from "./grammars.js";
+import { openChannel, whenFree } from "./site_data.js";
+import { trust, verifyBehind } from "./verify.js";
 
 /**
  * @typedef {import("./protocol.js").LoadOptions} LoadOptions
@@ -32,12 +34,14 @@ export class EngineClient {
   #doorbell = null;
   /** @type {Int32Array | null} the worker's: id of the burst that is to end */
   #bell = null;
-  /** @type {BroadcastChannel | null} */
+  /** @type {import("./site_data.js").Channel | null} */
   #faults = null;
   /** @type {EngineError | null} why the engine is gone, until the next load or unload */
   #lost = null;
   /** @type {GrammarWorkers | null} of the loaded model */
   #grammars = null;
+  /** @type {import("./verify.js").Verifying | null} */
+  #verifying = null;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
@@ -65,13 +69,16 @@ export class EngineClient {
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       /** @type {import("./protocol.js").Loaded} */
-      const { info, doorbell } = await this.#call("load", { options, name }, { onProgress });
+      const { info, doorbell, unverified } = await this.#call("load", { options: { ...options, ...trust(options) }, name }, { onProgress });
       if (doorbell) {
         this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
         this.#bell = new Int32Array(doorbell.bell);
       }
       this.info = info;
       const { base, manifest, cache, network } = options;
+      this.#verifying = verifyBehind(unverified, cache, (why) => {
+        if (this.#worker === worker) this.#end(new EngineError("artifact_damaged", why));
+      });
       const opening = { base, manifest, cache, network, vocab: info.vocab, most: 2 * info.max_sequences };
       this.#grammars = new GrammarWorkers(opening, (message, transfer) => worker?.postMessage(message, transfer));
       return info;
@@ -241,12 +248,12 @@ export class EngineClient {
     };
     worker.onmessageerror = () => lost("a message could not be read");
     worker.onmessage = (event) => {
-      if (event.data.alive) void watch(name, () => lost("it ended without a word"));
+      // It holds the lock for as long as it lives: getting it means that it is gone.
+      if (event.data.alive) whenFree(name, () => lost("it ended without a word"));
       else this.#receive(event.data);
     };
     this.#worker = worker;
-    this.#faults = new BroadcastChannel(name);
-    this.#faults.onmessage = (event) => lost(String(event.data));
+    this.#faults = openChannel(name, (fault) => lost(String(fault)));
     return name;
   }
 
@@ -299,19 +306,11 @@ export class EngineClient {
     this.#worker?.terminate();
     this.#faults?.close();
     this.#grammars?.end(reason);
-    this.#worker = this.#faults = this.#doorbell = this.#bell = this.#grammars = this.info = null;
-    this.#lost = reason.code === "device_lost" ? reason : null;
+    this.#verifying?.end();
+    this.#verifying = this.#worker = this.#faults = this.#doorbell = this.#bell = this.#grammars = this.info = null;
+    this.#lost = reason.code === "device_lost" || reason.code === "artifact_damaged" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);
   }
-}
-
-/**
- * The worker holds the lock for as long as it lives, so getting it means that the worker is gone.
- * @param {string} name
- * @param {() => void} gone
- */
-async function watch(name, gone) {
-  await navigator.locks.request(name, gone);
 }

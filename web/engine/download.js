@@ -1,9 +1,13 @@
 /**
  * @file Fetching one file of known size into a sink, going on where a broken connection left off.
  *
- * What is final and what is retried: 404 and 410 mean that the artifact lacks a file its manifest names, and a wrong
- * size means that it is another file: artifact_invalid at once. Broken connections, stalls, 408, 429 and 5xx are
- * retried, a bounded number of times without progress, and then are `network`; any other status is `network` at once.
+ * What is final and what is retried: a server that answers 404 or 410, or sends a file of another size, does not have
+ * the file that the manifest names: artifact_invalid. Broken connections, stalls, 408, 429 and 5xx are retried, a bounded
+ * number of times without progress, and then are `network`; any other status is `network` at once.
+ *
+ * A refusal to go on from the middle (4xx, 501, another range than asked, compressed pieces) says nothing of the whole
+ * file: what had arrived is dropped and the whole is asked for. What the bytes are worth, they and their hash say, not
+ * the headers: those of another origin may be hidden, so that compressed files seem to have another length.
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";
@@ -23,7 +27,13 @@ export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backo
 const PROGRESS_BYTES = 65536;
 
 /** A failure that another attempt may mend. */
-class Broken extends Error {}
+class Broken extends Error {
+  /** Whether the server had answered. */
+  answered = false;
+}
+
+/** The server does not go on from the middle of the file. */
+class Refused extends Error {}
 
 /**
  * @param {string} url
@@ -33,60 +43,87 @@ class Broken extends Error {}
  * @param {Policy} options.policy
  * @param {AbortSignal} options.signal
  * @param {RequestCache} options.cache
+ * @throws {EngineError} artifact_invalid, network
  */
 export async function download(url, entry, sink, { policy, signal, cache }) {
+  /** @type {Job} */
+  const job = { url, entry, sink, policy, signal, cache, ranges: true };
   let furthest = sink.received;
   let failures = 0;
   while (sink.received < entry.bytes) {
     signal.throwIfAborted();
+    const before = sink.received;
+    const from = job.ranges ? before : 0;
     try {
-      await attempt(url, entry, sink, policy, signal, cache);
+      await attempt(job, from);
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof Broken)) throw error;
-      failures = sink.received >= furthest + PROGRESS_BYTES ? 1 : failures + 1;
-      furthest = Math.max(furthest, sink.received);
-      if (failures >= policy.attempts) {
-        const got = `${sink.received} of ${entry.bytes} bytes`;
-        throw new EngineError("network", `${entry.file}: ${error.message} (${got}, ${failures} tries)`, entry.field, error);
+      if (error instanceof Refused) {
+        await sink.reset();
+        [job.ranges, failures] = [false, 0];
+        continue;
       }
-      await pause(Math.min(policy.backoffMs * 2 ** (failures - 1), policy.backoffMs * 30), signal);
+      if (!(error instanceof Broken)) throw error;
+      const got = `${sink.received} of ${entry.bytes} bytes`;
+      failures = job.ranges && sink.received >= furthest + PROGRESS_BYTES ? 1 : failures + 1;
+      furthest = Math.max(furthest, sink.received);
+      // Answers without a byte: pieces that the browser cannot decode look like that.
+      const fruitless = error.answered && sink.received === before && (failures >= policy.attempts || (failures >= 2 && error.cause));
+      if (from > 0 && fruitless) {
+        // The whole, once; what had arrived goes only when that does come.
+        [job.ranges, failures] = [false, policy.attempts - 1];
+      } else if (failures >= policy.attempts) {
+        throw new EngineError("network", `${entry.file}: ${error.message} (${got}, ${failures} tries)`, entry.field, error);
+      } else await pause(Math.min(policy.backoffMs * 2 ** (failures - 1), policy.backoffMs * 30), signal);
     }
   }
 }
 
 /**
- * One request: from the first byte, or from where the sink stands.
- * @param {string} url
- * @param {import("./manifest.js").FileEntry} entry
- * @param {Sink} sink
- * @param {Policy} policy
- * @param {AbortSignal} outer
- * @param {RequestCache} cache
+ * @typedef {object} Job
+ * @property {string} url
+ * @property {import("./manifest.js").FileEntry} entry
+ * @property {Sink} sink
+ * @property {Policy} policy
+ * @property {AbortSignal} signal
+ * @property {RequestCache} cache
+ * @property {boolean} ranges whether the server may be asked to go on from the middle
  */
-async function attempt(url, entry, sink, policy, outer, cache) {
+
+/**
+ * One request: from the first byte, or from where the sink stands.
+ * @param {Job} job
+ * @param {number} from
+ */
+async function attempt(job, from) {
+  const { url, entry, sink, policy, cache } = job;
   const stall = new AbortController();
   let timer = setTimeout(() => stall.abort(), policy.stallMs);
-  const signal = AbortSignal.any([outer, stall.signal]);
+  const signal = AbortSignal.any([job.signal, stall.signal]);
   /** @type {ReadableStreamDefaultReader<Uint8Array> | undefined} */
   let reader;
   try {
-    const from = sink.received;
-    const response = await broken(fetch(url, { cache, signal, headers: from ? { Range: `bytes=${from}-` } : {} }));
-    await checkResponse(response, entry, sink);
+    const response = await broken(fetch(url, { cache, signal, headers: from ? { Range: `bytes=${from}-` } : {} }), false);
+    await checkResponse(response, job, from);
     if (!response.body) throw new Broken("the answer has no body");
     reader = response.body.getReader();
+    const start = sink.received;
     for (;;) {
-      const { done, value } = await broken(reader.read());
+      const { done, value } = await broken(reader.read(), true);
       if (done) break;
       if (sink.received + value.length > entry.bytes) {
+        if (start > 0) throw new Refused("more than the rest of the file");
         throw invalidArtifact(`${entry.file} is longer than ${entry.bytes} bytes`, entry.field);
       }
       await sink.push(value);
       clearTimeout(timer);
       timer = setTimeout(() => stall.abort(), policy.stallMs);
     }
-    if (sink.received < entry.bytes) throw new Broken("the connection ended early");
+    if (sink.received === entry.bytes) return;
+    // An orderly end. Either the file is that short, or a server that names no length was cut off.
+    const whole = start === 0 && (!job.ranges || Number(response.headers.get("content-length") ?? -1) === sink.received);
+    if (whole) throw invalidArtifact(`${entry.file} has ${sink.received} bytes, not ${entry.bytes}`, entry.field);
+    throw new Broken("the connection ended early");
   } finally {
     clearTimeout(timer);
     stall.abort(); // lets go of a body that was not read to its end
@@ -97,34 +134,29 @@ async function attempt(url, entry, sink, policy, outer, cache) {
 /**
  * Decides what a response's status and headers mean for this file.
  * @param {Response} response
- * @param {import("./manifest.js").FileEntry} entry
- * @param {Sink} sink
+ * @param {Job} job
+ * @param {number} from first byte that was asked for
  */
-async function checkResponse(response, entry, sink) {
+async function checkResponse(response, job, from) {
   const { status, headers } = response;
-  if (status === 404 || status === 410) throw invalidArtifact(`${entry.file} is missing (HTTP ${status})`, entry.field);
-  if (status === 408 || status === 429 || status >= 500) throw new Broken(`HTTP ${status}`);
-  if (status === 416) {
-    await sink.reset();
-    throw new Broken("the server refuses to go on from where the connection broke (HTTP 416)");
+  const { entry, sink } = job;
+  if (status === 408 || status === 429 || (status >= 500 && !(from > 0 && status === 501))) {
+    throw Object.assign(new Broken(`HTTP ${status}`), { answered: true });
   }
   if (status === 206) {
-    // A cross-origin server may hide Content-Range; then the hash tells in the end.
+    // A server of another origin may hide Content-Range; then the hash tells in the end.
     const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
-    if (range && range[2] !== "*" && Number(range[2]) !== entry.bytes) {
-      throw invalidArtifact(`${entry.file} has ${range[2]} bytes, not ${entry.bytes}`, entry.field);
-    }
-    if (range && Number(range[1]) !== sink.received) {
-      await sink.reset();
-      throw new Broken(`asked for the bytes after ${sink.received}, got those after ${range[1]}`);
-    }
-    return;
-  }
-  if (status !== 200) throw new EngineError("network", `${entry.file}: HTTP ${status}`, entry.field);
-  if (sink.received > 0) await sink.reset(); // the server ignores Range: from the start again
-  const length = headers.get("content-length");
-  if (length !== null && !headers.has("content-encoding") && Number(length) !== entry.bytes) {
-    throw invalidArtifact(`${entry.file} has ${length} bytes, not ${entry.bytes}`, entry.field);
+    const wrong = range !== null && (Number(range[1]) !== from || (range[2] !== "*" && Number(range[2]) !== entry.bytes));
+    const unread = headers.has("content-encoding") || /^multipart\//.test(headers.get("content-type") ?? "");
+    if (from > 0 && (wrong || unread)) throw new Refused("another range than was asked for");
+    if (wrong) throw invalidArtifact(`${entry.file} is sent as ${range[0]}, not as ${entry.bytes} bytes`, entry.field);
+  } else if (status !== 200) {
+    if (from > 0) throw new Refused(`HTTP ${status}`);
+    if (status === 404 || status === 410) throw invalidArtifact(`${entry.file} is missing (HTTP ${status})`, entry.field);
+    throw new EngineError("network", `${entry.file}: HTTP ${status}`, entry.field);
+  } else {
+    if (from > 0) job.ranges = false; // the server ignores Range
+    if (sink.received > 0) await sink.reset(); // this is the whole
   }
 }
 
@@ -132,14 +164,15 @@ async function checkResponse(response, entry, sink) {
  * fetch and its body reject with a TypeError for whatever goes wrong on the way, and with AbortError for a stall.
  * @template T
  * @param {Promise<T>} promise
+ * @param {boolean} answered whether the server had answered
  * @returns {Promise<T>}
  */
-async function broken(promise) {
+async function broken(promise, answered) {
   try {
     return await promise;
   } catch (error) {
     const stalled = error instanceof DOMException && error.name === "AbortError";
-    throw new Broken(stalled ? "the connection stalled" : String(error), { cause: error });
+    throw Object.assign(new Broken(stalled ? "the connection stalled" : String(error), { cause: error }), { answered: answered && !stalled });
   }
 }
 

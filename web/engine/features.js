@@ -4,6 +4,8 @@
  * WebAssembly.Memory can still be created).
  */
 
+import { siteData } from "./site_data.js";
+
 /**
  * @typedef {object} Features
  * @property {string[]} wasm of "simd128", "relaxed-simd", "atomics"; the names that variants `require`
@@ -13,7 +15,7 @@
  * @property {number | null} deviceMemory GiB as the browser rounds them, null where it does not tell
  * @property {{opfs: boolean, idb: boolean, locks: boolean}} storage
  * @property {boolean} webgpu navigator.gpu is there (says nothing of an adapter)
- * @typedef {Partial<NavigatorConcurrentHardware & NavigatorStorage & NavigatorLocks> & {deviceMemory?: number}} Device
+ * @typedef {Partial<NavigatorConcurrentHardware> & {deviceMemory?: number}} Device
  */
 
 const HEADER = [0, 97, 115, 109, 1, 0, 0, 0];
@@ -54,11 +56,7 @@ export function probe() {
     threads: isolated && wasm.includes("atomics"),
     cores: Math.max(1, device.hardwareConcurrency || 1),
     deviceMemory: device.deviceMemory ?? null,
-    storage: {
-      opfs: typeof device.storage?.getDirectory === "function",
-      idb: typeof indexedDB === "object" && indexedDB !== null,
-      locks: typeof device.locks === "object",
-    },
+    storage: siteData(),
     webgpu: "gpu" in device,
   };
 }

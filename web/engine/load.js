@@ -13,6 +13,9 @@ import { parseJson, readPlan } from "./plan.js";
 import { fetchFile, folderUrl } from "./shards.js";
 import { openStore } from "./storage.js";
 
+/** Stored weights of so many bytes are hashed before the first token; more would keep a visitor waiting for seconds. */
+const VERIFY_BYTES = 256e6;
+
 /**
  * @typedef {import("./protocol.js").Info} Info
  * @typedef {object} Executor what a worker drives; see protocol.js
@@ -37,7 +40,8 @@ import { openStore } from "./storage.js";
  */
 /**
  * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
- * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void}} Engine
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified: import("./manifest.js").FileEntry[]}} Engine
+ *   unverified: shards from storage that are still to be hashed (verify.js)
  * @typedef {object} Job what the loaders of both executors get
  * @property {import("./protocol.js").LoadOptions} options
  * @property {import("./manifest.js").Manifest} manifest
@@ -45,14 +49,14 @@ import { openStore } from "./storage.js";
  * @property {Uint8Array<ArrayBuffer>} kernels verified bytes
  * @property {import("./features.js").Features} features
  * @property {import("./shards.js").Source} source
- * @property {string} channel name of the BroadcastChannel on which faults are reported
+ * @property {string} channel name of the channel on which faults are reported (site_data.js)
  * @property {(event: import("./protocol.js").Progress) => void} onProgress
  * @typedef {object} Made by such a loader
  * @property {Executor} executor
  * @property {number} threads
  * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {boolean} rehearsed
- * @property {number} cached bytes of the weights that came from storage
+ * @property {import("./shards.js").Stored} stored what of the weights came from storage
  * @property {Doorbell | null} doorbell
  * @property {import("./protocol.js").AdapterFacts | null} adapter
  * @property {() => void} close
@@ -60,7 +64,7 @@ import { openStore } from "./storage.js";
 
 /**
  * @param {import("./protocol.js").LoadOptions} options
- * @param {string} channel name of the BroadcastChannel on which faults are reported
+ * @param {string} channel name of the channel on which faults are reported (site_data.js)
  * @param {AbortSignal} signal
  * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<Engine>}
@@ -77,7 +81,8 @@ export async function loadEngine(options, channel, signal, onProgress) {
   const policy = { ...DEFAULT_POLICY, ...options.network };
   /** @type {import("./protocol.js").Warning[]} */
   const warnings = [];
-  const source = { base: folderUrl(options.base), store, policy, signal, warnings };
+  const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
+  const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified };
 
   const { plan: planFile, kernels: kernelFile } = variant;
   const total = planFile.bytes + kernelFile.bytes;
@@ -103,9 +108,9 @@ export async function loadEngine(options, channel, signal, onProgress) {
     warnings,
   });
   const { weightBytes } = manifest;
-  const fromCache = made.cached === weightBytes;
+  const fromCache = made.stored.bytes === weightBytes;
   onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
-  return { executor, info, doorbell, close };
+  return { executor, info, doorbell, close, unverified: made.stored.unverified };
 }
 
 /**
@@ -115,7 +120,7 @@ export async function loadEngine(options, channel, signal, onProgress) {
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, { executor, threads, measured, rehearsed, cached, adapter }, rest) {
+function describe(manifest, plan, { executor, threads, measured, rehearsed, stored, adapter }, rest) {
   return {
     backend: manifest.variant.backend,
     variant: manifest.variant.name,
@@ -135,7 +140,7 @@ function describe(manifest, plan, { executor, threads, measured, rehearsed, cach
     max_pages: executor.maxPages,
     weight_bytes: manifest.weightBytes,
     arena_bytes: executor.fixedBytes ? executor.fixedBytes - manifest.weightBytes : plan.arenaBytes,
-    cached_bytes: cached,
+    cached_bytes: stored.bytes,
     ...rest,
   };
 }

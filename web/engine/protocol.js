@@ -32,6 +32,9 @@ export const REPORT = 1 + 2 * MAX_TOP;
  *   rehearsed while weights arrive. Names that do not fit the plan are ignored
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
+ * @property {number} [verifyBytes] stored weights of more bytes than this are hashed while answers run, not before; 256 MB if
+ *   not given
+ * @property {string[]} [verified] hashes of files that were found whole in storage a moment ago
  * @property {Partial<Policy>} [network]
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
  * @property {number} [sliceMs] WebGPU: about how long a burst goes on after an interrupt; 20 if not given
@@ -65,8 +68,9 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {"opfs" | "idb" | null} storage
  * @property {boolean} isolated
  * @property {Warning[]} warnings e.g. storage_full
- * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number, bell: ArrayBufferLike} | null, info: Info}} Loaded the answer to a
- *   load; doorbell: the runtime's word, and the worker's own
+ * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number, bell: ArrayBufferLike} | null, info: Info, unverified: import("./manifest.js").FileEntry[]}} Loaded
+ *   the answer to a load; doorbell: the runtime's word, and the worker's own; unverified: shards from storage that are
+ *   still to be hashed
  */
 
 /**

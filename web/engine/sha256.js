@@ -1,6 +1,6 @@
 /**
- * @file SHA-256 (FIPS 180-4) for the few small files that must be trusted before the wasm module exists to hash:
- * plan.json and kernels.wasm. `crypto.subtle` is absent on plain http origins, where inpage also runs.
+ * @file SHA-256 (FIPS 180-4): WebCrypto's, and one in JavaScript for plain http origins, where `crypto.subtle` is absent
+ * and inpage also runs, for the few small files that must be trusted before the wasm module exists to hash.
  */
 
 /**
@@ -44,6 +44,40 @@ export function sha256(bytes) {
   end.setUint32(tail.length - 4, (bytes.length << 3) >>> 0);
   for (let at = 0; at < tail.length; at += 64) block(state, w, end, at);
   return Array.from(state, (word) => word.toString(16).padStart(8, "0")).join("");
+}
+
+/** Whether WebCrypto is there. @returns {boolean} */
+export function hasWebCrypto() {
+  return typeof globalThis.crypto?.subtle?.digest === "function";
+}
+
+/** Where bytes of a shared memory are copied for WebCrypto, which takes none. */
+let staging = new Uint8Array(0);
+
+/**
+ * Of bytes that do not change meanwhile.
+ * @param {Uint8Array} bytes
+ * @returns {Promise<string>} 64 lowercase hex digits
+ */
+export async function digestOf(bytes) {
+  if (!hasWebCrypto()) return sha256(bytes);
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", unshared(bytes))));
+}
+
+/** Give back the memory that `digestOf` copies to. */
+export function endDigests() {
+  staging = new Uint8Array(0);
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @returns {Uint8Array<ArrayBuffer>} WebCrypto copies what it is given before it returns, so one place serves all
+ */
+function unshared(bytes) {
+  if (bytes.buffer instanceof ArrayBuffer) return /** @type {Uint8Array<ArrayBuffer>} */ (bytes);
+  if (staging.length < bytes.length) staging = new Uint8Array(bytes.length);
+  staging.set(bytes);
+  return staging.subarray(0, bytes.length);
 }
 
 /**

@@ -1,15 +1,20 @@
 /**
  * @file Brings a model's files to where they belong: shards into what an executor holds out for them (wasm memory, a
- * staging buffer of the GPU), hashed on the way; plan and kernels into small buffers. From storage where a committed copy lies there, else over the network, resumed inside a
- * file after a break, and kept in storage for the next time.
+ * staging buffer of the GPU), hashed on the way; plan and kernels into small buffers. From storage where a committed copy
+ * lies there, else over the network, resumed inside a file after a break, and kept in storage for the next time.
  *
- * Storage never fails a load: whatever goes wrong there becomes a warning, and the bytes come from the network.
+ * Storage is not believed: what comes from there is hashed like what comes from the network, and counts as absent where
+ * it is not the file. Nor does it ever fail a load: whatever goes wrong there becomes a warning, and the bytes come from
+ * the network.
  */
 
 import { download } from "./download.js";
 import { EngineError, invalidArtifact } from "./errors.js";
-import { sha256 } from "./sha256.js";
+import { digestOf, endDigests, hasWebCrypto } from "./sha256.js";
 import { isQuotaError, withLock } from "./storage.js";
+
+/** The code of a warning: what was stored was not the file. */
+const DAMAGED = "artifact_damaged";
 
 /**
  * @typedef {import("./manifest.js").FileEntry} FileEntry
@@ -19,11 +24,16 @@ import { isQuotaError, withLock } from "./storage.js";
  * @property {import("./download.js").Policy} policy
  * @property {AbortSignal} signal
  * @property {import("./protocol.js").Warning[]} warnings appended to
+ * @property {string[]} [verified] hashes of stored files that were hashed a moment ago
+ * @property {boolean} [behind] stored shards are hashed later (verify.js)
  * @typedef {object} Destination where one file goes
  * @property {Uint8Array} target exactly the file's length
  * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string | Promise<string>}} hash over
  *   target
  * @property {(received: number, fromCache: boolean) => void} progress
+ * @typedef {object} Stored
+ * @property {number} bytes that came from storage
+ * @property {FileEntry[]} unverified those of them that are still to be hashed
  * @typedef {object} WeightSink where an executor wants its shards
  * @property {number} slots how many may be on their way at once
  * @property {(slot: number, shard: import("./manifest.js").Shard) => Promise<Pick<Destination, "target" | "hash">>} open
@@ -52,8 +62,8 @@ export function folderUrl(base) {
  */
 export async function fetchFile(source, entry, progress) {
   const target = new Uint8Array(entry.bytes);
-  const hash = { reset: () => undefined, update: () => undefined, digest: () => sha256(target) };
-  await bring(source, entry, { target, hash, progress });
+  const hash = { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) };
+  await bring({ ...source, behind: false }, entry, { target, hash, progress });
   return target;
 }
 
@@ -63,12 +73,13 @@ export async function fetchFile(source, entry, progress) {
  * @param {import("./manifest.js").Manifest} manifest
  * @param {WeightSink} sink
  * @param {(event: import("./protocol.js").Progress) => void} onProgress
- * @returns {Promise<number>} bytes that came from storage
+ * @returns {Promise<Stored>}
  */
 export async function fetchWeights(source, manifest, sink, onProgress) {
   const { shards, weightBytes: total } = manifest;
   const received = new Float64Array(shards.length);
-  let cached = 0;
+  /** @type {Stored} */
+  const stored = { bytes: 0, unverified: [] };
   const failed = new AbortController();
   const signal = AbortSignal.any([source.signal, failed.signal]);
   let next = 0;
@@ -80,14 +91,16 @@ export async function fetchWeights(source, manifest, sink, onProgress) {
       const shard = shards[i];
       const fromCache = await bring({ ...source, signal }, shard, {
         ...(await sink.open(slot, shard)),
-        progress: (bytes, stored) => {
+        progress: (bytes, fromCache) => {
           received[i] = bytes;
           const loaded = received.reduce((sum, n) => sum + n, 0);
-          onProgress({ phase: "weights", loaded, total, fromCache: stored, shard: i });
+          onProgress({ phase: "weights", loaded, total, fromCache, shard: i });
         },
       });
       await sink.place(slot, shard);
-      if (fromCache) cached += shard.bytes;
+      if (!fromCache) continue;
+      stored.bytes += shard.bytes;
+      if (source.behind) stored.unverified.push(shard);
     }
   };
   const slots = Math.min(source.policy.connections, sink.slots, shards.length);
@@ -101,9 +114,10 @@ export async function fetchWeights(source, manifest, sink, onProgress) {
   });
   // Wait for all, so that no write to memory or storage outlives a failed load.
   await Promise.allSettled(connections);
+  endDigests();
   if (source.signal.aborted) throw source.signal.reason;
   if (failed.signal.aborted) throw failed.signal.reason;
-  return cached;
+  return stored;
 }
 
 /**
@@ -119,10 +133,13 @@ async function bring(source, entry, to) {
     await fetchVerified(source, entry, to, null);
     return false;
   }
-  if (await readStored(source, store, entry, to)) return true;
+  let found = await readStored(source, store, entry, to);
+  if (found === "whole") return true;
   return withLock(entry.sha256, signal, async (held) => {
     // Another tab may have committed it while this one waited for the lock.
-    if (held && (await readStored(source, store, entry, to))) return true;
+    if (held) found = await readStored(source, store, entry, to);
+    if (found === "whole") return true;
+    if (found === "damaged") await store.delete(entry.sha256).catch((error) => warn(source, error));
     const writer = held || !store.needsLock ? await openWriter(source, store, entry) : null;
     await fetchVerified(source, entry, to, writer);
     return false;
@@ -134,17 +151,34 @@ async function bring(source, entry, to) {
  * @param {import("./storage.js").Store} store
  * @param {FileEntry} entry
  * @param {Destination} to
- * @returns {Promise<boolean>}
+ * @returns {Promise<"whole" | "damaged" | "absent">}
  */
 async function readStored(source, store, entry, to) {
   try {
-    if (!(await store.read(entry.sha256, to.target))) return false;
+    if (!(await store.read(entry.sha256, to.target))) return "absent";
   } catch (error) {
     warn(source, error);
-    return false;
+    return "absent";
+  }
+  const believed = source.behind || source.verified?.includes(entry.sha256);
+  if (!believed && !(await isWhole(entry, to))) {
+    warnOnce(source, DAMAGED, `${entry.file} was damaged in browser storage (${store.kind}) and is fetched again`);
+    return "damaged";
   }
   to.progress(entry.bytes, true);
-  return true;
+  return "whole";
+}
+
+/**
+ * @param {FileEntry} entry
+ * @param {Destination} to
+ * @returns {Promise<boolean>} whether the target holds the file
+ */
+async function isWhole(entry, { target, hash }) {
+  if (hasWebCrypto()) return (await digestOf(target)) === entry.sha256;
+  hash.reset();
+  hash.update(0, target.length);
+  return (await hash.digest()) === entry.sha256;
 }
 
 /**
@@ -233,7 +267,7 @@ class FileSink {
   async end(useless) {
     const writer = this.#writer;
     try {
-      if (useless) await writer?.discard();
+      if (useless || this.received === 0) await writer?.discard();
       else writer?.close();
     } catch (error) {
       warn(this.#source, error);
@@ -286,12 +320,17 @@ async function openWriter(source, store, entry) {
  * @param {Source} source
  * @param {unknown} error
  */
-function warn({ warnings }, error) {
-  const code = isQuotaError(error) ? "storage_full" : "storage";
-  if (warnings.some((warning) => warning.code === code)) return;
-  const message =
-    code === "storage_full"
-      ? "browser storage is full: the model runs from memory and is fetched again next time"
-      : `browser storage failed, files come from the network: ${String(error)}`;
-  warnings.push({ code, message });
+function warn(source, error) {
+  if (isQuotaError(error)) {
+    warnOnce(source, "storage_full", "browser storage is full: the model runs from memory and is fetched again next time");
+  } else warnOnce(source, "storage", `browser storage failed, files come from the network: ${String(error)}`);
+}
+
+/**
+ * @param {Source} source
+ * @param {string} code
+ * @param {string} message
+ */
+function warnOnce({ warnings }, code, message) {
+  if (!warnings.some((warning) => warning.code === code)) warnings.push({ code, message });
 }

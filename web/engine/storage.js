@@ -2,11 +2,13 @@
  * @file Browser storage for the files of models, behind one small interface. Files are keyed by their SHA-256, so that
  * models, revisions and backends that hold the same bytes share them and never get each other's.
  *
- * A file is trusted only once its record {sha256, bytes} is committed, which happens after its hash was verified. What
- * lies there without a record is a partial file: whoever resumes it hashes it again. Writers of one file hold its Web
- * Lock (`withLock`), so that two tabs cannot mix their bytes.
+ * A file counts as whole once its record {sha256, bytes} is committed, which happens after its hash was verified; what
+ * comes back is verified again (shards.js), since disks and browsers damage files. What lies there without a record is a
+ * partial file: whoever resumes it hashes it again. Writers of one file hold its Web Lock (`withLock`), so that two tabs
+ * cannot mix their bytes.
  */
 
+import { ANSWER_MS, answered, isSilence, storageSpace, withLock as withSiteLock, WRITE_MS } from "./site_data.js";
 import { openIdb } from "./storage_idb.js";
 import { openOpfs } from "./storage_opfs.js";
 
@@ -37,19 +39,66 @@ const LOCK_WAIT_MS = 30_000;
 /**
  * The best store this browser has.
  * @param {boolean | "opfs" | "idb"} wanted true: OPFS, else IndexedDB; false: none
- * @returns {Promise<Store | null>} null where there is none, or access is denied (private windows)
+ * @returns {Promise<Store | null>} null where there is none, access is denied (private windows), or nothing answers
  */
 export async function openStore(wanted) {
   const kinds = wanted === true ? ["opfs", "idb"] : [wanted];
   for (const kind of kinds) {
     try {
-      if (kind === "opfs") return await openOpfs();
-      if (kind === "idb") return await openIdb();
-    } catch {
-      // Not there, or refused: the next kind, and in the end none. Loading works without storage.
+      if (kind === "opfs") return bounded(await answered(openOpfs(), ANSWER_MS, "OPFS"));
+      if (kind === "idb") return bounded(await answered(openIdb(), ANSWER_MS, "IndexedDB"));
+    } catch (error) {
+      // Not there, or refused: the next kind, and in the end none. Loading works without storage. Where one is silent,
+      // the other is too, and a visitor has waited long enough.
+      if (isSilence(error)) break;
     }
   }
   return null;
+}
+
+/**
+ * A store that waits for no answer for ever, and, once there was none, for no other.
+ * @param {Store} store
+ * @returns {Store}
+ */
+function bounded(store) {
+  /** @type {unknown} */
+  let silence = null;
+  /**
+   * @template T
+   * @param {number} ms
+   * @param {() => Promise<T>} ask
+   * @returns {Promise<T>}
+   */
+  const within = async (ms, ask) => {
+    if (silence) throw silence;
+    try {
+      return await answered(ask(), ms, `storage (${store.kind})`);
+    } catch (error) {
+      if (isSilence(error)) silence = error;
+      throw error;
+    }
+  };
+  return {
+    kind: store.kind,
+    needsLock: store.needsLock,
+    has: (sha256, bytes) => within(ANSWER_MS, () => store.has(sha256, bytes)),
+    read: (sha256, target) => within(WRITE_MS, () => store.read(sha256, target)),
+    delete: (sha256) => within(ANSWER_MS, () => store.delete(sha256)),
+    list: () => within(ANSWER_MS, () => store.list()),
+    writer: async (sha256, bytes) => {
+      const opening = store.writer(sha256, bytes);
+      const writer = await within(ANSWER_MS, () => opening).catch((error) => {
+        opening.then((late) => late.close(), () => undefined); // or nothing else could write this file
+        throw error;
+      });
+      return {
+        ...writer,
+        commit: (whole) => within(WRITE_MS, () => writer.commit(whole)),
+        discard: () => within(ANSWER_MS, () => writer.discard()),
+      };
+    },
+  };
 }
 
 /**
@@ -57,8 +106,8 @@ export async function openStore(wanted) {
  * @returns {Promise<{usage: number, quota: number} | null>}
  */
 export async function storageUsage() {
-  const estimate = await navigator.storage?.estimate?.();
-  return estimate ? { usage: estimate.usage ?? 0, quota: estimate.quota ?? 0 } : null;
+  const { usage, quota } = await storageSpace();
+  return usage === null || quota === null ? null : { usage, quota };
 }
 
 /**
@@ -69,27 +118,8 @@ export async function storageUsage() {
  * @param {(held: boolean) => Promise<T>} body held: false where locks are absent or another tab kept it too long
  * @returns {Promise<T>}
  */
-export async function withLock(sha256, signal, body) {
-  if (!navigator.locks) return body(false);
-  const timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(), LOCK_WAIT_MS);
-  let started = false;
-  try {
-    return await navigator.locks.request(
-      `inpage-file-${sha256}`,
-      { signal: AbortSignal.any([signal, timeout.signal]) },
-      () => {
-        started = true;
-        clearTimeout(timer);
-        return body(true);
-      },
-    );
-  } catch (error) {
-    if (started || signal.aborted || !timeout.signal.aborted) throw error;
-    return body(false);
-  } finally {
-    clearTimeout(timer);
-  }
+export function withLock(sha256, signal, body) {
+  return withSiteLock(`inpage-file-${sha256}`, signal, LOCK_WAIT_MS, body);
 }
 
 /**

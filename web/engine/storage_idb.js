@@ -3,7 +3,7 @@
  * is verified, so that it is there whole or not at all; partial files are not kept.
  */
 
-import { done, finished } from "./idb.js";
+import { done, finished, openDatabase } from "./site_data.js";
 
 const DATABASE = "inpage-files";
 /** Bytes of one stored value: large enough to be fast, small enough to copy without a second of garbage. */
@@ -13,13 +13,10 @@ const PIECE = 4 * 2 ** 20;
  * @returns {Promise<import("./storage.js").Store>} rejects where IndexedDB is missing or refused
  */
 export async function openIdb() {
-  const opening = indexedDB.open(DATABASE, 1);
-  opening.onupgradeneeded = () => {
-    opening.result.createObjectStore("records", { keyPath: "sha256" });
-    opening.result.createObjectStore("pieces"); // key [sha256, index]
-  };
-  const db = await done(opening);
-  db.onversionchange = () => db.close();
+  const db = await openDatabase(DATABASE, (fresh) => {
+    fresh.createObjectStore("records", { keyPath: "sha256" });
+    fresh.createObjectStore("pieces"); // key [sha256, index]
+  });
 
   /** @param {string} sha256 @param {number} bytes */
   const has = async (sha256, bytes) => {

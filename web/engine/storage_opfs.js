@@ -4,6 +4,8 @@
  * straight to the place in wasm memory.
  */
 
+import { originFolder } from "./site_data.js";
+
 /**
  * FileSystemSyncAccessHandle, as far as it is used. Named here because only workers' type libraries know it.
  * @typedef {object} SyncHandle
@@ -19,13 +21,15 @@
 /** Bytes per read where only asynchronous file access is possible. */
 const SLICE = 4 * 2 ** 20;
 const FOLDER = "inpage-files";
+/** A record is shorter; what is not was not written here. */
+const MAX_RECORD = 1024;
 
 /**
  * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
  */
 export async function openOpfs() {
   if (!("createSyncAccessHandle" in FileSystemFileHandle.prototype)) throw new Error("no sync handles");
-  const root = await navigator.storage.getDirectory();
+  const root = await originFolder();
   const folder = await root.getDirectoryHandle(FOLDER, { create: true });
 
   /** @type {import("./storage.js").Store} */
@@ -65,13 +69,14 @@ export async function openOpfs() {
 async function committed(folder, sha256, bytes) {
   try {
     const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
-    const { sha256: of, bytes: length } = JSON.parse(await record.text());
+    if (record.size > MAX_RECORD) return null;
+    const said = JSON.parse(await record.text());
     const data = await folder.getFileHandle(`${sha256}.bin`);
     const { size } = await data.getFile();
-    return of === sha256 && length === bytes && size === bytes ? data : null;
+    return said?.sha256 === sha256 && said.bytes === bytes && size === bytes ? data : null;
   } catch (error) {
-    // Absent, or a record cut off by a crash: not committed.
-    if (error instanceof SyntaxError || isNotFound(error)) return null;
+    // Absent, a folder in its place, or a record cut off by a crash: not committed.
+    if (error instanceof SyntaxError || isNoFile(error)) return null;
     throw error;
   }
 }
@@ -105,7 +110,7 @@ async function readInto(handle, target) {
  * @returns {Promise<import("./storage.js").FileWriter>}
  */
 async function openWriter(folder, sha256, bytes) {
-  const handle = await folder.getFileHandle(`${sha256}.bin`, { create: true });
+  const handle = await fileIn(folder, `${sha256}.bin`);
   const access = await createAccess(handle, "readwrite");
   if (access.getSize() > bytes) access.truncate(0);
   return {
@@ -132,7 +137,7 @@ async function openWriter(folder, sha256, bytes) {
  * @param {number} bytes
  */
 async function writeRecord(folder, sha256, bytes) {
-  const handle = await folder.getFileHandle(`${sha256}.json`, { create: true });
+  const handle = await fileIn(folder, `${sha256}.json`);
   const access = await createAccess(handle, "readwrite");
   try {
     access.truncate(0);
@@ -169,13 +174,29 @@ function createAccess(handle, mode) {
  */
 async function remove(folder, name) {
   try {
-    await folder.removeEntry(name);
+    await folder.removeEntry(name, { recursive: true });
   } catch (error) {
-    if (!isNotFound(error)) throw error;
+    if (!isNoFile(error)) throw error;
+  }
+}
+
+/**
+ * The file, made where it is not there, whatever else has its name.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ * @returns {Promise<FileSystemFileHandle>}
+ */
+async function fileIn(folder, name) {
+  try {
+    return await folder.getFileHandle(name, { create: true });
+  } catch (error) {
+    if (!isNoFile(error)) throw error;
+    await remove(folder, name);
+    return folder.getFileHandle(name, { create: true });
   }
 }
 
 /** @param {unknown} error */
-function isNotFound(error) {
-  return error instanceof Error && error.name === "NotFoundError";
+function isNoFile(error) {
+  return error instanceof Error && (error.name === "NotFoundError" || error.name === "TypeMismatchError");
 }

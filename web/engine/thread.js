@@ -10,11 +10,12 @@
  * @property {WebAssembly.Memory} memory
  * @property {number} id 1, 2, …
  * @property {number} stackTop
- * @property {string} channel name of the BroadcastChannel for faults
+ * @property {string} channel name of the channel for faults (site_data.js)
  * @property {import("./rehearsal.js").Score | null} rehearsal
  */
 
 import { rehearse } from "./rehearsal.js";
+import { openChannel } from "./site_data.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
@@ -32,8 +33,8 @@ scope.onmessage = async (event) => {
     // the client is told.
     const fault = `compute thread ${id}: ${String(error)}`;
     scope.postMessage(fault);
-    const faults = new BroadcastChannel(channel);
-    faults.postMessage(fault);
+    const faults = openChannel(channel);
+    faults.post(fault);
     faults.close();
   }
 };

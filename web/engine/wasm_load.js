@@ -43,12 +43,12 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const rehearsal = threads > 1 ? prepareRehearsal(executor, chosen) : null;
   const close = await startThreads(executor, channel, source.signal, rehearsal);
   try {
-    const cached = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
+    const stored = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
     const rehearsed = rehearsal !== null && endRehearsal(executor, rehearsal);
     const measured = rehearsal && !isGiven(options.threads) ? measureThreads(executor, threads) : null;
     if (!measured) executor.setThreads(threads);
     const doorbell = features.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
-    return { executor, threads: executor.threads, measured, rehearsed, cached, doorbell, adapter: null, close };
+    return { executor, threads: executor.threads, measured, rehearsed, stored, doorbell, adapter: null, close };
   } catch (error) {
     close();
     throw error;

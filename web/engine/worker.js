@@ -11,6 +11,7 @@
 import { EngineError, toWire } from "./errors.js";
 import { GrammarPorts } from "./grammars.js";
 import { loadEngine } from "./load.js";
+import { holdLock } from "./site_data.js";
 import { finishedOf } from "./slices.js";
 
 /** @typedef {{id: number, method: string, args: any}} Call */
@@ -140,10 +141,10 @@ async function load(id, { options, name }) {
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
     engine = await loadEngine(options, name, signal, reporter(id));
-    const { info, doorbell } = engine;
-    if (!doorbell) return { info, doorbell: null };
+    const { info, doorbell, unverified } = engine;
+    if (!doorbell) return { info, doorbell: null, unverified };
     bell = new Int32Array(new SharedArrayBuffer(4));
-    return { info, doorbell: { ...doorbell, bell: bell.buffer } };
+    return { info, doorbell: { ...doorbell, bell: bell.buffer }, unverified };
   } finally {
     loads.delete(id);
   }
@@ -155,10 +156,7 @@ async function load(id, { options, name }) {
  * @param {string} name
  */
 function showAlive(name) {
-  void navigator.locks?.request(name, () => {
-    scope.postMessage({ alive: true });
-    return new Promise(() => {});
-  });
+  holdLock(name, () => scope.postMessage({ alive: true }));
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * @file What this browser has beyond WebAssembly (engine/features.js): the WebGPU adapter, memory and storage. Asking for
+ * @file What this browser has beyond WebAssembly (engine/features.js): the WebGPU adapter and memory. Asking for
  * an adapter allocates nothing; a browser that does not answer within some seconds counts as having none.
  */
 
@@ -55,16 +55,6 @@ function describe(found) {
 /** @returns {Promise<never>} */
 function silence() {
   return new Promise((_, reject) => setTimeout(() => reject(new Error("no answer")), ANSWER_MS));
-}
-
-/**
- * What storage holds and may hold, in bytes; null where the browser does not tell.
- * @returns {Promise<{usage: number | null, quota: number | null, persisted: boolean}>}
- */
-export async function probeStorage() {
-  const storage = globalThis.navigator.storage;
-  const { usage = null, quota = null } = (await storage?.estimate?.().catch(() => null)) ?? {};
-  return { usage, quota, persisted: (await storage?.persisted?.().catch(() => false)) ?? false };
 }
 
 /**

@@ -9,9 +9,10 @@ import { DEFAULT_POLICY } from "../engine/download.js";
 import { EngineError, toWire } from "../engine/errors.js";
 import { probe } from "../engine/features.js";
 import { fetchFile } from "../engine/shards.js";
+import { storageSpace } from "../engine/site_data.js";
 import { openStore } from "../engine/storage.js";
 import { readBounded } from "../engine/limits.js";
-import { probeAdapter, probeMemory, probeStorage } from "./adapter.js";
+import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
 import { template, tokenizer } from "./texts.js";
 
@@ -25,7 +26,7 @@ export { readNote, writeNote } from "./notes.js";
  * @returns {Promise<object>}
  */
 export async function probeDevice(power) {
-  const [gpu, space] = await Promise.all([probeAdapter(power), probeStorage()]);
+  const [gpu, space] = await Promise.all([probeAdapter(power), storageSpace()]);
   const { userAgent } = globalThis.navigator;
   return { ...probe(), ...gpu, space, userAgent };
 }

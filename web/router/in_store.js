@@ -2,7 +2,7 @@
  * @file A database of one store in IndexedDB for what may be lost: whatever fails here reads as "nothing was kept".
  */
 
-import { done, finished } from "../engine/idb.js";
+import { ANSWER_MS, finished, openDatabase } from "../engine/site_data.js";
 
 /**
  * @template T
@@ -10,17 +10,16 @@ import { done, finished } from "../engine/idb.js";
  * @param {string} store
  * @param {IDBTransactionMode} mode
  * @param {(store: IDBObjectStore) => IDBRequest<T>} ask
- * @returns {Promise<T | null>} null where the browser refuses
+ * @param {number} [ms] how long to wait for the browser to open it
+ * @returns {Promise<T | null>} null where the browser refuses or does not answer
  */
-export async function inStore(name, store, mode, ask) {
+export async function inStore(name, store, mode, ask, ms = ANSWER_MS) {
   try {
-    const opening = indexedDB.open(name, 1);
-    opening.onupgradeneeded = () => opening.result.createObjectStore(store);
-    const database = await done(opening);
+    const database = await openDatabase(name, (fresh) => fresh.createObjectStore(store), ms);
     try {
       const transaction = database.transaction(store, mode);
       const request = ask(transaction.objectStore(store));
-      await finished(transaction);
+      await finished(transaction, ANSWER_MS);
       return request.result;
     } finally {
       database.close();

@@ -6,6 +6,7 @@
 
 import { loadPyodide, version } from "../vendor/pyodide/pyodide.mjs";
 import { readBounded } from "../engine/limits.js";
+import { digestOf, hasWebCrypto } from "../engine/sha256.js";
 import { inStore } from "./in_store.js";
 
 const NAME = "inpage-python";
@@ -13,7 +14,14 @@ const STORE = "memory";
 /** Where the package lies in Python's file system. */
 const HOME = "/inpage";
 
+/** How long to wait for the browser's answer: starting from the beginning takes no longer. */
+const OPEN_MS = 1000;
+/** A start from memory takes half a second. One that was begun so long ago and has not ended never will. */
+const HANGS_MS = 5000;
+const BEGUN = "begun";
+
 /** @typedef {Awaited<ReturnType<typeof loadPyodide>>} Pyodide */
+/** @typedef {{memory: Uint8Array<ArrayBuffer>, sha256: string}} Kept */
 
 /**
  * @param {URL} archive of the package
@@ -24,12 +32,13 @@ export async function startPython(archive) {
   if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
   const { buffer: bytes } = await readBounded(response, "package", archive.href, null);
   const key = await keyOf(bytes);
-  const kept = key && (await inStore(NAME, STORE, "readonly", (store) => store.get(key)));
-  if (kept instanceof Uint8Array) {
+  const kept = key && (await recall(key));
+  if (kept) {
     try {
       const pyodide = await load({ _loadSnapshot: kept });
       pyodide.unpackArchive(bytes, "zip", { extractDir: HOME }); // for what is imported later
       pyodide.runPython("import random; random.seed()"); // its state came with the rest
+      void inStore(NAME, STORE, "readwrite", (store) => store.delete(BEGUN));
       return pyodide;
     } catch (error) {
       console.warn("Python starts from the beginning:", error);
@@ -39,8 +48,34 @@ export async function startPython(archive) {
   const pyodide = await load(key ? { _makeSnapshot: true } : {});
   pyodide.unpackArchive(bytes, "zip", { extractDir: HOME });
   pyodide.runPython(`import sys; sys.path.insert(0, "${HOME}"); import inpage.page`);
-  if (key) keep(key, pyodide);
+  if (key) void keep(key, pyodide);
   return pyodide;
+}
+
+/**
+ * What was kept, if it is what was kept: a few flipped bytes of Python's memory make starts hang. So that one which hangs
+ * all the same does so only once, it is noted when a start from it begins, and struck out when it has ended.
+ * @param {string} key
+ * @returns {Promise<Uint8Array | null>}
+ */
+async function recall(key) {
+  /** @type {IDBRequest<unknown> | undefined} */
+  let begun;
+  const kept = await inStore(NAME, STORE, "readonly", (store) => {
+    begun = store.get(BEGUN);
+    return store.get(key);
+  }, OPEN_MS);
+  if (!kept) return null;
+  const began = begun?.result;
+  const hung = typeof began === "number" && Math.abs(Date.now() - began) > HANGS_MS;
+  const noted = inStore(NAME, STORE, "readwrite", (store) => store.put(Date.now(), BEGUN));
+  const { memory, sha256 } = /** @type {Partial<Kept>} */ (kept);
+  const whole = !hung && memory instanceof Uint8Array && (await digestOf(memory)) === sha256;
+  await noted;
+  if (whole) return /** @type {Uint8Array} */ (memory);
+  console.warn(hung ? "the last start from Python's kept memory never ended" : "Python's kept memory is damaged");
+  await inStore(NAME, STORE, "readwrite", (store) => store.clear());
+  return null;
 }
 
 /** @param {object} options of loadPyodide that its types do not have @returns {Promise<Pyodide>} */
@@ -49,12 +84,13 @@ function load(options) {
 }
 
 /** Before anything of JavaScript is known to Python. @param {string} key @param {Pyodide} pyodide */
-function keep(key, pyodide) {
+async function keep(key, pyodide) {
   try {
-    const memory = /** @type {{makeMemorySnapshot(): Uint8Array}} */ (/** @type {unknown} */ (pyodide)).makeMemorySnapshot();
-    void inStore(NAME, STORE, "readwrite", (store) => {
+    const memory = /** @type {{makeMemorySnapshot(): Uint8Array<ArrayBuffer>}} */ (/** @type {unknown} */ (pyodide)).makeMemorySnapshot();
+    const sha256 = await digestOf(memory);
+    await inStore(NAME, STORE, "readwrite", (store) => {
       store.clear(); // of another version
-      return store.put(memory, key);
+      return store.put({ memory, sha256 }, key);
     });
   } catch (error) {
     console.warn("Python's memory is not kept:", error);
@@ -64,11 +100,8 @@ function keep(key, pyodide) {
 /**
  * Memory is good for the same Pyodide and the same package only.
  * @param {ArrayBuffer} bytes of the package
- * @returns {Promise<string>} empty where nothing can be hashed (plain http)
+ * @returns {Promise<string>} empty where nothing can be hashed fast (plain http)
  */
 async function keyOf(bytes) {
-  const { subtle } = /** @type {Partial<Crypto>} */ (globalThis.crypto);
-  if (!subtle) return "";
-  const hash = new Uint8Array(await subtle.digest("SHA-256", bytes));
-  return `${version} ${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  return hasWebCrypto() ? `${version} ${await digestOf(new Uint8Array(bytes))}` : "";
 }

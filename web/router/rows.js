@@ -3,7 +3,7 @@
  * transaction puts a row and its use together, so a row is there whole or not at all.
  */
 
-import { done, finished } from "../engine/idb.js";
+import { done, finished, openDatabase } from "../engine/site_data.js";
 
 /** @typedef {{key: string, value: Uint8Array<ArrayBuffer>, tags: string[]}} Row */
 /** @typedef {{key: string, bytes: number, used: number}} Use apart from the rows: it changes with every look-up */
@@ -85,25 +85,22 @@ export class Rows {
 
   /** @returns {Promise<IDBDatabase>} */
   #database() {
-    this.#opened ??= new Promise((resolve, reject) => {
-      const opening = indexedDB.open(this.#name, 1);
-      opening.onupgradeneeded = () => {
-        opening.result.createObjectStore("rows", { keyPath: "key" }).createIndex("tags", "tags", { multiEntry: true });
-        opening.result.createObjectStore("uses", { keyPath: "key" }).createIndex("used", "used");
-      };
-      opening.onsuccess = () => {
-        // Another tab that upgrades or deletes the database must not wait for this one.
-        opening.result.onversionchange = () => {
-          opening.result.close();
-          this.#opened = null;
-        };
-        resolve(opening.result);
-      };
-      opening.onerror = () => {
+    this.#opened ??= openDatabase(this.#name, (fresh) => {
+      fresh.createObjectStore("rows", { keyPath: "key" }).createIndex("tags", "tags", { multiEntry: true });
+      fresh.createObjectStore("uses", { keyPath: "key" }).createIndex("used", "used");
+    }).then(
+      (database) => {
+        // Closed for another tab's sake or by the browser: opened again when it is needed.
+        const forget = () => (this.#opened = null);
+        database.addEventListener("versionchange", forget);
+        database.addEventListener("close", forget);
+        return database;
+      },
+      (error) => {
         this.#opened = null;
-        reject(opening.error);
-      };
-    });
+        throw error;
+      },
+    );
     return this.#opened;
   }
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..browser import host, settle
+from ..errors import ArtifactDamaged
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .looked_at import looked_at, reported
 from .protocol import (
@@ -44,7 +45,8 @@ class PageEngine:
         self._info = EngineInfo(**facts, grammars=True)
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
-        self.stored = loaded.get("storage") is not None and not loaded.get("warnings")
+        refused = [w for w in loaded.get("warnings") or () if w["code"] != ArtifactDamaged.code]
+        self.stored = loaded.get("storage") is not None and not refused
         self._pages = 0
         self._hear: Callable[[Any], None] = _unheard  # parts of the burst under way
         self._on_slice = create_proxy(lambda part: self._hear(part))

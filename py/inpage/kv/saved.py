@@ -20,6 +20,7 @@ from .manager import KvManager
 from .storage import PageStorage
 
 _FORMAT = 1
+_LONGEST = 8  # digits of a prompt's length
 _CHUNK = 32  # pages that cross at once: some megabytes, so that decoding goes on in between
 
 
@@ -98,8 +99,9 @@ class SavedPages:
         found = []
         for name in await self.storage.names(self._listed):
             length = name.removeprefix(self._listed).partition("-")[0]
-            if not length.isdecimal() or len(length) > 8 or 4 * int(length) > FILE_BYTES["prefix"]:
-                continue  # not of this module's making
+            known = length.isascii() and length.isdecimal() and len(length) < _LONGEST
+            if not known or 4 * int(length) > FILE_BYTES["prefix"]:
+                continue  # not written here
             count, data = await self.storage.get([name], 4 * int(length))
             if count:
                 found.append(array("i", bytes(data if isinstance(data, bytes) else data.to_bytes())).tolist())

@@ -99,7 +99,8 @@ class FolderPages:
                 break
             value = memoryview(content)[_DIGEST:]
             if len(value) != size or _digest(key, value) != content[:_DIGEST]:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
                 break
             with contextlib.suppress(OSError):
                 os.utime(path)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._checks import read_json
 from ..engines.protocol import Sampling
+from ..errors import ArtifactInvalid
 from ..limits import FILE_BYTES
 from ..schema import Manifest
 
-_FORMAT = 1
+_FORMAT = 2
+_DIGEST = 32  # bytes
+_LARGEST_ID = 1 << 31
+_REASONS = ("stop", "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +32,40 @@ class Answer:
     tags: tuple[str, ...] = ()
     expires: float | None = None
 
-    def pack(self) -> bytes:
-        """As stored: compressed, and self-describing."""
+    def pack(self, key: str = "") -> bytes:
+        """As stored under ``key``: a SHA-256 over key and rest, then the fields, compressed."""
         fields = [_FORMAT, self.token_ids, self.finish_reason, self.tags, self.expires]
-        return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
+        packed = zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
+        return _digest(key, packed) + packed
 
     @staticmethod
-    def unpack(data: bytes) -> Answer | None:
-        """The inverse; None for what an older version, or something else, left in the storage."""
-        try:
-            unpacking = zlib.decompressobj()
-            text = unpacking.decompress(data, FILE_BYTES["answer"])
-            if not unpacking.eof:  # cut off, or one that unpacks to more than any answer has
-                return None
-            version, ids, reason, tags, expires = json.loads(text)
-            if version != _FORMAT or not isinstance(reason, str):
-                return None
-            when = None if expires is None else float(expires)
-            return Answer(tuple(int(i) for i in ids), reason, tuple(str(tag) for tag in tags), when)
-        except (ValueError, TypeError, zlib.error):
+    def unpack(data: bytes, key: str = "") -> Answer | None:
+        """The inverse; None for what is damaged, was stored under another key, or was left by another version or by
+        something else: whatever is read is within the bounds of what an answer can be."""
+        packed = bytes(data[_DIGEST:])
+        if bytes(data[:_DIGEST]) != _digest(key, packed):
             return None
+        try:
+            inflate = zlib.decompressobj()
+            text = inflate.decompress(packed, FILE_BYTES["answer"])
+            if not inflate.eof or inflate.unused_data:
+                return None
+            version, ids, reason, tags, expires = read_json(text, FILE_BYTES["answer"], "the answer is", "answers")
+        except (ValueError, TypeError, zlib.error, ArtifactInvalid):
+            return None
+        if version != _FORMAT or reason not in _REASONS or not isinstance(ids, list) or not isinstance(tags, list):
+            return None
+        if not all(type(i) is int and 0 <= i < _LARGEST_ID for i in ids) or not all(isinstance(t, str) for t in tags):
+            return None
+        if expires is not None and not (type(expires) in (int, float) and 0 <= expires < math.inf):
+            return None
+        return Answer(tuple(ids), reason, tuple(tags), None if expires is None else float(expires))
+
+
+def _digest(key: str, packed: bytes) -> bytes:
+    digest = hashlib.sha256(packed)
+    digest.update(key.encode("utf-8", "surrogatepass"))
+    return digest.digest()
 
 
 def answer_key(

@@ -38,12 +38,12 @@ class Bundle:
         if not isinstance(packed, str):
             return None
         try:
-            return Answer.unpack(base64.b64decode(packed, validate=True))
-        except binascii.Error:
+            return Answer.unpack(base64.b64decode(packed, validate=True), key)
+        except (binascii.Error, ValueError):
             return None
 
 
 def pack_bundle(answers: Iterable[tuple[str, Answer]]) -> str:
     """The file's content; the same answers give the same text."""
-    packed = {key: base64.b64encode(answer.pack()).decode() for key, answer in answers}
+    packed = {key: base64.b64encode(answer.pack(key)).decode() for key, answer in answers}
     return json.dumps({"version": VERSION, "answers": packed}, indent=0, sort_keys=True)

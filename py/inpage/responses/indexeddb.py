@@ -20,7 +20,7 @@ class IndexedDbTier:
         stored = await settle(host().answerGet(key))
         if stored is None:
             return None
-        answer = Answer.unpack(stored.to_bytes())
+        answer = Answer.unpack(stored.to_bytes(), key)
         if answer is None:
             await self.remove([key])
         return answer
@@ -28,7 +28,7 @@ class IndexedDbTier:
     async def put(self, key: str, answer: Answer) -> None:
         from pyodide.ffi import to_js
 
-        await settle(host().answerPut(key, to_js(answer.pack()), to_js(list(answer.tags)), self.bytes))
+        await settle(host().answerPut(key, to_js(answer.pack(key)), to_js(list(answer.tags)), self.bytes))
 
     async def remove(self, keys: Iterable[str]) -> None:
         from pyodide.ffi import to_js

@@ -3,6 +3,7 @@
 import { EngineError } from "../errors.js";
 import { MAX_BURST } from "../memory.js";
 import { fetchWeights } from "../shards.js";
+import { openChannel } from "../site_data.js";
 import { Buffers } from "./buffers.js";
 import { openDevice } from "./device.js";
 import { GpuExecutor } from "./executor.js";
@@ -33,9 +34,9 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";
   const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power });
-  const faults = new BroadcastChannel(channel);
+  const faults = openChannel(channel);
   gpu.onGone = ({ code, message }) => {
-    if (code === "device_lost") faults.postMessage(message);
+    if (code === "device_lost") faults.post(message);
   };
   const close = () => {
     gpu.onGone = () => undefined;
@@ -44,7 +45,7 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
   };
   try {
     const buffers = await Buffers.create(gpu, plan);
-    const [replay, sampler, cached] = await settled([
+    const [replay, sampler, stored] = await settled([
       Replay.create(gpu, plan, buffers, splitKernels(kernels)),
       Sampler.create(gpu, plan, buffers, MAX_BURST),
       fetchShards(gpu, buffers, manifest, source, onProgress),
@@ -52,7 +53,7 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
     const executor = new GpuExecutor(gpu, plan, buffers, replay, sampler, { ...options, kvPages });
     await executor.warm();
     source.signal.throwIfAborted();
-    return { executor, threads: 1, measured: null, rehearsed: true, cached, doorbell: null, adapter: gpu.facts, close };
+    return { executor, threads: 1, measured: null, rehearsed: true, stored, doorbell: null, adapter: gpu.facts, close };
   } catch (error) {
     let cause = error;
     try {
@@ -71,13 +72,13 @@ export async function load({ options, manifest, plan, kernels, source, channel, 
  * @param {import("../manifest.js").Manifest} manifest
  * @param {import("../shards.js").Source} source
  * @param {(event: import("../protocol.js").Progress) => void} onProgress
- * @returns {Promise<number>} bytes that came from storage
+ * @returns {Promise<import("../shards.js").Stored>}
  */
 async function fetchShards(gpu, buffers, manifest, source, onProgress) {
   const sink = await weightSink(gpu, buffers.groups, Math.max(...manifest.shards.map(({ bytes }) => bytes)));
-  const cached = await fetchWeights(source, manifest, sink, onProgress);
+  const stored = await fetchWeights(source, manifest, sink, onProgress);
   sink.close();
-  return cached;
+  return stored;
 }
 
 /**

@@ -1,0 +1,131 @@
+"""What comes back from storage is what was put there, or counts as absent: kept answers, saved pages, notes."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inpage.responses import Answer, AnswerCache, Bundle, pack_bundle
+from inpage.responses.sqlite import SqliteTier
+
+KEPT = Answer((5, 6, 7), "stop", ("model:m",), 1e12)
+
+
+def _raw(fields: Any, key: str = "k") -> bytes:
+    """A whole entry, its checksum included, with these fields: as a version with a fault would write it."""
+    import hashlib
+
+    text = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    packed = zlib.compress(text)
+    return hashlib.sha256(packed + key.encode()).digest() + packed
+
+
+def test_every_flipped_or_missing_byte_makes_it_absent() -> None:
+    packed = KEPT.pack("k")
+    assert Answer.unpack(packed, "k") == KEPT
+    for at in range(len(packed)):
+        changed = bytearray(packed)
+        changed[at] ^= 1 << at % 8
+        assert Answer.unpack(bytes(changed), "k") is None
+        assert Answer.unpack(packed[:at], "k") is None
+    assert Answer.unpack(packed, "another") is None
+    assert Answer.unpack(packed + b"\0", "k") is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [2, [-1], "stop", [], None],
+        [2, [1 << 31], "stop", [], None],
+        [2, [1.5], "stop", [], None],
+        [2, [True], "stop", [], None],
+        [2, ["1"], "stop", [], None],
+        [2, "12", "stop", [], None],
+        [2, {"1": 2}, "stop", [], None],
+        [2, [1], "error", [], None],
+        [2, [1], ["stop"], [], None],
+        [2, [1], "stop", "ab", None],
+        [2, [1], "stop", [1], None],
+        [2, [1], "stop", [], "1"],
+        [2, [1], "stop", [], True],
+        [2, [1], "stop", [], -1],
+        [1, [1], "stop", [], None],
+        [2, [1], "stop", []],
+        {"0": 2},
+        None,
+        b'[2,[1],"stop",[],NaN]',
+        b'[2,[1],"stop",[],1e400]',
+        b'[2,[1e400],"stop",[],null]',
+        b"[" * 100_000,
+        b'[2,[1],"st\xff"',
+        b"1" * 5000,
+        b" " * (17 << 20),
+    ],
+)
+def test_what_is_out_of_bounds_is_absent(fields: Any) -> None:
+    assert Answer.unpack(_raw([2, [1], "stop", [], None]), "k") is not None
+    assert Answer.unpack(_raw(fields), "k") is None
+
+
+async def test_a_bundles_answers_stay_with_their_questions() -> None:
+    text = json.loads(pack_bundle([("a", KEPT), ("b", Answer((1,), "stop"))]))
+    assert await Bundle(json.dumps(text)).get("a") == KEPT
+    text["answers"]["a"], text["answers"]["b"] = text["answers"]["b"], text["answers"]["a"]
+    text["answers"]["é"] = "é"
+    swapped = Bundle(json.dumps(text))
+    assert [await swapped.get(key) for key in ("a", "b", "é")] == [None, None, None]
+
+
+async def test_a_damaged_answer_goes_from_the_database(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    tier = SqliteTier(path)
+    for key in ("a", "b", "c"):
+        await tier.put(key, KEPT)
+    with sqlite3.connect(path) as db:
+        db.execute("update answers set value = zeroblob(40) where key = 'a'")
+        db.execute("update answers set value = 'text' where key = 'b'")
+    assert [await tier.get(key) for key in ("a", "b", "c")] == [None, None, KEPT]
+    assert len(tier) == 1
+    await tier.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_damaged_database_is_started_anew(tmp_path: Path, seed: int) -> None:
+    """Bytes anywhere in the file: nothing raises past the cache, no wrong answer comes, and new ones can be kept."""
+    path = tmp_path / "answers.sqlite"
+    tier = SqliteTier(path)
+    for i in range(30):
+        await tier.put(f"key {i}", Answer((i,), "stop", (f"tag {i}",)))
+    await tier.close()
+    rng = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.choice([1, 4, 300])):
+        content[rng.randrange(rng.choice([100, len(content)]))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content[: len(content) if seed % 4 else rng.randrange(len(content))])
+
+    cache = AnswerCache([SqliteTier(path)])
+    for i in range(30):
+        found = await cache.get(f"key {i}")
+        assert found is None or found[0].token_ids == (i,)
+    for key in ("new", "newer"):  # the first may be what finds the damage
+        await cache.put(key, KEPT)
+    found = await cache.get("newer")
+    assert found is not None and found[0].token_ids == KEPT.token_ids
+    await cache.invalidate("tag 3")
+    await cache.close()
+
+
+async def test_another_programs_database_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("create table answers (id integer)")
+    tier = SqliteTier(path)
+    await tier.put("k", KEPT)
+    assert await tier.get("k") == KEPT
+    await tier.close()
