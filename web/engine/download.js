@@ -27,10 +27,7 @@ export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backo
 const PROGRESS_BYTES = 65536;
 
 /** A failure that another attempt may mend. */
-class Broken extends Error {
-  /** Whether the server had answered. */
-  answered = false;
-}
+class Broken extends Error {}
 
 /** The server does not go on from the middle of the file. */
 class Refused extends Error {}
@@ -47,13 +44,13 @@ class Refused extends Error {}
  */
 export async function download(url, entry, sink, { policy, signal, cache }) {
   /** @type {Job} */
-  const job = { url, entry, sink, policy, signal, cache, ranges: true };
+  const job = { url, entry, sink, policy, signal, cache, ranges: true, ended: 0 };
   let furthest = sink.received;
   let failures = 0;
+  let fruitless = 0; // answers to ranges, one after the other, that brought nothing
   while (sink.received < entry.bytes) {
     signal.throwIfAborted();
-    const before = sink.received;
-    const from = job.ranges ? before : 0;
+    const from = job.ranges ? sink.received : 0;
     try {
       await attempt(job, from);
     } catch (error) {
@@ -67,11 +64,11 @@ export async function download(url, entry, sink, { policy, signal, cache }) {
       const got = `${sink.received} of ${entry.bytes} bytes`;
       failures = job.ranges && sink.received >= furthest + PROGRESS_BYTES ? 1 : failures + 1;
       furthest = Math.max(furthest, sink.received);
-      // Answers without a byte: pieces that the browser cannot decode look like that.
-      const fruitless = error.answered && sink.received === before && (failures >= policy.attempts || (failures >= 2 && error.cause));
-      if (from > 0 && fruitless) {
-        // The whole, once; what had arrived goes only when that does come.
-        [job.ranges, failures] = [false, policy.attempts - 1];
+      fruitless = from > 0 && sink.received === from ? fruitless + 1 : 0;
+      if (failures >= policy.attempts && fruitless >= Math.min(2, policy.attempts)) {
+        // It may be the pieces that the server, or the browser that is to decode them, cannot do: the whole, once. What
+        // had arrived goes only when that does come.
+        [job.ranges, failures, fruitless] = [false, policy.attempts - 1, 0];
       } else if (failures >= policy.attempts) {
         throw new EngineError("network", `${entry.file}: ${error.message} (${got}, ${failures} tries)`, entry.field, error);
       } else await pause(Math.min(policy.backoffMs * 2 ** (failures - 1), policy.backoffMs * 30), signal);
@@ -88,6 +85,7 @@ export async function download(url, entry, sink, { policy, signal, cache }) {
  * @property {AbortSignal} signal
  * @property {RequestCache} cache
  * @property {boolean} ranges whether the server may be asked to go on from the middle
+ * @property {number} ended how much of the file there was when an answer last came to an orderly end
  */
 
 /**
@@ -103,16 +101,17 @@ async function attempt(job, from) {
   /** @type {ReadableStreamDefaultReader<Uint8Array> | undefined} */
   let reader;
   try {
-    const response = await broken(fetch(url, { cache, signal, headers: from ? { Range: `bytes=${from}-` } : {} }), false);
-    await checkResponse(response, job, from);
+    const response = await broken(fetch(url, { cache, signal, headers: from ? { Range: `bytes=${from}-` } : {} }));
+    checkResponse(response, job, from);
     if (!response.body) throw new Broken("the answer has no body");
     reader = response.body.getReader();
-    const start = sink.received;
-    for (;;) {
-      const { done, value } = await broken(reader.read(), true);
+    const whole = response.status === 200;
+    for (let first = true; ; first = false) {
+      const { done, value } = await broken(reader.read());
       if (done) break;
+      if (first && whole && sink.received > 0) await sink.reset();
       if (sink.received + value.length > entry.bytes) {
-        if (start > 0) throw new Refused("more than the rest of the file");
+        if (!whole && from > 0) throw new Refused("more than the rest of the file");
         throw invalidArtifact(`${entry.file} is longer than ${entry.bytes} bytes`, entry.field);
       }
       await sink.push(value);
@@ -121,8 +120,11 @@ async function attempt(job, from) {
     }
     if (sink.received === entry.bytes) return;
     // An orderly end. Either the file is that short, or a server that names no length was cut off.
-    const whole = start === 0 && (!job.ranges || Number(response.headers.get("content-length") ?? -1) === sink.received);
-    if (whole) throw invalidArtifact(`${entry.file} has ${sink.received} bytes, not ${entry.bytes}`, entry.field);
+    const named = whole && Number(response.headers.get("content-length") ?? -1) === sink.received;
+    if (named || (sink.received > 0 && sink.received === job.ended)) {
+      throw invalidArtifact(`${entry.file} has ${sink.received} bytes, not ${entry.bytes}`, entry.field);
+    }
+    job.ended = sink.received;
     throw new Broken("the connection ended early");
   } finally {
     clearTimeout(timer);
@@ -137,11 +139,11 @@ async function attempt(job, from) {
  * @param {Job} job
  * @param {number} from first byte that was asked for
  */
-async function checkResponse(response, job, from) {
+function checkResponse(response, job, from) {
   const { status, headers } = response;
-  const { entry, sink } = job;
+  const { entry } = job;
   if (status === 408 || status === 429 || (status >= 500 && !(from > 0 && status === 501))) {
-    throw Object.assign(new Broken(`HTTP ${status}`), { answered: true });
+    throw new Broken(`HTTP ${status}`);
   }
   if (status === 206) {
     // A server of another origin may hide Content-Range; then the hash tells in the end.
@@ -154,25 +156,21 @@ async function checkResponse(response, job, from) {
     if (from > 0) throw new Refused(`HTTP ${status}`);
     if (status === 404 || status === 410) throw invalidArtifact(`${entry.file} is missing (HTTP ${status})`, entry.field);
     throw new EngineError("network", `${entry.file}: HTTP ${status}`, entry.field);
-  } else {
-    if (from > 0) job.ranges = false; // the server ignores Range
-    if (sink.received > 0) await sink.reset(); // this is the whole
-  }
+  } else if (from > 0) job.ranges = false; // the server ignores Range
 }
 
 /**
  * fetch and its body reject with a TypeError for whatever goes wrong on the way, and with AbortError for a stall.
  * @template T
  * @param {Promise<T>} promise
- * @param {boolean} answered whether the server had answered
  * @returns {Promise<T>}
  */
-async function broken(promise, answered) {
+async function broken(promise) {
   try {
     return await promise;
   } catch (error) {
     const stalled = error instanceof DOMException && error.name === "AbortError";
-    throw Object.assign(new Broken(stalled ? "the connection stalled" : String(error), { cause: error }), { answered: answered && !stalled });
+    throw new Broken(stalled ? "the connection stalled" : String(error), { cause: error });
   }
 }
 

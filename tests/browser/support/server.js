@@ -4,9 +4,10 @@
  */
 
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
+import { gzipSync } from "node:zlib";
 
 /**
  * @typedef {object} Fault what one request gets
@@ -20,6 +21,9 @@ import path from "node:path";
  * @property {Promise<unknown>} [hold] wait for this before the first byte of the body
  * @property {Uint8Array} [body] send this instead of the file
  * @property {string} [encoding] the Content-Encoding of that body
+ * @property {boolean | "piece"} [gzip] send it compressed; of a range what lies there in the compressed file, or the piece of
+ *   the file compressed
+ * @property {boolean} [ranges] only for requests of a range: others get the file, and leave this for the next
  * @property {boolean} [always] for every request from now on, not for one
  * @typedef {{path: string, range: string | null, status: number}} LogEntry
  */
@@ -43,6 +47,10 @@ export class FaultServer {
   });
   #mounts;
   #isolated;
+  /** Content-Security-Policy of every response. */
+  policy = POLICY;
+  /** Whether pages of other origins may read what this sends. */
+  open = false;
 
   /**
    * @param {Record<string, string>} mounts URL prefix → folder; the longest prefix wins
@@ -89,9 +97,10 @@ export class FaultServer {
     this.#faults.clear();
   }
 
-  /** @param {string} url @returns {Fault} */
-  #nextFault(url) {
+  /** @param {string} url @param {boolean} ranged @returns {Fault} */
+  #nextFault(url, ranged) {
     const queue = this.#faults.get(url) ?? [];
+    if (queue[0]?.ranges && !ranged) return {};
     return (queue[0]?.always ? queue[0] : queue.shift()) ?? {};
   }
 
@@ -101,16 +110,30 @@ export class FaultServer {
    */
   async #serve(request, response) {
     const url = decodeURIComponent(new URL(request.url ?? "/", "http://host").pathname);
-    const fault = this.#nextFault(url);
+    const fault = this.#nextFault(url, request.headers.range !== undefined);
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const file = this.#find(url);
     const size = file ? await stat(file).then((s) => (s.isFile() ? s.size : -1), () => -1) : -1;
     response.setHeader("Cache-Control", "no-cache");
-    response.setHeader("Content-Security-Policy", POLICY);
+    response.setHeader("Content-Security-Policy", this.policy);
     response.setHeader("Content-Type", TYPES.get(path.extname(url)) ?? "application/octet-stream");
     if (this.#isolated) {
       response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
       response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    }
+    if (this.open) {
+      response.setHeader("Access-Control-Allow-Origin", "*");
+      response.setHeader("Access-Control-Allow-Headers", "range");
+    }
+    if (fault.gzip && file) {
+      const from = range ? Number(range[1]) : 0;
+      const plain = await readFile(file);
+      const whole = fault.gzip === "piece" ? Buffer.concat([plain.subarray(0, from), gzipSync(plain.subarray(from))]) : gzipSync(plain);
+      this.log.push({ path: url, range: request.headers.range ?? null, status: from ? 206 : 200 });
+      if (from) response.setHeader("Content-Range", `bytes ${from}-${whole.length - 1}/${whole.length}`);
+      response.writeHead(from ? 206 : 200, { "Content-Encoding": "gzip", "Content-Length": whole.length - from });
+      response.end(whole.subarray(from, from + (fault.cutAfter ?? whole.length)));
+      return;
     }
     let start = 0;
     let end = size;

@@ -1,0 +1,128 @@
+/**
+ * @file What browser storage gives back is the file, or counts as absent: every fault in both stores, of shards, plan,
+ * kernels and records. The answer is right at once, what was damaged is fetched again, and the next visit finds it whole.
+ */
+
+import { BYTES, damage, MORE, RECORDS } from "./support/damage.js";
+import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
+import { feed } from "./support/model.js";
+
+/** @param {any} lab @param {any} model @param {object} [options] */
+async function load(lab, model, options = {}) {
+  const { value, error } = await call(lab, "load", { base: ARTIFACT, ...options });
+  expect(error).toBeUndefined();
+  await right(lab, model);
+  return value;
+}
+
+/** @param {any} lab @param {any} model */
+async function right(lab, model) {
+  await call(lab, "reservePages", 8);
+  const { value: result } = await call(lab, "step", { ...feed([[3, 1, 4]]), logitRows: [2], wantLogits: true });
+  expect(result.logits).toEqual(model.logits([3, 1, 4]));
+}
+
+/** @param {any} server @returns {string[]} files of the model that were asked for */
+const downloads = (server) => server.log.map((/** @type {any} */ entry) => entry.path).filter((/** @type {string} */ path) => /\.(bin|wasm)$|plan\.json/.test(path));
+
+for (const cache of /** @type {const} */ (["opfs", "idb"])) {
+  for (const role of /** @type {const} */ (["shard", "plan", "kernels"])) {
+    test(`a damaged ${role} in ${cache} is fetched again, and nothing of it is used`, async ({ lab, model, server, manifest }) => {
+      const variant = manifest.variants.find((/** @type {any} */ each) => each.name === "wasm-simd");
+      // The table, which every logit depends on, straddles the last two shards.
+      const file = role === "shard" ? manifest.weights.shards[3] : variant[role];
+      await load(lab, model, { cache });
+      for (const fault of [...BYTES, ...MORE[cache]]) {
+        await test.step(fault, async () => {
+          await damage(lab, cache, file, fault);
+          server.clear();
+          await load(lab, model, { cache });
+          expect(downloads(server)).toEqual([`${ARTIFACT}/${file.file}`]);
+          server.clear();
+          expect(await load(lab, model, { cache })).toMatchObject({ storage: cache, warnings: [], cached_bytes: manifest.weights.bytes });
+          expect(downloads(server)).toEqual([]);
+        });
+      }
+      for (const fault of RECORDS[cache]) {
+        await test.step(`record: ${fault}`, async () => {
+          await damage(lab, cache, file, fault, true);
+          await load(lab, model, { cache });
+          server.clear();
+          expect(await load(lab, model, { cache })).toMatchObject({ storage: cache, warnings: [], cached_bytes: manifest.weights.bytes });
+          expect(downloads(server)).toEqual([]);
+        });
+      }
+    });
+  }
+
+  test(`where the network is gone, damage in ${cache} is a typed error, and the next visit works`, async ({ lab, model, server, manifest }) => {
+    await load(lab, model, { cache });
+    const [first] = manifest.weights.shards;
+    await damage(lab, cache, first, "flip");
+    server.fault(`${ARTIFACT}/${first.file}`, { status: 503, always: true });
+    expect((await call(lab, "load", { base: ARTIFACT, cache })).error).toMatchObject({ code: "network", field: "weights.shards[0]" });
+    server.clear();
+    await load(lab, model, { cache });
+  });
+
+  test(`weights too many to be hashed first are hashed behind: damage in ${cache} ends the engine, and the next load is right`, async ({ lab, model, server, manifest }) => {
+    const options = { cache, verifyBytes: 0 };
+    await load(lab, model, options);
+    await damage(lab, cache, manifest.weights.shards[1], "flip");
+    await damage(lab, cache, manifest.weights.shards[3], "zero");
+    server.clear();
+    // Loaded as it lies there; the engine ends as soon as the shard is hashed, whether something runs or not.
+    const { value } = await call(lab, "load", { base: ARTIFACT, ...options });
+    expect(value.cached_bytes).toBe(manifest.weights.bytes);
+    await expect.poll(async () => (await call(lab, "counters")).error?.code).toBe("artifact_damaged");
+    const { error } = await call(lab, "counters");
+    expect(error.message).toContain("weights/00001.bin");
+    expect(downloads(server)).toEqual([]);
+    // From then on nothing is believed: the other damaged shard costs no further engine.
+    await load(lab, model, options);
+    expect(downloads(server).sort()).toEqual([1, 3].map((i) => `${ARTIFACT}/weights/0000${i}.bin`));
+    await lab.reload();
+    await lab.waitForFunction(() => "lab" in globalThis);
+    server.clear();
+    expect(await load(lab, model, options)).toMatchObject({ warnings: [], cached_bytes: manifest.weights.bytes });
+    expect(downloads(server)).toEqual([]);
+  });
+}
+
+test("without WebCrypto (plain http) what is stored is hashed all the same", async ({ playwright, launchOptions, server, origin, model, manifest }) => {
+  const args = [...(launchOptions.args ?? []), "--host-resolver-rules=MAP plain.example 127.0.0.1"];
+  const browser = await playwright.chromium.launch({ ...launchOptions, args });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`${origin.replace("127.0.0.1", "plain.example")}/tests/browser/support/page.html`);
+    await page.waitForFunction(() => "lab" in globalThis);
+    expect(await page.evaluate(() => "subtle" in crypto)).toBe(false);
+    await load(page, model);
+    const [plan] = manifest.variants.map((/** @type {any} */ variant) => variant.plan);
+    for (const file of [manifest.weights.shards[3], plan]) await damage(page, "idb", file, "flip");
+    server.clear();
+    await load(page, model);
+    expect(downloads(server)).toHaveLength(2);
+  } finally {
+    await browser.close();
+  }
+});
+
+test("a full disk, a bad partial file and a server that sends other bytes: right at last, or a typed error", async ({ lab, model, server, manifest, context, origin }) => {
+  const [first] = manifest.weights.shards;
+  const url = `${ARTIFACT}/${first.file}`;
+  server.fault(url, { endAfter: 200_000 }, { status: 403 });
+  await call(lab, "load", { base: ARTIFACT, network: { attempts: 1 } });
+  await call(lab, "tamper", `${first.sha256}.bin`, { start: "not what was written" });
+  const devtools = await context.newCDPSession(lab);
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 300_000 });
+  server.clear();
+  server.fault(url, { flip: 300_000 });
+  await load(lab, model);
+  server.clear();
+  server.fault(url, { append: 100, always: true });
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
+  expect((await call(lab, "load", { base: ARTIFACT, cache: "idb" })).error).toMatchObject({ code: "artifact_invalid", field: "weights.shards[0]" });
+  server.clear();
+  await load(lab, model, { cache: "idb" });
+});
