@@ -37,6 +37,9 @@ const TYPES = new Map([
 ]);
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
 
+const PRELUDE = "/prelude.js";
+const WORKER = /\/(router\/worker|engine\/(worker|thread|verify_worker|grammar_worker))\.js$/;
+
 export class FaultServer {
   /** @type {LogEntry[]} */
   log = [];
@@ -49,6 +52,8 @@ export class FaultServer {
   #isolated;
   /** Content-Security-Policy of every response. */
   policy = POLICY;
+  /** A script that every worker runs before its own. */
+  prelude = "";
   /** Whether pages of other origins may read what this sends. */
   open = false;
 
@@ -120,6 +125,11 @@ export class FaultServer {
     if (this.#isolated) {
       response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
       response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
+    }
+    if (url === PRELUDE || (this.prelude && WORKER.test(url) && file)) {
+      response.setHeader("Content-Type", "text/javascript; charset=utf-8");
+      response.end(url === PRELUDE ? this.prelude : `import "${PRELUDE}";\n${await readFile(/** @type {string} */ (file), "utf-8")}`);
+      return;
     }
     if (this.open) {
       response.setHeader("Access-Control-Allow-Origin", "*");
