@@ -6,6 +6,7 @@ device that keeps breaking costs little, and one that broke by chance is used ag
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .request import Request
 
 _RECENT_S = 60.0  # losing the device twice within this long is no accident
 _FIRST_REST_S, _LONGEST_REST_S, _GROWTH = 60.0, 86_400.0, 4.0
+_MOST_TIMES = 100  # in a row: the longest rest is reached long before
 _KEPT = 5  # faults remembered of a variant
 
 
@@ -50,7 +52,7 @@ class FaultLog:
         """Leave it alone for a while."""
         now = self.clock()
         until, times = self._rests.get(variant, (0.0, 0))
-        times = times + 1 if now - until < _LONGEST_REST_S else 1
+        times = min(times + 1, _MOST_TIMES) if now - until < _LONGEST_REST_S else 1
         self._rests[variant] = now + min(_FIRST_REST_S * _GROWTH ** (times - 1), _LONGEST_REST_S), times
 
     def forgive(self, variant: str) -> None:
@@ -85,11 +87,19 @@ class FaultLog:
         }
 
     def load(self, noted: Mapping[str, Any]) -> None:
+        faults, rests = {}, {}
         for name, entry in noted.items():
-            self._faults[name] = [Fault(str(c), str(m), float(at)) for c, m, at in entry["faults"][-_KEPT:]]
+            faults[name] = [Fault(str(c), str(m), _finite(at)) for c, m, at in entry["faults"][-_KEPT:]]
             until, times = entry["rest"]
             # Clocks go wrong: no rest lasts longer than the longest from now.
-            self._rests[name] = min(float(until), self.clock() + _LONGEST_REST_S), int(times)
+            rests[name] = min(_finite(until), self.clock() + _LONGEST_REST_S), min(max(int(times), 0), _MOST_TIMES)
+        self._faults, self._rests = faults, rests  # all of it or nothing
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise ValueError("no time")
+    return float(seconds)
 
 
 class Suspects:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from .browser import IN_PAGE, host, settle
 from .capability import Device
-from .errors import ArtifactInvalid
+from .errors import ArtifactInvalid, InpageError
 from .faults import FaultLog
 from .kernel_choice import KernelChoice
 from .limits import FILE_BYTES, read_bounded
@@ -25,6 +26,8 @@ from .measure import Figure
 from .schema import Manifest
 
 _VERSION = 1
+_MOST_BYTES, _DEEPEST = 1 << 20, 16
+_BRACKET = re.compile(r"[\[\]{}]")
 _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
 
 
@@ -44,14 +47,15 @@ class Notes:
         """Whatever is kept for this artifact on this device; damaged notes count as none."""
         words = f"{device.fingerprint} | {threads} | {manifest.revision}"
         notes = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            kept = json.loads(await _read(notes._key) or "{}")
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, InpageError):
+            kept = _parsed(await _read(notes._key) or "{}")
             if kept.get("version") == _VERSION:
-                notes._others = dict(kept["devices"])
-                mine = notes._others.pop(notes._device, None) or {"figures": {}, "faults": {}}
-                notes.figures = {name: _figure(**figure) for name, figure in mine["figures"].items()}
-                notes.choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
+                others = dict(kept["devices"])
+                mine = others.pop(notes._device, None) or {"figures": {}, "faults": {}}
+                figures = {name: _figure(**figure) for name, figure in mine["figures"].items()}
+                choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
                 notes.log.load(mine["faults"])
+                notes._others, notes.figures, notes.choices = others, figures, choices  # all of it or nothing
         return notes
 
     async def save(self) -> None:
@@ -62,6 +66,18 @@ class Notes:
         }
         kept = dict(list(self._others.items())[-_KEPT + 1 :]) | {self._device: mine}
         await _write(self._key, json.dumps({"version": _VERSION, "devices": kept}))
+
+
+def _parsed(text: str) -> Any:
+    """What lies there may be anything; deep nesting would end Python itself in the page."""
+    if len(text) > _MOST_BYTES:
+        raise ValueError("no notes")
+    depth = 0
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError("no notes")
+    return json.loads(text)
 
 
 def _figure(decode_tps: float, prefill_tps: float, threads: int, at: float) -> Figure:

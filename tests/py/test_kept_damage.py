@@ -7,10 +7,15 @@ import random
 import sqlite3
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from inpage.capability import host_device
+from inpage.kv.saved import SavedPages
+from inpage.kv.storage import FolderPages
+from inpage.notes import Notes
 from inpage.responses import Answer, AnswerCache, Bundle, pack_bundle
 from inpage.responses.sqlite import SqliteTier
 
@@ -129,3 +134,70 @@ async def test_another_programs_database_is_replaced(tmp_path: Path) -> None:
     await tier.put("k", KEPT)
     assert await tier.get("k") == KEPT
     await tier.close()
+
+
+GOOD = {"a": {"decode_tps": 5, "prefill_tps": 1, "threads": 1, "at": 1}}
+
+
+def _noted(figures: object, faults: object, **raw: str) -> str:
+    text = json.dumps({"version": 1, "devices": {"DEVICE": {"figures": figures, "faults": faults}}})
+    for name, value in raw.items():
+        text = text.replace(f'"{name}"', value)
+    return text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "[]",
+        "{",
+        "\ud800",
+        "[" * 200_000,
+        '{"a":' * 100_000,
+        " " * (2 << 20),
+        '{"version": 1}',
+        '{"version": 1, "devices": []}',
+        _noted({"a": "FIGURE"}, {}, FIGURE='{"decode_tps": 1e999, "prefill_tps": 1, "threads": 1, "at": 1}'),
+        _noted({"a": "FIGURE"}, {}, FIGURE='{"decode_tps": 5, "prefill_tps": 1, "threads": 1e999, "at": 1}'),
+        _noted({}, {"a": {"faults": [], "rest": [float("nan"), 1]}}),
+        _noted({}, {"a": {"faults": [["c", "m", "AT"]], "rest": [1, 1]}}, AT="1e999"),
+        _noted({}, {"a": {"faults": 5, "rest": [1, 1]}}),
+        _noted(GOOD, {"a": {"faults": [], "rest": 5}}),
+    ],
+)
+async def test_damaged_notes_count_as_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    notes = await _notes(monkeypatch, text)
+    assert (notes.figures, notes.log.dump()) == ({}, {})
+
+
+async def test_a_rest_that_was_noted_absurdly_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = await _notes(monkeypatch, _noted(GOOD, {"a": {"faults": [], "rest": [1e300, 1000000]}}))
+    assert list(notes.figures) == ["a"]
+    assert 0 < notes.log.resting("a") <= 86_400
+    notes.log.rest("a")  # the next one is computed from it
+    assert notes.log.resting("a") <= 86_400
+
+
+async def _notes(monkeypatch: pytest.MonkeyPatch, text: str) -> Notes:
+    device = host_device()
+    manifest = SimpleNamespace(id="m", revision="r")
+    empty = await _opened(monkeypatch, manifest, device, "{}")
+    return await _opened(monkeypatch, manifest, device, text.replace("DEVICE", empty._device))
+
+
+async def _opened(monkeypatch: pytest.MonkeyPatch, manifest: Any, device: Any, text: str) -> Notes:
+    async def read(_: str) -> str:
+        return text
+
+    monkeypatch.setattr("inpage.notes._read", read)
+    return await Notes.open(manifest, device, None)
+
+
+async def test_a_listed_prompt_of_no_length_is_left_out(tmp_path: Path) -> None:
+    pages = FolderPages(tmp_path, 1 << 20)
+    saved = SavedPages(pages, "ab" * 32)
+    tokens = (1).to_bytes(4, "little")
+    for name in ("fca2", "", "9" * 30, "²", "-1", "1"):
+        await pages.put([f"list-page-{'ab' * 8}-{name}-{'0' * 64}"], tokens, 4)
+    assert await saved.listed() == [[1]]

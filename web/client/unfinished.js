@@ -7,6 +7,7 @@
 
 import { EngineError } from "../engine/errors.js";
 import { REQUEST_CHARS } from "../engine/limits.js";
+import { heldLocks, holdLock } from "../engine/site_data.js";
 import { inStore } from "../router/in_store.js";
 
 /**
@@ -124,17 +125,17 @@ function put(key, text) {
 /** What is there and can be resumed; what is damaged, or too old, goes. @returns {Promise<{head: Head, progress: Progress}[]>} */
 async function stored() {
   const keys = (await inStore(NAME, STORE, "readonly", (store) => store.getAllKeys())) ?? [];
-  const locks = new Set((await globalThis.navigator.locks?.query().catch(() => null))?.held?.map(({ name }) => name));
+  const locks = await heldLocks();
   const found = [];
   for (const id of keys.map(String).filter((key) => !key.endsWith("+"))) {
-    if (locks.has(LOCK + id)) continue;
+    if (locks?.has(LOCK + id)) continue;
     const head = headOf(await inStore(NAME, STORE, "readonly", (store) => store.get(id)), id);
     if (!head || Date.now() - head.began > AGE_MS) {
       await discard(id);
       continue;
     }
     const progress = progressOf(await inStore(NAME, STORE, "readonly", (store) => store.get(`${id}+`)));
-    if (globalThis.navigator.locks || Date.now() - progress.at > ALIVE_MS) found.push({ head, progress });
+    if (locks || Date.now() - progress.at > ALIVE_MS) found.push({ head, progress });
   }
   return found;
 }
@@ -164,10 +165,7 @@ function progressOf(text) {
 
 /** Says to other pages that this answer runs here. @param {string} id @returns {() => void} */
 function hold(id) {
-  let release = () => {};
-  const ended = new Promise((resolve) => (release = () => resolve(undefined)));
-  void globalThis.navigator.locks?.request(LOCK + id, () => ended).catch(() => undefined);
-  return release;
+  return holdLock(LOCK + id, () => {});
 }
 
 /** @param {number} words @returns {Uint32Array} */

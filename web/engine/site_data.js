@@ -77,15 +77,25 @@ export function openChannel(name, heard) {
 }
 
 /**
- * Hold a lock for as long as this worker lives.
+ * Hold a lock for as long as this page or worker lives, or until it is given back.
  * @param {string} name
  * @param {() => void} held not called where there are no locks
+ * @returns {() => void} gives it back
  */
 export function holdLock(name, held) {
+  let release = () => {};
+  const ended = new Promise((resolve) => (release = () => resolve(undefined)));
   request(name, {}, () => {
     held();
-    return new Promise(() => {});
+    return ended;
   }).catch(() => undefined);
+  return release;
+}
+
+/** @returns {Promise<Set<string> | null>} names of the locks that are held; null where there are no locks */
+export async function heldLocks() {
+  const found = await ask(() => navigator.locks.query());
+  return found && new Set(found.held?.map(({ name }) => name ?? ""));
 }
 
 /**
@@ -224,6 +234,23 @@ export async function storageSpace() {
     ask(() => navigator.storage.persisted()),
   ]);
   return { usage: estimate?.usage ?? null, quota: estimate?.quota ?? null, persisted: persisted ?? false };
+}
+
+/** A page has it, a worker does not. */
+const page = /** @type {{sessionStorage: {getItem(key: string): string | null, setItem(key: string, value: string): void}}} */ (/** @type {unknown} */ (globalThis));
+
+/**
+ * What this tab keeps over reloads, and after the system ended it.
+ * @param {string} key
+ * @returns {string | null} null where nothing was kept, or can be
+ */
+export function tabValue(key) {
+  return attempt(() => page.sessionStorage.getItem(key));
+}
+
+/** @param {string} key @param {string} value @returns {boolean} whether it is kept */
+export function keepTabValue(key, value) {
+  return attempt(() => (page.sessionStorage.setItem(key, value), true)) ?? false;
 }
 
 /**
