@@ -1,6 +1,6 @@
 /** @file Python in the page itself: Pyodide, our package, and three lines of Python. */
 
-import { loadPyodide } from "../../vendor/pyodide/pyodide.mjs";
+import { loadPyodide } from "../../vendor/pyodide/pyodide.js";
 import * as host from "../../router/host.js";
 
 const pyodide = await loadPyodide();

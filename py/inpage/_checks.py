@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import bounded
 from .errors import ArtifactInvalid
 
 LIMIT = 1 << 40  # bytes: nothing here is larger, and every sum below stays exact in JavaScript's numbers
@@ -39,8 +40,8 @@ def read_json(text: bytes | str, limit: int, subject: str, field: str) -> Any:
     if len(text) > limit:
         raise ArtifactInvalid(f"{subject} larger than {limit} bytes", field=field)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return bounded.read(text, limit)
+    except ValueError as error:
         raise ArtifactInvalid(f"{subject} not JSON: {error}", field=field) from error
 
 

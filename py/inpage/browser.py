@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import bounded
 from .errors import from_wire
 
 IN_PAGE = sys.platform == "emscripten"
@@ -37,4 +37,4 @@ def typed() -> Iterator[None]:
     try:
         yield
     except JsException as error:
-        raise from_wire(json.loads(host().describeError(error))) from error
+        raise from_wire(bounded.read(host().describeError(error))) from error

@@ -91,6 +91,12 @@ class Timeout(InpageError):
     code = "timeout"
 
 
+class Fatal(InpageError):
+    """The page's Python itself is gone: what it was asked goes to the next one."""
+
+    code = "fatal"
+
+
 class Cancelled(InpageError):
     code = "cancelled"
 
@@ -113,6 +119,7 @@ _BY_CODE = {
         DeviceLost,
         ArtifactDamaged,
         PoisonRequest,
+        Fatal,
         Timeout,
         Cancelled,
         QueueFull,

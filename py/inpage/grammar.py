@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import bounded
 from .engines.protocol import EngineInfo, Grammar
 from .errors import InvalidRequest, Unsupported
 
@@ -74,15 +75,16 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
     others, unless ``additionalProperties`` allows them."""
     if isinstance(schema, str):
         try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError) as error:
+            schema = bounded.read(schema, SOURCE_BYTES)
+        except ValueError as error:
             raise InvalidRequest(f"{field} is not JSON: {error}", field=field) from error
+    bounded.check(schema, field)
     try:
         text = json.dumps(schema, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRequest(f"{field} cannot be written as JSON: {error}", field=field) from error
     _check_size(text, field)
-    plain = json.loads(text)
+    plain = bounded.read(text)
     _check_repeats(list(_check(plain, plain, field, 0)))
     return Grammar("schema", text)
 

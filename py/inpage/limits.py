@@ -21,6 +21,7 @@ FILE_BYTES = {
     "note": 1 * _MB,
     "settings": 1 * _MB,
     "package": 16 * _MB,
+    "python": 64 * _MB,  # each file of Pyodide
     "site": 1 * _MB,
 }
 REQUEST_CHARS = 8 * _MB  # of one request, its prompt or messages included

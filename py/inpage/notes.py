@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from . import bounded
 from .browser import IN_PAGE, host, settle
 from .capability import Device
 from .errors import ArtifactInvalid, InpageError
@@ -26,8 +26,7 @@ from .measure import Figure
 from .schema import Manifest
 
 _VERSION = 1
-_MOST_BYTES, _DEEPEST = 1 << 20, 16
-_BRACKET = re.compile(r"[\[\]{}]")
+_BYTES = 1 << 20
 _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
 
 
@@ -48,7 +47,7 @@ class Notes:
         words = f"{device.fingerprint} | {threads} | {manifest.revision}"
         notes = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, InpageError):
-            kept = _parsed(await _read(notes._key) or "{}")
+            kept = bounded.read(await _read(notes._key) or "{}", _BYTES)
             if kept.get("version") == _VERSION:
                 others = dict(kept["devices"])
                 mine = others.pop(notes._device, None) or {"figures": {}, "faults": {}}
@@ -66,18 +65,6 @@ class Notes:
         }
         kept = dict(list(self._others.items())[-_KEPT + 1 :]) | {self._device: mine}
         await _write(self._key, json.dumps({"version": _VERSION, "devices": kept}))
-
-
-def _parsed(text: str) -> Any:
-    """What lies there may be anything; deep nesting would end Python itself in the page."""
-    if len(text) > _MOST_BYTES:
-        raise ValueError("no notes")
-    depth = 0
-    for bracket in _BRACKET.findall(text):
-        depth += 1 if bracket in "[{" else -1
-        if depth > _DEEPEST:
-            raise ValueError("no notes")
-    return json.loads(text)
 
 
 def _figure(decode_tps: float, prefill_tps: float, threads: int, at: float) -> Figure:

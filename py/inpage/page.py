@@ -21,6 +21,7 @@
     {"id": 15, "op": "visibility", "hidden", "frozen"}                {"id": 15, "value": null}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
 
+Before work that nothing can interrupt comes ``{"job": {"name", "id", "characters"}}``, after it ``{"job": null}``.
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
 never one a token. "load" makes its model the default and loads it; "models" are others, loaded when a message's "model"
 names them. By themselves come ``{"changed": info, "model": name, "default"}`` when another engine runs or something was
@@ -32,19 +33,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+from . import bounded
 from .capability import tell_memory
 from .errors import InpageError, InvalidRequest, Unsupported
+from .jobs import announce_to, for_request
 from .models import Models, default_name
 from .report import report
 from .router import Router
 from .stream import NOTHING, Completion, Stream
 
 Message = dict[str, Any]
+_ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
 _OPERATIONS = (
     *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
     *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
@@ -68,7 +73,9 @@ class Page:
 
     def handle(self, text: str) -> None:
         """Take one message; what it asks runs on as a task, beside all others."""
-        message = json.loads(text)
+        message = self._message(text)
+        if message is None:
+            return
         if message["op"] == "cancel":
             self._cancel(message["id"])
             return
@@ -77,6 +84,22 @@ class Page:
             self._waiting[message["id"]] = None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _message(self, text: str) -> Message | None:
+        """None for what is refused, and for what names no id to answer to."""
+        try:
+            message = bounded.read(text)
+        except bounded.Excessive as error:
+            found = _ID.search(text, 0, 1000)
+            if found:
+                field = error.field or "message"
+                self._fail(int(found[1]), InvalidRequest(f"{field} cannot be taken: {error}", field=field))
+            return None
+        except ValueError:
+            return None
+        if isinstance(message, dict) and isinstance(message.get("id"), int) and isinstance(message.get("op"), str):
+            return message
+        return None
 
     def _cancel(self, number: int) -> None:
         if number in self._streams:
@@ -89,6 +112,7 @@ class Page:
 
     async def _run(self, message: Message) -> None:
         number, op = message["id"], message["op"]
+        for_request(number)
         try:
             if op not in _OPERATIONS:
                 raise InvalidRequest(f"unknown operation {op!r}", field="op")
@@ -339,4 +363,6 @@ def _named(params: Any) -> Message:
 
 def start(post: Callable[[str], None]) -> Callable[[str], None]:
     """Called by web/router/worker.js. Returns the function that takes messages."""
-    return Page(post).handle
+    page = Page(post)
+    announce_to(page._post)
+    return page.handle

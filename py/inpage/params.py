@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from . import bounded
 from .engines.batch import MAX_BIAS
 from .engines.looked_at import MAX_TOP
 from .engines.protocol import Grammar, Sampling
@@ -48,6 +49,8 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
             f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
         )
     given = {name: value for name, value in params.items() if value is not None}
+    for name, value in given.items():
+        bounded.check(value, name)
     temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
     seed = _integer(given, "seed", None, 0, SEEDS - 1)
     determined = temperature == 0 or seed is not None
@@ -93,6 +96,7 @@ _KNOWN = frozenset(Sampling.__dataclass_fields__) | {
 }
 _TEXTS = 16
 _CALLS = 1024  # of functions, in one message
+_IDS = 1 << 24  # far beyond any context
 
 
 def _texts(value: Any, field: str) -> tuple[str, ...]:
@@ -120,6 +124,7 @@ def checked_messages(messages: Any, most: int | None = None) -> list[dict[str, A
     ``most``: messages; more are refused before they are looked at."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
+    bounded.check(messages, "messages")
     if not isinstance(messages, Sequence) or isinstance(messages, bytes):
         raise InvalidRequest('messages must be a list of {"role", "content"}', field="messages")
     if not messages:
@@ -172,9 +177,9 @@ def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
         name = checked_text(function.get("name"), f"{where}.function.name")
         arguments = function.get("arguments", {})
         try:
-            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+            arguments = bounded.read(arguments) if isinstance(arguments, str) else arguments
             json.dumps(arguments).encode()
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             bad = f"{where}.function.arguments"
             raise InvalidRequest(f"{bad} is not JSON: {error}", field=bad) from error
         called = {"type": "function", "function": {"name": name, "arguments": arguments}}
@@ -207,6 +212,7 @@ def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False, most: 
         raise InvalidRequest(
             f"{field} has more than {most} token ids, and there is room for no more: shorten it", field=field
         )
+    bounded.check(checked, field, items=_IDS)
     if not checked and not empty:
         raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
     for i, token in enumerate(checked):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import InvalidRequest, Unsupported
+from .jobs import job
 from .limits import ASIDE_CHARS, ASIDE_MESSAGES, REQUEST_CHARS
 from .params import checked_ids, checked_messages, checked_text
 from .schema import Manifest
@@ -49,7 +50,7 @@ class Prompts:
         start = [ref.bos] if ref.add_bos and ref.bos is not None else []
 
         def now() -> list[int]:
-            with self._work():
+            with self._work(), job("prompt", len(text)):
                 return [*start, *self._tokenizer.encode(text)]
 
         async def aside() -> list[int]:
@@ -69,7 +70,7 @@ class Prompts:
         template, ends = self._chat_template(), checked[-1]["role"] == "user" if answer is None else answer
 
         def now() -> list[int]:
-            with self._work():
+            with self._work(), job("prompt", chars):
                 return template.encode(checked, tools, answer=ends, most=most)
 
         async def aside() -> list[int]:

@@ -26,6 +26,7 @@ from .errors import Cancelled, InpageError, InvalidRequest, Unsupported
 from .explain import Explained
 from .failover import Backends
 from .grammar import one_grammar
+from .jobs import job
 from .kv.storage import PageStorage, open_storage
 from .notes import Notes
 from .params import Options, answer_room, checked_ids, options
@@ -135,7 +136,9 @@ class Router(Explained, ReadAhead):
         report({"phase": "tokenizer"})
 
         async def tokenizing() -> Tokenizer:
-            return load_tokenizer(await store.text(manifest.tokenizer, "tokenizer"), manifest.tokenizer.special)
+            description = await store.text(manifest.tokenizer, "tokenizer")
+            with job("tokenizer", len(description)):
+                return load_tokenizer(description, manifest.tokenizer.special)
 
         wanted = chosen.engine.replicas
         share = max(1, choice.threads // wanted)

@@ -9,7 +9,6 @@ enabled = true
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import tomllib
 import types
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import bounded
 from .errors import InvalidRequest
 from .limits import read_bounded
 
@@ -174,16 +174,17 @@ def read_settings(path: Path) -> Settings:
     """From a ``.toml`` or ``.json`` file. Raises `InvalidRequest` naming the key."""
     try:
         text = read_bounded(path, "settings", InvalidRequest, "settings").decode("utf-8")
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        data = tomllib.loads(text) if path.suffix == ".toml" else bounded.read(text)
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="settings") from error
-    except ValueError as error:  # both decoders' errors are
+    except (ValueError, RecursionError) as error:  # tomllib's and bounded's
         raise InvalidRequest(f"{path} is no {path.suffix[1:].upper() or 'JSON'}: {error}", field="settings") from error
     return settings_from(data)
 
 
 def settings_from(data: Any) -> Settings:
     """From nested mappings of plain values; what is left out has its default. Raises `InvalidRequest`."""
+    bounded.check(data, "settings")
     return _build(Settings, data, "")
 
 

@@ -14,10 +14,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
+from . import bounded
 from .browser import IN_PAGE, host, settle
 from .errors import ArtifactInvalid, Unsupported
+from .limits import FILE_BYTES
 from .text_bounds import longest_token
 
+_ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 
 
@@ -180,7 +183,7 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
     """From the text of a tokenizer.json and the manifest's control tokens. Raises `ArtifactInvalid` for a file that
     the library refuses, `Unsupported` where the library is not installed."""
     try:
-        description = json.loads(text)
+        description = bounded.read(text, FILE_BYTES["tokenizer"], items=_ITEMS)
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
             raise Unsupported("a tokenizer that prepends a space to the first word only is not supported yet")
         added: list[dict[str, Any]] = description.get("added_tokens") or []

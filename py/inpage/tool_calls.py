@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from . import bounded
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 
@@ -75,7 +77,7 @@ class CallReader:
         if self._arguments is None:
             head = _HEAD.match(self._text)
             if head:
-                events.append(Called(self.calls, json.loads(head[1], strict=False)))
+                events.append(Called(self.calls, bounded.read(head[1], strict=False)))
                 self._text, self._arguments = self._text[head.end() :], _Arguments()
                 self.calls += 1
                 return True
@@ -96,9 +98,9 @@ class CallReader:
     def _whole(self, inner: str, end: str, events: list[Event]) -> None:
         """A call whose parts come in another order, or none at all."""
         try:
-            call = json.loads(inner, strict=False)
+            call = bounded.read(inner, strict=False)
             name, arguments = call["name"], call.get("arguments", call.get("parameters", {}))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             name = arguments = None
         if not isinstance(name, str) or not isinstance(arguments, dict):
             events.append(Said(OPEN + inner + end))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import bounded
 from .engines.protocol import Grammar
 from .errors import InvalidRequest, Unsupported
 from .grammar import SOURCE_BYTES, schema_grammar
@@ -36,6 +37,8 @@ def asked_tools(tools: Any, choice: Any, parallel: Any, template: str | None, gr
     parameters say or not at all; so is every one that must be called. Raises `InvalidRequest`, `Unsupported`."""
     if parallel is not None and not isinstance(parallel, bool):
         raise InvalidRequest("parallel_tool_calls must be true or false", field="parallel_tool_calls")
+    bounded.check(tools, "tools")
+    bounded.check(choice, "tool_choice")
     functions = _functions(tools)
     wanted = _wanted(choice, functions)
     if not functions or wanted == "none":
@@ -92,14 +95,15 @@ def _functions(tools: Any) -> list[dict[str, Any]]:
         parameters = function.get("parameters")
         if parameters is not None and not isinstance(parameters, Mapping):
             raise InvalidRequest(f"{where}.function.parameters must be an object", field=f"{where}.function.parameters")
-        functions.append({key: value for key, value in json.loads(_json(function, where)).items() if value is not None})
+        plain = bounded.read(_json(function, where))
+        functions.append({key: value for key, value in plain.items() if value is not None})
     return functions
 
 
 def _json(function: Mapping[str, Any], where: str) -> str:
     try:
         return json.dumps(dict(function), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRequest(f"{where}.function is not JSON: {error}", field=f"{where}.function") from error
 
 
@@ -124,7 +128,7 @@ def _tag(function: Mapping[str, Any], i: int, wanted: str) -> dict[str, Any]:
     called."""
     schema: Any = {"type": "object"}
     if "parameters" in function and (function.get("strict") or wanted != "auto"):
-        schema = json.loads(schema_grammar(function["parameters"], f"tools[{i}].function.parameters").source)
+        schema = bounded.read(schema_grammar(function["parameters"], f"tools[{i}].function.parameters").source)
     begin = f'{OPEN}\n{{"name": {json.dumps(function["name"])}, "arguments": '
     return {
         "type": "tag",

@@ -3,7 +3,7 @@
  * expression (a JSON text) goes to stdout. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { loadPyodide } from "../../web/vendor/pyodide/pyodide.mjs";
+import { loadPyodide } from "../../web/vendor/pyodide/pyodide.js";
 import * as host from "../../web/router/host.js";
 
 const { code, data } = JSON.parse(readFileSync(0, "utf8"));

@@ -14,8 +14,10 @@
 
 import { EngineError } from "../engine/errors.js";
 import { answer } from "./answer.js";
+import { checkMessage } from "../engine/json.js";
 import { Link } from "./link.js";
 import { artifactUrl, nameOf, placed } from "./site.js";
+import { DEATHS, Turn, Turns } from "./turns.js";
 import { onVisibility } from "./visibility.js";
 import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 
@@ -33,6 +35,11 @@ import { discard, keeping, resuming, unfinished } from "./unfinished.js";
  * @typedef {import("./types.js").Unfinished} Unfinished
  */
 
+/** A router that does not end by itself is ended. */
+const UNLOAD_MS = 2000;
+/** What carries nothing of a caller's that could end a router, and waits for nobody. */
+const HARMLESS = new Set(["info", "explain", "counters", "report", "health", "metrics", "loaded", "pin", "trace", "unload", "measure", "warm_up"]);
+
 export class InPage {
   /** @type {Link} the router worker that lives now */
   #link;
@@ -41,6 +48,7 @@ export class InPage {
   /** @type {EngineError | null} why nothing can be asked any more */
   #ended = null;
   #unwatch;
+  #turns = new Turns();
   #options;
   /** @type {Map<string, object>} what to tell a router of each model, the default first */
   #models = new Map();
@@ -98,7 +106,7 @@ export class InPage {
    * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost, poison_request
    */
   chat(messages, { model, ...params } = {}) {
-    return keeping({ op: "chat", messages, model }, params, (...asked) => answer(() => this.#connect(), ...asked));
+    return keeping({ op: "chat", messages, model }, params, (...asked) => this.#answer(...asked));
   }
 
   /**
@@ -108,7 +116,7 @@ export class InPage {
    * @returns {AsyncGenerator<Piece, void, void>}
    */
   complete(prompt, { model, ...params } = {}) {
-    return keeping({ op: "complete", prompt, model }, params, (...asked) => answer(() => this.#connect(), ...asked));
+    return keeping({ op: "complete", prompt, model }, params, (...asked) => this.#answer(...asked));
   }
 
   /**
@@ -129,7 +137,7 @@ export class InPage {
    * @throws {EngineError} invalid_request where there is none; as `chat`
    */
   resume(id, how = {}) {
-    return resuming(id, how, (...asked) => answer(() => this.#connect(), ...asked));
+    return resuming(id, how, (...asked) => this.#answer(...asked));
   }
 
   /** Forget an unfinished answer. @param {string} id */
@@ -213,9 +221,9 @@ export class InPage {
    * @throws {EngineError} invalid_request where the name is taken
    */
   async add(options) {
-    const link = await this.#connect();
+    await this.#connect();
     if (this.#models.has(nameOf(options.model))) throw new EngineError("invalid_request", `there is a model ${options.model} already`, "model");
-    return link.call({ op: "add", ...this.#know(options) }).answer;
+    return this.#ask({ op: "add", ...this.#know(options) });
   }
 
   /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */
@@ -286,26 +294,50 @@ export class InPage {
       return;
     }
     try {
-      await this.#link.call({ op: "unload" }).answer;
+      await Promise.race([this.#link.call({ op: "unload" }).answer, new Promise((resolve) => setTimeout(resolve, UNLOAD_MS))]);
     } finally {
       this.#end(new EngineError("cancelled", "the model was unloaded"));
     }
   }
 
   /**
-   * What ends with an answer; asked once more where the router died over it.
-   * @param {object} message
+   * What ends with an answer; asked again where the router died over it, in its turn.
+   * @param {{op: string, [name: string]: unknown}} message
    * @param {(message: any) => void} [heard]
    * @returns {Promise<any>}
    */
   async #ask(message, heard) {
-    const link = await this.#connect();
+    checkMessage(message);
+    const turn = HARMLESS.has(message.op) ? null : new Turn();
     try {
-      return await link.call(message, heard).answer;
-    } catch (error) {
-      if (error !== link.ended || this.#ended) throw error;
-      return (await this.#connect()).call(message, heard).answer;
+      for (let deaths = 1; ; deaths++) {
+        if (turn) await this.#turns.enter(turn);
+        const link = await this.#connect();
+        const { id, answer } = link.call(message, (event) => {
+          if (turn) this.#turns.got(turn);
+          heard?.(event);
+        });
+        if (turn) Object.assign(turn, { router: link, call: id });
+        try {
+          return await answer;
+        } catch (error) {
+          if (error !== link.ended || this.#ended) throw error;
+          if ((turn?.deaths ?? deaths) < DEATHS) continue;
+          if (!turn) throw error;
+          throw new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${link.ended?.message}`);
+        }
+      }
+    } finally {
+      if (turn) this.#turns.leave(turn);
     }
+  }
+
+  /**
+   * @param {object} message
+   * @param {Params} params
+   */
+  #answer(message, params) {
+    return answer(() => this.#connect(), this.#turns, message, params);
   }
 
   /** The router that lives; one that died is started again. @returns {Promise<Link>} */
@@ -321,7 +353,8 @@ export class InPage {
 
   /** @returns {Link} */
   #open() {
-    return new Link((heard) => this.#heard(heard));
+    const link = new Link((heard) => this.#heard(heard), () => this.#turns.died(link, link.blamed));
+    return link;
   }
 
   /**
@@ -371,5 +404,6 @@ export class InPage {
     this.#ended ??= reason;
     this.#unwatch?.();
     this.#link.end(reason);
+    this.#turns.close();
   }
 }

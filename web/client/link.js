@@ -1,10 +1,12 @@
 /**
  * @file One life of the router worker: calls go in as JSON, answers come back (py/inpage/page.py says which). However it
- * ends, all pending calls reject, and `lost` is told once.
+ * ends, hung workers included (watch.js), all pending calls reject.
  */
 
 import { EngineError, fromWire } from "../engine/errors.js";
+import { toJson } from "../engine/json.js";
 import { whenFree } from "../engine/site_data.js";
+import { Watch } from "./watch.js";
 
 /**
  * @typedef {object} Pending
@@ -21,16 +23,24 @@ export class Link {
   /** @type {EngineError | null} */
   #ended = null;
   #heard;
+  #died;
+  #watch = new Watch(() => this.#worker.postMessage("ping"), (why) => this.#silent(why));
+  /** The call that the worker was at when it died, where that is known. @type {number | null} */
+  blamed = null;
 
   /**
    * @param {(message: any) => void} heard what belongs to no call
+   * @param {() => void} [died] called before what is pending rejects
    */
-  constructor(heard) {
+  constructor(heard, died = () => {}) {
     this.#heard = heard;
+    this.#died = died;
     const name = `inpage-router-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
     this.#worker = new Worker(new URL("../router/worker.js", import.meta.url), { type: "module", name });
-    const lost = (/** @type {string} */ why) => this.end(new EngineError("device_lost", `the router worker is gone: ${why}`));
+    const lost = (/** @type {string} */ why) => this.end(gone(why));
     this.#worker.onmessage = (event) => {
+      this.#watch.heard();
+      if (event.data === "pong") return;
       // It holds the lock for as long as it lives: getting it means that it is gone.
       if (event.data === "alive") whenFree(name, () => lost("it ended without a word"));
       else this.#receive(JSON.parse(event.data));
@@ -49,15 +59,16 @@ export class Link {
   /**
    * @param {object} message
    * @param {(message: any) => void} [heard]
-   * @returns {{id: number, answer: Promise<any>}}
+   * @returns {{id: number, answer: Promise<any>}} the answer rejects with `ended` where the worker died over it
    */
   call(message, heard) {
     const id = this.#next++;
-    const ended = this.#ended;
-    if (ended) return { id, answer: Promise.reject(ended) };
     const answer = new Promise((resolve, reject) => {
+      const text = toJson({ id, ...message });
+      if (this.#ended) throw this.#ended;
       this.#pending.set(id, { resolve, reject, heard });
-      this.#worker.postMessage(JSON.stringify({ id, ...message }));
+      this.#worker.postMessage(text);
+      this.#watch.on = true;
     });
     return { id, answer };
   }
@@ -71,16 +82,31 @@ export class Link {
   end(reason) {
     if (this.#ended) return;
     this.#ended = reason;
+    this.#watch.on = false;
     this.#worker.terminate();
+    this.blamed ??= this.#watch.job?.id ?? null;
+    this.#died();
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);
   }
 
+  /** @param {string} why */
+  #silent(why) {
+    const { job } = this.#watch;
+    const script = new EngineError("network", `router/worker.js, or a script that it imports, did not come: ${why}`, "router/worker.js");
+    this.end(job?.name === "script" ? script : gone(why));
+  }
+
   /** @param {any} message */
   #receive(message) {
     if (message.fatal) {
-      this.end(new EngineError("device_lost", message.fatal));
+      if (Number.isInteger(message.id)) this.blamed = message.id;
+      this.end(fromWire({ field: null, ...message.fatal }));
+      return;
+    }
+    if (message.job !== undefined) {
+      this.#watch.job = message.job;
       return;
     }
     if (message.id === undefined) {
@@ -94,7 +120,13 @@ export class Link {
       return;
     }
     this.#pending.delete(message.id);
+    if (!this.#pending.size) this.#watch.on = false;
     if (message.error) pending.reject(fromWire(message.error));
     else pending.resolve(message.value);
   }
+}
+
+/** @param {string} why */
+function gone(why) {
+  return new EngineError("device_lost", `the router worker is gone: ${why}`);
 }

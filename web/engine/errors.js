@@ -5,7 +5,7 @@
 
 /**
  * @typedef {"artifact_invalid" | "artifact_damaged" | "unsupported" | "invalid_request" | "out_of_memory" | "storage_full" | "network"
- *   | "device_lost" | "poison_request" | "timeout" | "cancelled" | "error"} ErrorCode
+ *   | "device_lost" | "fatal" | "poison_request" | "timeout" | "cancelled" | "error"} ErrorCode
  * @typedef {{code: string, message: string, field: string | null}} WireError
  */
 

@@ -19,6 +19,7 @@ export const FILE_BYTES = Object.freeze({
   note: 1 * MB,
   settings: 1 * MB,
   package: 16 * MB,
+  python: 64 * MB,
   site: 1 * MB,
 });
 /** Of one request, its prompt or messages included. */
@@ -37,16 +38,18 @@ export const RENDER_ITEMS = 1_000_000;
  * @param {keyof typeof FILE_BYTES} kind
  * @param {string} name of the file, for errors
  * @param {string | null} field
+ * @param {<T>(read: Promise<T>) => Promise<T>} [wait] rejects where a part takes too long
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  * @throws {EngineError} artifact_invalid; what the body rejects with
  */
-export async function readBounded(response, kind, name, field) {
+export async function readBounded(response, kind, name, field, wait = (read) => read) {
   const limit = FILE_BYTES[kind];
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
   const reader = response.body?.getReader();
-  for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
+  const next = () => reader && wait(reader.read());
+  for (let part = await next(); part && !part.done; part = await next()) {
     length += part.value.length;
     if (length > limit) {
       await reader?.cancel().catch(() => undefined);

@@ -11,10 +11,10 @@ import { probe } from "../engine/features.js";
 import { fetchFile } from "../engine/shards.js";
 import { storageSpace } from "../engine/site_data.js";
 import { openStore } from "../engine/storage.js";
-import { readBounded } from "../engine/limits.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
 import { template, tokenizer } from "./texts.js";
+import { bytesOf, STALL_MS, within } from "./waits.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
@@ -71,10 +71,10 @@ export function newEngine() {
  */
 export async function fetchJson(url, kind, field) {
   try {
-    const response = await fetch(url, { cache: "no-cache" });
+    const response = await within(fetch(url, { cache: "no-cache" }), STALL_MS, url, field);
     if (response.status === 404) throw new EngineError("artifact_invalid", `there is nothing at ${url}`, field);
     if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, field);
-    return new TextDecoder().decode(await readBounded(response, kind, url, field));
+    return new TextDecoder().decode(await bytesOf(response, kind, url, field));
   } catch (error) {
     throw error instanceof EngineError ? error : new EngineError("network", `${url}: ${String(error)}`, field, error);
   }

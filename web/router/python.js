@@ -4,10 +4,11 @@
  * second instead of two. Keeping it is only ever a shortcut: whatever fails, Python starts from the beginning.
  */
 
-import { loadPyodide, version } from "../vendor/pyodide/pyodide.mjs";
-import { readBounded } from "../engine/limits.js";
+import { version } from "../vendor/pyodide/pyodide.js";
 import { digestOf, hasWebCrypto } from "../engine/sha256.js";
 import { inStore } from "./in_store.js";
+import { load as loadPyodide } from "./pyodide.js";
+import { bytesOf, STALL_MS, within } from "./waits.js";
 
 const NAME = "inpage-python";
 const STORE = "memory";
@@ -28,9 +29,9 @@ const BEGUN = "begun";
  * @returns {Promise<Pyodide>}
  */
 export async function startPython(archive) {
-  const response = await fetch(archive);
+  const response = await within(fetch(archive), STALL_MS, "fetching the package", "inpage.zip");
   if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
-  const { buffer: bytes } = await readBounded(response, "package", archive.href, null);
+  const { buffer: bytes } = await bytesOf(response, "package", "fetching the package", "inpage.zip");
   const key = await keyOf(bytes);
   const kept = key && (await recall(key));
   if (kept) {
@@ -80,7 +81,7 @@ async function recall(key) {
 
 /** @param {object} options of loadPyodide that its types do not have @returns {Promise<Pyodide>} */
 function load(options) {
-  return loadPyodide({ indexURL: new URL("../vendor/pyodide/", import.meta.url).href, ...options });
+  return loadPyodide(new URL("../vendor/pyodide/", import.meta.url).href, options);
 }
 
 /** Before anything of JavaScript is known to Python. @param {string} key @param {Pyodide} pyodide */

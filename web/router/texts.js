@@ -4,7 +4,7 @@
  */
 
 import { Interpreter, Template } from "../vendor/jinja/jinja.js";
-import { Tokenizer } from "../vendor/tokenizers/tokenizers.mjs";
+import { Tokenizer } from "../vendor/tokenizers/tokenizers.js";
 import { EngineError } from "../engine/errors.js";
 import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } from "../engine/limits.js";
 

@@ -1,32 +1,55 @@
 /**
  * @file The router worker: starts Python with the `inpage` package (python.js) and lets py/inpage/page.py answer. Messages
- * are JSON texts in both directions, described there; `{"fatal": …}` says that Python itself is gone.
+ * are JSON texts in both directions, described there; `{"fatal": {"code", "message", "field"}}` says that Python itself is
+ * gone. "ping" is answered "pong" by whatever thread can still answer.
  */
 
+import { toWire } from "../engine/errors.js";
+import { checkMessage } from "../engine/json.js";
 import { holdLock } from "../engine/site_data.js";
 import { verifyAhead } from "../engine/verify.js";
-import * as host from "./host.js";
-import { startPython } from "./python.js";
+import { SCRIPTS_MS, within } from "./waits.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
 // Whoever gets this lock learns that the worker is gone, however it went. Plain http has no locks.
 holdLock(scope.name, () => scope.postMessage("alive"));
 
+// The first word: from here on the worker is watched (client/watch.js).
+post({ job: { name: "start" } });
 const ready = boot();
-ready.catch((error) => scope.postMessage(JSON.stringify({ fatal: `Python could not start: ${String(error)}` })));
+ready.then(
+  () => post({ job: null }),
+  (error) => {
+    const wire = toWire(error);
+    const code = wire.code === "error" ? "device_lost" : wire.code;
+    post({ fatal: { ...wire, code, message: `Python could not start: ${wire.message}` } });
+  },
+);
+
+/** The message that Python is given now. @type {number | undefined} */
+let current;
 
 let asked = false;
 
 scope.onmessage = async (event) => {
+  if (event.data === "ping") {
+    scope.postMessage("pong");
+    return;
+  }
   if (!asked) ahead(event.data);
   asked = true;
   const handle = await ready.catch(() => null); // told above
   if (!handle) return;
+  const id = checked(event.data);
+  if (id === null) return;
+  current = id;
   try {
     handle(event.data);
   } catch (error) {
-    scope.postMessage(JSON.stringify({ fatal: `Python failed: ${String(error)}` }));
+    post({ id, error: toWire(error) }); // where Python itself is gone, that was told already
+  } finally {
+    current = undefined;
   }
 };
 
@@ -36,9 +59,37 @@ function ahead(message) {
   if (op === "load" && typeof artifact === "string") verifyAhead(artifact);
 }
 
+/**
+ * What is nested too deeply would end Python, so it is refused here.
+ * @param {string} text
+ * @returns {number | null} the message's id; null where it was refused
+ */
+function checked(text) {
+  let id;
+  try {
+    const message = JSON.parse(text);
+    id = message.id;
+    checkMessage(message);
+    return id;
+  } catch (error) {
+    post({ id: id ?? Number(/"id":\s*(\d{1,15})/.exec(text)?.[1] ?? -1), error: toWire(error) });
+    return null;
+  }
+}
+
 /** @returns {Promise<(message: string) => void>} */
 async function boot() {
+  const scripts = Promise.all([import("./python.js"), import("./host.js")]);
+  const [{ startPython }, host] = await within(scripts, SCRIPTS_MS, "loading scripts", "router/python.js, router/host.js or what they import");
   const pyodide = await startPython(new URL("../inpage.zip", import.meta.url));
+  const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
+  // Wherever it happens: in a message, in a task, in a callback from JavaScript.
+  _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });
   pyodide.registerJsModule("inpage_host", host);
   return pyodide.pyimport("inpage.page").start((/** @type {string} */ text) => scope.postMessage(text));
+}
+
+/** @param {object} message */
+function post(message) {
+  scope.postMessage(JSON.stringify(message));
 }

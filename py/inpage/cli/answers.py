@@ -11,12 +11,12 @@ A line is what `Router.chat` or `Router.complete` takes; its answer must be dete
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import bounded
 from ..artifact import parse_manifest
 from ..errors import InpageError, InvalidRequest
 from ..responses import Answer, pack_bundle
@@ -52,8 +52,8 @@ def _lines(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line) if len(line) <= _LINE_BYTES else None
-        except (ValueError, RecursionError) as error:
+            value = bounded.read(line) if len(line) <= _LINE_BYTES else None
+        except ValueError as error:
             raise _wrong(file, number, f"is no JSON: {error}", "answers") from error
         if not isinstance(value, dict):
             raise _wrong(file, number, f"must be an object of at most {_LINE_BYTES} bytes", "answers")

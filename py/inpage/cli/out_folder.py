@@ -151,8 +151,8 @@ def _read_record(out: Path) -> Written | None:
         raise _in_the_way(path, "is no regular file")
     try:
         text = path.read_bytes() if path.stat().st_size <= _RECORD_BYTES else b""
-        return dict(_entries(json.loads(text)))
-    except (ValueError, RecursionError) as error:
+        return dict(_entries(bounded.read(text)))
+    except ValueError as error:
         raise InvalidRequest(
             f"{path} is damaged, so that this build cannot know its own files: remove {out}", field="out"
         ) from error

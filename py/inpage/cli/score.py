@@ -10,6 +10,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from .. import bounded
 from ..errors import InvalidRequest
 from . import session
 
@@ -39,7 +40,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 def _read_ids(path: Path) -> list[int]:
     try:
-        ids = json.loads(path.read_text("utf-8"))
+        ids = bounded.read(path.read_text("utf-8"))
     except ValueError as error:
         raise InvalidRequest(f"{path} is not JSON: {error}", field="ids") from error
     if not isinstance(ids, list):

@@ -21,7 +21,8 @@ from . import paths
 
 def packages(*, examples: bool = True) -> list[dict[str, Any]]:
     """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}; ``examples``
-    where only the examples need it."""
+    where only the examples need it. A file with ``replace`` [old, new] is changed in that one place: ``from_sha256`` is
+    the hash of what npm has. Nothing ends in ``.mjs``, which many hosts serve with a type that browsers refuse."""
     listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))["packages"]
     return [package for package in listed if examples or not package.get("examples")]
 
@@ -75,11 +76,15 @@ def _copy(node_modules: Path, target: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, file in package["files"].items():
             path = source / file["from"]
-            if not _is(path, file["sha256"]):
+            if not _is(path, file.get("from_sha256", file["sha256"])):
                 raise ArtifactInvalid(
                     f"{package['name']}: {file['from']} is not the file that vendor.json pins", field=name
                 )
-            shutil.copyfile(path, folder / name)
+            if "replace" in file:
+                old, new = file["replace"]
+                (folder / name).write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+            else:
+                shutil.copyfile(path, folder / name)
         # For the type checker, which would otherwise read the minified module.
         types = (folder / package["module"]).with_suffix(".d" + Path(package["module"]).suffix.replace("js", "ts"))
         types.write_text(f'export * from "{package["name"]}";\n', "utf-8")

@@ -72,10 +72,10 @@ def _sign(key: bytes, digest: str) -> str:
 
 def _stamps(folder: Path) -> dict[str, object]:
     """As the record has them: untrusted, like the rest of the folder."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    with contextlib.suppress(OSError, ValueError):
         path = folder / RECORD
         if stat.S_ISREG(path.stat().st_mode) and path.stat().st_size <= _RECORD_BYTES:
-            record = json.loads(path.read_bytes())
+            record = bounded.read(path.read_bytes())
             if isinstance(record, dict) and isinstance(record.get(STAMPS), dict):
                 return dict(record[STAMPS])
     return {}

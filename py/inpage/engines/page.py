@@ -6,12 +6,12 @@ Each call crosses to JavaScript once, with typed arrays; a burst of many tokens 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .. import bounded
 from ..browser import host, settle
 from ..errors import ArtifactDamaged
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
@@ -61,7 +61,8 @@ class PageEngine:
 
         client = host().newEngine()
         progress = create_proxy(lambda event: on_progress(event.to_py()))
-        given = {**options, "base": base, "manifest": json.loads(manifest), "variant": variant, "onProgress": progress}
+        described = bounded.read(manifest)
+        given = {**options, "base": base, "manifest": described, "variant": variant, "onProgress": progress}
         try:
             loaded = await settle(client.load(_object(given)))
         except asyncio.CancelledError:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from .. import bounded
 from ..errors import InpageError, InvalidRequest
 from ..limits import REQUEST_CHARS
 from ..stream import Completion, Delta, Stream, together
@@ -197,11 +198,11 @@ class _Begun(AsyncGenerator[str]):
 
 
 def _parsed(body: str | bytes) -> Any:
-    if len(body) > BODY_BYTES:
-        raise InvalidRequest(f"the body is larger than {BODY_BYTES} bytes", field=None)
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
+        return bounded.read(body, BODY_BYTES)
+    except bounded.Excessive as error:
+        raise InvalidRequest(f"the body cannot be taken: {error}", field=error.field) from error
+    except ValueError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", field=None) from error
 
 

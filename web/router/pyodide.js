@@ -1,0 +1,88 @@
+/**
+ * @file Pyodide's start, without its silences: it waits for ever for what does not come, and only warns where WebAssembly
+ * is refused. Its own fetches are answered here, the binary as `application/wasm` whatever the host calls it.
+ */
+
+import { loadPyodide } from "../vendor/pyodide/pyodide.js";
+import { EngineError } from "../engine/errors.js";
+import { bytesOf, SCRIPTS_MS, STALL_MS, within } from "./waits.js";
+
+const STEP = "starting Python";
+/** From the last file to Python that runs. */
+const BEGIN_MS = 60_000;
+const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
+
+/**
+ * @param {string} indexURL
+ * @param {object} options of loadPyodide
+ * @returns {ReturnType<typeof loadPyodide>}
+ * @throws {EngineError} network, unsupported
+ */
+export async function load(indexURL, options) {
+  allowed();
+  await within(import(`${indexURL}pyodide.asm.js`), SCRIPTS_MS, STEP, "pyodide.asm.js");
+  const { fetch } = globalThis;
+  const { instantiateStreaming } = WebAssembly;
+  /** @type {(error: EngineError) => void} */
+  let fail = () => {};
+  /** @type {Promise<never>} */
+  const failed = new Promise((_, reject) => (fail = reject));
+  /** @type {Promise<unknown>[]} */
+  const files = [];
+  globalThis.fetch = (input, init) => {
+    const url = String(input instanceof Request ? input.url : input);
+    if (!url.startsWith(indexURL)) return fetch(input, init);
+    const file = fetched(fetch(input, init), url.slice(indexURL.length));
+    file.catch(fail);
+    files.push(file);
+    return file;
+  };
+  WebAssembly.instantiateStreaming = async (source, imports) => {
+    try {
+      return await instantiateStreaming.call(WebAssembly, source, imports);
+    } catch (error) {
+      fail(new EngineError("unsupported", `${STEP}: pyodide.asm.wasm does not run here: ${String(error)}`, "pyodide.asm.wasm", error));
+      throw error;
+    }
+  };
+  try {
+    const python = loadPyodide({ indexURL, ...options });
+    python.catch(() => undefined); // where another failure came first
+    const begun = Promise.all(files).then(() => within(python, BEGIN_MS, STEP, "pyodide.asm.wasm"));
+    return await Promise.race([begun, failed]);
+  } finally {
+    Object.assign(globalThis, { fetch });
+    Object.assign(WebAssembly, { instantiateStreaming });
+  }
+}
+
+/**
+ * @param {Promise<Response>} asked
+ * @param {string} file
+ * @returns {Promise<Response>}
+ */
+async function fetched(asked, file) {
+  let response;
+  try {
+    response = await within(asked, STALL_MS, STEP, file);
+  } catch (error) {
+    throw error instanceof EngineError ? error : new EngineError("network", `${STEP}: ${file}: ${String(error)}`, file, error);
+  }
+  if (!response.ok) throw new EngineError("network", `${STEP}: ${file}: HTTP ${response.status}`, file);
+  const type = file.endsWith(".wasm") ? "application/wasm" : (response.headers.get("Content-Type") ?? "");
+  return new Response(await bytesOf(response, "python", STEP, file), { headers: { "Content-Type": type } });
+}
+
+/** Whether the page's policy lets WebAssembly compile. */
+function allowed() {
+  try {
+    new WebAssembly.Module(NOTHING);
+  } catch (error) {
+    throw new EngineError(
+      "unsupported",
+      `${STEP}: WebAssembly is refused (${String(error)}): the header Content-Security-Policy of router/worker.js needs 'wasm-unsafe-eval' in script-src`,
+      "Content-Security-Policy",
+      error,
+    );
+  }
+}
