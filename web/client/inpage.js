@@ -90,7 +90,7 @@ export class InPage {
   /** Use `InPage.start`. @param {StartOptions} options */
   constructor(options) {
     this.#options = options;
-    for (const each of [options, ...(options.models ?? [])]) this.#know(each);
+    for (const each of [options, ...(options.models ?? [])].map((one) => this.#told(one))) this.#models.set(each.model, each);
     this.#link = this.#open();
     this.#ready = this.#load(1);
     this.#unwatch = onVisibility((seen) => {
@@ -223,7 +223,10 @@ export class InPage {
   async add(options) {
     await this.#connect();
     if (this.#models.has(nameOf(options.model))) throw new EngineError("invalid_request", `there is a model ${options.model} already`, "model");
-    return this.#ask({ op: "add", ...this.#know(options) });
+    const told = this.#told(options);
+    const name = await this.#ask({ op: "add", ...told });
+    this.#models.set(told.model, told); // only now: a router that is started again must not be told what was refused
+    return name;
   }
 
   /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */
@@ -293,10 +296,12 @@ export class InPage {
       await this.#ask({ op: "unload", model });
       return;
     }
+    const reason = new EngineError("cancelled", "the model was unloaded");
+    this.#ended = reason; // nothing is asked any more
     try {
       await Promise.race([this.#link.call({ op: "unload" }).answer, new Promise((resolve) => setTimeout(resolve, UNLOAD_MS))]);
     } finally {
-      this.#end(new EngineError("cancelled", "the model was unloaded"));
+      this.#end(reason);
     }
   }
 
@@ -390,13 +395,9 @@ export class InPage {
     this.#options.onChange?.(changed);
   }
 
-  /** @param {ModelOptions} options @returns {object} what a router is told of it */
-  #know({ model, ...how }) {
-    const { backend, threads, replicas, pinned } = how;
-    const artifact = artifactUrl(this.#options.base, model);
-    const told = { model: nameOf(model), artifact, backend, threads, replicas, pinned };
-    this.#models.set(told.model, told);
-    return told;
+  /** What a router is told of it. @param {ModelOptions} options */
+  #told({ model, backend, threads, replicas, pinned }) {
+    return { model: nameOf(model), artifact: artifactUrl(this.#options.base, model), backend, threads, replicas, pinned };
   }
 
   /** @param {EngineError} reason */

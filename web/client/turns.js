@@ -37,6 +37,8 @@ export class Turns {
   /** @type {Turn[]} by rank */
   #waiting = [];
   #closed = false;
+  /** Who was lost has not come again yet: the least suspicious are to be first. */
+  #gathering = false;
 
   /** @param {Turn} turn @returns {Promise<void>} settled when it may be asked for */
   enter(turn) {
@@ -82,6 +84,11 @@ export class Turns {
       else if (!caught && !abandoned) turn.suspicion = Math.max(turn.suspicion, SUSPECT);
       turn.rank = 2 * turn.suspicion - Number(turn.proven && turn.suspicion === SUSPECT);
     }
+    this.#gathering = true;
+    setTimeout(() => {
+      this.#gathering = false;
+      this.#admit();
+    });
     this.#admit();
   }
 
@@ -107,6 +114,7 @@ export class Turns {
   /** @param {Turn} turn */
   #may({ suspicion }) {
     if (this.#closed) return true;
+    if (suspicion && this.#gathering) return false;
     const running = [...this.#running];
     if (suspicion === ACCUSED) return running.length === 0;
     if (suspicion === SUSPECT) return running.every(({ proven }) => proven);

@@ -4,7 +4,7 @@
  * gone. "ping" is answered "pong" by whatever thread can still answer.
  */
 
-import { toWire } from "../engine/errors.js";
+import { EngineError, toWire } from "../engine/errors.js";
 import { checkMessage } from "../engine/json.js";
 import { holdLock } from "../engine/site_data.js";
 import { verifyAhead } from "../engine/verify.js";
@@ -72,7 +72,8 @@ function checked(text) {
     checkMessage(message);
     return id;
   } catch (error) {
-    post({ id: id ?? Number(/"id":\s*(\d{1,15})/.exec(text)?.[1] ?? -1), error: toWire(error) });
+    const wire = toWire(error instanceof EngineError ? error : new EngineError("invalid_request", `the message is not JSON: ${String(error)}`));
+    post({ id: id ?? Number(/"id":\s*(\d{1,15})/.exec(text)?.[1] ?? -1), error: wire });
     return null;
   }
 }

@@ -19,6 +19,8 @@ import { gzipSync } from "node:zlib";
  * @property {number} [flip] offset in the file of a byte that is sent inverted
  * @property {number} [append] so many bytes more than the file has, without a Content-Length
  * @property {Promise<unknown>} [hold] wait for this before the first byte of the body
+ * @property {Record<string, string>} [headers] in place of the usual ones
+ * @property {Promise<unknown>} [silent] wait for this before anything is sent
  * @property {Uint8Array} [body] send this instead of the file
  * @property {string} [encoding] the Content-Encoding of that body
  * @property {boolean | "piece"} [gzip] send it compressed; of a range what lies there in the compressed file, or the piece of
@@ -116,6 +118,7 @@ export class FaultServer {
   async #serve(request, response) {
     const url = decodeURIComponent(new URL(request.url ?? "/", "http://host").pathname);
     const fault = this.#nextFault(url, request.headers.range !== undefined);
+    await fault.silent;
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const file = this.#find(url);
     const size = file ? await stat(file).then((s) => (s.isFile() ? s.size : -1), () => -1) : -1;
@@ -145,6 +148,7 @@ export class FaultServer {
       response.end(whole.subarray(from, from + (fault.cutAfter ?? whole.length)));
       return;
     }
+    for (const [name, value] of Object.entries(fault.headers ?? {})) response.setHeader(name, value);
     let start = 0;
     let end = size;
     response.statusCode = fault.status ?? (size < 0 ? 404 : 200);
