@@ -300,6 +300,8 @@ export class InPage {
     this.#ended = reason; // nothing is asked any more
     try {
       await Promise.race([this.#link.call({ op: "unload" }).answer, new Promise((resolve) => setTimeout(resolve, UNLOAD_MS))]);
+    } catch (error) {
+      if (error !== this.#link.ended) throw error; // a router that died has nothing left to free
     } finally {
       this.#end(reason);
     }
