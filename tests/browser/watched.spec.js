@@ -8,22 +8,24 @@ import { BASE, MODEL } from "./support/router.js";
 import { serveVariant } from "./support/variant.js";
 
 const BAD = `${"a".repeat(60)}b`;
-/** What never ends over BAD, and over nothing else that is asked here. */
+/** What never ends over BAD, and over nothing else that is asked here, and how that is said. */
 const BLOCKS = {
-  "a tokenizer's regular expression": { pattern: "(a+)+$" },
+  "a tokenizer's regular expression": { pattern: "(a+)+$", code: "poison_request" },
   "a template of nested loops": {
     template: "{% if 'aaaaaaaaaa' in messages[0]['content'] %}{% for a in range(100000) %}{% for b in range(100000) %}{% for c in range(100000) %}{% endfor %}{% endfor %}{% endfor %}{% endif %}",
+    code: "artifact_invalid",
   },
 };
 
-for (const [what, variant] of Object.entries(BLOCKS)) {
+for (const [what, { code, ...variant }] of Object.entries(BLOCKS)) {
   test(`${what} that never ends fails its own request; time, a signal and unload do not wait for it`, async ({ page, start, ask, server, whole, model }) => {
     test.setTimeout(240_000);
     serveVariant(server, whole, variant);
     expect((await start({ threads: 1 })).error).toBeUndefined();
     const asked = ["hello", "x", BAD, "who are you"];
     const answers = await Promise.all(asked.map((question) => ask("chat", question)));
-    expect(answers.map(({ ids, code }) => ids ?? code)).toEqual(asked.map((question) => (question === BAD ? "poison_request" : greedy(model, question, 60))));
+    expect(answers.map((answer) => answer.ids ?? answer.code)).toEqual(asked.map((question) => (question === BAD ? code : greedy(model, question, 60))));
+    if (code !== "poison_request") return; // counted: it blocks nothing
 
     expect(await ask("chat", BAD, { timeout: 1 })).toEqual({ code: "timeout" });
     expect(await page.evaluate(async () => (await /** @type {any} */ (globalThis).inpage.health()).status)).toBe("healthy");

@@ -1,11 +1,15 @@
 /**
  * @file A worker of texts (text_worker.js) that is there while it is needed: made with the first call, ended some seconds
- * after the last, so that short prompts never cost its memory. Where there can be none, the work is done here.
+ * after the last, so that short prompts never cost its memory. Where there can be none, the work is done here; where one
+ * is at a text for too long, which a tokenizer's regular expression can be for ever, that text alone fails.
  */
 
-import { fromWire } from "../engine/errors.js";
+import { EngineError, fromWire } from "../engine/errors.js";
 
 const IDLE_MS = 10_000;
+/** What a worker may take, its start included, and more for each character: a phone takes ten times a desktop's time. */
+const LONG_MS = 20_000;
+const CHARACTER_MS = 0.05;
 
 /** @typedef {{texts: string[]} | {variables: string}} Asked */
 
@@ -18,6 +22,8 @@ export class Aside {
   #pending = new Map();
   #next = 1;
   #idle = 0;
+  /** Of the call that the worker is at: it takes them in order. */
+  #limit = 0;
 
   /**
    * @param {{tokenizer: string} | {template: string}} described what it does
@@ -37,7 +43,24 @@ export class Aside {
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { asked, resolve, reject });
       worker.postMessage({ id, ...asked });
+      if (this.#pending.size === 1) this.#watch();
     });
+  }
+
+  #watch() {
+    clearTimeout(this.#limit);
+    const [first] = this.#pending;
+    if (!first) return;
+    const [id, { asked, reject }] = first;
+    const ms = LONG_MS + CHARACTER_MS * ("texts" in asked ? asked.texts.reduce((sum, { length }) => sum + length, 0) : asked.variables.length);
+    this.#limit = setTimeout(() => {
+      this.#pending.delete(id);
+      reject(new EngineError("timeout", `the prompt was not tokenized within ${Math.round(ms / 1000)} s: shorten it`, "prompt"));
+      this.#worker?.terminate();
+      this.#worker = this.#pending.size ? this.#start() : null;
+      for (const [next, { asked }] of this.#pending) this.#worker?.postMessage({ id: next, ...asked });
+      this.#watch();
+    }, ms);
   }
 
   /** @returns {Worker} */
@@ -48,6 +71,7 @@ export class Aside {
       this.#pending.delete(data.id);
       if (data.error) reject?.(fromWire(data.error));
       else resolve?.(data.value);
+      this.#watch();
       if (!this.#pending.size) this.#idle = setTimeout(() => this.#end(), IDLE_MS);
     };
     worker.onerror = (event) => {
@@ -59,6 +83,7 @@ export class Aside {
   }
 
   #end() {
+    clearTimeout(this.#limit);
     this.#worker?.terminate();
     this.#worker = null;
     const pending = [...this.#pending.values()];

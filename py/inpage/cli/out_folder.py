@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .. import bounded
 from ..errors import InvalidRequest
 
 RECORD = ".inpage-build.json"

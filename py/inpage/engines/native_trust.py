@@ -17,6 +17,7 @@ import stat
 import sys
 from pathlib import Path
 
+from .. import bounded
 from ..errors import Untrusted
 
 RECORD = "build.json"  # what the compiler notes beside the manifest
