@@ -27,7 +27,7 @@ _HOPELESS = 1.5  # so many times as slow as the fastest: not timed again
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
     """Of one variant on one device. ``kernels``: the one that runs, of each list of alternatives. ``settled``: whether
-    the times were taken when the browser had compiled the kernels well. ``threads`` compute; ``threads_measured`` is
+    all of them were timed, and when the browser had compiled them well. ``threads`` compute; ``threads_measured`` is
     what the engine found when it chose their number, if it did."""
 
     kernels: tuple[str, ...]
@@ -63,7 +63,7 @@ def decide(alternatives: Sequence[Sequence[str]], times: Times) -> list[str]:
 
 
 async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelChoice:
-    """Time the engine's alternatives and let the fastest run. No step may run meanwhile."""
+    """Time the engine's alternatives and let the fastest run. Settled if the time sufficed. No step may run meanwhile."""
     info, began = engine.info, time.perf_counter()
 
     async def timed(names: Sequence[str], most: Mapping[str, int]) -> dict[str, float]:
@@ -93,7 +93,8 @@ async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelC
         going = [name for name in reversed(going) if times.get(name, 1e9) < _HOPELESS * fastest[name]]
     kernels = decide(info.alternatives, times)
     await engine.choose_kernels(kernels)
-    return KernelChoice(tuple(kernels), info.rehearsed, info.threads, info.threads_measured)
+    complete = all(name in times for group in info.alternatives for name in group)
+    return KernelChoice(tuple(kernels), complete, info.threads, info.threads_measured)
 
 
 def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str:

@@ -22,6 +22,7 @@ from .scheduler import Scheduler
 from .selection import Candidate
 
 _PATIENCE_S = 2.0  # idle for this long, a caller is not about to ask again
+_BUDGETS = (0.06, 0.12, 0.24)  # seconds of timing kernels at a time, after which the verdict stands
 _WORTH_IT = 0.9  # of the time that the present engine takes: for less, nothing is changed
 
 
@@ -91,15 +92,17 @@ class Tuner:
         return engine if choice and not choice.settled and isinstance(engine, Tunable) else None
 
     async def _settle_kernels(self) -> None:
-        """Choose the kernels once more: the first round is for the browser to compile them."""
+        """Choose the kernels once more: the first round is for the browser to compile them. On a busy device, or for a
+        large model, one round does not reach all of them."""
         engine, name = self._unsettled(), self._backends.current.name
         if engine is None:
             return
         chosen = self._notes.choices[name]
         try:
-            await choose_kernels(engine)
-            found = await choose_kernels(engine)
-            chosen = replace(chosen, kernels=found.kernels, settled=True)
+            for budget in _BUDGETS:
+                found = await choose_kernels(engine, budget)
+                chosen = replace(chosen, kernels=found.kernels)
+            chosen = replace(chosen, settled=True)
         finally:
             with contextlib.suppress(InpageError):
                 await engine.choose_kernels(chosen.kernels)

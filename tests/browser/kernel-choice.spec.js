@@ -49,31 +49,34 @@ for (const first of [0, 1, 2]) {
   test(`the router chooses the fast one of three where it stands in place ${first}, and remembers it`, async ({ page, start, whole, model }) => {
     const manifest = readFileSync(path.join(whole, `manifest-choice${first}.json`), "utf-8");
     await page.route("**/model/manifest.json", (route) => route.fulfill({ contentType: "application/json", body: manifest }));
-    const visit = async () => {
+    /** @param {string} wanted which kernels it comes to, at once or when the page is idle */
+    const visit = async (wanted) => {
       const info = await start({ threads: 2 });
       expect(info.error).toBeUndefined();
-      const answered = await page.evaluate(async () => {
-        const { inpage } = /** @type {any} */ (globalThis);
+      const ids = await page.evaluate(async () => {
         let last;
-        for await (const piece of inpage.chat("hello", { temperature: 0, max_tokens: 8 })) last = piece;
-        const told = await inpage.explain();
-        const { kernels } = await inpage.refresh();
-        await inpage.unload();
-        return { told, kernels, ids: last.completion.token_ids };
+        for await (const piece of /** @type {any} */ (globalThis).inpage.chat("hello", { temperature: 0, max_tokens: 8 })) last = piece;
+        return last.completion.token_ids;
       });
-      expect(answered.ids).toEqual(greedy(model, "hello", 60).slice(0, 8));
-      return answered;
+      expect(ids).toEqual(greedy(model, "hello", 60).slice(0, 8));
+      // A busy machine may not get to all of them in time: the rest are timed when nothing else is to be done.
+      await expect.poll(() => page.evaluate(async () => (await /** @type {any} */ (globalThis).inpage.refresh()).kernels)).toBe(wanted);
+      return page.evaluate(async () => {
+        const { inpage } = /** @type {any} */ (globalThis);
+        const told = await inpage.explain();
+        await inpage.unload();
+        return told;
+      });
     };
-    const { told, kernels } = await visit();
-    expect(kernels).toBe("accumulate: accumulate");
+    const told = await visit("accumulate: accumulate");
     expect(told).toContain("Kernels, chosen by timing them here: accumulate: accumulate.");
     expect(await kept(page)).toEqual([["accumulate"]]);
     // What is kept is what runs: nothing is timed on the next visit.
     await kept(page, "accumulate_slower");
-    expect((await visit()).kernels).toBe("accumulate_slower: accumulate_slower");
+    await visit("accumulate_slower: accumulate_slower");
     // A verdict on another build's kernels is found anew.
     await kept(page, "of_another_build");
-    expect((await visit()).kernels).toBe("accumulate: accumulate");
+    await visit("accumulate: accumulate");
   });
 }
 
@@ -93,7 +96,7 @@ function kept(page, change) {
     for (const key of await done(store.getAllKeys())) {
       const notes = JSON.parse(await done(store.get(key)));
       for (const choice of Object.values(notes.devices).flatMap((/** @type {any} */ { choices }) => Object.values(choices))) {
-        if (change) choice.kernels = [change];
+        if (change) Object.assign(choice, { kernels: [change], settled: true });
         found.push(choice.kernels);
       }
       await done(store.put(JSON.stringify(notes), key));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
         return engine
     if known is None or not known.fits(engine.info):
         try:
-            notes.choices[variant.name] = await choose_kernels(engine)
+            choice = await choose_kernels(engine)
+            notes.choices[variant.name] = replace(choice, settled=choice.settled and engine.info.rehearsed)
         except BaseException:
             await engine.unload()
             raise
