@@ -78,7 +78,7 @@ test("an answer whose page was ended goes on token for token, once, and leaves n
     const { inpage } = /** @type {any} */ (globalThis);
     const seen = [];
     const stream = inpage.chat(question, { keep: "a story", max_tokens: 100, temperature: 0.8 });
-    for (let { value: piece } = await stream.next(); seen.length < 30; { value: piece } = await stream.next()) seen.push(...piece.token_ids);
+    while (seen.length < 30) seen.push(...(await stream.next()).value.token_ids);
     // It runs here: nobody may take it up.
     const running = await inpage.unfinished();
     // What there is by now was written before the page goes.
