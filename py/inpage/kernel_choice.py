@@ -63,7 +63,7 @@ def decide(alternatives: Sequence[Sequence[str]], times: Times) -> list[str]:
 
 
 async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelChoice:
-    """Time the engine's alternatives and let the fastest run. Settled if the time sufficed. No step may run meanwhile."""
+    """Time the engine's alternatives and let the fastest run. Settled if that took no longer. No step may run then."""
     info, began = engine.info, time.perf_counter()
 
     async def timed(names: Sequence[str], most: Mapping[str, int]) -> dict[str, float]:
