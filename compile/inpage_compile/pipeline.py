@@ -6,22 +6,23 @@ Phases, each reported to ``progress(phase, done, total)``: source (opened), weig
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from inpage.errors import InvalidRequest
+from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
 from inpage.plan import parse_plan
 from inpage.plan_views import check_for_webgpu, describe
 from inpage.schema import Architecture, Tensor
 
 from . import weights
-from .artifact import ArtifactWriter, is_current
+from .artifact import ArtifactWriter, is_current, load_manifest
 from .fingerprint import fingerprint
 from .levels import SOURCE, sources_of
 from .models.gpu_ops import tiers_for
-from .models.llama import Maxima, build_gpu_graphs, build_graph
+from .models.llama import Maxima, build_gpu_graphs, build_graph, heads_of
 from .plan import Graph, LoweredPlan, make_plan, trampolines
 from .sources import Source, open_source
 from .targets.codegen import compile_object
@@ -52,10 +53,10 @@ def compile_model(
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
 
-    ``variants``: names, default all for the page and this machine. ``context``: at most this many tokens.
-    ``levels``: in which precisions (see `levels`), default the source's own; of several the largest is the best, and
-    what they share is stored once. ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and
-    `InvalidRequest`."""
+    ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
+    model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
+    `levels`), default the source's own; of several the largest is the best, and what they share is stored once.
+    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
@@ -66,14 +67,20 @@ def compile_model(
     at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
-    if dump or not is_current(folder, mark):
-        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump)
+    if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
+        heads_of(model.architecture, _maxima(model.architecture))  # before gigabytes of weights are converted
+        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
     return folder
+
+
+def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
+    """Whether an artifact was made with all of these variants: one made by default may lack some."""
+    return {spec.name for spec in chosen} <= {v.name for v in load_manifest(folder).variants}
 
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool,
+    report: Progress, accept: bool, dump: bool, skip: bool,
 ) -> None:  # fmt: skip
     names = list(at_levels)
     with ArtifactWriter(
@@ -81,28 +88,39 @@ def _write(
     ) as writer:
         entries = weights.plan_and_write_levels(at_levels, writer)
         for level in names:
-            tensors = {t.name: t for t in entries[level]}
+            tensors, left_out = {t.name: t for t in entries[level]}, 0
             for spec in chosen:
                 phase = spec.name if len(names) == 1 else f"{level} {spec.name}"
                 report(phase, 0, 1)
-                with tempfile.TemporaryDirectory() as scratch:
-                    files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
-                    writer.add_variant(spec.name, spec.backend, list(spec.requires), files, level)
+                try:
+                    with tempfile.TemporaryDirectory() as scratch:
+                        files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
+                        writer.add_variant(spec.name, spec.backend, list(spec.requires), files, level)
+                except Unsupported as error:
+                    left_out += 1
+                    if not skip or left_out == len(chosen):
+                        raise
+                    print(f"{phase} is left out: {error}", file=sys.stderr)
+                else:
+                    if dump:
+                        print(readable)
                 report(phase, 1, 1)
-                if dump:
-                    print(readable)
         writer.finish()
 
 
 def compile_variant(
     spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path
 ) -> tuple[dict[str, bytes | Path], str]:
-    """plan.json and the linked kernels (written to ``scratch``), and the plan for people."""
+    """plan.json and the linked kernels (written to ``scratch``), and the plan for people. Raises `Unsupported`, naming
+    the field, where the variant cannot be made of this model."""
     lowered = lower_variant(spec, architecture, tensors)
     checked = parse_plan(lowered.json, tensors.values())
     text = json.dumps(lowered.json, separators=(",", ":"))
     if spec.backend == "webgpu":
-        check_for_webgpu(checked)
+        try:
+            check_for_webgpu(checked)
+        except ArtifactInvalid as error:  # the plan is sound, but larger than WebGPU's default limits
+            raise Unsupported(f"{spec.name} cannot be made of this model: {error}", field=error.field) from error
         return {"plan.json": text.encode(), spec.library: shaders(lowered.kernels).encode()}, describe(checked)
     obj = compile_object(lowered.kernels, spec.target(), scratch / "kernels.o")
     table = scratch / "table.c"
@@ -119,7 +137,7 @@ def lower_variant(
     spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None
 ) -> LoweredPlan:
     """The plan of a variant and its kernels, not yet compiled."""
-    maxima = maxima or Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
+    maxima = maxima or _maxima(architecture)
     if spec.backend == "webgpu":
         tiers = tiers_for(maxima.rows, maxima.sequences)
         mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
@@ -135,6 +153,10 @@ def lower_variant(
         )
         graphs.append(Graph(name, limits.rows, mod))
     return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab)
+
+
+def _maxima(architecture: Architecture) -> Maxima:
+    return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
 
 
 def _limit_context(model: Source, context: int | None) -> Source:

@@ -5,13 +5,14 @@ frequencies, each layer's tensors, the last norm, the head. Where an artifact ca
 space is a row of sections, each with shards of its own: what it shares with others, then what is its own.
 
 Members of a fused tensor that differ in format stay apart under their own names, as do gate and up projections whose
-rows are not a multiple of 16.
+rows are not a multiple of 16. The matrix after attention has zeros behind its last columns, up to whole groups, as
+attention's result has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from inpage.schema import ALIGN, BLOCK_ROWS, Manifest, Tensor, tensor_bytes
 
 from .artifact import ArtifactWriter
+from .kernels.cpu.quantize import GROUP
 from .quantize import FORMATS, Groups, pack, unpack
 from .sources import Source, SourceTensor, dequantize
 
@@ -131,7 +133,7 @@ def _order(source: Source) -> Iterable[_Planned]:
         yield _norm(tensors[blk + "attn_norm"])
         qkv = some("attn_q", "attn_k", "attn_v")
         yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
-        yield _matrix(blk + "attn_out", some("attn_output"))
+        yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
         yield _norm(tensors[blk + "ffn_norm"])
         pair = some("ffn_gate", "ffn_up")
         fused = _alike(pair) and a.ffn % BLOCK_ROWS == 0
@@ -154,16 +156,22 @@ def _own(t: SourceTensor) -> _Planned:
     return _matrix(t.name, [t])
 
 
-def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False) -> _Planned:
-    """Row-wise concatenation of ``parts``, or their rows interleaved by 16."""
-    shape = (sum(p.shape[0] for p in parts), parts[0].shape[1])
+def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False, fill: bool = False) -> _Planned:
+    """Row-wise concatenation of ``parts``, or their rows interleaved by 16. ``fill``: with columns of zeros up to whole
+    groups; only floats can lack any."""
+    columns = parts[0].shape[1]
+    missing = -columns % GROUP if fill and FORMATS[parts[0].format].type == "float" else 0
+    shape = (sum(p.shape[0] for p in parts), columns + missing)
+
+    def filled(groups: Groups) -> Groups:
+        return replace(groups, q=np.pad(groups.q, ((0, 0), (0, missing)))) if missing else groups
 
     def make() -> npt.NDArray[Any]:
         if any(p.stored_rows % BLOCK_ROWS for p in parts):  # blocks that several parts share, or repeats within a block
-            return pack(_join([p.groups() for p in parts], interleave))
+            return pack(_join([filled(p.groups()) for p in parts], interleave))
         if interleave:
             return _repeat(pack(_join([p.stored() for p in parts], True)), parts[0].repeats)
-        packed = [_repeat(pack(p.stored()), p.repeats) for p in parts]
+        packed = [_repeat(pack(filled(p.stored())), p.repeats) for p in parts]
         return packed[0] if len(packed) == 1 else np.concatenate(packed)
 
     return (name, shape, parts[0].format, "rows16", make)

@@ -26,7 +26,7 @@ const test = base.extend({
     async ({ browser }, use) => {
       const script = path.join(ROOT, "tests/browser/support/gpu_tiny.py");
       const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
-      execFileSync(path.join(ROOT, ".venv/bin/python"), [script, OUT, ...MODELS], { stdio: "inherit", env });
+      execFileSync(path.join(ROOT, ".venv/bin/python"), [script, OUT, ...MODELS.map((name) => `${name}=webgpu-f32`)], { stdio: "inherit", env });
       const mounts = { "/web/": path.join(ROOT, "web"), "/tests/": path.join(ROOT, "tests"), "/tiny/": OUT };
       const server = new FaultServer(mounts, { isolated: true });
       const page = await browser.newPage();

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from inpage import plan_views
 from inpage.engines.protocol import Feed
-from inpage.errors import InvalidRequest
+from inpage.errors import InvalidRequest, Unsupported
 from inpage.plan import parse_plan
+from inpage_compile import pipeline, weights
 from inpage_compile.artifact import load_manifest, verify
+from inpage_compile.kernels.cpu.pages import Heads
+from inpage_compile.kernels.webgpu.attention import spans_fit
 from inpage_compile.pipeline import compile_model
+from inpage_compile.quantize import unpack
+from inpage_compile.sources import open_source
 from inpage_compile.targets.variants import DEFAULT, all_variants, choose, host_requirement
 from support.models import TINY_VARIANTS, open_engine, tiny_artifact
+from support.tiny import MODELS
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -107,3 +116,55 @@ def test_variants_by_name() -> None:
     assert all_variants()["native"].requires == (host_requirement(),)
     relaxed, plain = all_variants()["wasm-relaxed"], all_variants()["wasm-simd"]
     assert set(relaxed.requires) - set(plain.requires) == {"relaxed-simd"}
+
+
+def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it_was_asked_for(
+    tiny_files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a plan that no default limit of WebGPU holds."""
+    monkeypatch.setattr(plan_views, "BINDING_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "choose", lambda names: choose(names or ("webgpu-f32", "native-f32")))
+    folder = compile_model(str(tiny_files["f32"]), root=tmp_path)
+    assert [v.name for v in load_manifest(folder).variants] == ["native-f32"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("webgpu-f32 is left out: ") and "WebGPU binds 1000" in line
+    for root in (tmp_path / "asked", tmp_path):  # also where the artifact without it lies
+        with pytest.raises(Unsupported, match="WebGPU binds 1000") as e:
+            compile_model(str(tiny_files["f32"]), root=root, variants=("webgpu-f32", "native-f32"))
+        assert e.value.field and e.value.field.startswith("plan.functions")
+    before = snapshot(folder)
+    compile_model(str(tiny_files["f32"]), root=tmp_path)
+    assert snapshot(folder) == before
+    monkeypatch.setattr(pipeline, "choose", lambda names: choose(("webgpu-f32",)))
+    with pytest.raises(Unsupported):  # nothing would be left
+        compile_model(str(tiny_files["f32"]), root=tmp_path / "alone")
+    assert not any(path.is_dir() and any(path.iterdir()) for path in (tmp_path / "asked", tmp_path / "alone"))
+
+
+@pytest.mark.parametrize(("change", "field"), [({"hidden": 48}, "hidden"), ({"ffn": 80}, "ffn")])
+def test_a_width_that_no_kernel_takes_is_named_before_a_weight_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, int], field: str
+) -> None:
+    monkeypatch.setattr(pipeline.weights, "plan_and_write_levels", lambda *args: pytest.fail("weights were read"))
+    path = replace(MODELS["f32"], **change).write(tmp_path / "odd.gguf")  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match=f"{field}: {change[field]} is not a multiple of 32") as e:
+        compile_model(str(path), root=tmp_path / "models")
+    assert e.value.field == field and not (tmp_path / "models").exists()
+
+
+def test_a_matrix_after_attention_is_filled_with_zero_columns(tmp_path: Path) -> None:
+    """Up to whole groups; every other number stays."""
+    tiny = MODELS["three"]
+    source = open_source(str(tiny.write(tmp_path / "three.gguf")))
+    (planned,) = (p for p in weights.plan(source) if p.entry.name == "blk.1.attn_out")
+    assert planned.entry.shape == (96, 128) and planned.entry.format == "f16"
+    found = unpack(planned.make(), "f16", 96, 128).to_float32()
+    assert np.array_equal(found[:, :120], tiny.dequantized()["blk.1.attn_output"]) and not found[:, 120:].any()
+
+
+@pytest.mark.parametrize("context", [131072, 300])
+def test_few_rows_of_a_context_that_webgpu_could_not_bind_take_the_other_kernel(context: int) -> None:
+    """Llama 3.2 1B's heads: what its spans leave of 16 rows and 131,072 tokens would be 138 MB."""
+    heads = Heads(32, 8, 64, 16, 16, 16, -(-context // 16))
+    assert spans_fit(heads, 1) and spans_fit(heads, 16) == (context == 300)
+    assert not spans_fit(Heads(64, 64, 64, 16, 16, 16, 131072 // 16), 1)  # 65,536 workgroups side by side

@@ -192,7 +192,6 @@ def test_trampolines_stand_in_the_plans_order(lowered: Lower) -> None:
         ({"hidden": 72}, "hidden"),
         ({"ffn": 90}, "ffn"),
         ({"head_dim": 12}, "head_dim"),
-        ({"heads": 3, "head_dim": 8, "kv_heads": 3}, "heads"),
         ({"kv_heads": 3}, "kv_heads"),
     ],
 )

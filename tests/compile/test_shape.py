@@ -91,6 +91,7 @@ def test_shipped_shapes_are_as_large_as_the_models(name: str, parameters: int) -
         ("layers = 2", "layers = 0", "shape.layers"),
         ('matrices = "q4_0"', 'matrices = "q2"', "shape.matrices"),
         ("hidden = 96", "hidden = 100", "shape.hidden"),
+        ("head_dim = 128", "head_dim = 20", "shape.head_dim"),
         ("context = 256", "", "shape.context"),
         ("[shape]", 'source = "x"\n[shape]', "source"),
     ],

@@ -1,5 +1,5 @@
 """Tiny models from GGUF to tokens on this machine, against PyTorch in float32: tied and untied heads, matrices that
-cannot be fused, nine heads on three, rope factors, every number format."""
+cannot be fused, heads of every shape, rope factors, every number format."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
 """Makes tiny.json: what float32 PyTorch computes with the tiny models' dequantized weights.
 
-The witness for graphs, plans and engines on models that are no SmolLM2: untied, unfused, odd head counts, rope
-factors. Hugging Face's Llama runs the same numbers with its own code. Run it by hand, in an environment of its own:
+The witness for graphs, plans and engines on models that are no SmolLM2: untied, unfused, odd head counts and widths,
+rope factors. Hugging Face's Llama runs the same numbers with its own code. Run it by hand, in an environment of its
+own:
 
     python -m venv /tmp/witness && /tmp/witness/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 numpy
-    /tmp/witness/bin/python tests/reference/make_tiny.py
+    /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
+
+Models that are not named stay as they were.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import transformers
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.tiny import MODELS, VOCAB, Tiny  # noqa: E402  # after the path is set
+from support.tiny import MODELS, Tiny  # noqa: E402  # after the path is set
 
 PROMPT_LENGTHS = (1, 7, 40)
 GREEDY = 24
@@ -30,7 +33,7 @@ GREEDY = 24
 def torch_model(tiny: Tiny) -> Any:
     """Hugging Face's Llama with the tiny model's weights, float32."""
     config = transformers.LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=tiny.vocab,
         hidden_size=tiny.hidden,
         intermediate_size=tiny.ffn,
         num_hidden_layers=tiny.layers,
@@ -81,7 +84,7 @@ def witness(tiny: Tiny, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     prompts = []
     for length in PROMPT_LENGTHS:
-        ids = [int(i) for i in rng.integers(0, VOCAB, length)]
+        ids = [int(i) for i in rng.integers(0, tiny.vocab, length)]
         logits = run(model, ids)
         entry: dict[str, Any] = {
             "ids": ids,
@@ -99,13 +102,18 @@ def witness(tiny: Tiny, seed: int) -> dict[str, Any]:
     return {"weights_sha256": tiny.digest(), "prompts": prompts}
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
+    file = HERE / "tiny.json"
+    kept = json.loads(file.read_text())["models"] if names else {}
     out = {
         "made_by": f"PyTorch {torch.__version__}, transformers {transformers.__version__}, float32, make_tiny.py",
-        "models": {name: witness(tiny, 1000 + i) for i, (name, tiny) in enumerate(MODELS.items())},
+        "models": {
+            name: kept[name] if names and name not in names else witness(tiny, 1000 + i)
+            for i, (name, tiny) in enumerate(MODELS.items())
+        },
     }
-    (HERE / "tiny.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")
+    file.write_text(json.dumps(out, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

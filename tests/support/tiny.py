@@ -49,11 +49,12 @@ class Tiny:
     types: tuple[tuple[str, str], ...] = ()
     scale: float = 2.0
     rope_factors: bool = False
+    vocab: int = VOCAB
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        out: dict[str, tuple[int, ...]] = {"token_embd": (VOCAB, self.hidden)}
+        out: dict[str, tuple[int, ...]] = {"token_embd": (self.vocab, self.hidden)}
         for i in range(self.layers):
             out |= {
                 f"blk.{i}.attn_norm": (self.hidden,),
@@ -68,7 +69,7 @@ class Tiny:
             }
         out["output_norm"] = (self.hidden,)
         if not self.tied:
-            out["output"] = (VOCAB, self.hidden)
+            out["output"] = (self.vocab, self.hidden)
         return out
 
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -123,12 +124,14 @@ class Tiny:
         w.add_rope_dimension_count(self.head_dim)
         w.add_rope_freq_base(self.rope_theta)
         w.add_layer_norm_rms_eps(1e-5)
-        w.add_vocab_size(VOCAB)
-        tokens, merges = vocabulary()
+        w.add_vocab_size(self.vocab)
+        tokens, merges = vocabulary(self.vocab)
         w.add_tokenizer_model("gpt2")
         w.add_tokenizer_pre("smollm")
         w.add_token_list(tokens)
-        w.add_token_types([gguf.TokenType.CONTROL] * len(CONTROL) + [gguf.TokenType.NORMAL] * (VOCAB - len(CONTROL)))
+        w.add_token_types(
+            [gguf.TokenType.CONTROL] * len(CONTROL) + [gguf.TokenType.NORMAL] * (self.vocab - len(CONTROL))
+        )
         w.add_token_merges(merges)
         w.add_bos_token_id(1)
         w.add_eos_token_id(2)
@@ -160,10 +163,23 @@ MODELS: dict[str, Tiny] = {
     "untied": Tiny(seed=4, tied=False, default="Q4_1", types=(("output", "Q8_0"), ("token_embd", "F16"))),
     "nine": Tiny(seed=5, hidden=288, heads=9, kv_heads=3, head_dim=32, default="Q8_0"),  # 9 heads on 3
     "factors": Tiny(seed=6, rope_factors=True, rope_theta=500000.0, hidden=96, head_dim=64, heads=3, kv_heads=1),
+    # Heads at the edges of attention's kernels: what a key head's heads make is no whole group of 32, ...
+    "eighty": Tiny(seed=7, heads=2, kv_heads=2, head_dim=80, default="Q8_0"),
+    # ... all heads together make none; the vocabulary and the rows of queries, keys and values are no whole blocks, ...
+    "alone": Tiny(seed=8, heads=1, kv_heads=1, head_dim=8, vocab=317),
+    "three": Tiny(
+        seed=9, hidden=96, heads=3, kv_heads=1, head_dim=40, default="Q8_0", types=(("attn_output", "F16"),), scale=1.5
+    ),
+    # ... more heads a key head than are made at once, evenly and not.
+    "wide": Tiny(seed=10, hidden=96, heads=12, kv_heads=1, head_dim=256, default="Q8_0"),
+    "uneven": Tiny(
+        seed=11, hidden=928, heads=29, kv_heads=1, head_dim=16, default="Q4_1", types=(("attn_output", "F16"),)
+    ),
 }
+HEADS = ("eighty", "alone", "three", "wide", "uneven")
 
 
-def vocabulary() -> tuple[list[str], list[str]]:
+def vocabulary(size: int = VOCAB) -> tuple[list[str], list[str]]:
     """Tokens (id order) and merges of the tiny tokenizer."""
     letters = byte_letters()
     tokens = [*CONTROL, *letters]
@@ -171,13 +187,13 @@ def vocabulary() -> tuple[list[str], list[str]]:
     for word in _WORDS.split():
         for text in (word, letters[ord(" ")] + word):
             parts = list(text)
-            while len(parts) > 1 and len(tokens) < VOCAB:
+            while len(parts) > 1 and len(tokens) < size:
                 left, right = parts[0], parts[1]
                 if left + right not in tokens:
                     tokens.append(left + right)
                     merges.append(f"{left} {right}")
                 parts[:2] = [left + right]
-    assert len(tokens) == VOCAB
+    assert len(tokens) == size
     return tokens, merges
 
 

@@ -14,7 +14,8 @@ from ..kernels.cpu import linear, norm, parts
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
 from ..kernels.cpu.pages import Heads, rope_append
-from ..kernels.cpu.quantize import FORM_DTYPE, GROUP
+from ..kernels.cpu.quantize import FORM_DTYPE, groups_of
+from ..kernels.cpu.softmax import whole_groups
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class CpuOps:
         return queries, pages
 
     def attention(self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str) -> Activations:
-        columns = h.heads * h.dim
-        direct = form if h.shared * h.dim % GROUP == 0 else "f32"
+        columns = h.columns
+        direct = form if whole_groups(h) else "f32"
         scalars = [self.rows, tirx.const(layer, "int32")]
         out = self._formed(direct, self.rows, columns)
         if self.split:
-            shapes = [[self.rows, h.chunks, columns], [self.rows, h.chunks, h.heads, 2]]
+            shapes = [[self.rows, h.chunks, h.heads * h.dim], [self.rows, h.chunks, h.heads, 2]]
             outs = [Tensor.placeholder(shape, "float32") for shape in shapes]
             chunks = self._call(attn.attention_chunks(self.isa, h), [q, *where, kv], outs, scalars)
             made = self._call(attn.attention_merge(self.isa, h, direct), [*chunks, where[0]], out)
@@ -111,7 +112,7 @@ class CpuOps:
 
     def _formed(self, form: str, rows: tirx.Var, columns: int) -> list[Tensor]:
         values = Tensor.placeholder([rows, columns], FORM_DTYPE[form])
-        return [values] if form == "f32" else [values, Tensor.placeholder([rows, columns // GROUP, 2], "float32")]
+        return [values] if form == "f32" else [values, Tensor.placeholder([rows, groups_of(columns), 2], "float32")]
 
     def _call(
         self, func: tirx.PrimFunc, args: list[Tensor], out: list[Tensor], scalars: Sequence[tirx.Var] | None = None

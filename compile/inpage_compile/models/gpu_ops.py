@@ -22,16 +22,16 @@ from inpage.schema import ALIGN
 from ..kernels.cpu.pages import Heads
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
+from ..kernels.webgpu.build import BINDING_BYTES
 from ..kernels.webgpu.linear import Input
 from ..kernels.webgpu.weights import Weights
-
-BINDING_BYTES = 128 << 20  # WebGPU's default limit
 
 
 @dataclass(frozen=True)
 class Tier:
     """One of the plan's functions: steps of up to ``rows`` rows, ``tile`` of which share the reading of a weight.
-    ``spans``: attention gives each span of the context a workgroup, for want of rows."""
+    ``spans``: attention gives each span of the context a workgroup, for want of rows, where what they leave can be
+    bound."""
 
     name: str
     rows: int
@@ -144,8 +144,8 @@ class GpuOps:
     def attention(
         self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
     ) -> Activations:
-        args, out = [q, *where, kv[layer]], self._wide(h.heads * h.dim)
-        if not self.tier.spans:
+        args, out = [q, *where, kv[layer]], self._wide(h.columns)
+        if not self.tier.spans or not attn.spans_fit(h, self.tier.rows):
             return Activations(self._call(attn.attention(h, self.dtype), args, out))
         shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
         parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"))

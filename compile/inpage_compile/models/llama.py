@@ -16,14 +16,13 @@ import tvm
 from tvm import tirx
 from tvm.relax.frontend import nn
 
-from inpage.errors import Unsupported
 from inpage.schema import Architecture
 from inpage.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights
 from ..kernels.cpu.pages import PAGE, Heads
-from ..kernels.cpu.quantize import GROUP
+from ..kernels.cpu.quantize import groups_of
 from ..kernels.webgpu.attention import page_words
 from .cpu_ops import CpuOps
 from .gpu_ops import GpuOps, Tier, slices
@@ -123,7 +122,7 @@ class Llama(nn.Module):
 
     def _feed_forward(self, ops: Ops, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
-        if "ffn_gate_up" in block.shapes and self.a.ffn % GROUP == 0:
+        if "ffn_gate_up" in block.shapes:
             weights, w = block.matrix("ffn_gate_up")
             normed = ops.norm(x, block.ffn_norm, self.a.norm_eps, ops.form(weights))
             h = ops.gated(weights, w, normed, ops.form(down))
@@ -155,8 +154,7 @@ def build_graph(
     ``single``: made for few rows, or for one (see `CpuOps`).
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
-    _check(a, isa)
-    heads = _heads(a, maxima)
+    heads = heads_of(a, maxima)
     model = Llama(a, tensors, heads, partial(CpuOps, isa, activations, split, single))
     return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
 
@@ -168,8 +166,7 @@ def build_gpu_graphs(
     i of a packed matrix. ``dtype``: of activations.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
-    _check(a, Isa("webgpu"))
-    heads, mods = _heads(a, maxima), []
+    heads, mods = heads_of(a, maxima), []
     names: list[str] = []
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * a.layers
     for tier in tiers:
@@ -179,7 +176,11 @@ def build_gpu_graphs(
     return mods, names
 
 
-def _heads(a: Architecture, maxima: Maxima) -> Heads:
+def heads_of(a: Architecture, maxima: Maxima) -> Heads:
+    """The heads of a model. Raises `Unsupported`, naming the field, for an architecture that no kernel takes: the
+    kernels' own checks, before a weight is read."""
+    groups_of(a.hidden, "hidden")
+    groups_of(a.ffn, "ffn")
     pages = maxima.sequences * maxima.blocks
     return Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
 
@@ -201,18 +202,3 @@ def _export(model: Llama, maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[s
     bounds = {"rows": maxima.rows, "logit_rows": maxima.logit_rows}
     mod["step"] = mod["step"].with_attr("tir_var_upper_bound", {k: tirx.const(v, "int64") for k, v in bounds.items()})
     return mod, names
-
-
-def _check(a: Architecture, isa: Isa) -> None:
-    for field, value, by in (
-        ("hidden", a.hidden, GROUP),
-        ("ffn", a.ffn, GROUP),
-        ("head_dim", a.head_dim, 8),
-        ("heads", a.heads * a.head_dim, GROUP),
-    ):
-        if value % by:
-            raise Unsupported(
-                f"{field}: {value} is not a multiple of {by}, which the {isa.name} kernels need", field=field
-            )
-    if a.heads % a.kv_heads:
-        raise Unsupported(f"heads: {a.heads} do not divide among {a.kv_heads} key heads", field="kv_heads")

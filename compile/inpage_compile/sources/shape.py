@@ -95,6 +95,9 @@ def read_shape(table: Any, where: str) -> Shape:
     for name in ("hidden", "ffn"):
         if getattr(shape, name) % 32:
             raise SourceInvalid(f"{where}: {name} must be a multiple of 32", field=f"shape.{name}")
+    if shape.matrices != "f16" and shape.heads * shape.head_dim % 32:  # columns of the matrix after attention
+        message = f"{where}: heads times head_dim must be a multiple of 32 where matrices are {shape.matrices}"
+        raise SourceInvalid(message, field="shape.head_dim")
     return shape
 
 

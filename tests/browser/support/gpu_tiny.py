@@ -1,4 +1,4 @@
-"""Compile tiny models for WebGPU and write what numpy says of them: ``python gpu_tiny.py OUT MODEL…``.
+"""Compile tiny models and write what numpy says of them: ``python gpu_tiny.py OUT MODEL=VARIANT,VARIANT…``.
 
 ``OUT/tiny-<model>`` is the artifact; ``OUT/<model>.json`` holds a prompt and the logits after it, keys and values being
 halves. An unchanged artifact is left as it is.
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from inpage_compile.pipeline import compile_model
 from support.llama_reference import logits
-from support.models import tiny_file
+from support.models import first_ways, tiny_file
 from support.tiny import MODELS
 
 WITNESS = Path(__file__).parents[2] / "reference" / "tiny.json"
 
 
-def main(out: Path, names: list[str]) -> None:
+def main(out: Path, models: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     witness = json.loads(WITNESS.read_text("utf-8"))["models"]
-    for name in names:
-        with tiny_file(name) as path:
-            compile_model(str(path), out / f"tiny-{name}", variants=("webgpu-f32",))
+    for name, _, variants in (model.partition("=") for model in models):
+        with tiny_file(name) as path, first_ways():
+            compile_model(str(path), out / f"tiny-{name}", variants=tuple(variants.split(",")))
         prompt = witness[name]["prompts"][-1]
         ids = [*prompt["ids"], *prompt["greedy"]]
         wanted = logits(MODELS[name], ids, halves=True)[-1]

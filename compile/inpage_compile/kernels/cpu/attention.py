@@ -4,7 +4,6 @@ Both sum in the order that `softmax` tells."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 from tvm import tirx
@@ -13,28 +12,30 @@ from .build import Args, kernel, let, local, loop, parallel, share, span, store
 from .isa import Isa
 from .pages import Heads
 from .quantize import FORM_DTYPE, GROUP
-from .softmax import Inputs, State, attend, chunk_count, finish, merge
+from .softmax import Inputs, Part, State, attend, chunk_count, finish, heads_at_once, merge, parts_of, whole_groups
 
 
 @cache
 def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
     """(q, positions, row_sequence, block_tables, kv, rows, layer → y, [y_scales]): causal attention of each row over
-    its sequence's pages up to its own position. One iteration: the query heads of one row that share a key head."""
+    its sequence's pages up to its own position. One iteration: query heads of one row that share a key head. y has
+    `Heads.columns`. ``form``: quantized only where the heads are `whole_groups`."""
+    each = h.kv_heads * parts_of(h)
 
     def build(a: Args) -> None:
         x = Inputs(a, h)
-        y = a.buffer("y", (x.n, h.heads * h.dim), FORM_DTYPE[form])
-        y_scales = None if form == "f32" else a.buffer("y_scales", (x.n, h.heads * h.dim // GROUP, 2), "float32")
+        y = a.buffer("y", (x.n, h.columns), FORM_DTYPE[form])
+        y_scales = None if form == "f32" else a.buffer("y_scales", (x.n, h.columns // GROUP, 2), "float32")
         kv = x.halves()
-        with parallel(x.rows * h.kv_heads) as unit:
-            row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
+        with parallel(x.rows * each) as unit:
+            row, part = let(unit // each), Part.of(h, let(unit % each))
             sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
-            state = State(h)
+            state = State(heads_at_once(h), h.dim)
             state.clear()
             with loop(chunk_count(length)) as chunk:
-                attend(isa, state, x, kv, row, sequence, head, length, chunk)
+                attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
                 merge(isa, state)
-            finish(isa, form, state, y, y_scales, row, let(head * (h.shared * h.dim // GROUP)))
+            finish(isa, h, form, state, y, y_scales, row, part)
 
     return kernel(f"attention_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
 
@@ -44,7 +45,7 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
     """(q, positions, row_sequence, block_tables, kv, rows, layer → parts, sums): the first half of `attention` for few
     rows, split by chunk as well as by head: parts[row, chunk, head, dim] and sums[row, chunk, head, (maximum, total)].
     `attention_merge` is the other half; the two do what `attention` does, in the same order."""
-    vectors = h.dim // 4
+    vectors, at_once, each = h.dim // 4, heads_at_once(h), h.kv_heads * parts_of(h)
 
     def build(a: Args) -> None:
         x = Inputs(a, h)
@@ -54,25 +55,28 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
         units = local(1, "int32")
         store(units, 0, 0)
         with loop(x.rows) as row:
-            store(units, units[0] + chunk_count(x.positions[row] + 1) * h.kv_heads, 0)
+            store(units, units[0] + chunk_count(x.positions[row] + 1) * each, 0)
         with share(units[0]) as (first, last):
             before = local(1, "int32")  # units of the rows before this one
             store(before, 0, 0)
             with loop(x.rows) as row:
                 sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
-                own = let(chunk_count(length) * h.kv_heads)
+                own = let(chunk_count(length) * each)
                 start = let(tirx.Max(first - before[0], 0))
                 end = let(tirx.Min(last - before[0], own))
                 with loop(tirx.Max(end - start, 0)) as i:
                     unit = let(start + i)
-                    chunk, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
-                    state = State(h)
-                    attend(isa, state, x, kv, row, sequence, head, length, chunk)
-                    with loop(h.shared * vectors) as v:
-                        store(parts, state.chunk[v], row, chunk, span(head * (h.shared * h.dim) + v * 4))
-                    for j in range(h.shared):
-                        store(sums, state.chunk_maximum[j], row, chunk, head * h.shared + j, 0)
-                        store(sums, state.chunk_total[j], row, chunk, head * h.shared + j, 1)
+                    chunk, part = let(unit // each), Part.of(h, let(unit % each))
+                    state = State(at_once, h.dim)
+                    attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
+                    skipped = part.skip * vectors
+                    with loop(at_once * vectors - skipped) as v:
+                        at = skipped + v
+                        store(parts, state.chunk[at], row, chunk, span(part.first * h.dim + at * 4))
+                    for j in range(at_once):
+                        with part.own(j):
+                            store(sums, state.chunk_maximum[j], row, chunk, part.first + j, 0)
+                            store(sums, state.chunk_total[j], row, chunk, part.first + j, 1)
                 store(before, before[0] + own, 0)
 
     return kernel(f"attention_chunks_{h.heads}_{h.kv_heads}_{h.dim}", build)
@@ -81,7 +85,8 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
 @cache
 def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
     """(parts, sums, positions, rows → y, [y_scales]): a row's chunks into one, in order, as `attention` does."""
-    width = h.dim if h.dim % GROUP == 0 else h.shared * h.dim  # of what one iteration makes
+    # Heads of one iteration: one where its values can be stored by themselves.
+    at_once = 1 if h.dim % GROUP == 0 or not whole_groups(h) else heads_at_once(h)
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -89,20 +94,20 @@ def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
         sums = a.buffer("sums", (n, h.chunks, h.heads, 2), "float32")
         positions = a.buffer("positions", (n,), "int32")
         rows = a.count("rows", n)
-        y = a.buffer("y", (n, h.heads * h.dim), FORM_DTYPE[form])
-        y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.heads * h.dim // GROUP, 2), "float32")
-        each = h.heads * h.dim // width
+        y = a.buffer("y", (n, h.columns), FORM_DTYPE[form])
+        y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.columns // GROUP, 2), "float32")
+        each = h.heads // at_once
         with parallel(rows * each) as unit:
-            row, first = let(unit // each), let(unit % each * (width // h.dim))
-            state = State(replace(h, heads=width // h.dim, kv_heads=1))
+            row, first = let(unit // each), let(unit % each * at_once)
+            state = State(at_once, h.dim)
             state.clear()
             with loop(chunk_count(positions[row] + 1)) as chunk:
-                for j in range(width // h.dim):
+                for j in range(at_once):
                     store(state.chunk_maximum, sums[row, chunk, first + j, 0], j)
                     store(state.chunk_total, sums[row, chunk, first + j, 1], j)
-                with loop(width // 4) as v:
+                with loop(at_once * h.dim // 4) as v:
                     store(state.chunk, parts[row, chunk, span(first * h.dim + v * 4)], v)
                 merge(isa, state)
-            finish(isa, form, state, y, y_scales, row, let(first * h.dim // GROUP))
+            finish(isa, h, form, state, y, y_scales, row, Part(first // h.shared, first, 0))
 
     return kernel(f"attention_merge_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from .build import Args, f32, i32, kernel, let, local, loop, parallel, span, splat, store
 from .isa import Isa
-from .quantize import FORM_DTYPE, GROUP, horizontal_sum, store_group
+from .quantize import FORM_DTYPE, GROUP, groups_of, horizontal_sum, store_group
 
 
 @cache
@@ -16,6 +16,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
     """(x, [row_index], weight, rows[, logit_rows] → y, [y_scales]): y = x / rms(x) · weight, float32 or quantized.
 
     With ``gather``, row i of the output is made from row ``logit_rows[i]`` of x."""
+    groups = groups_of(columns)
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -27,7 +28,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
         if gather:
             out_rows = a.count("logit_rows", m)
         y = a.buffer("y", (m, columns), FORM_DTYPE[form])
-        scales = None if form == "f32" else a.buffer("y_scales", (m, columns // GROUP, 2), "float32")
+        scales = None if form == "f32" else a.buffer("y_scales", (m, groups, 2), "float32")
         with parallel(out_rows) as row:
             source = let(index[row]) if index is not None else row
             squares = local(1, "float32x4")
@@ -37,7 +38,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
                 store(squares, isa.madd(v, v, squares[0]), 0)
             mean = let(horizontal_sum(let(squares[0])) * f32(1.0 / columns) + f32(epsilon))
             inverse = let(splat(f32(1.0) / tirx.sqrt(mean)))
-            with loop(columns // GROUP) as group:
+            with loop(groups) as group:
                 made = []
                 for i in range(8):
                     at = span(group * GROUP + i * 4)

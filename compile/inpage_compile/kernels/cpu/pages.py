@@ -12,10 +12,12 @@ from functools import cache
 
 from tvm import tirx
 
+from inpage.errors import Unsupported
+
 from .build import Args, Buffer, Expr, f32, kernel, let, loop, parallel, span, store, vector, view
 from .isa import Isa
 from .math import F16_SCALE, f16_encode
-from .quantize import lanes_of
+from .quantize import GROUP, lanes_of
 
 PAGE = 16
 CHUNK = 64  # tokens whose attention has a softmax of its own: see `softmax`
@@ -23,7 +25,9 @@ CHUNK = 64  # tokens whose attention has a softmax of its own: see `softmax`
 
 @dataclass(frozen=True)
 class Heads:
-    """``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block table."""
+    """``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block table.
+
+    Raises `Unsupported`, naming the field, for heads that the kernels do not take."""
 
     heads: int
     kv_heads: int
@@ -33,10 +37,23 @@ class Heads:
     sequences: int
     blocks: int
 
+    def __post_init__(self) -> None:
+        if self.dim % 8:
+            message = f"head_dim: {self.dim} is not a multiple of 8, which the kernels need"
+            raise Unsupported(message, field="head_dim")
+        if self.heads % self.kv_heads:
+            message = f"heads: {self.heads} do not divide among {self.kv_heads} key heads"
+            raise Unsupported(message, field="kv_heads")
+
     @property
     def shared(self) -> int:
         """Query heads that read the same keys."""
         return self.heads // self.kv_heads
+
+    @property
+    def columns(self) -> int:
+        """Of attention's result, as the matrix after it reads it: whole groups, zeros past heads · dim."""
+        return -(-self.heads * self.dim // GROUP) * GROUP
 
     @property
     def chunks(self) -> int:

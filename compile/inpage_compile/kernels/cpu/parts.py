@@ -9,7 +9,7 @@ from tvm import tirx
 from .build import Args, kernel, let, loop, parallel, span, splat, store
 from .isa import Isa
 from .math import exp
-from .quantize import FORM_DTYPE, GROUP, store_group
+from .quantize import FORM_DTYPE, GROUP, groups_of, store_group
 
 
 @cache
@@ -34,6 +34,7 @@ def join(widths: tuple[int, ...]) -> tirx.PrimFunc:
 @cache
 def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
     """(gate, up, rows → h, [h_scales]): h = silu(gate) · up, in the next layer's form."""
+    groups = groups_of(width)
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -41,9 +42,9 @@ def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
         ups = a.buffer("up", (n, width), "float32")
         rows = a.count("rows", n)
         h = a.buffer("h", (n, width), FORM_DTYPE[form])
-        scales = None if form == "f32" else a.buffer("h_scales", (n, width // GROUP, 2), "float32")
-        with parallel(rows * (width // GROUP)) as unit:
-            row, group = let(unit // (width // GROUP)), let(unit % (width // GROUP))
+        scales = None if form == "f32" else a.buffer("h_scales", (n, groups, 2), "float32")
+        with parallel(rows * groups) as unit:
+            row, group = let(unit // groups), let(unit % groups)
             made = []
             for i in range(8):
                 at = span(group * GROUP + i * 4)
@@ -57,15 +58,16 @@ def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
 @cache
 def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
     """(x, rows → y, y_scales): float32 activations to a quantized form."""
+    groups = groups_of(width)
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
         x = a.buffer("x", (n, width), "float32")
         rows = a.count("rows", n)
         y = a.buffer("y", (n, width), FORM_DTYPE[form])
-        scales = a.buffer("y_scales", (n, width // GROUP, 2), "float32")
-        with parallel(rows * (width // GROUP)) as unit:
-            row, group = let(unit // (width // GROUP)), let(unit % (width // GROUP))
+        scales = a.buffer("y_scales", (n, groups, 2), "float32")
+        with parallel(rows * groups) as unit:
+            row, group = let(unit // groups), let(unit % groups)
             made = [let(x[row, span(group * GROUP + i * 4)]) for i in range(8)]
             store_group(isa, form, made, y, scales, row, group)
 

@@ -4,19 +4,76 @@ Order of sums: a query's context is cut into chunks of ``CHUNK`` tokens from pos
 softmax (maximum, sum, weighted values), and chunks are merged in order (Milakov & Gimelshein, "Online normalizer
 calculation for softmax", 2018). It depends on the query's position alone: not on the batch, the prefill's chunks, or
 who shares a page.
+
+Query heads that share a key head are made side by side, `heads_at_once`, each by itself: how many changes no bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from tvm import tirx
 
-from .build import Args, Buffer, Expr, divide_up, f32, let, local, loop, span, splat, store, vector, view
+from .build import Args, Buffer, Expr, divide_up, f32, let, local, loop, span, splat, store, vector, view, when
 from .isa import Isa
 from .math import F16_SCALE, exp, f16_shifted
 from .pages import CHUNK, PAGE, Heads, tables
 from .quantize import GROUP, horizontal_max, horizontal_sum, lanes_of, store_group
 
 _NEVER = -1e30  # a score that no softmax gives weight to
+_HEADS = 8  # side by side at most: more do not fit into registers, and each unrolls the code once more
+_VALUES = 4096  # of them together at most: two sums of each lie on the stack, which is 64 KiB in the page
+_UNROLLED = 8  # groups that are stored one after another; more, in a loop, compile in a tenth of the time
+
+
+def heads_at_once(h: Heads) -> int:
+    """Query heads of one iteration: the key head's, in as many parts of a size as it takes."""
+    return -(-h.shared // parts_of(h))
+
+
+def parts_of(h: Heads) -> int:
+    """Iterations of one key head."""
+    return -(-h.shared // max(1, min(_HEADS, _VALUES // h.dim)))
+
+
+def whole_groups(h: Heads) -> bool:
+    """Whether what an iteration makes is whole groups, so that it can be stored quantized. Else attention leaves
+    float32."""
+    at_once = heads_at_once(h)
+    return h.dim % GROUP == 0 or (h.shared % at_once == 0 and at_once * h.dim % GROUP == 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The query heads of one iteration: `heads_at_once` of them from ``first`` on, which read key head ``head``. The
+    ``skip`` first ones are the part's before as well, where the heads do not divide evenly; that part stores them."""
+
+    head: Expr
+    first: Expr
+    skip: Expr
+
+    @classmethod
+    def of(cls, h: Heads, unit: Expr) -> Part:
+        """``unit``: below kv_heads · `parts_of`."""
+        parts, at_once = parts_of(h), heads_at_once(h)
+        if parts == 1:
+            return cls(unit, unit * h.shared, 0)
+        head, start = let(unit // parts), let(unit % parts * at_once)
+        if h.shared % at_once == 0:
+            return cls(head, let(head * h.shared + start), 0)
+        moved = let(tirx.Min(start, h.shared - at_once))
+        return cls(head, let(head * h.shared + moved), let(start - moved))
+
+    @contextmanager
+    def own(self, j: int) -> Iterator[None]:
+        """Where head ``j`` of the part is this part's to store."""
+        if isinstance(self.skip, int):
+            yield
+        else:
+            with when(self.skip <= j):
+                yield
 
 
 def chunk_count(length: Expr) -> Expr:
@@ -43,93 +100,117 @@ class Inputs:
 
 
 class State:
-    """Per-iteration scratch: a chunk's weights and sums, and the running softmax of each query head."""
+    """Per-iteration scratch for ``heads`` query heads: a chunk's weights and sums, and each head's running softmax."""
 
-    def __init__(self, h: Heads) -> None:
-        self.h = h
-        vectors = h.shared * h.dim // 4
-        self.weights = local(h.shared * CHUNK, "float32")
+    def __init__(self, heads: int, dim: int) -> None:
+        self.heads, self.dim = heads, dim
+        vectors = heads * dim // 4
+        self.weights = local(heads * CHUNK, "float32")
         self.chunk = local(vectors, "float32x4")
         self.out = local(vectors, "float32x4")
-        self.maximum = local(h.shared, "float32")
-        self.total = local(h.shared, "float32")
-        self.chunk_maximum = local(h.shared, "float32")
-        self.chunk_total = local(h.shared, "float32")
-        self.scratch = local(h.shared, "float32")
+        self.maximum = local(heads, "float32")
+        self.total = local(heads, "float32")
+        self.chunk_maximum = local(heads, "float32")
+        self.chunk_total = local(heads, "float32")
+        self.scratch = local(heads, "float32")
 
     def clear(self) -> None:
-        with loop(self.h.shared * self.h.dim // 4) as i:
+        with loop(self.heads * self.dim // 4) as i:
             store(self.out, splat(0.0), i)
-        for j in range(self.h.shared):
+        for j in range(self.heads):
             store(self.maximum, f32(_NEVER), j)
             store(self.total, f32(0.0), j)
 
 
 def attend(
-    isa: Isa, s: State, x: Inputs, kv: Buffer, row: Expr, sequence: Expr, head: Expr, length: Expr, chunk: Expr
-) -> None:
+    isa: Isa, h: Heads, s: State, x: Inputs, kv: Buffer, row: Expr, sequence: Expr, part: Part, length: Expr,
+    chunk: Expr,
+) -> None:  # fmt: skip
     """The softmax of one chunk: s.chunk, s.chunk_maximum, s.chunk_total."""
-    h = s.h
     start = let(chunk * CHUNK)
     count = let(tirx.Min(length - start, CHUNK))
     pages = let(divide_up(count, PAGE))
     with loop(pages) as p:
         page = let(x.block_tables[sequence, start // PAGE + p])
-        _scores(isa, h, s, x.q, row, head, kv, let(h.keys(page, x.layer, head)), p)
-    _softmax(isa, h, s, count, pages)
+        _scores(isa, s, x.q, row, part.first, kv, let(h.keys(page, x.layer, part.head)), p)
+    _softmax(isa, s, count, pages)
     with loop(pages) as p:
         page = let(x.block_tables[sequence, start // PAGE + p])
         tokens = let(tirx.Min(count - p * PAGE, PAGE))
-        _weigh(isa, h, s, kv, let(h.values(page, x.layer, head)), p, tokens)
+        _weigh(isa, s, kv, let(h.values(page, x.layer, part.head)), p, tokens)
 
 
 def merge(isa: Isa, s: State) -> None:
     """Fold the chunk into the running softmax."""
-    h = s.h
-    for j in range(h.shared):
+    for j in range(s.heads):
         maximum = let(tirx.Max(s.maximum[j], s.chunk_maximum[j]))
         both = vector([s.maximum[j] - maximum, s.chunk_maximum[j] - maximum, f32(0.0), f32(0.0)])
         factors = let(exp(isa, let(both)))
         old, new = (let(lane) for lane in lanes_of(factors)[:2])
         store(s.total, s.total[j] * old + s.chunk_total[j] * new, j)
         store(s.maximum, maximum, j)
-        with loop(h.dim // 4) as i:
-            at = let(j * (h.dim // 4) + i)
+        with loop(s.dim // 4) as i:
+            at = let(j * (s.dim // 4) + i)
             store(s.out, isa.madd(s.chunk[at], splat(new), s.out[at] * splat(old)), at)
 
 
-def finish(isa: Isa, form: str, s: State, y: Buffer, y_scales: Buffer | None, row: Expr, first: Expr) -> None:
-    """Divide by the sums, and store from group ``first`` of the row on in the next layer's form."""
-    for j in range(s.h.shared):
+def finish(isa: Isa, h: Heads, form: str, s: State, y: Buffer, y_scales: Buffer | None, row: Expr, part: Part) -> None:
+    """Divide by the sums, and store the part's heads in the next layer's form; after the last one the row's rest."""
+    for j in range(s.heads):
         store(s.scratch, f32(1.0) / s.total[j], j)
-    for group in range(s.h.shared * s.h.dim // GROUP):
-        made = []
-        for i in range(8):
-            at = group * GROUP + i * 4
-            made.append(let(s.out[at // 4] * splat(s.scratch[at // s.h.dim])))
-        store_group(isa, form, made, y, y_scales, row, first + group)
+    if not whole_groups(h):
+        if form != "f32":
+            raise ValueError(f"{h.shared} heads of {h.dim} on a key head are no whole groups: float32, not {form}")
+        _finish_floats(h, s, y, row, part)
+        return
+    first = let(part.first * h.dim // GROUP)
+    groups, each = s.heads * s.dim // GROUP, s.dim // GROUP
+    if s.dim % GROUP == 0 and groups > _UNROLLED:
+        for j in range(s.heads):
+            with part.own(j), loop(each) as group:
+                made = [let(s.out[(j * each + group) * 8 + i] * splat(s.scratch[j])) for i in range(8)]
+                store_group(isa, form, made, y, y_scales, row, first + (j * each + group))
+        return
+    for group in range(groups):
+        with part.own(group * GROUP // s.dim):
+            made = []
+            for i in range(8):
+                at = group * GROUP + i * 4
+                made.append(let(s.out[at // 4] * splat(s.scratch[at // s.dim])))
+            store_group(isa, form, made, y, y_scales, row, first + group)
 
 
-def _scores(isa: Isa, h: Heads, s: State, q: Buffer, row: Expr, head: Expr, kv: Buffer, keys: Expr, page: Expr) -> None:
+def _finish_floats(h: Heads, s: State, y: Buffer, row: Expr, part: Part) -> None:
+    for j in range(s.heads):
+        first = let((part.first + j) * h.dim)
+        with part.own(j), loop(h.dim // 4) as i:
+            store(y, s.out[j * (h.dim // 4) + i] * splat(s.scratch[j]), row, span(first + i * 4))
+    width = h.heads * h.dim
+    if h.columns > width:
+        with when(part.first + s.heads == h.heads), loop((h.columns - width) // 4) as i:
+            store(y, splat(0.0), row, span(width + i * 4))
+
+
+def _scores(isa: Isa, s: State, q: Buffer, row: Expr, first: Expr, kv: Buffer, keys: Expr, page: Expr) -> None:
     """weights[head][token] = q · k for the 16 tokens of a page, eight at a time."""
     for half in range(2):
-        acc = local(h.shared * 2, "float32x4")
-        for i in range(h.shared * 2):
+        acc = local(s.heads * 2, "float32x4")
+        for i in range(s.heads * 2):
             store(acc, splat(0.0), i)
-        with loop(h.dim) as d:
+        with loop(s.dim) as d:
             k = [let(f16_shifted(kv[span(keys + d * PAGE + half * 8 + i * 4)])) for i in range(2)]
-            for j in range(h.shared):
-                one = let(splat(q[row, (head * h.shared + j) * h.dim + d]))
+            for j in range(s.heads):
+                one = let(splat(q[row, (first + j) * s.dim + d]))
                 for i in range(2):
                     store(acc, isa.madd(one, k[i], acc[j * 2 + i]), j * 2 + i)
-        for j in range(h.shared):
+        for j in range(s.heads):
             for i in range(2):
                 store(s.weights, acc[j * 2 + i], span(j * CHUNK + page * PAGE + half * 8 + i * 4))
 
 
-def _softmax(isa: Isa, h: Heads, s: State, count: Expr, pages: Expr) -> None:
+def _softmax(isa: Isa, s: State, count: Expr, pages: Expr) -> None:
     """weights → e^(score - maximum) · 2^112, 0 past ``count``; chunk_maximum, chunk_total."""
-    for j in range(h.shared):
+    for j in range(s.heads):
         top = local(1, "float32x4")
         store(top, splat(_NEVER), 0)
         with loop(pages * (PAGE // 4)) as i:
@@ -147,23 +228,23 @@ def _softmax(isa: Isa, h: Heads, s: State, count: Expr, pages: Expr) -> None:
             store(s.weights, e * splat(F16_SCALE), at)
             store(top, top[0] + e, 0)
         store(s.chunk_total, horizontal_sum(let(top[0])), j)
-    with loop(h.shared * h.dim // 4) as i:
+    with loop(s.heads * s.dim // 4) as i:
         store(s.chunk, splat(0.0), i)
 
 
-def _weigh(isa: Isa, h: Heads, s: State, kv: Buffer, values: Expr, page: Expr, tokens: Expr) -> None:
+def _weigh(isa: Isa, s: State, kv: Buffer, values: Expr, page: Expr, tokens: Expr) -> None:
     """chunk[head][dim] += weight · value over the tokens of a page, eight dimensions at a time."""
-    with loop(h.dim // 8) as tile:
-        acc = local(h.shared * 2, "float32x4")
-        for j in range(h.shared):
+    with loop(s.dim // 8) as tile:
+        acc = local(s.heads * 2, "float32x4")
+        for j in range(s.heads):
             for i in range(2):
-                store(acc, s.chunk[j * (h.dim // 4) + tile * 2 + i], j * 2 + i)
+                store(acc, s.chunk[j * (s.dim // 4) + tile * 2 + i], j * 2 + i)
         with loop(tokens) as t:
-            v = [let(f16_shifted(kv[span(values + t * h.dim + tile * 8 + i * 4)])) for i in range(2)]
-            for j in range(h.shared):
+            v = [let(f16_shifted(kv[span(values + t * s.dim + tile * 8 + i * 4)])) for i in range(2)]
+            for j in range(s.heads):
                 one = let(splat(s.weights[j * CHUNK + page * PAGE + t]))
                 for i in range(2):
                     store(acc, isa.madd(one, v[i], acc[j * 2 + i]), j * 2 + i)
-        for j in range(h.shared):
+        for j in range(s.heads):
             for i in range(2):
-                store(s.chunk, acc[j * 2 + i], j * (h.dim // 4) + tile * 2 + i)
+                store(s.chunk, acc[j * 2 + i], j * (s.dim // 4) + tile * 2 + i)

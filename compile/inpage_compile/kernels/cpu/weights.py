@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from .build import Buffer, Expr, let, span, splat, view
 from .isa import Isa
 from .math import f16_decode
-from .quantize import GROUP
+from .quantize import GROUP, groups_of
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A packed [rows, columns] matrix. ``zero`` is subtracted from the quants; ``minimum``: a second f16 a group."""
+    """A packed [rows, columns] matrix. ``zero`` is subtracted from the quants; ``minimum``: a second f16 a group.
+
+    Raises `Unsupported` where a row is not whole groups, in any format: kernels walk floats by groups as well."""
 
     format: str
     rows: int
     columns: int
+
+    def __post_init__(self) -> None:
+        groups_of(self.columns)
 
     @property
     def bits(self) -> int:
@@ -42,7 +47,7 @@ class Weights:
 
     @property
     def words(self) -> int:
-        return self.blocks * (self.columns // GROUP) * self.record // 4
+        return self.blocks * groups_of(self.columns) * self.record // 4
 
 
 def form_for(isa: Isa, format: str, activations: str) -> str:
@@ -57,7 +62,7 @@ class Reader:
 
     def __init__(self, weights: Weights, buffer: Buffer) -> None:
         self.w = weights
-        self.groups = weights.columns // GROUP
+        self.groups = groups_of(weights.columns)
         self.bytes = view(buffer, "int8", weights.words * 4)
         self.halves = view(buffer, "int16", weights.words * 2)
         self.words = buffer

@@ -16,13 +16,18 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from inpage.errors import Unsupported
+
 from ..cpu.build import cast, f32, i32, let, loop, store, when
 
 Expr = Any  # a TIR expression, variable or Python number
 Buffer = Any
 Extent = Any  # of a grid: a number, a scalar's name, or [operator, a, b] (`inpage.plan`)
 
+# WebGPU's default limits.
 WORKGROUP_BYTES = 16384
+BINDING_BYTES = 128 << 20
+GRID = 65535  # workgroups along one side
 _LENGTH = 1 << 28  # elements that a buffer is declared with; nobody looks at it
 
 
@@ -64,6 +69,13 @@ class Args:
 def bytes_of(dtype: str) -> int:
     kind, _, lanes = dtype.partition("x")
     return int(lanes or 1) * (2 if kind.endswith("16") else 4)
+
+
+def quads_of(width: int) -> int:
+    """Vectors of four in a row of ``width``. Raises `Unsupported` where there would be a rest."""
+    if width % 4:
+        raise Unsupported(f"columns: {width} is not a multiple of 4, which the kernels need", field="columns")
+    return width // 4
 
 
 def kernel(name: str, build: Callable[[Args], None]) -> tirx.PrimFunc:
@@ -133,5 +145,5 @@ def halves(word: Expr) -> Expr:
 
 __all__ = [
     "Args", "Buffer", "Expr", "barrier", "bits", "call", "cast", "exact", "f32", "halves", "i32", "kernel",
-    "lane", "let", "local", "loop", "madd", "splat", "store", "u32", "vector", "when",
+    "lane", "let", "local", "loop", "madd", "quads_of", "splat", "store", "u32", "vector", "when",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from .build import (
     local,
     loop,
     madd,
+    quads_of,
     splat,
     store,
     u32,
@@ -39,7 +40,7 @@ THREADS = 64
 def embed(weights: Weights, first: int, again: bool) -> tirx.PrimFunc:
     """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
     at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are."""
-    quads = weights.columns // 4
+    quads = quads_of(weights.columns)
 
     def build(a: Args) -> None:
         ids = a.buffer("token_ids", "int32")
@@ -140,7 +141,7 @@ def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
     """(x, pick, norm weight, rows → y): y[rows, columns] = the RMS norm of x's rows ``pick``, float32.
 
     The head does not fold it in: so many workgroups would each do it again."""
-    quads = columns // 4
+    quads = quads_of(columns)
 
     def build(a: Args) -> None:
         x, pick, weight = a.buffer("x", "float32x4"), a.buffer("pick", "int32"), a.buffer("norm", "float32x4")
@@ -170,7 +171,7 @@ def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
 @cache
 def gate(width: int, dtype: str) -> tirx.PrimFunc:
     """(gate, up, rows): gate[rows, width] = silu(gate) · up, in place."""
-    quads = width // 4
+    quads = quads_of(width)
 
     def build(a: Args) -> None:
         gates = a.buffer("gate", f"{dtype}x4", "x")

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from ..cpu.quantize import groups_of
 from ..cpu.weights import Weights
 from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
 
@@ -33,7 +34,7 @@ class Reader:
 
     def __init__(self, weights: Weights, buffer: Buffer, quad: Expr) -> None:
         self.w, self.buffer, self.quad = weights, buffer, quad
-        self.groups = weights.columns // GROUP
+        self.groups = groups_of(weights.columns)
 
     def base(self, block: Expr, group: Expr) -> Expr:
         """Where a record begins, in vectors."""
