@@ -19,10 +19,12 @@ const HOME = "/inpage";
 const OPEN_MS = 1000;
 /** A start from memory takes half a second. One that was begun so long ago and has not ended never will. */
 const HANGS_MS = 5000;
-const BEGUN = "begun";
+/** Where the start that is under way is noted. */
+const STARTS = "inpage-starts";
+/** Behind the memory lies its SHA-256, as text. */
+const DIGEST = 64;
 
 /** @typedef {Awaited<ReturnType<typeof loadPyodide>>} Pyodide */
-/** @typedef {{memory: Uint8Array<ArrayBuffer>, sha256: string}} Kept */
 
 /**
  * @param {URL} archive of the package
@@ -39,11 +41,11 @@ export async function startPython(archive) {
       const pyodide = await load({ _loadSnapshot: kept });
       pyodide.unpackArchive(bytes, "zip", { extractDir: HOME }); // for what is imported later
       pyodide.runPython("import random; random.seed()"); // its state came with the rest
-      void inStore(NAME, STORE, "readwrite", (store) => store.delete(BEGUN));
+      void inStore(STARTS, STORE, "readwrite", (store) => store.delete(key));
       return pyodide;
     } catch (error) {
       console.warn("Python starts from the beginning:", error);
-      await inStore(NAME, STORE, "readwrite", (store) => store.clear());
+      await forget(key);
     }
   }
   const pyodide = await load(key ? { _makeSnapshot: true } : {});
@@ -60,23 +62,36 @@ export async function startPython(archive) {
  * @returns {Promise<Uint8Array | null>}
  */
 async function recall(key) {
-  /** @type {IDBRequest<unknown> | undefined} */
-  let begun;
-  const kept = await inStore(NAME, STORE, "readonly", (store) => {
-    begun = store.get(BEGUN);
-    return store.get(key);
-  }, OPEN_MS);
+  const kept = await inStore(NAME, STORE, "readonly", (store) => store.get(key), OPEN_MS);
   if (!kept) return null;
-  const began = begun?.result;
-  const hung = typeof began === "number" && Math.abs(Date.now() - began) > HANGS_MS;
-  const noted = inStore(NAME, STORE, "readwrite", (store) => store.put(Date.now(), BEGUN));
-  const { memory, sha256 } = /** @type {Partial<Kept>} */ (kept);
-  const whole = !hung && memory instanceof Uint8Array && (await digestOf(memory)) === sha256;
-  await noted;
-  if (whole) return /** @type {Uint8Array} */ (memory);
-  console.warn(hung ? "the last start from Python's kept memory never ended" : "Python's kept memory is damaged");
-  await inStore(NAME, STORE, "readwrite", (store) => store.clear());
+  const noting = noteStart(key);
+  const memory = kept instanceof Uint8Array ? kept.subarray(0, -DIGEST) : new Uint8Array(0);
+  const said = kept instanceof Uint8Array ? new TextDecoder().decode(kept.subarray(-DIGEST)) : "";
+  const whole = (await digestOf(memory)) === said;
+  const hung = await noting;
+  if (whole && !hung) return memory;
+  const why = hung ? "the last start from its kept memory never ended" : "its kept memory is damaged";
+  console.warn(`Python starts from the beginning: ${why}`);
+  await forget(key);
   return null;
+}
+
+/** @param {string} key @returns {Promise<boolean>} whether an earlier start from this memory never ended */
+async function noteStart(key) {
+  /** @type {IDBRequest<unknown> | undefined} */
+  let before;
+  await inStore(STARTS, STORE, "readwrite", (store) => {
+    before = store.get(key);
+    return store.put(Date.now(), key);
+  });
+  const began = before?.readyState === "done" && !before.error ? before.result : null;
+  return typeof began === "number" && Math.abs(Date.now() - began) > HANGS_MS;
+}
+
+/** @param {string} key */
+async function forget(key) {
+  await inStore(NAME, STORE, "readwrite", (store) => store.clear());
+  await inStore(STARTS, STORE, "readwrite", (store) => store.delete(key));
 }
 
 /** @param {object} options of loadPyodide that its types do not have @returns {Promise<Pyodide>} */
@@ -88,10 +103,12 @@ function load(options) {
 async function keep(key, pyodide) {
   try {
     const memory = /** @type {{makeMemorySnapshot(): Uint8Array<ArrayBuffer>}} */ (/** @type {unknown} */ (pyodide)).makeMemorySnapshot();
-    const sha256 = await digestOf(memory);
+    const kept = new Uint8Array(memory.length + DIGEST);
+    kept.set(memory);
+    kept.set(new TextEncoder().encode(await digestOf(memory)), memory.length);
     await inStore(NAME, STORE, "readwrite", (store) => {
       store.clear(); // of another version
-      return store.put({ memory, sha256 }, key);
+      return store.put(kept, key);
     });
   } catch (error) {
     console.warn("Python's memory is not kept:", error);

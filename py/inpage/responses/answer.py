@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .._checks import read_json
+from .. import bounded
 from ..engines.protocol import Sampling
-from ..errors import ArtifactInvalid
 from ..limits import FILE_BYTES
 from ..schema import Manifest
 
 _FORMAT = 2
-_DIGEST = 32  # bytes
 _LARGEST_ID = 1 << 31
 _REASONS = ("stop", "length")
 
@@ -33,25 +31,21 @@ class Answer:
     expires: float | None = None
 
     def pack(self, key: str = "") -> bytes:
-        """As stored under ``key``: a SHA-256 over key and rest, then the fields, compressed."""
-        fields = [_FORMAT, self.token_ids, self.finish_reason, self.tags, self.expires]
-        packed = zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
-        return _digest(key, packed) + packed
+        """As stored under ``key``: compressed, self-describing, and with a SHA-256 over the key and the rest."""
+        fields = [_FORMAT, self.token_ids, self.finish_reason, self.tags, _digest(key, self), self.expires]
+        return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
 
     @staticmethod
     def unpack(data: bytes, key: str = "") -> Answer | None:
         """The inverse; None for what is damaged, was stored under another key, or was left by another version or by
         something else: whatever is read is within the bounds of what an answer can be."""
-        packed = bytes(data[_DIGEST:])
-        if bytes(data[:_DIGEST]) != _digest(key, packed):
-            return None
         try:
             inflate = zlib.decompressobj()
-            text = inflate.decompress(packed, FILE_BYTES["answer"])
+            text = inflate.decompress(data, FILE_BYTES["answer"])
             if not inflate.eof or inflate.unused_data:
                 return None
-            version, ids, reason, tags, expires = read_json(text, FILE_BYTES["answer"], "the answer is", "answers")
-        except (ValueError, TypeError, zlib.error, ArtifactInvalid):
+            version, ids, reason, tags, digest, expires = bounded.read(text)
+        except (ValueError, TypeError, zlib.error):
             return None
         if version != _FORMAT or reason not in _REASONS or not isinstance(ids, list) or not isinstance(tags, list):
             return None
@@ -59,13 +53,14 @@ class Answer:
             return None
         if expires is not None and not (type(expires) in (int, float) and 0 <= expires < math.inf):
             return None
-        return Answer(tuple(ids), reason, tuple(tags), None if expires is None else float(expires))
+        answer = Answer(tuple(ids), reason, tuple(tags), None if expires is None else float(expires))
+        return answer if digest == _digest(key, answer) else None
 
 
-def _digest(key: str, packed: bytes) -> bytes:
-    digest = hashlib.sha256(packed)
-    digest.update(key.encode("utf-8", "surrogatepass"))
-    return digest.digest()
+def _digest(key: str, answer: Answer) -> str:
+    expires = None if answer.expires is None else float(answer.expires)
+    parts = [_FORMAT, key, answer.token_ids, answer.finish_reason, answer.tags, expires]
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
 
 def answer_key(
