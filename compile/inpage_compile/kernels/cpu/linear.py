@@ -52,7 +52,8 @@ class Way:
     quad: bool = False
 
     def __str__(self) -> str:
-        return ("tiles" if self.tiles else f"streams{self.streams}") + ("_quad" if self.quad else "")
+        parts = ["tiles"] * self.tiles + [f"streams{self.streams}"] * (self.streams > 1 or not self.tiles)
+        return "_".join([*parts, *["quad"] * self.quad])
 
 
 def ways(isa: Isa, weights: Weights, form: str, single: bool, few: bool = False) -> list[Way]:
