@@ -153,3 +153,26 @@ json.dumps({**found, "failed": failed})
     assert found["ran"] == [7, 8]
     assert found["parts"] == [[[7], None], [[8], "length"]]
     assert found["failed"] == ["InpageError", "x: full"]
+
+
+def test_the_depth_that_is_allowed_is_far_from_what_ends_pyodide() -> None:
+    """Half-way down Python's own stack of the page still reads, writes and shows it; more is refused, not tried."""
+    code = """
+import json
+from inpage import bounded
+from inpage.errors import InvalidRequest
+deep = lambda n: "[" * n + "]" * n
+def at(level, work):
+    return at(level - 1, work) if level else work()
+def work():
+    value = bounded.read(deep(bounded.DEPTH))
+    return len(json.dumps(value)) == 2 * bounded.DEPTH == len(repr(value)) and value == json.loads(json.dumps(value))
+refused = []
+for given in (deep(bounded.DEPTH + 1), deep(3000), "[" * 100000):
+    try:
+        bounded.read(given)
+    except bounded.Excessive as error:
+        refused.append(str(error))
+json.dumps([at(100, work), refused])
+"""
+    assert in_pyodide(code) == [True, ["it is nested more than 100 deep"] * 3]
