@@ -1,5 +1,5 @@
-// How the browser tests run: the system's Chromium (Playwright's own download is never needed), one at a time, since
-// each test loads a model and computes on all cores.
+// How the browser tests run: the system's Chromium (Playwright's own download is never needed), two at a time: a test that
+// starts Python or waits for a worker leaves cores idle. INPAGE_WORKERS=1 where something is timed.
 import { accessSync, constants } from "node:fs";
 import path from "node:path";
 import { defineConfig } from "@playwright/test";
@@ -32,7 +32,7 @@ export default defineConfig({
     { name: "browser", testDir: "tests/browser" },
     { name: "bench", testDir: "tests/bench" },
   ],
-  workers: 1,
+  workers: Number(process.env.INPAGE_WORKERS ?? 2),
   forbidOnly: Boolean(process.env.CI),
   timeout: 120_000,
   expect: { timeout: 60_000 },
