@@ -60,7 +60,8 @@ def test_every_tensor_comes_back_exactly(
         b = f"blk.{i}."
         for same in ("attn_norm", "ffn_norm", "ffn_down"):
             check(b + same, values[b + same])
-        check(b + "attn_out", values[b + "attn_output"])
+        out = values[b + "attn_output"]  # with columns of zeros where all heads together make no whole groups
+        check(b + "attn_out", np.pad(out, ((0, 0), (0, -out.shape[1] % 32))))
         if name == "apart":
             for part in ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"):
                 check(b + part, values[b + part])

@@ -26,7 +26,7 @@ def test_tiny_models_open_exactly(name: str, tiny_files: dict[str, Path]) -> Non
         tiny.kv_heads,
         tiny.head_dim,
     )
-    assert (a.ffn, a.vocab, a.context, a.tied, a.norm_eps) == (tiny.ffn, 320, tiny.context, tiny.tied, 1e-5)
+    assert (a.ffn, a.vocab, a.context, a.tied, a.norm_eps) == (tiny.ffn, tiny.vocab, tiny.context, tiny.tied, 1e-5)
     for tensor, values in tiny.dequantized().items():
         assert np.array_equal(dequantize(source.tensors[tensor]).view(np.uint32), values.view(np.uint32))
     assert source.tokenizer.special == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}

@@ -95,7 +95,7 @@ async def test_a_spelled_end_of_turn_is_read_as_text(router: Router) -> None:
 
 
 async def test_limits_of_the_context(router: Router) -> None:
-    with pytest.raises(InvalidRequest, match="at most 8191 fit"):
+    with pytest.raises(InvalidRequest, match="more than 8191 token ids"):
         router.complete([5] * 8192)
     with pytest.raises(InvalidRequest, match="ask for at most 8182"):
         router.complete([5] * 10, max_tokens=8183)
