@@ -19,7 +19,7 @@ from inpage_compile.levels import sources_of
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import open_source
 from inpage_compile.weights import load_tensor, plan_and_write_levels
-from support.models import ROOT
+from support.models import ROOT, first_ways
 from support.tiny import MODELS
 
 TINY = MODELS["f32"]
@@ -33,7 +33,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def several(source: Path) -> Path:
     """In whatever order they are named, the best comes first."""
-    return compile_model(str(source), ROOT / "tiny-levels", variants=("native",), levels=("q4_1", "q8_0"))
+    with first_ways():
+        return compile_model(str(source), ROOT / "tiny-levels", variants=("native",), levels=("q4_1", "q8_0"))
 
 
 def test_levels_share_what_is_the_same_and_round_the_rest_as_ggml_does(source: Path, tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ async def answer(where: str | Path) -> list[int]:
 
 async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, several: Path, tmp_path: Path) -> None:
     best, small = (level.bytes for level in load_manifest(several).levels)
-    single = compile_model(str(source), ROOT / "tiny-q4_1", variants=("native",), levels=("q4_1",))
+    with first_ways():
+        single = compile_model(str(source), ROOT / "tiny-q4_1", variants=("native",), levels=("q4_1",))
     assert load_manifest(single).levels == () and load_manifest(single).weights.bytes <= small
     alone = await answer(single)
     assert await answer(f"{several}#q4_1") == alone != await answer(several)

@@ -166,9 +166,9 @@ def test_the_command_line_takes_trust(
 
 def test_an_unstamped_model_is_compiled_again_and_not_blessed(tmp_path: Path, home: Path) -> None:
     """Its record came with the folder: it says what the compiler would write, and nothing of who made the kernels."""
-    from support.models import tiny_file
+    from support.models import first_ways, tiny_file
 
-    with tiny_file("nine") as source:
+    with tiny_file("nine") as source, first_ways():
         folder = compile_model(str(source), tmp_path / "model", variants=("native",))
         before = (folder / RECORD).stat().st_ino
         assert compile_model(str(source), folder, variants=("native",)) == folder

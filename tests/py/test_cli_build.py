@@ -18,7 +18,7 @@ from inpage.cli import main, site
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage_compile.pipeline import compile_model
-from support.models import tiny_artifact, tiny_file
+from support.models import first_ways, tiny_artifact, tiny_file
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_what_the_manifest_says_is_named(
 
 
 def test_files_of_other_levels_are_checked_too(tmp_path: Path) -> None:
-    with tiny_file("q8_0") as source:
+    with tiny_file("q8_0") as source, first_ways():
         model = compile_model(str(source), tmp_path / "levels", variants=("wasm-simd",), levels=("source", "q4_1"))
     names = {name for name in site.files([model]) if name.startswith("models/")}
     assert any("/q4_1/" in name for name in names)
@@ -189,7 +189,8 @@ def test_names_from_a_gguf_file_are_made_one_line(tmp_path: Path) -> None:
     from support.tiny import MODELS
 
     source = MODELS["nine"].write(tmp_path / "two\nlines.gguf")
-    model = compile_model(str(source), tmp_path / "model", variants=("wasm-simd",), accept_license=True)
+    with first_ways():
+        model = compile_model(str(source), tmp_path / "model", variants=("wasm-simd",), accept_license=True)
     assert parse_manifest((model / "manifest.json").read_bytes()).source.ref == "two lines.gguf"
 
 

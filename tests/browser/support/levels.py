@@ -11,12 +11,12 @@ from pathlib import Path
 
 from inpage.cli.site import package_zip
 from inpage_compile.pipeline import compile_model
-from support.models import tiny_file
+from support.models import first_ways, tiny_file
 
 
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    with tiny_file("f32") as path:
+    with tiny_file("f32") as path, first_ways():
         for name, levels in (("several", ("q8_0", "q4_1")), ("single", ("q4_1",))):
             compile_model(str(path), out / name, variants=("wasm-simd",), levels=levels)
     (out / "inpage.zip").write_bytes(package_zip())
