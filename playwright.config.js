@@ -34,7 +34,7 @@ export default defineConfig({
   ],
   workers: Number(process.env.INPAGE_WORKERS ?? 2),
   forbidOnly: Boolean(process.env.CI),
-  timeout: 120_000,
+  timeout: 240_000, // a software adapter beside another test takes its time
   expect: { timeout: 60_000 },
   reporter: process.env.CI ? [["list"]] : [["line"]],
   outputDir: "test-results",
