@@ -26,7 +26,6 @@ from .measure import Figure
 from .schema import Manifest
 
 _VERSION = 1
-_BYTES = 1 << 20
 _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
 
 
@@ -47,7 +46,7 @@ class Notes:
         words = f"{device.fingerprint} | {threads} | {manifest.revision}"
         notes = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, InpageError):
-            kept = bounded.read(await _read(notes._key) or "{}", _BYTES)
+            kept = bounded.read(await _read(notes._key) or "{}", FILE_BYTES["note"])
             if kept.get("version") == _VERSION:
                 others = dict(kept["devices"])
                 mine = others.pop(notes._device, None) or {"figures": {}, "faults": {}}

@@ -96,11 +96,11 @@ def _affine(t: _Tile, sums: Sums) -> Dots:
             yield q, r, t.isa.madd(cast("float32x4", sums[q, r]) * d, scale[r], value)
 
 
-def _nibbles_i8(t: _Tile) -> Dots:
-    """Signed bytes × nibbles into 16-bit pair sums: at most 16 · 127 · 15 < 2^15, exact for the whole group."""
+def _unpacked(t: _Tile) -> Iterator[tuple[int, int, int, tuple[Expr, Expr], tuple[Expr, Expr]]]:
+    """(piece, quad, row of the tile, low and high nibbles, activations of each): a group's nibbles as bytes, each
+    unpacked once for all rows."""
     mask = splat(15, 16, "int8")
     shift = splat(4, 8, "uint16")
-    sums: Sums = {}
     for piece in range(4):
         at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
         low_x = [let(byte_splat(t.x.words, a)) for a in at]
@@ -110,9 +110,16 @@ def _nibbles_i8(t: _Tile) -> Dots:
             low = let(packed & mask)
             high = let(bits("int8x16", bits("uint16x8", packed) >> shift) & mask)
             for r in range(t.rows):
-                part = t.isa.pair_dot(low_x[r], low)
-                sums[q, r] = part if piece == 0 else sums[q, r] + part
-                sums[q, r] = let(sums[q, r] + t.isa.pair_dot(high_x[r], high))
+                yield piece, q, r, (low, high), (low_x[r], high_x[r])
+
+
+def _nibbles_i8(t: _Tile) -> Dots:
+    """Signed bytes × nibbles into 16-bit pair sums: at most 16 · 127 · 15 < 2^15, exact for the whole group."""
+    sums: Sums = {}
+    for piece, q, r, (low, high), (low_x, high_x) in _unpacked(t):
+        part = t.isa.pair_dot(low_x, low)
+        sums[q, r] = part if piece == 0 else sums[q, r] + part
+        sums[q, r] = let(sums[q, r] + t.isa.pair_dot(high_x, high))
     ones = splat(1, 8, "int16")
     for key, value in sums.items():
         sums[key] = let(t.isa.dot16(value, ones))
@@ -121,21 +128,11 @@ def _nibbles_i8(t: _Tile) -> Dots:
 
 def _nibbles_i8_quads(t: _Tile) -> Dots:
     """Signed bytes × nibbles, four columns at a time straight into 32 bits."""
-    mask = splat(15, 16, "int8")
-    shift = splat(4, 8, "uint16")
     sums: Sums = {}
-    for piece in range(4):
-        at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
-        low_x = [let(byte_splat(t.x.words, a)) for a in at]
-        high_x = [let(byte_splat(t.x.words, a + 1)) for a in at]
-        for q in t.quads:
-            packed = let(t.reader.bytes[span(t.base + piece * 64 + q * 16, 16)])
-            low = let(packed & mask)
-            high = let(bits("int8x16", bits("uint16x8", packed) >> shift) & mask)
-            for r in range(t.rows):
-                before = sums[q, r] if piece else splat(0, dtype="int32")
-                half = let(t.isa.quad_dot(low_x[r], low, before))
-                sums[q, r] = let(t.isa.quad_dot(high_x[r], high, half))
+    for piece, q, r, (low, high), (low_x, high_x) in _unpacked(t):
+        before = sums[q, r] if piece else splat(0, dtype="int32")
+        half = let(t.isa.quad_dot(low_x, low, before))
+        sums[q, r] = let(t.isa.quad_dot(high_x, high, half))
     yield from _affine(t, sums)
 
 
