@@ -62,10 +62,9 @@ test("a visitor asks, the answer streams, stop stops it, and the next question i
 });
 
 test("a visitor pins a backend, loses its worker, and copies a report", async ({ page, site }) => {
-  await page.goto(site.url + SHORT);
   const killer = new Killer(page);
   await killer.install();
-  await page.reload();
+  await page.goto(site.url + SHORT);
   await ready(page);
   await page.locator("#engine").click();
   await page.getByLabel("Run on").selectOption("wasm-simd");

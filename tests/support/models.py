@@ -5,6 +5,7 @@ Apart from build/models, which is what `make` builds and the page serves.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -63,17 +64,27 @@ def first_ways() -> Iterator[None]:
             func.cache_clear()
 
 
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Tests run in several processes: one compiles, the others find what it made."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def tiny_artifact(name: str) -> Path:
     """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
-    with tiny_file(name) as path, nullcontext() if name == "mixed" else first_ways():
+    with _alone(name), tiny_file(name) as path, nullcontext() if name == "mixed" else first_ways():
         return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name])
 
 
 @functools.cache
 def real_artifact() -> Path:
     """SmolLM2, compiled for this machine with int8 and with float32 activations."""
-    return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
+    with _alone(REAL):
+        return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
 
 
 @functools.cache

@@ -66,13 +66,14 @@ export function random(seed) {
 
 export class Killer {
   #page;
-  /** @type {Promise<import("@playwright/test").Worker>} the router worker that lives, prepared */
-  #router = Promise.reject(new Error("no router worker yet"));
+  /** @type {(worker: Promise<import("@playwright/test").Worker>) => void} */
+  #first = () => {};
+  /** @type {Promise<import("@playwright/test").Worker>} the router worker that lives, prepared; the first one to come */
+  #router = new Promise((resolve) => (this.#first = resolve));
 
   /** @param {import("@playwright/test").Page} page before it makes a worker */
   constructor(page) {
     this.#page = page;
-    this.#router.catch(() => {});
   }
 
   /** Prepares the page, now and when it is opened again, and each router worker before it makes an engine. */
@@ -83,6 +84,7 @@ export class Killer {
       if (!worker.url().endsWith("/router/worker.js")) return;
       this.#router = worker.evaluate(FUSES).then(() => worker);
       this.#router.catch(() => {});
+      this.#first(this.#router);
     });
     // An engine is made after the manifest was read: by then its maker is prepared.
     await this.#page.route("**/manifest.json", async (route) => {
