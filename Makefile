@@ -79,6 +79,7 @@ test-browser: setup $(SITE)
 	@npx --no-install playwright test $(ARGS)
 
 lint: setup ## ruff, mypy, eslint, tsc
+	@.venv/bin/python format/generate.py --check
 	@ruff check .
 	@ruff format --check .
 	@mypy

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import inpage
-from inpage._checks import canonical_json
+from inpage.structure import canonical_json
 
 from .sources import Source
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from inpage.schema import ALIGN
+from inpage.limits import ALIGN
 
 
 @dataclass(frozen=True)

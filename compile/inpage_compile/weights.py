@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.schema import ALIGN, BLOCK_ROWS, Manifest, Tensor, tensor_bytes
+from inpage.limits import ALIGN, BLOCK_ROWS
+from inpage.schema import Manifest, Tensor, tensor_bytes
 
 from .artifact import ArtifactWriter
 from .kernels.cpu.quantize import GROUP

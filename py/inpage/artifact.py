@@ -13,19 +13,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ._checks import HASH, LIMIT, NAME, PATH, Reader, canonical_json, read_json
-from .errors import ArtifactInvalid
-from .limits import FILE_BYTES
+from . import structure
+from .limits import ALIGN
 from .schema import (
-    ALIGN,
-    ARCHITECTURE_LIMITS,
-    BACKENDS,
-    FAMILIES,
-    LAYOUTS,
     MANIFEST_BYTES,
     SCHEMA,
     SHARD_BYTES,
-    SOURCE_KINDS,
     Architecture,
     FileRef,
     Format,
@@ -41,9 +34,10 @@ from .schema import (
     Weights,
     tensor_bytes,
 )
+from .schemas import MANIFEST
+from .structure import canonical_json, read_json, wrong
 
 __all__ = [
-    "ALIGN",
     "SCHEMA",
     "SHARD_BYTES",
     "Architecture",
@@ -74,211 +68,139 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
     """Check all that can be checked without the files. Raises `ArtifactInvalid`."""
     if isinstance(data, bytes | str):
         data = read_json(data, MANIFEST_BYTES, "manifest.json is", "manifest.json")
-    root = Reader(data, "")
-    schema = root.integer("schema", 0)
-    if schema != SCHEMA:
-        raise ArtifactInvalid(f"schema {schema} is not the supported {SCHEMA}: compile the model again", field="schema")
-    formats = {k: _format(root.child("formats").child(k)) for k in root.child("formats").names(NAME)}
-    weights = _weights(root.child("weights"))
-    architecture = _architecture(root.child("architecture"))
+    m = structure.read(data, MANIFEST, "manifest")
+    assert isinstance(data, Mapping)
+    formats = {name: _format(f, f"formats.{name}") for name, f in m["formats"].items()}
+    weights = _weights(m["weights"])
+    architecture = _architecture(m["architecture"])
     manifest = Manifest(
-        id=root.text("id", NAME),
-        name=root.line("name"),
-        revision=root.text("revision", HASH),
-        license=_license(root.child("license")),
-        source=_source(root.child("source")),
+        id=m["id"],
+        name=m["name"],
+        revision=m["revision"],
+        license=License(**m["license"]),
+        source=SourceRef(**m["source"]),
         architecture=architecture,
-        tokenizer=_tokenizer(root.child("tokenizer"), architecture.vocab),
-        chat_template=root.optional_text("chat_template"),
+        tokenizer=_tokenizer(m["tokenizer"], architecture.vocab),
+        chat_template=m["chat_template"],
         formats=formats,
-        tensors=_tensors(root.items("tensors"), formats, weights.bytes),
+        tensors=_tensors(m["tensors"], formats, weights.bytes),
         weights=weights,
-        variants=_variants(root.items("variants")),
-        level=root.text("level", NAME) if "level" in root.value else "",
-        levels=_levels(root.items("levels")) if "levels" in root.value else (),
+        variants=_variants(m["variants"]),
+        level=m["level"] or "",
+        levels=_levels(m["levels"] or []),
     )
     _check_own_level(manifest)
     _check_files_distinct(manifest)
-    if revision_of(root.value) != manifest.revision:
-        raise ArtifactInvalid("the manifest does not hash to its own revision: it was altered", field="revision")
+    if revision_of(data) != manifest.revision:
+        raise wrong("revision", "the manifest does not hash to its own revision: it was altered")
     return manifest
 
 
-def _architecture(r: Reader) -> Architecture:
-    whole = {name: r.integer(name, 1, limit) for name, limit in ARCHITECTURE_LIMITS.items()}
-    a = Architecture(
-        family=r.choice("family", FAMILIES),
-        rope_theta=r.number("rope_theta"),
-        norm_eps=r.number("norm_eps"),
-        tied=r.flag("tied"),
-        **whole,
-    )
-    if a.heads % a.kv_heads:
-        raise r.wrong("kv_heads", f"{a.heads} heads do not divide among {a.kv_heads} key/value heads")
-    if a.head_dim % 2:
-        raise r.wrong("head_dim", "must be even")
-    return a
+def _architecture(a: dict[str, Any]) -> Architecture:
+    if a["heads"] % a["kv_heads"]:
+        why = f"{a['heads']} heads do not divide among {a['kv_heads']} key/value heads"
+        raise wrong("architecture.kv_heads", why)
+    if a["head_dim"] % 2:
+        raise wrong("architecture.head_dim", "must be even")
+    return Architecture(**a)
 
 
-def _license(r: Reader) -> License:
-    size = r.integer("bytes", 1, LIMIT) if "bytes" in r.value else None
-    return License(r.line("id"), r.text("notices", PATH), size, r.text("sha256", HASH) if "sha256" in r.value else None)
+def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
+    ids = [("bos", t["bos"] or 0), *((f"eos[{i}]", v) for i, v in enumerate(t["eos"]))]
+    for where, i in [*ids, *((f"special.{text}", v) for text, v in t["special"].items())]:
+        if i >= vocab:
+            raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
+    return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
 
 
-def _source(r: Reader) -> SourceRef:
-    return SourceRef(r.choice("kind", SOURCE_KINDS), r.line("ref"), r.line("file"), r.text("sha256", HASH))
+def _format(f: dict[str, Any], at: str) -> Format:
+    if f["type"] == "float":
+        if f["bits"] not in (16, 32) or f["group"] != 1 or f["scale"] is not None:
+            raise wrong(f"{at}.bits", "a float has 16 or 32 bits and no groups")
+        return Format("float", f["bits"])
+    if f["bits"] > 8:
+        raise wrong(f"{at}.bits", "a quant has at most 8 bits")
+    if f["group"] not in (16, 32):
+        raise wrong(f"{at}.group", "groups have 16 or 32 columns")
+    sup = None if f["super"] is None else _super(f["super"], f["group"], f"{at}.super")
+    if f["scale"] != (None if sup else "f16") or f["min"] not in ((None,) if sup else (None, "f16")):
+        raise wrong(f"{at}.scale", 'a group has an f16 scale and maybe an f16 min, unless "super" holds them')
+    if f["zero"] is None:
+        raise wrong(f"{at}.zero", "is missing")
+    return Format(f["type"], f["bits"], f["group"], f["scale"], f["min"], f["zero"], sup)
 
 
-def _tokenizer(r: Reader, vocab: int) -> TokenizerRef:
-    bos = r.value.get("bos")
-    eos = r.items("eos")
-    special = r.child("special")
-    return TokenizerRef(
-        file=r.text("file", PATH),
-        bytes=r.integer("bytes", 1, FILE_BYTES["tokenizer"]),
-        sha256=r.text("sha256", HASH),
-        bos=None if bos is None else r.integer("bos", 0, vocab - 1),
-        eos=tuple(eos.integer(i, 0, vocab - 1) for i in eos.indices()),
-        add_bos=r.flag("add_bos"),
-        special={k: special.integer(k, 0, vocab - 1) for k in special.names()},
-    )
+def _super(s: dict[str, Any], group: int, at: str) -> SuperBlock:
+    if s["size"] % group:
+        raise wrong(f"{at}.size", f"not a multiple of the group of {group}")
+    if (s["min"] is None) != (s["min_bits"] == 0):
+        raise wrong(f"{at}.min_bits", "sub-minima and their f16 scale come together")
+    return SuperBlock(**s)
 
 
-def _format(r: Reader) -> Format:
-    kind = r.choice("type", ("float", "uint", "int"))
-    bits = r.integer("bits", 1, 32)
-    if kind == "float":
-        if bits not in (16, 32) or r.integer("group", 1, 1) != 1 or r.value.get("scale") is not None:
-            raise r.wrong("bits", "a float has 16 or 32 bits and no groups")
-        return Format(kind, bits)
-    if bits > 8:
-        raise r.wrong("bits", "a quant has at most 8 bits")
-    group = r.integer("group", 1, 256)
-    if group not in (16, 32):
-        raise r.wrong("group", "groups have 16 or 32 columns")
-    sup = _super(r.child("super"), group) if r.value.get("super") is not None else None
-    scale, minimum = r.optional_text("scale"), r.optional_text("min")
-    if scale != (None if sup else "f16") or minimum not in ((None,) if sup else (None, "f16")):
-        raise r.wrong("scale", 'a group has an f16 scale and maybe an f16 min, unless "super" holds them')
-    return Format(kind, bits, group, scale, minimum, r.integer("zero", 0, 255), sup)
-
-
-def _super(r: Reader, group: int) -> SuperBlock:
-    s = SuperBlock(
-        size=r.integer("size", 32, 1024),
-        scale_bits=r.integer("scale_bits", 1, 8),
-        min_bits=r.integer("min_bits", 0, 8),
-        scale=r.choice("scale", ("f16",)),
-        min=None if r.value.get("min") is None else r.choice("min", ("f16",)),
-    )
-    if s.size % group:
-        raise r.wrong("size", f"not a multiple of the group of {group}")
-    if (s.min is None) != (s.min_bits == 0):
-        raise r.wrong("min_bits", "sub-minima and their f16 scale come together")
-    return s
-
-
-def _tensors(items: Reader, formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:
+def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:
     out: list[Tensor] = []
     names: set[str] = set()
     end = 0
-    for i in items.indices():
-        r = items.child(i)
-        shape = r.items("shape")
-        t = Tensor(
-            name=r.text("name", NAME),
-            shape=tuple(shape.integer(k, 1, 1 << 31) for k in shape.indices()),
-            format=r.choice("format", tuple(formats)),
-            layout=r.choice("layout", LAYOUTS),
-            offset=r.integer("offset", 0, LIMIT),
-            bytes=r.integer("bytes", 1, LIMIT),
-        )
+    for i, item in enumerate(items):
+        at, t = f"tensors[{i}]", Tensor(**{**item, "shape": tuple(item["shape"])})
         if t.name in names:
-            raise r.wrong("name", f"{t.name!r} stands twice")
+            raise wrong(f"{at}.name", f"{t.name!r} stands twice")
         names.add(t.name)
+        if t.format not in formats:
+            raise wrong(f"{at}.format", f"{t.format!r} is not one of {', '.join(formats)}")
         try:
             need = tensor_bytes(formats[t.format], t.layout, t.shape)
         except ValueError as e:
-            raise r.wrong("shape", str(e)) from e
+            raise wrong(f"{at}.shape", str(e)) from e
         if t.bytes != need:
-            raise r.wrong("bytes", f"{t.bytes}, but this shape and format need {need}")
+            raise wrong(f"{at}.bytes", f"{t.bytes}, but this shape and format need {need}")
         if t.offset % ALIGN:
-            raise r.wrong("offset", f"{t.offset} is not a multiple of {ALIGN}")
+            raise wrong(f"{at}.offset", f"{t.offset} is not a multiple of {ALIGN}")
         if t.offset < end:
-            raise r.wrong("offset", f"{t.offset} lies before the end of the tensor before it ({end})")
+            raise wrong(f"{at}.offset", f"{t.offset} lies before the end of the tensor before it ({end})")
         end = t.offset + t.bytes
         if end > space:
-            raise r.wrong("offset", f"ends at {end}, outside the {space} bytes of weights")
+            raise wrong(f"{at}.offset", f"ends at {end}, outside the {space} bytes of weights")
         out.append(t)
     return tuple(out)
 
 
-def _weights(r: Reader) -> Weights:
-    total = r.integer("bytes", 1, LIMIT)
-    items = r.items("shards")
-    out: list[Shard] = []
-    end = 0
-    for i in items.indices():
-        s = items.child(i)
-        shard = Shard(
-            s.text("file", PATH),
-            s.integer("offset", 0, LIMIT),
-            s.integer("bytes", 1, SHARD_BYTES),
-            s.text("sha256", HASH),
-        )
-        if shard.offset != end:
-            raise s.wrong("offset", f"{shard.offset}, but the shards before it end at {end}")
-        end += shard.bytes
-        if shard.bytes % ALIGN and end != total:
-            raise s.wrong("bytes", f"{shard.bytes} is not a multiple of {ALIGN}")
-        out.append(shard)
+def _weights(w: dict[str, Any]) -> Weights:
+    total, end = w["bytes"], 0
+    for i, shard in enumerate(w["shards"]):
+        at = f"weights.shards[{i}]"
+        if shard["offset"] != end:
+            raise wrong(f"{at}.offset", f"{shard['offset']}, but the shards before it end at {end}")
+        end += shard["bytes"]
+        if shard["bytes"] % ALIGN and end != total:
+            raise wrong(f"{at}.bytes", f"{shard['bytes']} is not a multiple of {ALIGN}")
     if end != total:
-        raise r.wrong("bytes", f"{total}, but the shards hold {end}")
-    return Weights(total, tuple(out))
+        raise wrong("weights.bytes", f"{total}, but the shards hold {end}")
+    return Weights(total, tuple(Shard(**shard) for shard in w["shards"]))
 
 
-def _variants(items: Reader) -> tuple[Variant, ...]:
+def _variants(items: list[dict[str, Any]]) -> tuple[Variant, ...]:
     out: list[Variant] = []
-    for i in items.indices():
-        r = items.child(i)
-        requires = r.items("requires")
-        files = {}
-        for role in r.names():
-            if role not in ("name", "backend", "requires"):
-                f = r.child(role)
-                most = FILE_BYTES.get(role, FILE_BYTES["kernels"])
-                files[role] = FileRef(f.text("file", PATH), f.integer("bytes", 1, most), f.text("sha256", HASH))
-        v = Variant(
-            name=r.text("name", NAME),
-            backend=r.choice("backend", BACKENDS),
-            requires=tuple(requires.line(k) for k in requires.indices()),
-            files=files,
-        )
-        if any(v.name == o.name for o in out):
-            raise r.wrong("name", f"{v.name!r} stands twice")
-        for role in ("plan", "kernels"):
-            if role not in files:
-                raise r.wrong(role, "is missing")
-        out.append(v)
+    for i, v in enumerate(items):
+        if any(v["name"] == o.name for o in out):
+            raise wrong(f"variants[{i}].name", f"{v['name']!r} stands twice")
+        files = {"plan": v["plan"], "kernels": v["kernels"], **v["*"]}
+        refs = {role: FileRef(**f) for role, f in files.items()}
+        out.append(Variant(v["name"], v["backend"], tuple(v["requires"]), refs))
     return tuple(out)
 
 
-def _levels(items: Reader) -> tuple[LevelRef, ...]:
+def _levels(items: list[dict[str, Any]]) -> tuple[LevelRef, ...]:
     out: list[LevelRef] = []
-    for i in items.indices():
-        r = items.child(i)
-        variants = r.items("variants")
-        names = tuple(variants.text(k, NAME) for k in variants.indices())
-        level = LevelRef(r.text("name", NAME), r.integer("bytes", 1, LIMIT), names, _manifest_of(r) if i else None)
-        if any(level.name == o.name for o in out):
-            raise r.wrong("name", f"{level.name!r} stands twice")
-        out.append(level)
+    for i, v in enumerate(items):
+        if any(v["name"] == o.name for o in out):
+            raise wrong(f"levels[{i}].name", f"{v['name']!r} stands twice")
+        if i and v["manifest"] is None:
+            raise wrong(f"levels[{i}].manifest", "is missing")
+        manifest = FileRef(**v["manifest"]) if i else None
+        out.append(LevelRef(v["name"], v["bytes"], tuple(v["variants"]), manifest))
     return tuple(out)
-
-
-def _manifest_of(r: Reader) -> FileRef:
-    f = r.child("manifest")
-    return FileRef(f.text("file", PATH), f.integer("bytes", 1, MANIFEST_BYTES), f.text("sha256", HASH))
 
 
 def _check_own_level(m: Manifest) -> None:
@@ -286,7 +208,7 @@ def _check_own_level(m: Manifest) -> None:
     if m.levels:
         own = LevelRef(m.level, m.weights.bytes, tuple(v.name for v in m.variants))
         if m.levels[0] != own:
-            raise ArtifactInvalid("levels[0]: is not what this manifest describes", field="levels[0]")
+            raise wrong("levels[0]", "is not what this manifest describes")
 
 
 def _check_files_distinct(m: Manifest) -> None:
@@ -299,5 +221,5 @@ def _check_files_distinct(m: Manifest) -> None:
     seen = {"manifest.json"}
     for field, file in named:
         if file.lower() in seen:
-            raise ArtifactInvalid(f"{field}: {file!r} is named twice", field=field)
+            raise wrong(field, f"{file!r} is named twice")
         seen.add(file.lower())

@@ -1,46 +1,55 @@
-"""How much of each kind of file, message and text is read before it is refused: what is beyond is an attack or damage,
-and memory must stay flat. web/engine/limits.js has the same numbers; a test compares them."""
+"""How much of everything is read, and how large it may be, before it is refused: what is beyond is an attack
+or damage, and memory must stay flat.
+
+Made by format/generate.py from format/limits.toml; change that.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Final
 
-from .errors import InpageError
-
-_MB = 1 << 20
 # Bytes of each kind of file.
-FILE_BYTES = {
-    "manifest": 16 * _MB,
-    "plan": 32 * _MB,
-    "tokenizer": 64 * _MB,
-    "kernels": 64 * _MB,
-    "shard": 16 * _MB,
-    "answers": 64 * _MB,  # the bundle that ships with a site
-    "answer": 4 * _MB,  # one kept answer, unpacked
-    "prefix": 64 * _MB,  # one value of an exported prefix: a KV page, or a list of tokens
-    "note": 1 * _MB,
-    "settings": 1 * _MB,
-    "package": 16 * _MB,
-    "python": 64 * _MB,  # each file of Pyodide
-    "site": 1 * _MB,
+FILE_BYTES: Final[Mapping[str, int]] = {
+    "manifest": 16777216,
+    "plan": 33554432,
+    "tokenizer": 67108864,
+    "kernels": 67108864,
+    "shard": 16777216,
+    "answers": 67108864,
+    "answer": 4194304,
+    "prefix": 67108864,
+    "note": 1048576,
+    "settings": 1048576,
+    "package": 16777216,
+    "python": 67108864,
+    "site": 1048576,
 }
-REQUEST_CHARS = 8 * _MB  # of one request, its prompt or messages included
-# What a chat template may do: its own share, and more for each message. A step is a node of the template evaluated.
-RENDER_CHARS = 16 * _MB
-RENDER_STEPS = 200_000
-RENDER_STEPS_PER_MESSAGE = 1_000
-RENDER_ITEMS = 1_000_000  # of one list that it makes
-# Prompts larger than this are rendered and tokenized beside the loop, so that other requests go on meanwhile.
-ASIDE_CHARS = 16_384
-ASIDE_MESSAGES = 200
-
-
-def read_bounded(path: Path, kind: str, error: type[InpageError], field: str) -> bytes:
-    """A file's bytes, at most as many as its kind may have; one more is not read. Raises ``error``, and `OSError` where
-    the file cannot be read."""
-    limit = FILE_BYTES[kind]
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise error(f"{path} is larger than {limit} bytes, the most that such a file may have", field=field)
-    return data
+REQUEST_CHARS: Final = 8388608  # of one request, its prompt or messages included
+RENDER_CHARS: Final = 16777216  # that a chat template may make
+RENDER_STEPS: Final = 200000  # nodes of a chat template that are evaluated: its own share,
+RENDER_STEPS_PER_MESSAGE: Final = 1000  # and more for each message
+RENDER_ITEMS: Final = 1000000  # of one list that it makes
+ASIDE_CHARS: Final = 16384  # of a prompt that is rendered and tokenized at once; a larger one beside the loop
+ASIDE_MESSAGES: Final = 200  # likewise
+BYTES: Final = 1099511627776  # nothing in an artifact is larger, and every sum of such stays exact in a float64
+ALIGN: Final = 256  # offsets of tensors, shards and arena buffers are multiples of it
+BLOCK_ROWS: Final = 16  # rows interleaved in one block of layout rows16
+LINE: Final = 500  # characters of a text that is shown in one line
+ENTRIES: Final = 65536  # of any list of an artifact
+KERNELS: Final = 4096
+KERNEL_BUFFERS: Final = 64
+ALTERNATIVES: Final = 16  # kernels of one list
+ROWS: Final = 65536
+SEQUENCES: Final = 4096
+CONTEXT: Final = 16777216  # tokens
+VOCAB: Final = 16777216
+PAGE_TOKENS: Final = 4096
+BLOCKS: Final = 1048576  # columns of the block table
+EXTENT: Final = 16777216  # a number in a grid
+EXTENT_DEPTH: Final = 4  # operators nested in one another in a grid
+WORKGROUPS: Final = 65535  # of a dispatch, along one axis
+INVOCATIONS: Final = 256  # of a workgroup
+WORKGROUP_Z: Final = 64
+STORAGE_BUFFERS: Final = 8  # of a stage
+BINDING_BYTES: Final = 134217728

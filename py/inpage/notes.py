@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from . import bounded
+from .bounded_file import read_bounded
 from .browser import IN_PAGE, host, settle
 from .capability import Device
 from .errors import ArtifactInvalid, InpageError
 from .faults import FaultLog
 from .kernel_choice import KernelChoice
-from .limits import FILE_BYTES, read_bounded
+from .limits import FILE_BYTES
 from .measure import Figure
 from .schema import Manifest
 

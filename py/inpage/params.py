@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from . import bounded
-from .engines.batch import MAX_BIAS
+from .abi import MAX_BIAS
 from .engines.looked_at import MAX_TOP
 from .engines.protocol import Grammar, Sampling
 from .errors import InvalidRequest

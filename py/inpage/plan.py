@@ -51,25 +51,18 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._checks import LIMIT, Reader, read_json
-from .errors import ArtifactInvalid
-from .limits import FILE_BYTES
-from .plan_types import VARIABLES, Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
-from .schema import ALIGN, Tensor
+from . import limits, structure
+from .abi import MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS
+from .limits import ALIGN
+from .plan_types import Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
+from .schema import Tensor
+from .schemas import PLAN
+from .structure import read_json, wrong
 
-VERSION = 2
-PLAN_BYTES = FILE_BYTES["plan"]  # a plan larger than this is refused unread
-KINDS = ("input", "weight", "arena", "kv", "output")
-IO = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "logits")
-
-# Capacities of the C runtime (runtime.h).
-MAX_FUNCTIONS, MAX_LAUNCHES, MAX_BINDINGS, MAX_SCALARS, LAUNCH_SCALARS = 16, 8192, 32768, 16384, 16
-MAX_ALTERNATIVES = 16
-# WebGPU's default limits.
-MAX_WORKGROUPS, MAX_INVOCATIONS, MAX_WORKGROUP_Z = 65535, 256, 64
+VERSION = PLAN["plan"]["version"]["low"]
+PLAN_BYTES = limits.FILE_BYTES["plan"]  # a plan larger than this is refused unread
 
 _DTYPES = {"int32": 4, "float32": 4}
-_OPERATORS = ("*", "+", "ceildiv")
 
 
 def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor]) -> Plan:
@@ -77,262 +70,194 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     (``plan.functions[0].launches[3].buffers[1]``)."""
     if isinstance(data, bytes | str):
         data = read_json(data, PLAN_BYTES, "plan.json is", "plan")
-    r = Reader(data, "plan")
-    version = r.integer("version")
-    if version != VERSION:
-        raise r.wrong("version", f"{version} is not the supported {VERSION}: compile the model again")
-    names = r.items("variables")
-    if names.value != list(VARIABLES):
-        raise r.wrong("variables", f"must be {', '.join(VARIABLES)}")
-    m = r.child("maxima")
-    maxima = Maxima(
-        rows=m.integer("rows", 1, 65536),
-        sequences=m.integer("sequences", 1, 4096),
-        logit_rows=m.integer("logit_rows", 1, 65536),
-        context=m.integer("context", 1, 1 << 24),
-    )
-    page_tokens = r.integer("page_tokens", 1, 4096)
-    blocks = r.integer("blocks_per_sequence", 1, 1 << 20)
-    if blocks * page_tokens < maxima.context:
-        raise r.wrong("blocks_per_sequence", f"{blocks} pages of {page_tokens} do not hold {maxima.context} tokens")
-    vocab = r.integer("vocab", 1, 1 << 24)
-    sizes = r.items("arenas")
-    if not 1 <= len(sizes.value) <= 2:
-        raise r.wrong("arenas", f"{len(sizes.value)} arenas; there are one or two")
-    arenas = tuple(sizes.integer(i, 0, LIMIT) for i in sizes.indices())
-    buffers = _buffers(r.items("buffers"), arenas, {t.name: t for t in tensors}, maxima)
-    kernels = tuple(_kernel(k) for k in _children(r, "kernels"))
-    alternatives = _alternatives(r.items("alternatives"), kernels) if "alternatives" in r.value else ()
-    functions = _functions(r, kernels, buffers, maxima)
-    others = {k for group in alternatives for k in group[1:]}
-    for f, function in enumerate(functions):
-        for i, launch in enumerate(function.launches):
-            if launch.kernel in others:
-                field = f"plan.functions[{f}].launches[{i}].kernel"
-                raise ArtifactInvalid(f"{field}: {launch.kernel} is not the first of its alternatives", field=field)
+    p = structure.read(data, PLAN, "plan", "plan")
+    maxima = Maxima(**p["maxima"])
+    blocks, vocab, arenas = p["blocks_per_sequence"], p["vocab"], tuple(p["arenas"])
+    if blocks * p["page_tokens"] < maxima.context:
+        why = f"{blocks} pages of {p['page_tokens']} do not hold {maxima.context} tokens"
+        raise wrong("plan.blocks_per_sequence", why)
+    buffers = _buffers(p["buffers"], arenas, {t.name: t for t in tensors}, maxima)
+    kernels = tuple(_kernel(k, f"plan.kernels[{i}]") for i, k in enumerate(p["kernels"]))
+    alternatives = _alternatives(p["alternatives"] or [], kernels)
+    functions = _functions(p["functions"], kernels, buffers, maxima)
+    _check_first_of_alternatives(functions, alternatives)
     if functions[-1].max_rows != maxima.rows:
-        raise r.wrong("functions", f"the last one takes {functions[-1].max_rows} rows, the maximum is {maxima.rows}")
+        raise wrong("plan.functions", f"the last one takes {functions[-1].max_rows} rows, the maximum is {maxima.rows}")
     return Plan(
-        target=r.text("target"),
-        page_tokens=page_tokens,
+        target=p["target"],
+        page_tokens=p["page_tokens"],
         maxima=maxima,
         blocks_per_sequence=blocks,
         arenas=arenas,
         vocab=vocab,
         buffers=buffers,
-        io=_io(r.child("io"), buffers, maxima, blocks, vocab),
+        io=_io(p["io"], buffers, maxima, blocks, vocab),
         kernels=kernels,
         alternatives=alternatives,
         functions=functions,
     )
 
 
-def _children(r: Reader, key: str) -> list[Reader]:
-    items = r.items(key)
-    return [items.child(i) for i in items.indices()]
-
-
 def _buffers(
-    items: Reader, arenas: tuple[int, ...], tensors: Mapping[str, Tensor], maxima: Maxima
+    items: list[dict[str, Any]], arenas: tuple[int, ...], tensors: Mapping[str, Tensor], maxima: Maxima
 ) -> tuple[Buffer, ...]:
     out: list[Buffer] = []
     names: set[str] = set()
-    for i in items.indices():
-        r = items.child(i)
-        name, kind = r.text("name"), r.choice("kind", KINDS)
+    for i, b in enumerate(items):
+        at, name, kind, size = f"plan.buffers[{i}]", b["name"], b["kind"], b.get("bytes", 0)
         if name in names:
-            raise r.wrong("name", f"{name!r} stands twice")
+            raise wrong(f"{at}.name", f"{name!r} stands twice")
         names.add(name)
-        size = 0 if kind == "kv" else r.integer("bytes", 1, LIMIT)
         if kind == "arena":
-            arena = r.integer("arena", 0, len(arenas) - 1)
-            offset = _aligned(r, "offset", arenas[arena])
+            arena, offset = b["arena"], b["offset"]
+            if arena >= len(arenas):
+                raise wrong(f"{at}.arena", f"there is no arena {arena}")
+            if offset % ALIGN or offset > arenas[arena]:
+                raise wrong(f"{at}.offset", f"{offset} is no multiple of {ALIGN} in the arena of {arenas[arena]}")
             if offset + size > arenas[arena]:
-                raise r.wrong("bytes", f"ends at {offset + size}, outside the arena of {arenas[arena]}")
+                raise wrong(f"{at}.bytes", f"ends at {offset + size}, outside the arena of {arenas[arena]}")
             out.append(Buffer(name, kind, size, offset, arena=arena))
         elif kind == "kv":
-            out.append(Buffer(name, kind, page_bytes=r.integer("page_bytes", 1, LIMIT)))
+            out.append(Buffer(name, kind, page_bytes=b["page_bytes"]))
         elif kind == "weight":
-            tensor = tensors.get(r.text("tensor"))
+            tensor, start = tensors.get(b["tensor"]), b["start"] or 0
             if tensor is None:
-                raise r.wrong("tensor", f"the manifest has no tensor {r.text('tensor')[:80]!r}")
-            start = _aligned(r, "start", tensor.bytes) if "start" in r.value else 0
+                raise wrong(f"{at}.tensor", f"the manifest has no tensor {b['tensor']!r}")
+            if start % ALIGN or start > tensor.bytes:
+                raise wrong(f"{at}.start", f"{start} is no multiple of {ALIGN} in the tensor's {tensor.bytes} bytes")
             if start + size > tensor.bytes:
-                raise r.wrong("bytes", f"ends at {start + size}, but the tensor has {tensor.bytes}")
+                raise wrong(f"{at}.bytes", f"ends at {start + size}, but the tensor has {tensor.bytes}")
             out.append(Buffer(name, kind, size, tensor.offset + start, tensor.name))
         elif kind == "input":
-            out.append(_input(r, name, size, maxima))
+            shape = tuple(b["shape"])
+            need = _DTYPES[b["dtype"]] * math.prod(getattr(maxima, d) if isinstance(d, str) else d for d in shape)
+            if size < need:
+                raise wrong(f"{at}.bytes", f"{size}, but this shape needs {need} at the maxima")
+            out.append(Buffer(name, kind, size, dtype=b["dtype"], shape=shape))
         else:
             out.append(Buffer(name, kind, size))
     if not any(b.kind == "kv" for b in out):
-        raise ArtifactInvalid(f"{items.path}: no kv", field=items.path)
+        raise wrong("plan.buffers", "no kv")
     return tuple(out)
 
 
-def _aligned(r: Reader, key: str, most: int) -> int:
-    offset = r.integer(key, 0, most)
-    if offset % ALIGN:
-        raise r.wrong(key, f"{offset} is not a multiple of {ALIGN}")
-    return offset
-
-
-def _input(r: Reader, name: str, size: int, maxima: Maxima) -> Buffer:
-    dtype = r.choice("dtype", tuple(_DTYPES))
-    items = r.items("shape")
-    shape: list[int | str] = []
-    need = _DTYPES[dtype]
-    for i in items.indices():
-        dim = items.choice(i, VARIABLES) if isinstance(items.get(i), str) else items.integer(i, 1, 1 << 24)
-        shape.append(dim)
-        need *= getattr(maxima, dim) if isinstance(dim, str) else dim
-    if size < need:
-        raise r.wrong("bytes", f"{size}, but this shape needs {need} at the maxima")
-    return Buffer(name, "input", size, dtype=dtype, shape=tuple(shape))
-
-
-def _io(r: Reader, buffers: tuple[Buffer, ...], maxima: Maxima, blocks: int, vocab: int) -> dict[str, int]:
+def _io(ids: dict[str, int], buffers: tuple[Buffer, ...], maxima: Maxima, blocks: int, vocab: int) -> dict[str, int]:
     words = dict.fromkeys(("token_ids", "positions", "row_sequence"), maxima.rows)
     words |= {"block_tables": maxima.sequences * blocks, "logit_rows": maxima.logit_rows}
     words["logits"] = maxima.logit_rows * vocab
     io: dict[str, int] = {}
-    for name in IO:
-        i = r.integer(name, 0, len(buffers) - 1)
-        wanted = "output" if name == "logits" else "input"
+    for name, i in ids.items():
+        at, wanted = f"plan.io.{name}", "output" if name == "logits" else "input"
+        if i >= len(buffers):
+            raise wrong(at, f"there is no buffer {i}")
         if buffers[i].kind != wanted or (wanted == "input" and buffers[i].dtype != "int32"):
-            raise r.wrong(name, f"buffer {i} is no {'int32 ' if wanted == 'input' else ''}{wanted}")
+            raise wrong(at, f"buffer {i} is no {'int32 ' if wanted == 'input' else ''}{wanted}")
         if buffers[i].bytes < 4 * words[name]:
-            raise r.wrong(name, f"buffer {i} has {buffers[i].bytes} bytes, the maxima need {4 * words[name]}")
+            raise wrong(at, f"buffer {i} has {buffers[i].bytes} bytes, the maxima need {4 * words[name]}")
         if i in io.values():
-            raise r.wrong(name, f"buffer {i} stands twice")
+            raise wrong(at, f"buffer {i} stands twice")
         io[name] = i
     for i, b in enumerate(buffers):
         if b.kind in ("input", "output") and i not in io.values():
-            raise ArtifactInvalid(f"{r.path}: nobody knows what {b.kind} {b.name!r} is for", field=r.path)
+            raise wrong("plan.io", f"nobody knows what {b.kind} {b.name!r} is for")
     return io
 
 
-def _kernel(r: Reader) -> Kernel:
-    workgroup: tuple[int, ...] = ()
-    if "workgroup" in r.value:
-        sizes = _three(r, "workgroup")
-        most = (MAX_INVOCATIONS, MAX_INVOCATIONS, MAX_WORKGROUP_Z)
-        workgroup = tuple(sizes.integer(i, 1, most[i]) for i in range(3))
-        if math.prod(workgroup) > MAX_INVOCATIONS:
-            raise r.wrong("workgroup", f"{math.prod(workgroup)} invocations; WebGPU allows {MAX_INVOCATIONS}")
-    buffers, scalars = r.integer("buffers", 0, 64), r.integer("scalars", 0, LAUNCH_SCALARS)
-    k = Kernel(r.text("name"), buffers, scalars, r.text("access"), workgroup)
-    if len(k.access) != k.buffers or set(k.access) - set("rwx"):
-        raise r.wrong("access", f"{k.access[:80]!r} must have one of r, w, x for each of {k.buffers} buffers")
-    return k
+def _kernel(k: dict[str, Any], at: str) -> Kernel:
+    workgroup = tuple(k["workgroup"] or ())
+    if workgroup and workgroup[2] > limits.WORKGROUP_Z:
+        raise wrong(f"{at}.workgroup[2]", f"{workgroup[2]}; WebGPU allows {limits.WORKGROUP_Z}")
+    if workgroup and math.prod(workgroup) > limits.INVOCATIONS:
+        raise wrong(f"{at}.workgroup", f"{math.prod(workgroup)} invocations; WebGPU allows {limits.INVOCATIONS}")
+    if len(k["access"]) != k["buffers"]:
+        raise wrong(f"{at}.access", f"{k['access'][:80]!r} must have one of r, w, x for each of {k['buffers']} buffers")
+    return Kernel(k["name"], k["buffers"], k["scalars"], k["access"], workgroup)
 
 
-def _alternatives(items: Reader, kernels: tuple[Kernel, ...]) -> tuple[tuple[int, ...], ...]:
-    found: list[tuple[int, ...]] = []
+def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple[tuple[int, ...], ...]:
     seen: set[int] = set()
-    for i in items.indices():
-        r = items.items(i)
-        group = tuple(r.integer(k, 0, len(kernels) - 1) for k in r.indices())
-        if not 2 <= len(group) <= MAX_ALTERNATIVES:
-            raise items.wrong(i, f"{len(group)} kernels; there must be 2 to {MAX_ALTERNATIVES}")
-        first = kernels[group[0]]
+    for i, group in enumerate(groups):
         for k, number in enumerate(group):
+            at = f"plan.alternatives[{i}][{k}]"
+            if number >= len(kernels):
+                raise wrong(at, f"there is no kernel {number}")
             if number in seen:
-                raise r.wrong(k, f"kernel {number} stands twice")
+                raise wrong(at, f"kernel {number} stands twice")
             seen.add(number)
-            one = kernels[number]
+            one, first = kernels[number], kernels[group[0]]
             if (one.buffers, one.scalars, one.access, one.workgroup) != (
                 first.buffers, first.scalars, first.access, first.workgroup,
             ):  # fmt: skip
-                raise r.wrong(k, f"{one.name!r} does not take what {first.name!r} takes")
-        found.append(group)
-    return tuple(found)
+                raise wrong(at, f"{one.name!r} does not take what {first.name!r} takes")
+    return tuple(map(tuple, groups))
 
 
-def _three(r: Reader, key: str) -> Reader:
-    items = r.items(key)
-    if len(items.value) != 3:
-        raise r.wrong(key, "must be x, y and z")
-    return items
+def _check_first_of_alternatives(functions: tuple[Function, ...], alternatives: tuple[tuple[int, ...], ...]) -> None:
+    others = {k for group in alternatives for k in group[1:]}
+    for f, function in enumerate(functions):
+        for i, launch in enumerate(function.launches):
+            if launch.kernel in others:
+                at = f"plan.functions[{f}].launches[{i}].kernel"
+                raise wrong(at, f"{launch.kernel} is not the first of its alternatives")
 
 
 def _functions(
-    root: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], maxima: Maxima
+    items: list[dict[str, Any]], kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], maxima: Maxima
 ) -> tuple[Function, ...]:
     out: list[Function] = []
-    for r in _children(root, "functions"):
-        max_rows = r.integer("max_rows", 1, 65536)
-        bounds = {"rows": max_rows, "sequences": maxima.sequences, "logit_rows": maxima.logit_rows}
-        f = Function(
-            name=r.text("name"),
-            max_rows=max_rows,
-            launches=tuple(_launch(launch, kernels, buffers, bounds) for launch in _children(r, "launches")),
-        )
-        if out and f.max_rows <= out[-1].max_rows:
-            raise r.wrong("max_rows", "functions stand by rising max_rows")
-        out.append(f)
-    launches = [launch for f in out for launch in f.launches]
-    for what, count, most in (
-        ("functions", len(out), MAX_FUNCTIONS),
-        ("launches", len(launches), MAX_LAUNCHES),
-        ("bound buffers", sum(len(launch.buffers) for launch in launches), MAX_BINDINGS),
-        ("scalars", sum(len(launch.scalars) for launch in launches), MAX_SCALARS),
+    for i, f in enumerate(items):
+        at, rows = f"plan.functions[{i}]", f["max_rows"]
+        if out and rows <= out[-1].max_rows:
+            raise wrong(f"{at}.max_rows", "functions stand by rising max_rows")
+        most = {"rows": rows, "sequences": maxima.sequences, "logit_rows": maxima.logit_rows}
+        launches = enumerate(f["launches"])
+        made = tuple(_launch(launch, kernels, buffers, most, f"{at}.launches[{j}]") for j, launch in launches)
+        out.append(Function(f["name"], rows, made))
+    launched = [launch for f in out for launch in f.launches]
+    for what, count, limit in (
+        ("launches", len(launched), MAX_LAUNCHES),
+        ("bound buffers", sum(len(launch.buffers) for launch in launched), MAX_BINDINGS),
+        ("scalars", sum(len(launch.scalars) for launch in launched), MAX_SCALARS),
     ):
-        if count > most or not out:
-            raise root.wrong("functions", f"{count} {what}; the runtime takes at most {most}")
+        if count > limit:
+            raise wrong("plan.functions", f"{count} {what}; the runtime takes at most {limit}")
     return tuple(out)
 
 
-def _launch(r: Reader, kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], most: Mapping[str, int]) -> Launch:
-    k = r.integer("kernel", 0, len(kernels) - 1)
-    ids, scalars = r.items("buffers"), r.items("scalars")
-    for items, want in ((ids, kernels[k].buffers), (scalars, kernels[k].scalars)):
-        if len(items.value) != want:
-            raise ArtifactInvalid(f"{items.path}: kernel {kernels[k].name!r} takes {want}", field=items.path)
-    launch = Launch(
-        kernel=k,
-        buffers=tuple(ids.integer(i, 0, len(buffers) - 1) for i in ids.indices()),
-        scalars=tuple(
-            scalars.choice(i, VARIABLES) if isinstance(scalars.get(i), str) else scalars.integer(i, -(2**31), 2**31 - 1)
-            for i in scalars.indices()
-        ),
-        grid=_grid(r, most) if kernels[k].workgroup else (),
-    )
-    for i, (a, access) in enumerate(zip(launch.buffers, kernels[k].access, strict=True)):
-        if access != "r" and buffers[a].kind in ("weight", "input"):
-            raise ids.wrong(i, f"{buffers[a].kind} {buffers[a].name!r} is written")
+def _launch(
+    item: dict[str, Any], kernels: tuple[Kernel, ...], buffers: tuple[Buffer, ...], most: Mapping[str, int], at: str
+) -> Launch:
+    if item["kernel"] >= len(kernels):
+        raise wrong(f"{at}.kernel", f"there is no kernel {item['kernel']}")
+    kernel, ids = kernels[item["kernel"]], item["buffers"]
+    for what, want in (("buffers", kernel.buffers), ("scalars", kernel.scalars)):
+        if len(item[what]) != want:
+            raise wrong(f"{at}.{what}", f"kernel {kernel.name!r} takes {want}")
+    for i, (b, access) in enumerate(zip(ids, kernel.access, strict=True)):
+        where = f"{at}.buffers[{i}]"
+        if b >= len(buffers):
+            raise wrong(where, f"there is no buffer {b}")
+        if access != "r" and buffers[b].kind in ("weight", "input"):
+            raise wrong(where, f"{buffers[b].kind} {buffers[b].name!r} is written")
         for j in range(i):
-            writes = access != "r" or kernels[k].access[j] != "r"
-            if writes and _overlap(launch.buffers[j], a, buffers):
-                other = buffers[launch.buffers[j]].name
-                raise ids.wrong(i, f"{buffers[a].name!r} shares bytes with {other!r} and one of them is written")
-    return launch
+            writes = access != "r" or kernel.access[j] != "r"
+            if writes and _overlap(ids[j], b, buffers):
+                other = buffers[ids[j]].name
+                raise wrong(where, f"{buffers[b].name!r} shares bytes with {other!r} and one of them is written")
+    grid = _grid(item["grid"], most, f"{at}.grid") if kernel.workgroup else ()
+    return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid)
 
 
-def _grid(r: Reader, most: Mapping[str, int]) -> tuple[Extent, ...]:
-    items = _three(r, "grid")
-    out = tuple(_extent(items, i) for i in range(3))
-    for i, value in enumerate(out):
+def _grid(grid: list[Extent] | None, most: Mapping[str, int], at: str) -> tuple[Extent, ...]:
+    if grid is None:
+        raise wrong(at, "is missing")
+    for i, value in enumerate(grid):
         count = extent(value, most)
-        if count > MAX_WORKGROUPS:
-            raise items.wrong(i, f"{count} workgroups at the maxima; WebGPU allows {MAX_WORKGROUPS}")
-    if extent(out[0], most) != extent(out[0], dict.fromkeys(most, 0)):
-        raise items.wrong(0, "the grid's x depends on a variable")
-    return out
-
-
-def _extent(items: Reader, i: int, depth: int = 0) -> Extent:
-    value = items.get(i)
-    if isinstance(value, str):
-        return items.choice(i, VARIABLES)
-    if not isinstance(value, list):
-        return items.integer(i, 0 if depth == 0 else 1, 1 << 24)
-    parts = items.items(i)
-    if len(parts.value) != 3 or depth > 4:
-        raise items.wrong(i, "must be an operator and two extents")
-    operator = parts.choice(0, _OPERATORS)
-    if operator == "ceildiv" and not isinstance(parts.get(2), int):
-        raise parts.wrong(2, "must be a whole number")
-    return (operator, _extent(parts, 1, depth + 1), _extent(parts, 2, depth + 1))
+        if count > limits.WORKGROUPS:
+            raise wrong(f"{at}[{i}]", f"{count} workgroups at the maxima; WebGPU allows {limits.WORKGROUPS}")
+    if extent(grid[0], most) != extent(grid[0], dict.fromkeys(most, 0)):
+        raise wrong(f"{at}[0]", "the grid's x depends on a variable")
+    return tuple(grid)
 
 
 def _overlap(a: int, b: int, buffers: tuple[Buffer, ...]) -> bool:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-VARIABLES = ("rows", "sequences", "logit_rows")
-
 # A number, a variable's name, or (operator, a, b).
 Extent: TypeAlias = "int | str | tuple[str, Extent, Extent]"
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from array import array
 
+from .abi import IO, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES
 from .errors import ArtifactInvalid
-from .plan_types import VARIABLES, Buffer, Extent, Launch, Plan
-
-# WebGPU's default limits.
-STORAGE_BUFFERS = 8  # a stage
-BINDING_BYTES = 128 << 20
+from .limits import BINDING_BYTES, STORAGE_BUFFERS
+from .plan_types import Buffer, Extent, Launch, Plan
 
 
 def check_for_webgpu(plan: Plan) -> None:
@@ -55,8 +53,25 @@ def encode_program(plan: Plan) -> array[int]:
         for launch in function.launches:
             words.extend((launch.kernel, len(launch.buffers), *launch.buffers, len(launch.scalars)))
             for scalar in launch.scalars:
-                words.extend((1, VARIABLES.index(scalar)) if isinstance(scalar, str) else (0, scalar))
+                if isinstance(scalar, str):
+                    words.extend((SCALAR_VARIABLE, VARIABLES.index(scalar)))
+                else:
+                    words.extend((SCALAR_CONSTANT, scalar))
     return words
+
+
+def encode_io(plan: Plan) -> array[int]:
+    """The words of inpage_io: ids of the buffers that the runtime itself reads or writes, and the sizes of the plan."""
+    m = plan.maxima
+    sizes = {
+        "vocab": plan.vocab,
+        "max_rows": m.rows,
+        "max_sequences": m.sequences,
+        "max_logit_rows": m.logit_rows,
+        "blocks_per_sequence": plan.blocks_per_sequence,
+    }
+    words = {**sizes, **plan.io}
+    return array("i", [words[name] for name in IO])
 
 
 def describe(plan: Plan) -> str:

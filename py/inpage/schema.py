@@ -9,27 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ArtifactInvalid
-from .limits import FILE_BYTES
+from .limits import BLOCK_ROWS, FILE_BYTES
+from .schemas import MANIFEST
 
-SCHEMA = 1
+SCHEMA: int = MANIFEST["manifest"]["schema"]["low"]
 SHARD_BYTES = FILE_BYTES["shard"]
-ALIGN = 256
-BLOCK_ROWS = 16  # rows interleaved in one block of layout "rows16"
 MANIFEST_BYTES = FILE_BYTES["manifest"]  # a manifest larger than this is refused unread
-FAMILIES = ("llama",)
-BACKENDS = ("wasm", "native", "webgpu")
-LAYOUTS = ("raw", "rows16")
-SOURCE_KINDS = ("gguf", "pypi", "shape")
+FAMILIES: tuple[str, ...] = tuple(MANIFEST["architecture"]["family"]["of"])
 # Largest believable value of each whole number of an architecture: what is beyond is damage, and is not allocated.
-ARCHITECTURE_LIMITS = {
-    "layers": 4096,
-    "hidden": 1 << 20,
-    "heads": 4096,
-    "kv_heads": 4096,
-    "head_dim": 4096,
-    "ffn": 1 << 22,
-    "vocab": 1 << 24,
-    "context": 1 << 24,
+ARCHITECTURE_LIMITS: dict[str, int] = {
+    name: rule["high"] for name, rule in MANIFEST["architecture"].items() if rule["is"] == "int"
 }
 
 

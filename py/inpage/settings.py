@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import bounded
+from .bounded_file import read_bounded
 from .errors import InvalidRequest
-from .limits import read_bounded
 
 T = TypeVar("T")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from .artifact import parse_manifest
+from .bounded_file import read_bounded
 from .browser import IN_PAGE, host, settle
 from .errors import ArtifactInvalid, InvalidRequest
-from .limits import FILE_BYTES, read_bounded
+from .limits import FILE_BYTES
 from .schema import FileRef, LevelRef, Manifest, TokenizerRef
 
 

@@ -14,9 +14,9 @@ import pytest
 from inpage.engines import batch as flat
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Feed, Sampling
-from inpage.plan import IO, parse_plan
+from inpage.plan import parse_plan
 from inpage.plan_types import Plan
-from inpage.plan_views import encode_program
+from inpage.plan_views import encode_io, encode_program
 from inpage_compile.targets.link import RUNTIME, ZIG, LinkError, link_native, link_wasm
 from support.toy import KERNELS_C, salt, toy_greedy, toy_plan, write_toy
 
@@ -106,7 +106,7 @@ def toy_request(plan: Plan, feeds: list[Feed], steps: int, threads: int) -> dict
             names.index("salt"): array("i", salt().tobytes()).tolist(),
         },
         "program": encode_program(plan).tolist(),
-        "io": [*(plan.io[n] for n in IO), plan.vocab, m.rows, m.sequences, m.logit_rows, plan.blocks_per_sequence],
+        "io": encode_io(plan).tolist(),
         "sequences": batch.sequences.tolist(),
         "n": len(feeds),
         "steps": steps,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import threading
 import zlib
 from collections.abc import Sequence
@@ -27,13 +26,6 @@ from support.tiny import CONTROL
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 5}
-
-
-def test_python_and_javascript_have_the_same_limits() -> None:
-    script = "import * as limits from './web/engine/limits.js'; console.log(JSON.stringify(limits))"
-    done = subprocess.run(["node", "--input-type=module", "-e", script], cwd=ROOT, capture_output=True, check=True)
-    for name, value in json.loads(done.stdout).items():
-        assert getattr(limits, name) == value, name
 
 
 # -- tokenizing ----------------------------------------------------------------------------------------------------

@@ -1,17 +1,60 @@
 /**
- * @file compile/inpage_compile/runtime/abi.h in JavaScript: word offsets of its structs and its constants. The executor
- * compares ABI_VERSION with what the loaded module says before it relies on any of them.
+ * @file The binary interface of kernels.wasm (abi.h in JavaScript): constants, structs, functions.
+ * The executor compares ABI_VERSION with what the loaded module says before it relies on any of them.
+ * Made by format/generate.py from format/abi.toml; change that.
  */
 
 export const ABI_VERSION = 3;
+/** Stop token ids a sequence. */
 export const MAX_STOP = 8;
+/** Most recent tokens that penalties look at. */
 export const HISTORY = 256;
-
-/** Variables of a plan, by index. */
-export const VARIABLES = Object.freeze(["rows", "sequences", "logit_rows"]);
-/** Kinds of a launch's scalar in the encoded program. */
+/** Biased token ids a sequence. */
+export const MAX_BIAS = 1024;
+/** The caller's included. */
+export const MAX_THREADS = 16;
+/** Of one program. */
+export const MAX_FUNCTIONS = 16;
+/** Of all functions together. */
+export const MAX_LAUNCHES = 8192;
+/** Buffers of all launches together. */
+export const MAX_BINDINGS = 32768;
+/** Scalars of all launches together. */
+export const MAX_SCALARS = 16384;
+/** Scalars of one launch. */
+export const LAUNCH_SCALARS = 16;
+/** Owned by the caller. */
+export const SHA256_STATE_BYTES = 112;
+/** Kind of a launch's scalar: its value. */
 export const SCALAR_CONSTANT = 0;
+/** Kind of a launch's scalar: the index of a variable. */
 export const SCALAR_VARIABLE = 1;
+export const OK = 0;
+export const E_PROGRAM = -1;
+export const E_BATCH = -2;
+export const E_CANCELLED = -3;
+
+/** What a step may use of a plan's maxima, by index. */
+export const VARIABLES = Object.freeze(["rows", "sequences", "logit_rows"]);
+
+/** Words of inpage_counters: counts since load, and at last how often a thread slept and how many sleep now. */
+export const COUNTERS = Object.freeze(["steps", "launches", "rows", "sampled", "sleeps", "asleep"]);
+
+/** inpage_io: offsets in 32-bit words. Floats are marked (f). */
+export const IO = Object.freeze({
+  token_ids: 0,
+  positions: 1,
+  row_sequence: 2,
+  block_tables: 3,
+  logit_rows: 4,
+  logits: 5,
+  vocab: 6,
+  max_rows: 7,
+  max_sequences: 8,
+  max_logit_rows: 9,
+  blocks_per_sequence: 10,
+});
+export const IO_WORDS = 11;
 
 /** inpage_sequence: offsets in 32-bit words. Floats are marked (f). */
 export const SEQUENCE = Object.freeze({
@@ -22,7 +65,7 @@ export const SEQUENCE = Object.freeze({
   repetition_penalty: 4, // (f)
   presence_penalty: 5, // (f)
   frequency_penalty: 6, // (f)
-  seed: 7, // two words
+  seed: 7, // 2 words
   token: 9,
   position: 10,
   remaining: 11,
@@ -41,28 +84,21 @@ export const SEQUENCE = Object.freeze({
 });
 export const SEQUENCE_WORDS = 286;
 
-/** inpage_score_row: argmax, nll (f), margin (f). */
+/** inpage_score_row: offsets in 32-bit words. Floats are marked (f). */
+export const SCORE = Object.freeze({
+  argmax: 0,
+  nll: 1, // (f)
+  margin: 2, // (f)
+});
 export const SCORE_WORDS = 3;
-/** inpage_io, in this order. */
-export const IO_BUFFERS = Object.freeze(["token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "logits"]);
-export const IO_WORDS = IO_BUFFERS.length + 5;
-export const SHA256_STATE_BYTES = 112;
-
-/** Words of inpage_counters, by name. */
-export const COUNTERS = Object.freeze(["steps", "launches", "rows", "sampled", "sleeps", "asleep"]);
-
-/** inpage_error. */
-export const E_PROGRAM = -1;
-export const E_BATCH = -2;
-export const E_CANCELLED = -3;
 
 /**
- * The functions and globals that kernels.wasm exports.
+ * What kernels.wasm exports.
  * @typedef {object} KernelExports
  * @property {WebAssembly.Global} __heap_base
  * @property {WebAssembly.Global} __stack_pointer
  * @property {() => number} inpage_abi_version
- * @property {(buffers: number, n: number, program: number, words: number, io: number) => number} inpage_load
+ * @property {(buffers: number, nBuffers: number, program: number, nWords: number, io: number) => number} inpage_load
  * @property {(threads: number) => number} inpage_set_threads
  * @property {(id: number) => void} inpage_thread
  * @property {(spins: number) => number} inpage_spin

@@ -1,67 +1,69 @@
 /**
- * @file How much of each kind of file, message and text is read before it is refused: what is beyond is an attack or
- * damage, and memory must stay flat. py/inpage/limits.py has the same numbers; a test compares them.
+ * @file How much of everything is read, and how large it may be, before it is refused: what is beyond is an
+ * attack or damage, and memory must stay flat. Made by format/generate.py from format/limits.toml; change that.
  */
 
-import { EngineError } from "./errors.js";
-
-const MB = 2 ** 20;
 /** Bytes of each kind of file. */
 export const FILE_BYTES = Object.freeze({
-  manifest: 16 * MB,
-  plan: 32 * MB,
-  tokenizer: 64 * MB,
-  kernels: 64 * MB,
-  shard: 16 * MB,
-  answers: 64 * MB,
-  answer: 4 * MB,
-  prefix: 64 * MB,
-  note: 1 * MB,
-  settings: 1 * MB,
-  package: 16 * MB,
-  python: 64 * MB,
-  site: 1 * MB,
+  manifest: 16777216,
+  plan: 33554432,
+  tokenizer: 67108864,
+  kernels: 67108864,
+  shard: 16777216,
+  answers: 67108864,
+  answer: 4194304,
+  prefix: 67108864,
+  note: 1048576,
+  settings: 1048576,
+  package: 16777216,
+  python: 67108864,
+  site: 1048576,
 });
 /** Of one request, its prompt or messages included. */
-export const REQUEST_CHARS = 8 * MB;
-/** What a chat template may do: its own share, and more for each message. A step is a node of the template evaluated. */
-export const RENDER_CHARS = 16 * MB;
-export const RENDER_STEPS = 200_000;
-export const RENDER_STEPS_PER_MESSAGE = 1_000;
+export const REQUEST_CHARS = 8388608;
+/** That a chat template may make. */
+export const RENDER_CHARS = 16777216;
+/** Nodes of a chat template that are evaluated: its own share,. */
+export const RENDER_STEPS = 200000;
+/** And more for each message. */
+export const RENDER_STEPS_PER_MESSAGE = 1000;
 /** Of one list that it makes. */
-export const RENDER_ITEMS = 1_000_000;
-
-/**
- * The body of a response, read only as far as its kind may be long. What counts is what arrives, not what headers say: a
- * small gzip unpacks to anything. Beyond the limit the connection is let go.
- * @param {Response} response
- * @param {keyof typeof FILE_BYTES} kind
- * @param {string} name of the file, for errors
- * @param {string | null} field
- * @param {<T>(read: Promise<T>) => Promise<T>} [wait] rejects where a part takes too long
- * @returns {Promise<Uint8Array<ArrayBuffer>>}
- * @throws {EngineError} artifact_invalid; what the body rejects with
- */
-export async function readBounded(response, kind, name, field, wait = (read) => read) {
-  const limit = FILE_BYTES[kind];
-  /** @type {Uint8Array[]} */
-  const chunks = [];
-  let length = 0;
-  const reader = response.body?.getReader();
-  const next = () => reader && wait(reader.read());
-  for (let part = await next(); part && !part.done; part = await next()) {
-    length += part.value.length;
-    if (length > limit) {
-      await reader?.cancel().catch(() => undefined);
-      throw new EngineError("artifact_invalid", `${name} is larger than ${limit} bytes, the most that such a file may have`, field);
-    }
-    chunks.push(part.value);
-  }
-  const whole = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
-}
+export const RENDER_ITEMS = 1000000;
+/** Of a prompt that is rendered and tokenized at once; a larger one beside the loop. */
+export const ASIDE_CHARS = 16384;
+/** Likewise. */
+export const ASIDE_MESSAGES = 200;
+/** Nothing in an artifact is larger, and every sum of such stays exact in a float64. */
+export const BYTES = 1099511627776;
+/** Offsets of tensors, shards and arena buffers are multiples of it. */
+export const ALIGN = 256;
+/** Rows interleaved in one block of layout rows16. */
+export const BLOCK_ROWS = 16;
+/** Characters of a text that is shown in one line. */
+export const LINE = 500;
+/** Of any list of an artifact. */
+export const ENTRIES = 65536;
+export const KERNELS = 4096;
+export const KERNEL_BUFFERS = 64;
+/** Kernels of one list. */
+export const ALTERNATIVES = 16;
+export const ROWS = 65536;
+export const SEQUENCES = 4096;
+/** Tokens. */
+export const CONTEXT = 16777216;
+export const VOCAB = 16777216;
+export const PAGE_TOKENS = 4096;
+/** Columns of the block table. */
+export const BLOCKS = 1048576;
+/** A number in a grid. */
+export const EXTENT = 16777216;
+/** Operators nested in one another in a grid. */
+export const EXTENT_DEPTH = 4;
+/** Of a dispatch, along one axis. */
+export const WORKGROUPS = 65535;
+/** Of a workgroup. */
+export const INVOCATIONS = 256;
+export const WORKGROUP_Z = 64;
+/** Of a stage. */
+export const STORAGE_BUFFERS = 8;
+export const BINDING_BYTES = 134217728;

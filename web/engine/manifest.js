@@ -3,16 +3,13 @@
  * files. The schema itself stands in py/inpage/artifact.py; the manifest is untrusted input here as there.
  */
 
-import { array, integer, object, path, sha256Hex, string } from "./check.js";
 import { EngineError, invalidArtifact } from "./errors.js";
-import { FILE_BYTES } from "./limits.js";
+import { ALIGN, BLOCK_ROWS } from "./limits.js";
+import { MANIFEST } from "./schemas.js";
+import { read } from "./structure.js";
 
-const SCHEMA = 1;
 /** wasm32 addresses this much. */
 export const ADDRESSABLE = 2 ** 32;
-/** A manifest that claims more weights can only be wrong. */
-const MAX_WEIGHTS = 2 ** 40;
-export const ALIGN = 256;
 
 /**
  * @typedef {{file: string, bytes: number, sha256: string, field: string}} FileEntry
@@ -30,108 +27,187 @@ export const ALIGN = 256;
  */
 
 /**
+ * All that Python checks of a manifest but its revision, which only Python can compute.
  * @param {unknown} value a parsed manifest.json
  * @param {string} variantName which of its variants will run
  * @returns {Manifest}
  */
 export function readManifest(value, variantName) {
-  const top = object(value, "manifest");
-  if (top.schema !== SCHEMA) throw invalidArtifact(`schema ${String(top.schema)} is not ${SCHEMA}`, "schema");
-  const weights = object(top.weights, "weights");
-  const weightBytes = integer(weights.bytes, "weights.bytes", 1, MAX_WEIGHTS);
-  const architecture = object(top.architecture, "architecture");
-  return {
-    id: string(top.id, "id"),
-    context: integer(architecture.context, "architecture.context", 1, 2 ** 24),
-    weightBytes,
-    shards: readShards(weights.shards, weightBytes),
-    tensors: readTensors(top.tensors, weightBytes),
-    variant: readVariant(top.variants, variantName),
+  const m = read(value, MANIFEST, "manifest");
+  const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${name}`)]));
+  checkArchitecture(m.architecture);
+  checkTokenizer(m.tokenizer, m.architecture.vocab);
+  const manifest = {
+    id: m.id,
+    context: m.architecture.context,
+    weightBytes: m.weights.bytes,
+    shards: shardsOf(m.weights),
+    tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
+    variant: variantOf(m.variants, variantName),
   };
+  checkLevels(m);
+  checkFilesDistinct(m);
+  return manifest;
+}
+
+/** @param {import("./structure.js").Checked} architecture */
+function checkArchitecture({ heads, kv_heads: kvHeads, head_dim: headDim }) {
+  if (heads % kvHeads) throw invalidArtifact(`${heads} heads do not divide among ${kvHeads} key/value heads`, "architecture.kv_heads");
+  if (headDim % 2) throw invalidArtifact("must be even", "architecture.head_dim");
+}
+
+/**
+ * @param {import("./structure.js").Checked} tokenizer
+ * @param {number} vocab
+ */
+function checkTokenizer({ bos, eos, special }, vocab) {
+  /** @type {[string, number][]} */
+  const ids = [["bos", bos ?? 0], ...eos.map((/** @type {number} */ id, /** @type {number} */ i) => [`eos[${i}]`, id])];
+  for (const [text, id] of Object.entries(special)) ids.push([`special.${text}`, id]);
+  for (const [where, id] of ids) {
+    if (id >= vocab) throw invalidArtifact(`${id} is outside the vocabulary of ${vocab}`, `tokenizer.${where}`);
+  }
+}
+
+/**
+ * @typedef {{span: number, bits: number}} Bits columns that belong together, and the bits of one row of them, scales included
+ * @param {import("./structure.js").Checked} f
+ * @param {string} at
+ * @returns {Bits}
+ */
+function bitsOf(f, at) {
+  if (f.type === "float") {
+    if (![16, 32].includes(f.bits) || f.group !== 1 || f.scale !== null) {
+      throw invalidArtifact("a float has 16 or 32 bits and no groups", `${at}.bits`);
+    }
+    return { span: 1, bits: f.bits };
+  }
+  if (f.bits > 8) throw invalidArtifact("a quant has at most 8 bits", `${at}.bits`);
+  if (![16, 32].includes(f.group)) throw invalidArtifact("groups have 16 or 32 columns", `${at}.group`);
+  const s = f.super;
+  if (s && s.size % f.group) throw invalidArtifact(`is not a multiple of the group of ${f.group}`, `${at}.super.size`);
+  if (s && (s.min === null) !== (s.min_bits === 0)) {
+    throw invalidArtifact("sub-minima and their f16 scale come together", `${at}.super.min_bits`);
+  }
+  if (f.scale !== (s ? null : "f16") || !(s ? [null] : [null, "f16"]).includes(f.min)) {
+    throw invalidArtifact('a group has an f16 scale and maybe an f16 min, unless "super" holds them', `${at}.scale`);
+  }
+  if (f.zero === null) throw invalidArtifact("is missing", `${at}.zero`);
+  if (!s) return { span: f.group, bits: f.bits * f.group + (f.min === null ? 16 : 32) };
+  return { span: s.size, bits: f.bits * s.size + (s.size / f.group) * (s.scale_bits + s.min_bits) + (s.min === null ? 16 : 32) };
 }
 
 /**
  * Shards are consecutive slices of the weight space: together exactly weights.bytes, without gap or overlap.
- * @param {unknown} value
- * @param {number} weightBytes
+ * @param {import("./structure.js").Checked} weights
  * @returns {Shard[]}
  */
-function readShards(value, weightBytes) {
+function shardsOf({ bytes: total, shards }) {
   let end = 0;
-  const shards = array(value, "weights.shards", 65536).map((item, i) => {
+  const out = shards.map((/** @type {Shard} */ shard, /** @type {number} */ i) => {
     const field = `weights.shards[${i}]`;
-    const entry = object(item, field);
-    const offset = integer(entry.offset, `${field}.offset`, 0, weightBytes);
-    if (offset !== end) throw invalidArtifact(`starts at ${offset}, the previous one ends at ${end}`, `${field}.offset`);
-    const file = readFile(entry, field, FILE_BYTES.shard);
-    end = offset + file.bytes;
-    if (end > weightBytes) throw invalidArtifact(`ends after weights.bytes (${weightBytes})`, `${field}.bytes`);
-    if (end < weightBytes && end % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.bytes`);
-    return { ...file, offset };
+    if (shard.offset !== end) throw invalidArtifact(`starts at ${shard.offset}, the previous one ends at ${end}`, `${field}.offset`);
+    end += shard.bytes;
+    if (shard.bytes % ALIGN && end !== total) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.bytes`);
+    return { ...shard, field };
   });
-  if (end !== weightBytes) throw invalidArtifact(`is ${weightBytes}, the shards hold ${end}`, "weights.bytes");
-  return shards;
+  if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, "weights.bytes");
+  return out;
 }
 
 /**
- * @param {unknown} value
- * @param {number} weightBytes
+ * @param {import("./structure.js").Checked[]} items
+ * @param {Map<string, Bits>} formats
+ * @param {number} space
  * @returns {Map<string, Tensor>}
  */
-function readTensors(value, weightBytes) {
+function tensorsOf(items, formats, space) {
   /** @type {Map<string, Tensor>} */
   const tensors = new Map();
-  for (const [i, item] of array(value, "tensors", 65536).entries()) {
+  let end = 0;
+  for (const [i, { name, shape, format, layout, offset, bytes }] of items.entries()) {
     const field = `tensors[${i}]`;
-    const entry = object(item, field);
-    const name = string(entry.name, `${field}.name`);
-    const bytes = integer(entry.bytes, `${field}.bytes`, 1, weightBytes);
-    const offset = integer(entry.offset, `${field}.offset`, 0, weightBytes - bytes);
-    if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
     if (tensors.has(name)) throw invalidArtifact(`${JSON.stringify(name)} appears twice`, `${field}.name`);
+    const bits = formats.get(format);
+    if (!bits) throw invalidArtifact(`${JSON.stringify(format)} is not one of ${[...formats.keys()].join(", ")}`, `${field}.format`);
+    const need = layout === "raw" ? rawBytes(shape, bits) : rowsBytes(shape, bits);
+    if (need === null) throw invalidArtifact(`does not go with format ${format} and layout ${layout}`, `${field}.shape`);
+    if (bytes !== need) throw invalidArtifact(`is ${bytes}, but this shape and format need ${need}`, `${field}.bytes`);
+    if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
+    if (offset < end) throw invalidArtifact(`lies before the end of the tensor before it (${end})`, `${field}.offset`);
+    end = offset + bytes;
+    if (end > space) throw invalidArtifact(`ends at ${end}, outside the ${space} bytes of weights`, `${field}.offset`);
     tensors.set(name, { offset, bytes });
   }
   return tensors;
 }
 
 /**
- * @param {unknown} value
- * @param {string} name
- * @returns {Variant}
+ * @param {number[]} shape
+ * @param {Bits} format
+ * @returns {number | null} null: the two do not go together
  */
-function readVariant(value, name) {
-  const variants = array(value, "variants", 256).map((item, i) => object(item, `variants[${i}]`));
-  const i = variants.findIndex((entry) => entry.name === name);
-  if (i < 0) {
-    const names = variants.map((entry) => String(entry.name)).join(", ");
-    throw new EngineError("unsupported", `the artifact has no variant ${JSON.stringify(name)}; it has: ${names}`, "variant");
-  }
-  const field = `variants[${i}]`;
-  const entry = variants[i];
-  const { backend } = entry;
-  if (backend !== "wasm" && backend !== "webgpu") {
-    throw new EngineError("unsupported", `variant ${name} is for backend ${String(backend)}, not wasm or webgpu`, "variant");
-  }
-  return {
-    name,
-    backend,
-    requires: array(entry.requires, `${field}.requires`, 64).map((item, j) => string(item, `${field}.requires[${j}]`)),
-    plan: readFile(object(entry.plan, `${field}.plan`), `${field}.plan`, FILE_BYTES.plan),
-    kernels: readFile(object(entry.kernels, `${field}.kernels`), `${field}.kernels`, FILE_BYTES.kernels),
-  };
+function rawBytes(shape, { span, bits }) {
+  return shape.length === 1 && span === 1 ? (shape[0] * bits) / 8 : null;
+}
+
+/** @param {number[]} shape @param {Bits} format @returns {number | null} */
+function rowsBytes(shape, { span, bits }) {
+  const [rows, columns] = shape;
+  return shape.length === 2 && columns % span === 0 ? Math.ceil(rows / BLOCK_ROWS) * (columns / span) * ((BLOCK_ROWS * bits) / 8) : null;
 }
 
 /**
- * @param {Record<string, unknown>} entry
- * @param {string} field
- * @param {number} limit
- * @returns {FileEntry}
+ * @param {import("./structure.js").Checked[]} variants
+ * @param {string} name
+ * @returns {Variant}
  */
-function readFile(entry, field, limit) {
-  return {
-    file: path(entry.file, `${field}.file`),
-    bytes: integer(entry.bytes, `${field}.bytes`, 1, limit),
-    sha256: sha256Hex(entry.sha256, `${field}.sha256`),
-    field,
-  };
+function variantOf(variants, name) {
+  const names = variants.map((entry) => entry.name);
+  const twice = names.findIndex((one, i) => names.indexOf(one) < i);
+  if (twice >= 0) throw invalidArtifact(`${JSON.stringify(names[twice])} stands twice`, `variants[${twice}].name`);
+  const i = names.indexOf(name);
+  if (i < 0) {
+    throw new EngineError("unsupported", `the artifact has no variant ${JSON.stringify(name)}; it has: ${names.join(", ")}`, "variant");
+  }
+  const { backend, requires, plan, kernels } = variants[i];
+  if (backend !== "wasm" && backend !== "webgpu") {
+    throw new EngineError("unsupported", `variant ${name} is for backend ${backend}, not wasm or webgpu`, "variant");
+  }
+  const field = `variants[${i}]`;
+  return { name, backend, requires, plan: { ...plan, field: `${field}.plan` }, kernels: { ...kernels, field: `${field}.kernels` } };
+}
+
+/** @param {import("./structure.js").Checked} m */
+function checkLevels({ level, levels, variants, weights }) {
+  if (!levels?.length) return;
+  const names = levels.map((/** @type {{name: string}} */ entry) => entry.name);
+  for (const [i, entry] of levels.entries()) {
+    if (names.indexOf(entry.name) < i) throw invalidArtifact(`${JSON.stringify(entry.name)} stands twice`, `levels[${i}].name`);
+    if (i && !entry.manifest) throw invalidArtifact("is missing", `levels[${i}].manifest`);
+  }
+  const own = JSON.stringify([level ?? "", weights.bytes, variants.map((/** @type {{name: string}} */ entry) => entry.name)]);
+  const [first] = levels;
+  if (JSON.stringify([first.name, first.bytes, first.variants]) !== own) {
+    throw invalidArtifact("is not what this manifest describes", "levels[0]");
+  }
+}
+
+/**
+ * No two entries may claim one file: their hashes could not both hold, and a cache keys by name.
+ * @param {import("./structure.js").Checked} m
+ */
+function checkFilesDistinct(m) {
+  /** @type {[string, string][]} */
+  const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
+  for (const [i, shard] of m.weights.shards.entries()) named.push([`weights.shards[${i}].file`, shard.file]);
+  for (const [i, { plan, kernels, "*": others }] of m.variants.entries()) {
+    for (const [role, { file }] of Object.entries({ plan, kernels, ...others })) named.push([`variants[${i}].${role}.file`, file]);
+  }
+  for (const [i, { manifest }] of (m.levels ?? []).slice(1).entries()) named.push([`levels[${i + 1}].manifest.file`, manifest.file]);
+  const seen = new Set(["manifest.json"]);
+  for (const [field, file] of named) {
+    if (seen.has(file.toLowerCase())) throw invalidArtifact(`${JSON.stringify(file)} is named twice`, field);
+    seen.add(file.toLowerCase());
+  }
 }

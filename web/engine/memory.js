@@ -7,7 +7,7 @@
 
 import { IO_WORDS, SCORE_WORDS, SEQUENCE_WORDS, SHA256_STATE_BYTES } from "./abi.js";
 import { EngineError, invalidArtifact } from "./errors.js";
-import { ALIGN } from "./manifest.js";
+import { ALIGN } from "./limits.js";
 
 const WASM_PAGE = 65536;
 const MAX_WASM_PAGES = 65536;

@@ -3,10 +3,12 @@
  * buffer lies inside the region it belongs to, so that nothing it says can make an executor write outside.
  */
 
-import { IO_BUFFERS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";
-import { array, integer, object, string } from "./check.js";
+import { MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";
 import { EngineError, invalidArtifact } from "./errors.js";
-import { ADDRESSABLE, ALIGN } from "./manifest.js";
+import { ALIGN, BINDING_BYTES, INVOCATIONS, STORAGE_BUFFERS, WORKGROUP_Z, WORKGROUPS } from "./limits.js";
+import { ADDRESSABLE } from "./manifest.js";
+import { PLAN } from "./schemas.js";
+import { read } from "./structure.js";
 
 /**
  * @typedef {"input" | "weight" | "arena" | "kv" | "output"} BufferKind
@@ -17,6 +19,7 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @property {number} offset where it starts in its region (weights, arena); 0 for the others
  * @property {number} bytes 0 for kv, which grows
  * @property {number} pageBytes of kv: bytes of one page; 0 for the others
+ * @property {string | null} dtype of an input
  * @typedef {number | {variable: number} | {operator: string, a: Extent, b: Extent}} Extent of a grid
  * @typedef {object} Launch
  * @property {number} kernel
@@ -41,78 +44,53 @@ import { ADDRESSABLE, ALIGN } from "./manifest.js";
  * @property {PlanFunction[]} functions by rising maxRows
  */
 
-const PLAN_VERSION = 2;
-const MAX_ALTERNATIVES = 16;
-const KINDS = new Set(["input", "weight", "arena", "kv", "output"]);
-const OPERATORS = new Set(["*", "+", "ceildiv"]);
-/** WebGPU's default limits. */
-const MAX_INVOCATIONS = 256;
-const MAX_STORAGE_BUFFERS = 8;
 /** An executor that shares one memory between all launches has one arena and one kv; WebGPU binds ranges. */
 const REGIONS = { wasm: { arenas: 1, kv: 1 }, webgpu: { arenas: 2, kv: 65536 } };
 
 /**
+ * All that Python checks of a plan, and what the backend's executor adds.
  * @param {unknown} value parsed plan.json
  * @param {Map<string, import("./manifest.js").Tensor>} tensors of the manifest
  * @param {keyof typeof REGIONS} backend that will replay it
  * @returns {Plan}
  */
 export function readPlan(value, tensors, backend) {
-  const top = object(value, "plan");
-  if (top.version !== PLAN_VERSION) {
-    throw invalidArtifact(`version ${String(top.version)} is not ${PLAN_VERSION}`, "plan.version");
+  const p = read(value, PLAN, "plan", "plan");
+  const { maxima, arenas, vocab } = p;
+  if (p.blocks_per_sequence * p.page_tokens < maxima.context) {
+    throw invalidArtifact(`${p.blocks_per_sequence} pages do not hold the context`, "plan.blocks_per_sequence");
   }
-  const declared = object(top.maxima, "plan.maxima");
-  const maxima = {
-    rows: integer(declared.rows, "plan.maxima.rows", 1, 65536),
-    sequences: integer(declared.sequences, "plan.maxima.sequences", 1, 4096),
-    logit_rows: integer(declared.logit_rows, "plan.maxima.logit_rows", 1, 65536),
-    context: integer(declared.context, "plan.maxima.context", 1, 2 ** 24),
-  };
-  const names = array(top.variables, "plan.variables", VARIABLES.length);
-  if (names.length !== VARIABLES.length || names.some((name, i) => name !== VARIABLES[i])) {
-    throw invalidArtifact(`must be ${VARIABLES.join(", ")}`, "plan.variables");
+  if (arenas.length > REGIONS[backend].arenas) {
+    throw invalidArtifact(`has ${arenas.length}, this engine takes ${REGIONS[backend].arenas}`, "plan.arenas");
   }
-  const pageTokens = integer(top.page_tokens, "plan.page_tokens", 1, 4096);
-  const blocksPerSequence = integer(top.blocks_per_sequence, "plan.blocks_per_sequence", 1, 2 ** 20);
-  if (blocksPerSequence * pageTokens < maxima.context) {
-    throw invalidArtifact(`${blocksPerSequence} pages do not hold the context`, "plan.blocks_per_sequence");
-  }
-  const arenas = array(top.arenas, "plan.arenas", REGIONS[backend].arenas).map((bytes, i) =>
-    integer(bytes, `plan.arenas[${i}]`, 0, ADDRESSABLE),
-  );
-  const vocab = integer(top.vocab, "plan.vocab", 1, 2 ** 24);
-  const buffers = array(top.buffers, "plan.buffers", 65536).map((item, i) =>
-    readBuffer(item, `plan.buffers[${i}]`, arenas, tensors),
-  );
+  const buffers = readBuffers(p.buffers, arenas, tensors, maxima);
   const kv = buffers.filter((b) => b.kind === "kv");
   const most = REGIONS[backend].kv;
-  if (kv.length < 1 || kv.length > most) {
-    throw invalidArtifact(`has ${kv.length} kv, this engine takes 1 to ${most}`, "plan.buffers");
-  }
-  const kernels = readKernels(top, backend);
-  const alternatives = readAlternatives(top.alternatives ?? [], kernels);
+  if (kv.length < 1 || kv.length > most) throw invalidArtifact(`has ${kv.length} kv, this engine takes 1 to ${most}`, "plan.buffers");
+  if (backend === "wasm") checkAddressable(buffers);
+  const kernels = p.kernels.map((/** @type {Checked} */ k, /** @type {number} */ i) => readKernel(k, `plan.kernels[${i}]`, backend));
+  const alternatives = readAlternatives(p.alternatives ?? [], kernels);
+  const others = new Set(alternatives.flatMap(([, ...rest]) => rest));
   const plan = {
-    target: string(top.target, "plan.target"),
-    pageTokens,
+    target: p.target,
+    pageTokens: p.page_tokens,
     maxima,
-    blocksPerSequence,
+    blocksPerSequence: p.blocks_per_sequence,
     arenas,
     arenaBytes: sum(arenas),
     pageBytes: sum(kv.map(({ pageBytes }) => pageBytes)),
     vocab,
     buffers,
-    io: readIo(top.io, buffers, maxima, blocksPerSequence, vocab),
+    io: readIo(p, buffers),
     kernels,
     alternatives,
-    functions: readFunctions(top, kernels, buffers.length, new Set(alternatives.flatMap(([, ...others]) => others))),
+    functions: readFunctions(p, kernels, buffers, others),
   };
-  const last = plan.functions[plan.functions.length - 1];
-  if (last.maxRows !== maxima.rows) {
-    throw invalidArtifact("the last function must take maxima.rows", "plan.functions");
-  }
+  if (backend === "webgpu") checkBindings(plan);
   return plan;
 }
+
+/** @typedef {import("./structure.js").Checked} Checked */
 
 /** @param {number[]} numbers */
 function sum(numbers) {
@@ -120,123 +98,130 @@ function sum(numbers) {
 }
 
 /**
- * @param {unknown} item
- * @param {string} field
+ * @param {Checked[]} items
  * @param {number[]} arenas
  * @param {Map<string, import("./manifest.js").Tensor>} tensors
- * @returns {PlanBuffer}
+ * @param {Plan["maxima"]} maxima
+ * @returns {PlanBuffer[]}
  */
-function readBuffer(item, field, arenas, tensors) {
-  const entry = object(item, field);
-  const name = string(entry.name, `${field}.name`);
-  const kind = string(entry.kind, `${field}.kind`);
-  if (!KINDS.has(kind)) throw invalidArtifact(`unknown kind ${JSON.stringify(kind)}`, `${field}.kind`);
-  if (kind === "kv") {
-    return { name, kind, arena: 0, offset: 0, bytes: 0, pageBytes: integer(entry.page_bytes, `${field}.page_bytes`, 1, ADDRESSABLE) };
-  }
-  const bytes = integer(entry.bytes, `${field}.bytes`, 1, ADDRESSABLE);
-  let offset = 0;
-  let arena = 0;
-  if (kind === "arena") {
-    arena = integer(entry.arena, `${field}.arena`, 0, arenas.length - 1);
-    offset = integer(entry.offset, `${field}.offset`, 0, arenas[arena]);
-    if (offset + bytes > arenas[arena]) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
-  } else if (kind === "weight") {
-    const tensorName = string(entry.tensor, `${field}.tensor`);
-    const tensor = tensors.get(tensorName);
-    if (!tensor) throw invalidArtifact(`the manifest has no tensor ${JSON.stringify(tensorName)}`, `${field}.tensor`);
-    const start = entry.start === undefined ? 0 : integer(entry.start, `${field}.start`, 0, tensor.bytes);
-    if (start + bytes > tensor.bytes) {
-      throw invalidArtifact(`tensor ${tensorName} has ${tensor.bytes} bytes`, `${field}.bytes`);
+function readBuffers(items, arenas, tensors, maxima) {
+  const names = new Set();
+  return items.map((b, i) => {
+    const field = `plan.buffers[${i}]`;
+    if (names.has(b.name)) throw invalidArtifact(`${b.name} stands twice`, `${field}.name`);
+    names.add(b.name);
+    const { name, kind } = b;
+    const buffer = { name, kind, arena: b.arena ?? 0, offset: 0, bytes: b.bytes ?? 0, pageBytes: b.page_bytes ?? 0, dtype: b.dtype ?? null };
+    if (kind === "arena") {
+      if (b.arena >= arenas.length) throw invalidArtifact(`there is no arena ${b.arena}`, `${field}.arena`);
+      buffer.offset = begin(b.offset, arenas[b.arena], `${field}.offset`);
+      if (b.offset + b.bytes > arenas[b.arena]) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
+    } else if (kind === "weight") {
+      const tensor = tensors.get(b.tensor);
+      if (!tensor) throw invalidArtifact(`the manifest has no tensor ${b.tensor}`, `${field}.tensor`);
+      const start = begin(b.start ?? 0, tensor.bytes, `${field}.start`);
+      if (start + b.bytes > tensor.bytes) throw invalidArtifact(`tensor ${b.tensor} has ${tensor.bytes} bytes`, `${field}.bytes`);
+      buffer.offset = tensor.offset + start;
+    } else if (kind === "input") {
+      const sizes = b.shape.map((/** @type {number | keyof Plan["maxima"]} */ d) => (typeof d === "string" ? maxima[d] : d));
+      const need = sizes.reduce((/** @type {number} */ all, /** @type {number} */ size) => all * size, 4);
+      if (b.bytes < need) throw invalidArtifact(`is ${b.bytes}, but this shape needs ${need} at the maxima`, `${field}.bytes`);
     }
-    offset = tensor.offset + start;
+    return buffer;
+  });
+}
+
+/** @param {number} offset @param {number} most @param {string} field */
+function begin(offset, most, field) {
+  if (offset % ALIGN || offset > most) throw invalidArtifact(`${offset} is no multiple of ${ALIGN} up to ${most}`, field);
+  return offset;
+}
+
+/** @param {PlanBuffer[]} buffers */
+function checkAddressable(buffers) {
+  for (const [i, { offset, bytes, pageBytes }] of buffers.entries()) {
+    if (offset + bytes > ADDRESSABLE || pageBytes > ADDRESSABLE) {
+      throw invalidArtifact("lies beyond what WebAssembly addresses", `plan.buffers[${i}]`);
+    }
   }
-  if (offset % ALIGN) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.offset`);
-  return { name, kind: /** @type {BufferKind} */ (kind), arena, offset, bytes, pageBytes: 0 };
 }
 
 /**
- * @param {unknown} value
+ * @param {Checked} plan
  * @param {PlanBuffer[]} buffers
- * @param {Plan["maxima"]} maxima
- * @param {number} blocksPerSequence
- * @param {number} vocab
  * @returns {Record<string, number>}
  */
-function readIo(value, buffers, maxima, blocksPerSequence, vocab) {
-  const entry = object(value, "plan.io");
+function readIo({ io: ids, maxima, blocks_per_sequence: blocks, vocab }, buffers) {
   /** @type {Record<string, number>} */
   const words = {
     token_ids: maxima.rows,
     positions: maxima.rows,
     row_sequence: maxima.rows,
-    block_tables: maxima.sequences * blocksPerSequence,
+    block_tables: maxima.sequences * blocks,
     logit_rows: maxima.logit_rows,
     logits: maxima.logit_rows * vocab,
   };
   /** @type {Record<string, number>} */
   const io = {};
-  for (const name of IO_BUFFERS) {
+  const known = new Set();
+  for (const [name, id] of /** @type {[string, number][]} */ (Object.entries(ids))) {
     const field = `plan.io.${name}`;
-    const id = integer(entry[name], field, 0, buffers.length - 1);
     const wanted = name === "logits" ? "output" : "input";
-    if (buffers[id].kind !== wanted) throw invalidArtifact(`buffer ${id} is no ${wanted}`, field);
-    if (buffers[id].bytes < words[name] * 4) throw invalidArtifact(`buffer ${id} is smaller than the maxima need`, field);
+    const buffer = buffers[id];
+    if (!buffer) throw invalidArtifact(`there is no buffer ${id}`, field);
+    if (buffer.kind !== wanted || (wanted === "input" && buffer.dtype !== "int32")) {
+      throw invalidArtifact(`buffer ${id} is no ${wanted === "input" ? "int32 " : ""}${wanted}`, field);
+    }
+    if (buffer.bytes < words[name] * 4) throw invalidArtifact(`buffer ${id} is smaller than the maxima need`, field);
+    if (known.has(id)) throw invalidArtifact(`buffer ${id} stands twice`, field);
+    known.add(id);
     io[name] = id;
+  }
+  for (const [id, { kind, name }] of buffers.entries()) {
+    const unknown = (kind === "input" || kind === "output") && !known.has(id);
+    if (unknown) throw invalidArtifact(`nobody knows what ${kind} ${name} is for`, "plan.io");
   }
   return io;
 }
 
 /**
- * @param {Record<string, unknown>} top
+ * @param {Checked} k
+ * @param {string} field
  * @param {keyof typeof REGIONS} backend
- * @returns {Kernel[]}
+ * @returns {Kernel}
  */
-function readKernels(top, backend) {
-  return array(top.kernels, "plan.kernels", 4096).map((item, i) => {
-    const field = `plan.kernels[${i}]`;
-    const entry = object(item, field);
-    const most = backend === "webgpu" ? MAX_STORAGE_BUFFERS : 64;
-    const kernel = {
-      name: string(entry.name, `${field}.name`),
-      buffers: integer(entry.buffers, `${field}.buffers`, 0, most),
-      scalars: integer(entry.scalars, `${field}.scalars`, 0, backend === "webgpu" ? 16 : 64),
-      access: string(entry.access, `${field}.access`),
-      workgroup: backend === "webgpu" ? three(entry.workgroup, `${field}.workgroup`).map((size, axis) =>
-        integer(size, `${field}.workgroup[${axis}]`, 1, MAX_INVOCATIONS),
-      ) : null,
-    };
-    if (!/^[rwx]*$/.test(kernel.access) || kernel.access.length !== kernel.buffers) {
-      throw invalidArtifact("must have one of r, w, x for each buffer", `${field}.access`);
-    }
-    if (kernel.workgroup && kernel.workgroup.reduce((all, size) => all * size) > MAX_INVOCATIONS) {
-      throw invalidArtifact(`has more than ${MAX_INVOCATIONS} invocations`, `${field}.workgroup`);
-    }
-    return kernel;
-  });
+function readKernel({ name, buffers, scalars, access, workgroup }, field, backend) {
+  if (backend === "webgpu" && !workgroup) throw invalidArtifact("is missing", `${field}.workgroup`);
+  if (backend === "webgpu" && buffers > STORAGE_BUFFERS) {
+    throw invalidArtifact(`${buffers}; WebGPU binds ${STORAGE_BUFFERS}`, `${field}.buffers`);
+  }
+  if (workgroup?.[2] > WORKGROUP_Z) throw invalidArtifact(`${workgroup[2]}; WebGPU allows ${WORKGROUP_Z}`, `${field}.workgroup[2]`);
+  if (workgroup?.reduce((/** @type {number} */ all, /** @type {number} */ size) => all * size) > INVOCATIONS) {
+    throw invalidArtifact(`has more than ${INVOCATIONS} invocations`, `${field}.workgroup`);
+  }
+  if (access.length !== buffers) throw invalidArtifact("must have one of r, w, x for each buffer", `${field}.access`);
+  return { name, buffers, scalars, access, workgroup };
 }
 
 /**
- * @param {unknown} value
+ * @param {number[][]} groups
  * @param {Kernel[]} kernels
  * @returns {number[][]}
  */
-function readAlternatives(value, kernels) {
+function readAlternatives(groups, kernels) {
   const seen = new Set();
-  return array(value, "plan.alternatives", kernels.length).map((item, i) => {
-    const field = `plan.alternatives[${i}]`;
-    const list = array(item, field, MAX_ALTERNATIVES);
-    if (list.length < 2) throw invalidArtifact(`must name 2 to ${MAX_ALTERNATIVES} kernels`, field);
-    const ids = list.map((id, k) => integer(id, `${field}[${k}]`, 0, kernels.length - 1));
-    ids.forEach((id, k) => {
-      if (seen.has(id)) throw invalidArtifact(`kernel ${id} stands twice`, `${field}[${k}]`);
+  for (const [i, ids] of groups.entries()) {
+    for (const [k, id] of ids.entries()) {
+      const field = `plan.alternatives[${i}][${k}]`;
+      if (id >= kernels.length) throw invalidArtifact(`there is no kernel ${id}`, field);
+      if (seen.has(id)) throw invalidArtifact(`kernel ${id} stands twice`, field);
       seen.add(id);
       if (takes(kernels[id]) !== takes(kernels[ids[0]])) {
-        throw invalidArtifact(`${kernels[id].name} does not take what ${kernels[ids[0]].name} takes`, `${field}[${k}]`);
+        throw invalidArtifact(`${kernels[id].name} does not take what ${kernels[ids[0]].name} takes`, field);
       }
-    });
-    return ids;
-  });
+    }
+  }
+  return groups;
 }
 
 /** @param {Kernel} kernel */
@@ -245,116 +230,144 @@ function takes({ buffers, scalars, access, workgroup }) {
 }
 
 /**
- * @param {unknown} value
- * @param {string} field
- * @returns {unknown[]} x, y, z
- */
-function three(value, field) {
-  const axes = array(value, field, 3);
-  if (axes.length !== 3) throw invalidArtifact("must be x, y and z", field);
-  return axes;
-}
-
-/**
- * @param {Record<string, unknown>} top
+ * @param {Checked} plan
  * @param {Kernel[]} kernels
- * @param {number} nBuffers
+ * @param {PlanBuffer[]} buffers
  * @param {Set<number>} others kernels that only stand in for another
  * @returns {PlanFunction[]}
  */
-function readFunctions(top, kernels, nBuffers, others) {
-  const functions = array(top.functions, "plan.functions", 64).map((item, i) => {
+function readFunctions({ functions, maxima }, kernels, buffers, others) {
+  let before = 0;
+  const out = functions.map((/** @type {Checked} */ f, /** @type {number} */ i) => {
     const field = `plan.functions[${i}]`;
-    const entry = object(item, field);
-    return {
-      name: string(entry.name, `${field}.name`),
-      maxRows: integer(entry.max_rows, `${field}.max_rows`, 1, 65536),
-      launches: array(entry.launches, `${field}.launches`, 65536).map((launch, j) =>
-        readLaunch(launch, `${field}.launches[${j}]`, kernels, nBuffers, others),
-      ),
-    };
+    if (f.max_rows <= before) throw invalidArtifact("functions must stand by rising max_rows", `${field}.max_rows`);
+    before = f.max_rows;
+    const most = { rows: f.max_rows, sequences: maxima.sequences, logit_rows: maxima.logit_rows };
+    const launches = f.launches.map((/** @type {Checked} */ launch, /** @type {number} */ j) =>
+      readLaunch(launch, `${field}.launches[${j}]`, kernels, buffers, others, most),
+    );
+    return { name: f.name, maxRows: f.max_rows, launches };
   });
-  if (functions.length === 0) throw invalidArtifact("must not be empty", "plan.functions");
-  for (let i = 1; i < functions.length; i++) {
-    if (functions[i].maxRows <= functions[i - 1].maxRows) {
-      throw invalidArtifact("functions must stand by rising max_rows", `plan.functions[${i}].max_rows`);
-    }
+  if (before !== maxima.rows) throw invalidArtifact("the last function must take maxima.rows", "plan.functions");
+  const all = out.flatMap((/** @type {PlanFunction} */ f) => f.launches);
+  const counts = /** @type {[string, number, number][]} */ ([
+    ["launches", all.length, MAX_LAUNCHES],
+    ["bound buffers", sum(all.map((/** @type {Launch} */ launch) => launch.buffers.length)), MAX_BINDINGS],
+    ["scalars", sum(all.map((/** @type {Launch} */ launch) => launch.scalars.length)), MAX_SCALARS],
+  ]);
+  for (const [what, count, limit] of counts) {
+    if (count > limit) throw invalidArtifact(`${count} ${what}; the runtime takes at most ${limit}`, "plan.functions");
   }
-  return functions;
+  return out;
 }
 
 /**
- * @param {unknown} item
+ * @param {Checked} item
  * @param {string} field
  * @param {Kernel[]} kernels
- * @param {number} nBuffers
+ * @param {PlanBuffer[]} buffers
  * @param {Set<number>} others
+ * @param {Record<string, number>} most
  * @returns {Launch}
  */
-function readLaunch(item, field, kernels, nBuffers, others) {
-  const entry = object(item, field);
-  const kernel = integer(entry.kernel, `${field}.kernel`, 0, kernels.length - 1);
-  if (others.has(kernel)) throw invalidArtifact(`${kernel} is not the first of its alternatives`, `${field}.kernel`);
-  const buffers = array(entry.buffers, `${field}.buffers`, 64);
-  const scalars = array(entry.scalars, `${field}.scalars`, 64);
-  if (buffers.length !== kernels[kernel].buffers) {
-    throw invalidArtifact(`kernel ${kernel} takes ${kernels[kernel].buffers} buffers`, `${field}.buffers`);
+function readLaunch(item, field, kernels, buffers, others, most) {
+  const kernel = kernels[item.kernel];
+  if (!kernel) throw invalidArtifact(`there is no kernel ${item.kernel}`, `${field}.kernel`);
+  if (others.has(item.kernel)) throw invalidArtifact(`${item.kernel} is not the first of its alternatives`, `${field}.kernel`);
+  for (const what of /** @type {const} */ (["buffers", "scalars"])) {
+    if (item[what].length !== kernel[what]) throw invalidArtifact(`kernel ${kernel.name} takes ${kernel[what]}`, `${field}.${what}`);
   }
-  if (scalars.length !== kernels[kernel].scalars) {
-    throw invalidArtifact(`kernel ${kernel} takes ${kernels[kernel].scalars} scalars`, `${field}.scalars`);
-  }
+  for (const [i, id] of item.buffers.entries()) checkBinding(item.buffers, i, kernel.access, buffers, `${field}.buffers[${i}]`, id);
   return {
-    kernel,
-    buffers: buffers.map((id, k) => integer(id, `${field}.buffers[${k}]`, 0, nBuffers - 1)),
-    scalars: scalars.map((scalar, k) => readScalar(scalar, `${field}.scalars[${k}]`)),
-    grid: kernels[kernel].workgroup ? readGrid(entry.grid, `${field}.grid`) : [1, 1, 1],
+    kernel: item.kernel,
+    buffers: item.buffers,
+    scalars: item.scalars.map((/** @type {number | string} */ scalar) =>
+      typeof scalar === "string" ? [SCALAR_VARIABLE, VARIABLES.indexOf(scalar)] : [SCALAR_CONSTANT, scalar],
+    ),
+    grid: kernel.workgroup ? readGrid(item.grid, `${field}.grid`, most) : [1, 1, 1],
   };
 }
 
 /**
- * @param {unknown} value
+ * What is written is nobody's weight or input, and no other name of the same launch sees it.
+ * @param {number[]} ids
+ * @param {number} i which of them
+ * @param {string} access
+ * @param {PlanBuffer[]} buffers
  * @param {string} field
+ * @param {number} id
+ */
+function checkBinding(ids, i, access, buffers, field, id) {
+  const buffer = buffers[id];
+  if (!buffer) throw invalidArtifact(`there is no buffer ${id}`, field);
+  if (access[i] !== "r" && (buffer.kind === "weight" || buffer.kind === "input")) {
+    throw invalidArtifact(`${buffer.kind} ${buffer.name} is written`, field);
+  }
+  for (let j = 0; j < i; j++) {
+    const writes = access[i] !== "r" || access[j] !== "r";
+    if (writes && (ids[j] === id || overlap(buffers[ids[j]], buffer))) {
+      throw invalidArtifact(`${buffer.name} shares bytes with ${buffers[ids[j]].name} and one of them is written`, field);
+    }
+  }
+}
+
+/** @param {PlanBuffer} a @param {PlanBuffer} b */
+function overlap(a, b) {
+  if (a.kind !== "arena" || b.kind !== "arena" || a.arena !== b.arena) return false;
+  return a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
+
+/**
+ * @param {Checked} grid
+ * @param {string} field
+ * @param {Record<string, number>} most
  * @returns {[Extent, Extent, Extent]}
  */
-function readGrid(value, field) {
-  const [x, y, z] = three(value, field).map((extent, axis) => readExtent(extent, `${field}[${axis}]`, 4));
-  return [x, y, z];
+function readGrid(grid, field, most) {
+  if (grid === null) throw invalidArtifact("is missing", field);
+  for (const [i, value] of grid.entries()) {
+    const count = amount(value, most);
+    if (count > WORKGROUPS) throw invalidArtifact(`${count} workgroups at the maxima; WebGPU allows ${WORKGROUPS}`, `${field}[${i}]`);
+  }
+  const none = Object.fromEntries(VARIABLES.map((name) => [name, 0]));
+  if (amount(grid[0], most) !== amount(grid[0], none)) throw invalidArtifact("the grid's x depends on a variable", `${field}[0]`);
+  return grid.map(toExtent);
+}
+
+/** @param {Checked} value @param {Record<string, number>} variables @returns {number} */
+function amount(value, variables) {
+  if (typeof value === "number") return value;
+  if (typeof value === "string") return variables[value];
+  const [operator, a, b] = [value[0], amount(value[1], variables), amount(value[2], variables)];
+  return operator === "*" ? a * b : operator === "+" ? a + b : Math.ceil(a / b);
+}
+
+/** @param {Checked} value @returns {Extent} */
+function toExtent(value) {
+  if (typeof value === "number") return value;
+  if (typeof value === "string") return { variable: VARIABLES.indexOf(value) };
+  return { operator: value[0], a: toExtent(value[1]), b: toExtent(value[2]) };
 }
 
 /**
- * @param {unknown} value a number, a variable's name, or [operator, a, b]
- * @param {string} field
- * @param {number} depth operators may still be nested so deep
- * @returns {Extent}
+ * WebGPU's own rules: the size of a binding, and no arena that one launch reads and writes.
+ * @param {Plan} plan
  */
-function readExtent(value, field, depth) {
-  if (typeof value === "string") return { variable: variableIndex(value, field) };
-  if (!Array.isArray(value)) return integer(value, field, 0, 2 ** 24);
-  const [operator, a, b] = three(value, field);
-  if (depth === 0) throw invalidArtifact("is nested too deep", field);
-  if (!OPERATORS.has(string(operator, `${field}[0]`))) throw invalidArtifact(`unknown operator ${operator}`, `${field}[0]`);
-  const second = operator === "ceildiv" ? integer(b, `${field}[2]`, 1, 2 ** 24) : readExtent(b, `${field}[2]`, depth - 1);
-  return { operator: String(operator), a: readExtent(a, `${field}[1]`, depth - 1), b: second };
-}
-
-/**
- * @param {unknown} value a number, or the name of a variable
- * @param {string} field
- * @returns {[number, number]}
- */
-function readScalar(value, field) {
-  if (typeof value !== "string") return [SCALAR_CONSTANT, integer(value, field, -(2 ** 31), 2 ** 31 - 1)];
-  return [SCALAR_VARIABLE, variableIndex(value, field)];
-}
-
-/**
- * @param {string} name
- * @param {string} field
- */
-function variableIndex(name, field) {
-  const variable = VARIABLES.indexOf(name);
-  if (variable < 0) throw invalidArtifact(`unknown variable ${JSON.stringify(name)}`, field);
-  return variable;
+function checkBindings({ functions, kernels, buffers }) {
+  for (const [f, { launches }] of functions.entries()) {
+    for (const [l, { kernel, buffers: ids }] of launches.entries()) {
+      const field = `plan.functions[${f}].launches[${l}].buffers`;
+      const { access } = kernels[kernel];
+      const arenas = { r: new Set(), w: new Set() };
+      for (const [i, id] of ids.entries()) {
+        const { kind, arena, bytes, name } = buffers[id];
+        if (bytes > BINDING_BYTES) throw invalidArtifact(`${name} has ${bytes} bytes, WebGPU binds ${BINDING_BYTES}`, `${field}[${i}]`);
+        if (kind === "arena") arenas[access[i] === "r" ? "r" : "w"].add(arena);
+      }
+      if ([...arenas.r].some((arena) => arenas.w.has(arena))) throw invalidArtifact("an arena is read and written", field);
+      if (new Set(ids).size !== ids.length) throw invalidArtifact("one buffer stands twice", field);
+    }
+  }
 }
 
 /**

@@ -3,10 +3,8 @@
  * cross-origin isolated context.
  */
 
+import { MAX_THREADS } from "./abi.js";
 import { EngineError } from "./errors.js";
-
-/** INPAGE_MAX_THREADS of the runtime. */
-export const MAX_THREADS = 16;
 
 /**
  * Whether a caller pinned the number of threads.

@@ -1,4 +1,6 @@
-/** @file A plan as the flat program that the C runtime replays (abi.h). */
+/** @file A plan as the flat program that the C runtime replays (abi.h), and what it must know of the plan. */
+
+import { IO } from "./abi.js";
 
 /**
  * @param {import("./plan.js").Plan} plan
@@ -15,4 +17,22 @@ export function encodeProgram(plan) {
     }
   }
   return Int32Array.from(words);
+}
+
+/**
+ * The words of inpage_io: ids of the buffers that the runtime itself reads or writes, and the sizes of the plan.
+ * @param {import("./plan.js").Plan} plan
+ * @returns {number[]}
+ */
+export function encodeIo({ io, vocab, maxima, blocksPerSequence }) {
+  /** @type {Record<string, number>} */
+  const words = {
+    ...io,
+    vocab,
+    max_rows: maxima.rows,
+    max_sequences: maxima.sequences,
+    max_logit_rows: maxima.logit_rows,
+    blocks_per_sequence: blocksPerSequence,
+  };
+  return Object.keys(IO).map((name) => words[name]);
 }

@@ -5,7 +5,7 @@
  */
 
 import {
-  COUNTERS, E_BATCH, E_CANCELLED, IO_BUFFERS, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS, SHA256_STATE_BYTES,
+  COUNTERS, E_BATCH, E_CANCELLED, SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS, SHA256_STATE_BYTES,
 } from "./abi.js";
 import { find, timeKernels } from "./alternatives.js";
 import { checkBatch, checkSequences, checkTables } from "./batch.js";
@@ -13,7 +13,7 @@ import { EngineError, invalidArtifact } from "./errors.js";
 import { readPages, writePages } from "./kv_bytes.js";
 import { createMemory, growTo, importedMemory, kvCapacity, layOut, limitMemory, MAX_BURST } from "./memory.js";
 import { profile } from "./profile.js";
-import { encodeProgram } from "./program.js";
+import { encodeIo, encodeProgram } from "./program.js";
 import { hex } from "./sha256.js";
 import { finishedOf, nextSlice, soon } from "./slices.js";
 import { compile, instantiate } from "./wasm_module.js";
@@ -97,11 +97,9 @@ export class Executor {
    */
   start() {
     const { plan, layout } = this;
-    const io = [...IO_BUFFERS.map((name) => plan.io[name]), plan.vocab, plan.maxima.rows, plan.maxima.sequences,
-      plan.maxima.logit_rows, plan.blocksPerSequence];
     this.#words.set(layout.buffers.map((address) => address | 0), layout.table / 4);
     this.#words.set(this.#program, layout.program / 4);
-    this.#words.set(io, layout.io / 4);
+    this.#words.set(encodeIo(plan), layout.io / 4);
     const { inpage_load } = this.#exports;
     this.#call("inpage_load", () =>
       inpage_load(layout.table, plan.buffers.length, layout.program, this.#program.length, layout.io),

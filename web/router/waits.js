@@ -1,7 +1,7 @@
 /** @file Waits of a start: each has a limit, and an error that names what did not come. */
 
 import { EngineError } from "../engine/errors.js";
-import { readBounded } from "../engine/limits.js";
+import { readBounded } from "../engine/bounded.js";
 
 /** A server that sends nothing for so long is not waited for. */
 export const STALL_MS = 20_000;

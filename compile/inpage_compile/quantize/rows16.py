@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.schema import BLOCK_ROWS
+from inpage.limits import BLOCK_ROWS
 
 from .formats import FORMATS
 from .ggml import Groups

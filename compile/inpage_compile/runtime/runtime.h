@@ -4,12 +4,6 @@
 #include "abi.h"
 #include "threads.h"
 
-#define INPAGE_MAX_FUNCTIONS 16
-#define INPAGE_MAX_LAUNCHES 8192
-#define INPAGE_MAX_BINDINGS 32768 /* buffers of all launches together */
-#define INPAGE_MAX_SCALARS 16384  /* scalars of all launches together */
-#define INPAGE_LAUNCH_SCALARS 16  /* scalars of one launch */
-
 /* A launch with its addresses resolved. */
 typedef struct {
   int32_t kernel, n_scalars;

@@ -6,7 +6,7 @@ typedef struct {
   uint32_t low, high;   /* bytes so far, 64 bits in two words */
   uint8_t block[64];    /* the bytes that do not fill a block yet */
 } sha256;
-_Static_assert(sizeof(sha256) <= 112, "callers own 112 bytes");
+_Static_assert(sizeof(sha256) <= INPAGE_SHA256_STATE_BYTES, "callers own so many bytes");
 
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,

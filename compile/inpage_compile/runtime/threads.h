@@ -8,10 +8,8 @@
 #define INPAGE_THREADS_H
 #include <stdatomic.h>
 #include <stdint.h>
+#include "abi.h"
 
-#define INPAGE_MAX_THREADS 16
-#define INPAGE_COUNTERS 6 /* words of inpage_counters; the last two are kept here */
-enum { INPAGE_COUNT_SLEEPS = 4, INPAGE_COUNT_ASLEEP = 5 };
 /* Turns of a spin until the host has timed them (inpage_set_spins): how long one takes differs between CPUs by factors. */
 #ifdef __wasm__
 #define INPAGE_SPINS_LONG 131072 /* wasm has no pause instruction */

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
-from inpage._checks import one_line
 from inpage.errors import SourceInvalid
 from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.structure import one_line
 
 from ..quantize import format_of
 from .base import LicenseInfo, Source, SourceTensor, dequantize

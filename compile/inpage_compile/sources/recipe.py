@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import inpage
-from inpage._checks import LINE, one_line
 from inpage.errors import SourceInvalid
+from inpage.limits import LINE
+from inpage.structure import one_line
 
 from .shape import KIND, Shape, read_shape
 

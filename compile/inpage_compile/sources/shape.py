@@ -15,9 +15,9 @@ from typing import Any, get_type_hints
 import gguf
 import numpy as np
 
-from inpage._checks import canonical_json
 from inpage.errors import SourceInvalid
 from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.structure import canonical_json
 
 from .base import LicenseInfo, Source, SourceTensor, Tokenizer
 from .llama import expected_tensors

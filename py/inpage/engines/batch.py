@@ -1,6 +1,6 @@
 """Feeds → the typed arrays of a plan's inputs, and an engine's answers → outputs. Shared by every adapter.
 
-Also the Python side of abi.h: the layout of ``inpage_sequence`` and ``inpage_score_row``. All is checked here, so that
+All is checked here, so that
 a malformed request is one `InvalidRequest` naming the field, and never reaches an engine.
 """
 
@@ -13,22 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..abi import (
+    HISTORY,
+    MAX_BIAS,
+    MAX_STOP,
+    SCORE_RESULTS,
+    SCORE_WORDS,
+    SEQUENCE,
+    SEQUENCE_RESULTS,
+    SEQUENCE_WORDS,
+    pack_sequence,
+)
 from ..errors import InvalidRequest
 from .protocol import Feed, RunOutput, Sampling, StepOutput
 
-ABI_VERSION = 3
-MAX_STOP = 8
-HISTORY = 256
-MAX_BIAS = 1024  # a sequence
-
-# inpage_sequence: what the host fills in, the history ring, the results.
-_HEAD = struct.Struct("<f i 5f 2I 6i 8i 2i i i")
-_FINISHED = 12
-_CHOSEN = 27 + HISTORY
-SEQUENCE_WORDS = _CHOSEN + 3
-_RESULT = struct.Struct("<i f f")
-_SCORE = struct.Struct("<i f f")
-SCORE_WORDS = 3
 _REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}
 
 Words: TypeAlias = "array[int] | array[float] | bytes | bytearray | memoryview"
@@ -171,14 +169,16 @@ def step_outputs(batch: StepBatch, sequences: Words | None, logits: Words | None
         if wanted is not None:
             result.logits = array("f", floats[wanted * vocab : (wanted + 1) * vocab])
         if scored is not None:
-            result.scores = [_SCORE.unpack_from(score_bytes, 4 * SCORE_WORDS * i) for i in scored]
+            result.scores = [SCORE_RESULTS.unpack_from(score_bytes, 4 * SCORE_WORDS * i) for i in scored]
         out.append(result)
     return out
 
 
 def choice(sequences: Words, i: int) -> tuple[int, float, float]:
     """Token, logprob and margin of what struct ``i`` chose last."""
-    token, logprob, margin = _RESULT.unpack_from(_bytes(sequences), 4 * (i * SEQUENCE_WORDS + _CHOSEN))
+    token, logprob, margin = SEQUENCE_RESULTS.unpack_from(
+        _bytes(sequences), 4 * (i * SEQUENCE_WORDS + SEQUENCE["chosen"])
+    )
     return token, logprob, margin
 
 
@@ -194,7 +194,7 @@ def run_outputs(n: int, steps: int, out: Words, finished: Words) -> list[RunOutp
 def finished_words(n: int, sequences: Words) -> array[int]:
     """Whether and why each of ``n`` sequences has finished, int32 [n]."""
     words = _bytes(sequences).cast("i")
-    return array("i", words[_FINISHED : n * SEQUENCE_WORDS : SEQUENCE_WORDS])
+    return array("i", words[SEQUENCE["finished"] : n * SEQUENCE_WORDS : SEQUENCE_WORDS])
 
 
 def next_slice(steps: int, took_s: float, tell_s: float) -> int:
@@ -229,18 +229,28 @@ def _pack(feed: Feed, position: int, reserved: int, bias: array[int]) -> array[i
     for token, value in s.logit_bias:
         bias.append(token)
         bias.frombytes(struct.pack("<f", value))
-    history = feed.history[-HISTORY:]
-    stop = [*feed.stop_ids, *[0] * MAX_STOP][:MAX_STOP]
-    head = _HEAD.pack(
-        s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty,
-        s.seed & 0xFFFFFFFF, s.seed >> 32,
-        feed.tokens[-1], position, feed.max_new_tokens, 0, reserved, min(len(feed.stop_ids), MAX_STOP), *stop,
-        len(s.logit_bias), first, -1, len(history),
-    )  # fmt: skip
-    words = array("i", head)
-    words.extend(history)
-    words.extend([0] * (SEQUENCE_WORDS - len(words)))
-    return words
+    history, stop = feed.history[-HISTORY:], feed.stop_ids[:MAX_STOP]
+    return pack_sequence(
+        temperature=s.temperature,
+        top_k=s.top_k,
+        top_p=s.top_p,
+        min_p=s.min_p,
+        repetition_penalty=s.repetition_penalty,
+        presence_penalty=s.presence_penalty,
+        frequency_penalty=s.frequency_penalty,
+        seed=(s.seed & 0xFFFFFFFF, s.seed >> 32),
+        token=feed.tokens[-1],
+        position=position,
+        remaining=feed.max_new_tokens,
+        reserved=reserved,
+        n_stop=len(stop),
+        stop=stop,
+        n_bias=len(s.logit_bias),
+        bias=first,
+        mask=-1,
+        n_history=len(history),
+        history=history,
+    )
 
 
 def _check_feeds(feeds: Sequence[Feed], limits: Limits) -> None:

@@ -19,10 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..abi import ABI_VERSION, MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
 from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
-from ..plan import IO, parse_plan
+from ..plan import parse_plan
 from ..plan_types import Plan
-from ..plan_views import encode_program
+from ..plan_views import encode_io, encode_program
 from ..schema import Manifest
 from . import batch as flat
 from .looked_at import likeliest, no_grammar, no_grammars
@@ -33,7 +34,6 @@ from .native_trust import require_trust
 from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, KernelTiming, Progress, RunOutput, StepOutput, Told
 
 T = TypeVar("T")
-MAX_THREADS = 16
 KV_BYTES = 1 << 32  # kernels count halves in 32 bits, sign included
 
 
@@ -47,7 +47,7 @@ class NativeEngine:
         self._weights = weights
         self._kv = reserve(max_pages * plan.page_bytes, "KV pages")
         self._lib: ctypes.CDLL | None = open_kernels(kernels)
-        if self._lib.inpage_abi_version() != flat.ABI_VERSION:
+        if self._lib.inpage_abi_version() != ABI_VERSION:
             raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
         self._offsets, size = lay_out(plan)
         self._work = reserve(size, "the arena")
@@ -245,10 +245,10 @@ class NativeEngine:
         check(lib.inpage_step(rows, len(feeds), logit_rows))
         scores = None
         if batch.targets is not None:
-            scores = array("i", bytes(4 * flat.SCORE_WORDS * logit_rows))
+            scores = array("i", bytes(4 * SCORE_WORDS * logit_rows))
             check(lib.inpage_score(address(batch.targets), logit_rows, address(scores)))
         if batch.sequences is not None:
-            n = len(batch.sequences) // flat.SEQUENCE_WORDS
+            n = len(batch.sequences) // SEQUENCE_WORDS
             check(lib.inpage_sample(address(batch.sequences), n, address(batch.bias), None))
         logits = None
         if batch.want_logits:
@@ -350,9 +350,7 @@ class NativeEngine:
             addresses.append(bases[b.kind] + b.offset if b.kind in bases else work + self._offsets[i])
         table = (ctypes.c_void_p * len(addresses))(*addresses)
         program = encode_program(plan)
-        m = plan.maxima
-        io = array("i", [plan.io[name] for name in IO])
-        io.extend((plan.vocab, m.rows, m.sequences, m.logit_rows, plan.blocks_per_sequence))
+        io = encode_io(plan)
         if lib.inpage_load(table, len(addresses), address(program), len(program), address(io)) != 0:
             raise ArtifactInvalid("kernels.so refuses the plan's program: they do not belong together", field="plan")
 

@@ -7,8 +7,8 @@ import hashlib
 import tempfile
 from array import array
 from pathlib import Path
-from typing import Any
 
+from ..abi import FUNCTIONS, POINTERS
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
 from ..schema import FileRef
 
@@ -34,28 +34,12 @@ def open_kernels(kernels: bytes) -> ctypes.CDLL:
             lib = ctypes.CDLL(str(path))
         except OSError as e:
             raise Unsupported(f"this machine cannot load the native kernels: {e}", field="variant") from e
-    pointer, integer = ctypes.c_void_p, ctypes.c_int32
-    signatures: dict[str, list[Any]] = {
-        "inpage_abi_version": [],
-        "inpage_load": [pointer, integer, pointer, integer, pointer],
-        "inpage_set_threads": [integer],
-        "inpage_spin": [integer],
-        "inpage_set_spins": [integer, integer],
-        "inpage_step": [integer, integer, integer],
-        "inpage_step_launch": [integer, integer, integer, integer],
-        "inpage_step_kernel": [integer, integer, integer, integer, integer],
-        "inpage_choose_kernel": [integer, integer],
-        "inpage_sample": [pointer, integer, pointer, pointer],
-        "inpage_run": [pointer, integer, integer, pointer, pointer, pointer],
-        "inpage_score": [pointer, integer, pointer],
-        "inpage_doorbell": [],
-        "inpage_counters": [],
-    }
+    kinds = {"pointer": ctypes.c_void_p, "int": ctypes.c_int32}
     try:
-        for name, arguments in signatures.items():
+        for name, arguments in FUNCTIONS.items():
             function = getattr(lib, name)
-            function.argtypes = arguments
-            function.restype = pointer if name in ("inpage_doorbell", "inpage_counters") else integer
+            function.argtypes = [kinds[kind] for kind in arguments]
+            function.restype = kinds["pointer" if name in POINTERS else "int"]
     except AttributeError as e:
         raise ArtifactInvalid(f"kernels.so is no compiled model: {e}", field="kernels") from e
     return lib

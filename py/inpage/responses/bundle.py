@@ -10,9 +10,9 @@ import binascii
 import json
 from collections.abc import Iterable, Mapping
 
-from .._checks import read_json
 from ..errors import ArtifactInvalid
 from ..limits import FILE_BYTES
+from ..structure import read_json
 from .answer import Answer
 
 VERSION = 1

@@ -203,7 +203,6 @@ fn weigh(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) t
 @group(0) @binding(5) var<storage, read_write> token_ids: array<u32>;
 @group(0) @binding(6) var<storage, read_write> positions: array<u32>;
 @group(0) @binding(7) var<uniform> shape: Shape;
-const HISTORY = 256u;
 var<workgroup> state: u32; // where the row's sequence starts
 var<workgroup> temperature: f32;
 // Where the draw fell: the part, the weight before it, the weight to be exceeded.

@@ -1,10 +1,10 @@
 /** @file What a step or a burst takes in, put where the kernels read it. */
 
-import { SEQUENCE_WORDS } from "../abi.js";
+import { MAX_BIAS, SEQUENCE_WORDS } from "../abi.js";
 import { checkSequences } from "../batch.js";
 import { EngineError } from "../errors.js";
 import { maskWords } from "../memory.js";
-import { MAX_BIAS, needsOf } from "./sampler.js";
+import { needsOf } from "./sampler.js";
 import { Uploads } from "./transfer.js";
 
 /** @typedef {{bias?: Int32Array, mask?: Uint32Array}} Tables that structs refer to */

@@ -3,7 +3,7 @@
  * needs. A burst's tokens go from the last kernel straight to the inputs of the next step.
  */
 
-import { SEQUENCE, SEQUENCE_WORDS } from "../abi.js";
+import { HISTORY, MAX_BIAS, SEQUENCE, SEQUENCE_WORDS } from "../abi.js";
 import { maskWords } from "../memory.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
@@ -15,8 +15,6 @@ const MAX_PARTS = 256;
 const INVOCATIONS = 256;
 /** Words that `merge` says of a row. */
 export const RESULT_WORDS = 8;
-/** Biased ids of one sequence (INPAGE_MAX_BIAS). */
-export const MAX_BIAS = 1024;
 
 /** Bindings in order, and the sections of WGSL that each kernel is made of. */
 const KERNELS = /** @type {const} */ ({
@@ -76,6 +74,7 @@ export class Sampler {
     }
     const words = { ...SEQUENCE, words: SEQUENCE_WORDS };
     const constants = Object.entries(words).map(([name, at]) => `const S_${name.toUpperCase()} = ${at}u;`);
+    constants.push(`const HISTORY = ${HISTORY}u;`);
     const kernels = Object.entries(KERNELS).map(([name, { access, sections: own }]) => ({
       name,
       access,

@@ -119,7 +119,6 @@ fn sum_of(row: u32, t: u32, top: u32) -> f32 {
 @group(0) @binding(2) var<storage, read> rows: array<vec4u>;
 @group(0) @binding(3) var<storage, read> tables: array<u32>;
 @group(0) @binding(4) var<uniform> shape: Shape;
-const HISTORY = 256u;
 
 fn change(at: u32, value: f32) {
   logits[at] = bitcast<u32>(value);

@@ -1,0 +1,58 @@
+/** @file The contract of three languages: what Python refuses of a plan or a manifest, JavaScript refuses too, by the same name. */
+
+import { readFileSync } from "node:fs";
+import { expect, test } from "@playwright/test";
+
+import { readManifest } from "../../web/engine/manifest.js";
+import { readPlan } from "../../web/engine/plan.js";
+
+/** @typedef {{of: "wasm" | "webgpu", at: (string | number)[], to?: any, times?: number, remove?: boolean, field: string}} Case */
+
+/** @param {string} name @returns {any} */
+const corpus = (name) => JSON.parse(readFileSync(new URL(`../../format/corpus/${name}.json`, import.meta.url), "utf8"));
+
+/** @param {any} good @param {Case} change */
+function changed(good, { at, to, times, remove }) {
+  const out = structuredClone(good);
+  let place = out;
+  for (const key of at.slice(0, -1)) place = place[key];
+  const last = at[at.length - 1];
+  if (remove) delete place[last];
+  else place[last] = times ? Array(times).fill(to) : to;
+  return out;
+}
+
+/** @param {() => unknown} read @returns {string | null} the field that is refused */
+function refused(read) {
+  try {
+    read();
+  } catch (error) {
+    if (/** @type {any} */ (error).code === "artifact_invalid") return /** @type {any} */ (error).field;
+    throw error;
+  }
+  return null;
+}
+
+test("JavaScript accepts no plan that Python refuses", () => {
+  const { tensors, good, bad } = corpus("plan");
+  const known = new Map(tensors.map((/** @type {{name: string}} */ t) => [t.name, t]));
+  for (const backend of /** @type {const} */ (["wasm", "webgpu"])) {
+    expect(readPlan(good[backend], known, backend).functions.length).toBe(2);
+  }
+  expect(bad.length).toBeGreaterThan(80);
+  for (const change of bad) {
+    const field = refused(() => readPlan(changed(good[change.of], change), known, change.of));
+    expect([change, field]).toEqual([change, change.field]);
+  }
+});
+
+test("JavaScript accepts no manifest that Python refuses, but for the revision", () => {
+  const { good, bad } = corpus("manifest");
+  const signed = { ...good, revision: "0".repeat(64) };
+  expect(readManifest(signed, "wasm-simd").weightBytes).toBe(1536);
+  expect(bad.length).toBeGreaterThan(80);
+  for (const change of bad) {
+    const field = refused(() => readManifest(changed(signed, change), "wasm-simd"));
+    expect([change, field]).toEqual([change, change.field]);
+  }
+});
