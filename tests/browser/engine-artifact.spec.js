@@ -95,7 +95,7 @@ const PLANS = [
   ["an arena buffer outside", (p) => (p.buffers[9].offset = 2 ** 20), "artifact_invalid", "plan.buffers[9].offset"],
   ["a misaligned buffer", (p) => (p.buffers[9].offset = 4), "artifact_invalid", "plan.buffers[9].offset"],
   ["a weight larger than its tensor", (p) => (p.buffers[7].bytes += 4), "artifact_invalid", "plan.buffers[7].bytes"],
-  ["an input smaller than the maxima", (p) => (p.buffers[0].bytes = 4), "artifact_invalid", "plan.io.token_ids"],
+  ["an input smaller than the maxima", (p) => (p.buffers[0].bytes = 4), "artifact_invalid", "plan.buffers[0].bytes"],
   ["logits in an input", (p) => (p.io.logits = 0), "artifact_invalid", "plan.io.logits"],
   ["a launch of no kernel", (p) => (p.functions[0].launches[0].kernel = 4), "artifact_invalid", "plan.functions[0].launches[0].kernel"],
   ["a launch with a buffer too few", (p) => p.functions[1].launches[3].buffers.pop(), "artifact_invalid", "plan.functions[1].launches[3].buffers"],

@@ -1,6 +1,6 @@
 """Make the synthetic model (synthetic.py) whole: ``python whole.py SYNTHETIC OUT``.
 
-Adds what the router needs beside the engine: manifests in full (see synthetic.py for their variants) and
+Adds what the router needs beside the engine: a revision, a template, and
 a tokenizer of 64 tokens, one for each character that the tests write. Also ``inpage.zip``, the package as the page
 imports it.
 """
@@ -57,19 +57,9 @@ def main(synthetic: Path, out: Path) -> None:
 
 def in_full(manifest: dict[str, Any], data: bytes) -> dict[str, Any]:
     """``data``: of the tokenizer."""
-    sizes = {"layers": 1, "hidden": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "ffn": 16}
-    manifest |= {
-        "license": {"id": "Apache-2.0", "notices": "NOTICES.txt"},
-        "source": {"kind": "gguf", "ref": "synthetic", "file": "synthetic.gguf", "sha256": "0" * 64},
-        "architecture": {"family": "llama", "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True, **sizes}
-        | {key: manifest["architecture"][key] for key in ("vocab", "context")},
-        "tokenizer": {"file": "tokenizer.json", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        | {"bos": 1, "eos": [2], "add_bos": False, "special": {text: i for i, text in enumerate(CONTROL)}},
-        "chat_template": TEMPLATE,
-        "formats": {"f32": {"type": "float", "bits": 32, "group": 1, "scale": None, "min": None, "zero": 0}},
-    }
-    for tensor in manifest["tensors"]:
-        tensor["shape"] = [tensor["bytes"] // 4]  # the schema's raw layout has one dimension
+    manifest["tokenizer"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["tokenizer"]["special"] = {text: i for i, text in enumerate(CONTROL)}
+    manifest["chat_template"] = TEMPLATE
     manifest["revision"] = revision_of(manifest)
     parse_manifest(manifest)
     return manifest
