@@ -85,7 +85,7 @@ function at(path, key) {
  * @returns {any}
  */
 function check(value, rule, schema, path) {
-  if (value === null && rule.null) return null;
+  if ((value ?? null) === null && rule.null) return null; // Python's None arrives as undefined
   if (rule.or && typeof value === "string") return choice(value, rule.or, path);
   switch (rule.is) {
     case "int":
