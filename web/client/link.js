@@ -5,7 +5,7 @@
 
 import { EngineError, fromWire } from "../engine/errors.js";
 import { toJson } from "../engine/json.js";
-import { whenFree } from "../engine/site_data.js";
+import { startWorker } from "../engine/workers.js";
 import { Watch } from "./watch.js";
 
 /**
@@ -17,6 +17,7 @@ import { Watch } from "./watch.js";
 
 export class Link {
   #worker;
+  #endWorker;
   /** @type {Map<number, Pending>} */
   #pending = new Map();
   #next = 1;
@@ -24,7 +25,7 @@ export class Link {
   #ended = null;
   #heard;
   #died;
-  #watch = new Watch(() => this.#worker.postMessage("ping"), (why) => this.#silent(why));
+  #watch = new Watch(() => this.#worker.postMessage("ping"), (why) => this.end(gone(why)));
   /** The call that the worker was at when it died, where that is known. @type {number | null} */
   blamed = null;
 
@@ -35,20 +36,13 @@ export class Link {
   constructor(heard, died = () => {}) {
     this.#heard = heard;
     this.#died = died;
-    const name = `inpage-router-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
-    this.#worker = new Worker(new URL("../router/worker.js", import.meta.url), { type: "module", name });
-    const lost = (/** @type {string} */ why) => this.end(gone(why));
-    this.#worker.onmessage = (event) => {
+    const { worker, end } = startWorker(new URL("../router/worker.js", import.meta.url), "router", (error) => this.end(error));
+    worker.onmessage = (event) => {
       this.#watch.heard();
-      if (event.data === "pong") return;
-      // It holds the lock for as long as it lives: getting it means that it is gone.
-      if (event.data === "alive") whenFree(name, () => lost("it ended without a word"));
-      else this.#receive(JSON.parse(event.data));
+      if (event.data !== "pong") this.#receive(JSON.parse(event.data));
     };
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      lost(event.message || "its script cannot be loaded");
-    };
+    this.#worker = worker;
+    this.#endWorker = end;
   }
 
   /** Why nothing can be asked any more. @returns {EngineError | null} */
@@ -83,19 +77,12 @@ export class Link {
     if (this.#ended) return;
     this.#ended = reason;
     this.#watch.on = false;
-    this.#worker.terminate();
+    this.#endWorker();
     this.blamed ??= this.#watch.job?.id ?? null;
     this.#died();
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);
-  }
-
-  /** @param {string} why */
-  #silent(why) {
-    const { job } = this.#watch;
-    const script = new EngineError("network", `router/worker.js, or a script that it imports, did not come: ${why}`, "router/worker.js");
-    this.end(job?.name === "script" ? script : gone(why));
   }
 
   /** @param {any} message */

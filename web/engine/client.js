@@ -7,8 +7,8 @@
 
 import { EngineError, fromWire } from "./errors.js";
 import { GrammarWorkers } from "./grammars.js";
-import { openChannel, whenFree } from "./site_data.js";
 import { trust, verifyBehind } from "./verify.js";
+import { startWorker } from "./workers.js";
 
 /**
  * @typedef {import("./protocol.js").LoadOptions} LoadOptions
@@ -22,8 +22,6 @@ import { trust, verifyBehind } from "./verify.js";
  * @property {(slice: import("./protocol.js").Slice) => void} [onSlice]
  */
 
-let instances = 0;
-
 export class EngineClient {
   /** @type {Worker | null} */
   #worker = null;
@@ -34,8 +32,9 @@ export class EngineClient {
   #doorbell = null;
   /** @type {Int32Array | null} the worker's: id of the burst that is to end */
   #bell = null;
-  /** @type {import("./site_data.js").Channel | null} */
-  #faults = null;
+  #endWorker = () => {};
+  /** @type {MessagePort[]} */
+  #faults = [];
   /** @type {EngineError | null} why the engine is gone, until the next load or unload */
   #lost = null;
   /** @type {GrammarWorkers | null} of the loaded model */
@@ -62,14 +61,14 @@ export class EngineClient {
   async load({ onProgress, signal, ...options }) {
     this.#end(new EngineError("cancelled", "another load took its place"));
     if (signal?.aborted) throw new EngineError("cancelled", "the load was cancelled");
-    const name = this.#start();
+    this.#start();
     const worker = this.#worker;
     const id = this.#nextId;
     const cancel = () => worker?.postMessage({ cancel: id });
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       /** @type {import("./protocol.js").Loaded} */
-      const { info, doorbell, unverified } = await this.#call("load", { options: { ...options, ...trust(options) }, name }, { onProgress });
+      const { info, doorbell, unverified } = await this.#call("load", { options: { ...options, ...trust(options) } }, { onProgress });
       if (doorbell) {
         this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
         this.#bell = new Int32Array(doorbell.bell);
@@ -234,27 +233,22 @@ export class EngineClient {
     return null;
   }
 
-  /** @returns {string} name of the new worker's lock and fault channel */
   #start() {
-    const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
-    const name = `inpage-engine-${random}-${instances++}`;
-    const worker = new Worker(this.#workerUrl, { type: "module", name: "inpage-engine" });
-    const lost = (/** @type {string} */ reason) => {
-      if (this.#worker === worker) this.#end(new EngineError("device_lost", `the engine worker is gone: ${reason}`));
+    const lost = (/** @type {EngineError} */ error) => {
+      if (this.#worker === worker) this.#end(error);
     };
-    worker.onerror = (event) => {
-      event.preventDefault();
-      lost(event.message || "its script could not be loaded");
-    };
-    worker.onmessageerror = () => lost("a message could not be read");
+    const { worker, end } = startWorker(this.#workerUrl, "engine", lost);
     worker.onmessage = (event) => {
-      // It holds the lock for as long as it lives: getting it means that it is gone.
-      if (event.data.alive) whenFree(name, () => lost("it ended without a word"));
-      else this.#receive(event.data);
+      const { faults } = event.data;
+      if (!faults) {
+        this.#receive(event.data);
+        return;
+      }
+      this.#faults.push(faults);
+      faults.onmessage = (/** @type {MessageEvent} */ { data }) => lost(new EngineError("device_lost", `the engine worker is gone: ${data}`));
     };
     this.#worker = worker;
-    this.#faults = openChannel(name, (fault) => lost(String(fault)));
-    return name;
+    this.#endWorker = end;
   }
 
   /**
@@ -303,11 +297,12 @@ export class EngineClient {
    * @param {EngineError} reason
    */
   #end(reason) {
-    this.#worker?.terminate();
-    this.#faults?.close();
+    this.#endWorker();
+    for (const port of this.#faults) port.close();
+    this.#faults = [];
     this.#grammars?.end(reason);
     this.#verifying?.end();
-    this.#verifying = this.#worker = this.#faults = this.#doorbell = this.#bell = this.#grammars = this.info = null;
+    this.#verifying = this.#worker = this.#doorbell = this.#bell = this.#grammars = this.info = null;
     this.#lost = reason.code === "device_lost" || reason.code === "artifact_damaged" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();

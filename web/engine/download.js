@@ -2,8 +2,13 @@
  * @file Fetching one file of known size into a sink, going on where a broken connection left off.
  *
  * What is final and what is retried: a server that answers 404 or 410, or sends a file of another size, does not have
- * the file that the manifest names: artifact_invalid. Broken connections, stalls, 408, 429 and 5xx are retried, a bounded
- * number of times without progress, and then are `network`; any other status is `network` at once.
+ * the file that the manifest names: artifact_invalid. Broken connections, 408, 429 and 5xx are retried, a bounded number of
+ * times without progress, and then are `network`; any other status is `network` at once.
+ *
+ * Silence: a connection on which nothing comes for half of `stallMs` is either dead or slow, which nobody can tell. So the
+ * rest is asked for once more beside it, and whichever sends a byte first goes on. Where nothing at all comes for `stallMs`,
+ * whatever was tried meanwhile, it is `network`. Bytes of any file of this thread count: where a browser keeps requests
+ * waiting for one another, the network is not silent. What arrived stays, and the next load goes on there.
  *
  * A refusal to go on from the middle (4xx, 501, another range than asked, compressed pieces) says nothing of the whole
  * file: what had arrived is dropped and the whole is asked for. What the bytes are worth, they and their hash say, not
@@ -11,6 +16,7 @@
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";
+import { Patience, STALL_MS } from "./waits.js";
 
 /**
  * @typedef {import("./protocol.js").Policy} Policy
@@ -21,10 +27,13 @@ import { EngineError, invalidArtifact } from "./errors.js";
  */
 
 /** @type {Policy} */
-export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backoffMs: 300, stallMs: 30_000 });
+export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backoffMs: 300, stallMs: STALL_MS });
 
 /** Fewer new bytes than this between two breaks do not count as progress. */
 const PROGRESS_BYTES = 65536;
+
+/** Of downloads under way: each byte of any is a sign of life for all. @type {Set<Patience>} */
+const waiting = new Set();
 
 /** A failure that another attempt may mend. */
 class Broken extends Error {}
@@ -42,9 +51,26 @@ class Refused extends Error {}
  * @param {RequestCache} options.cache
  * @throws {EngineError} artifact_invalid, network
  */
-export async function download(url, entry, sink, { policy, signal, cache }) {
-  /** @type {Job} */
-  const job = { url, entry, sink, policy, signal, cache, ranges: true, ended: 0 };
+export async function download(url, entry, sink, { policy, signal: given, cache }) {
+  const { stallMs } = policy;
+  const silence = new AbortController();
+  const signal = AbortSignal.any([given, silence.signal]);
+  const patience = new Patience(stallMs, () => {
+    const got = `${sink.received} of ${entry.bytes} bytes`;
+    silence.abort(new EngineError("network", `${entry.file}: nothing came for ${stallMs / 1000} s (${got})`, entry.field));
+  });
+  waiting.add(patience);
+  try {
+    await persist({ url, entry, sink, policy, signal, cache, ranges: true, ended: 0 });
+  } finally {
+    waiting.delete(patience);
+    patience.end();
+  }
+}
+
+/** @param {Job} job */
+async function persist(job) {
+  const { entry, sink, policy, signal } = job;
   let furthest = sink.received;
   let failures = 0;
   let fruitless = 0; // answers to ranges, one after the other, that brought nothing
@@ -52,7 +78,7 @@ export async function download(url, entry, sink, { policy, signal, cache }) {
     signal.throwIfAborted();
     const from = job.ranges ? sink.received : 0;
     try {
-      await attempt(job, from);
+      await attempt(job);
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof Refused) {
@@ -89,15 +115,52 @@ export async function download(url, entry, sink, { policy, signal, cache }) {
  */
 
 /**
- * One request: from the first byte, or from where the sink stands.
+ * One request, and another beside it where it is silent; what both fail with, or the first where nothing mends it.
+ * @param {Job} job
+ * @returns {Promise<void>}
+ */
+async function attempt(job) {
+  /** @type {Set<AbortController>} */
+  const running = new Set();
+  /** @type {Patience | undefined} */
+  let doubt;
+  try {
+    await new Promise((resolve, reject) => {
+      const ask = () => {
+        const own = new AbortController();
+        const cache = running.size ? "no-store" : job.cache; // a cache would let it wait for the other
+        running.add(own);
+        const arrived = () => {
+          doubt?.again();
+          for (const other of running) if (other !== own) other.abort();
+          for (const patience of waiting) patience.again();
+        };
+        request(job, job.ranges ? job.sink.received : 0, cache, own.signal, arrived).then(resolve, (error) => {
+          own.abort(); // lets go of a body that was not read to its end
+          running.delete(own);
+          if (!(error instanceof Broken) || running.size === 0) reject(error);
+        });
+      };
+      doubt = new Patience(job.policy.stallMs / 2, () => running.size < 2 && ask());
+      ask();
+    });
+  } finally {
+    doubt?.end();
+    for (const own of running) own.abort();
+  }
+}
+
+/**
+ * From the first byte, or from where the sink stands.
  * @param {Job} job
  * @param {number} from
+ * @param {RequestCache} cache
+ * @param {AbortSignal} stop another request goes on instead
+ * @param {() => void} arrived called before bytes are pushed
  */
-async function attempt(job, from) {
-  const { url, entry, sink, policy, cache } = job;
-  const stall = new AbortController();
-  let timer = setTimeout(() => stall.abort(), policy.stallMs);
-  const signal = AbortSignal.any([job.signal, stall.signal]);
+async function request(job, from, cache, stop, arrived) {
+  const { url, entry, sink } = job;
+  const signal = AbortSignal.any([job.signal, stop]);
   /** @type {ReadableStreamDefaultReader<Uint8Array> | undefined} */
   let reader;
   try {
@@ -108,15 +171,15 @@ async function attempt(job, from) {
     const whole = response.status === 200;
     for (let first = true; ; first = false) {
       const { done, value } = await broken(reader.read());
+      if (stop.aborted) throw new Broken("another request goes on");
       if (done) break;
+      arrived();
       if (first && whole && sink.received > 0) await sink.reset();
       if (sink.received + value.length > entry.bytes) {
         if (!whole && from > 0) throw new Refused("more than the rest of the file");
         throw invalidArtifact(`${entry.file} is longer than ${entry.bytes} bytes`, entry.field);
       }
       await sink.push(value);
-      clearTimeout(timer);
-      timer = setTimeout(() => stall.abort(), policy.stallMs);
     }
     if (sink.received === entry.bytes) return;
     // An orderly end. Either the file is that short, or a server that names no length was cut off.
@@ -127,8 +190,6 @@ async function attempt(job, from) {
     job.ended = sink.received;
     throw new Broken("the connection ended early");
   } finally {
-    clearTimeout(timer);
-    stall.abort(); // lets go of a body that was not read to its end
     reader?.releaseLock();
   }
 }
@@ -160,7 +221,7 @@ function checkResponse(response, job, from) {
 }
 
 /**
- * fetch and its body reject with a TypeError for whatever goes wrong on the way, and with AbortError for a stall.
+ * fetch and its body reject with a TypeError for whatever goes wrong on the way.
  * @template T
  * @param {Promise<T>} promise
  * @returns {Promise<T>}
@@ -169,8 +230,7 @@ async function broken(promise) {
   try {
     return await promise;
   } catch (error) {
-    const stalled = error instanceof DOMException && error.name === "AbortError";
-    throw new Broken(stalled ? "the connection stalled" : String(error), { cause: error });
+    throw new Broken(String(error), { cause: error });
   }
 }
 

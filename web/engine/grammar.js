@@ -10,6 +10,7 @@ import { array, integer, object, path, sha256Hex } from "./check.js";
 import { EngineError } from "./errors.js";
 import { maskWords } from "./memory.js";
 import { fetchFile } from "./shards.js";
+import { imported } from "./waits.js";
 
 /** Grammars kept compiled. */
 const COMPILED = 32;
@@ -231,10 +232,12 @@ async function load(complain, start) {
   const { error, log } = console;
   console.error = console.log = (...words) => complain(words.join(" "));
   try {
-    await import(new URL(`../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
+    const script = import(new URL(`../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
+    await imported(script, "loading the grammar library", "vendor/xgrammar/xgrammar.js");
     const library = /** @type {Library} */ (scope.xgrammar);
     return { library, compiler: await start(library) };
   } catch (cause) {
+    if (cause instanceof EngineError) throw cause;
     throw new EngineError("network", `the grammar library cannot be loaded: ${String(cause)}`, "vendor/xgrammar", cause);
   } finally {
     Object.assign(console, { error, log });

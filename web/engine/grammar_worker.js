@@ -10,6 +10,7 @@ import { toWire } from "./errors.js";
 import { Grammars } from "./grammar.js";
 import { folderUrl } from "./shards.js";
 import { openStore } from "./storage.js";
+import { begin } from "./workers.js";
 
 /**
  * @typedef {import("./protocol.js").Constraint} Constraint
@@ -24,6 +25,8 @@ let opening;
 let grammars = null;
 /** One thing at a time. */
 let last = Promise.resolve();
+
+begin();
 
 scope.onmessage = ({ data }) => {
   if ("open" in data) {

@@ -5,6 +5,7 @@
  */
 
 import { EngineError, fromWire } from "./errors.js";
+import { startWorker } from "./workers.js";
 
 const MOST = 2;
 /** Grammars whose place is remembered; a worker keeps as many compiled. */
@@ -13,7 +14,7 @@ const KNOWN = 32;
 /**
  * @typedef {import("./protocol.js").Constraint} Constraint
  * @typedef {{resolve: (value: any) => void, reject: (error: EngineError) => void}} Pending
- * @typedef {{worker: Worker, pending: Map<number, Pending>}} Helper
+ * @typedef {{worker: Worker, end: () => void, pending: Map<number, Pending>}} Helper
  * @typedef {{port: MessagePort, pending: Map<number, Pending>}} Asked
  */
 
@@ -70,7 +71,7 @@ export class GrammarWorkers {
   /** @param {EngineError} reason */
   end(reason) {
     for (const helper of this.#helpers) {
-      helper?.worker.terminate();
+      helper?.end();
       for (const { reject } of helper?.pending.values() ?? []) reject(reason);
     }
     this.#helpers = [];
@@ -104,23 +105,19 @@ export class GrammarWorkers {
 
   /** @param {number} home @returns {Helper} */
   #start(home) {
-    const worker = new Worker(new URL("./grammar_worker.js", import.meta.url), { type: "module", name: "inpage-grammar" });
     /** @type {Map<number, Pending>} */
     const pending = new Map();
     const { port1, port2 } = new MessageChannel();
-    worker.onmessage = ({ data }) => settle(pending, data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      worker.terminate();
-      const why = event.message || "its script could not be loaded";
+    const { worker, end } = startWorker(new URL("./grammar_worker.js", import.meta.url), "grammar", ({ message }) => {
       this.#helpers[home] = null;
       for (const [key, at] of this.#homes) if (at === home) this.#homes.delete(key);
-      this.#tell({ helper: home, lost: why }, []);
-      for (const { reject } of pending.values()) reject(gone(why));
-    };
+      this.#tell({ helper: home, lost: message }, []);
+      for (const { reject } of pending.values()) reject(gone(message));
+    });
+    worker.onmessage = ({ data }) => settle(pending, data);
     worker.postMessage({ open: this.#opening, port: port1 }, [port1]);
     this.#tell({ helper: home, port: port2 }, [port2]);
-    return { worker, pending };
+    return { worker, end, pending };
   }
 }
 
@@ -132,7 +129,7 @@ export class GrammarPorts {
 
   /** What the workers' maker tells. @param {{helper: number, port?: MessagePort, lost?: string}} message */
   hear({ helper, port, lost }) {
-    for (const { reject } of this.#helpers.get(helper)?.pending.values() ?? []) reject(gone(lost ?? "another took its place"));
+    for (const { reject } of this.#helpers.get(helper)?.pending.values() ?? []) reject(gone(lost ?? "the grammar worker is gone: another took its place"));
     this.#helpers.delete(helper);
     if (!port) return;
     /** @type {Asked} */
@@ -176,7 +173,7 @@ export class GrammarPorts {
   /** @param {number} home @param {object} message @returns {Promise<Uint32Array>} */
   #ask(home, message) {
     const asked = this.#helpers.get(home);
-    if (!asked) return Promise.reject(gone("it was not started"));
+    if (!asked) return Promise.reject(gone("the grammar worker is gone: it was not started"));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       asked.pending.set(id, { resolve: ({ mask }) => resolve(mask), reject });
@@ -198,7 +195,7 @@ function keyOf({ kind, source }) {
   return `${kind} ${source}`;
 }
 
-/** @param {string} why */
+/** @param {string} why @returns {EngineError} no engine is lost by it */
 function gone(why) {
-  return new EngineError("network", `the grammar worker is gone: ${why}`, "grammar");
+  return new EngineError("network", why, "grammar");
 }

@@ -12,6 +12,7 @@ import { readManifest } from "./manifest.js";
 import { parseJson, readPlan } from "./plan.js";
 import { fetchFile, folderUrl } from "./shards.js";
 import { openStore } from "./storage.js";
+import { imported } from "./waits.js";
 
 /** Stored weights of so many bytes are hashed before the first token; more would keep a visitor waiting for seconds. */
 const VERIFY_BYTES = 256e6;
@@ -49,7 +50,7 @@ const VERIFY_BYTES = 256e6;
  * @property {Uint8Array<ArrayBuffer>} kernels verified bytes
  * @property {import("./features.js").Features} features
  * @property {import("./shards.js").Source} source
- * @property {string} channel name of the channel on which faults are reported (site_data.js)
+ * @property {() => MessagePort} faultPort one more port on which a fault reaches the client, whatever this thread is at
  * @property {(event: import("./protocol.js").Progress) => void} onProgress
  * @typedef {object} Made by such a loader
  * @property {Executor} executor
@@ -64,18 +65,19 @@ const VERIFY_BYTES = 256e6;
 
 /**
  * @param {import("./protocol.js").LoadOptions} options
- * @param {string} channel name of the channel on which faults are reported (site_data.js)
+ * @param {() => MessagePort} faultPort see Job
  * @param {AbortSignal} signal
  * @param {(event: import("./protocol.js").Progress) => void} onProgress
  * @returns {Promise<Engine>}
  */
-export async function loadEngine(options, channel, signal, onProgress) {
+export async function loadEngine(options, faultPort, signal, onProgress) {
   const started = performance.now();
   const features = probe();
   const manifest = readManifest(options.manifest, options.variant);
   const { variant } = manifest;
   // Each executor's code is loaded only where it is used.
-  const { load, requireSupport } = await (variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm_load.js"));
+  const script = variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm_load.js");
+  const { load, requireSupport } = await imported(script, "loading the engine", `engine/${variant.backend === "webgpu" ? "webgpu/load.js" : "wasm_load.js"}`);
   requireSupport(variant, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
@@ -99,7 +101,7 @@ export async function loadEngine(options, channel, signal, onProgress) {
   }
   const kernels = await fetchFile(source, kernelFile, small(1));
 
-  const made = await load({ options, manifest, plan, kernels, features, source, channel, onProgress });
+  const made = await load({ options, manifest, plan, kernels, features, source, faultPort, onProgress });
   const { executor, doorbell, close } = made;
   const info = describe(manifest, plan, made, {
     load_ms: performance.now() - started,

@@ -5,6 +5,7 @@
 
 import { MAX_THREADS } from "./abi.js";
 import { EngineError } from "./errors.js";
+import { startWorker } from "./workers.js";
 
 /**
  * Whether a caller pinned the number of threads.
@@ -32,28 +33,29 @@ export function chooseThreads(wanted, features) {
 /**
  * Start one worker for each stack and wait until all have instantiated the module.
  * @param {import("./wasm.js").Executor} executor
- * @param {string} channel see ThreadStart
+ * @param {() => MessagePort} faultPort see ThreadStart
  * @param {AbortSignal} signal
  * @param {import("./rehearsal.js").Score | null} rehearsal for the first of them
  * @returns {Promise<() => void>} ends them
  */
-export async function startThreads(executor, channel, signal, rehearsal) {
-  /** @type {Worker[]} */
-  const workers = [];
+export async function startThreads(executor, faultPort, signal, rehearsal) {
+  /** @type {import("./workers.js").Started[]} */
+  const threads = [];
   const stop = () => {
-    for (const worker of workers) worker.terminate();
+    for (const { end } of threads) end();
   };
   const ready = executor.layout.stackTops.map((stackTop, i) => {
-    const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: `inpage-thread-${i + 1}` });
-    workers.push(worker);
     return new Promise((resolve, reject) => {
-      /** @param {string} why */
-      const failed = (why) => reject(new EngineError("device_lost", `a compute thread did not start: ${why}`));
-      worker.onmessage = ({ data }) => (data === "ready" ? resolve(null) : failed(data));
-      worker.onerror = (event) => failed(event.message);
+      const thread = startWorker(new URL("./thread.js", import.meta.url), "thread", reject);
+      threads.push(thread);
+      thread.worker.onmessage = ({ data }) => {
+        if (data === "ready") resolve(null);
+        else reject(new EngineError("device_lost", `a compute thread did not start: ${data}`));
+      };
       signal.addEventListener("abort", () => reject(signal.reason), { once: true });
       const { module, memory } = executor;
-      worker.postMessage({ module, memory, id: i + 1, stackTop, channel, rehearsal: i === 0 ? rehearsal : null });
+      const faults = faultPort();
+      thread.worker.postMessage({ module, memory, id: i + 1, stackTop, faults, rehearsal: i === 0 ? rehearsal : null }, [faults]);
     });
   });
   try {

@@ -10,17 +10,16 @@
  * @property {WebAssembly.Memory} memory
  * @property {number} id 1, 2, …
  * @property {number} stackTop
- * @property {string} channel name of the channel for faults (site_data.js)
+ * @property {MessagePort} faults to the client
  * @property {import("./rehearsal.js").Score | null} rehearsal
  */
 
 import { rehearse } from "./rehearsal.js";
-import { openChannel } from "./site_data.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
 scope.onmessage = async (event) => {
-  const { module, memory, id, stackTop, channel, rehearsal } = /** @type {ThreadStart} */ (event.data);
+  const { module, memory, id, stackTop, faults, rehearsal } = /** @type {ThreadStart} */ (event.data);
   try {
     const instance = await WebAssembly.instantiate(module, { env: { memory } });
     const exports = /** @type {import("./abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
@@ -33,8 +32,6 @@ scope.onmessage = async (event) => {
     // the client is told.
     const fault = `compute thread ${id}: ${String(error)}`;
     scope.postMessage(fault);
-    const faults = openChannel(channel);
-    faults.post(fault);
-    faults.close();
+    faults.postMessage(fault);
   }
 };

@@ -5,6 +5,7 @@
  */
 
 import { openChannel } from "./site_data.js";
+import { startWorker } from "./workers.js";
 
 /** On which tabs say what they found damaged: a shard may have been fetched again before another tab looks at it. */
 const CHANNEL = "inpage-damaged";
@@ -22,7 +23,7 @@ export function trust({ verifyBytes }) {
   return { verifyBytes: distrusted ? Infinity : verifyBytes, verified: verifiedAhead() };
 }
 
-/** @type {Worker | null} */
+/** @type {import("./workers.js").Started | null} */
 let scout = null;
 /** @type {string[]} hashes of files that it found whole */
 let whole = [];
@@ -32,25 +33,25 @@ let whole = [];
  * @param {string} artifact URL of its folder
  */
 export function verifyAhead(artifact) {
-  const worker = (scout = start());
+  const { worker, end } = (scout = start(() => undefined));
   worker.onmessage = ({ data }) => {
     if (data.whole) whole.push(data.whole);
-    else worker.terminate();
+    else end();
   };
-  worker.onerror = (event) => event.preventDefault();
   worker.postMessage({ artifact });
 }
 
 /** What was found whole a moment ago; for one load. @returns {string[]} */
 function verifiedAhead() {
   const found = whole;
-  scout?.terminate();
+  scout?.end();
   [scout, whole] = [null, []];
   return found;
 }
 
-function start() {
-  return new Worker(new URL("./verify_worker.js", import.meta.url), { type: "module", name: "inpage-verify" });
+/** @param {() => void} lost */
+function start(lost) {
+  return startWorker(new URL("./verify_worker.js", import.meta.url), "verify", lost);
 }
 
 /**
@@ -61,13 +62,13 @@ function start() {
  */
 export function verifyBehind(files, cache, damaged) {
   if (!files.length) return null;
-  const worker = start();
+  const { worker, end: endWorker } = start(() => end());
   const channel = openChannel(CHANNEL, (sha256) => {
     const file = files.find((each) => each.sha256 === sha256);
     if (file) found(file);
   });
   const end = () => {
-    worker.terminate();
+    endWorker();
     channel.close();
   };
   /** @param {import("./manifest.js").FileEntry} file */
@@ -80,10 +81,6 @@ export function verifyBehind(files, cache, damaged) {
     if (data.damaged) channel.post(data.damaged.sha256);
     if (data.damaged) found(data.damaged);
     else end();
-  };
-  worker.onerror = (event) => {
-    event.preventDefault();
-    end();
   };
   worker.postMessage({ files, cache });
   return { end };

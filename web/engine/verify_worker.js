@@ -6,6 +6,7 @@
 
 import { digestOf } from "./sha256.js";
 import { openStore, withLock } from "./storage.js";
+import { begin } from "./workers.js";
 
 /** @typedef {import("./manifest.js").FileEntry} FileEntry */
 /** @typedef {import("./storage.js").Store} Store */
@@ -14,6 +15,8 @@ const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ 
 /** Bytes that are hashed ahead: load.js hashes more than that behind. */
 const AHEAD_BYTES = 256e6;
 const MAX_SHARD = 16 * 2 ** 20;
+
+begin();
 
 scope.onmessage = async ({ data: { artifact, files, cache } }) => {
   try {

@@ -24,7 +24,7 @@ export function requireSupport({ requires }, features) {
  * @param {import("./load.js").Job} job
  * @returns {Promise<import("./load.js").Made>}
  */
-export async function load({ options, manifest, plan, kernels, features, source, channel, onProgress }) {
+export async function load({ options, manifest, plan, kernels, features, source, faultPort, onProgress }) {
   const threads = chooseThreads(options.threads, features);
   const slots = source.policy.connections;
   const executor = await Executor.create({
@@ -41,7 +41,7 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const chosen = options.kernels && fits(plan, options.kernels) ? options.kernels : undefined;
   if (chosen) executor.chooseKernels(chosen);
   const rehearsal = threads > 1 ? prepareRehearsal(executor, chosen) : null;
-  const close = await startThreads(executor, channel, source.signal, rehearsal);
+  const close = await startThreads(executor, faultPort, source.signal, rehearsal);
   try {
     const stored = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);
     const rehearsed = rehearsal !== null && endRehearsal(executor, rehearsal);

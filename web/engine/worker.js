@@ -2,7 +2,7 @@
  * @file The engine worker: one loaded model, driven by messages. Calls `{id, method, args}` are answered in order by
  * `{id, value}` or `{id, error: {code, message, field}}`; `{cancel: id}` ends a load that is under way, `{interrupt: id}`
  * a burst, `{helper}` tells of a grammar worker, `{fail: what}` breaks something on purpose. Progress goes out as `{id, progress}`, what a burst brought so far
- * as `{id, slice}`. On WASM, steps and bursts run synchronously on this thread, so that only the doorbell reaches them.
+ * as `{id, slice}`, ports on which faults will be told as `{faults: port}`. On WASM, steps and bursts run synchronously on this thread, so that only the doorbell reaches them.
  *
  * A worker serves one load: the client starts a fresh one for the next, so that whatever became of the last, its threads
  * and its memory are gone with it.
@@ -11,8 +11,9 @@
 import { EngineError, toWire } from "./errors.js";
 import { GrammarPorts } from "./grammars.js";
 import { loadEngine } from "./load.js";
-import { holdLock } from "./site_data.js";
 import { finishedOf } from "./slices.js";
+import { imported } from "./waits.js";
+import { begin } from "./workers.js";
 
 /** @typedef {{id: number, method: string, args: any}} Call */
 
@@ -33,6 +34,8 @@ let interrupted = 0;
 let bell = null;
 /** Calls are made one at a time. */
 let last = Promise.resolve();
+
+begin();
 
 scope.onmessage = (event) => {
   const { data } = event;
@@ -123,7 +126,7 @@ function looksAtTokens({ constraints, tops }) {
 /** @param {import("./load.js").Engine} from @returns {Promise<import("./stepwise.js").Stepwise>} */
 async function stepper(from) {
   if (!stepwise) {
-    const { Stepwise } = await import("./stepwise.js");
+    const { Stepwise } = await imported(import("./stepwise.js"), "a batch with a grammar", "engine/stepwise.js");
     stepwise = new Stepwise(from, grammars);
   }
   return stepwise;
@@ -131,16 +134,14 @@ async function stepper(from) {
 
 /**
  * @param {number} id
- * @param {{options: import("./protocol.js").LoadOptions, name: string}} args name: of the lock that shows this worker alive,
- *   and of the channel for faults of its threads
+ * @param {{options: import("./protocol.js").LoadOptions}} args
  * @returns {Promise<import("./protocol.js").Loaded>}
  */
-async function load(id, { options, name }) {
+async function load(id, { options }) {
   const { signal } = /** @type {AbortController} */ (loads.get(id));
-  showAlive(name);
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
-    engine = await loadEngine(options, name, signal, reporter(id));
+    engine = await loadEngine(options, faultPort, signal, reporter(id));
     const { info, doorbell, unverified } = engine;
     if (!doorbell) return { info, doorbell: null, unverified };
     bell = new Int32Array(new SharedArrayBuffer(4));
@@ -150,13 +151,11 @@ async function load(id, { options, name }) {
   }
 }
 
-/**
- * Hold a lock for as long as this worker lives: the client, waiting for it, learns of any death. Where there are no Web
- * Locks (plain http), only deaths that raise an error are noticed.
- * @param {string} name
- */
-function showAlive(name) {
-  holdLock(name, () => scope.postMessage({ alive: true }));
+/** @returns {MessagePort} for whoever may fail while this thread waits for it and hears nothing */
+function faultPort() {
+  const { port1, port2 } = new MessageChannel();
+  scope.postMessage({ faults: port1 }, [port1]);
+  return port2;
 }
 
 /**

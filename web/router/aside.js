@@ -1,13 +1,16 @@
 /**
  * @file A worker of texts (text_worker.js) that is there while it is needed: made with the first call, ended some seconds
- * after the last, so that short prompts never cost its memory. Where there can be none, the work is done here; where one
- * is at a text for too long, which a tokenizer's regular expression can be for ever, that text alone fails.
+ * after the last, so that short prompts never cost its memory. Where there can be none, or its script does not come, the
+ * work is done here; where one is at a text for too long, which a tokenizer's regular expression can be for ever, that text
+ * alone fails.
  */
 
 import { EngineError, fromWire } from "../engine/errors.js";
+import { STALL_MS } from "../engine/waits.js";
+import { startWorker } from "../engine/workers.js";
 
 const IDLE_MS = 10_000;
-/** What a worker may take, its start included, and more for each character: a phone takes ten times a desktop's time. */
+/** What a worker may take, its start included (STALL_MS at most), and more for each character: a phone takes ten times a desktop's time. */
 const LONG_MS = 20_000;
 const CHARACTER_MS = 0.05;
 
@@ -16,8 +19,10 @@ const CHARACTER_MS = 0.05;
 export class Aside {
   #described;
   #here;
-  /** @type {Worker | null} */
+  /** @type {import("../engine/workers.js").Started | null} */
   #worker = null;
+  /** Its script did not come: nobody waits for it a second time. */
+  #none = false;
   /** @type {Map<number, {asked: Asked, resolve: (value: any) => void, reject: (error: unknown) => void}>} */
   #pending = new Map();
   #next = 1;
@@ -36,9 +41,9 @@ export class Aside {
 
   /** @param {Asked} asked @returns {Promise<any>} */
   async call(asked) {
-    if (!("Worker" in globalThis)) return this.#here(asked); // Node
+    if (this.#none || !("Worker" in globalThis)) return this.#here(asked); // Node
     clearTimeout(this.#idle);
-    const worker = (this.#worker ??= this.#start());
+    const { worker } = (this.#worker ??= this.#start());
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { asked, resolve, reject });
@@ -56,16 +61,21 @@ export class Aside {
     this.#limit = setTimeout(() => {
       this.#pending.delete(id);
       reject(new EngineError("timeout", `the prompt was not tokenized within ${Math.round(ms / 1000)} s: shorten it`, "prompt"));
-      this.#worker?.terminate();
+      this.#worker?.end();
       this.#worker = this.#pending.size ? this.#start() : null;
-      for (const [next, { asked }] of this.#pending) this.#worker?.postMessage({ id: next, ...asked });
+      for (const [next, { asked }] of this.#pending) this.#worker?.worker.postMessage({ id: next, ...asked });
       this.#watch();
     }, ms);
   }
 
-  /** @returns {Worker} */
+  /** @returns {import("../engine/workers.js").Started} */
   #start() {
-    const worker = new Worker(new URL("./text_worker.js", import.meta.url), { type: "module", name: "inpage-texts" });
+    const lost = (/** @type {EngineError} */ { code }) => {
+      this.#none ||= code === "network";
+      this.#end();
+    };
+    const started = startWorker(new URL("./text_worker.js", import.meta.url), "text", lost, STALL_MS);
+    const { worker } = started;
     worker.onmessage = ({ data }) => {
       const { resolve, reject } = this.#pending.get(data.id) ?? {};
       this.#pending.delete(data.id);
@@ -74,17 +84,13 @@ export class Aside {
       this.#watch();
       if (!this.#pending.size) this.#idle = setTimeout(() => this.#end(), IDLE_MS);
     };
-    worker.onerror = (event) => {
-      event.preventDefault();
-      this.#end();
-    };
     worker.postMessage(this.#described);
-    return worker;
+    return started;
   }
 
   #end() {
     clearTimeout(this.#limit);
-    this.#worker?.terminate();
+    this.#worker?.end();
     this.#worker = null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();

@@ -14,7 +14,7 @@ import { openStore } from "../engine/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
 import { template, tokenizer } from "./texts.js";
-import { bytesOf, STALL_MS, within } from "./waits.js";
+import { bytesOf, STALL_MS, within } from "../engine/waits.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";

@@ -5,7 +5,7 @@
 
 import { loadPyodide } from "../vendor/pyodide/pyodide.js";
 import { EngineError } from "../engine/errors.js";
-import { bytesOf, SCRIPTS_MS, STALL_MS, within } from "./waits.js";
+import { bytesOf, imported, STALL_MS, within } from "../engine/waits.js";
 
 const STEP = "starting Python";
 /** From the last file to Python that runs. */
@@ -20,7 +20,7 @@ const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
  */
 export async function load(indexURL, options) {
   allowed();
-  await within(import(`${indexURL}pyodide.asm.js`), SCRIPTS_MS, STEP, "pyodide.asm.js");
+  await imported(import(`${indexURL}pyodide.asm.js`), STEP, "pyodide.asm.js");
   const { fetch } = globalThis;
   const { instantiateStreaming } = WebAssembly;
   /** @type {(error: EngineError) => void} */

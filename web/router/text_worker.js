@@ -7,11 +7,14 @@
  */
 
 import { toWire } from "../engine/errors.js";
+import { begin } from "../engine/workers.js";
 import { template, tokenizer } from "./texts.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 /** @type {(asked: {texts: string[], variables: string}) => unknown} */
 let work;
+
+begin();
 
 scope.onmessage = ({ data }) => {
   try {

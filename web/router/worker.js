@@ -6,16 +6,14 @@
 
 import { EngineError, toWire } from "../engine/errors.js";
 import { checkMessage } from "../engine/json.js";
-import { holdLock } from "../engine/site_data.js";
 import { verifyAhead } from "../engine/verify.js";
-import { SCRIPTS_MS, within } from "./waits.js";
+import { imported } from "../engine/waits.js";
+import { begin } from "../engine/workers.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
-// Whoever gets this lock learns that the worker is gone, however it went. Plain http has no locks.
-holdLock(scope.name, () => scope.postMessage("alive"));
-
-// The first word: from here on the worker is watched (client/watch.js).
+// From here on the worker is watched (client/watch.js).
+begin();
 post({ job: { name: "start" } });
 const ready = boot();
 ready.then(
@@ -81,7 +79,7 @@ function checked(text) {
 /** @returns {Promise<(message: string) => void>} */
 async function boot() {
   const scripts = Promise.all([import("./python.js"), import("./host.js")]);
-  const [{ startPython }, host] = await within(scripts, SCRIPTS_MS, "loading scripts", "router/python.js, router/host.js or what they import");
+  const [{ startPython }, host] = await imported(scripts, "loading scripts", "router/python.js, router/host.js or what they import");
   const pyodide = await startPython(new URL("../inpage.zip", import.meta.url));
   const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.

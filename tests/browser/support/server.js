@@ -40,7 +40,7 @@ const TYPES = new Map([
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
 
 const PRELUDE = "/prelude.js";
-const WORKER = /\/(router\/worker|engine\/(worker|thread|verify_worker|grammar_worker))\.js$/;
+const WORKER = /\/(router\/(worker|text_worker)|engine\/(worker|thread|verify_worker|grammar_worker))\.js$/;
 
 export class FaultServer {
   /** @type {LogEntry[]} */
@@ -129,7 +129,7 @@ export class FaultServer {
       response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
       response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
     }
-    if (url === PRELUDE || (this.prelude && WORKER.test(url) && file)) {
+    if (url === PRELUDE || (this.prelude && WORKER.test(url) && file && Object.keys(fault).length === 0)) {
       response.setHeader("Content-Type", "text/javascript; charset=utf-8");
       response.end(url === PRELUDE ? this.prelude : `import "${PRELUDE}";\n${await readFile(/** @type {string} */ (file), "utf-8")}`);
       return;

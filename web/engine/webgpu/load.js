@@ -3,7 +3,6 @@
 import { EngineError } from "../errors.js";
 import { MAX_BURST } from "../memory.js";
 import { fetchWeights } from "../shards.js";
-import { openChannel } from "../site_data.js";
 import { Buffers } from "./buffers.js";
 import { openDevice } from "./device.js";
 import { GpuExecutor } from "./executor.js";
@@ -28,15 +27,15 @@ export function requireSupport(_variant, features) {
  * @param {import("../load.js").Job} job
  * @returns {Promise<import("../load.js").Made>}
  */
-export async function load({ options, manifest, plan, kernels, source, channel, onProgress }) {
+export async function load({ options, manifest, plan, kernels, source, faultPort, onProgress }) {
   const kvPages = options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences;
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";
   const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power });
-  const faults = openChannel(channel);
+  const faults = faultPort();
   gpu.onGone = ({ code, message }) => {
-    if (code === "device_lost") faults.post(message);
+    if (code === "device_lost") faults.postMessage(message);
   };
   const close = () => {
     gpu.onGone = () => undefined;
