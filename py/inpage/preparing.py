@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 
 from .engines.protocol import Engine, Grammar
-from .errors import InpageError, QueueFull, Timeout
+from .errors import DeviceLost, InpageError, QueueFull, Timeout
 from .request import Request
 from .scheduler import Scheduler
 
@@ -63,8 +63,9 @@ class Preparing:
         except TimeoutError:
             failure = Timeout("the grammar was not compiled in time: allow more, or ask for less")
         except InpageError as error:
-            if scheduler.engine is engine and not scheduler.lost:
-                failure = error  # else the engine that takes over compiles it when it comes to that
+            # An engine that is gone is missed by the first step, and the one that takes over compiles it then.
+            if not isinstance(error, DeviceLost) and scheduler.engine is engine and not scheduler.lost:
+                failure = error
         except Exception as error:  # a bug here must reach the caller
             failure = error
         del self._tasks[request]

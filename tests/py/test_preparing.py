@@ -8,12 +8,13 @@ import time
 import pytest
 
 from inpage.engines.protocol import Grammar
-from inpage.errors import Cancelled, InvalidRequest, QueueFull, Timeout
+from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Timeout
 from inpage.replicas import Replicas
 from inpage.request import Burst, Request
 from inpage.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish
+from support.house import House
 from support.paged_double import PagedDouble
 
 SCHEMA = Grammar("schema", "{}")
@@ -50,6 +51,16 @@ async def test_others_go_on_while_a_grammar_compiles() -> None:
     assert again in replicas.schedulers[0].waiting and await ended(again) == (held[0].tokens, "length")
     assert len(engine.compiled) == 2
     assert "inpage_grammar_seconds_count 2" in replicas.metrics()
+
+
+async def test_an_engine_that_dies_while_it_compiles_fails_nobody() -> None:
+    house = House("a", fate=lambda kind, feeds: DeviceLost("gone") if kind == "prepare" else None)
+    replicas = Replicas(await house.scheduler())
+    request = Request([1, 2, 3], 4, grammar=SCHEMA)
+    replicas.submit(request)
+    tokens, reason = await ended(request)
+    assert (len(tokens), reason, house.loads) == (4, "length", ["a", "a"])
+    await replicas.close(Cancelled("unloaded"))
 
 
 async def test_what_becomes_of_those_that_never_queue() -> None:
