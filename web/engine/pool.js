@@ -49,6 +49,7 @@ export async function startThreads(executor, faultPort, signal, rehearsal) {
       const thread = startWorker(new URL("./thread.js", import.meta.url), "thread", reject);
       threads.push(thread);
       thread.worker.onmessage = ({ data }) => {
+        thread.here();
         if (data === "ready") resolve(null);
         else reject(new EngineError("device_lost", `a compute thread did not start: ${data}`));
       };

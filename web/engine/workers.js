@@ -1,18 +1,18 @@
 /**
  * @file Workers, from both sides: whoever makes one learns once why it does not start (its script is missing, of a wrong
- * type, refused, or never comes) and how it ended, whatever ended it. A script that loaded says so with its first message,
- * and holds a lock for as long as it lives; where there are no Web Locks (plain http), only deaths that raise an error are
- * noticed.
+ * type, refused, or never comes) and how it ended, whatever ended it. A script that loaded takes a lock, which it holds for
+ * as long as it lives, and then says that it is there; where there are no Web Locks (plain http), or none that answer, only
+ * deaths that raise an error are noticed.
  */
 
 import { EngineError } from "./errors.js";
-import { holdLock, whenFree } from "./site_data.js";
+import { ANSWER_MS, holdLock, whenFree } from "./site_data.js";
 import { Patience, SCRIPTS_MS } from "./waits.js";
 
 const UP = "up";
 const ALIVE = "alive";
 
-/** @typedef {{worker: Worker, end: () => void}} Started end: nothing is told of it any more */
+/** @typedef {{worker: Worker, end: () => void, here: () => void}} Started end: nothing is told of it any more; here: its script loaded */
 
 /**
  * @param {URL | string} url
@@ -45,11 +45,14 @@ export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
     );
   };
   const script = new Patience(ms, () => gone(`did not come within ${ms / 1000} s`));
-  worker.addEventListener("message", (event) => {
-    if (!up) script.end();
+  const here = () => {
     up = true;
+    script.end();
+  };
+  worker.addEventListener("message", (event) => {
     if (event.data !== UP && event.data !== ALIVE) return;
     event.stopImmediatePropagation(); // the rest is between the two
+    here();
     if (event.data === ALIVE) whenFree(name, () => gone("it ended without a word"));
   });
   worker.onerror = (event) => {
@@ -57,12 +60,15 @@ export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
     gone(event.message || (up ? "it failed" : "could not be loaded"));
   };
   worker.onmessageerror = () => gone("a message could not be read");
-  return { worker, end };
+  return { worker, end, here };
 }
 
 /** For the script of such a worker, once it has loaded. */
 export function begin() {
   const scope = /** @type {{name: string, postMessage: (message: string) => void}} */ (/** @type {unknown} */ (globalThis));
-  scope.postMessage(UP);
-  holdLock(scope.name, () => scope.postMessage(ALIVE));
+  const noLock = new Patience(ANSWER_MS, () => scope.postMessage(UP));
+  holdLock(scope.name, () => {
+    noLock.end();
+    scope.postMessage(ALIVE);
+  });
 }
