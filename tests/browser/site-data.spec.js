@@ -6,6 +6,7 @@
 import { ESLint } from "eslint";
 
 import { BYTES, damage } from "./support/damage.js";
+import { call } from "./support/fixtures.js";
 import { expect, MODEL, prompt, test } from "./support/router.js";
 
 /** Generous: a start takes two seconds, and one that waits for storage that never answers less than ten. */
@@ -92,6 +93,22 @@ for (const [name, script] of CASES) {
     expect(seen).toEqual([]);
   });
 }
+
+test("a compute thread that fails ends its engine, with or without channels between workers", async ({ openLab, server }) => {
+  const fails = `if (location.pathname.endsWith("/thread.js")) {
+    const { instantiate } = WebAssembly;
+    WebAssembly.instantiate = async (...made) => {
+      const { exports } = await instantiate.apply(WebAssembly, made);
+      return { exports: { ...exports, inpage_thread: () => { throw new RangeError("made to fail"); } } };
+    };
+  }`;
+  for (const more of ["", FAULTS["there is no BroadcastChannel"], FAULTS["BroadcastChannel throws"]]) {
+    server.prelude = fails + more;
+    const lab = await openLab();
+    const { error } = await call(lab, "load", { base: MODEL.slice(0, -1), threads: 2 });
+    expect(error).toMatchObject({ code: "device_lost", message: "the engine worker is gone: compute thread 1: RangeError: made to fail" });
+  }
+});
 
 /** @param {import("@playwright/test").Page} page */
 async function deadline(page) {
