@@ -4,7 +4,6 @@ clobbered, each kernel there once."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -46,7 +45,7 @@ def lowered(tiny_files: dict[str, Path]) -> Lower:
     """Tiny model, variant → what it is lowered to, each once; one of them with every way of its linear layers."""
 
     def made(model: str, variant: str) -> Lowered:
-        with nullcontext() if model == "mixed" else first_ways():
+        with first_ways(None if model == "mixed" else 1):
             return lower(open_source(str(tiny_files[model])), variant)
 
     return cache(made)

@@ -9,7 +9,7 @@ import fcntl
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from inpage.engines.native import NativeEngine
@@ -48,18 +48,21 @@ def tiny_file(name: str) -> Iterator[Path]:
         yield MODELS[name].write(Path(folder) / f"tiny-{name}.gguf")
 
 
+_ALL_WAYS = linear.ways
+
+
 @contextmanager
-def first_ways() -> Iterator[None]:
+def first_ways(most: int | None = 1) -> Iterator[None]:
     """Compile linear layers only in the way that runs where nothing was timed: in a quarter of the time. The others
-    leave the same bits, to which tests of their own hold them."""
-    full, made = linear.ways, (linear.linear, linear.gated)
+    leave the same bits, to which tests of their own hold them. ``most``: so many ways, None for all."""
+    before, made = linear.ways, (linear.linear, linear.gated)
     try:
-        linear.ways = lambda *args: full(*args)[:1]
+        linear.ways = lambda *args: _ALL_WAYS(*args)[:most]
         for func in made:
             func.cache_clear()
         yield
     finally:
-        linear.ways = full
+        linear.ways = before
         for func in made:
             func.cache_clear()
 
@@ -76,14 +79,14 @@ def _alone(name: str) -> Iterator[None]:
 @functools.cache
 def tiny_artifact(name: str) -> Path:
     """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
-    with _alone(name), tiny_file(name) as path, nullcontext() if name == "mixed" else first_ways():
+    with _alone(name), tiny_file(name) as path, first_ways(None if name == "mixed" else 1):
         return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name])
 
 
 @functools.cache
 def real_artifact() -> Path:
     """SmolLM2, compiled for this machine with int8 and with float32 activations."""
-    with _alone(REAL):
+    with _alone(REAL), first_ways():
         return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
 
 
