@@ -78,11 +78,12 @@ test-python: setup $(SITE)
 test-browser: setup $(SITE)
 	@npx --no-install playwright test $(ARGS)
 
-lint: setup ## ruff, mypy, eslint, tsc
+lint: setup ## ruff, mypy, eslint, tsc, the order of the floors
 	@.venv/bin/python format/generate.py --check
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@.venv/bin/python tools/floors.py
 	@eslint .
 	@tsc -p tsconfig.json && tsc -p tsconfig.worker.json
 

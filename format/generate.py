@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 C_HEADER = "compile/inpage_compile/runtime/abi.h"
 JS_ABI, JS_LIMITS, JS_STRUCTURE = "web/engine/abi.js", "web/engine/limits.js", "web/engine/schemas.js"
-PY_ABI, PY_LIMITS, PY_STRUCTURE = "py/inpage/abi.py", "py/inpage/limits.py", "py/inpage/schemas.py"
+PY_ABI, PY_LIMITS, PY_STRUCTURE = "py/inpage/format/abi.py", "py/inpage/format/limits.py", "py/inpage/format/schemas.py"
 WIDTH = 120
 MADE = "made by format/generate.py from format/{}; change that"
 
@@ -361,7 +361,7 @@ def py_limits(limits: Json) -> str:
 
 def py_schemas(schemas: Mapping[str, Json]) -> str:
     out = [
-        '"""The structure of an artifact\'s documents, for `inpage.structure`.',
+        '"""The structure of an artifact\'s documents, for `inpage.format.structure`.',
         "",
         f"{MADE.format('plan.toml and manifest.toml').capitalize()}.",
         '"""',

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.artifact import parse_manifest, revision_of
 from inpage.engines.native_trust import RECORD, STAMPS, stamp
 from inpage.errors import InvalidRequest, StorageFull
-from inpage.limits import ALIGN
-from inpage.schema import SCHEMA, SHARD_BYTES, Format, Manifest, Tensor
+from inpage.format.limits import ALIGN
+from inpage.format.manifest import parse_manifest, revision_of
+from inpage.format.schema import SCHEMA, SHARD_BYTES, Format, Manifest, Tensor
 
 from .checks import files_in, foreign, is_current, load_levels, load_manifest, verify
 from .licenses import check_license, notices

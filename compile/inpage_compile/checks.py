@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from inpage.artifact import parse_manifest
 from inpage.engines.native_trust import RECORD, is_stamped, stamp
 from inpage.errors import ArtifactInvalid, InpageError
-from inpage.schema import FileRef, Manifest, Shard, TokenizerRef
+from inpage.format.manifest import parse_manifest
+from inpage.format.schema import FileRef, Manifest, Shard, TokenizerRef
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -13,29 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import inpage
-from inpage.structure import canonical_json
+from inpage.format.structure import canonical_json
 
 from .sources import Source
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang", "numpy", "gguf")
 _SUFFIXES = {".py", ".c", ".h"}
-_SHARED = (
-    "_checks.py",
-    "artifact.py",
-    "schema.py",
-    "plan.py",
-    "plan_types.py",
-    "plan_views.py",
-)  # what the compiler takes from `inpage`
 
 
 def compiler_hash() -> str:
     """sha256 over the compiler's own sources and the versions of its tools."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    shared = [Path(inpage.__path__[0]) / name for name in _SHARED]
+    shared = sorted((Path(inpage.__path__[0]) / "format").glob("*.py"))  # the format is part of the compiler
     files = sorted(p for p in root.rglob("*") if p.suffix in _SUFFIXES)
-    for path in files + [p for p in shared if p.is_file()]:
+    for path in [*files, *shared]:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     for tool in TOOLS:

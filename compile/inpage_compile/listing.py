@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tvm
 
-from inpage.schema import Architecture, Tensor
+from inpage.format.schema import Architecture, Tensor
 
 from .pipeline import lower_variant
 from .targets.codegen import _quiet as quiet

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from inpage.limits import ALIGN
+from inpage.format.limits import ALIGN
 
 
 @dataclass(frozen=True)

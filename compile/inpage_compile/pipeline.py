@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
-from inpage.plan import parse_plan
-from inpage.plan_views import check_for_webgpu, describe
-from inpage.schema import Architecture, Tensor
+from inpage.format.plan import parse_plan
+from inpage.format.plan_views import check_for_webgpu, describe
+from inpage.format.schema import Architecture, Tensor
 
 from . import weights
 from .artifact import ArtifactWriter, is_current, load_manifest

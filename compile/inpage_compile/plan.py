@@ -14,8 +14,8 @@ from typing import Any
 import tvm
 from tvm import ir, relax, tirx
 
-from inpage.plan import VERSION
-from inpage.schema import Tensor
+from inpage.format.plan import VERSION
+from inpage.format.schema import Tensor
 
 from .kernels.cpu.pages import PAGE
 from .memory import Use, arenas_of, place

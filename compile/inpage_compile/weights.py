@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.limits import ALIGN, BLOCK_ROWS
-from inpage.schema import Manifest, Tensor, tensor_bytes
+from inpage.format.limits import ALIGN, BLOCK_ROWS
+from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
 from .artifact import ArtifactWriter
 from .kernels.cpu.quantize import GROUP

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import bounded
-from .bounded_file import read_bounded
 from .errors import InvalidRequest
+from .format import bounded
+from .format.bounded_file import read_bounded
 
 T = TypeVar("T")
 

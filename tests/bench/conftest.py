@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inpage.tokenizer import Tokenizer, load_tokenizer
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
 
 

@@ -16,7 +16,7 @@ from inpage.bench.results import Cell, Engine
 from inpage.bench.scenarios import Scenario, select
 from inpage.bench.turn import Limits, Speed, Turn, Work, fastest
 from inpage.errors import Unsupported
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 
 
 class Double:

@@ -56,7 +56,7 @@ test("a template of nested loops is a typed error, and the next request works", 
   const found = await inPython(
     page,
     `
-from inpage.template import ChatTemplate
+from inpage.text.chat_template import ChatTemplate
 from inpage.errors import InpageError
 async def tried(source, aside):
     template = ChatTemplate(source, router.tokenizer, bos=1, eos=2)

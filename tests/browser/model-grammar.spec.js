@@ -27,7 +27,7 @@ const TELL = "Tell me about Ada as JSON.";
 /** The model's manifest with a chat template that takes tools, which its own does not: the same weights by another name. */
 const WITH_TOOLS = `
 import json, sys
-from inpage.artifact import revision_of
+from inpage.format.manifest import revision_of
 manifest = json.load(open("build/models/smollm2-135m-instruct/manifest.json"))
 manifest["chat_template"] = open("tests/support/hermes.jinja").read()
 manifest["revision"] = revision_of(manifest)

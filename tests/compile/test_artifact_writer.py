@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid
-from inpage.schema import Manifest
+from inpage.format.schema import Manifest
 from inpage_compile import artifact
 from inpage_compile.artifact import ArtifactWriter, is_current, load_manifest, verify
 from inpage_compile.fingerprint import fingerprint

@@ -9,9 +9,9 @@ import gguf
 import numpy as np
 import pytest
 
-from inpage.artifact import parse_manifest
 from inpage.cli import main
 from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
+from inpage.format.manifest import parse_manifest
 from inpage.models import Models
 from inpage.router import Router
 from inpage_compile.artifact import ArtifactWriter, load_levels, load_manifest, verify

@@ -14,9 +14,9 @@ import pytest
 from inpage.engines import batch as flat
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Feed, Sampling
-from inpage.plan import parse_plan
-from inpage.plan_types import Plan
-from inpage.plan_views import encode_io, encode_program
+from inpage.format.plan import parse_plan
+from inpage.format.plan_types import Plan
+from inpage.format.plan_views import encode_io, encode_program
 from inpage_compile.targets.link import RUNTIME, ZIG, LinkError, link_native, link_wasm
 from support.toy import KERNELS_C, salt, toy_greedy, toy_plan, write_toy
 

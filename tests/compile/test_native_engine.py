@@ -14,7 +14,7 @@ import pytest
 from inpage.engines.native import KV_BYTES, NativeEngine
 from inpage.engines.protocol import Feed, Sampling
 from inpage.errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
-from inpage.schema import Manifest
+from inpage.format.schema import Manifest
 from support.toy import BLOCKS, LOGIT_ROWS, MIXES, PAGE, VOCAB, toy_greedy, toy_logits, write_toy
 
 PROMPTS = [[5, 17, 3], [1] * 20, [96, 0, 42, 7, 7], list(range(18))]
@@ -274,7 +274,7 @@ async def test_a_file_that_is_not_what_the_manifest_says_is_named(
 
 
 async def test_a_plan_that_belongs_to_other_kernels_is_refused(tmp_path: Path) -> None:
-    from inpage.artifact import parse_manifest, revision_of
+    from inpage.format.manifest import parse_manifest, revision_of
 
     write_toy(tmp_path)
     plan = json.loads((tmp_path / "native/plan.json").read_text())

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from inpage import Router
-from inpage.artifact import parse_manifest, revision_of
 from inpage.cli import doctor, main, paths
 from inpage.engines import native
 from inpage.engines.native import NativeEngine
 from inpage.engines.native_trust import RECORD, config_folder, stamp
 from inpage.errors import Unsupported, Untrusted
+from inpage.format.manifest import parse_manifest, revision_of
 from inpage.models import Models
 from inpage_compile.pipeline import compile_model
 from support.models import manifest_of, tiny_artifact

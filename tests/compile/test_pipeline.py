@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inpage import plan_views
 from inpage.engines.protocol import Feed
 from inpage.errors import InvalidRequest, Unsupported
-from inpage.plan import parse_plan
+from inpage.format import plan_views
+from inpage.format.plan import parse_plan
 from inpage_compile import pipeline, weights
 from inpage_compile.artifact import load_manifest, verify
 from inpage_compile.kernels.cpu.pages import Heads

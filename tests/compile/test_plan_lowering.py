@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from inpage.errors import Unsupported
-from inpage.plan import parse_plan
-from inpage.plan_types import Plan
-from inpage.plan_views import check_for_webgpu, describe, encode_program
-from inpage.schema import Tensor
+from inpage.format.plan import parse_plan
+from inpage.format.plan_types import Plan
+from inpage.format.plan_views import check_for_webgpu, describe, encode_program
+from inpage.format.schema import Tensor
 from inpage_compile import weights
 from inpage_compile.models.llama import Maxima, build_graph
 from inpage_compile.pipeline import lower_variant

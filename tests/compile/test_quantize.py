@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from inpage.errors import SourceInvalid
-from inpage.schema import tensor_bytes
+from inpage.format.schema import tensor_bytes
 from inpage_compile.quantize import FORMATS, dequantize, format_of, pack, read_groups, unpack
 
 TYPES = ["F32", "F16", "Q8_0", "Q4_0", "Q4_1"]

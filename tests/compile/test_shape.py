@@ -17,7 +17,7 @@ import pytest
 from inpage.engines import native
 from inpage.engines.native import NativeEngine
 from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
-from inpage.tokenizer import load_tokenizer
+from inpage.text.tokenizer import load_tokenizer
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import Source, dequantize, find_recipe, load_recipe, open_gguf, open_source
 from inpage_compile.sources.llama import expected_tensors

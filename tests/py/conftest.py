@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from inpage import notes
-from inpage.tokenizer import Tokenizer, load_tokenizer
+from inpage.backends import device_profile
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """What routers note about this machine stays out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(notes, "cache_folder", lambda: folder)
+        patch.setattr(device_profile, "cache_folder", lambda: folder)
         yield
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from inpage.artifact import Format, Manifest, SuperBlock, parse_manifest, revision_of, tensor_bytes
 from inpage.errors import ArtifactInvalid
+from inpage.format.manifest import Format, Manifest, SuperBlock, parse_manifest, revision_of, tensor_bytes
 from support.corpus import case_id, changed, corpus
 
 HASH = "ab" * 32

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from inpage import bounded
 from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest
-from inpage.grammar import schema_grammar
-from inpage.page import Page
-from inpage.params import checked_ids, checked_messages, options
+from inpage.format import bounded
+from inpage.requests.grammar import schema_grammar
+from inpage.requests.params import checked_ids, checked_messages, options
+from inpage.requests.tool_calls import CallReader, Said
+from inpage.requests.tools import asked_tools
 from inpage.responses import Answer
 from inpage.responses.bundle import Bundle
 from inpage.settings import settings_from
-from inpage.tokenizer import load_tokenizer
-from inpage.tool_calls import CallReader, Said
-from inpage.tools import asked_tools
+from inpage.text.tokenizer import load_tokenizer
+from inpage.worker.messages import Page
 
-PACKAGE = Path(bounded.__file__).parent
+PACKAGE = Path(bounded.__file__).parents[1]
 DEEP = "[" * 3000 + "]" * 3000
 
 
@@ -148,7 +148,7 @@ def test_the_page_refuses_a_message_by_its_id() -> None:
 
 def test_nothing_else_parses_json() -> None:
     """What the package ships itself, and what its own processes say, is not from outside."""
-    own = ("bench/", "cli/vendor.py", "cli/profile.py", "bounded.py")
+    own = ("bench/", "cli/vendor.py", "cli/profile.py", "format/bounded.py")
     found = [
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from inpage import limits
 from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest, QueueFull
+from inpage.format import limits
+from inpage.host.artifact_store import FolderStore
 from inpage.openai import Api
 from inpage.responses.answer import Answer
 from inpage.router import Completion, Router
 from inpage.settings import read_settings
-from inpage.store import FolderStore
-from inpage.template import ChatTemplate
-from inpage.tokenizer import Tokenizer, load_tokenizer
+from inpage.text.chat_template import ChatTemplate
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_router, small_tokenizer_json
 from support.tiny import CONTROL
 

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from inpage.breaker import Breaker
+from inpage.backends.circuit_breaker import Breaker
+from inpage.backends.selection import Choice
 from inpage.errors import Cancelled, DeviceLost, OutOfMemory, PoisonRequest
-from inpage.request import Request
+from inpage.requests.request import Request
 from inpage.router import Router
-from inpage.scheduler import Scheduler
-from inpage.selection import Choice
-from inpage.tokenizer import Tokenizer
+from inpage.scheduling.scheduler import Scheduler
+from inpage.text.tokenizer import Tokenizer
 from support.asking import finish, prompt
 from support.house import POISON, House, poisoned
 from support.paged_double import PagedDouble

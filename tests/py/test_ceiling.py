@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from inpage.capability import Device, host_device
-from inpage.ceiling import ceiling, fitted
-from inpage.selection import choose
+from inpage.backends.memory_ceiling import ceiling, fitted
+from inpage.backends.selection import choose
+from inpage.host.artifact_store import FolderStore
+from inpage.host.capability import Device, host_device
 from inpage.settings import Settings, settings_from
-from inpage.store import FolderStore
 
 GIB = 1 << 30
 

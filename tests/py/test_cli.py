@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from inpage.cli import main, paths, site
-from inpage.cli.page import flags
+from inpage.cli.headless import flags
 from inpage.cli.session import FIELDS
 from inpage.cli.static import StaticServer
 from support.tiny import MODELS
@@ -271,7 +271,7 @@ def test_requests_that_cannot_be_answered_ahead(run: Run, model: Path, tmp_path:
 def test_package_for_the_page_is_pure_python(tmp_path: Path) -> None:
     (tmp_path / "inpage.zip").write_bytes(site.package_zip())
     names = zipfile.ZipFile(tmp_path / "inpage.zip").namelist()
-    assert "inpage/router.py" in names
+    assert "inpage/router/router.py" in names
     assert all(name.endswith(".py") for name in names)
     assert not [name for name in names if "/cli/" in name or name.endswith("native.py")]
 

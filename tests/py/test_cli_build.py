@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from inpage.artifact import parse_manifest, revision_of
 from inpage.cli import main, site
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
+from inpage.format.manifest import parse_manifest, revision_of
 from inpage_compile.pipeline import compile_model
 from support.models import first_ways, tiny_artifact, tiny_file
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inpage.backends.failover import Backends
+from inpage.backends.selection import Candidate
 from inpage.engines.protocol import Feed, Sampling
 from inpage.errors import DeviceLost, InpageError
-from inpage.failover import Backends
-from inpage.request import Request
-from inpage.scheduler import Scheduler
-from inpage.schema import Variant
-from inpage.selection import Candidate
+from inpage.format.schema import Variant
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from support.mortal import Mortal
 from support.paged_double import PagedDouble
 

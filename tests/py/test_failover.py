@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from inpage.backends.faults import FaultLog
 from inpage.engines.protocol import Feed, Sampling
 from inpage.errors import ArtifactDamaged, Cancelled, DeviceLost, InpageError, NetworkError, OutOfMemory, PoisonRequest
-from inpage.faults import FaultLog
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from support.asking import prompt
 from support.house import POISON, House, dies_at, poisoned
 from support.paged_double import PagedDouble

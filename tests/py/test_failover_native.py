@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from inpage import router as router_module
-from inpage.engines.load import load_engine
+from inpage.backends.load import load_engine
 from inpage.engines.protocol import Engine, Feed
 from inpage.errors import DeviceLost, InpageError
 from inpage.router import Completion, Router
+from inpage.router import router as router_module
 from support.mortal import Mortal
 
 pytestmark = pytest.mark.model

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpage.errors import Timeout
-from inpage.fair import FairQueue
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.fair_queue import FairQueue
+from inpage.scheduling.scheduler import Scheduler
 from support.paged_double import PagedDouble
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from inpage.errors import Cancelled
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish, prompt
 from support.paged_double import PagedDouble

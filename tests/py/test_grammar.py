@@ -9,9 +9,9 @@ import pytest
 
 from inpage.engines.protocol import Grammar
 from inpage.errors import InvalidRequest, Unsupported
-from inpage.grammar import asked_grammar
+from inpage.requests.grammar import asked_grammar
 from inpage.responses import AnswerCache
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.small import small_router
 
 _NODE = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}}

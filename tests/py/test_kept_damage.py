@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from inpage.capability import host_device
+from inpage.backends.device_profile import Notes
+from inpage.host.capability import host_device
 from inpage.kv.saved import SavedPages
 from inpage.kv.storage import FolderPages
-from inpage.notes import Notes
 from inpage.responses import Answer, AnswerCache, Bundle, pack_bundle
 from inpage.responses.sqlite import SqliteTier
 
@@ -208,7 +208,7 @@ async def _opened(monkeypatch: pytest.MonkeyPatch, manifest: Any, device: Any, t
     async def read(_: str) -> str:
         return text
 
-    monkeypatch.setattr("inpage.notes._read", read)
+    monkeypatch.setattr("inpage.backends.device_profile._read", read)
     return await Notes.open(manifest, device, None)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from inpage import kernel_choice, notes
+from inpage.backends import device_profile, kernel_choice
+from inpage.backends.device_profile import Notes
+from inpage.backends.kernel_choice import GAIN, KernelChoice, choose_kernels, decide, sentence
 from inpage.engines.protocol import Feed, KernelTiming
 from inpage.errors import DeviceLost, InvalidRequest
-from inpage.kernel_choice import GAIN, KernelChoice, choose_kernels, decide, sentence
-from inpage.notes import Notes
 from inpage.router import Router
 from support.models import TINY_VARIANTS, open_engine, tiny_artifact
 from support.paged_double import PagedDouble
@@ -128,7 +128,7 @@ async def test_every_native_alternative_leaves_the_same_bits(variant: str) -> No
 
 
 async def test_a_native_router_times_once_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notes, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(device_profile, "cache_folder", lambda: tmp_path)
     timed: list[int] = []
     plain = kernel_choice.choose_kernels
 
@@ -136,7 +136,7 @@ async def test_a_native_router_times_once_and_remembers(tmp_path: Path, monkeypa
         timed.append(1)
         return await plain(engine, budget_s)
 
-    monkeypatch.setattr("inpage.engines.load.choose_kernels", counted)
+    monkeypatch.setattr("inpage.backends.load.choose_kernels", counted)
 
     async def visit() -> tuple[str, Sequence[int]]:
         async with await Router.load(tiny(), backend="native") as router:
@@ -159,14 +159,14 @@ async def test_a_native_router_times_once_and_remembers(tmp_path: Path, monkeypa
 
 
 async def test_an_engine_on_which_timing_fails_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notes, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(device_profile, "cache_folder", lambda: tmp_path)
     opened: list[Any] = []
 
     async def broken(engine: Any) -> KernelChoice:
         opened.append(engine)
         raise DeviceLost("gone")
 
-    monkeypatch.setattr("inpage.engines.load.choose_kernels", broken)
+    monkeypatch.setattr("inpage.backends.load.choose_kernels", broken)
     with pytest.raises(DeviceLost):
         await Router.load(tiny(), backend="native")
     assert opened and all(engine._lib is None for engine in opened)

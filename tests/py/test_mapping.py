@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inpage.engines.native import NativeEngine
-from inpage.store import FolderStore
+from inpage.host.artifact_store import FolderStore
 
 pytestmark = [
     pytest.mark.model,

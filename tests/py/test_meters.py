@@ -11,11 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inpage.errors import DeviceLost, InvalidRequest, OutOfMemory
-from inpage.health import HealthWatch, LeakDetector
+from inpage.observe.health import HealthWatch, LeakDetector
 from inpage.openai import Api
 from inpage.router import Completion, Router
-from inpage.status import MemoryWatch
-from inpage.tokenizer import Tokenizer
+from inpage.router.status import MemoryWatch
+from inpage.text.tokenizer import Tokenizer
 from support.paged_double import PagedDouble
 from support.small import small_router
 

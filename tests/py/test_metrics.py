@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from inpage.metrics import Counter, Gauge, Histogram, Registry
+from inpage.observe.prometheus import Counter, Gauge, Histogram, Registry
 
 
 def read(registry: Registry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -15,7 +15,7 @@ from inpage.errors import ArtifactInvalid, Cancelled, InpageError, InvalidReques
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
 from inpage.settings import settings_from
-from inpage.tokenizer import Tokenizer, load_tokenizer
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.shelf import Shelf
 from support.small import small_tokenizer_json
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inpage.errors import OutOfMemory
 from inpage.openai import Api
 from inpage.router import Router
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.shelf import Shelf
 from support.small import small_router

@@ -9,7 +9,7 @@ import pytest
 
 from inpage.engines.protocol import Grammar
 from inpage.openai import Api
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.scripted import Scripted
 from support.small import small_router

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from inpage.errors import InvalidRequest
-from inpage.params import answer_room, checked_ids, checked_messages, checked_text, options
+from inpage.requests.params import answer_room, checked_ids, checked_messages, checked_text, options
 
 
 def refused(field: str, match: str) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from inpage.errors import ArtifactInvalid
-from inpage.plan import parse_plan
-from inpage.plan_types import extent
-from inpage.plan_views import check_for_webgpu, describe, encode_program
-from inpage.schema import Tensor
+from inpage.format.plan import parse_plan
+from inpage.format.plan_types import extent
+from inpage.format.plan_views import check_for_webgpu, describe, encode_program
+from inpage.format.schema import Tensor
 from support.corpus import case_id, changed, corpus
 
 CORPUS = corpus("plan")

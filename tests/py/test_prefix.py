@@ -12,8 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from inpage.engines.protocol import Sampling
 from inpage.kv import PagePool, PrefixTree
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish
 from support.paged_double import PagedDouble

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as properties
 from hypothesis import strategies as st
 
-from inpage.capability import Device
 from inpage.errors import Cancelled, InvalidRequest, StorageFull, Unsupported
+from inpage.format.schema import FileRef, Variant
+from inpage.host.capability import Device
 from inpage.kv.saved import SavedPages, pages_digest
 from inpage.kv.storage import FolderPages
-from inpage.prefixes import Prefixes
 from inpage.router import Router
-from inpage.schema import FileRef, Variant
+from inpage.router.prefixes import Prefixes
 from inpage.settings import settings_from
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.paged_double import PagedDouble
 from support.small import small_manifest, small_router
 

@@ -9,9 +9,9 @@ import pytest
 
 from inpage.engines.protocol import Grammar
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Timeout
-from inpage.replicas import Replicas
-from inpage.request import Burst, Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Burst, Request
+from inpage.router.replicas import Replicas
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish
 from support.house import House

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from inpage.template import ChatTemplate
-from inpage.tokenizer import Tokenizer
+from inpage.text.chat_template import ChatTemplate
+from inpage.text.tokenizer import Tokenizer
 from support.small import small_tokenizer_json
 from support.tiny import TEMPLATE
 
@@ -30,7 +30,8 @@ def test_every_module_of_the_page_imports() -> None:
     code = """
 import importlib, json, pkgutil, sys
 import inpage
-cpython = ("inpage.bench", "inpage.cli", "inpage.engines.native", "inpage.responses.sqlite", "inpage.template_sandbox")
+cpython = ("inpage.bench", "inpage.cli",
+           "inpage.engines.native", "inpage.responses.sqlite", "inpage.text.template_sandbox")
 names = [m.name for m in pkgutil.walk_packages(inpage.__path__, "inpage.") if not m.name.startswith(cpython)]
 for name in names:
     importlib.import_module(name)
@@ -38,13 +39,13 @@ json.dumps({"version": sys.version_info[:2], "names": names, "numpy": "numpy" in
 """
     found = in_pyodide(code)
     assert found["version"] == [3, 14]
-    assert {"inpage.router", "inpage.page", "inpage.engines.page"} <= set(found["names"])
+    assert {"inpage.router.router", "inpage.worker.messages", "inpage.engines.in_page"} <= set(found["names"])
 
 
 _PARITY = """
 import json, random
-from inpage.template import ChatTemplate
-from inpage.tokenizer import Detokenizer, load_tokenizer
+from inpage.text.chat_template import ChatTemplate
+from inpage.text.tokenizer import Detokenizer, load_tokenizer
 given = json.loads(data)
 tokenizer = load_tokenizer(given["tokenizer"], {})
 template = ChatTemplate(given["template"], tokenizer, bos=1, eos=2)
@@ -105,7 +106,7 @@ def test_a_burst_crosses_as_typed_arrays() -> None:
     code = """
 import asyncio, json
 from pyodide.code import run_js
-from inpage.engines.page import PageEngine
+from inpage.engines.in_page import PageEngine
 from inpage.engines.protocol import Feed
 client = run_js('''({
   calls: [],
@@ -159,7 +160,7 @@ def test_the_depth_that_is_allowed_is_far_from_what_ends_pyodide() -> None:
     """Half-way down Python's own stack of the page still reads, writes and shows it; more is refused, not tried."""
     code = """
 import json
-from inpage import bounded
+from inpage.format import bounded
 from inpage.errors import InvalidRequest
 deep = lambda n: "[" * n + "]" * n
 def at(level, work):

@@ -11,10 +11,10 @@ import pytest
 from inpage.errors import DeviceLost, OutOfMemory
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
-from inpage.replicas import Replicas, affordable
-from inpage.request import Request
+from inpage.requests.request import Request
 from inpage.router import Router
-from inpage.scheduler import Scheduler
+from inpage.router.replicas import Replicas, affordable
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import Settings, settings_from
 from support.asking import finish, prompt
 from support.house import House

@@ -13,7 +13,7 @@ import pytest
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Timeout, Unsupported
 from inpage.router import Completion, Router, Stream
 from inpage.settings import settings_from
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.small import small_router
 from support.tiny import VOCAB
 

@@ -10,8 +10,8 @@ import pytest
 
 from inpage.engines.protocol import Sampling
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, OutOfMemory, QueueFull
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish, prompt
 from support.paged_double import PagedDouble

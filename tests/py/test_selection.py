@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from inpage.capability import Device, host_device
+from inpage.backends.selection import about_threads, candidates, choose
 from inpage.errors import InvalidRequest, Unsupported
-from inpage.schema import Variant
-from inpage.selection import about_threads, candidates, choose
+from inpage.format.schema import Variant
+from inpage.host.capability import Device, host_device
 
 VARIANTS = [
     Variant("native", "native", ("host:x86_64-linux",), {}),

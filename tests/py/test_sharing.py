@@ -13,7 +13,7 @@ import pytest
 from inpage.errors import DeviceLost, InvalidRequest, QueueFull
 from inpage.responses import AnswerCache, MemoryTier
 from inpage.router import Completion, Router
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 from support.paged_double import PagedDouble
 from support.small import small_router
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inpage.stops import StopStrings
+from inpage.text.stop_strings import StopStrings
 
 TEXT = st.text("ab\n", max_size=40)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=5), min_size=1, max_size=4)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Engine, Feed, Sampling, StepOutput
 from inpage.errors import OutOfMemory
-from inpage.request import Request
-from inpage.scheduler import Scheduler
+from inpage.requests.request import Request
+from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish, prompt
 from support.models import manifest_of, tiny_artifact

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from inpage.errors import ArtifactInvalid, InvalidRequest
-from inpage.template import ChatTemplate
-from inpage.tokenizer import Tokenizer
+from inpage.text.chat_template import ChatTemplate
+from inpage.text.tokenizer import Tokenizer
 from support.tiny import TEMPLATE
 
 

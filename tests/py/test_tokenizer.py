@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inpage.errors import ArtifactInvalid, Unsupported
-from inpage.tokenizer import Detokenizer, Tokenizer, load_tokenizer
+from inpage.text.tokenizer import Detokenizer, Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
 from support.tiny import CONTROL
 

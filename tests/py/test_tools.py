@@ -12,10 +12,10 @@ import openai
 import pytest
 
 from inpage.openai import Api
+from inpage.requests.tool_calls import Argued, Called, CallReader, Event, Said
+from inpage.requests.tools import asked_tools
 from inpage.router import Router
-from inpage.tokenizer import Tokenizer
-from inpage.tool_calls import Argued, Called, CallReader, Event, Said
-from inpage.tools import asked_tools
+from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.scripted import Scripted
 from support.small import small_router

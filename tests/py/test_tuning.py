@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from inpage import notes as notes_module
-from inpage import tuning
-from inpage.capability import Adapter, Device, host_device
+from inpage.backends import device_profile as notes_module
+from inpage.backends.device_profile import Notes
+from inpage.backends.failover import Backends
+from inpage.backends.measurement import Figure, measure, pages_needed
+from inpage.backends.selection import Candidate, Choice, choose
 from inpage.engines.protocol import Feed
 from inpage.errors import DeviceLost, InpageError
-from inpage.failover import Backends
-from inpage.measure import Figure, measure, pages_needed
-from inpage.notes import Notes
+from inpage.format.schema import Variant
+from inpage.host.capability import Adapter, Device, host_device
 from inpage.router import Router
-from inpage.schema import Variant
-from inpage.selection import Candidate, Choice, choose
-from inpage.tokenizer import Tokenizer
+from inpage.scheduling import tuning
+from inpage.text.tokenizer import Tokenizer
 from support.mortal import Mortal
 from support.paged_double import PagedDouble
 from support.small import small_manifest
@@ -46,7 +46,7 @@ async def test_measuring_feeds_only_the_pages_it_was_given() -> None:
 
 async def test_a_slow_engine_is_known_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))  # every look at the clock finds a second gone
-    monkeypatch.setattr("inpage.measure.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("inpage.backends.measurement.time.perf_counter", lambda: float(next(clock)))
     engine = PagedDouble()
     await engine.reserve_pages(pages_needed(engine.info))
     figure = await measure(engine, range(pages_needed(engine.info)))

@@ -43,7 +43,7 @@ def test_the_wheel_is_pure_and_carries_what_it_needs(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
-        "inpage/router.py",
+        "inpage/router/router.py",
         "inpage/_web/app/index.html",
         "inpage/_web/engine/worker.js",
         "inpage/_web/vendor.json",

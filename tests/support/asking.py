@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from inpage.request import Request
+from inpage.requests.request import Request
 
 
 def prompt(seed: int, length: int) -> list[int]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from inpage.backends.failover import Backends
+from inpage.backends.faults import FaultLog
+from inpage.backends.selection import Candidate
 from inpage.engines.protocol import Feed
 from inpage.errors import DeviceLost, InpageError
-from inpage.failover import Backends
-from inpage.faults import FaultLog
-from inpage.scheduler import Scheduler
-from inpage.schema import Variant
-from inpage.selection import Candidate
+from inpage.format.schema import Variant
+from inpage.scheduling.scheduler import Scheduler
 
 from .mortal import Fate, Mortal
 from .paged_double import PagedDouble

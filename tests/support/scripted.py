@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inpage.engines.protocol import Feed, Grammar
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 
 from .paged_double import PagedDouble
 

@@ -11,7 +11,7 @@ from inpage.engines.protocol import Progress
 from inpage.models import Grant, Level, Models
 from inpage.router import Router
 from inpage.settings import settings_from
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 
 from .small import small_router
 

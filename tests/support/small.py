@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inpage.capability import Device
+from inpage.backends.selection import choose
+from inpage.format.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
+from inpage.host.capability import Device
 from inpage.kv.storage import PageStorage
 from inpage.responses import AnswerCache
 from inpage.router import Router
-from inpage.schema import Architecture, License, Manifest, SourceRef, TokenizerRef, Variant, Weights
-from inpage.selection import choose
 from inpage.settings import settings_from
-from inpage.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer
 
 from .paged_double import PagedDouble
 from .tiny import CONTROL, TEMPLATE, VOCAB, vocabulary

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.artifact import parse_manifest, revision_of
 from inpage.engines.native_trust import RECORD, STAMPS, stamp
-from inpage.schema import Manifest
+from inpage.format.manifest import parse_manifest, revision_of
+from inpage.format.schema import Manifest
 from inpage_compile.targets.link import link_native
 
 KERNELS_C = Path(__file__).with_name("toy_kernels.c")

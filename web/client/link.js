@@ -1,6 +1,6 @@
 /**
- * @file One life of the router worker: calls go in as JSON, answers come back (py/inpage/page.py says which). However it
- * ends, hung workers included (watch.js), all pending calls reject.
+ * @file One life of the router worker: calls go in as JSON, answers come back (py/inpage/worker/messages.py says
+ * which). However it ends, hung workers included (watch.js), all pending calls reject.
  */
 
 import { EngineError, fromWire } from "../engine/errors.js";

@@ -1,7 +1,7 @@
 /**
  * @file The heartbeat between the main thread and a router worker: a worker in which something is awaited is asked every
  * half second whether it is there, and counts as gone when it says nothing for too long. Work that nothing can interrupt
- * is announced (py/inpage/jobs.py) and has a limit of its own.
+ * is announced (py/inpage/host/jobs.py) and has a limit of its own.
  *
  * Only time in which this thread's own timer ran is counted. A page that is frozen, throttled or busy, and a machine that
  * slept, end no router.

@@ -1,7 +1,7 @@
 /**
  * @file Kernels that do the same and leave the same bits: which of them runs is the device's choice. Timing them is done
  * here, with the model's own weights and on the threads that compute; what follows from the times is decided in Python
- * (py/inpage/kernel_choice.py).
+ * (py/inpage/backends/kernel_choice.py).
  */
 
 import { EngineError } from "./errors.js";

@@ -1,7 +1,7 @@
 /**
  * @file The one way by which JSON from outside comes in: depth, size and types are counted before anything recurses over
  * it. Python's parser, and some browsers', end the whole worker where their stack overflows. The limits are those of
- * py/inpage/bounded.py.
+ * py/inpage/format/bounded.py.
  */
 
 import { EngineError } from "./errors.js";

@@ -1,6 +1,6 @@
 /**
  * @file The parts of manifest.json that an engine needs, checked: weights and their shards, tensors, one variant's
- * files. The schema itself stands in py/inpage/artifact.py; the manifest is untrusted input here as there.
+ * files. The schema itself stands in py/inpage/format/manifest.py; the manifest is untrusted input here as there.
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";

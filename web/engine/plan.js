@@ -1,6 +1,6 @@
 /**
- * @file plan.json, checked. The schema stands in py/inpage/plan.py. A plan is untrusted input: after `readPlan` every
- * buffer lies inside the region it belongs to, so that nothing it says can make an executor write outside.
+ * @file plan.json, checked. The schema stands in py/inpage/format/plan.py. A plan is untrusted input: after `readPlan`
+ * every buffer lies inside the region it belongs to, so that nothing it says can make an executor write outside.
  */
 
 import { MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";

@@ -1,7 +1,7 @@
 /**
  * @file Untrusted JSON against the structure that it must have, which schemas.js declares for this and for
- * py/inpage/structure.py. What comes back is a copy with the declared fields alone; an optional field that is missing is
- * null. What must hold between fields is for those who read the copy.
+ * py/inpage/format/structure.py. What comes back is a copy with the declared fields alone; an optional field that is
+ * missing is null. What must hold between fields is for those who read the copy.
  */
 
 import { invalidArtifact } from "./errors.js";

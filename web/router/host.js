@@ -1,7 +1,7 @@
 /**
  * @file What Python in the page needs of JavaScript: files, the tokenizer, the template language, the probe and the
- * engine. worker.js registers it as the Python module `inpage_host`; py/inpage/browser.py is its only way in. Whatever
- * crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
+ * engine. worker.js registers it as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in.
+ * Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
 import { EngineClient } from "../engine/client.js";

@@ -50,7 +50,7 @@ export async function startPython(archive) {
   }
   const pyodide = await load(key ? { _makeSnapshot: true } : {});
   pyodide.unpackArchive(bytes, "zip", { extractDir: HOME });
-  pyodide.runPython(`import sys; sys.path.insert(0, "${HOME}"); import inpage.page`);
+  pyodide.runPython(`import sys; sys.path.insert(0, "${HOME}"); import inpage.worker.messages`);
   if (key) void keep(key, pyodide);
   return pyodide;
 }

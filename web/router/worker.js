@@ -1,7 +1,7 @@
 /**
- * @file The router worker: starts Python with the `inpage` package (python.js) and lets py/inpage/page.py answer. Messages
- * are JSON texts in both directions, described there; `{"fatal": {"code", "message", "field"}}` says that Python itself is
- * gone. "ping" is answered "pong" by whatever thread can still answer.
+ * @file The router worker: starts Python with the `inpage` package (python.js) and lets py/inpage/worker/messages.py
+ * answer. Messages are JSON texts in both directions, described there; `{"fatal": {"code", "message", "field"}}` says
+ * that Python itself is gone. "ping" is answered "pong" by whatever thread can still answer.
  */
 
 import { EngineError, toWire } from "../engine/errors.js";
@@ -85,7 +85,7 @@ async function boot() {
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.
   _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });
   pyodide.registerJsModule("inpage_host", host);
-  return pyodide.pyimport("inpage.page").start((/** @type {string} */ text) => scope.postMessage(text));
+  return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text));
 }
 
 /** @param {object} message */

@@ -17,7 +17,7 @@ from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from inpage.limits import ALIGN
+from inpage.format.limits import ALIGN
 
 from ..kernels.cpu.pages import Heads
 from ..kernels.webgpu import attention as attn

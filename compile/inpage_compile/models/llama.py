@@ -16,8 +16,8 @@ import tvm
 from tvm import tirx
 from tvm.relax.frontend import nn
 
-from inpage.schema import Architecture
-from inpage.schema import Tensor as Entry
+from inpage.format.schema import Architecture
+from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.linear import Weights

@@ -7,7 +7,7 @@ All of GGUF's affine types are described, so that the artifact need not change w
 from __future__ import annotations
 
 from inpage.errors import SourceInvalid
-from inpage.schema import Format, SuperBlock
+from inpage.format.schema import Format, SuperBlock
 
 
 def _k(kind: str, bits: int, group: int, scale_bits: int, min_bits: int = 0, zero: int = 0) -> Format:

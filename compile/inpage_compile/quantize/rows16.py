@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.limits import BLOCK_ROWS
+from inpage.format.limits import BLOCK_ROWS
 
 from .formats import FORMATS
 from .ggml import Groups
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 def pack(groups: Groups) -> Array:
-    """The matrix in layout rows16, uint8, `inpage.schema.tensor_bytes` long."""
+    """The matrix in layout rows16, uint8, `inpage.format.schema.tensor_bytes` long."""
     fmt = FORMATS[groups.format]
     rows, columns = groups.q.shape
     blocks = -(-rows // BLOCK_ROWS)

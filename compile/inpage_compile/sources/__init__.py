@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inpage.errors import SourceInvalid
-from inpage.schema import SourceRef
+from inpage.format.schema import SourceRef
 
 from .base import LicenseInfo, Source, SourceTensor, Tokenizer, dequantize
 from .gguf import open_gguf

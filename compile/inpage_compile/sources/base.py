@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.errors import SourceInvalid
-from inpage.schema import Architecture, SourceRef
+from inpage.format.schema import Architecture, SourceRef
 
 from ..quantize import Groups, read_groups
 

@@ -14,8 +14,8 @@ from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
 from inpage.errors import SourceInvalid
-from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
-from inpage.structure import one_line
+from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.format.structure import one_line
 
 from ..quantize import format_of
 from .base import LicenseInfo, Source, SourceTensor, dequantize

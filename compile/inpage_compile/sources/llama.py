@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inpage.errors import SourceInvalid
-from inpage.schema import Architecture
+from inpage.format.schema import Architecture
 
 from .base import SourceTensor
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import inpage
 from inpage.errors import SourceInvalid
-from inpage.limits import LINE
-from inpage.structure import one_line
+from inpage.format.limits import LINE
+from inpage.format.structure import one_line
 
 from .shape import KIND, Shape, read_shape
 

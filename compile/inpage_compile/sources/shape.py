@@ -16,8 +16,8 @@ import gguf
 import numpy as np
 
 from inpage.errors import SourceInvalid
-from inpage.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
-from inpage.structure import canonical_json
+from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.format.structure import canonical_json
 
 from .base import LicenseInfo, Source, SourceTensor, Tokenizer
 from .llama import expected_tensors

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cli import page as terminal
+from ..cli import headless as terminal
 from ..cli import paths
 from ..cli.csp import no_policy
 from ..cli.static import StaticServer

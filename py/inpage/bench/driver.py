@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..schema import Manifest
+from ..format.schema import Manifest
 from .results import Engine, Model
 
 Files = Mapping[str, "Path | bytes"]

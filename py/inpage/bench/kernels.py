@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifact import parse_manifest
 from ..cli import paths, site
 from ..cli.static import StaticServer
 from ..errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
-from ..schema import Manifest
+from ..format.manifest import parse_manifest
+from ..format.schema import Manifest
 from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, alternatives, step_time
 
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34

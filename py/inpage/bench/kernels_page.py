@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..artifact import parse_manifest
+from ..format.manifest import parse_manifest
 from .kernel_figures import Peaks, StepTime
 from .kernels import shares
 

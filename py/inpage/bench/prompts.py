@@ -8,7 +8,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 _WHO = (
     "the miller", "a young surveyor", "the widow Arendt", "the ferryman", "an apprentice glazier", "the schoolmaster",

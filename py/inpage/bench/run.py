@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..artifact import parse_manifest
-from ..capability import host_device
 from ..cli import paths
 from ..errors import InpageError
-from ..schema import Manifest
-from ..tokenizer import Tokenizer, load_tokenizer
+from ..format.manifest import parse_manifest
+from ..format.schema import Manifest
+from ..host.capability import host_device
+from ..text.tokenizer import Tokenizer, load_tokenizer
 from . import against_native, environment, ours, outcome, processes, room, targets
 from .board import Board
 from .browser import Browsers, Seen, Where

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 from . import prompts
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..errors import DeviceLost, InpageError, Unsupported
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 from . import processes, prompts
 from .browser import Browsers, Visit
 from .driver import Driver, Files, LoadFacts, Pages, Tab, Timeline

@@ -1,4 +1,7 @@
-"""The command ``inpage``: one file a command. Every error is one line on stderr and a non-zero exit code."""
+"""The command ``inpage``: one file a command. Every error is one line on stderr and a non-zero exit code.
+
+The top floor: imports whatever it needs, and the compiler and the benchmark only where a command asks for them.
+"""
 
 from __future__ import annotations
 

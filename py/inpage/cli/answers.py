@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import bounded
-from ..artifact import parse_manifest
 from ..errors import InpageError, InvalidRequest
+from ..format import bounded
+from ..format.manifest import parse_manifest
 from ..responses import Answer, pack_bundle
 from ..router import Router
 

@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..artifact import parse_manifest
 from ..errors import ArtifactInvalid
-from ..schema import MANIFEST_BYTES, FileRef, Manifest, Shard, TokenizerRef
+from ..format.manifest import parse_manifest
+from ..format.schema import MANIFEST_BYTES, FileRef, Manifest, Shard, TokenizerRef
 
 _NOTICES_BYTES = 4 << 20
 _CHUNK = 1 << 20

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..capability import host_device
 from ..errors import InvalidRequest, Unsupported
+from ..host.capability import host_device
 from . import paths
 from .progress import Progress
 from .session import trust_argument

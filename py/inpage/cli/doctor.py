@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from ..artifact import parse_manifest
 from ..engines.native_trust import config_folder, is_stamped
 from ..errors import InpageError
-from . import page, paths, vendor
+from ..format.manifest import parse_manifest
+from . import headless, paths, vendor
 from .progress import Progress
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _from_page(model: str | None) -> int:
-    async with page.open_page(paths.artifact(model), None, None, Progress()) as opened:
+    async with headless.open_page(paths.artifact(model), None, None, Progress()) as opened:
         print(await opened.report(), end="")
     return 0
 

@@ -16,8 +16,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .. import bounded
 from ..errors import InvalidRequest
+from ..format import bounded
 
 RECORD = ".inpage-build.json"
 _SCRATCH = ".inpage-build.partial"

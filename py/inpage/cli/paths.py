@@ -7,8 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from ..backends.device_profile import cache_folder
 from ..errors import InvalidRequest, Unsupported
-from ..notes import cache_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = "smollm2-135m-instruct"

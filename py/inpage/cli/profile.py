@@ -1,4 +1,5 @@
-"""Where the time of a turn went, as a table for people, from the spans that the router recorded (`inpage.tracing`)."""
+"""Where the time of a turn went, as a table for people, from the spans that the router recorded
+(`inpage.observe.tracing`)."""
 
 from __future__ import annotations
 

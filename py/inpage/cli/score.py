@@ -10,8 +10,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from .. import bounded
 from ..errors import InvalidRequest
+from ..format import bounded
 from . import session
 
 

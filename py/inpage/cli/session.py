@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from ..artifact import parse_manifest
 from ..errors import InvalidRequest
+from ..format.manifest import parse_manifest
 from ..router import Router
 from . import paths
 from .progress import Progress
@@ -95,7 +95,7 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
     chosen = f"#{args.level}" if args.level else ""
     if named[0].backend == "native":
         return _native(f"{artifact}{chosen}", pin, args, progress)
-    from .page import open_page
+    from .headless import open_page
 
     return open_page(artifact, pin, args.threads, progress, chosen)
 

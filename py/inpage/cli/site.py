@@ -14,8 +14,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..artifact import Manifest
 from ..errors import InvalidRequest
+from ..format.manifest import Manifest
 from . import paths, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 

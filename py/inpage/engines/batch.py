@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..abi import (
+from ..errors import InvalidRequest
+from ..format.abi import (
     HISTORY,
     MAX_BIAS,
     MAX_STOP,
@@ -24,7 +25,6 @@ from ..abi import (
     SEQUENCE_WORDS,
     pack_sequence,
 )
-from ..errors import InvalidRequest
 from .protocol import Feed, RunOutput, Sampling, StepOutput
 
 _REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import ArtifactInvalid, OutOfMemory
-from ..limits import ALIGN
-from ..plan_types import Plan
-from ..schema import Manifest, Shard
+from ..format.limits import ALIGN
+from ..format.plan_types import Plan
+from ..format.schema import Manifest, Shard
 from .protocol import Progress
 
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13

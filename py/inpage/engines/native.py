@@ -19,14 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..abi import ABI_VERSION, MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
 from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
-from ..plan import parse_plan
-from ..plan_types import Plan
-from ..plan_views import encode_io, encode_program
-from ..schema import Manifest
+from ..format.abi import ABI_VERSION, MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
+from ..format.plan import parse_plan
+from ..format.plan_types import Plan
+from ..format.plan_views import encode_io, encode_program
+from ..format.schema import Manifest
 from . import batch as flat
-from .looked_at import likeliest, no_grammar, no_grammars
+from .guided_decoding import likeliest, no_grammar, no_grammars
 from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file

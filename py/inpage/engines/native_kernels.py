@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import InvalidRequest
-from ..plan_types import Plan
+from ..format.plan_types import Plan
 from .native_library import check
 from .protocol import KernelTiming
 

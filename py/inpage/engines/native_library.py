@@ -8,9 +8,9 @@ import tempfile
 from array import array
 from pathlib import Path
 
-from ..abi import FUNCTIONS, POINTERS
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
-from ..schema import FileRef
+from ..format.abi import FUNCTIONS, POINTERS
+from ..format.schema import FileRef
 
 
 def read_file(folder: Path, ref: FileRef, field: str) -> bytes:

@@ -17,8 +17,8 @@ import stat
 import sys
 from pathlib import Path
 
-from .. import bounded
 from ..errors import Untrusted
+from ..format import bounded
 
 RECORD = "build.json"  # what the compiler notes beside the manifest
 STAMPS = "stamps"

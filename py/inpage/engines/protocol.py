@@ -30,7 +30,7 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """What an answer is held to. ``kind``: "schema" (JSON schema), "regex", "ebnf" (with a rule ``root``) or "tag" (the
-    format of one of XGrammar's structural tags, as JSON); see `inpage.grammar`, which makes them."""
+    format of one of XGrammar's structural tags, as JSON); see `inpage.requests.grammar`, which makes them."""
 
     kind: str
     source: str

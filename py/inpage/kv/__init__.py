@@ -1,4 +1,7 @@
-"""Who owns which KV page: pages are indices into the engine's page pool, handed out, shared and taken back here."""
+"""Who owns which KV page: pages are indices into the engine's page pool, handed out, shared and taken back here.
+
+Imports `requests`, `observe`, `responses` and below.
+"""
 
 from .manager import KvManager
 from .pages import PagePool, pages_for

@@ -9,7 +9,7 @@ import asyncio
 
 from ..engines.protocol import Engine
 from ..errors import OutOfMemory
-from ..request import Request
+from ..requests.request import Request
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
 from .swap import Swap

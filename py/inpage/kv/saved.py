@@ -11,11 +11,11 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 
-from ..capability import Device
 from ..errors import InvalidRequest
-from ..limits import FILE_BYTES
+from ..format.limits import FILE_BYTES
+from ..format.schema import Manifest
+from ..host.capability import Device
 from ..responses import weights_digest
-from ..schema import Manifest
 from .manager import KvManager
 from .storage import PageStorage
 

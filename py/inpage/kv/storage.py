@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..browser import IN_PAGE, host, settle
 from ..engines.protocol import PageData
 from ..errors import StorageFull
+from ..host.browser import IN_PAGE, host, settle
 from ..settings import KvSettings
 
 _DIGEST = 32  # bytes

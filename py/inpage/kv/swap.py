@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ..engines.protocol import Engine, PageData
 from ..errors import DeviceLost
-from ..meters import Meters
-from ..request import Request
+from ..observe.scheduler_metrics import Meters
+from ..requests.request import Request
 from .pages import pages_for
 
 _CHUNK = 32  # pages that cross at once: some megabytes

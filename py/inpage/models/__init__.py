@@ -1,4 +1,7 @@
-"""Several models under one roof: loaded when asked for, unloaded when nobody is there, within a memory budget."""
+"""Several models under one roof: loaded when asked for, unloaded when nobody is there, within a memory budget.
+
+Imports `router` and below.
+"""
 
 from .levels import Grant, Level
 from .registry import Models, default_name

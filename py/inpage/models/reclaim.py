@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 
-from ..browser import IN_PAGE
+from ..host.browser import IN_PAGE
 
 
 def reclaim() -> None:

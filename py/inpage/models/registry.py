@@ -18,14 +18,14 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ..ceiling import ceiling
+from ..backends.memory_ceiling import ceiling
 from ..engines.protocol import Progress
 from ..errors import Cancelled, InpageError, InvalidRequest, Timeout
-from ..health import Health
+from ..observe.health import Health
+from ..responses.stream import Delta, Stream
 from ..router import Router
 from ..settings import Settings, settings_from
-from ..stream import Delta, Stream
-from . import telling
+from . import summary
 from .clock import Clock, SystemClock
 from .entry import Entry, ModelState
 from .levels import Grant
@@ -39,7 +39,7 @@ class Models:
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None, *, clock: Clock | None = None) -> None:
         self.settings = settings if isinstance(settings, Settings) else settings_from(settings or {})
-        self.tally = telling.Tally(self)
+        self.tally = summary.Tally(self)
         self._clock = clock or SystemClock()
         self._entries: dict[str, Entry] = {}
         self._places = Places(self.settings.models, self._entries)
@@ -106,16 +106,16 @@ class Models:
 
     def metrics(self) -> str:
         """Of all loaded models and of the registry, as Prometheus text."""
-        return telling.metrics(self.tally, self.routers())
+        return summary.metrics(self.tally, self.routers())
 
     def health(self) -> Health:
         """Of all loaded models together, degraded above 90 % of the memory budget."""
         failures = {e.name: e.failure for e in self._entries.values() if e.failure}
-        return telling.health(self.routers(), failures, self.settings.models.target_memory)
+        return summary.health(self.routers(), failures, self.settings.models.target_memory)
 
     def explain(self) -> str:
         """For people: what is loaded, how, and why."""
-        return telling.explain(self.loaded(), self.names, self.routers())
+        return summary.explain(self.loaded(), self.names, self.routers())
 
     # -- asking ----------------------------------------------------------------------------------------------------
 

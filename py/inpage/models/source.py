@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..capability import this_device
+from ..backends.selection import choose
 from ..engines.protocol import Progress
-from ..plan import parse_plan
+from ..format.plan import parse_plan
+from ..format.schema import Manifest
+from ..host.artifact_store import Store, level_of, open_store
+from ..host.capability import this_device
 from ..router import Router
-from ..schema import Manifest
-from ..selection import choose
 from ..settings import Settings
-from ..store import Store, level_of, open_store
 from .levels import Grant, Level
 
 

@@ -9,16 +9,16 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from .. import bounded
 from ..errors import InpageError, InvalidRequest
-from ..limits import REQUEST_CHARS
-from ..stream import Completion, Delta, Stream, together
-from ..tool_calls import CallReader, Event, Said
-from . import told
-from .asked import Asked, chat_request, completion_request
+from ..format import bounded
+from ..format.limits import REQUEST_CHARS
+from ..requests.tool_calls import CallReader, Event, Said
+from ..responses.stream import Completion, Delta, Stream, together
+from . import responses
+from .backend import Answers, OneModel, Served
 from .logprobs import Written
-from .served import Answers, OneModel, Served
-from .told import Told
+from .requests import Asked, chat_request, completion_request
+from .responses import Told
 
 BODY_BYTES = REQUEST_CHARS  # a larger request is refused unread
 
@@ -53,19 +53,21 @@ class Api:
             return _allowed(method, "GET") or _json(listed)
         if path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
-            found = _json(_model(name)) if name in names else _json(told.no_such_model(name, ", ".join(names)), 404)
+            found = (
+                _json(_model(name)) if name in names else _json(responses.no_such_model(name, ", ".join(names)), 404)
+            )
             return _allowed(method, "GET") or found
         if path in ("/metrics", "/health"):
             return _allowed(method, "GET") or self._status(path)
         checks = {"/v1/chat/completions": chat_request, "/v1/completions": completion_request}
         if path not in checks:
-            return _json(told.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
+            return _json(responses.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
         refused = _allowed(method, "POST")
         if refused:
             return refused
         asked = checks[path](_parsed(body))
         if asked.model is not None and asked.model not in names:
-            return _json(told.no_such_model(asked.model, ", ".join(names)), 404)
+            return _json(responses.no_such_model(asked.model, ", ".join(names)), 404)
         async with AsyncExitStack() as using:
             router = await using.enter_async_context(self._models.use(asked.model))
             written = Written(router.tokenizer) if "logprobs" in asked.params else None
@@ -117,31 +119,31 @@ async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: lis
                 if index not in begun:
                     begun.add(index)
                     if answer.chat:
-                        yield told.event(answer.first(index))
+                        yield responses.event(answer.first(index))
                     elif echoes[index]:
-                        yield told.event(answer.piece(index, echoes[index]))
+                        yield responses.event(answer.piece(index, echoes[index]))
                 reader, text = readers[index], delta.text
                 calls: list[Event] = []
                 if reader is not None:
                     calls = reader.push(text) + (reader.flush() if delta.result is not None else [])
                     text = "".join(event.text for event in calls if isinstance(event, Said))
                 if text or delta.logprobs:
-                    yield told.event(answer.piece(index, text, delta.logprobs, said[index]))
+                    yield responses.event(answer.piece(index, text, delta.logprobs, said[index]))
                     said[index] += len(text)
                 for event in calls:
                     if not isinstance(event, Said):
-                        yield told.event(answer.call(index, event))
+                        yield responses.event(answer.call(index, event))
                 if delta.result is not None:
                     done[index] = delta.result
-                    yield told.event(answer.last(index, delta.result, reader.calls if reader else 0))
+                    yield responses.event(answer.last(index, delta.result, reader.calls if reader else 0))
     except InpageError as error:
         if not begun:
             raise
-        yield told.event(told.error_body(error))  # the status is sent already: the stream itself must say it
+        yield responses.event(responses.error_body(error))  # the status is sent already: the stream itself must say it
         return
     if asked.include_usage:
-        yield told.event(answer.totals([done[i] for i in sorted(done)]))
-    yield told.event("[DONE]")
+        yield responses.event(answer.totals([done[i] for i in sorted(done)]))
+    yield responses.event("[DONE]")
 
 
 async def _merged(streams: list[Stream]) -> AsyncGenerator[tuple[int, Delta]]:
@@ -210,7 +212,7 @@ def _allowed(method: str, only: str) -> Reply | None:
     if method.upper() == only:
         return None
     error = InvalidRequest(f"{method[:20]} is not allowed here: use {only}", field=None)
-    return Reply(405, json.dumps(told.error_body(error)), {"Content-Type": "application/json", "Allow": only})
+    return Reply(405, json.dumps(responses.error_body(error)), {"Content-Type": "application/json", "Allow": only})
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -222,8 +224,8 @@ def _json(body: Mapping[str, Any], status: int = 200) -> Reply:
 
 
 def _failed(error: Exception) -> Reply:
-    status = told.error_status(error)
+    status = responses.error_status(error)
     headers = {"Content-Type": "application/json"}
     if status == 429:
-        headers["Retry-After"] = str(told.RETRY_SECONDS)
-    return Reply(status, json.dumps(told.error_body(error)), headers)
+        headers["Retry-After"] = str(responses.RETRY_SECONDS)
+    return Reply(status, json.dumps(responses.error_body(error)), headers)

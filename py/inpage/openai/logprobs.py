@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..engines.protocol import Logprob
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 _HALF = "\ufffd"
 

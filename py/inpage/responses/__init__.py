@@ -1,6 +1,8 @@
 """Answers that need not be computed again: a cache in three tiers, for requests whose answer is determined.
 
 Memory first, then storage that outlives the process or the visit, then a bundle that came with the site.
+
+With what streams an answer to its caller. Imports `requests` and below.
 """
 
 from .answer import Answer, answer_key, weights_digest

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .. import bounded
 from ..engines.protocol import Sampling
-from ..limits import FILE_BYTES
-from ..schema import Manifest
+from ..format import bounded
+from ..format.limits import FILE_BYTES
+from ..format.schema import Manifest
 
 _FORMAT = 2
 _LARGEST_ID = 1 << 31

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 
 from ..errors import ArtifactInvalid
-from ..limits import FILE_BYTES
-from ..structure import read_json
+from ..format.limits import FILE_BYTES
+from ..format.structure import read_json
 from .answer import Answer
 
 VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..browser import host, settle
+from ..host.browser import host, settle
 from .answer import Answer
 
 

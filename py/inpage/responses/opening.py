@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..bounded_file import read_bounded
-from ..browser import IN_PAGE, host, settle
 from ..errors import ArtifactInvalid
+from ..format.bounded_file import read_bounded
+from ..host.browser import IN_PAGE, host, settle
 from ..settings import AnswerSettings
 from .bundle import Bundle
 from .cache import AnswerCache, Tier

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..request import Burst, Request
+from ..requests.request import Burst, Request
 from .answer import Answer
 from .cache import AnswerCache
 

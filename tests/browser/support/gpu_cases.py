@@ -18,7 +18,7 @@ import numpy as np
 from gpu_content import Case, Content
 from kernel_cases import Blob, once
 
-from inpage.plan_types import Extent, extent
+from inpage.format.plan_types import Extent, extent
 from inpage_compile.targets.webgpu import shaders
 
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from inpage.artifact import revision_of
+from inpage.format.manifest import revision_of
 
 folder = Path(sys.argv[1])
 asked = json.load(sys.stdin)

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inpage.artifact import parse_manifest, revision_of
 from inpage.cli.site import package_zip
+from inpage.format.manifest import parse_manifest, revision_of
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Byte-level BPE's names of newline and space; the last two characters are the tokens that misbehave (kernels.c).

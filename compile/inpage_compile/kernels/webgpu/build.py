@@ -22,7 +22,7 @@ from ..cpu.build import cast, f32, i32, let, loop, store, when
 
 Expr = Any  # a TIR expression, variable or Python number
 Buffer = Any
-Extent = Any  # of a grid: a number, a scalar's name, or [operator, a, b] (`inpage.plan`)
+Extent = Any  # of a grid: a number, a scalar's name, or [operator, a, b] (`inpage.format.plan`)
 
 # WebGPU's default limits.
 WORKGROUP_BYTES = 16384

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...cli import paths
 from ...errors import SourceInvalid, Unsupported
-from ...tokenizer import Tokenizer, load_tokenizer
+from ...text.tokenizer import Tokenizer, load_tokenizer
 from ..driver import LoadFacts, Pages, Setup, Tab, Timeline, Usage
 from ..results import Engine
 from . import install, onnx_model, weights

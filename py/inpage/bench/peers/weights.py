@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidRequest, SourceInvalid, StorageFull, Unsupported
-from ...schema import SourceRef
+from ...format.schema import SourceRef
 
 SAME_RANDOM = "the same random weights"
 FORMATS = ("q4_1", "q4_0", "q8_0")

@@ -1,0 +1,3 @@
+"""Which variant of a model runs here: capability and measurement, selection, loading, faults and failover.
+
+Imports `engines`, `kv` and below; no scheduler."""

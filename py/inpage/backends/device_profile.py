@@ -1,0 +1,107 @@
+"""What is remembered from one visit to the next, by device, browser and artifact: measurements and faults.
+
+In the page it lies in IndexedDB (web/router/notes.js), in CPython in the user's cache folder. It is only ever a
+shortcut: what cannot be read, or was noted for another browser, adapter or artifact, is measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactInvalid, InpageError
+from ..format import bounded
+from ..format.bounded_file import read_bounded
+from ..format.limits import FILE_BYTES
+from ..format.schema import Manifest
+from ..host.browser import IN_PAGE, host, settle
+from ..host.capability import Device
+from .faults import FaultLog
+from .kernel_choice import KernelChoice
+from .measurement import Figure
+
+_VERSION = 1
+_KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
+
+
+class Notes:
+    """Made by `open`. ``figures`` and ``choices`` by variant; `save` after changing them or the log."""
+
+    def __init__(self, artifact: str, device: str) -> None:
+        self._key = "".join(c if c.isalnum() or c in "-._" else "_" for c in artifact)
+        self._device = device
+        self._others: dict[str, Any] = {}
+        self.figures: dict[str, Figure] = {}
+        self.choices: dict[str, KernelChoice] = {}
+        self.log = FaultLog()
+
+    @classmethod
+    async def open(cls, manifest: Manifest, device: Device, threads: int | None) -> Notes:
+        """Whatever is kept for this artifact on this device; damaged notes count as none."""
+        words = f"{device.fingerprint} | {threads} | {manifest.revision}"
+        notes = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, InpageError):
+            kept = bounded.read(await _read(notes._key) or "{}", FILE_BYTES["note"])
+            if kept.get("version") == _VERSION:
+                others = dict(kept["devices"])
+                mine = others.pop(notes._device, None) or {"figures": {}, "faults": {}}
+                figures = {name: _figure(**figure) for name, figure in mine["figures"].items()}
+                choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
+                notes.log.load(mine["faults"])
+                notes._others, notes.figures, notes.choices = others, figures, choices  # all of it or nothing
+        return notes
+
+    async def save(self) -> None:
+        mine = {
+            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "choices": {name: asdict(choice) for name, choice in self.choices.items()},
+            "faults": self.log.dump(),
+        }
+        kept = dict(list(self._others.items())[-_KEPT + 1 :]) | {self._device: mine}
+        await _write(self._key, json.dumps({"version": _VERSION, "devices": kept}))
+
+
+def _figure(decode_tps: float, prefill_tps: float, threads: int, at: float) -> Figure:
+    if not 0 < decode_tps < 1e9 or not 0 < prefill_tps < 1e9:
+        raise ValueError("no such speed")
+    return Figure(float(decode_tps), float(prefill_tps), int(threads), float(at))
+
+
+def _choice(kernels: list[str], settled: bool, threads: int, threads_measured: dict[str, float] | None) -> KernelChoice:
+    if not all(isinstance(name, str) for name in kernels) or not 1 <= threads <= 64:
+        raise ValueError("no such choice")
+    measured = {str(n): float(rate) for n, rate in threads_measured.items()} if threads_measured else None
+    return KernelChoice(tuple(kernels), bool(settled), int(threads), measured)
+
+
+def cache_folder() -> Path:
+    """CPython's: ``$XDG_CACHE_HOME/inpage`` or the system's usual place."""
+    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / usual) / "inpage"
+
+
+async def _read(key: str) -> str:
+    if IN_PAGE:
+        text = str(await settle(host().readNote(key)))
+        return text if len(text) <= FILE_BYTES["note"] else ""
+    with contextlib.suppress(OSError, ValueError, ArtifactInvalid):
+        return read_bounded(cache_folder() / "notes" / f"{key}.json", "note", ArtifactInvalid, key).decode("utf-8")
+    return ""
+
+
+async def _write(key: str, text: str) -> None:
+    if IN_PAGE:
+        await settle(host().writeNote(key, text))
+        return
+    with contextlib.suppress(OSError):
+        folder = cache_folder() / "notes"
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / f"{key}.{os.getpid()}"
+        scratch.write_text(text, "utf-8")
+        scratch.replace(folder / f"{key}.json")

@@ -1,0 +1,115 @@
+"""Which of the kernels that do the same run on this device: timed with the model's own weights, on the threads that
+compute, for some tens of milliseconds, and remembered.
+
+How many runs of weights are best read side by side, or which dot product is the fastest, depends on the CPU: on its
+registers, on how it hides memory's latency, on instructions that a browser may or may not use. All candidates leave the
+same bits, so nothing but speed hangs on the choice. Every time is compared with others that were taken next to it, and
+the smallest of a kernel's times counts: whatever disturbs a measurement makes it longer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from ..engines.protocol import EngineInfo, KernelTiming, Tunable
+
+BUDGET_S = 0.060
+GAIN = 0.03  # what a kernel must be faster by to be preferred to the one that runs if none is chosen
+_SLICE_S = 0.001  # a kernel's launches in a round take about so long
+_LAUNCHES = 64
+_ROUNDS = 6
+_HOPELESS = 1.5  # so many times as slow as the fastest: not timed again
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChoice:
+    """Of one variant on one device. ``kernels``: the one that runs, of each list of alternatives. ``settled``: whether
+    all of them were timed, and when the browser had compiled them well. ``threads`` compute; ``threads_measured`` is
+    what the engine found when it chose their number, if it did."""
+
+    kernels: tuple[str, ...]
+    settled: bool
+    threads: int
+    threads_measured: dict[str, float] | None = None
+
+    def fits(self, info: EngineInfo) -> bool:
+        """Whether it speaks of this engine's kernels."""
+        return len(self.kernels) == len(info.alternatives) and all(
+            sum(name in self.kernels for name in group) == 1 for group in info.alternatives
+        )
+
+
+Times = Mapping[str, float]  # by kernel: seconds a launch, the smallest
+
+
+def decide(alternatives: Sequence[Sequence[str]], times: Times) -> list[str]:
+    """The kernel of each list that is clearly faster than the first; a list that was not timed as a whole follows the
+    last one whose kernels differ in the same way."""
+    chosen: list[str] = []
+    seen: dict[tuple[str, ...], str] = {}  # by the lists' labels: the label that won
+    for group in alternatives:
+        labels = tuple(_label(name, group) for name in group)
+        if all(name in times for name in group):
+            best = min(group, key=lambda name: times[name])
+            winner = best if times[best] < (1 - GAIN) * times[group[0]] else group[0]
+            seen[labels] = _label(winner, group)
+        else:
+            winner = group[labels.index(seen[labels])] if labels in seen else group[0]
+        chosen.append(winner)
+    return chosen
+
+
+async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelChoice:
+    """Time the engine's alternatives and let the fastest run. Settled if that took no longer. No step may run then."""
+    info, began = engine.info, time.perf_counter()
+
+    async def timed(names: Sequence[str], most: Mapping[str, int]) -> dict[str, float]:
+        left = budget_s - (time.perf_counter() - began)
+        found = await engine.time_kernels([KernelTiming(name, most[name]) for name in names], left)
+        return {name: took for name, took in zip(names, found, strict=True) if took is not None}
+
+    firsts = [group[0] for group in info.alternatives]
+    once = await timed(firsts, dict.fromkeys(firsts, 1))
+    most = {
+        name: max(1, min(_LAUNCHES, round(_SLICE_S / max(once[group[0]], 1e-9))))
+        for group in info.alternatives
+        if group[0] in once
+        for name in group
+    }
+    times: dict[str, float] = {}
+    # All lists' first ones, then their second ones: until a list's weights are read again, others have passed through
+    # the caches, as they do in a step.
+    going = [name for row in zip_longest(*info.alternatives) for name in row if name in most]
+    for _ in range(_ROUNDS):
+        if not going or time.perf_counter() - began >= budget_s:
+            break
+        for name, took in (await timed(going, most)).items():
+            times[name] = min(took, times.get(name, took))
+        fastest = {name: min(times.get(n, 1e9) for n in group) for group in info.alternatives for name in group}
+        # Those that lie close together are timed again, now the other way round.
+        going = [name for name in reversed(going) if times.get(name, 1e9) < _HOPELESS * fastest[name]]
+    kernels = decide(info.alternatives, times)
+    await engine.choose_kernels(kernels)
+    complete = all(name in times for group in info.alternatives for name in group)
+    return KernelChoice(tuple(kernels), complete, info.threads, info.threads_measured)
+
+
+def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str:
+    """What was chosen, for people, without a full stop; empty where there was nothing to choose from."""
+    by_label: dict[str, list[str]] = {}
+    for name, group in zip(choice.kernels, alternatives, strict=True):
+        label = _label(name, group)
+        by_label.setdefault(label, []).append(name.removesuffix(f"_{label}"))
+    return "; ".join(f"{label}: {', '.join(names)}" for label, names in by_label.items())
+
+
+def _label(name: str, group: Sequence[str]) -> str:
+    """What tells a kernel from the others of its list: its name from the last word on that all begin with."""
+    words = [each.split("_") for each in group]
+    same = 0
+    while all(len(parts) > same + 1 and parts[same] == words[0][same] for parts in words):
+        same += 1
+    return "_".join(name.split("_")[same:])

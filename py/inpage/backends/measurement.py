@@ -1,0 +1,65 @@
+"""How fast an engine is here: some decode steps and one prefill step with the model's own kernels, on scratch pages.
+
+It takes some tens of milliseconds. An engine whose steps take longer than a tenth of a second, such as WebGPU on a
+software adapter, is known after two of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..engines.protocol import Engine, EngineInfo, Feed
+
+_SLOW_S = 0.1  # a step this slow says enough
+_STEPS = 8
+_PREFILL_ROWS = 32
+_PROMPT, _ANSWER = 128, 128  # tokens of a typical request, by which variants are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``decode_tps`` and ``prefill_tps``: tokens a second, alone, in a short context; ``at``: seconds since 1970."""
+
+    decode_tps: float
+    prefill_tps: float
+    threads: int
+    at: float
+
+    @property
+    def typical_s(self) -> float:
+        """Seconds that a typical request takes."""
+        return _PROMPT / self.prefill_tps + _ANSWER / self.decode_tps
+
+
+def pages_needed(info: EngineInfo) -> int:
+    """KV pages that `measure` writes to."""
+    return -(-(_rows(info) + _STEPS) // info.page_tokens)
+
+
+async def measure(engine: Engine, pages: Sequence[int]) -> Figure:
+    """``pages``: `pages_needed` of them, reserved, which nobody else uses meanwhile."""
+    info = engine.info
+    token = min(17, info.vocab - 1)
+
+    async def decode(steps: int) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        (out,) = await engine.run([Feed([token], 0, pages, max_new_tokens=steps)], steps)
+        return (time.perf_counter() - began) / max(len(out.tokens), 1)
+
+    await decode(1)  # warms up
+    step = await decode(1)
+    if step >= _SLOW_S:
+        return Figure(1 / step, 1 / step, info.threads, time.time())
+    step = min(step, await decode(_STEPS))
+    rows = _rows(info)
+    began = time.perf_counter()
+    await engine.step([Feed([token] * rows, 0, pages)])
+    prefill = time.perf_counter() - began
+    return Figure(1 / step, rows / prefill, info.threads, time.time())
+
+
+def _rows(info: EngineInfo) -> int:
+    return min(_PREFILL_ROWS, info.max_rows, info.context // 2)

@@ -1,0 +1,182 @@
+"""Which of an artifact's variants can run here, which one does, and why: in one sentence for each.
+
+What cannot run is ruled out. The rest is ranked by what was measured on this device (`measure`, remembered by
+`notes`), and before anything was measured by what is usually faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import InvalidRequest, Unsupported
+from ..format.schema import Variant
+from ..host.capability import Device
+from .measurement import Figure
+
+_EXPECTED = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
+_WITH_SOFTWARE_GPU = ("wasm-relaxed", "wasm-simd", "native", "webgpu-f16", "webgpu-f32")
+_NAMES = {
+    "simd128": "WebAssembly SIMD",
+    "relaxed-simd": "WebAssembly relaxed SIMD",
+    "atomics": "WebAssembly threads",
+    "shader-f16": "WebGPU's shader-f16",
+    "subgroups": "WebGPU's subgroups",
+    "webgpu": "WebGPU",
+}
+BACKEND_NAMES = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A variant and whether it can run here. ``reason`` is a sentence for people."""
+
+    variant: Variant
+    can_run: bool
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    def __str__(self) -> str:
+        return f"{self.variant.name}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``ranked``: those that may run, the best first; ``candidates``: all there are."""
+
+    ranked: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]
+    threads: int
+    about_threads: str
+    pin: str | None
+
+    @property
+    def variant(self) -> Variant:
+        return self.ranked[0].variant
+
+    @property
+    def why(self) -> str:
+        return self.reason(self.ranked[0])
+
+    def reason(self, candidate: Candidate, figure: Figure | None = None, took_over: str = "") -> str:
+        """Why this one runs, in a sentence."""
+        why = candidate.reason
+        if took_over:
+            why = f"took over because {took_over}"
+        elif self.pin == candidate.name:
+            why = f"pinned by the caller ({self.pin})"
+        elif figure is not None and len(self.ranked) > 1:
+            why = f"measured {rate(figure.decode_tps)} tokens a second here"
+        if candidate.variant.backend == "webgpu":
+            return f"{candidate.name}: {why}"
+        return f"{candidate.name}: {why}; {self.about_threads}"
+
+
+def candidates(
+    variants: Sequence[Variant], device: Device, refused: Mapping[str, str] | None = None
+) -> tuple[Candidate, ...]:
+    """Every variant, the one expected to be the fastest first; those that nobody ranked come last."""
+    order = _WITH_SOFTWARE_GPU if device.adapter is not None and device.adapter.software else _EXPECTED
+    ranked = sorted(variants, key=lambda v: order.index(v.name) if v.name in order else 99)
+    no = refused or {}
+    return tuple(Candidate(v, *((False, no[v.name]) if v.name in no else _verdict(v, device))) for v in ranked)
+
+
+def choose(
+    variants: Sequence[Variant],
+    device: Device,
+    *,
+    backend: str | None = None,
+    threads: int | None = None,
+    figures: Mapping[str, Figure] | None = None,
+    refused: Mapping[str, str] | None = None,
+) -> Choice:
+    """Rank the variants that can run: all, or those that ``backend`` pins (a backend's or a variant's name).
+    ``figures``: what was measured, by variant. ``refused``: why the caller rules a variant out, by variant.
+
+    Raises `InvalidRequest` for a name that the artifact does not have or a bad ``threads``, `Unsupported`, with the
+    reason of each candidate, where none can run."""
+    found = candidates(variants, device, refused)
+    pool = [c for c in found if backend in (None, c.variant.name, c.variant.backend)]
+    if not pool:
+        names = dict.fromkeys(name for c in found for name in (c.variant.backend, c.variant.name))
+        raise InvalidRequest(
+            f"this artifact has no backend {backend!r}; it has {', '.join(names) or 'none'}", field="backend"
+        )
+    able = [c for c in pool if c.can_run]
+    if not able:
+        asked = f" as {backend}" if backend else ""
+        raise Unsupported(f"this model cannot run here{asked}: {'; '.join(map(str, pool))}", field="backend")
+    count, about = _threads(device, threads)
+    return Choice(tuple(rank(able, figures or {})), found, count, about, backend)
+
+
+def rank(able: Sequence[Candidate], figures: Mapping[str, Figure]) -> list[Candidate]:
+    """The fastest measured first; what nobody measured yet follows in the order that is expected."""
+    measured = sorted((c for c in able if c.name in figures), key=lambda c: figures[c.name].typical_s)
+    return [*measured, *(c for c in able if c.name not in figures)]
+
+
+def sentence(ranked: Sequence[Candidate], found: Sequence[Candidate], figures: Mapping[str, Figure],
+             device: Device) -> str:  # fmt: skip
+    """All backends in one sentence for people: "WASM, 2 threads: 118 tokens a second; WebGPU is a software adapter:
+    2"."""
+    parts: list[str] = []
+    for candidate in dict.fromkeys([*rank(ranked, figures), *found]):
+        backend = candidate.variant.backend
+        name = BACKEND_NAMES.get(backend, backend)
+        if (backend == "native" and device.place == "page") or any(part.startswith(name) for part in parts):
+            continue
+        figure = figures.get(candidate.name)
+        if backend == "webgpu" and device.adapter is not None and device.adapter.software:
+            name += " is a software adapter"
+        elif figure is not None and backend != "webgpu":
+            name += f", {figure.threads} thread{'s' * (figure.threads > 1)}"
+        unit = "" if any("tokens" in part for part in parts) else " tokens a second"
+        said = (
+            f"{rate(figure.decode_tps)}{unit}" if figure else "not measured" if candidate.can_run else candidate.reason
+        )
+        parts.append(f"{name}: {said}")
+    return "; ".join(parts)
+
+
+def rate(tps: float) -> str:
+    return f"{tps:.0f}" if tps >= 10 else f"{tps:.1f}"
+
+
+def about_threads(threads: int, measured: Mapping[str, float]) -> str:
+    """What the engine found when it tried several numbers of threads, as a sentence without its full stop."""
+    found = ", ".join(f"{count}: {rate:.0f}" for count, rate in sorted(measured.items(), key=lambda m: int(m[0])))
+    return f"Threads: {threads}, chosen by trying (tokens a second of {found})"
+
+
+def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
+    backend = variant.backend
+    if backend in ("wasm", "webgpu") and device.place != "page":
+        return False, "runs in a browser's page, and this is not one"
+    if backend == "native" and device.place == "page":
+        return False, "runs outside the browser only"
+    if backend == "webgpu" and device.adapter is None:
+        return False, device.no_adapter or "this browser has no WebGPU"
+    missing = [name for name in variant.requires if name not in device.features]
+    if missing:
+        words = " and ".join(_NAMES.get(name, name.removeprefix("host:")) for name in missing)
+        made_for = "was compiled for" if missing[0].startswith("host:") else "needs"
+        return False, f"{made_for} {words}, which this device does not have"
+    having = " and ".join(_NAMES.get(n, n.removeprefix("host:")) for n in variant.requires)
+    if backend == "webgpu" and device.adapter is not None:
+        return True, f"WebGPU on {device.adapter.name}" + (", a software adapter" if device.adapter.software else "")
+    return True, f"this device has {having}" if having else "it needs nothing special"
+
+
+def _threads(device: Device, asked: int | None) -> tuple[int, str]:
+    if asked is None:
+        return device.threads, device.limits or f"{device.threads} of {device.cores} cores compute"
+    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= 16:
+        raise InvalidRequest(f"threads is {asked!r}; it must be a whole number of 1..16", field="threads")
+    if device.place == "page" and asked > 1 and not device.isolated:
+        return 1, device.limits or "one thread, the only core"
+    return asked, f"{asked} threads, as asked"

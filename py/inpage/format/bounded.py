@@ -1,0 +1,98 @@
+"""The one reader of JSON from outside: requests, settings, manifests, kept answers, what a model wrote.
+
+A parser recurses with its input, and in Pyodide a stack that overflows takes the whole interpreter with it. So depth
+and size are counted before anything is parsed, by code that does not recurse, and values that come as Python objects
+are walked the same way before they are printed, copied or encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import accumulate
+from typing import Any
+
+from ..errors import InvalidRequest
+
+DEPTH = 100  # Pyodide's stack takes some hundred levels of json.loads; a schema may have 64 levels
+ITEMS = 1 << 20  # values of one text; a tokenizer.json may have more
+REQUEST_BYTES = 64 << 20
+
+# Possessive, so that a text without its last quote costs one pass too.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_PLAIN = (str, bytes, int, float)
+_STEP = {ord(c): 1 if c in "[{" else -1 for c in "[]{}"}
+_TOKEN = re.compile(r'("(?:[^"\\]++|\\.)*+")\s*+(:)?|[\[\]{}]', re.DOTALL)
+
+
+class Excessive(ValueError):
+    """``field``: the member in which it is, as far as it could be told."""
+
+    def __init__(self, why: str, field: str | None = None) -> None:
+        super().__init__(why)
+        self.field = field
+
+
+def read(
+    text: str | bytes, limit: int = REQUEST_BYTES, *, items: int = ITEMS, depth: int = DEPTH, strict: bool = True
+) -> Any:
+    """Parse JSON of at most ``limit`` bytes or characters, ``items`` values and ``depth`` levels. ``strict``: no
+    control characters in strings. Raises `ValueError`, as `Excessive` where it is too large or too deep."""
+    if len(text) > limit:
+        raise Excessive(f"it is larger than {limit} bytes")
+    if not isinstance(text, str):
+        text = bytes(text).decode(json.detect_encoding(bytes(text)), "surrogatepass").removeprefix("\ufeff")
+    if text.count("[") + text.count("{") > depth or text.count(",") > items // 2:
+        _measure(text, items, depth)
+    return json.loads(text, strict=strict, parse_constant=_constant)
+
+
+def check(value: Any, field: str, *, depth: int = DEPTH, items: int = ITEMS) -> None:
+    """The same for a value that is in memory already. Raises `InvalidRequest` that names ``field``."""
+    level: list[Any] = [value]
+    count = 0
+    for _ in range(depth + 1):
+        level = [inner for outer in level if not isinstance(outer, _PLAIN) for inner in _parts(outer)]
+        count += len(level)
+        if not level:
+            return
+        if count > items:
+            raise InvalidRequest(f"{field} holds more than {items} values", field=field)
+    raise InvalidRequest(f"{field} is nested more than {depth} deep", field=field)
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        return iter(value.values())
+    return iter(value) if isinstance(value, Sequence | Set) else iter(())
+
+
+def _measure(text: str, items: int, depth: int) -> None:
+    bare = _STRING.sub("", text)
+    count = bare.count(",") + bare.count("[") + bare.count("{")
+    if count > items:
+        raise Excessive(f"it holds more than {items} values")
+    marks = _NO_BRACKET.sub("", bare).encode()
+    if max(accumulate(map(_STEP.__getitem__, marks)), default=0) > depth:
+        raise Excessive(f"it is nested more than {depth} deep", _deep_member(text, depth))
+
+
+def _deep_member(text: str, depth: int) -> str | None:
+    """The key in the outermost object under which ``text`` is too deep; within ``params`` the key there."""
+    keys: dict[int, str] = {}
+    level = 0
+    for match in _TOKEN.finditer(text, 0, 1 << 20):
+        if match[1]:
+            if match[2] and level < 3:
+                keys = {at: key for at, key in keys.items() if at < level} | {level: match[1][1:-1]}
+            continue
+        level += _STEP[ord(match[0])]
+        if level > depth:
+            return keys.get(2, "params") if keys.get(1) == "params" else keys.get(1)
+    return None
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,225 @@
+"""Reading an artifact's manifest.json, which is untrusted input, into the dataclasses of `inpage.format.schema`.
+
+Checks types, sizes, offsets, overlaps, the shape of hashes, file names and formats; raises `ArtifactInvalid` with
+the path of the field at fault (``tensors[3].bytes``).
+
+Weights are one linear space of ``weights.bytes`` bytes, cut into consecutive shards. Tensors have absolute
+offsets in that space, so loading is: write shard i at base + shard.offset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from . import structure
+from .limits import ALIGN
+from .schema import (
+    MANIFEST_BYTES,
+    SCHEMA,
+    SHARD_BYTES,
+    Architecture,
+    FileRef,
+    Format,
+    LevelRef,
+    License,
+    Manifest,
+    Shard,
+    SourceRef,
+    SuperBlock,
+    Tensor,
+    TokenizerRef,
+    Variant,
+    Weights,
+    tensor_bytes,
+)
+from .schemas import MANIFEST
+from .structure import canonical_json, read_json, wrong
+
+__all__ = [
+    "SCHEMA",
+    "SHARD_BYTES",
+    "Architecture",
+    "FileRef",
+    "Format",
+    "LevelRef",
+    "License",
+    "Manifest",
+    "Shard",
+    "SourceRef",
+    "SuperBlock",
+    "Tensor",
+    "TokenizerRef",
+    "Variant",
+    "Weights",
+    "parse_manifest",
+    "revision_of",
+    "tensor_bytes",
+]
+
+
+def revision_of(manifest: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the canonical JSON of the manifest without its ``revision``."""
+    return hashlib.sha256(canonical_json({k: v for k, v in manifest.items() if k != "revision"})).hexdigest()
+
+
+def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
+    """Check all that can be checked without the files. Raises `ArtifactInvalid`."""
+    if isinstance(data, bytes | str):
+        data = read_json(data, MANIFEST_BYTES, "manifest.json is", "manifest.json")
+    m = structure.read(data, MANIFEST, "manifest")
+    assert isinstance(data, Mapping)
+    formats = {name: _format(f, f"formats.{name}") for name, f in m["formats"].items()}
+    weights = _weights(m["weights"])
+    architecture = _architecture(m["architecture"])
+    manifest = Manifest(
+        id=m["id"],
+        name=m["name"],
+        revision=m["revision"],
+        license=License(**m["license"]),
+        source=SourceRef(**m["source"]),
+        architecture=architecture,
+        tokenizer=_tokenizer(m["tokenizer"], architecture.vocab),
+        chat_template=m["chat_template"],
+        formats=formats,
+        tensors=_tensors(m["tensors"], formats, weights.bytes),
+        weights=weights,
+        variants=_variants(m["variants"]),
+        level=m["level"] or "",
+        levels=_levels(m["levels"] or []),
+    )
+    _check_own_level(manifest)
+    _check_files_distinct(manifest)
+    if revision_of(data) != manifest.revision:
+        raise wrong("revision", "the manifest does not hash to its own revision: it was altered")
+    return manifest
+
+
+def _architecture(a: dict[str, Any]) -> Architecture:
+    if a["heads"] % a["kv_heads"]:
+        why = f"{a['heads']} heads do not divide among {a['kv_heads']} key/value heads"
+        raise wrong("architecture.kv_heads", why)
+    if a["head_dim"] % 2:
+        raise wrong("architecture.head_dim", "must be even")
+    return Architecture(**a)
+
+
+def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
+    ids = [("bos", t["bos"] or 0), *((f"eos[{i}]", v) for i, v in enumerate(t["eos"]))]
+    for where, i in [*ids, *((f"special.{text}", v) for text, v in t["special"].items())]:
+        if i >= vocab:
+            raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
+    return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
+
+
+def _format(f: dict[str, Any], at: str) -> Format:
+    if f["type"] == "float":
+        if f["bits"] not in (16, 32) or f["group"] != 1 or f["scale"] is not None:
+            raise wrong(f"{at}.bits", "a float has 16 or 32 bits and no groups")
+        return Format("float", f["bits"])
+    if f["bits"] > 8:
+        raise wrong(f"{at}.bits", "a quant has at most 8 bits")
+    if f["group"] not in (16, 32):
+        raise wrong(f"{at}.group", "groups have 16 or 32 columns")
+    sup = None if f["super"] is None else _super(f["super"], f["group"], f"{at}.super")
+    if f["scale"] != (None if sup else "f16") or f["min"] not in ((None,) if sup else (None, "f16")):
+        raise wrong(f"{at}.scale", 'a group has an f16 scale and maybe an f16 min, unless "super" holds them')
+    if f["zero"] is None:
+        raise wrong(f"{at}.zero", "is missing")
+    return Format(f["type"], f["bits"], f["group"], f["scale"], f["min"], f["zero"], sup)
+
+
+def _super(s: dict[str, Any], group: int, at: str) -> SuperBlock:
+    if s["size"] % group:
+        raise wrong(f"{at}.size", f"not a multiple of the group of {group}")
+    if (s["min"] is None) != (s["min_bits"] == 0):
+        raise wrong(f"{at}.min_bits", "sub-minima and their f16 scale come together")
+    return SuperBlock(**s)
+
+
+def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:
+    out: list[Tensor] = []
+    names: set[str] = set()
+    end = 0
+    for i, item in enumerate(items):
+        at, t = f"tensors[{i}]", Tensor(**{**item, "shape": tuple(item["shape"])})
+        if t.name in names:
+            raise wrong(f"{at}.name", f"{t.name!r} stands twice")
+        names.add(t.name)
+        if t.format not in formats:
+            raise wrong(f"{at}.format", f"{t.format!r} is not one of {', '.join(formats)}")
+        try:
+            need = tensor_bytes(formats[t.format], t.layout, t.shape)
+        except ValueError as e:
+            raise wrong(f"{at}.shape", str(e)) from e
+        if t.bytes != need:
+            raise wrong(f"{at}.bytes", f"{t.bytes}, but this shape and format need {need}")
+        if t.offset % ALIGN:
+            raise wrong(f"{at}.offset", f"{t.offset} is not a multiple of {ALIGN}")
+        if t.offset < end:
+            raise wrong(f"{at}.offset", f"{t.offset} lies before the end of the tensor before it ({end})")
+        end = t.offset + t.bytes
+        if end > space:
+            raise wrong(f"{at}.offset", f"ends at {end}, outside the {space} bytes of weights")
+        out.append(t)
+    return tuple(out)
+
+
+def _weights(w: dict[str, Any]) -> Weights:
+    total, end = w["bytes"], 0
+    for i, shard in enumerate(w["shards"]):
+        at = f"weights.shards[{i}]"
+        if shard["offset"] != end:
+            raise wrong(f"{at}.offset", f"{shard['offset']}, but the shards before it end at {end}")
+        end += shard["bytes"]
+        if shard["bytes"] % ALIGN and end != total:
+            raise wrong(f"{at}.bytes", f"{shard['bytes']} is not a multiple of {ALIGN}")
+    if end != total:
+        raise wrong("weights.bytes", f"{total}, but the shards hold {end}")
+    return Weights(total, tuple(Shard(**shard) for shard in w["shards"]))
+
+
+def _variants(items: list[dict[str, Any]]) -> tuple[Variant, ...]:
+    out: list[Variant] = []
+    for i, v in enumerate(items):
+        if any(v["name"] == o.name for o in out):
+            raise wrong(f"variants[{i}].name", f"{v['name']!r} stands twice")
+        files = {"plan": v["plan"], "kernels": v["kernels"], **v["*"]}
+        refs = {role: FileRef(**f) for role, f in files.items()}
+        out.append(Variant(v["name"], v["backend"], tuple(v["requires"]), refs))
+    return tuple(out)
+
+
+def _levels(items: list[dict[str, Any]]) -> tuple[LevelRef, ...]:
+    out: list[LevelRef] = []
+    for i, v in enumerate(items):
+        if any(v["name"] == o.name for o in out):
+            raise wrong(f"levels[{i}].name", f"{v['name']!r} stands twice")
+        if i and v["manifest"] is None:
+            raise wrong(f"levels[{i}].manifest", "is missing")
+        manifest = FileRef(**v["manifest"]) if i else None
+        out.append(LevelRef(v["name"], v["bytes"], tuple(v["variants"]), manifest))
+    return tuple(out)
+
+
+def _check_own_level(m: Manifest) -> None:
+    """What the list says of the level that this manifest describes."""
+    if m.levels:
+        own = LevelRef(m.level, m.weights.bytes, tuple(v.name for v in m.variants))
+        if m.levels[0] != own:
+            raise wrong("levels[0]", "is not what this manifest describes")
+
+
+def _check_files_distinct(m: Manifest) -> None:
+    """No two entries may claim one file: their hashes could not both hold, and a cache keys by name."""
+    named = [("tokenizer.file", m.tokenizer.file), ("license.notices", m.license.notices)]
+    named += [(f"weights.shards[{i}].file", s.file) for i, s in enumerate(m.weights.shards)]
+    for i, v in enumerate(m.variants):
+        named += [(f"variants[{i}].{role}.file", f.file) for role, f in v.files.items()]
+    named += [(f"levels[{i}].manifest.file", x.manifest.file) for i, x in enumerate(m.levels) if x.manifest]
+    seen = {"manifest.json"}
+    for field, file in named:
+        if file.lower() in seen:
+            raise wrong(field, f"{file!r} is named twice")
+        seen.add(file.lower())

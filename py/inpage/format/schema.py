@@ -1,0 +1,227 @@
+"""The artifact's schema: the dataclasses of manifest.json and the size of a tensor in the weight space.
+
+This is the one place where the format stands; `inpage.format.manifest` parses and checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import ArtifactInvalid
+from .limits import BLOCK_ROWS, FILE_BYTES
+from .schemas import MANIFEST
+
+SCHEMA: int = MANIFEST["manifest"]["schema"]["low"]
+SHARD_BYTES = FILE_BYTES["shard"]
+MANIFEST_BYTES = FILE_BYTES["manifest"]  # a manifest larger than this is refused unread
+FAMILIES: tuple[str, ...] = tuple(MANIFEST["architecture"]["family"]["of"])
+# Largest believable value of each whole number of an architecture: what is beyond is damage, and is not allocated.
+ARCHITECTURE_LIMITS: dict[str, int] = {
+    name: rule["high"] for name, rule in MANIFEST["architecture"].items() if rule["is"] == "int"
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the graph needs. Widths are in elements, ``context`` in tokens; q has heads * head_dim rows."""
+
+    family: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    rope_theta: float
+    norm_eps: float
+    tied: bool  # the output head is the token embedding
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuperBlock:
+    """A K-quant's second level: ``size`` columns share one ``scale`` (d) and ``min`` (dmin) float.
+
+    Each group within has integer sub-scales of these widths: its scale is d * sub-scale, its minimum
+    -dmin * sub-minimum."""
+
+    size: int
+    scale_bits: int
+    min_bits: int  # 0: no minimum
+    scale: str
+    min: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One number format. ``type``: "float" (no groups), or "uint" or "int" (signed) quants of ``bits`` bits.
+
+    Value = scale * (q - zero) + min, one scale (and minimum) for ``group`` consecutive columns of a row."""
+
+    type: str
+    bits: int
+    group: int = 1
+    scale: str | None = None
+    min: str | None = None
+    zero: int = 0
+    super: SuperBlock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in the weight space: ``shape`` is [n] (raw) or [rows, columns] = [out, in] (rows16)."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    layout: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file of the artifact, path relative to the manifest."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A consecutive slice of the weight space."""
+
+    file: str
+    offset: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    bytes: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerRef:
+    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text."""
+
+    file: str
+    bytes: int
+    sha256: str
+    bos: int | None
+    eos: tuple[int, ...]
+    add_bos: bool
+    special: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class License:
+    """``notices``: a file; its size and hash where the compiler wrote them."""
+
+    id: str
+    notices: str
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """Where the weights came from: ``sha256`` is that of the source file; of kind "shape" they are random numbers, and
+    it is that of the shape and the seed."""
+
+    kind: str
+    ref: str
+    file: str
+    sha256: str
+
+    @property
+    def random(self) -> bool:
+        """Nobody trained these weights: they measure speed, and what they answer means nothing."""
+        return self.kind == "shape"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled form of the model: ``files`` by role ("plan", "kernels")."""
+
+    name: str
+    backend: str
+    requires: tuple[str, ...]
+    files: Mapping[str, FileRef]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRef:
+    """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
+    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes."""
+
+    name: str
+    bytes: int
+    variants: tuple[str, ...]
+    manifest: FileRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``level``: which precision this describes, and ``levels`` in the artifact's own: all that it carries, the best
+    first; empty where there is but one."""
+
+    id: str
+    name: str
+    revision: str
+    license: License
+    source: SourceRef
+    architecture: Architecture
+    tokenizer: TokenizerRef
+    chat_template: str | None
+    formats: Mapping[str, Format]
+    tensors: tuple[Tensor, ...]
+    weights: Weights
+    variants: tuple[Variant, ...]
+    level: str = ""
+    levels: tuple[LevelRef, ...] = ()
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor called ``name``; `ArtifactInvalid` where there is none."""
+        for t in self.tensors:
+            if t.name == name:
+                return t
+        raise ArtifactInvalid(f"the artifact has no tensor {name!r}", field=f"tensors.{name}")
+
+    def variant(self, name: str) -> Variant:
+        """The variant called ``name``; `ArtifactInvalid` where there is none."""
+        for v in self.variants:
+            if v.name == name:
+                return v
+        have = ", ".join(v.name for v in self.variants) or "none"
+        raise ArtifactInvalid(f"the artifact has no variant {name!r}; it has: {have}", field="variants")
+
+
+def tensor_bytes(fmt: Format, layout: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor in the weight space.
+
+    rows16 pads the rows to a multiple of 16; the columns must be whole groups (super-blocks). ValueError
+    for a combination that the format cannot hold."""
+    if layout == "raw":
+        if len(shape) != 1 or fmt.type != "float":
+            raise ValueError("layout raw holds one dimension of floats")
+        return shape[0] * fmt.bits // 8
+    if len(shape) != 2:
+        raise ValueError("layout rows16 holds two dimensions")
+    rows, columns = shape
+    blocks = -(-rows // BLOCK_ROWS)
+    span = fmt.super.size if fmt.super else fmt.group
+    if columns % span:
+        raise ValueError(f"{columns} columns are not a multiple of {span}")
+    bits = fmt.bits * span  # of one row in one record
+    if fmt.super:
+        bits += span // fmt.group * (fmt.super.scale_bits + fmt.super.min_bits)
+        bits += 16 if fmt.super.min is None else 32
+    elif fmt.type != "float":
+        bits += 16 if fmt.min is None else 32
+    return blocks * (columns // span) * (BLOCK_ROWS * bits // 8)

@@ -1,0 +1,100 @@
+"""Reading an artifact's small files: from a folder in CPython, over the network in the page. Weights and kernels go
+to the engine without passing through here."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ArtifactInvalid, InvalidRequest
+from ..format.bounded_file import read_bounded
+from ..format.limits import FILE_BYTES
+from ..format.manifest import parse_manifest
+from ..format.schema import FileRef, LevelRef, Manifest, TokenizerRef
+from .browser import IN_PAGE, host, settle
+
+
+class Store(Protocol):
+    """``base``: the folder's path or URL, for the engine."""
+
+    base: str
+
+    async def manifest(self) -> tuple[Manifest, str]:
+        """The checked manifest of the chosen level, and its text."""
+        ...
+
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        """A small file of the artifact, its hash verified; ``field`` of the manifest."""
+        ...
+
+
+class FolderStore:
+    def __init__(self, folder: str | Path, level: str = "") -> None:
+        self.base = str(folder)
+        self._folder, self._level = Path(folder), level
+
+    async def manifest(self) -> tuple[Manifest, str]:
+        text = self._read("manifest.json", "manifest.json", "manifest").decode("utf-8", "replace")
+        return await _at(self, parse_manifest(text), text, self._level)
+
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        data = self._read(ref.file, f"{field}.file", _kind(field))
+        if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=f"{field}.sha256")
+        return data.decode("utf-8", "replace")
+
+    def _read(self, file: str, field: str, kind: str) -> bytes:
+        path = self._folder / file
+        try:
+            return read_bounded(path, kind, ArtifactInvalid, field)
+        except OSError as error:
+            raise ArtifactInvalid(f"{path} cannot be read: {error.strerror}", field=field) from error
+
+
+def _kind(field: str) -> str:
+    """Of the small files that a manifest names, by where it names them."""
+    name = field.rpartition(".")[2]
+    return name if name in FILE_BYTES else "manifest"
+
+
+class PageStore:
+    def __init__(self, url: str, level: str = "") -> None:
+        self.base = str(host().absolute(url if url.endswith("/") else url + "/"))
+        self._level = level
+
+    async def manifest(self) -> tuple[Manifest, str]:
+        text = str(await settle(host().fetchJson(f"{self.base}manifest.json", "manifest", "manifest.json")))
+        return await _at(self, parse_manifest(text), text, self._level)
+
+    async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
+        return str(await settle(host().fetchText(self.base, ref.file, ref.bytes, ref.sha256, field)))
+
+
+def open_store(where: str | Path) -> Store:
+    """``where``: a folder or a URL; behind a "#" the level that is meant, else the best that it carries."""
+    place, _, level = str(where).partition("#")
+    if IN_PAGE:
+        return PageStore(place, level)
+    return FolderStore(where) if Path(where).is_dir() else FolderStore(place, level)
+
+
+async def level_of(store: Store, manifest: Manifest, ref: LevelRef) -> tuple[Manifest, str]:
+    """The manifest of one of the artifact's other levels, and its text. Raises `ArtifactInvalid`."""
+    assert ref.manifest is not None
+    text = await store.text(ref.manifest, f"levels.{ref.name}.manifest")
+    found = parse_manifest(text)
+    own = LevelRef(found.level, found.weights.bytes, tuple(v.name for v in found.variants), ref.manifest)
+    if own != ref or found.levels or found.id != manifest.id:
+        raise ArtifactInvalid(f"{ref.manifest.file} is not what the artifact says of it", field=f"levels.{ref.name}")
+    return found, text
+
+
+async def _at(store: Store, manifest: Manifest, text: str, level: str) -> tuple[Manifest, str]:
+    if level in ("", manifest.level):
+        return manifest, text
+    for ref in manifest.levels:
+        if ref.name == level:
+            return await level_of(store, manifest, ref)
+    have = ", ".join(ref.name for ref in manifest.levels) or "but one"
+    raise InvalidRequest(f"{manifest.id} has no level {level[:80]!r}; it has {have}", field="level")

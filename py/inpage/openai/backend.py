@@ -1,0 +1,50 @@
+"""What answers behind the API: the registry's models, or one router as if it were a registry of one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from ..format.schema import Manifest
+from ..observe.health import Health
+from ..responses.stream import Stream
+from ..text.tokenizer import Tokenizer
+
+
+class Answers(Protocol):
+    """What is needed of a router."""
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    def chat(self, messages: Any, **params: Any) -> Stream: ...
+    def complete(self, prompt: Any, **params: Any) -> Stream: ...
+    def metrics(self) -> str: ...
+    def health(self) -> Health: ...
+
+
+class Served(Protocol):
+    """What is needed of `inpage.models.Models`."""
+
+    @property
+    def names(self) -> list[str]: ...
+    def use(self, name: str | None = None) -> AbstractAsyncContextManager[Answers]: ...
+    def metrics(self) -> str: ...
+    def health(self) -> Health: ...
+
+
+class OneModel:
+    """A router alone. Its model is the one of the artifact."""
+
+    def __init__(self, router: Answers) -> None:
+        self._router = router
+        self.metrics, self.health = router.metrics, router.health
+
+    @property
+    def names(self) -> list[str]:
+        return [self._router.manifest.id]
+
+    @asynccontextmanager
+    async def use(self, name: str | None = None) -> AsyncIterator[Answers]:
+        yield self._router

@@ -1,0 +1,245 @@
+"""Request bodies of OpenAI's chat completions and completions: each of their parameters works or is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engines.guided_decoding import MAX_TOP
+from ..errors import InvalidRequest
+from ..requests.grammar import schema_grammar
+
+_CHOICES = 16  # answers to one request at most
+_STOPS = 4
+_COMPLETION_TOP = 5  # likeliest tokens told of each, for completions
+
+# Passed on to the router as they are; it checks their values.
+_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias")
+# Not OpenAI's, but common among servers of open models.
+_MORE_SAMPLING = ("top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request. ``prompts`` are conversations for chat, texts or ids for completions; ``params`` the router's."""
+
+    model: str | None
+    prompts: list[Any]
+    params: dict[str, Any]
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    echo: bool = False
+
+    @property
+    def calls(self) -> bool:
+        """Whether the model may call functions."""
+        return "tools" in self.params and self.params.get("tool_choice") != "none"
+
+    @property
+    def named_call(self) -> bool:
+        """Whether it is said which function it must call."""
+        return isinstance(self.params.get("tool_choice"), dict)
+
+
+def chat_request(body: Any) -> Asked:
+    """Check a body of ``POST /v1/chat/completions``. Raises `InvalidRequest` whose field is OpenAI's ``param``."""
+    b = _Body(body, _CHAT_REFUSED)
+    messages = b.take("messages")
+    if messages is None:
+        raise InvalidRequest("messages is missing: send at least one", field="messages")
+    tokens, older = b.take("max_completion_tokens"), b.take("max_tokens")
+    if tokens is not None and older is not None and tokens != older:
+        raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them", field="max_tokens")
+    if tokens is not None or older is not None:
+        b.params["max_tokens"] = older if tokens is None else tokens
+    b.only("modalities", ["text"])
+    form = _response_format(b.take("response_format"))
+    if form is not None:
+        b.params["schema"] = form
+    told, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
+    if top and not told:
+        raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
+    if told:
+        b.params["logprobs"] = top or 0
+    tools = b.typed("tools", list, "a list")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        value = b.take(name)
+        if value is not None:
+            b.params[name] = value
+    if tools:
+        b.params["tools"] = tools
+    b.only("functions", [])
+    b.only("function_call", "none")
+    return b.asked([_messages(messages)])
+
+
+def completion_request(body: Any) -> Asked:
+    """Check a body of ``POST /v1/completions``; a list of prompts is answered prompt by prompt."""
+    b = _Body(body, {})
+    prompt = b.take("prompt")
+    if prompt is None:
+        raise InvalidRequest("prompt is missing: send a text or token ids", field="prompt")
+    tokens = b.take("max_tokens")
+    b.params["max_tokens"] = 16 if tokens is None else tokens  # OpenAI's default here
+    top = b.count("logprobs", _COMPLETION_TOP)
+    if top is not None:
+        b.params["logprobs"] = top
+    b.only("suffix", "")
+    best_of, n = b.take("best_of"), b.body.get("n") or 1
+    if best_of not in (None, n):
+        raise InvalidRequest("best_of is not supported beyond n: leave it out", field="best_of")
+    echo = b.flag("echo")
+    if isinstance(prompt, list) and not prompt:
+        raise InvalidRequest("prompt is empty", field="prompt")
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    return b.asked(prompt if several else [prompt], echo=echo)
+
+
+class _Body:
+    """Takes parameters out of a body one by one; what is left at the end is unknown."""
+
+    def __init__(self, body: Any, refused: Mapping[str, str]) -> None:
+        if not isinstance(body, dict):
+            raise InvalidRequest("the body must be a JSON object", field=None)
+        self.body = dict(body)
+        self.params: dict[str, Any] = {}
+        for name, why in refused.items():
+            if self.take(name) is not None:
+                raise InvalidRequest(f"{name} is not supported: {why}", field=name)
+
+    def take(self, name: str) -> Any:
+        return self.body.pop(name, None)
+
+    def only(self, name: str, *allowed: Any) -> None:
+        """A parameter that may be sent as long as it asks for nothing."""
+        value = self.take(name)
+        if value is not None and value not in allowed:
+            raise InvalidRequest(f"{name} is not supported by this model yet: leave it out", field=name)
+
+    def flag(self, name: str) -> bool:
+        value = self.take(name)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
+        return bool(value)
+
+    def count(self, name: str, most: int) -> int | None:
+        value: int | None = self.typed(name, int, "a whole number")
+        if value is not None and not 0 <= value <= most:
+            raise InvalidRequest(f"{name} is {value}; it must be 0 to {most}", field=name)
+        return value
+
+    def typed(self, name: str, kind: type, what: str) -> Any:
+        value = self.take(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise InvalidRequest(f"{name} must be {what}, not {value!r}", field=name)
+        return value
+
+    def asked(self, prompts: list[Any], *, echo: bool = False) -> Asked:
+        for name in (*_SAMPLING, *_MORE_SAMPLING):
+            value = self.take(name)
+            if value is not None:
+                self.params[name] = value
+        stop = self.take("stop")
+        if isinstance(stop, list) and len(stop) > _STOPS:
+            raise InvalidRequest(f"stop has {len(stop)} strings; at most {_STOPS} can be given", field="stop")
+        if stop is not None:
+            self.params["stop"] = stop
+        n = self.typed("n", int, "a whole number")
+        if n is not None and not 1 <= n <= _CHOICES:
+            raise InvalidRequest(f"n is {n}; it must be 1 to {_CHOICES}", field="n")
+        stream = self.flag("stream")
+        options = self.typed("stream_options", dict, "an object") or {}
+        if options and not stream:
+            raise InvalidRequest("stream_options is for streams: set stream to true", field="stream_options")
+        usage = _usage(options)
+        # Who asks: requests of one user share their turn, so that a crowd of one's own does not hold others up.
+        user = self.typed("safety_identifier", str, "a string") or self.typed("user", str, "a string")
+        if user:
+            self.params["client"] = user
+        model = self.typed("model", str, "a string")
+        for name in ("metadata", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"):  # hints
+            self.take(name)
+        self.only("service_tier", "auto", "default")
+        self.only("store", False)
+        if self.body:
+            name = next(iter(self.body))
+            raise InvalidRequest(f"unknown parameter {str(name)[:80]!r}", field=str(name)[:80])
+        return Asked(model, prompts, self.params, n or 1, stream, usage, echo)
+
+
+def _response_format(form: Any) -> Any:
+    """The JSON schema that it asks for; None for text."""
+    where = "response_format"
+    if form is None:
+        return None
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise InvalidRequest(
+            f"{where}.type is {str(kind)[:60]!r}; it must be text, json_object or json_schema", field=f"{where}.type"
+        )
+    given, where = form.get("json_schema"), f"{where}.json_schema"
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise InvalidRequest(f"{where} must be an object with a name and a schema", field=where)
+    unknown = sorted(set(given) - {"name", "description", "schema", "strict"})
+    if unknown:
+        raise InvalidRequest(f"{where} has an unknown key {unknown[0]!r:.60}", field=f"{where}.{unknown[0]}"[:120])
+    schema = given.get("schema", {"type": "object"})  # ``strict`` or not: the schema is always followed
+    schema_grammar(schema, f"{where}.schema")
+    return schema
+
+
+def _usage(options: dict[str, Any]) -> bool:
+    for name, value in options.items():
+        if name not in ("include_usage", "include_obfuscation"):
+            raise InvalidRequest(f"unknown option {name!r}", field=f"stream_options.{name}")
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{name}")
+    return bool(options.get("include_usage"))
+
+
+def _messages(messages: Any) -> Any:
+    """OpenAI's messages as the router takes them: text only. What is no list is left for the router to refuse."""
+    if not isinstance(messages, list):
+        return messages
+    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def _message(message: Any, where: str) -> Any:
+    if not isinstance(message, dict):
+        return message
+    message = {key: value for key, value in message.items() if value is not None and key != "name"}
+    for name, empty in (("function_call", None), ("audio", None), ("refusal", "")):
+        if message.pop(name, empty) != empty:
+            raise InvalidRequest(f"{where}.{name} is not supported by this model", field=f"{where}.{name}")
+    if message.get("role") == "developer":  # what newer models call it
+        message["role"] = "system"
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    return message
+
+
+def _part(part: Any, where: str) -> str:
+    if not isinstance(part, dict) or part.get("type") != "text":
+        kind = part.get("type") if isinstance(part, dict) else part
+        raise InvalidRequest(f"{where}: this model reads text only, not {str(kind)[:80]!r}", field=f"{where}.type")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{where}.text must be a string", field=f"{where}.text")
+    return text
+
+
+_CHAT_REFUSED = {
+    "audio": "the answers are text",
+    "moderation": "nothing is sent anywhere",
+    "prediction": "nothing is predicted",
+    "reasoning_effort": "the model does not reason apart from its answer",
+    "verbosity": "say in the prompt how long the answer should be",
+    "web_search_options": "nothing here uses the network",
+}

@@ -1,0 +1,153 @@
+"""Response bodies of OpenAI's interface: whole answers, stream chunks, errors."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engines.protocol import Logprob
+from ..errors import InpageError
+from ..requests.tool_calls import Argued, Called, CallReader, Said
+from ..responses.stream import Completion, usage
+from .logprobs import Written
+
+# HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
+_STATUS = {
+    "invalid_request": (400, "invalid_request_error"),
+    "unsupported": (400, "invalid_request_error"),
+    "queue_full": (429, "rate_limit_error"),
+    "timeout": (408, "timeout_error"),
+    "out_of_memory": (503, "service_unavailable_error"),
+    "device_lost": (503, "service_unavailable_error"),
+    "network": (503, "service_unavailable_error"),
+    "cancelled": (499, "cancelled_error"),
+}
+RETRY_SECONDS = 1
+_PARAMS = {"schema": "response_format"}  # what OpenAI calls a parameter of ours
+
+
+@dataclass(frozen=True)
+class Told:
+    """What all parts of one answer share. ``chat``: chat completions, else completions."""
+
+    model: str
+    chat: bool
+    written: Written | None = None  # writes logprobs, where they were asked for
+    calls: bool = False  # whether functions may be called
+    named_call: bool = False  # it was said which one: then an answer ends as any other
+    id: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        kind = "chatcmpl" if self.chat else "cmpl"
+        object.__setattr__(self, "id", self.id or f"{kind}-{secrets.token_hex(12)}")
+
+    def whole(self, answers: Sequence[Completion], texts: Sequence[str]) -> dict[str, Any]:
+        choices = [self._choice(i, text, answer) for i, (answer, text) in enumerate(zip(answers, texts, strict=True))]
+        return {**self._head("chat.completion" if self.chat else "text_completion"), "choices": choices,
+                "usage": usage(answers)}  # fmt: skip
+
+    def first(self, index: int) -> dict[str, Any]:
+        """The chunk that says who speaks. Only chat has it."""
+        return self._chunk([{"index": index, "delta": {"role": "assistant", "content": ""}, **_ENDLESS}])
+
+    def piece(self, index: int, text: str, logprobs: Sequence[Logprob] = (), offset: int = 0) -> dict[str, Any]:
+        """``offset``: characters of this choice before it."""
+        said = {"delta": {"content": text}} if self.chat else {"text": text}
+        told = self._logprobs(logprobs, offset)
+        return self._chunk([{"index": index, **said, "logprobs": told, "finish_reason": None}])
+
+    def call(self, index: int, event: Called | Argued) -> dict[str, Any]:
+        """The chunk in which a call begins, or goes on."""
+        if isinstance(event, Called):
+            told = {"index": event.index, **_called(event.name, "")}
+        else:
+            told = {"index": event.index, "function": {"arguments": event.text}}
+        return self._chunk([{"index": index, "delta": {"tool_calls": [told]}, **_ENDLESS}])
+
+    def last(self, index: int, answer: Completion, calls: int = 0) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": self._end(answer, calls)}])
+
+    def totals(self, answers: Sequence[Completion]) -> dict[str, Any]:
+        """The chunk after all others, where the caller asked for usage."""
+        return {**self._chunk([]), "usage": usage(answers)}
+
+    def _choice(self, index: int, text: str, answer: Completion) -> dict[str, Any]:
+        said: dict[str, Any] = {"text": text}
+        calls: list[dict[str, Any]] = []
+        if self.chat:
+            if self.calls:
+                text, calls = _read(text)
+            message = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+            said = {"message": message | ({"tool_calls": calls} if calls else {})}
+        told = self._logprobs(answer.logprobs, len(text) - len(answer.text)) if self.written else None
+        return {"index": index, **said, "logprobs": told, "finish_reason": self._end(answer, len(calls))}
+
+    def _end(self, answer: Completion, calls: int) -> str:
+        called = calls and answer.finish_reason == "stop" and not self.named_call
+        return "tool_calls" if called else answer.finish_reason
+
+    def _logprobs(self, logprobs: Sequence[Logprob], offset: int) -> dict[str, Any] | None:
+        if self.written is None or not logprobs:
+            return None
+        return self.written.chat(logprobs) if self.chat else self.written.completion(logprobs, offset)
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head("chat.completion.chunk" if self.chat else "text_completion"), "choices": choices}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _called(name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _read(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """What an answer says, and the calls in it."""
+    reader, said, calls = CallReader(), "", []
+    for event in [*reader.push(text), *reader.flush()]:
+        if isinstance(event, Said):
+            said += event.text
+        elif isinstance(event, Called):
+            calls.append(_called(event.name, ""))
+        else:
+            calls[event.index]["function"]["arguments"] += event.text
+    return said, calls
+
+
+_ENDLESS: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+
+
+def error_status(error: Exception) -> int:
+    return _STATUS.get(error.code, (500, ""))[0] if isinstance(error, InpageError) else 500
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """OpenAI's error shape; ``param`` is the field at fault."""
+    if not isinstance(error, InpageError):
+        return _error(f"{type(error).__name__}: {error}", "server_error", None, None)
+    kind = _STATUS.get(error.code, (500, "server_error"))[1]
+    param = _PARAMS.get(error.field or "", error.field)
+    return _error(str(error), kind, param, None if error.code == "invalid_request" else error.code)
+
+
+def no_such_model(name: str, known: str) -> dict[str, Any]:
+    message = f"there is no model {name[:80]!r} here; there is {known}"
+    return _error(message, "invalid_request_error", "model", "model_not_found")
+
+
+def _error(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def event(data: Mapping[str, Any] | str) -> str:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n"

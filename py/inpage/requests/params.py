@@ -1,0 +1,282 @@
+"""What a caller may ask, checked: each problem is one `InvalidRequest` that names the field and what mends it."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from ..engines.guided_decoding import MAX_TOP
+from ..engines.protocol import Grammar, Sampling
+from ..errors import InvalidRequest
+from ..format import bounded
+from ..format.abi import MAX_BIAS
+from .grammar import asked_grammar
+
+ROLES = ("system", "user", "assistant", "tool")
+SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
+
+# The defaults of a small chat model: varied, but seldom off the road.
+_TEMPERATURE, _TOP_P = 0.7, 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A checked request: ``max_tokens`` None means up to the end of the context, ``timeout`` None (seconds) no end."""
+
+    sampling: Sampling
+    max_tokens: int | None
+    stop: tuple[str, ...] = ()
+    client: str = ""
+    priority: int = 0
+    timeout: float | None = None
+    determined: bool = False  # greedy, or with a seed that the caller gave: the answer is always the same
+    cache: bool = True
+    tags: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    top: int | None = None  # report each token with so many of the likeliest
+
+
+def options(params: Mapping[str, Any], vocab: int) -> Options:
+    """Check keyword parameters. A random answer without a ``seed`` gets one, which the result reports."""
+    unknown = sorted(set(params) - _KNOWN)
+    if unknown:
+        raise InvalidRequest(
+            f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
+        )
+    given = {name: value for name, value in params.items() if value is not None}
+    for name, value in given.items():
+        bounded.check(value, name)
+    temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
+    seed = _integer(given, "seed", None, 0, SEEDS - 1)
+    determined = temperature == 0 or seed is not None
+    if seed is None:
+        seed = secrets.randbelow(SEEDS) if temperature > 0 else 0
+    return Options(
+        sampling=Sampling(
+            temperature=temperature,
+            top_k=_integer(given, "top_k", 0, 0, vocab) or 0,
+            top_p=_number(given, "top_p", _TOP_P, 0, 1, above=True),
+            min_p=_number(given, "min_p", 0.0, 0, 1),
+            repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
+            presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
+            frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
+            seed=seed,
+            logit_bias=_logit_bias(given.get("logit_bias"), vocab),
+        ),
+        max_tokens=_integer(given, "max_tokens", None, 1, SEEDS),
+        stop=_texts(given.get("stop"), "stop"),
+        client=checked_text(given.get("client", ""), "client", empty=True),
+        priority=_integer(given, "priority", 0, -100, 100) or 0,
+        timeout=None if "timeout" not in given else _number(given, "timeout", 0.0, 0, 1e9, above=True),
+        determined=determined,
+        cache=_flag(given, "cache", True),
+        tags=_texts(given.get("tags"), "tags"),
+        grammar=asked_grammar(given),
+        top=_integer(given, "logprobs", None, 0, MAX_TOP),
+    )
+
+
+_KNOWN = frozenset(Sampling.__dataclass_fields__) | {
+    "max_tokens",
+    "stop",
+    "client",
+    "priority",
+    "timeout",
+    "cache",
+    "tags",
+    "schema",
+    "regex",
+    "grammar",
+    "logprobs",
+}
+_TEXTS = 16
+_CALLS = 1024  # of functions, in one message
+_IDS = 1 << 24  # far beyond any context
+
+
+def _texts(value: Any, field: str) -> tuple[str, ...]:
+    """A text, or several."""
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes) or not all(isinstance(s, str) and s for s in texts):
+        raise InvalidRequest(f"{field} must be a text or a list of texts, none of them empty", field=field)
+    if len(texts) > _TEXTS:
+        raise InvalidRequest(f"{field} has {len(texts)} texts; at most {_TEXTS} can be given", field=field)
+    return tuple(texts)
+
+
+def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = given.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
+    return value
+
+
+def checked_messages(messages: Any, most: int | None = None) -> list[dict[str, Any]]:
+    """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message. Calls of
+    functions and what they gave are in OpenAI's shapes; arguments of calls become objects, as templates want them.
+    ``most``: messages; more are refused before they are looked at."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    bounded.check(messages, "messages")
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
+        raise InvalidRequest('messages must be a list of {"role", "content"}', field="messages")
+    if not messages:
+        raise InvalidRequest("messages is empty: send at least one", field="messages")
+    if most is not None and len(messages) > most:
+        raise InvalidRequest(
+            f"messages has {len(messages)} messages; at most {most} fit with an answer: leave out the oldest",
+            field="messages",
+        )
+    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+_MORE_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}
+
+
+def _message(message: Any, field: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f'{field} must be an object with "role" and "content"', field=field)
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
+    more = _MORE_KEYS.get(role, ())
+    unknown = sorted(str(key) for key in message if key not in ("role", "content", *more))
+    if unknown:
+        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
+    checked: dict[str, Any] = {"role": role}
+    if message.get("tool_calls"):
+        checked["tool_calls"] = _calls(message["tool_calls"], f"{field}.tool_calls")
+        content = "" if content is None else content
+    checked["content"] = checked_text(content, f"{field}.content", empty=role != "user")
+    for key in ("tool_call_id", "name"):
+        if key in more and message.get(key) is not None:
+            checked[key] = checked_text(message[key], f"{field}.{key}")
+    return checked
+
+
+def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise InvalidRequest(f"{field} must be a list", field=field)
+    if len(calls) > _CALLS:
+        raise InvalidRequest(f"{field} has {len(calls)} calls; at most {_CALLS} can be given", field=field)
+    checked = []
+    for i, call in enumerate(calls):
+        where = f"{field}[{i}]"
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping):
+            raise InvalidRequest(
+                f"{where}.function must be an object with name and arguments", field=f"{where}.function"
+            )
+        name = checked_text(function.get("name"), f"{where}.function.name")
+        arguments = function.get("arguments", {})
+        try:
+            arguments = bounded.read(arguments) if isinstance(arguments, str) else arguments
+            json.dumps(arguments).encode()
+        except (ValueError, TypeError) as error:
+            bad = f"{where}.function.arguments"
+            raise InvalidRequest(f"{bad} is not JSON: {error}", field=bad) from error
+        called = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        checked.append(called | ({"id": str(call["id"])} if call.get("id") is not None else {}))
+    return checked
+
+
+def checked_text(text: Any, field: str, *, empty: bool = False) -> str:
+    """A string that can be encoded: not blank (unless ``empty``) and without half characters."""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{field} must be a string, not {type(text).__name__}", field=field)
+    if not empty and not text.strip():
+        raise InvalidRequest(f"{field} is empty: write something to answer", field=field)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{field} holds half a character (a lone surrogate) at {error.start}; remove it", field=field
+        ) from None
+    return text
+
+
+def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False, most: int | None = None) -> list[int]:
+    """Token ids given directly: whole numbers of the vocabulary, at least one (unless ``empty``) and at most ``most``:
+    more are not even counted."""
+    if not isinstance(ids, Iterable):
+        raise InvalidRequest(f"{field} must be a text or token ids, not {type(ids).__name__}", field=field)
+    checked = list(ids if most is None else islice(ids, most + 1))
+    if most is not None and len(checked) > most:
+        raise InvalidRequest(
+            f"{field} has more than {most} token ids, and there is room for no more: shorten it", field=field
+        )
+    bounded.check(checked, field, items=_IDS)
+    if not checked and not empty:
+        raise InvalidRequest(f"{field} is empty: give at least one token id", field=field)
+    for i, token in enumerate(checked):
+        if not _whole(token) or not 0 <= token < vocab:
+            raise InvalidRequest(
+                f"{field}[{i}] is {token!r}; token ids are whole numbers of 0..{vocab - 1}", field=f"{field}[{i}]"
+            )
+    return checked
+
+
+def answer_room(prompt: int, max_tokens: int | None, capacity: int, field: str) -> int:
+    """How many tokens the answer may have when ``capacity`` is what prompt and answer can take together."""
+    room = capacity - prompt
+    if room < 1:
+        raise InvalidRequest(
+            f"the prompt has {prompt} tokens; at most {capacity - 1} fit with an answer: shorten it", field=field
+        )
+    if max_tokens is not None and max_tokens > room:
+        raise InvalidRequest(
+            f"max_tokens {max_tokens} does not fit after a prompt of {prompt} tokens; ask for at most {room}",
+            field="max_tokens",
+        )
+    return room if max_tokens is None else max_tokens
+
+
+def _number(
+    given: Mapping[str, Any], name: str, default: float, low: float, high: float, *, above: bool = False
+) -> float:
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest(f"{name} must be a number, not {type(value).__name__}", field=name)
+    if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+        least = f"above {low}" if above else f"at least {low}"
+        raise InvalidRequest(f"{name} is {value}; it must be {least} and at most {high}", field=name)
+    return float(value)
+
+
+def _integer(given: Mapping[str, Any], name: str, default: int | None, low: int, high: int) -> int | None:
+    value = given.get(name, default)
+    if value is None:
+        return None
+    if not _whole(value):
+        raise InvalidRequest(f"{name} must be a whole number, not {value!r}", field=name)
+    if not low <= value <= high:
+        raise InvalidRequest(f"{name} is {value}; it must be at least {low} and at most {high}", field=name)
+    return int(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _logit_bias(value: Any, vocab: int) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("logit_bias must map token ids to numbers of -100..100", field="logit_bias")
+    if len(value) > MAX_BIAS:
+        raise InvalidRequest(f"logit_bias names {len(value)} tokens; at most {MAX_BIAS} can be", field="logit_bias")
+    pairs = []
+    for key, bias in value.items():
+        field = f"logit_bias[{key}]"
+        token = int(key) if isinstance(key, str) and key.isdecimal() else key  # JSON keys are strings
+        if not _whole(token) or not 0 <= token < vocab:
+            raise InvalidRequest(f"{field}: token ids are whole numbers of 0..{vocab - 1}", field=field)
+        pairs.append((token, _number({field: bias}, field, 0.0, -100, 100)))
+    return tuple(sorted(pairs))

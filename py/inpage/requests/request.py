@@ -1,0 +1,167 @@
+"""One sequence on its way through the scheduler: what was asked, how far it is, the way back to its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engines.protocol import Feed, Grammar, Logprob, Sampling
+
+_HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
+_serial = itertools.count()
+
+
+@dataclass(slots=True)
+class Burst:
+    """Tokens that became known together. ``finish`` is set on a request's last event, which may have none."""
+
+    tokens: list[int]
+    finish: str | None = None  # "stop", "length", "cancelled"
+
+
+@dataclass(slots=True)
+class Interruption:
+    """An engine that died in mid-answer. ``gap_ms`` runs until the answer goes on; None while it does not."""
+
+    before: str  # variant
+    after: str
+    reason: str
+    began: float
+    gap_ms: float | None = None
+
+    def report(self) -> dict[str, Any]:
+        return {"from": self.before, "to": self.after, "reason": self.reason, "gap_ms": self.gap_ms}
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A sequence to generate (``max_tokens`` > 0) or to score (``targets``: an id a prompt position, -1: none).
+
+    ``tokens`` given at the start were produced by an earlier run: the answer goes on after them. Its KV can be thrown
+    away at any time and computed again from ``prompt + tokens``: ``fed`` counts the positions whose KV stands in
+    ``pages``.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: Sequence[int] = ()
+    targets: Sequence[int] | None = None
+    client: str = ""  # requests of one client share its turns
+    priority: int = 0  # higher goes first
+    deadline: float | None = None  # of `time.perf_counter`
+    grammar: Grammar | None = None  # what the answer is held to
+    top: int | None = None  # report each token in ``logprobs``, with so many of the likeliest
+
+    serial: int = field(default_factory=lambda: next(_serial))
+    tokens: list[int] = field(default_factory=list)
+    scores: list[tuple[int, float, float]] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens
+    pages: list[int] = field(default_factory=list)
+    fed: int = 0
+    cached: int = 0  # tokens of the prompt that were not computed, because another request had
+    cancelled: bool = False
+    done: bool = False
+    suspect: bool = False  # an engine died in its call: it runs alone until it gets on
+    killed: list[str] = field(default_factory=list)  # variants whose engine died running it alone, without a new token
+    interruptions: list[Interruption] = field(default_factory=list)
+    events: asyncio.Queue[Burst | BaseException] = field(default_factory=asyncio.Queue)
+
+    resumed_at: int = field(init=False)  # tokens that an earlier run had produced
+    submitted: float | None = None
+    started: float | None = None  # first prefill chunk goes in
+    first: float | None = None  # first token comes out
+    last: float | None = None  # last token came out
+
+    def __post_init__(self) -> None:
+        self.resumed_at = len(self.tokens)
+
+    @property
+    def produced(self) -> int:
+        """Tokens of this run."""
+        return len(self.tokens) - self.resumed_at
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.tokens)
+
+    @property
+    def end(self) -> int:
+        """Positions that this request can ever occupy."""
+        return len(self.prompt) + self.max_tokens
+
+    @property
+    def decoding(self) -> bool:
+        """Everything but the newest token is in the KV pages."""
+        return bool(self.tokens) and self.fed == self.length - 1
+
+    @property
+    def to_prefill(self) -> int:
+        """Tokens to feed before decoding (again). The newest produced token is left for the decode step."""
+        return 0 if self.decoding else self.length - self.fed - (1 if self.tokens else 0)
+
+    @property
+    def ending(self) -> str | None:
+        """How it ends already, where it was made with tokens that another run had produced."""
+        if self.tokens and self.tokens[-1] in self.stop_ids:
+            return "stop"
+        return "length" if self.tokens and len(self.tokens) >= self.max_tokens else None
+
+    def goes_on(self, now: float) -> None:
+        """A token came out, or none ever will: gaps are over."""
+        for interruption in self.interruptions:
+            if interruption.gap_ms is None:
+                interruption.gap_ms = (now - interruption.began) * 1e3
+
+    def ids(self, count: int | None = None) -> Sequence[int]:
+        """Its first ``count`` tokens, prompt and answer, or all."""
+        return self._slice(0, self.length if count is None else count)
+
+    def prefill_feed(self, count: int) -> Feed:
+        """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
+        end = self.fed + count
+        first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
+        feed = Feed(
+            tokens=self._slice(self.fed, end),
+            start=self.fed,
+            pages=self.pages,
+            sampling=self.sampling,
+            history=self._history() if first_choice else (),
+            sample=first_choice,
+            targets=None if self.targets is None else self.targets[self.fed : end],
+        )
+        return self._looked_at(feed) if first_choice else feed
+
+    def decode_feed(self) -> Feed:
+        return self._looked_at(
+            Feed(
+                tokens=self.tokens[-1:],
+                start=self.fed,
+                pages=self.pages,
+                sampling=self.sampling,
+                history=self._history(),
+                max_new_tokens=self.max_tokens - len(self.tokens),
+                stop_ids=self.stop_ids,
+            )
+        )
+
+    def _looked_at(self, feed: Feed) -> Feed:
+        feed.top = self.top
+        if self.grammar is not None:
+            feed.grammar, feed.answer, feed.request = self.grammar, self.tokens, str(self.serial)
+        return feed
+
+    def _slice(self, start: int, end: int) -> Sequence[int]:
+        split = len(self.prompt)
+        if end <= split:
+            return self.prompt[start:end]
+        return [*self.prompt[start:split], *self.tokens[max(0, start - split) : end - split]]
+
+    def _history(self) -> Sequence[int]:
+        s = self.sampling
+        if s.repetition_penalty == 1.0 and s.presence_penalty == 0.0 and s.frequency_penalty == 0.0:
+            return ()
+        return self._slice(max(0, self.length - _HISTORY), self.length)

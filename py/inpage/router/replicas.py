@@ -1,0 +1,125 @@
+"""Several engines of one model behind one face: each has a scheduler and pages, and is restarted when it dies.
+
+All are of one variant, so they answer alike. A request goes to the least loaded, or to one that is a little more loaded
+and holds its prompt's pages. On the host they share the weights; in the page each worker has its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+
+from ..backends.failover import Backends
+from ..engines.protocol import EngineInfo
+from ..errors import InpageError, OutOfMemory
+from ..kv.pages import pages_for
+from ..observe.prometheus import merged
+from ..requests.request import Request
+from ..scheduling.grammar_queue import Preparing
+from ..scheduling.scheduler import Scheduler
+from ..settings import Settings
+from .status import add_gauges, held_bytes
+
+_PREFIX_WORTH = 4  # a whole prompt's pages make up for so many requests that are there already
+
+
+class Replicas:
+    """``schedulers``: the first is the router's own."""
+
+    def __init__(self, first: Scheduler) -> None:
+        self.schedulers = [first]
+        self.why_fewer = ""
+        self._preparing = Preparing()
+
+    def submit(self, request: Request) -> None:
+        """As `Scheduler.submit`, to the one that suits best."""
+        alive = [s for s in self.schedulers if not s.lost]
+        resting = [s for s in self.schedulers if s.recovery is not None and s.recovery.may_revive]
+        self._preparing.submit(request, _best(request, alive or resting or self.schedulers))
+
+    def cancel(self, request: Request) -> None:
+        """Wherever it is."""
+        if self._preparing.cancel(request):
+            return
+        for scheduler in self.schedulers:
+            scheduler.cancel(request)
+
+    @property
+    def lost(self) -> str:
+        """Why none of them runs; empty while one does."""
+        return self.schedulers[0].lost if all(s.lost for s in self.schedulers) else ""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with some of them."""
+        lost = [s.lost for s in self.schedulers if s.lost]
+        return f"{len(lost)} of {len(self.schedulers)} replicas are gone: {lost[0]}" if lost and not self.lost else ""
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes by kind; weights that engines share count once."""
+        each = [held_bytes(s) for s in self.schedulers]
+        total = {kind: sum(held[kind] for held in each) for kind in each[0]}
+        if self.schedulers[0].info.backend == "native":
+            total["weights"] = each[0]["weights"]
+        return total
+
+    def metrics(self) -> str:
+        """As Prometheus text, with the label "replica" where there are several."""
+        registries = [s.meters.registry for s in self.schedulers]
+        if len(registries) == 1:
+            return registries[0].text()
+        return merged([({"replica": str(i)}, registry) for i, registry in enumerate(registries)])
+
+    async def fill(self, count: int, backends: Backends, settings: Settings, on_change: Callable[[str], None]) -> None:
+        """Load until there are ``count``, or no memory is left."""
+        first = self.schedulers[0]
+        ranked = [backends.current, *(c for c in backends.ranked if c is not backends.current)]
+        while len(self.schedulers) < count:
+            own = backends.beside(ranked)
+            try:
+                engine = await own.first()
+            except OutOfMemory as error:
+                self.why_fewer = str(error)
+                return
+            scheduler = Scheduler(engine, settings=settings, backends=own, on_change=on_change)
+            scheduler.meters.health = first.meters.health
+            add_gauges(scheduler, None)
+            self.schedulers.append(scheduler)
+
+    async def close(self, reason: InpageError) -> None:
+        """End all requests."""
+        await self._preparing.close(reason)
+        await asyncio.gather(*(s.close(reason) for s in self.schedulers))
+
+    async def unload(self) -> None:
+        await asyncio.gather(*(s.engine.unload() for s in self.schedulers))
+
+
+def affordable(wanted: int, info: EngineInfo, settings: Settings, memory: int | None) -> tuple[int, Settings]:
+    """How many engines like this one there is memory for, and the settings of each. ``memory``: of the device; a limit
+    for KV pages has to do for what further engines take as well, and for a whole context in each."""
+    extra = info.arena_bytes + (0 if info.backend == "native" else info.weight_bytes)
+    if memory is not None:
+        wanted = max(1, min(wanted, memory // 2 // max(1, info.weight_bytes + info.arena_bytes)))
+    limit = settings.kv.memory_bytes
+    if limit is None:
+        return wanted, settings
+    whole = pages_for(info.context, info.page_tokens) * info.page_bytes
+    while wanted > 1 and limit - (wanted - 1) * extra < wanted * whole:
+        wanted -= 1
+    each = dataclasses.replace(settings.kv, memory_bytes=(limit - (wanted - 1) * extra) // wanted)
+    return wanted, dataclasses.replace(settings, kv=each)
+
+
+def _best(request: Request, schedulers: list[Scheduler]) -> Scheduler:
+    if len(schedulers) == 1:
+        return schedulers[0]
+    ids = request.ids()
+
+    def cost(scheduler: Scheduler) -> float:
+        held = scheduler.kv.prefix.peek(ids) / len(ids)
+        return len(scheduler.active) + len(scheduler.waiting) - _PREFIX_WORTH * held
+
+    return min(schedulers, key=cost)

@@ -1,0 +1,69 @@
+"""Who goes into the next step: prompt tokens shared evenly, decode steps together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from ..engines.protocol import EngineInfo, Feed
+from ..kv import KvManager
+from ..requests.request import Request
+from .fair_queue import FairQueue
+
+_BURST, _ROWS_A_BURST = 16, 256  # steps at least, and how many tokens a longer one may bring
+_FILLING = 32  # rows that other clients may add to a step, or as many as its own
+_BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for their turn
+
+
+def prefill_batch(
+    requests: Iterable[Request], info: EngineInfo, kv: KvManager, queue: FairQueue
+) -> list[tuple[Request, Feed]]:
+    """One step of prompt tokens, at most ``max_rows``. The client whose turn it is comes first, its rows shared evenly:
+    a short prompt does not wait for a long. The others fill the step up without making it much longer."""
+    reading = _readers(requests, kv, queue)
+    rows, choices = info.max_rows, info.max_logit_rows
+    batch: list[tuple[Request, Feed]] = []
+    ours = sum(r.client == reading[0].client for r in reading) if reading else 0
+    for place, request in enumerate(reading):
+        if place == ours:
+            rows = min(rows, max(info.max_rows - rows, _FILLING))
+            ours = len(reading)
+        count = min(request.to_prefill, rows // (ours - place))
+        if request.targets is not None:
+            count = min(count, choices)  # every scored position takes a row of logits
+        if count == 0:
+            continue
+        feed = request.prefill_feed(count)
+        cost = count if request.targets is not None else int(feed.sample)
+        if cost > choices:
+            continue
+        rows, choices = rows - count, choices - cost
+        request.started = request.started or time.perf_counter()
+        batch.append((request, feed))
+    return batch
+
+
+def _readers(requests: Iterable[Request], kv: KvManager, queue: FairQueue) -> list[Request]:
+    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same page now,
+    only the first: the others take it from there in the next step."""
+    reading = [r for r in requests if r.to_prefill]
+    for request in reading:
+        kv.skip(request)
+
+    def turn(r: Request) -> tuple[int, float, str, int, int]:
+        return -r.priority, queue.served(r.client), r.client, r.to_prefill, r.serial
+
+    pages: set[object] = set()
+    first = []
+    for request in sorted((r for r in reading if r.to_prefill), key=turn):
+        page = kv.next_page(request)
+        if page is None or page not in pages:
+            pages.add(page)
+            first.append(request)
+    return first
+
+
+def burst_steps(decoding: int, prefilling: bool) -> int:
+    """How many steps the next burst of so many requests may take. Its tokens are told while it runs, and an arrival or
+    a cancel ends it: a long one costs nobody time, only the pages that are reserved for it."""
+    return _BURST_BESIDE_PREFILL if prefilling else max(_BURST, _ROWS_A_BURST // (decoding + 1))

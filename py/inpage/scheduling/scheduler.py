@@ -1,0 +1,363 @@
+"""Several requests on one engine: a bounded fair queue, prefill in chunks, decoding together in bursts.
+
+Each round feeds one prefill step, its rows shared evenly between the sequences that still have prompt to read,
+and then decodes one burst of all the others. A request is admitted when its prompt's pages can be had, and asks
+for more as it grows; where none are left, the youngest sequence gives its pages up. They are saved or computed again
+later, whichever measures cheaper, and by the engine's determinism neither changes its answer. The oldest is never
+robbed, so one always gets on: no deadlock.
+
+When the engine dies or runs out of memory, all go back to the queue with what they have, another engine takes over
+(`failover`), and prompt and tokens so far are read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..backends.failover import Backends
+from ..backends.faults import Suspects, poisoned, too_late
+from ..backends.recovery import Gap, Recovery
+from ..engines.protocol import Engine, RunOutput
+from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
+from ..kv import KvManager, Swap
+from ..observe.scheduler_metrics import Meters
+from ..requests.request import Burst, Request
+from ..settings import Settings
+from .batch_window import Gathering
+from .batching import burst_steps, prefill_batch
+from .engine_calls import Calls
+from .fair_queue import FairQueue
+from .slots import Seats
+
+
+class Scheduler:
+    """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
+    when it dies. ``on_change`` is called with "busy" when a request came, with "idle", with "engine" when another took
+    over, and with "damaged" where what the last one computed cannot be relied on."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        settings: Settings | None = None,
+        backends: Backends | None = None,
+        on_change: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.seats = Seats()
+        self.meters = Meters()
+        self._hidden = False
+        self._calls = Calls(self.meters, fatal=self._fatal, fail=self._fail)
+        self.adopt(engine)
+        self.recovery = Recovery(backends) if backends is not None else None
+        self._on_change = on_change
+        self._suspects = Suspects()
+        limits = self.settings.scheduler
+        self._gathering = Gathering(limits.batch_timeout, limits.batch_size)
+        self._arrived = False  # since the last admission
+        self._idle_rounds = 0
+        self._task: asyncio.Task[None] | None = None
+        self._lost: BaseException | None = None
+
+    def adopt(self, engine: Engine) -> None:
+        """Run on this engine from now on, with pages of its own. Only while nothing is active."""
+        self.engine = self._calls.engine = engine
+        self.info = engine.info
+        kv = self.settings.kv
+        swap = Swap(engine, kv.swap_bytes, self.meters)
+        kept = 0 if self._hidden else kv.prefix_bytes
+        self.kv = KvManager(engine, prefix_bytes=kept, memory_bytes=kv.memory_bytes, swap=swap)
+        limits = self.settings.scheduler
+        self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
+
+    @property
+    def waiting(self) -> FairQueue:
+        return self.seats.queue
+
+    @property
+    def active(self) -> list[Request]:
+        """Those that run, in order of arrival."""
+        return self.seats.active
+
+    @property
+    def lost(self) -> str:
+        """Why there is no engine now; empty while there is one."""
+        if self._lost is None:
+            return ""
+        recovery = self.recovery
+        return str(self._lost) if recovery is None or recovery.given_up else recovery.breaker.sentence
+
+    @property
+    def idle(self) -> bool:
+        return not self.seats and (self._task is None or self._task.done())
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens, prompt and answer together, that one request can have."""
+        return min(self.info.context, self.kv.capacity)
+
+    # -- callers ---------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Queue it; its ``events`` then bring bursts, the last with ``finish`` set, or end with an exception.
+
+        Raises `InvalidRequest` for one that could never fit, `QueueFull`, `DeviceLost` when the engine is gone.
+        """
+        if self._lost is not None and not (self.recovery is not None and self.recovery.may_revive):
+            mend = "" if self.recovery is not None and self.recovery.breaker.rest else "; load the model again"
+            raise DeviceLost(f"the engine is gone: {self.lost}{mend}")
+        if request.end > self.capacity:
+            raise InvalidRequest(
+                f"prompt and answer need {request.end} tokens and there is room for {self.capacity}; "
+                "ask for fewer max_tokens or shorten the prompt",
+                field="max_tokens",
+            )
+        if len(self.waiting) >= self.settings.scheduler.queue_size:
+            self.meters.refused.add()
+            raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
+        request.submitted = request.submitted or time.perf_counter()  # or when its grammar was
+        end = "cancelled" if request.cancelled else request.ending
+        if end is not None:
+            self._finish(request, end)
+            return
+        self.seats.wait(request)
+        self._arrived = True
+        self._gathering.stir()
+        self._calls.ring()
+        self._on_change("busy")
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def cancel(self, request: Request) -> None:
+        """End it as "cancelled": at once where it waits, after the current step where it runs."""
+        if request.done:
+            return
+        request.cancelled = True
+        if request in self.waiting:
+            self._finish(request, "cancelled")
+            self._gathering.stir()
+        else:
+            self._calls.ring()
+
+    async def close(self, reason: InpageError) -> None:
+        """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
+        self._lost = reason
+        self._gathering.stir()
+        self._calls.ring()
+        if self.recovery is not None:
+            self.recovery.give_up()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def hide(self, hidden: bool) -> None:
+        """Nobody sees the page: keep no pages for prompts to come until somebody does. What runs keeps its own."""
+        self._hidden = hidden
+        self.kv.keep_bytes(0 if hidden else self.settings.kv.prefix_bytes)
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        self.meters.resume(self.engine.busy_s)
+        try:
+            if self._lost is not None and self.recovery is not None:
+                await self._go_on(self.recovery.revive())
+            while self.seats and self._lost is None:
+                try:
+                    if not self.active and await self._gathering.gather(self.waiting):
+                        self.meters.resume(self.engine.busy_s)
+                        continue
+                    self._reap()
+                    await self._admit()
+                    await self._prefill()
+                    await self._decode()
+                    self.meters.lap(self.engine.busy_s)
+                except (DeviceLost, OutOfMemory) as error:
+                    await self._fail_over(error)
+                    self.meters.resume(self.engine.busy_s)
+        except Exception as error:  # a bug here must reach the callers: nobody may wait forever
+            self._fail_all(error)
+        if self._lost is not None:
+            self._fail_all(self._lost)
+        self.waiting.settle()
+        self._on_change("idle")
+
+    async def _fail_over(self, error: InpageError) -> None:
+        """Another engine takes over; where none can, there is none until the circuit lets one be tried."""
+        if self.recovery is None:
+            self._lost = error
+            return
+        gap = Gap(self.info.variant, error, time.perf_counter())
+        self.meters.failed_over(gap.before)
+        self._reap()
+        damaged = isinstance(error, ArtifactDamaged)
+        if damaged:  # what was computed of these is not to be gone on with
+            for request in [r for r in self.seats.everyone() if r.first is not None or r.scores]:
+                self._fail(request, error)
+            self._on_change("damaged")
+        count = self.recovery.backends.count
+        suspects = [] if damaged else [r for r in self._calls.requests if not r.done]
+        blamed = self._suspects.died(suspects, gap.before, count)
+        for request in list(self.active):
+            self.seats.stand_up(request)
+        if blamed is not None:
+            self._fail(blamed, poisoned(blamed, error))
+        innocent = blamed.killed if blamed else ()
+        await self._go_on(self.recovery.replace(self.engine, error, innocent=innocent), gap)
+
+    async def _go_on(self, coming: Awaitable[Engine | None], gap: Gap | None = None) -> None:
+        """On the engine that comes. ``gap``: where one died before it."""
+        assert self.recovery is not None
+        try:
+            engine = await coming
+        except Exception as failed:
+            self._lost = self._lost if self.recovery.given_up else failed
+            return
+        if engine is None:
+            return
+        if gap is not None:
+            gap.interrupts(self.waiting, engine)
+        self._lost = self._lost if self.recovery.given_up else None
+        self.adopt(engine)
+        for request in list(self.waiting):
+            self._refit(request)
+        self._on_change("engine")
+
+    def _refit(self, request: Request) -> None:
+        """A smaller engine may have taken over: the answer ends where its room does."""
+        if request.end > self.capacity:
+            request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
+            if request.length >= self.capacity:
+                self._fail(request, self.seats.no_memory(request))
+
+    def _reap(self) -> None:
+        """End what was cancelled, and what has run out of time."""
+        for request in [r for r in self.seats.everyone() if r.cancelled]:  # some lost their place meanwhile
+            self._finish(request, "cancelled")
+        for request in self.seats.late(time.perf_counter(), self.settings.scheduler.timeout):
+            self._fail(request, too_late(request))
+
+    async def _admit(self) -> None:
+        """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
+        self._arrived = False
+        while (request := self.seats.next()) is not None:
+            self._calls.requests = [request]
+            with self.meters.work("admit", request=request.serial):
+                fits = await self.kv.admit(request)
+            if request not in self.waiting:  # cancelled while the engine grew
+                self.kv.release(request)
+            elif fits:
+                self.seats.sit(request)
+            elif self.active:
+                return
+            elif self._elsewhere(request):
+                raise self.seats.no_memory(request)
+            else:
+                self._fail(request, self.seats.no_memory(request))
+
+    async def _prefill(self) -> None:
+        batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
+        if not batch:
+            return
+        began = self.kv.swap.clock()
+        answers = await self._calls.prefill(batch)
+        self.kv.swap.fed(sum(len(feed.tokens) for _, feed, _ in answers), self.kv.swap.clock() - began)
+        for request, feed, out in answers:
+            request.fed += len(feed.tokens)
+            self.kv.keep(request)
+            self.waiting.serve(request.client, read=len(feed.tokens))
+            self.meters.rows.add(len(feed.tokens), call="prefill")
+            if request.targets is not None:
+                request.scores.extend(out.scores or ())
+                if request.fed == len(request.prompt):
+                    self._progressed(request)
+                    self._finish(request, "length")
+            elif feed.sample:
+                if out.token is None:
+                    raise InpageError("the engine did not choose the token that it was asked for")
+                request.logprobs += out.logprobs
+                self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
+
+    async def _decode(self) -> None:
+        steps = burst_steps(sum(r.decoding for r in self.active), any(r.to_prefill for r in self.active))
+        for request in self._suspects.turn(list(self.active)):  # oldest first: nobody who has pages is robbed of them
+            if request.decoding and request in self.active:
+                await self._cover(request, steps)
+        if self._arrived:
+            steps = 1  # whoever came during the prefill waits no longer than one that comes during a burst
+        decoding = [r for r in self._suspects.turn(self.active) if r.decoding and not r.cancelled]
+        if not decoding:
+            return
+        before = self.meters.rows.total
+        await self._calls.decode(decoding, steps, self._take)
+        self._idle_rounds = self._idle_rounds + 1 if self.meters.rows.total == before and self.active else 0
+        if self._idle_rounds > 3:
+            raise InpageError("the engine returns from its bursts without a token")
+
+    def _take(self, request: Request, out: RunOutput) -> None:
+        """What a burst brought one of its requests. Whoever it ended leaves a place, which others may wait for."""
+        request.fed += len(out.tokens)
+        self.waiting.serve(request.client, written=len(out.tokens))
+        self.meters.rows.add(len(out.tokens), call="decode")
+        request.logprobs += out.logprobs
+        self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
+        late = request.deadline is not None and request.deadline <= time.perf_counter()
+        if late or (request.done and self.waiting):
+            self._calls.ring()
+
+    def _fatal(self, error: Exception) -> bool:
+        return isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self.recovery is not None)
+
+    async def _cover(self, request: Request, steps: int) -> None:
+        """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
+        self._calls.requests = [request]
+        with self.meters.memory.operation("grow"):
+            covered = await self.seats.cover(request, steps)
+        if not covered:
+            if self._elsewhere(request):
+                raise self.seats.no_memory(request)
+            self._fail(request, self.seats.no_memory(request))
+
+    def _elsewhere(self, request: Request) -> bool:
+        """Whether another backend might have the memory that it needs."""
+        return self.recovery is not None and self.recovery.backends.count > 1 and not request.killed
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    def _deliver(self, request: Request, tokens: list[int], finish: str | None) -> None:
+        if tokens:
+            before, request.last = request.last, time.perf_counter()
+            request.first = request.first or request.last
+            request.tokens += tokens
+            self.meters.delivered(request, before, len(tokens))
+            request.goes_on(request.last)
+            self._progressed(request)
+        if finish is None and len(request.tokens) >= request.max_tokens:
+            finish = "length"
+        if finish is not None:
+            self._finish(request, finish, tokens)
+        elif tokens:
+            request.events.put_nowait(Burst(tokens))
+
+    def _progressed(self, request: Request) -> None:
+        self._suspects.progressed(request)
+        if self.recovery is not None:
+            self.recovery.breaker.progressed()
+
+    def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
+        self.seats.leave(request)
+        request.done = True
+        request.goes_on(time.perf_counter())
+        self.meters.ended(request, reason)
+        request.events.put_nowait(Burst(list(tokens), reason))
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        self.seats.leave(request)
+        request.done = True
+        self.meters.ended(request, error.code if isinstance(error, InpageError) else "error", error)
+        request.events.put_nowait(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for request in self.seats.everyone():
+            self._fail(request, error)

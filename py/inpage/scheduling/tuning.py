@@ -1,0 +1,154 @@
+"""Finds the fastest variant while nobody waits: measures those that were never measured here, and returns to one that
+failed once its rest is over.
+
+Another engine is loaded beside the one that runs, from weights that are already stored, so it costs memory for a
+moment and no download. A request that arrives ends the search at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..backends.device_profile import Notes
+from ..backends.failover import Backends
+from ..backends.kernel_choice import choose_kernels
+from ..backends.measurement import Figure, measure, pages_needed
+from ..backends.selection import Candidate
+from ..engines.protocol import Engine, Tunable
+from ..errors import DeviceLost, InpageError
+from .scheduler import Scheduler
+
+_PATIENCE_S = 2.0  # idle for this long, a caller is not about to ask again
+_BUDGETS = (0.06, 0.12, 0.24)  # seconds of timing kernels at a time, after which the verdict stands
+_WORTH_IT = 0.9  # of the time that the present engine takes: for less, nothing is changed
+
+
+class Tuner:
+    """``room``: whether a second engine fits into memory. ``on_change`` is called when something was learnt."""
+
+    def __init__(self, scheduler: Scheduler, backends: Backends, notes: Notes, *, room: Callable[[], bool],
+                 on_change: Callable[[], None]) -> None:  # fmt: skip
+        self._scheduler = scheduler
+        self._backends = backends
+        self._notes = notes
+        self._room = room
+        self._on_change = on_change
+        self._search: asyncio.Task[None] | None = None
+
+    def idle(self) -> None:
+        """Nobody waits: look for something better, if nobody comes."""
+        self.busy()
+        if self._unsettled() is not None or (self._open_questions() and self._room()):
+            self._search = asyncio.get_running_loop().create_task(self._wait_and_search())
+
+    def busy(self) -> None:
+        """Somebody came."""
+        if self._search is not None:
+            self._search.cancel()
+            self._search = None
+
+    async def close(self) -> None:
+        search = self._search
+        self.busy()
+        if search is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await search
+
+    async def measure_current(self) -> None:
+        """With pages of its own from the pool, so that requests may run meanwhile."""
+        name, engine, kv = self._backends.current.name, self._scheduler.engine, self._scheduler.kv
+        pages = await kv.obtain(pages_needed(engine.info))
+        if pages is None:
+            return
+        try:
+            await self._learn(name, await measure(engine, pages))
+        finally:
+            kv.pool.give(pages)
+
+    async def measure_all(self) -> None:
+        """Measure what was never measured here, now. One that fails is noted and left."""
+        if self._backends.current.name not in self._notes.figures:
+            await self.measure_current()
+        for candidate in self._backends.ranked:
+            if candidate is not self._backends.current and candidate.name not in self._notes.figures:
+                await self._try(candidate)
+
+    async def _wait_and_search(self) -> None:
+        await asyncio.sleep(_PATIENCE_S)
+        await self._settle_kernels()
+        if not self._room():
+            return
+        if self._backends.current.name not in self._notes.figures:
+            await self.measure_current()
+        for candidate in self._open_questions():
+            await self._try(candidate)
+
+    def _unsettled(self) -> Tunable | None:
+        """The engine that runs, where its kernels were chosen before the browser had compiled all of them well."""
+        engine, choice = self._scheduler.engine, self._notes.choices.get(self._backends.current.name)
+        return engine if choice and not choice.settled and isinstance(engine, Tunable) else None
+
+    async def _settle_kernels(self) -> None:
+        """Choose the kernels once more: the first round is for the browser to compile them. On a busy device, or for a
+        large model, one round does not reach all of them."""
+        engine, name = self._unsettled(), self._backends.current.name
+        if engine is None:
+            return
+        chosen = self._notes.choices[name]
+        try:
+            for budget in _BUDGETS:
+                found = await choose_kernels(engine, budget)
+                chosen = replace(chosen, kernels=found.kernels)
+            chosen = replace(chosen, settled=True)
+        finally:
+            with contextlib.suppress(InpageError):
+                await engine.choose_kernels(chosen.kernels)
+        self._notes.choices[name] = chosen
+        await self._notes.save()
+        self._on_change()
+
+    def _open_questions(self) -> list[Candidate]:
+        """Those that are not resting and are faster, or were never measured."""
+        backends, figures = self._backends, self._notes.figures
+        return [
+            c
+            for c in backends.ranked
+            if c is not backends.current
+            and not backends.log.resting(c.name)
+            and (c.name not in figures or self._faster(figures[c.name]))
+        ]
+
+    def _faster(self, figure: Figure) -> bool:
+        present = self._notes.figures.get(self._backends.current.name)
+        return present is not None and figure.typical_s < _WORTH_IT * present.typical_s
+
+    async def _try(self, candidate: Candidate) -> None:
+        engine: Engine | None = None
+        try:
+            engine = await self._backends.open(candidate)
+            if candidate.name not in self._notes.figures:
+                count = pages_needed(engine.info)
+                await engine.reserve_pages(count)
+                await self._learn(candidate.name, await measure(engine, range(count)))
+            if self._faster(self._notes.figures[candidate.name]) and self._scheduler.idle:
+                previous = self._scheduler.engine
+                self._scheduler.adopt(engine)
+                self._backends.adopt(candidate)
+                engine = previous
+                self._on_change()
+        except InpageError as error:
+            self._backends.log.note(candidate.name, error)
+            if isinstance(error, DeviceLost):
+                self._backends.log.rest(candidate.name)
+            await self._notes.save()
+        finally:
+            if engine is not None:
+                await engine.unload()
+
+    async def _learn(self, name: str, figure: Figure) -> None:
+        self._notes.figures[name] = figure
+        await self._notes.save()
+        self._on_change()

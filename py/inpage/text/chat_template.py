@@ -1,0 +1,227 @@
+"""Chat messages to prompt ids by the model's own Jinja template: jinja2 in CPython, ``@huggingface/jinja`` in the page.
+
+A message that spells ``<|im_end|>`` must stay text. So before the template runs, in everything that a user wrote the
+first character of each spelled control token is replaced by a stand-in, a private-use character that occurs nowhere
+else; after the rendered text was cut at the control tokens that are still there, the template's own, the stand-ins
+become the user's characters again. A text that spells none is not touched: its ids are those of the rendered text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
+from ..host.browser import IN_PAGE, host, settle, typed
+from .tokenizer import Tokenizer
+
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class ChatTemplate:
+    """Raises `ArtifactInvalid` for a template that does not parse."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer, *, bos: int | None, eos: int | None) -> None:
+        texts = {token: text for text, token in tokenizer.control.items()}
+        self._source = source
+        self._tokenizer = tokenizer
+        self._spellings = Spellings(tokenizer.control)
+        self._tokens = {"bos_token": texts.get(bos, ""), "eos_token": texts.get(eos, "")}  # type: ignore[arg-type]
+        try:
+            self._renderer: Renderer = (_PageRenderer if IN_PAGE else _NativeRenderer)(source)
+        except Unsupported:
+            raise
+        except Exception as error:
+            raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
+
+    def encode(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        answer: bool = True,
+        most: int | None = None,
+    ) -> list[int]:
+        """Prompt ids of checked messages, ending where the assistant's answer begins, or (without ``answer``) before
+        the next message. ``tools``: as OpenAI's, for a template that takes them. ``most``: tokens that there is room
+        for; what must have more is refused before it is tokenized. `InvalidRequest` where the template refuses the
+        conversation (an order of roles that the model does not know), `ArtifactInvalid` where it does not end."""
+        variables, shield = self._prepared(messages, tools, answer)
+        try:
+            text = self._renderer.render(variables)
+        except Exception as error:
+            raise _refused(error) from error
+        return self._tokenizer.encode_parts(self._parts(text, shield, most))
+
+    async def encode_aside(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        answer: bool = True,
+        most: int | None = None,
+    ) -> list[int]:
+        """`encode` beside the event loop: for a conversation that takes long."""
+        variables, shield = self._prepared(messages, tools, answer)
+        try:
+            text = await self._renderer.render_aside(variables)
+        except Exception as error:
+            raise _refused(error) from error
+        return await self._tokenizer.encode_parts_aside(self._parts(text, shield, most))
+
+    def _prepared(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], answer: bool
+    ) -> tuple[dict[str, Any], Shield]:
+        """The template's variables, with every text behind the shield."""
+        given = [list(messages), list(tools)]
+        shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
+        safe, offered = _with(given, shield)
+        safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
+        more = {"tools": offered} if offered else {}
+        return {"messages": safe, "add_generation_prompt": answer, **more, **self._tokens}, shield
+
+    def _parts(self, text: str, shield: Shield, most: int | None) -> list[str | int]:
+        parts = self._tokenizer.cut(text, shield.stand_ins)
+        check_fits(self._tokenizer.least(parts), most, "messages")
+        return parts
+
+
+def check_fits(least: int, most: int | None, field: str) -> None:
+    """Refuse what has at least so many tokens where there is room for fewer."""
+    if most is not None and least > most:
+        raise InvalidRequest(
+            f"the prompt has at least {least} tokens; at most {most} fit with an answer: shorten it", field=field
+        )
+
+
+def _refused(error: Exception) -> Exception:
+    if isinstance(error, ArtifactInvalid):
+        return error
+    return InvalidRequest(f"the model's chat template refuses these messages: {error}", field="messages")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in something of JSON's kind."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
+
+
+def _with(value: Any, shield: Shield, keys: bool = False) -> Any:
+    """The same with every string behind the shield. ``keys``: those of mappings too, where they are a caller's own and
+    not the template's."""
+    if isinstance(value, str):
+        return shield(value)
+    if isinstance(value, Mapping):
+        own = ("arguments", "parameters")
+        return {shield(k) if keys else k: _with(item, shield, keys or k in own) for k, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_with(item, shield, keys) for item in value]
+    return value
+
+
+class Spellings:
+    """What control tokens look like in a text, found out once. ``heads`` and ``tails``: parts that could complete one
+    that the template's own text around a message had begun."""
+
+    def __init__(self, control: Iterable[str]) -> None:
+        self.texts = texts = sorted((text for text in control if text), key=len, reverse=True)
+        # The first character stands outside of the lookahead: searching then skips to where one begins.
+        starts = sorted({text[0] for text in texts})
+        rests = {start: [re.escape(text[1:]) for text in texts if text[0] == start] for start in starts}
+        spelled = "|".join(f"{re.escape(start)}(?={'|'.join(rests[start])})" for start in starts)
+        self.pattern = re.compile(spelled or r"(?!)")
+        self.heads = tuple({text[:n] for text in texts for n in range(1, len(text))})
+        self.tails = tuple({text[n:] for text in texts for n in range(1, len(text))})
+
+
+class Shield:
+    """Makes spelled control tokens unrecognisable. ``occurring``: the texts whose characters are taken; ``stand_ins``
+    undoes it (for `str.translate`)."""
+
+    def __init__(self, spellings: Spellings, occurring: Iterable[str]) -> None:
+        self._spellings = spellings
+        self._free = _free_characters(occurring)
+        self._by_character: dict[str, str] = {}
+        self.stand_ins: dict[int, str] = {}
+
+    def __call__(self, text: str) -> str:
+        known = self._spellings
+        text = known.pattern.sub(lambda match: self._stand_in(match[0]), text)
+        body = text.strip()
+        if not body:
+            return text
+        start = text.index(body)
+        end = start + len(body)
+        if body.startswith(known.tails) or any(body in spelled for spelled in known.texts):
+            text = text[:start] + self._stand_in(text[start]) + text[start + 1 :]
+        if body.endswith(known.heads):
+            text = text[: end - 1] + self._stand_in(text[end - 1]) + text[end:]
+        return text
+
+    def _stand_in(self, character: str) -> str:
+        if ord(character) in self.stand_ins:
+            return character
+        if character not in self._by_character:
+            stand_in = next(self._free, None)
+            if stand_in is None:
+                raise InvalidRequest("the messages use every private-use character there is", field="messages")
+            self._by_character[character] = stand_in
+            self.stand_ins[ord(stand_in)] = character
+        return self._by_character[character]
+
+
+def _free_characters(occurring: Iterable[str]) -> Iterator[str]:
+    """Private-use characters that no text has; nothing is looked through before the first is needed."""
+    taken = set("".join(occurring))
+    yield from (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+
+
+class Renderer(Protocol):
+    """Both raise `ArtifactInvalid` for a template that does more than `limits` allow."""
+
+    def render(self, variables: Mapping[str, Any]) -> str: ...
+
+    async def render_aside(self, variables: Mapping[str, Any]) -> str: ...
+
+
+class _NativeRenderer:
+    """jinja2 as Hugging Face's ``apply_chat_template`` sets it up; sandboxed and bounded, since a template is
+    untrusted."""
+
+    def __init__(self, source: str) -> None:
+        try:
+            from .template_sandbox import BoundedTemplate
+        except ImportError:
+            raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
+        self._template = BoundedTemplate(source)
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        return self._template.render(variables)
+
+    async def render_aside(self, variables: Mapping[str, Any]) -> str:
+        return await asyncio.to_thread(self._template.render, variables)
+
+
+class _PageRenderer:
+    """Over web/router/texts.js."""
+
+    def __init__(self, source: str) -> None:
+        self._template = host().makeTemplate(source)
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        with typed():
+            return str(self._template.render(json.dumps(variables)))
+
+    async def render_aside(self, variables: Mapping[str, Any]) -> str:
+        return str(await settle(self._template.renderAside(json.dumps(variables))))

@@ -1,0 +1,255 @@
+"""Text to token ids and back, the same in CPython (PyPI ``tokenizers``) and in the page (``@huggingface/tokenizers``).
+
+Both libraries turn a text that spells a control token into that token. Here they never do: they are given the
+tokenizer without its control tokens, and only `Tokenizer.encode_rendered`, meant for what a chat template wrote,
+puts them in. So nothing that a user types can end a turn or begin one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol, TypeAlias
+
+from ..errors import ArtifactInvalid, Unsupported
+from ..format import bounded
+from ..format.limits import FILE_BYTES
+from ..host.browser import IN_PAGE, host, settle
+from .token_bounds import longest_token
+
+_ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
+_HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
+
+
+class Codec(Protocol):
+    """One library's tokenizer, without control tokens."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        ...
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same beside the event loop, which goes on meanwhile."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+Encoding: TypeAlias = Generator[list[str], list[list[int]], list[int]]  # asks for texts to be encoded
+
+
+class Tokenizer:
+    """``control``: the text and id of every token that text must not become; ``flags`` of those that swallow the blanks
+    ``lstrip`` before or ``rstrip`` behind them; ``longest``: characters that one token can stand for, None for any
+    number. Made by `load_tokenizer`."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        control: Mapping[str, int],
+        flags: Mapping[str, Mapping[str, Any]] | None = None,
+        longest: int | None = None,
+    ) -> None:
+        self._codec = codec
+        self._flags = flags or {}
+        self.control = dict(control)
+        self.control_ids = frozenset(self.control.values())
+        self.longest = longest
+        self._spelled = re.compile(_alternatives(self.control)) if self.control else None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, none of them a control token, whatever the text spells."""
+        return self._run(self._encoding([text]))
+
+    async def encode_aside(self, text: str) -> list[int]:
+        """`encode` beside the event loop: for a text that takes long."""
+        return await self._run_aside(self._encoding([text]))
+
+    def encode_rendered(self, text: str, stand_ins: Mapping[int, str]) -> list[int]:
+        """Ids of a rendered chat template: control tokens that it spells become control tokens. ``stand_ins`` (see
+        `template`) are turned back into the user's characters where no control token can come of them."""
+        return self._run(self._encoding(self.cut(text, stand_ins)))
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of what `cut` gave."""
+        return self._run(self._encoding(parts))
+
+    async def encode_parts_aside(self, parts: Sequence[str | int]) -> list[int]:
+        return await self._run_aside(self._encoding(parts))
+
+    def cut(self, text: str, stand_ins: Mapping[int, str]) -> list[str | int]:
+        """A rendered text in order: ids of the control tokens that it spells, and the texts between them, without the
+        blanks that those swallow. Takes time in proportion to the text, whatever it holds."""
+        parts: list[str | int] = []
+        start = 0
+        behind = False  # a token that swallows the blanks behind it
+        for match in self._spelled.finditer(text) if self._spelled else ():
+            flags = self._flags.get(match[0], {})
+            between = text[start : match.start()]
+            between = between.lstrip() if behind else between
+            between = between.rstrip() if flags.get("lstrip") else between
+            parts += (between.translate(stand_ins) if stand_ins else between, self.control[match[0]])
+            start, behind = match.end(), bool(flags.get("rstrip"))
+        rest = text[start:].lstrip() if behind else text[start:]
+        parts.append(rest.translate(stand_ins) if stand_ins else rest)
+        return [part for part in parts if part != ""]
+
+    def least(self, parts: Iterable[str | int]) -> int:
+        """How many tokens these have at least, known without tokenizing: 1 a text where one token may stand for any
+        number of characters."""
+        longest = self.longest
+        return sum(1 if isinstance(p, int) or longest is None else -(-len(p) // longest) for p in parts)
+
+    def _encoding(self, parts: Sequence[str | int]) -> Encoding:
+        texts = [part for part in parts if isinstance(part, str) and part]
+        encoded = iter((yield texts) if texts else ())
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            elif part:
+                found = next(encoded)
+                ids += found if self.control_ids.isdisjoint(found) else (yield from self._apart(part))
+        return ids
+
+    def _apart(self, text: str) -> Encoding:
+        """For a model whose vocabulary itself holds the token's spelling: take the spelling apart."""
+        cuts = [match.start() + 1 for match in re.finditer(f"(?={_alternatives(self.control)})", text)]
+        parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)]) if a < b]
+        ids = [token for encoded in (yield parts) for token in encoded]
+        if not self.control_ids.isdisjoint(ids):
+            raise Unsupported("this text cannot be written without a control token of this model")
+        return ids
+
+    def _run(self, encoding: Encoding) -> list[int]:
+        try:
+            texts = next(encoding)
+            while True:
+                texts = encoding.send(self._codec.encode(texts))
+        except StopIteration as end:
+            return list(end.value)
+
+    async def _run_aside(self, encoding: Encoding) -> list[int]:
+        try:
+            texts = next(encoding)
+            while True:
+                texts = encoding.send(await self._codec.encode_aside(texts))
+        except StopIteration as end:
+            return list(end.value)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; control tokens are left out, bytes that are no character become U+FFFD."""
+        shown = [token for token in ids if token not in self.control_ids]
+        return self._codec.decode(shown) if shown else ""
+
+
+class Detokenizer:
+    """Text as it arrives: `push` gives what is certain by now, `flush` the rest. The pieces together are the text
+    of all ids, no piece ends inside a character, and what was given never changes.
+
+    It decodes a window that starts at a settled place, so the cost does not grow with the answer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._settled = 0  # how many ids of the window were decoded to whole characters before
+        self._given = 0  # how many characters of the window's text were given
+
+    def push(self, ids: Sequence[int]) -> str:
+        self._window += [token for token in ids if token not in self._tokenizer.control_ids]
+        text = self._tokenizer.decode(self._window)
+        sure = text.rstrip(_HALF)
+        piece = sure[self._given :]
+        self._given = max(self._given, len(sure))
+        if len(sure) == len(text):
+            # Keep the tokens that came last: some decoders look at a token's neighbour before it.
+            kept = self._window[self._settled :]
+            if kept and len(self._window) > len(kept):
+                self._window = kept
+                self._given = len(self._tokenizer.decode(kept))
+            self._settled = len(self._window)
+        return piece
+
+    def flush(self) -> str:
+        piece = self._tokenizer.decode(self._window)[self._given :]
+        self._window, self._settled, self._given = [], 0, 0
+        return piece
+
+
+def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
+    """From the text of a tokenizer.json and the manifest's control tokens. Raises `ArtifactInvalid` for a file that
+    the library refuses, `Unsupported` where the library is not installed."""
+    try:
+        description = bounded.read(text, FILE_BYTES["tokenizer"], items=_ITEMS)
+        if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
+            raise Unsupported("a tokenizer that prepends a space to the first word only is not supported yet")
+        added: list[dict[str, Any]] = description.get("added_tokens") or []
+        marked = {str(token["content"]): token for token in added if token.get("special")}
+        control = {content: int(token["id"]) for content, token in marked.items()} | dict(special)
+        description["added_tokens"] = [t for t in added if t["content"] not in control]
+        description["post_processor"] = None  # it would add a beginning-of-text token; the template does that
+        longest = longest_token(description, control)
+        codec = _codec(json.dumps(description, ensure_ascii=False))
+    except (ArtifactInvalid, Unsupported):
+        raise
+    except Exception as error:
+        raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer.file") from error
+    return Tokenizer(codec, control, marked, longest)
+
+
+def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
+    return "|".join(re.escape(text) for text in sorted(texts, key=lambda t: (-len(t), t)))
+
+
+def _codec(description: str) -> Codec:
+    return _PageCodec(description) if IN_PAGE else _NativeCodec(description)
+
+
+class _NativeCodec:
+    def __init__(self, description: str) -> None:
+        try:
+            from tokenizers import Tokenizer as Library
+        except ImportError:
+            raise Unsupported("tokenizing needs the tokenizers package: pip install 'inpage[cli]'") from None
+        self._library = Library.from_str(description)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # Of the library's calls only those for several texts let other threads run, which `encode_aside` counts on.
+        return [encoded.ids for encoded in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        return await asyncio.to_thread(self.encode, texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._library.decode(list(ids), skip_special_tokens=False))
+
+
+class _PageCodec:
+    """Over web/router/texts.js: one call for all texts, never one a token."""
+
+    def __init__(self, description: str) -> None:
+        from pyodide.ffi import to_js
+
+        self._library = host().makeTokenizer(description)
+        self._to_js = to_js
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return _lists(self._library.encode(self._to_js(list(texts))))
+
+    async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
+        return _lists(await settle(self._library.encodeAside(self._to_js(list(texts)))))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._library.decode(self._to_js(list(ids))))
+
+
+def _lists(encoded: Any) -> list[list[int]]:
+    """``encoded``: the ids of all texts behind each other, and how many each has."""
+    ids, at, lists = encoded.ids.to_py().tolist(), 0, []
+    for count in encoded.counts.to_py().tolist():
+        lists.append(ids[at : at + count])
+        at += count
+    return lists
