@@ -17,13 +17,14 @@ from inpage.format.plan import parse_plan
 from inpage.format.plan_views import check_for_webgpu, describe
 from inpage.format.schema import Architecture, Tensor
 
-from . import weights
-from .artifact import ArtifactWriter, is_current, load_manifest
-from .fingerprint import fingerprint
-from .levels import SOURCE, sources_of
-from .models.gpu_ops import tiers_for
-from .models.llama import Maxima, build_gpu_graphs, build_graph, heads_of
-from .plan import Graph, LoweredPlan, make_plan, trampolines
+from .artifact import weights
+from .artifact.fingerprint import fingerprint
+from .artifact.levels import SOURCE, sources_of
+from .artifact.writer import ArtifactWriter, is_current, load_manifest
+from .families.llama import build_gpu_graphs, build_graph, heads_of
+from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
+from .ops.maxima import Maxima
+from .ops.webgpu import tiers_for
 from .sources import Source, open_source
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm

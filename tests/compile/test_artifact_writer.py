@@ -15,11 +15,11 @@ import pytest
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid
 from inpage.format.schema import Manifest
-from inpage_compile import artifact
-from inpage_compile.artifact import ArtifactWriter, is_current, load_manifest, verify
-from inpage_compile.fingerprint import fingerprint
+from inpage_compile.artifact import writer
+from inpage_compile.artifact.fingerprint import fingerprint
+from inpage_compile.artifact.weights import load_tensor, plan, plan_and_write, rope_frequencies
+from inpage_compile.artifact.writer import ArtifactWriter, is_current, load_manifest, verify
 from inpage_compile.sources import LicenseInfo, Source, dequantize, open_source
-from inpage_compile.weights import load_tensor, plan, plan_and_write, rope_frequencies
 from support.tiny import MODELS
 
 
@@ -39,7 +39,7 @@ def listing(folder: Path) -> list[str]:
 def test_every_tensor_comes_back_exactly(
     name: str, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact, "SHARD_BYTES", 4096)  # so that tensors straddle shards
+    monkeypatch.setattr(writer, "SHARD_BYTES", 4096)  # so that tensors straddle shards
     source, tiny = open_source(str(tiny_files[name])), MODELS[name]
     m = write(source, tmp_path / "out")
     values = tiny.dequantized()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inpage.errors import SourceInvalid
+from inpage_compile.artifact.weights import rope_frequencies
 from inpage_compile.sources import Source, dequantize, open_gguf, open_source
-from inpage_compile.weights import rope_frequencies
 from support.tiny import MODELS, Tiny
 
 

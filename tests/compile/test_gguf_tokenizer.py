@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from inpage_compile.sources import Source, open_source
-from inpage_compile.sources.gguf_tokenizer import PRE_TOKENIZERS
+from inpage_compile.tokenizers.gguf import PRE_TOKENIZERS
 from support.tiny import Tiny
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -14,7 +14,8 @@ from tvm.tirx import PrimFunc
 from inpage.errors import Unsupported
 from inpage_compile.kernels.cpu.attention import attention, attention_chunks, attention_merge
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.pages import CHUNK, PAGE, Heads, rope_append
+from inpage_compile.kernels.cpu.pages import rope_append
+from inpage_compile.kernels.shared.heads import CHUNK, PAGE, Heads
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, Out, same_bits
 

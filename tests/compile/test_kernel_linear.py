@@ -9,7 +9,8 @@ import pytest
 from tvm.tirx import PrimFunc
 
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.linear import Way, Weights, form_for, linear, linear_in, ways
+from inpage_compile.kernels.cpu.linear import Way, form_for, linear, linear_in, ways
+from inpage_compile.kernels.shared.packed import Weights
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits

@@ -11,10 +11,11 @@ from tvm import tirx
 from tvm.tirx import PrimFunc
 
 from inpage_compile.kernels.cpu import math as vector_math
-from inpage_compile.kernels.cpu.build import Args, Expr, kernel, let, parallel, span, store
+from inpage_compile.kernels.cpu.build import Args, kernel, parallel, span
 from inpage_compile.kernels.cpu.isa import Isa
 from inpage_compile.kernels.cpu.parts import requantize
 from inpage_compile.kernels.cpu.quantize import FORM_DTYPE
+from inpage_compile.kernels.shared.expressions import Expr, let, store
 from support.kernel_reference import ordered
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
 

@@ -11,10 +11,11 @@ import pytest
 from tvm.tirx import PrimFunc
 
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.linear import Weights, embed, gated
+from inpage_compile.kernels.cpu.linear import embed, gated
 from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
 from inpage_compile.kernels.cpu.parts import gate, join
 from inpage_compile.kernels.cpu.quantize import FORM_DTYPE
+from inpage_compile.kernels.shared.packed import Weights
 from inpage_compile.quantize import Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits

@@ -14,11 +14,11 @@ from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
 from inpage.format.manifest import parse_manifest
 from inpage.models import Models
 from inpage.router import Router
-from inpage_compile.artifact import ArtifactWriter, load_levels, load_manifest, verify
-from inpage_compile.levels import sources_of
+from inpage_compile.artifact.levels import sources_of
+from inpage_compile.artifact.weights import load_tensor, plan_and_write_levels
+from inpage_compile.artifact.writer import ArtifactWriter, load_levels, load_manifest, verify
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import open_source
-from inpage_compile.weights import load_tensor, plan_and_write_levels
 from support.models import ROOT, first_ways
 from support.tiny import MODELS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inpage_compile.memory import Use, arenas_of, place
+from inpage_compile.lowering.arenas import Use, arenas_of, place
 
 
 def uses(*launches: str) -> list[Use]:

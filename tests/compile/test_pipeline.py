@@ -12,9 +12,10 @@ from inpage.engines.protocol import Feed
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.format import plan_views
 from inpage.format.plan import parse_plan
-from inpage_compile import pipeline, weights
-from inpage_compile.artifact import load_manifest, verify
-from inpage_compile.kernels.cpu.pages import Heads
+from inpage_compile import pipeline
+from inpage_compile.artifact import weights
+from inpage_compile.artifact.writer import load_manifest, verify
+from inpage_compile.kernels.shared.heads import Heads
 from inpage_compile.kernels.webgpu.attention import spans_fit
 from inpage_compile.pipeline import compile_model
 from inpage_compile.quantize import unpack

@@ -16,10 +16,11 @@ from inpage.format.plan import parse_plan
 from inpage.format.plan_types import Plan
 from inpage.format.plan_views import check_for_webgpu, describe, encode_program
 from inpage.format.schema import Tensor
-from inpage_compile import weights
-from inpage_compile.models.llama import Maxima, build_graph
+from inpage_compile.artifact import weights
+from inpage_compile.families.llama import build_graph
+from inpage_compile.lowering.plan import LoweredPlan, trampolines
+from inpage_compile.ops.maxima import Maxima
 from inpage_compile.pipeline import lower_variant
-from inpage_compile.plan import LoweredPlan, trampolines
 from inpage_compile.sources import Source, open_source
 from inpage_compile.targets.variants import all_variants
 from support.models import first_ways

@@ -18,12 +18,12 @@ from inpage.engines import native
 from inpage.engines.native import NativeEngine
 from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
 from inpage.text.tokenizer import load_tokenizer
+from inpage_compile.artifact.weights import load_tensor
+from inpage_compile.families.llama_tensors import expected_tensors
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import Source, dequantize, find_recipe, load_recipe, open_gguf, open_source
-from inpage_compile.sources.llama import expected_tensors
 from inpage_compile.sources.shape import fit
 from inpage_compile.sources.shape_gguf import write_gguf
-from inpage_compile.weights import load_tensor
 from support.llama_reference import logits
 from support.models import ROOT, feed, manifest_of, open_engine
 from support.tiny import MODELS, VOCAB

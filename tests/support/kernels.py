@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from inpage_compile.fingerprint import compiler_hash
-from inpage_compile.plan import LoweredPlan, trampolines
+from inpage_compile.artifact.fingerprint import compiler_hash
+from inpage_compile.lowering.plan import LoweredPlan, trampolines
 from inpage_compile.targets.codegen import compile_object
 from inpage_compile.targets.link import link_native
 from inpage_compile.targets.variants import all_variants

@@ -15,7 +15,7 @@ from pathlib import Path
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Feed, StepOutput
 from inpage.format.schema import Manifest
-from inpage_compile.artifact import load_manifest
+from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.kernels.cpu import linear
 from inpage_compile.pipeline import compile_model
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from inpage.errors import SourceInvalid
 from inpage.format.schema import SourceRef
 
-from .base import LicenseInfo, Source, SourceTensor, Tokenizer, dequantize
+from ..quantize.tensor import SourceTensor, dequantize
+from ..tokenizers.tokenizer import Tokenizer
+from .base import LicenseInfo, Source
 from .gguf import open_gguf
 from .pypi import fetch
 from .recipe import Recipe, find_recipe, load_recipe

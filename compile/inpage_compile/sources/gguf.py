@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import one_line
 
+from ..families.llama_tensors import check_tensors
+from ..gguf.header import check_header
+from ..gguf.metadata import Metadata
 from ..quantize import format_of
-from .base import LicenseInfo, Source, SourceTensor, dequantize
-from .gguf_header import check_header
-from .gguf_tokenizer import build_tokenizer
-from .llama import check_tensors
+from ..quantize.tensor import SourceTensor, dequantize
+from ..tokenizers.gguf import build_tokenizer
+from .base import LicenseInfo, Source
 
 ROPE_FACTORS = "rope_freqs"
 
@@ -36,54 +37,6 @@ class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
     @data.setter
     def data(self, mapped: npt.NDArray[Any]) -> None:
         self._mapped = np.asarray(mapped)
-
-
-class Metadata:
-    """Typed access to a GGUF's keys; a missing or mistyped key is a `SourceInvalid` naming it."""
-
-    def __init__(self, reader: GGUFReader) -> None:
-        self._fields = reader.fields
-
-    def get(self, key: str) -> Any:
-        """The value, or None where the key is absent."""
-        f = self._fields.get(key)
-        try:
-            return None if f is None else f.contents()
-        except (UnicodeDecodeError, IndexError) as e:
-            raise SourceInvalid(f"{key}: cannot be decoded", field=key) from e
-
-    def _typed(self, key: str, kinds: type | tuple[type, ...], what: str, default: Any) -> Any:
-        v = self.get(key)
-        if v is None:
-            if default is not None:
-                return default
-            raise SourceInvalid(f"metadata key {key} is missing", field=key)
-        if not isinstance(v, kinds) or (isinstance(v, bool) and kinds is not bool):
-            raise SourceInvalid(f"{key}: must be {what}, is {str(v)[:60]!r}", field=key)
-        return v
-
-    def text(self, key: str, default: str | None = None) -> str:
-        return str(self._typed(key, str, "a string", default))
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        return int(self._typed(key, int, "an integer", default))
-
-    def number(self, key: str, default: float | None = None) -> float:
-        # float32 in the file: its shortest decimal form is what the author wrote (1e-5, not 9.99999974e-6)
-        v = float(str(np.float32(self._typed(key, (int, float), "a number", default))))
-        if not 0 < v < math.inf:
-            raise SourceInvalid(f"{key}: must be a positive number, is {v}", field=key)
-        return v
-
-    def flag(self, key: str, default: bool) -> bool:
-        return bool(self._typed(key, bool, "true or false", default))
-
-    def items(self, key: str, kind: type) -> list[Any]:
-        """A required array whose members are all of ``kind``."""
-        v = self._typed(key, list, "an array", None)
-        if not all(isinstance(x, kind) for x in v):
-            raise SourceInvalid(f"{key}: must be an array of {kind.__name__}", field=key)
-        return list(v)
 
 
 def file_sha256(path: Path) -> str:

@@ -19,8 +19,10 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
-from .base import LicenseInfo, Source, SourceTensor, Tokenizer
-from .llama import expected_tensors
+from ..families.llama_tensors import expected_tensors
+from ..quantize.tensor import SourceTensor
+from ..tokenizers.tokenizer import Tokenizer
+from .base import LicenseInfo, Source
 
 KIND = "shape"
 FORMATS = ("q4_0", "q4_1", "q8_0", "f16")

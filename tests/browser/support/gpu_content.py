@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from inpage_compile.kernels.cpu.pages import Heads
-from inpage_compile.kernels.cpu.weights import Weights
+from inpage_compile.kernels.shared.heads import Heads
+from inpage_compile.kernels.shared.packed import Weights
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.linear import Input

@@ -20,8 +20,8 @@ from gpu_content import Array, Case
 from kernel_cases import Blob
 from tvm import tirx
 
-from inpage_compile.kernels.cpu.pages import PAGE, Heads
-from inpage_compile.kernels.cpu.weights import Weights
+from inpage_compile.kernels.shared.heads import PAGE, Heads
+from inpage_compile.kernels.shared.packed import Weights
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear
 from inpage_compile.kernels.webgpu.build import (

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from kernel_content import Case, all_cases
 from tvm import tirx
 
-from inpage_compile.fingerprint import compiler_hash
+from inpage_compile.artifact.fingerprint import compiler_hash
 from inpage_compile.targets.codegen import compile_object
 from inpage_compile.targets.link import link_wasm
 from inpage_compile.targets.variants import all_variants

@@ -15,11 +15,13 @@ from tvm import tirx
 
 from inpage_compile.kernels.cpu.attention import attention
 from inpage_compile.kernels.cpu.isa import Isa
-from inpage_compile.kernels.cpu.linear import Weights, embed, form_for, gated, gated_in, linear, linear_in, ways
+from inpage_compile.kernels.cpu.linear import embed, form_for, gated, gated_in, linear, linear_in, ways
 from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
-from inpage_compile.kernels.cpu.pages import PAGE, Heads, rope_append
+from inpage_compile.kernels.cpu.pages import rope_append
 from inpage_compile.kernels.cpu.parts import gate, join, requantize
 from inpage_compile.kernels.cpu.softmax import whole_groups
+from inpage_compile.kernels.shared.heads import PAGE, Heads
+from inpage_compile.kernels.shared.packed import Weights
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernel_reference import Cache, Expected, Real

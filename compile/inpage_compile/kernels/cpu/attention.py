@@ -8,10 +8,12 @@ from functools import cache
 
 from tvm import tirx
 
-from .build import Args, kernel, let, local, loop, parallel, share, span, store
+from ..shared.expressions import let, loop, store
+from ..shared.heads import Heads
+from ..shared.packed import GROUP
+from .build import Args, kernel, local, parallel, share, span
 from .isa import Isa
-from .pages import Heads
-from .quantize import FORM_DTYPE, GROUP
+from .quantize import FORM_DTYPE
 from .softmax import Inputs, Part, State, attend, chunk_count, finish, heads_at_once, merge, parts_of, whole_groups
 
 

@@ -15,11 +15,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from ..shared.expressions import Buffer, Expr, cast, let
+
 SHARE = "inpage.share"  # marks the loop, and stands for the share's end until passes/plain_c.py puts it there
 LANES = 4  # float32 lanes of a 128-bit vector
-
-Expr = Any  # a TIR expression, variable or Python number
-Buffer = Any
 
 
 class Args:
@@ -79,18 +78,6 @@ def share(extent: Expr) -> Iterator[tuple[Any, Any]]:
         yield first, let(tirx.call_extern("int32", SHARE))
 
 
-@contextmanager
-def loop(extent: Expr, start: Expr = 0) -> Iterator[Any]:
-    with T.serial(start, extent) as i:
-        yield i
-
-
-@contextmanager
-def when(condition: Expr) -> Iterator[None]:
-    with T.If(condition), T.Then():
-        yield
-
-
 def view(buffer: Buffer, dtype: str, words: Expr) -> Buffer:
     """The same memory seen as ``words`` elements of another type."""
     return T.decl_buffer((words,), dtype, data=buffer.data)
@@ -99,15 +86,6 @@ def view(buffer: Buffer, dtype: str, words: Expr) -> Buffer:
 def local(count: int, dtype: str) -> Buffer:
     """A few values that should live in registers: index it with Python integers only."""
     return T.alloc_buffer((count,), dtype, scope="local")
-
-
-def let(value: Expr) -> Any:
-    """Name a value so that it is computed once."""
-    return T.Bind(value)
-
-
-def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
-    T.buffer_store(buffer, value, list(index))
 
 
 def span(base: Expr, lanes: int = LANES) -> Expr:
@@ -124,21 +102,9 @@ def vector(scalars: list[Expr]) -> Expr:
     return tirx.Shuffle(scalars, list(range(len(scalars))))
 
 
-def cast(dtype: str, value: Expr) -> Expr:
-    return tirx.Cast(dtype, value)
-
-
 def bits(dtype: str, value: Expr) -> Expr:
     """The same bits as another type of the same size."""
     return tirx.reinterpret(dtype, value)
-
-
-def f32(value: float) -> Expr:
-    return tirx.const(value, "float32")
-
-
-def i32(value: int) -> Expr:
-    return tirx.const(value, "int32")
 
 
 def divide_up(value: Expr, by: int) -> Expr:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .build import Buffer, Expr, bits, cast, i32, let, local, loop, span, splat, store, view
+from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store
+from ..shared.packed import GROUP
+from .build import bits, local, span, splat, view
 from .isa import Isa
 from .math import f16_decode
-from .quantize import GROUP, byte_splat
+from .quantize import byte_splat
 from .weights import Reader, piece_of, quant_of
 
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)

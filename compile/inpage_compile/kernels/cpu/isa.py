@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .build import Expr, splat
+from ..shared.expressions import Expr
+from .build import splat
 
 
 @dataclass(frozen=True)

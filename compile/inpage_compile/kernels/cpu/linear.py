@@ -8,29 +8,14 @@ from functools import cache
 
 from tvm import tirx
 
-from .build import (
-    Args,
-    Buffer,
-    Expr,
-    alternatives,
-    cast,
-    i32,
-    kernel,
-    let,
-    local,
-    loop,
-    parallel,
-    share,
-    span,
-    splat,
-    store,
-    when,
-)  # fmt: skip
+from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store, when  # fmt: skip
+from ..shared.packed import GROUP, Weights
+from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
 from .dots import Activations, accumulate
 from .isa import Isa
 from .math import exp, f16_decode_scalar
-from .quantize import FORM_DTYPE, GROUP, store_group
-from .weights import Reader, Weights, form_for, piece_of
+from .quantize import FORM_DTYPE, store_group
+from .weights import Reader, form_for, piece_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from .build import Expr, bits, cast, f32, let, splat
+from ..shared.expressions import Expr, cast, f32, let
+from .build import bits, splat
 from .isa import Isa
 
 F16_SCALE = 2.0**112

@@ -6,9 +6,11 @@ from functools import cache
 
 from tvm import tirx
 
-from .build import Args, f32, i32, kernel, let, local, loop, parallel, span, splat, store
+from ..shared.expressions import f32, i32, let, loop, store
+from ..shared.packed import GROUP, groups_of
+from .build import Args, kernel, local, parallel, span, splat
 from .isa import Isa
-from .quantize import FORM_DTYPE, GROUP, groups_of, horizontal_sum, store_group
+from .quantize import FORM_DTYPE, horizontal_sum, store_group
 
 
 @cache

@@ -6,10 +6,12 @@ from functools import cache
 
 from tvm import tirx
 
-from .build import Args, kernel, let, loop, parallel, span, splat, store
+from ..shared.expressions import let, loop, store
+from ..shared.packed import GROUP, groups_of
+from .build import Args, kernel, parallel, span, splat
 from .isa import Isa
 from .math import exp
-from .quantize import FORM_DTYPE, GROUP, groups_of, store_group
+from .quantize import FORM_DTYPE, store_group
 
 
 @cache

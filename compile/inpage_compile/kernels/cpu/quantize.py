@@ -10,21 +10,12 @@ from collections.abc import Sequence
 
 from tvm import tirx
 
-from inpage.errors import Unsupported
-
-from .build import Buffer, Expr, bits, cast, f32, i32, let, span, splat, store
+from ..shared.expressions import Buffer, Expr, cast, f32, i32, let, store
+from ..shared.packed import GROUP
+from .build import bits, span, splat
 from .isa import Isa
 
-GROUP = 32
 FORM_DTYPE = {"i8": "int8", "i16": "int16", "i16p": "int16", "f32": "float32"}
-
-
-def groups_of(width: int, field: str = "columns") -> int:
-    """How many groups a row of ``width`` is. Every kernel that walks a row by groups counts them here, so that none
-    leaves a rest out. Raises `Unsupported` naming ``field`` where there would be one."""
-    if width % GROUP:
-        raise Unsupported(f"{field}: {width} is not a multiple of {GROUP}, which the kernels need", field=field)
-    return width // GROUP
 
 
 def lanes_of(vector: Expr, lanes: int = 4) -> list[Expr]:

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .build import Args, Buffer, Expr, divide_up, f32, let, local, loop, span, splat, store, vector, view, when
+from ..shared.expressions import Buffer, Expr, f32, let, loop, store, when
+from ..shared.heads import CHUNK, PAGE, Heads
+from ..shared.packed import GROUP
+from .build import Args, divide_up, local, span, splat, vector, view
 from .isa import Isa
 from .math import F16_SCALE, exp, f16_shifted
-from .pages import CHUNK, PAGE, Heads, tables
-from .quantize import GROUP, horizontal_max, horizontal_sum, lanes_of, store_group
+from .pages import tables
+from .quantize import horizontal_max, horizontal_sum, lanes_of, store_group
 
 _NEVER = -1e30  # a score that no softmax gives weight to
 _HEADS = 8  # side by side at most: more do not fit into registers, and each unrolls the code once more

@@ -11,8 +11,9 @@ from functools import cache
 
 from tvm import tirx
 
+from ..shared.heads import PAGE, Heads
 from .build import BINDING_BYTES, GRID, Args, Expr, cast, kernel, lane, let, loop, splat, store, vector, when
-from .pages import PAGE, Heads, page_words, rope_append, tables
+from .pages import page_words, rope_append, tables
 from .softmax import SPAN, THREADS, Merge, Part, Span, heads_at_once, parts_of, queries_at_once
 
 

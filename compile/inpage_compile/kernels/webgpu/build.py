@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.errors import Unsupported
 
-from ..cpu.build import cast, f32, i32, let, loop, store, when
+from ..shared.expressions import cast, f32, i32, let, loop, store, when
 
 Expr = Any  # a TIR expression, variable or Python number
 Buffer = Any

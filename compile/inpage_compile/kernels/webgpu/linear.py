@@ -16,6 +16,7 @@ from functools import cache
 
 from tvm import tirx
 
+from ..shared.packed import GROUP, Weights
 from .build import (
     Args,
     Buffer,
@@ -34,7 +35,7 @@ from .build import (
     store,
     when,
 )
-from .weights import GROUP, Reader, Weights
+from .weights import Reader
 
 SHARES = 16
 THREADS = 4 * SHARES

@@ -11,7 +11,7 @@ from functools import cache
 
 from tvm import tirx
 
-from ..cpu.pages import PAGE, Heads
+from ..shared.heads import PAGE, Heads
 from .build import Args, Buffer, call, cast, f32, kernel, lane, let, madd, store, vector, when
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 from tvm import tirx
 
+from ..shared.packed import GROUP, Weights
 from .build import (
     Args,
     Buffer,
@@ -31,7 +32,6 @@ from .build import (
     vector,
     when,
 )
-from .weights import GROUP, Weights
 
 THREADS = 64
 

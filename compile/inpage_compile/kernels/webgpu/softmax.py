@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ..shared.heads import PAGE, Heads
 from .build import (
     Args,
     Buffer,
@@ -30,7 +31,7 @@ from .build import (
     store,
     when,
 )
-from .pages import PAGE, Heads, page_words
+from .pages import page_words
 
 SPAN = 128
 THREADS = 128  # one a token of a span

@@ -13,11 +13,8 @@ from typing import Any
 
 from tvm import tirx
 
-from ..cpu.quantize import groups_of
-from ..cpu.weights import Weights
+from ..shared.packed import GROUP, Weights, groups_of
 from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
-
-GROUP = 32
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
 from ..kernels.cpu import attention as attn
 from ..kernels.cpu import linear, norm, parts
 from ..kernels.cpu.isa import Isa
-from ..kernels.cpu.linear import Weights
-from ..kernels.cpu.pages import Heads, rope_append
-from ..kernels.cpu.quantize import FORM_DTYPE, groups_of
+from ..kernels.cpu.pages import rope_append
+from ..kernels.cpu.quantize import FORM_DTYPE
 from ..kernels.cpu.softmax import whole_groups
+from ..kernels.shared.heads import Heads
+from ..kernels.shared.packed import Weights, groups_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ place. Tensor names are the artifact's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,32 +20,17 @@ from inpage.format.schema import Architecture
 from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
-from ..kernels.cpu.linear import Weights
-from ..kernels.cpu.pages import PAGE, Heads
-from ..kernels.cpu.quantize import groups_of
+from ..kernels.shared.heads import Heads
+from ..kernels.shared.packed import Weights, groups_of
 from ..kernels.webgpu.attention import page_words
-from .cpu_ops import CpuOps
-from .gpu_ops import GpuOps, Tier, slices
+from ..ops.cpu import CpuOps
+from ..ops.maxima import Maxima
+from ..ops.webgpu import GpuOps, Tier, slices
 
 Ops = Any  # CpuOps or GpuOps: one face
 MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
 Split = Callable[[Weights], Sequence[Weights]]
 Pages = Any  # a tensor, or one for each layer
-
-
-@dataclass(frozen=True)
-class Maxima:
-    """What one step can take."""
-
-    rows: int
-    sequences: int
-    logit_rows: int
-    context: int
-
-    @property
-    def blocks(self) -> int:
-        """KV pages of one sequence at most."""
-        return -(-self.context // PAGE)
 
 
 class _Matrices(nn.Module):

@@ -28,10 +28,10 @@ from inpage.format.limits import ALIGN
 from inpage.format.manifest import parse_manifest, revision_of
 from inpage.format.schema import SCHEMA, SHARD_BYTES, Format, Manifest, Tensor
 
+from ..quantize import FORMATS
+from ..sources import Source
 from .checks import files_in, foreign, is_current, load_levels, load_manifest, verify
 from .licenses import check_license, notices
-from .quantize import FORMATS
-from .sources import Source
 
 __all__ = ["ArtifactWriter", "Progress", "is_current", "load_levels", "load_manifest", "verify"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import inpage
 from inpage.format.structure import canonical_json
 
-from .sources import Source
+from ..sources import Source
 
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "ziglang", "numpy", "gguf")
 _SUFFIXES = {".py", ".c", ".h"}
@@ -24,7 +24,7 @@ _SUFFIXES = {".py", ".c", ".h"}
 def compiler_hash() -> str:
     """sha256 over the compiler's own sources and the versions of its tools."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     shared = sorted((Path(inpage.__path__[0]) / "format").glob("*.py"))  # the format is part of the compiler
     files = sorted(p for p in root.rglob("*") if p.suffix in _SUFFIXES)
     for path in [*files, *shared]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from inpage.errors import SourceInvalid
 from inpage.format.schema import Architecture
 
-from .base import SourceTensor
+from ..quantize.tensor import SourceTensor
 
 
 def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:

@@ -17,9 +17,9 @@ from tvm import ir, relax, tirx
 from inpage.format.plan import VERSION
 from inpage.format.schema import Tensor
 
-from .kernels.cpu.pages import PAGE
-from .memory import Use, arenas_of, place
-from .models.llama import Maxima
+from ..kernels.shared.heads import PAGE
+from ..ops.maxima import Maxima
+from .arenas import Use, arenas_of, place
 
 INPUTS = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "kv")
 _SIZES = {"int8": 1, "int16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4}

@@ -19,12 +19,12 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.format.limits import ALIGN
 
-from ..kernels.cpu.pages import Heads
+from ..kernels.shared.heads import Heads
+from ..kernels.shared.packed import Weights
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.build import BINDING_BYTES
 from ..kernels.webgpu.linear import Input
-from ..kernels.webgpu.weights import Weights
 
 
 @dataclass(frozen=True)

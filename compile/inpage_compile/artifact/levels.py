@@ -15,8 +15,8 @@ import numpy as np
 
 from inpage.errors import InvalidRequest
 
-from .quantize import FORMATS, Groups, read_groups
-from .sources import Source, SourceTensor
+from ..quantize import FORMATS, Groups, read_groups
+from ..sources import Source, SourceTensor
 
 SOURCE = "source"  # as the source holds it
 LEVELS = (SOURCE, "f16", "q8_0", "q4_1", "q4_0")

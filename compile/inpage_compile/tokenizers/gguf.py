@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from inpage.errors import SourceInvalid
 
-from .base import Tokenizer
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .gguf import Metadata
+    from ..gguf.metadata import Metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inpage.errors import SourceInvalid
 
-from .sources import LicenseInfo, Source
+from ..sources import LicenseInfo, Source
 
 # SPDX ids of licences that let anyone serve the weights from a static page.
 KNOWN = (

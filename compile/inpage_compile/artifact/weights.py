@@ -1,0 +1,197 @@
+"""From a source's tensors to the artifact's weight space: what is fused, in which order, at which offset.
+
+Order is the order of use in a forward pass, so that a reader who streams can start early: token embedding, rope
+frequencies, each layer's tensors, the last norm, the head. Where an artifact carries several levels, a level's weight
+space is a row of sections, each with shards of its own: what it shares with others, then what is its own.
+
+Members of a fused tensor that differ in format stay apart under their own names, as do gate and up projections whose
+rows are not a multiple of 16. The matrix after attention has zeros behind its last columns, up to whole groups, as
+attention's result has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inpage.format.limits import ALIGN, BLOCK_ROWS
+from inpage.format.schema import Manifest, Tensor, tensor_bytes
+
+from ..kernels.shared.packed import GROUP
+from ..quantize import FORMATS, Groups, pack, unpack
+from ..sources import Source, SourceTensor, dequantize
+from .writer import ArtifactWriter
+
+Make = Callable[[], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """``entry``: where and how it lies in the weight space; ``make``: its bytes, uint8 [entry.bytes]."""
+
+    entry: Tensor
+    make: Make
+
+
+def plan(source: Source) -> list[PlannedTensor]:
+    """Every tensor of the artifact with its offset, nothing converted yet."""
+    return _lay_out(_order(source))
+
+
+def size(source: Source) -> int:
+    """Bytes of its weights."""
+    last = plan(source)[-1].entry
+    return last.offset + last.bytes
+
+
+def plan_and_write(source: Source, writer: ArtifactWriter) -> list[Tensor]:
+    """Convert every tensor and stream it into the artifact's shards; returns the manifest's entries.
+
+    Raises `StorageFull` before anything is written where the disk has no room."""
+    return plan_and_write_levels({"": source}, writer)[""]
+
+
+def plan_and_write_levels(sources: Mapping[str, Source], writer: ArtifactWriter) -> dict[str, list[Tensor]]:
+    """As `plan_and_write`, of one model at several levels, the best first: tensors that levels have in common are
+    written once. The entries of each, at their offsets in its own weight space."""
+    held: dict[tuple[str, str], list[str]] = {}  # tensors, by the levels that have them
+    made: dict[tuple[str, str], _Planned] = {}
+    for level, source in sources.items():
+        for planned in _order(source):
+            key = planned[0], planned[2]
+            held.setdefault(key, []).append(level)
+            made[key] = planned
+    sections: dict[tuple[str, ...], list[_Planned]] = {}
+    for key, having in held.items():
+        sections.setdefault(tuple(having), []).append(made[key])
+    laid = {levels: _lay_out(tensors) for levels, tensors in sorted(sections.items(), key=lambda s: -len(s[0]))}
+    total = sum(planned[-1].entry.offset + planned[-1].entry.bytes for planned in laid.values())
+    writer.check_room(total)
+    done = 0
+    for levels, section in laid.items():
+        writer.begin_section(levels)
+        for p in section:
+            writer.add_tensor(p.entry, p.make())
+            writer.report("weights", done + p.entry.offset + p.entry.bytes, total)
+        done += section[-1].entry.offset + section[-1].entry.bytes
+    return writer.tensors
+
+
+def _lay_out(tensors: Iterable[_Planned]) -> list[PlannedTensor]:
+    out: list[PlannedTensor] = []
+    end = 0
+    for name, shape, fmt, layout, make in tensors:
+        size = tensor_bytes(FORMATS[fmt], layout, shape)
+        offset = -(-end // ALIGN) * ALIGN
+        out.append(PlannedTensor(Tensor(name, shape, fmt, layout, offset, size), make))
+        end = offset + size
+    return out
+
+
+def rope_frequencies(source: Source) -> npt.NDArray[np.float32]:
+    """Radians a position, float32 [head_dim / 2]: theta^(-2j / head_dim), divided by the model's factors."""
+    a = source.architecture
+    j = np.arange(a.head_dim // 2, dtype=np.float64)
+    frequencies = a.rope_theta ** (-2.0 * j / a.head_dim)
+    if source.rope_factors is not None:
+        frequencies = frequencies / source.rope_factors.astype(np.float64)
+    return frequencies.astype(np.float32)
+
+
+def load_tensor(folder: Path, manifest: Manifest, name: str) -> npt.NDArray[np.float32]:
+    """One tensor of a written artifact, dequantized exactly: float32 in the manifest's shape."""
+    t = manifest.tensor(name)
+    data = np.empty(t.bytes, np.uint8)
+    for shard in manifest.weights.shards:
+        low, high = max(t.offset, shard.offset), min(t.offset + t.bytes, shard.offset + shard.bytes)
+        if low < high:
+            stored = np.memmap(folder / shard.file, mode="r")
+            data[low - t.offset : high - t.offset] = stored[low - shard.offset : high - shard.offset]
+    if t.layout == "raw":
+        return data.view(np.float32)
+    return unpack(data, t.format, t.shape[0], t.shape[1]).to_float32()
+
+
+_Planned = tuple[str, tuple[int, ...], str, str, Make]
+
+
+def _order(source: Source) -> Iterable[_Planned]:
+    tensors, a = source.tensors, source.architecture
+    yield _matrix("token_embd", [tensors["token_embd"]])
+    frequencies = rope_frequencies(source)
+    yield ("rope_freqs", frequencies.shape, "f32", "raw", lambda: frequencies.view(np.uint8))
+    for i in range(a.layers):
+        blk = f"blk.{i}."
+
+        def some(*names: str, blk: str = blk) -> list[SourceTensor]:
+            return [tensors[blk + n] for n in names]
+
+        yield _norm(tensors[blk + "attn_norm"])
+        qkv = some("attn_q", "attn_k", "attn_v")
+        yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
+        yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
+        yield _norm(tensors[blk + "ffn_norm"])
+        pair = some("ffn_gate", "ffn_up")
+        fused = _alike(pair) and a.ffn % BLOCK_ROWS == 0
+        yield from [_matrix(blk + "ffn_gate_up", pair, interleave=True)] if fused else map(_own, pair)
+        yield _own(tensors[blk + "ffn_down"])
+    yield _norm(tensors["output_norm"])
+    if not a.tied:
+        yield _own(tensors["output"])
+
+
+def _alike(parts: Sequence[SourceTensor]) -> bool:
+    return len({p.format for p in parts}) == 1
+
+
+def _norm(t: SourceTensor) -> _Planned:
+    return (t.name, t.shape, "f32", "raw", lambda: dequantize(t).view(np.uint8))
+
+
+def _own(t: SourceTensor) -> _Planned:
+    return _matrix(t.name, [t])
+
+
+def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False, fill: bool = False) -> _Planned:
+    """Row-wise concatenation of ``parts``, or their rows interleaved by 16. ``fill``: with columns of zeros up to whole
+    groups; only floats can lack any."""
+    columns = parts[0].shape[1]
+    missing = -columns % GROUP if fill and FORMATS[parts[0].format].type == "float" else 0
+    shape = (sum(p.shape[0] for p in parts), columns + missing)
+
+    def filled(groups: Groups) -> Groups:
+        return replace(groups, q=np.pad(groups.q, ((0, 0), (0, missing)))) if missing else groups
+
+    def make() -> npt.NDArray[Any]:
+        if any(p.stored_rows % BLOCK_ROWS for p in parts):  # blocks that several parts share, or repeats within a block
+            return pack(_join([filled(p.groups()) for p in parts], interleave))
+        if interleave:
+            return _repeat(pack(_join([p.stored() for p in parts], True)), parts[0].repeats)
+        packed = [_repeat(pack(filled(p.stored())), p.repeats) for p in parts]
+        return packed[0] if len(packed) == 1 else np.concatenate(packed)
+
+    return (name, shape, parts[0].format, "rows16", make)
+
+
+def _repeat(packed: npt.NDArray[Any], repeats: int) -> npt.NDArray[Any]:
+    return np.tile(packed, repeats) if repeats > 1 else packed
+
+
+def _join(parts: Sequence[Groups], interleave: bool) -> Groups:
+    if len(parts) == 1:
+        return parts[0]
+
+    def rows(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        if not interleave:
+            return np.concatenate(arrays)
+        width = arrays[0].shape[1]
+        return np.stack([x.reshape(-1, BLOCK_ROWS, width) for x in arrays], axis=1).reshape(-1, width)
+
+    scales = [rows([x for x in xs if x is not None]) if xs[0] is not None else None
+              for xs in ([p.d for p in parts], [p.m for p in parts])]  # fmt: skip
+    return Groups(parts[0].format, rows([p.q for p in parts]), scales[0], scales[1])

@@ -1,0 +1,1 @@
+"""Reading GGUF files: the header's bounds and typed metadata. Imports nothing of the compiler."""

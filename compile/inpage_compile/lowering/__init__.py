@@ -1,0 +1,1 @@
+"""Relax function to launch plan: the kernel calls, and where their buffers lie. Imports `ops` and below."""

@@ -1,1 +1,0 @@
-"""Model families as graphs in `tvm.relax.frontend.nn`, one file a family."""

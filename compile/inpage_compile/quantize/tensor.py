@@ -1,0 +1,51 @@
+"""A tensor as its source stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inpage.errors import SourceInvalid
+
+from . import Groups, read_groups
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """A tensor as the source stores it. ``shape``: [n] or [rows, columns]; ``format``: a name in `FORMATS`;
+    ``data``: the stored bytes, a view of the mapped file. ``repeats``: how often the rows that are stored follow one
+    another in the tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    data: npt.NDArray[Any] = field(repr=False)
+    repeats: int = 1
+
+    @property
+    def stored_rows(self) -> int:
+        return self.shape[0] // self.repeats if len(self.shape) == 2 else 1
+
+    def stored(self) -> Groups:
+        """Quants, scales and minima of the stored rows; one-dimensional tensors count as one row."""
+        try:
+            return read_groups(self.data, self.format, self.stored_rows, self.shape[-1])
+        except ValueError as e:
+            raise SourceInvalid(f"{self.name}: {e}", field=self.name) from e
+
+    def groups(self) -> Groups:
+        """As `stored`, of all rows."""
+        g = self.stored()
+        if self.repeats == 1:
+            return g
+        q, d, m = (None if part is None else np.tile(part, (self.repeats, 1)) for part in (g.q, g.d, g.m))
+        assert q is not None
+        return Groups(g.format, q, d, m)
+
+
+def dequantize(tensor: SourceTensor) -> npt.NDArray[np.float32]:
+    """The tensor's exact values as float32, in its own shape."""
+    return tensor.groups().to_float32().reshape(tensor.shape)
