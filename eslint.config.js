@@ -2,7 +2,7 @@
 import js from "@eslint/js";
 import globals from "globals";
 
-const BY = "goes through web/engine/site_data.js, which holds where a browser refuses or never answers";
+const BY = "goes through web/engine/host/site_data.js, which holds where a browser refuses or never answers";
 const SITE_DATA = ["BroadcastChannel", "indexedDB", "caches", "cookieStore", "localStorage", "sessionStorage"];
 
 export default [
@@ -31,7 +31,7 @@ export default [
   { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
   {
     files: ["web/engine/**", "web/router/**", "web/client/**", "web/app/**", "examples/**"],
-    ignores: ["web/engine/site_data.js"],
+    ignores: ["web/engine/host/site_data.js"],
     rules: {
       "no-restricted-globals": ["error", ...SITE_DATA.map((name) => ({ name, message: BY }))],
       "no-restricted-properties": [

@@ -21,7 +21,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 C_HEADER = "compile/inpage_compile/runtime/abi.h"
-JS_ABI, JS_LIMITS, JS_STRUCTURE = "web/engine/abi.js", "web/engine/limits.js", "web/engine/schemas.js"
+JS_ABI, JS_LIMITS, JS_STRUCTURE = (
+    "web/engine/format/abi.js",
+    "web/engine/format/limits.js",
+    "web/engine/format/schemas.js",
+)
 PY_ABI, PY_LIMITS, PY_STRUCTURE = "py/inpage/format/abi.py", "py/inpage/format/limits.py", "py/inpage/format/schemas.py"
 WIDTH = 120
 MADE = "made by format/generate.py from format/{}; change that"

@@ -55,7 +55,18 @@ FLOORS = (
 )
 
 # The same for JavaScript, whose types in comments are not looked at.
-SCRIPTS = ()
+SCRIPTS = (
+    "web/engine/format",
+    "web/engine/host",
+    "web/engine/storage",
+    "web/engine/core",
+    "web/engine/grammar",
+    "web/engine/wasm | web/engine/webgpu",
+    "web/engine",
+    "web/router",
+    "web/client",
+    "web/app | web/bench",
+)
 _IMPORT = re.compile(r"""^(?:import|export) [^"'`]*?["'](\.[^"']+)["']|\bimport\(["'](\.[^"']+)["']\)""", re.M)
 
 

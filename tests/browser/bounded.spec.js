@@ -100,7 +100,7 @@ test("a manifest that unpacks to 300 MB is refused while it is read", async ({ p
     });
     const code = await readBounded(new Response(endless), "note", "endless", null).catch((/** @type {any} */ { code }) => code);
     return { made, cancelled, code };
-  }, `${BASE}engine/bounded.js`);
+  }, `${BASE}engine/format/bounded.js`);
   expect(read).toMatchObject({ cancelled: true, code: "artifact_invalid" });
   expect(read.made).toBeLessThanOrEqual((1 << 20) + 3 * (1 << 16));
 });

@@ -3,8 +3,8 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "@playwright/test";
 
-import { readManifest } from "../../web/engine/manifest.js";
-import { readPlan } from "../../web/engine/plan.js";
+import { readManifest } from "../../web/engine/format/manifest.js";
+import { readPlan } from "../../web/engine/format/plan.js";
 
 /** @typedef {{of: "wasm" | "webgpu", at: (string | number)[], to?: any, times?: number, remove?: boolean, field: string}} Case */
 

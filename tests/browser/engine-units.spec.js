@@ -4,9 +4,9 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
-import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
-import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/memory.js";
-import { sha256 } from "../../web/engine/sha256.js";
+import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
+import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
+import { sha256 } from "../../web/engine/storage/sha256.js";
 import { call, expect, test } from "./support/fixtures.js";
 
 const RUNTIME = new URL("../../compile/inpage_compile/runtime/", import.meta.url);

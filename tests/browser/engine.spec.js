@@ -1,7 +1,7 @@
 /** @file The executor in Chromium: numbers, threads, bursts, interruption, faults and death of its workers. */
 
-import { DOUBT } from "../../web/engine/measure.js";
-import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
+import { DOUBT } from "../../web/engine/wasm/thread_count.js";
+import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { asFloat, blockTables, feed, sequenceStruct, TRAP, VOCAB, WAIT } from "./support/model.js";
 

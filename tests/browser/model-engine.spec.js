@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
-import { DOUBT } from "../../web/engine/measure.js";
+import { DOUBT } from "../../web/engine/wasm/thread_count.js";
 import { expect, MODEL, REFERENCE, scattered, test, VARIANTS } from "./support/real.js";
 
 const VARIANT = "wasm-relaxed";
@@ -18,7 +18,7 @@ const { ids } = Object.values(REFERENCE.prompts)[0];
 const sequence = { ids, pages: scattered(ids.length + 16).map((page) => page % PAGES) };
 const ANSWER = { sequences: [sequence], chunk: 128, decode: 16 };
 
-/** @type {import("../../web/engine/protocol.js").Info} */
+/** @type {import("../../web/engine/core/protocol.js").Info} */
 let info;
 
 test.beforeAll(async ({ model }) => {

@@ -3,8 +3,8 @@
  * tests is turned by hand; only in the page it runs, a few times faster.
  */
 
-import { DEFAULT_POLICY, download } from "../../web/engine/download.js";
-import { Patience, SCRIPTS_MS, STALL_MS, within } from "../../web/engine/waits.js";
+import { DEFAULT_POLICY, download } from "../../web/engine/storage/download.js";
+import { Patience, SCRIPTS_MS, STALL_MS, within } from "../../web/engine/host/waits.js";
 import { expect, greedy, test } from "./support/failing.js";
 import { call } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
@@ -301,7 +301,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     await hurry(context, server);
     const lab = await openLab();
     /** @type {[string, string][]} a file, and what is named: of what a script imports nobody tells */
-    const scripts = [["worker.js", "engine/worker.js"], ["batch.js", "engine/wasm_load.js"], ["thread.js", "engine/thread.js"]];
+    const scripts = [["worker.js", "engine/worker.js"], ["batch.js", "engine/wasm/load.js"], ["thread.js", "engine/wasm/thread.js"]];
     for (const [file, named] of scripts) {
       const { error } = await during(server, `${BASE}engine/${file}`, fault, () => call(lab, "load", { base: MODEL.slice(0, -1), threads: 2 }));
       expect(error).toMatchObject({ code: "network", field: named, message: expect.stringContaining(named) });
@@ -318,7 +318,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     }
     expect((await start({ threads: 1 })).error).toBeUndefined();
     const held = () => ask("chat", "hello", { regex: "[a-c]{4}" });
-    for (const file of ["engine/grammar_worker.js", "vendor/xgrammar/xgrammar.js", "engine/stepwise.js"]) {
+    for (const file of ["engine/grammar/grammar_worker.js", "vendor/xgrammar/xgrammar.js", "engine/grammar/stepwise.js"]) {
       const [bad, free] = await during(server, `${BASE}${file}`, fault, () => Promise.all([held(), ask("chat", "hello")]));
       expect([file, bad.code, free.ids]).toEqual([file, "network", greedy(model, "hello", 60)]);
     }

@@ -3,7 +3,7 @@
  * what it creates and submits, faults, and weights shared with WASM.
  */
 
-import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/abi.js";
+import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { groupWeights } from "../../web/engine/webgpu/buffers.js";
 import { COUNTERS } from "../../web/engine/webgpu/counters.js";
 import { fold, Uniforms } from "../../web/engine/webgpu/uniforms.js";

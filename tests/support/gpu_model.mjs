@@ -10,7 +10,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { create, globals } from "webgpu";
 
-import { SCORE_WORDS } from "../../web/engine/abi.js";
+import { SCORE_WORDS } from "../../web/engine/format/abi.js";
 import { loadEngine } from "../../web/engine/load.js";
 import { FaultServer } from "../browser/support/server.js";
 

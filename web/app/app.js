@@ -2,7 +2,7 @@
 // workers; nothing here computes.
 import { InPage } from "../client/inpage.js";
 import { unfinished } from "../client/unfinished.js";
-import { readBounded } from "../engine/bounded.js";
+import { readBounded } from "../engine/format/bounded.js";
 import { element, make, megabytes } from "./dom.js";
 import { Loading } from "./loading.js";
 import { explain, interruption } from "./messages.js";

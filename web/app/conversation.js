@@ -1,6 +1,6 @@
 // This tab's conversation has a name that outlives the page: a tab that the system ended keeps it, another tab has its own.
 
-import { keepTabValue, tabValue } from "../engine/site_data.js";
+import { keepTabValue, tabValue } from "../engine/host/site_data.js";
 
 const KEY = "inpage-conversation";
 

@@ -4,8 +4,8 @@
  * depend on a router that answers.
  */
 
-import { EngineError } from "../engine/errors.js";
-import { checkMessage } from "../engine/json.js";
+import { EngineError } from "../engine/format/errors.js";
+import { checkMessage } from "../engine/format/json.js";
 import { DEATHS, Turn } from "./turns.js";
 
 /**

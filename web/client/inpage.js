@@ -12,9 +12,9 @@
  * `code` and, where an input is at fault, `field`.
  */
 
-import { EngineError } from "../engine/errors.js";
+import { EngineError } from "../engine/format/errors.js";
 import { answer } from "./answer.js";
-import { checkMessage } from "../engine/json.js";
+import { checkMessage } from "../engine/format/json.js";
 import { Link } from "./link.js";
 import { artifactUrl, nameOf, placed } from "./site.js";
 import { DEATHS, Turn, Turns } from "./turns.js";

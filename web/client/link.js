@@ -3,9 +3,9 @@
  * which). However it ends, hung workers included (watch.js), all pending calls reject.
  */
 
-import { EngineError, fromWire } from "../engine/errors.js";
-import { toJson } from "../engine/json.js";
-import { startWorker } from "../engine/workers.js";
+import { EngineError, fromWire } from "../engine/format/errors.js";
+import { toJson } from "../engine/format/json.js";
+import { startWorker } from "../engine/host/workers.js";
 import { Watch } from "./watch.js";
 
 /**

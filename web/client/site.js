@@ -2,7 +2,7 @@
  * @file Where things of a site lie: absolute URLs, since the worker that is told them has another address than the page.
  */
 
-import { EngineError } from "../engine/errors.js";
+import { EngineError } from "../engine/format/errors.js";
 
 /** The last part of a URL, or the id itself. @param {string} model @returns {string} */
 export function nameOf(model) {

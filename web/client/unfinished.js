@@ -5,9 +5,9 @@
  * router's sampling is keyed by seed and position.
  */
 
-import { EngineError } from "../engine/errors.js";
-import { REQUEST_CHARS } from "../engine/limits.js";
-import { heldLocks, holdLock } from "../engine/site_data.js";
+import { EngineError } from "../engine/format/errors.js";
+import { REQUEST_CHARS } from "../engine/format/limits.js";
+import { heldLocks, holdLock } from "../engine/host/site_data.js";
 import { inStore } from "../router/in_store.js";
 
 /**

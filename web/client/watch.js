@@ -15,7 +15,7 @@ const SILENT_MS = 6000;
  * @type {Record<string, {ms: number, perCharacter: number}>}
  */
 const JOBS = {
-  script: { ms: Infinity, perCharacter: 0 }, // has its own: engine/workers.js
+  script: { ms: Infinity, perCharacter: 0 }, // has its own: engine/host/workers.js
   start: { ms: 60_000, perCharacter: 0 },
   tokenizer: { ms: 20_000, perCharacter: 0.002 },
   prompt: { ms: 3000, perCharacter: 0.05 },

@@ -5,21 +5,21 @@
  * call rejects with code device_lost, and the next load starts a fresh worker.
  */
 
-import { EngineError, fromWire } from "./errors.js";
-import { GrammarWorkers } from "./grammars.js";
-import { trust, verifyBehind } from "./verify.js";
-import { startWorker } from "./workers.js";
+import { EngineError, fromWire } from "./format/errors.js";
+import { GrammarWorkers } from "./grammar/grammars.js";
+import { startWorker } from "./host/workers.js";
+import { trust, verifyBehind } from "./storage/verify.js";
 
 /**
- * @typedef {import("./protocol.js").LoadOptions} LoadOptions
- * @typedef {import("./protocol.js").Info} Info
- * @typedef {import("./protocol.js").Progress} Progress
+ * @typedef {import("./core/protocol.js").LoadOptions} LoadOptions
+ * @typedef {import("./core/protocol.js").Info} Info
+ * @typedef {import("./core/protocol.js").Progress} Progress
  * @typedef {object} Pending
  * @property {string} method
  * @property {(value: any) => void} resolve
  * @property {(error: EngineError) => void} reject
  * @property {(event: Progress) => void} [onProgress]
- * @property {(slice: import("./protocol.js").Slice) => void} [onSlice]
+ * @property {(slice: import("./core/protocol.js").Slice) => void} [onSlice]
  */
 
 export class EngineClient {
@@ -39,7 +39,7 @@ export class EngineClient {
   #lost = null;
   /** @type {GrammarWorkers | null} of the loaded model */
   #grammars = null;
-  /** @type {import("./verify.js").Verifying | null} */
+  /** @type {import("./storage/verify.js").Verifying | null} */
   #verifying = null;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
@@ -67,7 +67,7 @@ export class EngineClient {
     const cancel = () => worker?.postMessage({ cancel: id });
     signal?.addEventListener("abort", cancel, { once: true });
     try {
-      /** @type {import("./protocol.js").Loaded} */
+      /** @type {import("./core/protocol.js").Loaded} */
       const { info, doorbell, unverified } = await this.#call("load", { options: { ...options, ...trust(options) } }, { onProgress });
       if (doorbell) {
         this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
@@ -119,7 +119,7 @@ export class EngineClient {
   /**
    * Compile a grammar, in a worker of its own, so that the answers held to it cost no step anything. Not needed, but
    * a grammar that was not made ready is compiled in the step that first needs it.
-   * @param {Pick<import("./protocol.js").Constraint, "kind" | "source">} grammar
+   * @param {Pick<import("./core/protocol.js").Constraint, "kind" | "source">} grammar
    * @returns {Promise<void>}
    * @throws {EngineError} invalid_request: it is none; unsupported, network, device_lost
    */
@@ -130,8 +130,8 @@ export class EngineClient {
 
   /**
    * One forward pass.
-   * @param {import("./protocol.js").StepInput} input
-   * @returns {Promise<import("./protocol.js").StepResult>}
+   * @param {import("./core/protocol.js").StepInput} input
+   * @returns {Promise<import("./core/protocol.js").StepResult>}
    */
   step(input) {
     return this.#call("step", this.#grammars?.placed(input, false) ?? input);
@@ -140,10 +140,11 @@ export class EngineClient {
   /**
    * Decode a burst; fewer steps than asked are done when all finished, when interrupted, or (not isolated, and without
    * `tellMs`) after 20 ms.
-   * @param {import("./protocol.js").RunInput} input
-   * @param {(slice: import("./protocol.js").Slice) => void} [onSlice] gets what came since the last slice, about every
+   * @param {import("./core/protocol.js").RunInput} input
+   * @param {(slice: import("./core/protocol.js").Slice) => void} [onSlice] gets what came since the last slice, about
+   * every
    *   `input.tellMs`; what came after the last one is only in the result, which has it all
-   * @returns {Promise<import("./protocol.js").RunResult>}
+   * @returns {Promise<import("./core/protocol.js").RunResult>}
    */
   run(input, onSlice) {
     if (this.#doorbell && this.#running() === null) Atomics.store(this.#doorbell, 0, 0);
@@ -206,7 +207,7 @@ export class EngineClient {
 
   /**
    * Choose and time kernels in turn, with the model's weights and threads. The last one of each list keeps running.
-   * @param {import("./protocol.js").KernelTiming} input
+   * @param {import("./core/protocol.js").KernelTiming} input
    * @returns {Promise<Float64Array>} milliseconds a launch; NaN where the time was up
    */
   timeKernels(input) {
@@ -215,8 +216,8 @@ export class EngineClient {
 
   /**
    * Where the time of a step goes. Takes a second or so, during which nothing else runs.
-   * @param {import("./protocol.js").ProfileInput} input
-   * @returns {Promise<import("./protocol.js").Profile>}
+   * @param {import("./core/protocol.js").ProfileInput} input
+   * @returns {Promise<import("./core/protocol.js").Profile>}
    */
   profile(input) {
     return this.#call("profile", input);
@@ -269,7 +270,8 @@ export class EngineClient {
     });
   }
 
-  /** @param {{id: number, value?: unknown, ms?: number, error?: import("./errors.js").WireError, progress?: Progress, slice?: import("./protocol.js").Slice}} message */
+  /** @param {{id: number, value?: unknown, ms?: number, error?: import("./format/errors.js").WireError, progress?:
+   * Progress, slice?: import("./core/protocol.js").Slice}} message */
   #receive({ id, value, ms = 0, error, progress, slice }) {
     const pending = this.#pending.get(id);
     if (!pending) return;

@@ -1,38 +1,40 @@
 /**
  * @file One load of a model, from a manifest to an executor that is ready to step: what is the same for all executors
- * here, the rest in wasm_load.js and webgpu/load.js. Whatever fails on the way, threads are ended, the GPU device is
+ * here, the rest in wasm/load.js and webgpu/load.js. Whatever fails on the way, threads are ended, the GPU device is
  * destroyed, and nothing refers to the memory any more.
  */
 
-import { namesOf } from "./alternatives.js";
-import { DEFAULT_POLICY } from "./download.js";
-import { invalidArtifact } from "./errors.js";
-import { probe } from "./features.js";
-import { readManifest } from "./manifest.js";
-import { parseJson, readPlan } from "./plan.js";
-import { fetchFile, folderUrl } from "./shards.js";
-import { openStore } from "./storage.js";
-import { imported } from "./waits.js";
+import { namesOf } from "./core/alternatives.js";
+import { probe } from "./core/features.js";
+import { invalidArtifact } from "./format/errors.js";
+import { readManifest } from "./format/manifest.js";
+import { parseJson, readPlan } from "./format/plan.js";
+import { imported } from "./host/waits.js";
+import { DEFAULT_POLICY } from "./storage/download.js";
+import { fetchFile, folderUrl } from "./storage/shards.js";
+import { openStore } from "./storage/storage.js";
 
 /** Stored weights of so many bytes are hashed before the first token; more would keep a visitor waiting for seconds. */
 const VERIFY_BYTES = 256e6;
 
 /**
- * @typedef {import("./protocol.js").Info} Info
+ * @typedef {import("./core/protocol.js").Info} Info
  * @typedef {object} Executor what a worker drives; see protocol.js
  * @property {number} maxPages
  * @property {(pages: number) => void | Promise<void>} reservePages
  * @property {(pages: Int32Array) => Answer<Uint8Array<ArrayBuffer>>} readPages
  * @property {(pages: Int32Array, data: Uint8Array<ArrayBuffer>) => Answer<void>} writePages
- * @property {(input: import("./protocol.js").StepInput) => Answer<import("./protocol.js").StepResult>} step
- * @property {(input: import("./protocol.js").RunInput, interrupted: () => boolean, tell: (slice: import("./protocol.js").Slice) => void) => Promise<import("./protocol.js").RunResult>} run
+ * @property {(input: import("./core/protocol.js").StepInput) => Answer<import("./core/protocol.js").StepResult>} step
+ * @property {(input: import("./core/protocol.js").RunInput, interrupted: () => boolean, tell: (slice:
+ * import("./core/protocol.js").Slice) => void) => Promise<import("./core/protocol.js").RunResult>} run
  *   interrupted: whether the caller asked to end this burst; tell: where it wants to hear of its parts
  * @property {() => Uint32Array | Float64Array} counters
  * @property {() => number} memoryBytes all that it holds
  * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
- * @property {(input: import("./protocol.js").ProfileInput) => import("./protocol.js").Profile} [profile] where a step's time goes
+ * @property {(input: import("./core/protocol.js").ProfileInput) => import("./core/protocol.js").Profile} [profile]
+ * where a step's time goes
  * @property {(names: string[]) => void} [chooseKernels] see EngineClient
- * @property {(input: import("./protocol.js").KernelTiming) => Float64Array} [timeKernels]
+ * @property {(input: import("./core/protocol.js").KernelTiming) => Float64Array} [timeKernels]
  * @property {(what: string) => void} [fail] break something on purpose
  */
 /**
@@ -41,33 +43,34 @@ const VERIFY_BYTES = 256e6;
  */
 /**
  * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
- * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified: import("./manifest.js").FileEntry[]}} Engine
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified:
+ * import("./format/manifest.js").FileEntry[]}} Engine
  *   unverified: shards from storage that are still to be hashed (verify.js)
  * @typedef {object} Job what the loaders of both executors get
- * @property {import("./protocol.js").LoadOptions} options
- * @property {import("./manifest.js").Manifest} manifest
- * @property {import("./plan.js").Plan} plan
+ * @property {import("./core/protocol.js").LoadOptions} options
+ * @property {import("./format/manifest.js").Manifest} manifest
+ * @property {import("./format/plan.js").Plan} plan
  * @property {Uint8Array<ArrayBuffer>} kernels verified bytes
- * @property {import("./features.js").Features} features
- * @property {import("./shards.js").Source} source
+ * @property {import("./core/features.js").Features} features
+ * @property {import("./storage/shards.js").Source} source
  * @property {() => MessagePort} faultPort one more port on which a fault reaches the client, whatever this thread is at
- * @property {(event: import("./protocol.js").Progress) => void} onProgress
+ * @property {(event: import("./core/protocol.js").Progress) => void} onProgress
  * @typedef {object} Made by such a loader
  * @property {Executor} executor
  * @property {number} threads
  * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {boolean} rehearsed
- * @property {import("./shards.js").Stored} stored what of the weights came from storage
+ * @property {import("./storage/shards.js").Stored} stored what of the weights came from storage
  * @property {Doorbell | null} doorbell
- * @property {import("./protocol.js").AdapterFacts | null} adapter
+ * @property {import("./core/protocol.js").AdapterFacts | null} adapter
  * @property {() => void} close
  */
 
 /**
- * @param {import("./protocol.js").LoadOptions} options
+ * @param {import("./core/protocol.js").LoadOptions} options
  * @param {() => MessagePort} faultPort see Job
  * @param {AbortSignal} signal
- * @param {(event: import("./protocol.js").Progress) => void} onProgress
+ * @param {(event: import("./core/protocol.js").Progress) => void} onProgress
  * @returns {Promise<Engine>}
  */
 export async function loadEngine(options, faultPort, signal, onProgress) {
@@ -76,12 +79,12 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const manifest = readManifest(options.manifest, options.variant);
   const { variant } = manifest;
   // Each executor's code is loaded only where it is used.
-  const script = variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm_load.js");
-  const { load, requireSupport } = await imported(script, "loading the engine", `engine/${variant.backend === "webgpu" ? "webgpu/load.js" : "wasm_load.js"}`);
+  const script = variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm/load.js");
+  const { load, requireSupport } = await imported(script, "loading the engine", `engine/${variant.backend === "webgpu" ? "webgpu/load.js" : "wasm/load.js"}`);
   requireSupport(variant, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
-  /** @type {import("./protocol.js").Warning[]} */
+  /** @type {import("./core/protocol.js").Warning[]} */
   const warnings = [];
   const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
   const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified };
@@ -116,8 +119,8 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
 }
 
 /**
- * @param {import("./manifest.js").Manifest} manifest
- * @param {import("./plan.js").Plan} plan
+ * @param {import("./format/manifest.js").Manifest} manifest
+ * @param {import("./format/plan.js").Plan} plan
  * @param {Made} made
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}

@@ -8,12 +8,12 @@
  * and its memory are gone with it.
  */
 
-import { EngineError, toWire } from "./errors.js";
-import { GrammarPorts } from "./grammars.js";
+import { finishedOf } from "./core/slices.js";
+import { EngineError, toWire } from "./format/errors.js";
+import { GrammarPorts } from "./grammar/grammars.js";
+import { imported } from "./host/waits.js";
+import { begin } from "./host/workers.js";
 import { loadEngine } from "./load.js";
-import { finishedOf } from "./slices.js";
-import { imported } from "./waits.js";
-import { begin } from "./workers.js";
 
 /** @typedef {{id: number, method: string, args: any}} Call */
 
@@ -23,7 +23,8 @@ const PROGRESS_MS = 50;
 
 /** @type {import("./load.js").Engine | null} */
 let engine = null;
-/** @type {import("./stepwise.js").Stepwise | null} made when first a request's every token is to be looked at */
+/** @type {import("./grammar/stepwise.js").Stepwise | null} made when first a request's every token is to be looked at
+ * */
 let stepwise = null;
 const grammars = new GrammarPorts();
 /** @type {Map<number, AbortController>} loads under way */
@@ -118,15 +119,16 @@ async function dispatch({ id, method, args }) {
   }
 }
 
-/** Whether a grammar or a report makes this batch go step by step. @param {import("./protocol.js").StepInput | import("./protocol.js").RunInput} input */
+/** Whether a grammar or a report makes this batch go step by step. @param {import("./core/protocol.js").StepInput |
+ * import("./core/protocol.js").RunInput} input */
 function looksAtTokens({ constraints, tops }) {
   return Boolean(constraints?.length || tops?.some((top) => top >= 0));
 }
 
-/** @param {import("./load.js").Engine} from @returns {Promise<import("./stepwise.js").Stepwise>} */
+/** @param {import("./load.js").Engine} from @returns {Promise<import("./grammar/stepwise.js").Stepwise>} */
 async function stepper(from) {
   if (!stepwise) {
-    const { Stepwise } = await imported(import("./stepwise.js"), "a batch with a grammar", "engine/stepwise.js");
+    const { Stepwise } = await imported(import("./grammar/stepwise.js"), "a batch with a grammar", "engine/grammar/stepwise.js");
     stepwise = new Stepwise(from, grammars);
   }
   return stepwise;
@@ -134,8 +136,8 @@ async function stepper(from) {
 
 /**
  * @param {number} id
- * @param {{options: import("./protocol.js").LoadOptions}} args
- * @returns {Promise<import("./protocol.js").Loaded>}
+ * @param {{options: import("./core/protocol.js").LoadOptions}} args
+ * @returns {Promise<import("./core/protocol.js").Loaded>}
  */
 async function load(id, { options }) {
   const { signal } = /** @type {AbortController} */ (loads.get(id));
@@ -161,7 +163,7 @@ function faultPort() {
 /**
  * Sends progress, thinned out between the moments that matter.
  * @param {number} id
- * @returns {(event: import("./protocol.js").Progress) => void}
+ * @returns {(event: import("./core/protocol.js").Progress) => void}
  */
 function reporter(id) {
   let next = 0;

@@ -1,5 +1,5 @@
 /**
- * @file What this browser has beyond WebAssembly (engine/features.js): the WebGPU adapter and memory. Asking for
+ * @file What this browser has beyond WebAssembly (engine/core/features.js): the WebGPU adapter and memory. Asking for
  * an adapter allocates nothing; a browser that does not answer within some seconds counts as having none.
  */
 

@@ -5,9 +5,9 @@
  * alone fails.
  */
 
-import { EngineError, fromWire } from "../engine/errors.js";
-import { STALL_MS } from "../engine/waits.js";
-import { startWorker } from "../engine/workers.js";
+import { EngineError, fromWire } from "../engine/format/errors.js";
+import { STALL_MS } from "../engine/host/waits.js";
+import { startWorker } from "../engine/host/workers.js";
 
 const IDLE_MS = 10_000;
 /** What a worker may take, its start included (STALL_MS at most), and more for each character: a phone takes ten times a desktop's time. */
@@ -19,7 +19,7 @@ const CHARACTER_MS = 0.05;
 export class Aside {
   #described;
   #here;
-  /** @type {import("../engine/workers.js").Started | null} */
+  /** @type {import("../engine/host/workers.js").Started | null} */
   #worker = null;
   /** Its script did not come: nobody waits for it a second time. */
   #none = false;
@@ -68,7 +68,7 @@ export class Aside {
     }, ms);
   }
 
-  /** @returns {import("../engine/workers.js").Started} */
+  /** @returns {import("../engine/host/workers.js").Started} */
   #start() {
     const lost = (/** @type {EngineError} */ { code }) => {
       this.#none ||= code === "network";

@@ -5,23 +5,23 @@
  */
 
 import { EngineClient } from "../engine/client.js";
-import { DEFAULT_POLICY } from "../engine/download.js";
-import { EngineError, toWire } from "../engine/errors.js";
-import { probe } from "../engine/features.js";
-import { fetchFile } from "../engine/shards.js";
-import { storageSpace } from "../engine/site_data.js";
-import { openStore } from "../engine/storage.js";
+import { DEFAULT_POLICY } from "../engine/storage/download.js";
+import { EngineError, toWire } from "../engine/format/errors.js";
+import { probe } from "../engine/core/features.js";
+import { fetchFile } from "../engine/storage/shards.js";
+import { storageSpace } from "../engine/host/site_data.js";
+import { openStore } from "../engine/storage/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
 import { template, tokenizer } from "./texts.js";
-import { bytesOf, STALL_MS, within } from "../engine/waits.js";
+import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
 export { readNote, writeNote } from "./notes.js";
 
 /**
- * What this browser and device have: see engine/features.js and adapter.js.
+ * What this browser and device have: see engine/core/features.js and adapter.js.
  * @param {GPUPowerPreference} power
  * @returns {Promise<object>}
  */
@@ -65,7 +65,7 @@ export function newEngine() {
 /**
  * The text of a JSON file whose hash nobody knows beforehand. It is checked in Python, which knows the schema.
  * @param {string} url
- * @param {keyof typeof import("../engine/limits.js").FILE_BYTES} kind
+ * @param {keyof typeof import("../engine/format/limits.js").FILE_BYTES} kind
  * @param {string} field what it is, for errors
  * @returns {Promise<string>}
  */

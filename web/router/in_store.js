@@ -2,7 +2,7 @@
  * @file A database of one store in IndexedDB for what may be lost: whatever fails here reads as "nothing was kept".
  */
 
-import { ANSWER_MS, finished, openDatabase } from "../engine/site_data.js";
+import { ANSWER_MS, finished, openDatabase } from "../engine/host/site_data.js";
 
 /**
  * @template T

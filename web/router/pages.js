@@ -3,8 +3,8 @@
  * does not have it is removed and counts as absent.
  */
 
-import { EngineError } from "../engine/errors.js";
-import { sha256 } from "../engine/sha256.js";
+import { EngineError } from "../engine/format/errors.js";
+import { sha256 } from "../engine/storage/sha256.js";
 import { Rows } from "./rows.js";
 
 const pages = new Rows("inpage-kv");

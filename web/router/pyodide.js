@@ -4,8 +4,8 @@
  */
 
 import { loadPyodide } from "../vendor/pyodide/pyodide.js";
-import { EngineError } from "../engine/errors.js";
-import { bytesOf, imported, STALL_MS, within } from "../engine/waits.js";
+import { EngineError } from "../engine/format/errors.js";
+import { bytesOf, imported, STALL_MS, within } from "../engine/host/waits.js";
 
 const STEP = "starting Python";
 /** From the last file to Python that runs. */

@@ -5,10 +5,10 @@
  */
 
 import { version } from "../vendor/pyodide/pyodide.js";
-import { digestOf, hasWebCrypto } from "../engine/sha256.js";
+import { digestOf, hasWebCrypto } from "../engine/storage/sha256.js";
 import { inStore } from "./in_store.js";
 import { load as loadPyodide } from "./pyodide.js";
-import { bytesOf, STALL_MS, within } from "../engine/waits.js";
+import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 const NAME = "inpage-python";
 const STORE = "memory";

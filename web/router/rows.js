@@ -3,7 +3,7 @@
  * transaction puts a row and its use together, so a row is there whole or not at all.
  */
 
-import { done, finished, openDatabase } from "../engine/site_data.js";
+import { done, finished, openDatabase } from "../engine/host/site_data.js";
 
 /** @typedef {{key: string, value: Uint8Array<ArrayBuffer>, tags: string[]}} Row */
 /** @typedef {{key: string, bytes: number, used: number}} Use apart from the rows: it changes with every look-up */

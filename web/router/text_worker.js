@@ -6,8 +6,8 @@
  *     {"id", "texts"} or {"id", "variables"}                            → {"id", "value"} or {"id", "error"}
  */
 
-import { toWire } from "../engine/errors.js";
-import { begin } from "../engine/workers.js";
+import { toWire } from "../engine/format/errors.js";
+import { begin } from "../engine/host/workers.js";
 import { template, tokenizer } from "./texts.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));

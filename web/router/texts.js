@@ -5,8 +5,8 @@
 
 import { Interpreter, Template } from "../vendor/jinja/jinja.js";
 import { Tokenizer } from "../vendor/tokenizers/tokenizers.js";
-import { EngineError } from "../engine/errors.js";
-import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } from "../engine/limits.js";
+import { EngineError } from "../engine/format/errors.js";
+import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } from "../engine/format/limits.js";
 
 /** @typedef {{ids: Int32Array, counts: Int32Array}} Encoded ids of several texts behind each other, and how many each has */
 

@@ -4,11 +4,11 @@
  * that Python itself is gone. "ping" is answered "pong" by whatever thread can still answer.
  */
 
-import { EngineError, toWire } from "../engine/errors.js";
-import { checkMessage } from "../engine/json.js";
-import { verifyAhead } from "../engine/verify.js";
-import { imported } from "../engine/waits.js";
-import { begin } from "../engine/workers.js";
+import { EngineError, toWire } from "../engine/format/errors.js";
+import { checkMessage } from "../engine/format/json.js";
+import { verifyAhead } from "../engine/storage/verify.js";
+import { imported } from "../engine/host/waits.js";
+import { begin } from "../engine/host/workers.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 

@@ -24,7 +24,7 @@ from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, altern
 
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
 _DEEP = 2048
-_MANY = 8  # rows with which the engine times kernels for many rows (web/engine/alternatives.js)
+_MANY = 8  # rows with which the engine times kernels for many rows (web/engine/core/alternatives.js)
 _FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
           "--disable-quic"]  # fmt: skip
 _PAGE = b'<!doctype html><html lang="en"><meta charset="utf-8"><title>inpage</title>\n'

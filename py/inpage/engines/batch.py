@@ -199,7 +199,7 @@ def finished_words(n: int, sequences: Words) -> array[int]:
 
 def next_slice(steps: int, took_s: float, tell_s: float) -> int:
     """How many steps to run before telling again, after ``steps`` that took so long: four times as many, until that
-    takes ``tell_s``. So the first tokens are told at once. As web/engine/slices.js has it."""
+    takes ``tell_s``. So the first tokens are told at once. As web/engine/core/slices.js has it."""
     return max(1, min(4 * steps, round(tell_s * steps / took_s) if took_s else 4 * steps))
 
 

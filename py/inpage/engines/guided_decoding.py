@@ -1,6 +1,6 @@
 """Requests whose every token is looked at: held to a grammar, or reported with its likeliest rivals.
 
-Both sides of what the engine worker (web/engine/stepwise.js) is told and tells of them."""
+Both sides of what the engine worker (web/engine/grammar/stepwise.js) is told and tells of them."""
 
 from __future__ import annotations
 

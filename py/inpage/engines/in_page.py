@@ -56,7 +56,7 @@ class PageEngine:
         cls, base: str, manifest: str, *, variant: str, options: Mapping[str, Any], on_progress: Progress
     ) -> PageEngine:
         """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``options``: more of LoadOptions
-        in web/engine/protocol.js."""
+        in web/engine/core/protocol.js."""
         from pyodide.ffi import create_proxy
 
         client = host().newEngine()

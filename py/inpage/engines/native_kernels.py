@@ -1,4 +1,4 @@
-"""Choosing and timing kernels that do the same, in CPython: what web/engine/alternatives.js does in the page."""
+"""Choosing and timing kernels that do the same, in CPython: what web/engine/core/alternatives.js does in the page."""
 
 from __future__ import annotations
 

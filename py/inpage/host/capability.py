@@ -80,8 +80,8 @@ def tell_memory(gib: object) -> None:
 
 
 async def page_device(power: str = "high-performance") -> Device:
-    """This browser, as web/engine/features.js and web/router/adapter.js probe it. ``power``: which adapter is asked
-    for, see `WebGpuSettings`."""
+    """This browser, as web/engine/core/features.js and web/router/adapter.js probe it. ``power``: which adapter is
+    asked for, see `WebGpuSettings`."""
     found = (await settle(host().probeDevice(power))).to_py()
     cores = int(found["cores"])
     adapter = _adapter(found["adapter"]) if found["adapter"] else None

@@ -1,4 +1,5 @@
-/** @file What disks, browsers and people do to the files that a page keeps (web/engine/storage_*.js), in both stores. */
+/** @file What disks, browsers and people do to the files that a page keeps (web/engine/storage/{idb,opfs}.js), in both
+ * stores. */
 
 /** Of any file's bytes. */
 export const BYTES = /** @type {const} */ (["flip", "zero", "swap", "cut", "empty", "gone"]);

@@ -4,7 +4,7 @@
  * nothing written outside of the outputs.
  */
 
-import { importedMemory } from "../../../web/engine/memory.js";
+import { importedMemory } from "../../../web/engine/wasm/memory.js";
 
 /**
  * @typedef {{name: string, bytes: number, input?: number, dtype?: "float32" | "int8" | "int16" | "float16", want?: number, tolerance?: number, count?: number}} CaseBuffer
@@ -23,7 +23,7 @@ class Bench {
    * @param {Case[]} cases
    * @param {ArrayBuffer} data
    * @param {WebAssembly.Memory} memory
-   * @param {import("../../../web/engine/abi.js").KernelExports} exports
+   * @param {import("../../../web/engine/format/abi.js").KernelExports} exports
    */
   constructor(cases, data, memory, exports) {
     this.cases = cases;

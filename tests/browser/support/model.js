@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
-import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/abi.js";
+import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/format/abi.js";
 
 export const VOCAB = 64;
 export const BLOCKS = 8;

@@ -4,7 +4,7 @@
  */
 
 import { EngineClient } from "../../../web/engine/client.js";
-import { probe } from "../../../web/engine/features.js";
+import { probe } from "../../../web/engine/core/features.js";
 
 /** @type {Map<string, EngineClient>} */
 const engines = new Map();
@@ -44,7 +44,7 @@ async function outcome(promise) {
   try {
     return { value: plain(await promise) };
   } catch (caught) {
-    const { code, message, field } = /** @type {import("../../../web/engine/errors.js").EngineError} */ (caught);
+    const { code, message, field } = /** @type {import("../../../web/engine/format/errors.js").EngineError} */ (caught);
     return { error: { code: code ?? "untyped", message, field: field ?? null } };
   }
 }
@@ -57,9 +57,9 @@ async function folder() {
 const lab = {
   /** What this browser can do. */
   features: async () => probe(),
-  /** @type {import("../../../web/engine/protocol.js").Progress[]} of the last load */
+  /** @type {import("../../../web/engine/core/protocol.js").Progress[]} of the last load */
   progress: [],
-  /** @returns {Promise<import("../../../web/engine/protocol.js").Progress[]>} */
+  /** @returns {Promise<import("../../../web/engine/core/protocol.js").Progress[]>} */
   events: async () => lab.progress,
   /** @type {AbortController | null} of the last load */
   abort: null,
@@ -86,7 +86,7 @@ const lab = {
   reservePages: (pages, name = "a") => outcome(engine(name).reservePages(pages)),
   /** @param {string[]} names @param {string} [name] */
   chooseKernels: (names, name = "a") => outcome(engine(name).chooseKernels(names)),
-  /** @param {import("../../../web/engine/protocol.js").KernelTiming} input @param {string} [name] */
+  /** @param {import("../../../web/engine/core/protocol.js").KernelTiming} input @param {string} [name] */
   timeKernels: (input, name = "a") => outcome(engine(name).timeKernels(input)),
   /** @param {Record<string, any>} input @param {string} [name] */
   step: (input, name = "a") => outcome(engine(name).step(typed(input))),
@@ -94,7 +94,7 @@ const lab = {
   run: (input, name = "a") => outcome(engine(name).run(typed(input))),
   /** A burst that is listened to. @param {Record<string, any>} input @param {string} [name] */
   async runTold(input, name = "a") {
-    /** @type {import("../../../web/engine/protocol.js").Slice[]} */
+    /** @type {import("../../../web/engine/core/protocol.js").Slice[]} */
     const slices = [];
     const result = await engine(name).run(/** @type {any} */ (typed({ ...input, tellMs: 1e-3 })), (slice) => slices.push(slice));
     return { ...plain(result), slices: slices.map(plain) };

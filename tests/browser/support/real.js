@@ -49,7 +49,7 @@ export function scattered(tokens, first = 0) {
  * The real model in one page.
  */
 export class RealModel {
-  /** @type {Map<string, import("../../../web/engine/protocol.js").Info>} */
+  /** @type {Map<string, import("../../../web/engine/core/protocol.js").Info>} */
   #loaded = new Map();
 
   /** @param {import("@playwright/test").Page} page */
@@ -73,7 +73,7 @@ export class RealModel {
 
   /** @param {string} name of an engine */
   info(name) {
-    return /** @type {import("../../../web/engine/protocol.js").Info} */ (this.#loaded.get(name));
+    return /** @type {import("../../../web/engine/core/protocol.js").Info} */ (this.#loaded.get(name));
   }
 
   /**

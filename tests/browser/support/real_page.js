@@ -3,7 +3,7 @@
  * EngineClient. Logits stay here, each row becoming its SHA-256: equal hashes are equal bits.
  */
 
-import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/abi.js";
+import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/format/abi.js";
 import { EngineClient } from "../../../web/engine/client.js";
 
 /**
@@ -128,7 +128,7 @@ const lab = {
   /** @param {string} name @param {string[]} kernels */
   chooseKernels: (name, kernels) => engine(name).client.chooseKernels(kernels),
 
-  /** @param {string} name @param {import("../../../web/engine/protocol.js").ProfileInput} input */
+  /** @param {string} name @param {import("../../../web/engine/core/protocol.js").ProfileInput} input */
   async profile(name, input) {
     const { launch_kernel, launch_us, ...rest } = await engine(name).client.profile(input);
     return { ...rest, launch_kernel: Array.from(launch_kernel), launch_us: Array.from(launch_us) };

@@ -3,7 +3,7 @@
  * The only module of the engine that is driven without its worker here: its answers are checked down to the cut.
  */
 
-import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/abi.js";
+import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/format/abi.js";
 import { COUNTERS } from "../../../web/engine/webgpu/counters.js";
 import { openDevice, USAGE } from "../../../web/engine/webgpu/device.js";
 import { choicesOf, cleaned, keyOf } from "../../../web/engine/webgpu/results.js";
@@ -51,7 +51,7 @@ async function bench(gpu, vocab) {
   const maxima = { rows: 24, sequences: 24, logit_rows: 24, context: 1 };
   const io = (/** @type {string} */ name) =>
     gpu.buffer(name, name === "logits" ? maxima.rows * vocab * 4 : 256, USAGE.STORAGE | USAGE.COPY_DST | USAGE.COPY_SRC);
-  const plan = /** @type {import("../../../web/engine/plan.js").Plan} */ (/** @type {unknown} */ ({ vocab, maxima }));
+  const plan = /** @type {import("../../../web/engine/format/plan.js").Plan} */ (/** @type {unknown} */ ({ vocab, maxima }));
   const buffers = /** @type {import("../../../web/engine/webgpu/buffers.js").Buffers} */ (/** @type {unknown} */ ({ io }));
   const sampler = await Sampler.create(gpu, plan, buffers, 2);
   const { size } = sampler.buffers.work;

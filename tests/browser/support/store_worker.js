@@ -1,6 +1,6 @@
 /** @file Runs a list of calls on one store, in a worker, where synchronous file handles exist. */
 
-import { openStore, storageUsage } from "../../../web/engine/storage.js";
+import { openStore, storageUsage } from "../../../web/engine/storage/storage.js";
 
 /**
  * Each step is `[method, sha256, ...rest]`; bytes go in and out as plain arrays. A writer stays open between steps.
@@ -9,7 +9,7 @@ import { openStore, storageUsage } from "../../../web/engine/storage.js";
 async function run({ kind, steps }) {
   const store = await openStore(kind);
   if (!store) return "no store";
-  /** @type {import("../../../web/engine/storage.js").FileWriter | null} */
+  /** @type {import("../../../web/engine/storage/storage.js").FileWriter | null} */
   let writer = null;
   const results = [];
   for (const [method, sha256, rest] of steps) {

@@ -5,7 +5,7 @@
  * KV grows by pages: growing makes larger buffers and copies on the GPU. Everything else stays where it is.
  */
 
-import { EngineError, invalidArtifact } from "../errors.js";
+import { EngineError, invalidArtifact } from "../format/errors.js";
 import { USAGE } from "./device.js";
 
 /** Weights lie in GPU buffers of at most this: WebGPU's default limit for what one binding reaches. */
@@ -26,7 +26,7 @@ export class Buffers {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @returns {Promise<Buffers>}
    */
   static async create(gpu, plan) {
@@ -59,7 +59,7 @@ export class Buffers {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {Group[]} groups
    * @param {GPUBuffer[]} arenas
    * @param {Map<number, GPUBuffer>} own inputs and outputs by buffer id
@@ -163,7 +163,7 @@ export function bindable({ device: { limits } }) {
 
 /**
  * The weights that the plan binds, cut between its buffers into slices of at most GROUP_BYTES each.
- * @param {import("../plan.js").Plan} plan
+ * @param {import("../format/plan.js").Plan} plan
  * @returns {{start: number, end: number}[]} of the weight space
  */
 export function groupWeights(plan) {

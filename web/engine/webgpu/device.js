@@ -3,11 +3,11 @@
  * it is made here, so that it is counted and so that every failure becomes a typed error.
  */
 
-import { EngineError } from "../errors.js";
+import { EngineError } from "../format/errors.js";
 import { COUNTER_WORDS, COUNTERS } from "./counters.js";
 
 /**
- * @typedef {import("../protocol.js").AdapterFacts} AdapterFacts
+ * @typedef {import("../core/protocol.js").AdapterFacts} AdapterFacts
  * @typedef {object} Wanted
  * @property {readonly string[]} features WebGPU features that the variant requires
  * @property {number} binding bytes of the largest binding that would be useful

@@ -6,11 +6,11 @@
  * Nothing is created while decoding. What one step does to the next (KV pages, the fed-back ids) is ordered by the queue.
  */
 
-import { SEQUENCE_WORDS } from "../abi.js";
-import { checkBatch, checkTables } from "../batch.js";
-import { EngineError } from "../errors.js";
-import { MAX_BURST } from "../memory.js";
-import { Burst } from "./burst.js";
+import { checkBatch, checkTables } from "../core/batch.js";
+import { Burst } from "../core/burst.js";
+import { SEQUENCE_WORDS } from "../format/abi.js";
+import { MAX_BURST } from "../format/batch_limits.js";
+import { EngineError } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { checkChoice, Inputs } from "./inputs.js";
 import { readPages, writePages } from "./kv_bytes.js";
@@ -27,7 +27,7 @@ const SLICES = 2;
 const GROWTH = 1.5;
 
 /**
- * @typedef {import("../protocol.js").StepInput} StepInput
+ * @typedef {import("../core/protocol.js").StepInput} StepInput
  * @typedef {import("./uniforms.js").Variables} Variables
  */
 
@@ -51,7 +51,7 @@ export class GpuExecutor {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {import("./replay.js").Replay} replay
    * @param {import("./sampler.js").Sampler} sampler
@@ -145,13 +145,13 @@ export class GpuExecutor {
    * One forward pass; what else is wanted (choice, score, logits) happens on its logits. Waits for the GPU only where
    * something is to be read back.
    * @param {StepInput} input
-   * @returns {Promise<import("../protocol.js").StepResult>}
+   * @returns {Promise<import("../core/protocol.js").StepResult>}
    */
   step(input) {
     return this.#gpu.wait(this.#step(input));
   }
 
-  /** @param {StepInput} input @returns {Promise<import("../protocol.js").StepResult>} */
+  /** @param {StepInput} input @returns {Promise<import("../core/protocol.js").StepResult>} */
   async #step(input) {
     const { logitRows, targets, wantLogits } = input;
     const sequences = checkBatch(input, this.#plan, this.pages);
@@ -180,7 +180,7 @@ export class GpuExecutor {
     const report = reported ? this.#copyReport(encoder, reported, n) : null;
     this.#send(encoder);
 
-    /** @type {import("../protocol.js").StepResult} */
+    /** @type {import("../core/protocol.js").StepResult} */
     const result = {};
     const [words, values] = await Promise.all([
       report ? this.#results.read(report) : new Int32Array(0),
@@ -201,20 +201,20 @@ export class GpuExecutor {
   /**
    * Decode a burst. Ends early when all sequences finished, or when it was interrupted: then after the slices that are on
    * their way.
-   * @param {import("../protocol.js").RunInput} input
+   * @param {import("../core/protocol.js").RunInput} input
    * @param {() => boolean} interrupted
-   * @param {(slice: import("../protocol.js").Slice) => void} tell
-   * @returns {Promise<import("../protocol.js").RunResult>}
+   * @param {(slice: import("../core/protocol.js").Slice) => void} tell
+   * @returns {Promise<import("../core/protocol.js").RunResult>}
    */
   run(input, interrupted, tell) {
     return this.#gpu.wait(this.#run(input, interrupted, tell));
   }
 
   /**
-   * @param {import("../protocol.js").RunInput} input
+   * @param {import("../core/protocol.js").RunInput} input
    * @param {() => boolean} interrupted
-   * @param {(slice: import("../protocol.js").Slice) => void} tell
-   * @returns {Promise<import("../protocol.js").RunResult>}
+   * @param {(slice: import("../core/protocol.js").Slice) => void} tell
+   * @returns {Promise<import("../core/protocol.js").RunResult>}
    */
   async #run(input, interrupted, tell) {
     const { n, blockTables } = input;

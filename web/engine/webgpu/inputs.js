@@ -1,9 +1,9 @@
 /** @file What a step or a burst takes in, put where the kernels read it. */
 
-import { MAX_BIAS, SEQUENCE_WORDS } from "../abi.js";
-import { checkSequences } from "../batch.js";
-import { EngineError } from "../errors.js";
-import { maskWords } from "../memory.js";
+import { checkSequences } from "../core/batch.js";
+import { MAX_BIAS, SEQUENCE_WORDS } from "../format/abi.js";
+import { maskWords } from "../format/batch_limits.js";
+import { EngineError } from "../format/errors.js";
 import { needsOf } from "./sampler.js";
 import { Uploads } from "./transfer.js";
 
@@ -12,7 +12,7 @@ import { Uploads } from "./transfer.js";
 /**
  * @param {Int32Array} sequences structs
  * @param {Tables} tables
- * @param {import("../plan.js").Plan} plan
+ * @param {import("../format/plan.js").Plan} plan
  * @returns {import("./sampler.js").Needs} of their choice
  * @throws {EngineError} invalid_request
  */
@@ -30,7 +30,7 @@ export class Inputs {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {import("./sampler.js").Sampler} sampler
    * @param {number} uniformBytes that come with them
@@ -45,7 +45,7 @@ export class Inputs {
     this.uploads = new Uploads(gpu, 4 * (batch + choice) + uniformBytes);
   }
 
-  /** @param {import("../protocol.js").StepInput} input */
+  /** @param {import("../core/protocol.js").StepInput} input */
   put({ tokenIds, positions, rowSequence, blockTables, logitRows, targets }) {
     const buffers = this.#buffers;
     this.uploads.put(buffers.io("token_ids"), tokenIds);

@@ -3,7 +3,7 @@
  * compiled at once, while the weights arrive.
  */
 
-import { EngineError, invalidArtifact } from "../errors.js";
+import { EngineError, invalidArtifact } from "../format/errors.js";
 import { STAGE_COMPUTE } from "./device.js";
 
 /** @typedef {{layout: GPUBindGroupLayout, pipeline: GPUComputePipeline}} Compiled */

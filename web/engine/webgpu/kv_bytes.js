@@ -2,7 +2,7 @@
  * @file KV pages as bytes: from the GPU, and back. A page is what every layer's buffer holds of it, in the plan's order.
  */
 
-import { checkLength, checkPages } from "../kv_bytes.js";
+import { checkLength, checkPages } from "../core/kv_pages.js";
 import { MAP, USAGE } from "./device.js";
 
 /**

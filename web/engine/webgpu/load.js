@@ -1,8 +1,8 @@
 /** @file Loading for the WebGPU executor: the device, then kernels compiled while the weights arrive, then a first run. */
 
-import { EngineError } from "../errors.js";
-import { MAX_BURST } from "../memory.js";
-import { fetchWeights } from "../shards.js";
+import { MAX_BURST } from "../format/batch_limits.js";
+import { EngineError } from "../format/errors.js";
+import { fetchWeights } from "../storage/shards.js";
 import { Buffers } from "./buffers.js";
 import { openDevice } from "./device.js";
 import { GpuExecutor } from "./executor.js";
@@ -16,8 +16,8 @@ const WEBGPU = "webgpu";
 
 /**
  * What can be known without asking for a device.
- * @param {import("../manifest.js").Variant} _variant
- * @param {import("../features.js").Features} features
+ * @param {import("../format/manifest.js").Variant} _variant
+ * @param {import("../core/features.js").Features} features
  */
 export function requireSupport(_variant, features) {
   if (!features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
@@ -68,10 +68,10 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
 /**
  * @param {import("./device.js").Gpu} gpu
  * @param {Buffers} buffers
- * @param {import("../manifest.js").Manifest} manifest
- * @param {import("../shards.js").Source} source
- * @param {(event: import("../protocol.js").Progress) => void} onProgress
- * @returns {Promise<import("../shards.js").Stored>}
+ * @param {import("../format/manifest.js").Manifest} manifest
+ * @param {import("../storage/shards.js").Source} source
+ * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
+ * @returns {Promise<import("../storage/shards.js").Stored>}
  */
 async function fetchShards(gpu, buffers, manifest, source, onProgress) {
   const sink = await weightSink(gpu, buffers.groups, Math.max(...manifest.shards.map(({ bytes }) => bytes)));

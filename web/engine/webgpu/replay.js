@@ -3,10 +3,10 @@
  * buffer, made once. A step records the launches of one function into a compute pass.
  */
 
+import { invalidArtifact } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
 import { compile } from "./kernels.js";
-import { invalidArtifact } from "../errors.js";
 import { BLOCK_BYTES, Uniforms } from "./uniforms.js";
 
 /**
@@ -16,7 +16,7 @@ import { BLOCK_BYTES, Uniforms } from "./uniforms.js";
  * @property {number} maxRows
  * @property {Uniforms} uniforms
  * @property {number} base of its uniform blocks
- * @property {(import("../plan.js").Launch & {block: number, group: GPUBindGroup | null})[]} launches
+ * @property {(import("../format/plan.js").Launch & {block: number, group: GPUBindGroup | null})[]} launches
  */
 
 export class Replay {
@@ -29,7 +29,7 @@ export class Replay {
   /**
    * Compile all kernels. Nothing is bound yet: that takes KV pages.
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {Map<string, string>} sources WGSL by kernel
    * @returns {Promise<Replay>}
@@ -45,7 +45,7 @@ export class Replay {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {import("./kernels.js").Compiled[]} kernels
    */
@@ -118,7 +118,7 @@ export class Replay {
   /**
    * Run a function with a submit for each launch, so that an error names the one it belongs to.
    * @param {ReplayFunction} fn prepared and uploaded
-   * @throws {import("../errors.js").EngineError} as Gpu.attempt
+   * @throws {import("../format/errors.js").EngineError} as Gpu.attempt
    */
   async runSeparately(fn) {
     for (const [i, launch] of fn.launches.entries()) {

@@ -1,6 +1,6 @@
 /** @file What the sampler's kernels report of a row of logits, turned into the words that a step answers with. */
 
-import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../abi.js";
+import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
 import { RESULT_WORDS } from "./sampler.js";
 
 const NONE = 0xffffffff;

@@ -3,8 +3,8 @@
  * needs. A burst's tokens go from the last kernel straight to the inputs of the next step.
  */
 
-import { HISTORY, MAX_BIAS, SEQUENCE, SEQUENCE_WORDS } from "../abi.js";
-import { maskWords } from "../memory.js";
+import { HISTORY, MAX_BIAS, SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
+import { maskWords } from "../format/batch_limits.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
 import { compile, splitKernels } from "./kernels.js";
@@ -60,7 +60,7 @@ export class Sampler {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers of the plan
    * @param {number} burst steps whose tokens can wait to be read back
    * @returns {Promise<Sampler>}
@@ -89,7 +89,7 @@ export class Sampler {
 
   /**
    * @param {import("./device.js").Gpu} gpu
-   * @param {import("../plan.js").Plan} plan
+   * @param {import("../format/plan.js").Plan} plan
    * @param {import("./kernels.js").Compiled[]} compiled
    * @param {ReturnType<typeof makeBuffers>} buffers
    */
@@ -158,7 +158,7 @@ function partsOf(vocab) {
   return { part, parts: Math.ceil(vocab / part) };
 }
 
-/** Where the masks start among the tables, in words. @param {import("../plan.js").Plan} plan */
+/** Where the masks start among the tables, in words. @param {import("../format/plan.js").Plan} plan */
 function masksAt({ maxima }) {
   return maxima.sequences * MAX_BIAS * 2;
 }
@@ -167,7 +167,7 @@ function masksAt({ maxima }) {
  * `rows`: for each row its struct, how many tokens it chose in this burst, 1 in bursts. `tables`: bias pairs, then masks.
  * `tokens`: of a burst, [steps, rows]; of a single choice [rows] and their logits.
  * @param {import("./device.js").Gpu} gpu
- * @param {import("../plan.js").Plan} plan
+ * @param {import("../format/plan.js").Plan} plan
  * @param {import("./buffers.js").Buffers} buffers
  * @param {number} burst
  */

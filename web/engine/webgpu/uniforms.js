@@ -3,7 +3,7 @@
  * a block. A function's blocks are written again only when the variables (rows, sequences, logit rows) change.
  */
 
-import { SCALAR_CONSTANT } from "../abi.js";
+import { SCALAR_CONSTANT } from "../format/abi.js";
 
 /** WebGPU's default minUniformBufferOffsetAlignment. */
 export const BLOCK_BYTES = 256;
@@ -12,8 +12,8 @@ const BLOCK_WORDS = BLOCK_BYTES / 4;
 const MAX_WORKGROUPS = 65535;
 
 /**
- * @typedef {import("../plan.js").Extent} Extent
- * @typedef {import("../plan.js").Launch} Launch
+ * @typedef {import("../format/plan.js").Extent} Extent
+ * @typedef {import("../format/plan.js").Launch} Launch
  * @typedef {readonly [rows: number, sequences: number, logitRows: number]} Variables
  */
 

@@ -4,7 +4,7 @@
  * drains; nothing of the weights ever lies in the JavaScript heap.
  */
 
-import { digestOf } from "../sha256.js";
+import { digestOf } from "../storage/sha256.js";
 import { MAP, USAGE } from "./device.js";
 
 const SLOTS = 2;
@@ -13,7 +13,7 @@ const SLOTS = 2;
  * @param {import("./device.js").Gpu} gpu
  * @param {readonly import("./buffers.js").Group[]} groups
  * @param {number} shardBytes of the largest shard
- * @returns {Promise<import("../shards.js").WeightSink & {close: () => void}>} close: once all is placed
+ * @returns {Promise<import("../storage/shards.js").WeightSink & {close: () => void}>} close: once all is placed
  */
 export async function weightSink(gpu, groups, shardBytes) {
   const staging = await gpu.attempt(`${SLOTS} staging buffers of ${shardBytes} bytes`, () =>

@@ -1,0 +1,97 @@
+/**
+ * @file Kernels that do the same and leave the same bits: which of them runs is the device's choice. Timing them is done
+ * here, with the model's own weights and on the threads that compute; what follows from the times is decided in Python
+ * (py/inpage/backends/kernel_choice.py).
+ */
+
+import { EngineError } from "../format/errors.js";
+import { trial } from "./trial.js";
+
+/** Tokens before the rows that are timed. */
+const DEPTH = 31;
+/** Rows with which kernels for many rows are timed, where the plan takes so many. */
+const MANY = 8;
+/** Launches that run, untimed, before a kernel's first one, so that its inputs hold what they would: about a layer. */
+const LEAD_IN = 12;
+
+/**
+ * @param {import("../format/plan.js").Plan} plan
+ * @returns {string[][]} the kernels' names; the first of each list is the one that runs until another is chosen
+ */
+export function namesOf({ kernels, alternatives }) {
+  return alternatives.map((ids) => ids.map((id) => kernels[id].name));
+}
+
+/**
+ * Whether each of these can be chosen, and each list has its one: what was remembered of another build need not fit.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {string[]} names
+ * @returns {boolean}
+ */
+export function fits(plan, names) {
+  return namesOf(plan).every((list) => list.filter((name) => names.includes(name)).length === 1) &&
+    names.length === plan.alternatives.length;
+}
+
+/**
+ * The kernel of that name and the others that could run in its place.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {string} name
+ * @returns {{id: number, others: number[], first: number}}
+ */
+export function find({ kernels, alternatives }, name) {
+  for (const ids of alternatives) {
+    const id = ids.find((each) => kernels[each].name === name);
+    if (id !== undefined) return { id, others: ids.filter((each) => each !== id), first: ids[0] };
+  }
+  throw new EngineError("invalid_request", `${JSON.stringify(name)} is no kernel that can be chosen`, "kernels");
+}
+
+/**
+ * Choose and time kernels in turn. The one named last of each list keeps running.
+ * @param {import("../wasm/executor.js").Executor} executor with its weights
+ * @param {import("./protocol.js").KernelTiming} input
+ * @returns {Float64Array} milliseconds a launch, in their order; NaN where the time was up
+ */
+export function timeKernels(executor, { kernels, budgetMs, threads = executor.threads }) {
+  const computing = executor.threads;
+  try {
+    executor.setThreads(threads);
+    const began = performance.now();
+    return Float64Array.from(kernels, ({ name, most }) => {
+      if (performance.now() - began >= budgetMs) return NaN;
+      executor.chooseKernels([name]);
+      return time(executor, find(executor.plan, name), most);
+    });
+  } finally {
+    executor.setThreads(computing);
+  }
+}
+
+/**
+ * @param {import("../wasm/executor.js").Executor} executor
+ * @param {{id: number, first: number}} kernel
+ * @param {number} most launches
+ * @returns {number} NaN where there is no memory to time anything with
+ */
+function time(executor, { id, first }, most) {
+  const { plan } = executor;
+  const uses = (/** @type {import("../format/plan.js").Launch} */ launch) => launch.kernel === first;
+  const at = plan.functions.findIndex(({ launches }) => launches.some(uses));
+  if (at < 0) return NaN;
+  const fn = plan.functions[at];
+  const before = plan.functions[at - 1]?.maxRows ?? 0; // with so many rows another function would run
+  const rows = Math.max(before + 1, Math.min(fn.maxRows, MANY));
+  if (DEPTH + rows > plan.maxima.context) return NaN;
+  const { input, sequences, pages } = trial(plan, rows, DEPTH, executor.pages);
+  if (executor.pages + pages > executor.maxPages) return NaN;
+  return executor.withPages(pages, () => {
+    executor.place(input);
+    const logitRows = input.logitRows.length;
+    const start = fn.launches.findIndex(uses);
+    for (let i = Math.max(0, start - LEAD_IN); i < start; i++) executor.stepLaunch(rows, sequences, logitRows, i);
+    const began = performance.now();
+    const done = executor.stepKernel(rows, sequences, logitRows, id, most);
+    return (performance.now() - began) / done;
+  });
+}

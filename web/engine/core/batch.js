@@ -1,0 +1,136 @@
+/**
+ * @file What a caller hands to step and run, checked against the plan's maxima and the pages reserved, so that a wrong
+ * batch is an invalid_request and never a write into someone else's KV pages.
+ */
+
+import { MAX_STOP, SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
+import { maskWords, MAX_BIAS_PAIRS } from "../format/batch_limits.js";
+import { EngineError } from "../format/errors.js";
+
+/**
+ * @param {import("./protocol.js").StepInput} input
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {number} pages reserved
+ * @returns {number} sequences in the batch
+ */
+export function checkBatch(input, plan, pages) {
+  const { tokenIds, positions, rowSequence, blockTables, logitRows, targets, sample } = input;
+  const { maxima, blocksPerSequence, pageTokens, vocab } = plan;
+  const rows = tokenIds.length;
+  check(rows > 0 && rows <= maxima.rows, "tokenIds", `has ${rows} rows, must be 1 to ${maxima.rows}`);
+  check(positions.length === rows, "positions", "must be as long as tokenIds");
+  check(rowSequence.length === rows, "rowSequence", "must be as long as tokenIds");
+  const sequences = countSequences(blockTables, plan);
+  const { length: nLogits } = logitRows;
+  check(nLogits <= maxima.logit_rows, "logitRows", `has ${nLogits} rows, at most ${maxima.logit_rows}`);
+
+  const reach = new Int32Array(sequences).fill(-1);
+  for (let row = 0; row < rows; row++) {
+    check(within(tokenIds[row], vocab), "tokenIds", `row ${row}: no token has id ${tokenIds[row]}`);
+    check(within(positions[row], maxima.context), "positions", `row ${row}: ${positions[row]} is outside the context`);
+    check(within(rowSequence[row], sequences), "rowSequence", `row ${row}: no sequence ${rowSequence[row]}`);
+    if (positions[row] > reach[rowSequence[row]]) reach[rowSequence[row]] = positions[row];
+  }
+  for (let i = 0; i < sequences; i++) checkPages(blockTables, i, Math.floor(reach[i] / pageTokens) + 1, blocksPerSequence, pages);
+  for (let i = 0; i < nLogits; i++) check(within(logitRows[i], rows), "logitRows", `no row ${logitRows[i]}`);
+  if (targets) {
+    check(targets.length <= nLogits, "targets", "must not be longer than logitRows");
+    for (const id of targets) check(id === -1 || within(id, vocab), "targets", `no token has id ${id}`);
+  }
+  if (sample) check(sample.length <= nLogits * SEQUENCE_WORDS, "sample", "must not have more sequences than logitRows");
+  return sequences;
+}
+
+/**
+ * @param {import("./protocol.js").RunInput} input
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {number} pages reserved
+ */
+export function checkTables(input, plan, pages) {
+  const { sequences, n, blockTables, maxSteps } = input;
+  check(Number.isInteger(maxSteps) && maxSteps > 0, "maxSteps", "must be at least 1");
+  check(countSequences(blockTables, plan) === n, "blockTables", `must have a row for each of ${n} sequences`);
+  check(sequences.length === n * SEQUENCE_WORDS, "sequences", `must hold ${n} structs`);
+  check(n <= plan.maxima.logit_rows && n <= plan.maxima.rows, "n", "is more than the plan takes rows");
+  for (let i = 0; i < n; i++) {
+    const at = i * SEQUENCE_WORDS;
+    if (sequences[at + SEQUENCE.finished] !== 0 || sequences[at + SEQUENCE.remaining] <= 0) continue;
+    const token = sequences[at + SEQUENCE.token];
+    const position = sequences[at + SEQUENCE.position];
+    const reserved = sequences[at + SEQUENCE.reserved];
+    check(within(token, plan.vocab), "sequences", `${i}: no token has id ${token}`);
+    check(within(position, plan.maxima.context), "sequences", `${i}: position ${position} is outside the context`);
+    check(reserved <= plan.maxima.context, "sequences", `${i}: reserved ${reserved} is outside the context`);
+    checkPages(blockTables, i, Math.ceil(reserved / plan.pageTokens), plan.blocksPerSequence, pages);
+  }
+}
+
+/**
+ * The structs' references into the bias and mask tables, and what they count.
+ * @param {Int32Array} sequences
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {number} biasWords
+ * @param {number} maskWordsGiven
+ */
+export function checkSequences(sequences, plan, biasWords, maskWordsGiven) {
+  const n = sequences.length / SEQUENCE_WORDS;
+  const words = maskWords(plan.vocab);
+  check(Number.isInteger(n) && n <= plan.maxima.sequences, "sequences", `must be 0 to ${plan.maxima.sequences} structs`);
+  check(biasWords <= MAX_BIAS_PAIRS * 2, "bias", `has more than ${MAX_BIAS_PAIRS} pairs`);
+  check(maskWordsGiven <= plan.maxima.sequences * words, "mask", `has more than ${plan.maxima.sequences} masks`);
+  for (let i = 0; i < n; i++) {
+    const at = i * SEQUENCE_WORDS;
+    const nBias = sequences[at + SEQUENCE.n_bias];
+    const bias = sequences[at + SEQUENCE.bias];
+    const mask = sequences[at + SEQUENCE.mask];
+    check(within(sequences[at + SEQUENCE.n_stop], MAX_STOP + 1), "sequences", `${i}: at most ${MAX_STOP} stop ids`);
+    check(sequences[at + SEQUENCE.n_history] >= 0, "sequences", `${i}: n_history is negative`);
+    check(nBias === 0 || (nBias > 0 && bias >= 0 && (bias + nBias) * 2 <= biasWords), "bias", `${i}: outside the table`);
+    check(mask === -1 || (mask >= 0 && mask + words <= maskWordsGiven), "mask", `${i}: outside the table`);
+  }
+}
+
+/**
+ * @param {Int32Array} blockTables
+ * @param {import("../format/plan.js").Plan} plan
+ * @returns {number}
+ */
+function countSequences(blockTables, { blocksPerSequence, maxima }) {
+  const n = blockTables.length / blocksPerSequence;
+  const fine = Number.isInteger(n) && n > 0 && n <= maxima.sequences;
+  check(fine, "blockTables", `must be 1 to ${maxima.sequences} rows of ${blocksPerSequence}`);
+  return n;
+}
+
+/**
+ * @param {Int32Array} blockTables
+ * @param {number} sequence
+ * @param {number} used entries of its row that will be followed
+ * @param {number} blocksPerSequence
+ * @param {number} pages
+ */
+function checkPages(blockTables, sequence, used, blocksPerSequence, pages) {
+  check(used <= blocksPerSequence, "blockTables", `sequence ${sequence} needs ${used} pages`);
+  const first = sequence * blocksPerSequence;
+  for (let i = 0; i < used; i++) {
+    const page = blockTables[first + i];
+    check(within(page, pages), "blockTables", `sequence ${sequence}, block ${i}: page ${page} of ${pages} reserved`);
+  }
+}
+
+/**
+ * @param {number} value
+ * @param {number} end exclusive
+ */
+function within(value, end) {
+  return value >= 0 && value < end;
+}
+
+/**
+ * @param {boolean} fine
+ * @param {string} field
+ * @param {string} message
+ */
+function check(fine, field, message) {
+  if (!fine) throw new EngineError("invalid_request", `${field}: ${message}`, field);
+}

@@ -1,0 +1,37 @@
+/**
+ * @file Batches that nobody asked for, to warm kernels up and to time them: made-up tokens on KV pages that belong to no
+ * sequence. Whoever gets those pages later writes every position before reading it, so nothing of a trial is ever seen.
+ */
+
+/**
+ * @typedef {object} Trial
+ * @property {import("./protocol.js").StepInput} input
+ * @property {number} sequences
+ * @property {number} pages how many it uses, from `first` on
+ */
+
+/**
+ * As many sequences as rows where the plan takes so many (decoding together), else one sequence's next `rows` tokens.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {number} rows
+ * @param {number} depth tokens that come before
+ * @param {number} first page
+ * @returns {Trial}
+ */
+export function trial(plan, rows, depth, first) {
+  const { maxima, pageTokens, blocksPerSequence } = plan;
+  const together = rows <= Math.min(maxima.sequences, maxima.logit_rows);
+  const sequences = together ? rows : 1;
+  const each = Math.ceil((depth + (together ? 1 : rows)) / pageTokens);
+  const blockTables = new Int32Array(sequences * blocksPerSequence).fill(-1);
+  for (let s = 0; s < sequences; s++) for (let i = 0; i < each; i++) blockTables[s * blocksPerSequence + i] = first + s * each + i;
+  const every = Int32Array.from({ length: rows }, (_, i) => i);
+  const input = {
+    tokenIds: every.map((i) => (i * 37 + 1) % plan.vocab),
+    positions: every.map((i) => depth + (together ? 0 : i)),
+    rowSequence: together ? every : new Int32Array(rows),
+    blockTables,
+    logitRows: together ? every : Int32Array.of(rows - 1),
+  };
+  return { input, sequences, pages: sequences * each };
+}

@@ -1,0 +1,282 @@
+/**
+ * @file What answers may be held to: JSON schemas, regular expressions and EBNF grammars, through XGrammar. Loaded only
+ * when a request asks for it, in a worker of its own, and with it the library (1 MB) and the tokenizer's vocabulary.
+ *
+ * XGrammar was built to abort on whatever it does not like, which leaves its stack where it was: after any failure a
+ * fresh copy takes its place. Nothing is lost by that: a matcher is made anew from the tokens of the answer so far.
+ */
+
+import { maskWords } from "../format/batch_limits.js";
+import { array, integer, object, path, sha256Hex } from "../format/check.js";
+import { EngineError } from "../format/errors.js";
+import { imported } from "../host/waits.js";
+import { fetchFile } from "../storage/shards.js";
+
+/** Grammars kept compiled. */
+const COMPILED = 32;
+const MAX_TOKENIZER = 64 * 2 ** 20;
+/** A byte below 0x20 in the alphabet of byte-level BPE. No JSON text of one line holds one. */
+const CONTROL = /[\u0100-\u011f]/;
+/** What a caller calls each kind. */
+const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar", tag: "tools" });
+
+/**
+ * @typedef {Pick<import("../core/protocol.js").Constraint, "id" | "kind" | "source">} Constraint
+ * @typedef {Pick<Constraint, "kind" | "source">} Grammar
+ * @typedef {typeof import("@mlc-ai/web-xgrammar")} Library
+ * @typedef {import("@mlc-ai/web-xgrammar").CompiledGrammar} Compiled
+ * @typedef {{texts: string[], stops: number[], printable: Int32Array}} Vocabulary texts: "" for what no answer may hold;
+ *   printable: mask of the tokens without control characters
+ * @typedef {{key: string, tokens: number[], matcher: import("@mlc-ai/web-xgrammar").GrammarMatcher}} Matching
+ */
+
+/** Copies of the library loaded so far: each needs an address of its own. */
+let copies = 0;
+
+export class Grammars {
+  /** @type {{library: Library, compiler: import("@mlc-ai/web-xgrammar").GrammarCompiler} | null} */
+  #loaded = null;
+  /** @type {string[]} what the library complained of */
+  #complaints = [];
+  /** @type {Map<string, Compiled>} the one used last is last */
+  #compiled = new Map();
+  /** @type {Map<string, Matching>} by request, the one used last is last */
+  #matchings = new Map();
+  #vocabulary;
+  #most;
+
+  /**
+   * @param {import("../storage/shards.js").Source} source of the artifact
+   * @param {unknown} manifest
+   * @param {number} vocab
+   * @param {number} most requests whose matchers are kept
+   * @returns {Promise<Grammars>}
+   */
+  static async open(source, manifest, vocab, most) {
+    return new Grammars(await readVocabulary(source, manifest, vocab), most);
+  }
+
+  /**
+   * @param {Vocabulary} vocabulary
+   * @param {number} most requests whose matchers are kept
+   */
+  constructor(vocabulary, most) {
+    this.#vocabulary = vocabulary;
+    this.#most = most;
+  }
+
+  /**
+   * Compile it, if it is not.
+   * @param {Grammar} grammar
+   * @throws {EngineError} invalid_request: it is none
+   */
+  async prepare(grammar) {
+    await this.#guarded(grammar, () => this.#ready(grammar));
+  }
+
+  /**
+   * Which tokens may follow.
+   * @param {Constraint} constraint
+   * @param {number[]} tokens of the answer so far
+   * @param {Uint32Array} mask [maskWords] to be filled in
+   * @throws {EngineError} invalid_request: the grammar is none, the tokens do not follow it, or nothing may follow
+   */
+  async mask(constraint, tokens, mask) {
+    const field = FIELDS[constraint.kind];
+    const bits = await this.#guarded(constraint, async () => {
+      const matching = await this.#follow(constraint, tokens);
+      return matching && (await matching.matcher.getNextTokenBitmask());
+    });
+    if (!bits) throw new EngineError("invalid_request", `the answer so far does not follow ${field}`, field);
+    const { printable } = this.#vocabulary;
+    const plain = constraint.kind === "schema";
+    let any = 0;
+    for (let i = 0; i < mask.length; i++) any |= mask[i] = plain ? bits[i] & printable[i] : bits[i];
+    if (any === 0) throw new EngineError("invalid_request", `${field} leaves nothing that could be said next`, field);
+  }
+
+  /** The request has ended. @param {string} id */
+  forget(id) {
+    this.#matchings.get(id)?.matcher.dispose();
+    this.#matchings.delete(id);
+  }
+
+  /**
+   * What XGrammar does not like, by the name that the caller gave it.
+   * @template T
+   * @param {Grammar} grammar
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #guarded({ kind }, work) {
+    const field = FIELDS[kind];
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof EngineError) throw error;
+      const fatal = this.#complaints.findLast((complaint) => complaint.includes("[FATAL]"));
+      const why = fatal?.replace(/^.*?\.cc:\d+: (Check failed: .*? is false: )?/s, "").trim() ?? String(error);
+      this.#discard();
+      throw new EngineError("invalid_request", `${field} cannot be followed: ${why.slice(0, 300)}`, field, error);
+    }
+  }
+
+  /** @param {Grammar} grammar @returns {Promise<Compiled>} */
+  async #ready({ kind, source }) {
+    const key = `${kind} ${source}`;
+    const compiled = this.#compiled.get(key) ?? (await this.#compile(kind, source));
+    keep(this.#compiled, key, compiled, COMPILED, (old) => old.dispose());
+    return compiled;
+  }
+
+  /**
+   * A matcher that has seen exactly these tokens; null where they do not follow the grammar.
+   * @param {Constraint} constraint
+   * @param {number[]} tokens
+   * @returns {Promise<Matching | null>}
+   */
+  async #follow({ id, kind, source }, tokens) {
+    const key = `${kind} ${source}`;
+    let matching = this.#matchings.get(id);
+    if (matching?.key !== key) {
+      this.forget(id);
+      const compiled = await this.#ready({ kind, source });
+      const { library } = await this.#library();
+      matching = { key, tokens: [], matcher: await library.GrammarMatcher.createGrammarMatcher(compiled) };
+    }
+    keep(this.#matchings, id, matching, this.#most, ({ matcher }) => matcher.dispose());
+    const seen = matching.tokens;
+    const shared = seen.findIndex((token, i) => token !== tokens[i]);
+    if (shared >= 0) matching.matcher.rollBack(seen.splice(shared).length);
+    for (const token of tokens.slice(seen.length)) {
+      if (!matching.matcher.acceptToken(token)) return null;
+      seen.push(token);
+    }
+    return matching;
+  }
+
+  /**
+   * @param {Constraint["kind"]} kind
+   * @param {string} source
+   * @returns {Promise<Compiled>}
+   */
+  async #compile(kind, source) {
+    const { compiler, library } = await this.#library();
+    this.#complaints = [];
+    if (kind === "schema") return compiler.compileJSONSchema(source, false, -1, [", ", ": "], true);
+    if (kind === "ebnf") return compiler.compileGrammar(source);
+    const format = kind === "regex" ? { type: "regex", pattern: source } : await inOneLine(library, JSON.parse(source));
+    return compiler.compileStructuralTag({ type: "structural_tag", format });
+  }
+
+  async #library() {
+    if (this.#loaded) return this.#loaded;
+    const library = await load((complaint) => void this.#complaints.push(complaint), async ({ TokenizerInfo, GrammarCompiler }) => {
+      const { texts, stops } = this.#vocabulary;
+      const info = await TokenizerInfo.createTokenizerInfo(texts, "byte_level", false, texts.length, stops);
+      return GrammarCompiler.createGrammarCompiler(info, false);
+    });
+    return (this.#loaded = library);
+  }
+
+  #discard() {
+    this.#loaded = null;
+    this.#compiled.clear();
+    this.#matchings.clear();
+  }
+}
+
+/**
+ * The schemas in a structural tag as grammars: by itself it would allow any white space, without end.
+ * @param {Library} library
+ * @param {any} format
+ * @returns {Promise<any>}
+ */
+async function inOneLine(library, format) {
+  if (format?.type === "json_schema") {
+    const schema = JSON.stringify(format.json_schema);
+    const grammar = await library.Testings._jsonSchemaToEBNF(schema, false, -1, [", ", ": "], true);
+    return { type: "grammar", grammar };
+  }
+  if (Array.isArray(format)) return Promise.all(format.map((item) => inOneLine(library, item)));
+  if (typeof format !== "object" || format === null) return format;
+  const entries = Object.entries(format).map(async ([key, item]) => [key, await inOneLine(library, item)]);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+/**
+ * Put last; the first goes where there are too many.
+ * @template T
+ * @param {Map<string, T>} map
+ * @param {string} key
+ * @param {T} value
+ * @param {number} most
+ * @param {(value: T) => void} [drop]
+ */
+function keep(map, key, value, most, drop) {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size <= most) return;
+  const [first] = map;
+  map.delete(first[0]);
+  drop?.(first[1]);
+}
+
+/**
+ * A copy of the library of one's own. It says what is wrong to the console that it finds when it starts.
+ * @param {(complaint: string) => void} complain
+ * @param {(library: Library) => Promise<import("@mlc-ai/web-xgrammar").GrammarCompiler>} start
+ */
+async function load(complain, start) {
+  const scope = /** @type {{xgrammar?: Library}} */ (globalThis);
+  const { error, log } = console;
+  console.error = console.log = (...words) => complain(words.join(" "));
+  try {
+    const script = import(new URL(`../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
+    await imported(script, "loading the grammar library", "vendor/xgrammar/xgrammar.js");
+    const library = /** @type {Library} */ (scope.xgrammar);
+    return { library, compiler: await start(library) };
+  } catch (cause) {
+    if (cause instanceof EngineError) throw cause;
+    throw new EngineError("network", `the grammar library cannot be loaded: ${String(cause)}`, "vendor/xgrammar", cause);
+  } finally {
+    Object.assign(console, { error, log });
+    delete scope.xgrammar;
+  }
+}
+
+/**
+ * @param {import("../storage/shards.js").Source} source
+ * @param {unknown} manifest
+ * @param {number} size
+ * @returns {Promise<Vocabulary>}
+ */
+async function readVocabulary(source, manifest, size) {
+  const entry = object(object(manifest, "manifest").tokenizer, "tokenizer");
+  const file = {
+    file: path(entry.file, "tokenizer.file"),
+    bytes: integer(entry.bytes, "tokenizer.bytes", 1, MAX_TOKENIZER),
+    sha256: sha256Hex(entry.sha256, "tokenizer.sha256"),
+    field: "tokenizer",
+  };
+  const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
+  const stops = array(entry.eos, "tokenizer.eos", size).map(token);
+  const description = object(JSON.parse(new TextDecoder().decode(await fetchFile(source, file, () => undefined))), "tokenizer");
+  if (object(description.decoder ?? {}, "tokenizer.decoder").type !== "ByteLevel") {
+    throw new EngineError("unsupported", "answers can be held to a grammar only where the tokenizer is byte-level", "tokenizer");
+  }
+  const texts = new Array(size).fill("");
+  for (const [text, id] of Object.entries(object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab"))) {
+    texts[token(id)] = text;
+  }
+  for (const added of array(description.added_tokens ?? [], "tokenizer.added_tokens", size)) {
+    const { id, content, special } = object(added, "tokenizer.added_tokens");
+    texts[token(id)] = special ? "" : String(content);
+  }
+  for (const id of Object.values(object(entry.special ?? {}, "tokenizer.special"))) texts[token(id)] = "";
+  const printable = new Int32Array(maskWords(size));
+  texts.forEach((text, id) => {
+    if (!CONTROL.test(text)) printable[id >> 5] |= 1 << (id & 31);
+  });
+  return { texts, stops, printable };
+}

@@ -1,0 +1,202 @@
+/**
+ * @file Storage in the origin private file system: `<sha256>.bin` holds the bytes, `<sha256>.json` the record that says
+ * they are complete. Written through synchronous access handles (workers only), as the bytes arrive; reading goes
+ * straight to the place in wasm memory.
+ */
+
+import { originFolder } from "../host/site_data.js";
+
+/**
+ * FileSystemSyncAccessHandle, as far as it is used. Named here because only workers' type libraries know it.
+ * @typedef {object} SyncHandle
+ * @property {(target: Uint8Array, options: {at: number}) => number} read
+ * @property {(bytes: Uint8Array, options: {at: number}) => number} write
+ * @property {(size: number) => void} truncate
+ * @property {() => number} getSize
+ * @property {() => void} flush
+ * @property {() => void} close
+ * @typedef {FileSystemFileHandle & {createSyncAccessHandle(options: {mode: "read-only" | "readwrite"}): Promise<SyncHandle>}} SyncFile
+ */
+
+/** Bytes per read where only asynchronous file access is possible. */
+const SLICE = 4 * 2 ** 20;
+const FOLDER = "inpage-files";
+/** A record is shorter; what is not was not written here. */
+const MAX_RECORD = 1024;
+
+/**
+ * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
+ */
+export async function openOpfs() {
+  if (!("createSyncAccessHandle" in FileSystemFileHandle.prototype)) throw new Error("no sync handles");
+  const root = await originFolder();
+  const folder = await root.getDirectoryHandle(FOLDER, { create: true });
+
+  /** @type {import("./storage.js").Store} */
+  const store = {
+    kind: "opfs",
+    needsLock: true,
+    has: async (sha256, bytes) => (await committed(folder, sha256, bytes)) !== null,
+    read: async (sha256, target) => {
+      const handle = await committed(folder, sha256, target.length);
+      return handle !== null && readInto(handle, target);
+    },
+    writer: (sha256, bytes) => openWriter(folder, sha256, bytes),
+    delete: async (sha256) => {
+      await remove(folder, `${sha256}.json`); // the record first: what is left is then no longer trusted
+      await remove(folder, `${sha256}.bin`);
+    },
+    list: async () => {
+      const files = [];
+      for await (const [name, handle] of folder.entries()) {
+        if (!name.endsWith(".bin") || handle.kind !== "file") continue;
+        const sha256 = name.slice(0, -4);
+        const { size } = await /** @type {FileSystemFileHandle} */ (handle).getFile();
+        files.push({ sha256, bytes: size, committed: await store.has(sha256, size) });
+      }
+      return files;
+    },
+  };
+  return store;
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ * @returns {Promise<FileSystemFileHandle | null>} the data file, if its record is there and both agree on the length
+ */
+async function committed(folder, sha256, bytes) {
+  try {
+    const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
+    if (record.size > MAX_RECORD) return null;
+    const said = JSON.parse(await record.text());
+    const data = await folder.getFileHandle(`${sha256}.bin`);
+    const { size } = await data.getFile();
+    return said?.sha256 === sha256 && said.bytes === bytes && size === bytes ? data : null;
+  } catch (error) {
+    // Absent, a folder in its place, or a record cut off by a crash: not committed.
+    if (error instanceof SyntaxError || isNoFile(error)) return null;
+    throw error;
+  }
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {Uint8Array} target
+ * @returns {Promise<boolean>}
+ */
+async function readInto(handle, target) {
+  let access;
+  try {
+    // "read-only" lets several tabs read at once; browsers that do not know it take the handle for themselves.
+    access = await createAccess(handle, "read-only");
+    return access.read(target, { at: 0 }) === target.length;
+  } catch {
+    const file = await handle.getFile();
+    for (let at = 0; at < target.length; at += SLICE) {
+      target.set(new Uint8Array(await file.slice(at, at + SLICE).arrayBuffer()), at);
+    }
+    return file.size === target.length;
+  } finally {
+    access?.close();
+  }
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ * @returns {Promise<import("./storage.js").FileWriter>}
+ */
+async function openWriter(folder, sha256, bytes) {
+  const handle = await fileIn(folder, `${sha256}.bin`);
+  const access = await createAccess(handle, "readwrite");
+  if (access.getSize() > bytes) access.truncate(0);
+  return {
+    length: access.getSize(),
+    resume: (target) => access.read(target.subarray(0, access.getSize()), { at: 0 }),
+    write: (chunk, offset) => writeAll(access, chunk, offset),
+    truncate: () => access.truncate(0),
+    commit: async () => {
+      access.flush();
+      access.close();
+      await writeRecord(folder, sha256, bytes);
+    },
+    close: () => access.close(),
+    discard: async () => {
+      access.close();
+      await remove(folder, `${sha256}.bin`);
+    },
+  };
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {number} bytes
+ */
+async function writeRecord(folder, sha256, bytes) {
+  const handle = await fileIn(folder, `${sha256}.json`);
+  const access = await createAccess(handle, "readwrite");
+  try {
+    access.truncate(0);
+    writeAll(access, new TextEncoder().encode(JSON.stringify({ sha256, bytes })), 0);
+    access.flush();
+  } finally {
+    access.close();
+  }
+}
+
+/**
+ * A full disk may show as a short write instead of an exception.
+ * @param {SyncHandle} access
+ * @param {Uint8Array} bytes
+ * @param {number} at
+ */
+function writeAll(access, bytes, at) {
+  const written = access.write(bytes, { at });
+  if (written < bytes.length) throw new DOMException("a short write", "QuotaExceededError");
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {"read-only" | "readwrite"} mode
+ * @returns {Promise<SyncHandle>}
+ */
+function createAccess(handle, mode) {
+  return /** @type {SyncFile} */ (/** @type {unknown} */ (handle)).createSyncAccessHandle({ mode });
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ */
+async function remove(folder, name) {
+  try {
+    await folder.removeEntry(name, { recursive: true });
+  } catch (error) {
+    if (!isNoFile(error)) throw error;
+  }
+}
+
+/**
+ * The file, made where it is not there, whatever else has its name.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ * @returns {Promise<FileSystemFileHandle>}
+ */
+async function fileIn(folder, name) {
+  try {
+    return await folder.getFileHandle(name, { create: true });
+  } catch (error) {
+    if (!isNoFile(error)) throw error;
+    await remove(folder, name);
+    return folder.getFileHandle(name, { create: true });
+  }
+}
+
+/** @param {unknown} error */
+function isNoFile(error) {
+  return error instanceof Error && (error.name === "NotFoundError" || error.name === "TypeMismatchError");
+}

@@ -1,0 +1,131 @@
+/**
+ * @file Browser storage for the files of models, behind one small interface. Files are keyed by their SHA-256, so that
+ * models, revisions and backends that hold the same bytes share them and never get each other's.
+ *
+ * A file counts as whole once its record {sha256, bytes} is committed, which happens after its hash was verified; what
+ * comes back is verified again (shards.js), since disks and browsers damage files. What lies there without a record is a
+ * partial file: whoever resumes it hashes it again. Writers of one file hold its Web Lock (`withLock`), so that two tabs
+ * cannot mix their bytes.
+ */
+
+import { ANSWER_MS, answered, isSilence, storageSpace, withLock as withSiteLock, WRITE_MS } from "../host/site_data.js";
+import { openIdb } from "./idb.js";
+import { openOpfs } from "./opfs.js";
+
+/**
+ * @typedef {{sha256: string, bytes: number, committed: boolean}} StoredFile bytes: those that are there
+ * @typedef {object} FileWriter
+ * @property {number} length bytes of a partial file found
+ * @property {(target: Uint8Array) => number} resume copies the partial file's start into target, says how many bytes
+ * @property {(chunk: Uint8Array, offset: number) => void} write may throw QuotaExceededError
+ * @property {() => void} truncate forget what was written
+ * @property {(whole: Uint8Array) => Promise<void>} commit the file is complete and verified; closes
+ * @property {() => void} close keeps a partial file
+ * @property {() => Promise<void>} discard removes it
+ * @typedef {object} Store
+ * @property {"opfs" | "idb"} kind
+ * @property {boolean} needsLock writers must hold the file's lock (otherwise commit is one transaction)
+ * @property {(sha256: string, bytes: number) => Promise<boolean>} has a committed file of this length
+ * @property {(sha256: string, target: Uint8Array) => Promise<boolean>} read fills target from a committed file of its
+ *   length; false where there is none
+ * @property {(sha256: string, bytes: number) => Promise<FileWriter>} writer
+ * @property {(sha256: string) => Promise<void>} delete
+ * @property {() => Promise<StoredFile[]>} list
+ */
+
+/** How long to wait for another tab that is writing the same file before going on without storing it. */
+const LOCK_WAIT_MS = 30_000;
+
+/**
+ * The best store this browser has.
+ * @param {boolean | "opfs" | "idb"} wanted true: OPFS, else IndexedDB; false: none
+ * @returns {Promise<Store | null>} null where there is none, access is denied (private windows), or nothing answers
+ */
+export async function openStore(wanted) {
+  const kinds = wanted === true ? ["opfs", "idb"] : [wanted];
+  for (const kind of kinds) {
+    try {
+      if (kind === "opfs") return bounded(await answered(openOpfs(), ANSWER_MS, "OPFS"));
+      if (kind === "idb") return bounded(await answered(openIdb(), ANSWER_MS, "IndexedDB"));
+    } catch (error) {
+      // Not there, or refused: the next kind, and in the end none. Loading works without storage. Where one is silent,
+      // the other is too, and a visitor has waited long enough.
+      if (isSilence(error)) break;
+    }
+  }
+  return null;
+}
+
+/**
+ * A store that waits for no answer for ever, and, once there was none, for no other.
+ * @param {Store} store
+ * @returns {Store}
+ */
+function bounded(store) {
+  /** @type {unknown} */
+  let silence = null;
+  /**
+   * @template T
+   * @param {number} ms
+   * @param {() => Promise<T>} ask
+   * @returns {Promise<T>}
+   */
+  const within = async (ms, ask) => {
+    if (silence) throw silence;
+    try {
+      return await answered(ask(), ms, `storage (${store.kind})`);
+    } catch (error) {
+      if (isSilence(error)) silence = error;
+      throw error;
+    }
+  };
+  return {
+    kind: store.kind,
+    needsLock: store.needsLock,
+    has: (sha256, bytes) => within(ANSWER_MS, () => store.has(sha256, bytes)),
+    read: (sha256, target) => within(WRITE_MS, () => store.read(sha256, target)),
+    delete: (sha256) => within(ANSWER_MS, () => store.delete(sha256)),
+    list: () => within(ANSWER_MS, () => store.list()),
+    writer: async (sha256, bytes) => {
+      const opening = store.writer(sha256, bytes);
+      const writer = await within(ANSWER_MS, () => opening).catch((error) => {
+        opening.then((late) => late.close(), () => undefined); // or nothing else could write this file
+        throw error;
+      });
+      return {
+        ...writer,
+        commit: (whole) => within(WRITE_MS, () => writer.commit(whole)),
+        discard: () => within(ANSWER_MS, () => writer.discard()),
+      };
+    },
+  };
+}
+
+/**
+ * Bytes this origin uses and may use; null where the browser does not tell.
+ * @returns {Promise<{usage: number, quota: number} | null>}
+ */
+export async function storageUsage() {
+  const { usage, quota } = await storageSpace();
+  return usage === null || quota === null ? null : { usage, quota };
+}
+
+/**
+ * Run `body` while holding the file's lock across all tabs of the origin.
+ * @template T
+ * @param {string} sha256
+ * @param {AbortSignal} signal
+ * @param {(held: boolean) => Promise<T>} body held: false where locks are absent or another tab kept it too long
+ * @returns {Promise<T>}
+ */
+export function withLock(sha256, signal, body) {
+  return withSiteLock(`inpage-file-${sha256}`, signal, LOCK_WAIT_MS, body);
+}
+
+/**
+ * Whether an exception of a store means that there is no room.
+ * @param {unknown} error
+ */
+export function isQuotaError(error) {
+  return error instanceof Error && error.name === "QuotaExceededError";
+}
