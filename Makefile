@@ -99,7 +99,7 @@ bench-full: setup $(SITE) ## the same with every scenario, repeated: up to 25 mi
 	@.venv/bin/inpage bench $(ARGS)
 
 bench-kernels: setup $(SITE) ## each kernel in Chromium: GB/s, GOP/s, its source and wasm side by side in build/kernels.html
-	@.venv/bin/python -m inpage.bench.kernels --model $(MODEL) --html build/kernels.html $(ARGS)
+	@.venv/bin/python -m inpage_bench.kernels --model $(MODEL) --html build/kernels.html $(ARGS)
 
 lock: setup ## pin the newest allowed packages again, hashes included
 	@tools/lock.sh

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("py", "compile")
+SOURCES = ("py", "compile", "bench")
 
 # From the ground up.
 FLOORS = (
@@ -52,6 +52,8 @@ FLOORS = (
     "inpage_compile.artifact",
     "inpage_compile",
     "inpage.cli",
+    "inpage_bench",
+    "inpage.bench",
 )
 
 # The same for JavaScript, whose types in comments are not looked at.
@@ -76,7 +78,7 @@ def modules() -> dict[str, Path]:
         for path in sorted((ROOT / source).rglob("*.py")):
             parts = path.relative_to(ROOT / source).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return {name: found[name] for name in found if not name.startswith(("inpage.bench", "inpage.cli.bench"))}
+    return found
 
 
 def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:

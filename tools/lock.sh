@@ -24,7 +24,7 @@ lock() {
   echo "# What turns a GGUF into the ONNX models that two peers of \`inpage bench\` run; made by \`make lock\`."
   echo "onnx==1.23.2" | lock -
 } >"$work/requirements-peers.txt"
-peers=py/inpage/bench/peers
+peers=bench/inpage_bench/peers
 mv "$work/requirements-peers.txt" "$peers"
 mv "$work/requirements.txt" "$work/requirements-node.txt" .
 for folder in . "$peers"; do

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inpage.bench.against_native import GROUP, lines
-from inpage.bench.results import Cell, Engine, Environment, Model, Peaks, Results, Target, Tool, metric
+from inpage_bench.against_native import GROUP, lines
+from inpage_bench.results import Cell, Engine, Environment, Model, Peaks, Results, Target, Tool, metric
 
 LLAMA, WLLAMA, ORT = (
     ("llama.cpp Q4_1", "llama.cpp"),

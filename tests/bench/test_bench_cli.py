@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from inpage.bench.browser import Where
-from inpage.bench.driver import Driver, Setup
-from inpage.bench.peers import PEERS
-from inpage.bench.results import Results
-from inpage.bench.run import Options, Run
-from inpage.bench.scenarios import select
-from inpage.bench.turn import Limits
 from inpage.cli import main
 from inpage.errors import Unsupported
+from inpage_bench.browser import Where
+from inpage_bench.driver import Driver, Setup
+from inpage_bench.peers import PEERS
+from inpage_bench.results import Results
+from inpage_bench.run import Options, Run
+from inpage_bench.scenarios import select
+from inpage_bench.turn import Limits
 from support.models import tiny_artifact
 from support.tiny import MODELS, VOCAB
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_cut_short_keeps_what_it_had_measured(
             monkeypatch.setattr(Results, "save", save)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("inpage.bench.run._KEEP_S", 0)
+    monkeypatch.setattr("inpage_bench.run._KEEP_S", 0)
     monkeypatch.setattr(Results, "save", cut)
     asked = ["--backends", "native", "--peers", "none", "--models", str(tiny_artifact("mixed")), "--iterations", "1"]
     scenarios = ["--scenarios", "prompt-short,decode-batch-8,concurrency-8"]
@@ -200,9 +200,9 @@ def test_a_model_by_shape_is_compiled_on_demand_and_whoever_cannot_run_it_says_w
     )
     monkeypatch.setattr("inpage_compile.sources.recipe.FOLDERS", (tmp_path,))
     monkeypatch.setattr("inpage.cli.paths.models", lambda: tmp_path / "models")
-    monkeypatch.setattr("inpage.bench.room.available_bytes", lambda: 300_000_000)  # too little for any page
+    monkeypatch.setattr("inpage_bench.room.available_bytes", lambda: 300_000_000)  # too little for any page
     peers = {"onnx": PEERS["onnxruntime-web"]}
-    monkeypatch.setattr("inpage.bench.peers.PEERS", peers)
+    monkeypatch.setattr("inpage_bench.peers.PEERS", peers)
     asked = ["--models", "shape:dwarf", "--scenarios", "prompt-short", "--iterations", "1", "--quick"]
     assert main(["bench", *asked, "--backends", "wasm-simd,native", "--out", str(tmp_path / "out")]) == 0
     results = Results.load(tmp_path / "out" / "results.json")

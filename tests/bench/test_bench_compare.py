@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inpage.bench.compare import compare
-from inpage.bench.merge import merge
-from inpage.bench.results import Cell, Engine, Environment, Model, Results, Shard, Tool, metric
-from inpage.bench.scenarios import ALL, Scenario, select, shard
-from inpage.bench.stats import summary
 from inpage.errors import InvalidRequest
+from inpage_bench.compare import compare
+from inpage_bench.merge import merge
+from inpage_bench.results import Cell, Engine, Environment, Model, Results, Shard, Tool, metric
+from inpage_bench.scenarios import ALL, Scenario, select, shard
+from inpage_bench.stats import summary
 
 
 def made_up(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inpage.bench import peaks
-from inpage.bench.browser import Browsers, Where
 from inpage.errors import InpageError
+from inpage_bench import peaks
+from inpage_bench.browser import Browsers, Where
 
 DOT32 = "wasm_i32x4_relaxed_dot_i8x16_i7x16_add(x, w, sum)"
 CHEATS = {

@@ -15,17 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from inpage.bench.report import markdown_table, update_readme, write_report
-from inpage.bench.report import plots as p
-from inpage.bench.report.frame import NARROW, WIDE, Axis, Mark, spread
-from inpage.bench.report.markup import tag
-from inpage.bench.report.page import page
-from inpage.bench.report.readme import BEGIN, END
-from inpage.bench.report.scale import fit
-from inpage.bench.report.text import commands, number, quantity, span, tick
-from inpage.bench.report.view import View
-from inpage.bench.report.wording import headline
-from inpage.bench.results import (
+from inpage.cli import main
+from inpage.errors import InvalidRequest
+from inpage_bench.report import markdown_table, update_readme, write_report
+from inpage_bench.report import plots as p
+from inpage_bench.report.frame import NARROW, WIDE, Axis, Mark, spread
+from inpage_bench.report.html import page
+from inpage_bench.report.markup import tag
+from inpage_bench.report.readme import BEGIN, END
+from inpage_bench.report.scale import fit
+from inpage_bench.report.text import commands, number, quantity, span, tick
+from inpage_bench.report.view import View
+from inpage_bench.report.wording import headline
+from inpage_bench.results import (
     Adapter,
     Cell,
     Difference,
@@ -40,8 +42,6 @@ from inpage.bench.results import (
     Tool,
     metric,
 )
-from inpage.cli import main
-from inpage.errors import InvalidRequest
 
 NASTY = '<script>alert("1")</script> & \' | ` \x1b[31mred\x1b[0m \x00\ud800 x</svg>'
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from inpage.bench.browser import Browsers, Where
-from inpage.bench.driver import LoadFacts, Pages, Timeline, Usage
-from inpage.bench.environment import Pace
-from inpage.bench.measures import Taken
-from inpage.bench.results import Cell, Engine
-from inpage.bench.scenarios import Scenario, select
-from inpage.bench.turn import Limits, Speed, Turn, Work, fastest
 from inpage.errors import Unsupported
 from inpage.text.tokenizer import Tokenizer
+from inpage_bench.browser import Browsers, Where
+from inpage_bench.driver import LoadFacts, Pages, Timeline, Usage
+from inpage_bench.environment import Pace
+from inpage_bench.measures import Taken
+from inpage_bench.results import Cell, Engine
+from inpage_bench.scenarios import Scenario, select
+from inpage_bench.turn import Limits, Speed, Turn, Work, fastest
 
 
 class Double:

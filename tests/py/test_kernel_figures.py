@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inpage.bench.kernel_figures import Peaks, StepTime, alternatives, step_time
-from inpage.bench.kernels import alternatives_table, step_table, table
+from inpage_bench.kernel_figures import Peaks, StepTime, alternatives, step_time
+from inpage_bench.kernels import alternatives_table, step_table, table
 
 ARCHITECTURE = {"layers": 2, "heads": 4, "head_dim": 8}
 PLAN: dict[str, Any] = {

@@ -50,6 +50,7 @@ def test_the_wheel_is_pure_and_carries_what_it_needs(wheel: Path) -> None:
         "inpage/_web/notices/pyodide.txt",
         "inpage/_models/smollm2-135m-instruct.toml",
         "inpage_compile/runtime/abi.h",
+        "inpage_bench/command.py",
     ):
         assert name in names
     assert not [name for name in names if "/vendor/" in name or name.startswith("tests")]

@@ -1,12 +1,13 @@
 /**
  * @file The page that `inpage bench` measures inpage in: the public client, as any page uses it, and a clock. Tokens are
- * stamped when the page receives them; tokens of one piece share a stamp. py/inpage/bench/ours/page.py calls this.
+ * stamped when the page receives them; tokens of one piece share a stamp. bench/inpage_bench/ours/in_page.py calls
+ * this.
  */
 
 import { InPage } from "../client/inpage.js";
 
 /**
- * @typedef {object} Timeline see py/inpage/bench/driver.py
+ * @typedef {object} Timeline see bench/inpage_bench/driver.py
  * @property {number[]} ids
  * @property {number[]} at_ms
  * @property {number} begun_ms

@@ -1,6 +1,6 @@
 /**
  * @file Measures what this machine can do in this browser: memory reads and dot products, on one thread and on several
- * at once. py/inpage/bench/peaks.py calls `measurePeaks`; the kernels are py/inpage/bench/peaks.c.
+ * at once. bench/inpage_bench/peaks.py calls `measurePeaks`; the kernels are bench/inpage_bench/peaks.c.
  */
 
 import { ROWS, WEIGHTS } from "./peaks_check.js";

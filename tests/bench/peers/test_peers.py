@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from inpage.bench.driver import Setup
-from inpage.bench.peers import PEERS, install, llama_cpp, weights
 from inpage.cli import paths
 from inpage.errors import Unsupported
 from inpage.format.manifest import parse_manifest
 from inpage.format.schema import SourceRef
+from inpage_bench.driver import Setup
+from inpage_bench.peers import PEERS, install, llama_cpp, weights
 from inpage_compile.sources import dequantize, open_gguf
 from support.models import real_artifact
 from support.tiny import Tiny

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cli import headless as terminal
-from ..cli import paths
-from ..cli.csp import no_policy
-from ..cli.static import StaticServer
-from ..errors import DeviceLost, Unsupported, from_wire
+from inpage.cli import headless as terminal
+from inpage.cli import paths
+from inpage.cli.csp import no_policy
+from inpage.cli.static import StaticServer
+from inpage.errors import DeviceLost, Unsupported, from_wire
+
 from .driver import Files, Tab
 from .heap import heap_bytes
 
@@ -132,7 +133,7 @@ class Browsers:
 
 
 class Visit:
-    """See `inpage.bench.driver.Pages`."""
+    """See `inpage_bench.driver.Pages`."""
 
     def __init__(self, context: Any, server: _CountingServer, flags: Sequence[str], profile: Path | None) -> None:
         self._context = context

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..format.schema import Manifest
+from inpage.format.schema import Manifest
+
 from .results import Engine, Model
 
 Files = Mapping[str, "Path | bytes"]

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..cli import paths
-from ..errors import InpageError
-from ..format.manifest import parse_manifest
-from ..format.schema import Manifest
-from ..host.capability import host_device
-from ..text.tokenizer import Tokenizer, load_tokenizer
+from inpage.cli import paths
+from inpage.errors import InpageError
+from inpage.format.manifest import parse_manifest
+from inpage.format.schema import Manifest
+from inpage.host.capability import host_device
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
+
 from . import against_native, environment, ours, outcome, processes, room, targets
 from .board import Board
 from .browser import Browsers, Seen, Where

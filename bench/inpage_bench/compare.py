@@ -27,7 +27,8 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import InvalidRequest
+from inpage.errors import InvalidRequest
+
 from .results import Cell, Metric, Results
 from .stats import quantile
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from ...cli import paths, site
-from ...errors import InvalidRequest
+from inpage.cli import paths, site
+from inpage.errors import InvalidRequest
+
 from ..driver import Files, LoadFacts, Pages, Subject, Tab, Timeline, Usage
 from ..results import Engine
 from .settings import SETTINGS
@@ -17,7 +18,7 @@ _PAGE = "bench/bench.html"
 
 
 class PageDriver:
-    """See `inpage.bench.driver.Driver`. ``backend`` is what the page is told to run: a backend or a variant."""
+    """See `inpage_bench.driver.Driver`. ``backend`` is what the page is told to run: a backend or a variant."""
 
     def __init__(self, subject: Subject, backend: str, kind: str, threads: int) -> None:
         self.engine = Engine(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from ...errors import DeviceLost, InvalidRequest, from_wire
+from inpage.errors import DeviceLost, InvalidRequest, from_wire
+
 from ..driver import LoadFacts, Pages, Subject, Timeline, Usage
 from ..results import Engine
 
@@ -19,7 +20,7 @@ _LONGEST_LINE = 1 << 26
 
 
 class NativeDriver:
-    """See `inpage.bench.driver.Driver`."""
+    """See `inpage_bench.driver.Driver`."""
 
     def __init__(self, subject: Subject, backend: str, threads: int, *, trust: bool = False) -> None:
         self.engine = Engine(
@@ -42,7 +43,7 @@ class NativeDriver:
         self._child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "inpage.bench.ours.native_child",
+            "inpage_bench.ours.native_child",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,

@@ -17,8 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..cli import paths
-from ..errors import Unsupported
+from inpage.cli import paths
+from inpage.errors import Unsupported
+
 from .driver import Pages
 from .results import Peaks
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...errors import InvalidRequest
+from inpage.errors import InvalidRequest
+
 from ..results import Metric, Results
 from .text import MISSING, about, commands, day, list_of, number, quantity
 from .view import Figure, View, better_by

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import InvalidRequest
+from inpage.errors import InvalidRequest
+
 from .results import Cell, Engine, Results
 from .run import sum_up
 

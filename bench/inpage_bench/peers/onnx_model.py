@@ -1,6 +1,6 @@
 """A GGUF of the Llama family as an ONNX model, in three precisions; run as a program of its own, where `onnx` is:
 
-    python -m inpage.bench.peers.onnx_model SOURCE.gguf fp32|int8|q4 OUT_FOLDER
+    python -m inpage_bench.peers.onnx_model SOURCE.gguf fp32|int8|q4 OUT_FOLDER
 
 The graph is what ONNX Runtime's own model builder makes of a Llama: fused norms, grouped-query attention with rotary
 embedding and KV cache as one operator, logits of the last position only. The weights, by precision:

@@ -3,8 +3,9 @@ fetched, and answered with the numbers."""
 
 from __future__ import annotations
 
-from ..engines.mapping import available_bytes
-from ..errors import OutOfMemory
+from inpage.engines.mapping import available_bytes
+from inpage.errors import OutOfMemory
+
 from .driver import Subject
 from .results import Engine, Model
 from .scenarios import Scenario

@@ -155,3 +155,11 @@ def _attention(
     seen = depth + (new + 1) / 2  # tokens that a row looks at, on average
     heads, dim = architecture["heads"], architecture["head_dim"]
     return per_token * (depth + new) * sequences, 4.0 * heads * dim * seen * rows
+
+
+def shares(step: StepTime, k: KernelTime, peaks: Peaks | None) -> list[str]:
+    """A kernel's rates in % of what the machine reads and computes at most; nothing without peaks."""
+    if peaks is None:
+        return []
+    pairs = ((k.gbps, peaks.read_gbps.get(step.threads)), (k.gops, peaks.dot_gops.get(step.threads)))
+    return ["–" if rate is None or not peak else f"{100 * rate / peak:.0f}" for rate, peak in pairs]

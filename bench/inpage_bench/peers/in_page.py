@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...cli import paths
-from ...errors import SourceInvalid, Unsupported
-from ...text.tokenizer import Tokenizer, load_tokenizer
+from inpage.cli import paths
+from inpage.errors import SourceInvalid, Unsupported
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
+
 from ..driver import LoadFacts, Pages, Setup, Tab, Timeline, Usage
 from ..results import Engine
 from . import install, onnx_model, weights
@@ -113,7 +114,7 @@ async def transformers_js(setup: Setup) -> Sequence[PagePeer]:
 
 
 class PagePeer:
-    """See `inpage.bench.driver.Driver`. One request at a time; `Wllama` takes more."""
+    """See `inpage_bench.driver.Driver`. One request at a time; `Wllama` takes more."""
 
     def __init__(self, form: Form, threads: int) -> None:
         self.engine = Engine(

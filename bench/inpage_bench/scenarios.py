@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import InvalidRequest
-from ..text.tokenizer import Tokenizer
+from inpage.errors import InvalidRequest
+from inpage.text.tokenizer import Tokenizer
+
 from . import prompts
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DeviceLost, InpageError, Unsupported
+from inpage.errors import DeviceLost, InpageError, Unsupported
+
 from ..driver import LoadFacts, Pages, Setup, Timeline, Usage
 from ..results import Engine
 from . import install, weights
@@ -52,7 +53,7 @@ async def _by_shape(setup: Setup, cache: Path) -> LlamaCpp:
 
 
 class LlamaCpp:
-    """See `inpage.bench.driver.Driver`."""
+    """See `inpage_bench.driver.Driver`."""
 
     def __init__(self, program: Path, libraries: Path, model: Path, form: str, threads: int, label: str = "") -> None:
         self.engine = Engine(

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import InvalidRequest, SourceInvalid, StorageFull, Unsupported
-from ...format.schema import SourceRef
+from inpage.errors import InvalidRequest, SourceInvalid, StorageFull, Unsupported
+from inpage.format.schema import SourceRef
 
 SAME_RANDOM = "the same random weights"
 FORMATS = ("q4_1", "q4_0", "q8_0")

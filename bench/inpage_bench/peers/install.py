@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from ...errors import NetworkError, Unsupported
+from inpage.errors import NetworkError, Unsupported
 
 Say = Callable[[str], None]
 

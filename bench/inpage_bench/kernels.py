@@ -1,4 +1,4 @@
-"""Every kernel of a compiled model timed in Chromium: ``python -m inpage.bench.kernels`` (make bench-kernels).
+"""Every kernel of a compiled model timed in Chromium: ``python -m inpage_bench.kernels`` (make bench-kernels).
 
 The engine takes real steps apart, launch by launch, so weights come from memory as they do when it answers. `measure`
 gives the figures, `table` and `step_table` print them, `kernels_page` shows each kernel's source and wasm beside them.
@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli import paths, site
-from ..cli.static import StaticServer
-from ..errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
-from ..format.manifest import parse_manifest
-from ..format.schema import Manifest
-from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, alternatives, step_time
+from inpage.cli import paths, site
+from inpage.cli.static import StaticServer
+from inpage.errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
+from inpage.format.manifest import parse_manifest
+from inpage.format.schema import Manifest
+
+from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, alternatives, shares, step_time
 
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
 _DEEP = 2048
@@ -222,16 +223,8 @@ def alternatives_table(found: Sequence[AlternativeTime], peaks: Peaks | None = N
     return "\n".join(lines)
 
 
-def shares(step: StepTime, k: KernelTime, peaks: Peaks | None) -> list[str]:
-    """A kernel's rates in % of what the machine reads and computes at most; nothing without peaks."""
-    if peaks is None:
-        return []
-    pairs = ((k.gbps, peaks.read_gbps.get(step.threads)), (k.gops, peaks.dot_gops.get(step.threads)))
-    return ["–" if rate is None or not peak else f"{100 * rate / peak:.0f}" for rate, peak in pairs]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m inpage.bench.kernels", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m inpage_bench.kernels", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", metavar="DIR", help="folder or id of a compiled model")
     parser.add_argument("--variant", default="wasm-relaxed")
     parser.add_argument("--rows", type=_numbers, default=ROWS, metavar="N,N", help="default 1,2,4,8,128")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..driver import Driver, Subject
+from .in_page import PageDriver
 from .native import NativeDriver
-from .page import PageDriver
 
 
 def drivers(subject: Subject, backends: list[str], threads: int, *, trust: bool = False) -> list[Driver]:

@@ -16,8 +16,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from ...errors import InpageError, QueueFull, Unsupported
-from ...router import Router
+from inpage.errors import InpageError, QueueFull, Unsupported
+from inpage.router import Router
+
 from ..driver import Timeline
 from .settings import SETTINGS
 

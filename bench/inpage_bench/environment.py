@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from ..cli import paths
-from ..host.capability import host_device
+from inpage.cli import paths
+from inpage.host.capability import host_device
+
 from .browser import Seen
 from .results import Adapter, Environment, Peaks, Tool
 from .stats import quantile

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidRequest
+from inpage.errors import InvalidRequest
+
 from .stats import Summary, summary
 
 SCHEMA = 1

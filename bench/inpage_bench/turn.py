@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..errors import DeviceLost, InpageError, Unsupported
-from ..text.tokenizer import Tokenizer
+from inpage.errors import DeviceLost, InpageError, Unsupported
+from inpage.text.tokenizer import Tokenizer
+
 from . import processes, prompts
 from .browser import Browsers, Visit
 from .driver import Driver, Files, LoadFacts, Pages, Tab, Timeline

@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..format.manifest import parse_manifest
-from .kernel_figures import Peaks, StepTime
-from .kernels import shares
+from inpage.format.manifest import parse_manifest
+
+from .kernel_figures import Peaks, StepTime, shares
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); }
