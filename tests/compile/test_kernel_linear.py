@@ -10,7 +10,7 @@ from tvm.tirx import PrimFunc
 
 from inpage_compile.kernels.cpu.isa import Isa
 from inpage_compile.kernels.cpu.linear import Way, form_for, linear, linear_in, ways
-from inpage_compile.kernels.shared.packed import Weights
+from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
@@ -45,7 +45,7 @@ def case_id(case: Case) -> str:
 def libraries() -> dict[str, Kernels]:
     def kernels(isa: str) -> dict[str, PrimFunc]:
         return {
-            name(*case[1:]): linear(Isa(isa), Weights(case[1], case[3], COLUMNS), case[2], case[4])
+            name(*case[1:]): linear(Isa(isa), PackedMatrix(case[1], case[3], COLUMNS), case[2], case[4])
             for case in CASES
             if case[0] == isa
         }
@@ -141,7 +141,7 @@ def by_way() -> Kernels:
         made = {}
         for format, form in WAY_CASES:
             for width in WIDTHS:
-                weights = Weights(format, width, COLUMNS)
+                weights = PackedMatrix(format, width, COLUMNS)
                 for way in WAYS:
                     kernel = linear_in(Isa(HOST_ISAS[0]), weights, form, True, way)
                     made[f"{format}_{width}_{way}{way.streams}"] = kernel
@@ -166,7 +166,7 @@ def test_every_way_leaves_the_same_bits(by_way: Kernels, format: str, form: str,
 
 
 def test_the_device_chooses_among_ways_that_take_the_same_arguments() -> None:
-    isa, weights = Isa("wasm-relaxed"), Weights("q4_1", 64, COLUMNS)
+    isa, weights = Isa("wasm-relaxed"), PackedMatrix("q4_1", 64, COLUMNS)
     kernel = linear(isa, weights, "i8", True, single=True)
     others = list(kernel.attrs["inpage.alternatives"])
     names = [str(f.attrs["inpage.name"]) for f in (kernel, *others)]

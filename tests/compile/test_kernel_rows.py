@@ -15,7 +15,7 @@ from inpage_compile.kernels.cpu.linear import embed, gated
 from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
 from inpage_compile.kernels.cpu.parts import gate, join
 from inpage_compile.kernels.cpu.quantize import FORM_DTYPE
-from inpage_compile.kernels.shared.packed import Weights
+from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.quantize import Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
@@ -34,9 +34,9 @@ WIDTHS = (96, 32, 64)
 def kernels(isa: str) -> dict[str, PrimFunc]:
     out = {f"rms_{form}": rms_norm(Isa(isa), COLUMNS, 1e-5, form) for form in NORMS}
     out |= {f"gather_{form}": rms_norm(Isa(isa), COLUMNS, 1e-5, form, gather=True) for form in ("f32", "i8")}
-    out |= {f"embed_{format}": embed(Weights(format, 40, COLUMNS)) for format in FORMATS}
+    out |= {f"embed_{format}": embed(PackedMatrix(format, 40, COLUMNS)) for format in FORMATS}
     out |= {
-        f"gated_{format}_{form}_{to}": gated(Isa(isa), Weights(format, 2 * COLUMNS, COLUMNS), form, to)
+        f"gated_{format}_{form}_{to}": gated(Isa(isa), PackedMatrix(format, 2 * COLUMNS, COLUMNS), form, to)
         for format, form, to in GATED[isa]
     }
     out |= {f"gate_{form}": gate(Isa(isa), COLUMNS, form) for form in ("f32", "i8", "i16p")}

@@ -13,7 +13,7 @@ import pytest
 
 from inpage.engines import batch as flat
 from inpage.engines.native import NativeEngine
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.format.plan import parse_plan
 from inpage.format.plan_types import Plan
 from inpage.format.plan_views import encode_io, encode_program
@@ -91,7 +91,7 @@ def test_a_kernel_that_is_not_there_is_named(tmp_path: Path) -> None:
         link_wasm([], source, tmp_path / "out.wasm", relaxed=False)
 
 
-def toy_request(plan: Plan, feeds: list[Feed], steps: int, threads: int) -> dict[str, Any]:
+def toy_request(plan: Plan, feeds: list[SequenceInput], steps: int, threads: int) -> dict[str, Any]:
     m = plan.maxima
     pages = sum(len(f.pages) for f in feeds)
     limits = flat.Limits(plan.vocab, m.context, plan.page_tokens, plan.blocks_per_sequence, m.rows, m.sequences,
@@ -121,9 +121,11 @@ async def test_wasm_answers_bit_for_bit_as_the_native_build(tmp_path: Path, wasm
     plan = parse_plan(toy_plan(), manifest.tensors)
     steps = 60
     feeds = [
-        Feed([5], 0, [0, 2, 4, 6], max_new_tokens=steps),
-        Feed([6], 0, [1, 3, 5, 7], Sampling(0.8, 0, 0.95, seed=2**40 + 1), max_new_tokens=steps),
-        Feed([7], 0, [8, 9], Sampling(1.2, 10, 0.9, 0.01, 1.1, 0.2, 0.1, seed=9), history=[7], max_new_tokens=20),
+        SequenceInput([5], 0, [0, 2, 4, 6], max_new_tokens=steps),
+        SequenceInput([6], 0, [1, 3, 5, 7], Sampling(0.8, 0, 0.95, seed=2**40 + 1), max_new_tokens=steps),
+        SequenceInput(
+            [7], 0, [8, 9], Sampling(1.2, 10, 0.9, 0.01, 1.1, 0.2, 0.1, seed=9), history=[7], max_new_tokens=20
+        ),
     ]
     done = subprocess.run(
         [node, str(RUNNER), str(wasm)],

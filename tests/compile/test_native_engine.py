@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inpage.engines.native import KV_BYTES, NativeEngine
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
 from inpage.format.schema import Manifest
 from support.toy import BLOCKS, LOGIT_ROWS, MIXES, PAGE, VOCAB, toy_greedy, toy_logits, write_toy
@@ -40,7 +40,7 @@ async def prefill(engine: NativeEngine, prompt: list[int], pages: list[int], chu
     for start in range(0, len(prompt), chunk):
         part = prompt[start : start + chunk]
         last = start + chunk >= len(prompt)
-        token = (await engine.step([Feed(part, start, pages, sample=last)]))[0].token
+        token = (await engine.step([SequenceInput(part, start, pages, sample=last)]))[0].token
     assert token is not None
     return token
 
@@ -53,15 +53,15 @@ def pages_of(i: int) -> list[int]:
 async def test_logprobs_are_numpys_whatever_the_sampling(engine: NativeEngine) -> None:
     prompt = PROMPTS[0]
     drawn = Sampling(temperature=1.3, seed=4, logit_bias=((7, -100.0), (9, 3.0)))
-    step = Feed(prompt, 0, pages_of(0), sampling=drawn, sample=True, top=6)
-    plain = Feed(PROMPTS[2], 0, pages_of(2), sample=True)
+    step = SequenceInput(prompt, 0, pages_of(0), sampling=drawn, sample=True, top=6)
+    plain = SequenceInput(PROMPTS[2], 0, pages_of(2), sample=True)
     outs = await engine.step([plain, step])
     said, tokens = list(outs[1].logprobs), [outs[1].token or 0]
     beside = [outs[0].token or 0]
     while len(tokens) < 5:
         at, other = len(prompt) + len(tokens) - 1, len(PROMPTS[2]) + len(beside) - 1
-        watched = Feed(tokens[-1:], at, pages_of(0), sampling=drawn, max_new_tokens=9, top=6)
-        feeds = [Feed(beside[-1:], other, pages_of(2), max_new_tokens=9), watched]
+        watched = SequenceInput(tokens[-1:], at, pages_of(0), sampling=drawn, max_new_tokens=9, top=6)
+        feeds = [SequenceInput(beside[-1:], other, pages_of(2), max_new_tokens=9), watched]
         runs = await engine.run(feeds, 4)
         said, tokens = [*said, *runs[1].logprobs], [*tokens, *runs[1].tokens]
         assert not runs[0].logprobs
@@ -84,7 +84,7 @@ async def test_bursts_agree_with_the_reference_whatever_the_thread_count(
     engine = await NativeEngine.load(*toy, threads=threads)
     await engine.reserve_pages(28)
     first = [await prefill(engine, p, pages_of(i), chunk=1 + 5 * i) for i, p in enumerate(PROMPTS)]
-    feeds = [Feed([t], len(p), pages_of(i), max_new_tokens=30 + i)
+    feeds = [SequenceInput([t], len(p), pages_of(i), max_new_tokens=30 + i)
              for i, (p, t) in enumerate(zip(PROMPTS, first, strict=True))]  # fmt: skip
     before = engine.counters()
     outs = await engine.run(feeds, 100)
@@ -104,7 +104,7 @@ async def test_thousands_of_launches_with_more_threads_than_cores(toy: tuple[Pat
     for threads in (1, 4):
         engine = await NativeEngine.load(*toy, threads=threads)
         await engine.reserve_pages(BLOCKS)
-        out = await engine.run([Feed([9], 0, range(BLOCKS), max_new_tokens=300)], 300)
+        out = await engine.run([SequenceInput([9], 0, range(BLOCKS), max_new_tokens=300)], 300)
         tokens.append(out[0].tokens)
         assert engine.counters()["launches"] == 300 * (MIXES + 3)
         await engine.unload()
@@ -115,9 +115,9 @@ async def test_a_step_of_several_sequences_chooses_scores_and_returns_logits(eng
     a, b, c = [4, 5, 6], [50, 60], [1, 2, 3, 4]
     outs = await engine.step(
         [
-            Feed(a, 0, [0], targets=[5, -1, 80], want_logits=True),
-            Feed(b, 0, [1], sample=True),
-            Feed(c, 0, [2], sample=True, want_logits=True),
+            SequenceInput(a, 0, [0], targets=[5, -1, 80], want_logits=True),
+            SequenceInput(b, 0, [1], sample=True),
+            SequenceInput(c, 0, [2], sample=True, want_logits=True),
         ]
     )
     np.testing.assert_array_equal(outs[0].logits, toy_logits(a))
@@ -140,25 +140,25 @@ async def test_a_burst_ends_each_sequence_for_its_own_reason(engine: NativeEngin
     told = {i: toy_greedy([10 + i], 40) for i in range(4)}
     stop = told[0][6]
     feeds = [
-        Feed([10], 0, [0, 1, 2], max_new_tokens=40, stop_ids=[VOCAB - 1, stop]),
-        Feed([11], 0, [3, 4, 5], max_new_tokens=3),
-        Feed([12], 0, [6], max_new_tokens=40),  # one page: positions 0..15 can be fed
-        Feed([13], 0, [7, 8, 9], max_new_tokens=40),
+        SequenceInput([10], 0, [0, 1, 2], max_new_tokens=40, stop_ids=[VOCAB - 1, stop]),
+        SequenceInput([11], 0, [3, 4, 5], max_new_tokens=3),
+        SequenceInput([12], 0, [6], max_new_tokens=40),  # one page: positions 0..15 can be fed
+        SequenceInput([13], 0, [7, 8, 9], max_new_tokens=40),
     ]
     outs = await engine.run(feeds, 25)
     assert [o.finished for o in outs] == ["stop", "length", "pages", None]
     assert outs[0].tokens == told[0][: told[0].index(stop) + 1]
     assert [outs[1].tokens, outs[2].tokens, outs[3].tokens] == [told[1][:3], told[2][:PAGE], told[3][:25]]
     # The burst that ran out of pages goes on where it stopped, once it has one more.
-    more = await engine.run([Feed([outs[2].tokens[-1]], PAGE, [6, 10], max_new_tokens=8)], 8)
+    more = await engine.run([SequenceInput([outs[2].tokens[-1]], PAGE, [6, 10], max_new_tokens=8)], 8)
     assert more[0].tokens == told[2][PAGE : PAGE + 8]
 
 
 async def test_alone_or_in_a_crowd_a_seed_gives_the_same_tokens(engine: NativeEngine) -> None:
-    def feed(i: int) -> Feed:
+    def feed(i: int) -> SequenceInput:
         sampling = Sampling(temperature=0.9, top_k=20, top_p=0.95, seed=1000 + i, frequency_penalty=0.3,
                             logit_bias=((3, 2.0), (5, -100.0)))  # fmt: skip
-        return Feed([20 + i], 0, pages_of(i), sampling=sampling, history=[20 + i], max_new_tokens=40)
+        return SequenceInput([20 + i], 0, pages_of(i), sampling=sampling, history=[20 + i], max_new_tokens=40)
 
     crowd = await engine.run([feed(i) for i in range(6)], 40)
     for i in range(6):
@@ -169,7 +169,9 @@ async def test_alone_or_in_a_crowd_a_seed_gives_the_same_tokens(engine: NativeEn
     tokens, history = [20], [20]
     for _ in range(10):
         f = feed(0)
-        out = await engine.step([Feed(tokens[-1:], len(tokens) - 1, f.pages, f.sampling, history, sample=True)])
+        out = await engine.step(
+            [SequenceInput(tokens[-1:], len(tokens) - 1, f.pages, f.sampling, history, sample=True)]
+        )
         assert out[0].token is not None
         tokens.append(out[0].token)
         history.append(out[0].token)
@@ -177,26 +179,26 @@ async def test_alone_or_in_a_crowd_a_seed_gives_the_same_tokens(engine: NativeEn
 
 
 async def test_an_interrupt_ends_a_burst_early_and_the_next_one_is_whole(engine: NativeEngine) -> None:
-    feed = Feed([1], 0, range(BLOCKS), max_new_tokens=16000)
+    feed = SequenceInput([1], 0, range(BLOCKS), max_new_tokens=16000)
     task = asyncio.ensure_future(engine.run([feed], 16000))
     while engine.counters()["steps"] == 0:
         await asyncio.sleep(0)
     await engine.interrupt()
     outs = await task
     assert 0 < len(outs[0].tokens) < 16000 and outs[0].finished is None
-    again = await engine.run([Feed([1], 0, [0, 1], max_new_tokens=20)], 20)
+    again = await engine.run([SequenceInput([1], 0, [0, 1], max_new_tokens=20)], 20)
     assert again[0].tokens == toy_greedy([1], 20)
 
 
 async def test_a_cancelled_call_ends_its_burst_and_leaves_the_engine_usable(engine: NativeEngine) -> None:
-    task = asyncio.ensure_future(engine.run([Feed([1], 0, range(BLOCKS), max_new_tokens=16000)], 16000))
+    task = asyncio.ensure_future(engine.run([SequenceInput([1], 0, range(BLOCKS), max_new_tokens=16000)], 16000))
     while engine.counters()["steps"] == 0:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert engine.counters()["steps"] < 16000
-    again = await engine.run([Feed([1], 0, [0, 1], max_new_tokens=20)], 20)
+    again = await engine.run([SequenceInput([1], 0, [0, 1], max_new_tokens=20)], 20)
     assert again[0].tokens == toy_greedy([1], 20)
 
 
@@ -205,14 +207,14 @@ async def test_two_engines_of_one_artifact_do_not_share_state(toy: tuple[Path, M
     await other.reserve_pages(4)
     for e in (engine, other):
         await prefill(e, [3, 4, 5], [0])
-    mine = asyncio.ensure_future(engine.run([Feed([6], 3, [0, 1], max_new_tokens=20)], 20))
-    theirs = asyncio.ensure_future(other.run([Feed([7], 3, [0, 1], max_new_tokens=20)], 20))
+    mine = asyncio.ensure_future(engine.run([SequenceInput([6], 3, [0, 1], max_new_tokens=20)], 20))
+    theirs = asyncio.ensure_future(other.run([SequenceInput([7], 3, [0, 1], max_new_tokens=20)], 20))
     assert (await mine)[0].tokens == toy_greedy([3, 4, 5, 6], 20)
     assert (await theirs)[0].tokens == toy_greedy([3, 4, 5, 7], 20)
     await other.unload()
     await other.unload()
     with pytest.raises(DeviceLost):
-        await other.step([Feed([1], 0, [0])])
+        await other.step([SequenceInput([1], 0, [0])])
 
 
 async def test_pages_that_do_not_fit_are_refused_and_those_that_do_still_work(toy: tuple[Path, Manifest]) -> None:
@@ -221,12 +223,12 @@ async def test_pages_that_do_not_fit_are_refused_and_those_that_do_still_work(to
     with pytest.raises(OutOfMemory):
         await engine.reserve_pages(3)
     with pytest.raises(InvalidRequest) as e:
-        await engine.step([Feed([1], 0, [0])])
+        await engine.step([SequenceInput([1], 0, [0])])
     assert e.value.field == "pages"
     await engine.reserve_pages(2)
     assert await prefill(engine, [1, 2], [1]) == toy_greedy([1, 2], 1)[0]
     with pytest.raises(InvalidRequest) as e:
-        await engine.step([Feed([1] * 9, 0, [0], targets=[1] * 9)])
+        await engine.step([SequenceInput([1] * 9, 0, [0], targets=[1] * 9)])
     assert e.value.field == "targets" and LOGIT_ROWS == 8
     await engine.unload()
 

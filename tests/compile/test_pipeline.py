@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inpage.engines.protocol import Feed
+from inpage.engines.protocol import SequenceInput
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.format import plan_views
 from inpage.format.plan import parse_plan
@@ -85,10 +85,10 @@ async def test_context_progress_and_dump(
     assert "target native-f32" in text and "context 100" in text and "attention" in text
     engine = await open_engine(folder, "native-f32", pages=7)
     assert engine.info.context == 100
-    (out,) = await engine.step([Feed([1], 99, range(7), want_logits=True)])
+    (out,) = await engine.step([SequenceInput([1], 99, range(7), want_logits=True)])
     assert len(out.logits) == engine.info.vocab
     with pytest.raises(InvalidRequest) as e:
-        await engine.step([Feed([1], 100, range(7))])
+        await engine.step([SequenceInput([1], 100, range(7))])
     assert e.value.field == "start"
     await engine.unload()
 

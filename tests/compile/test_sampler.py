@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inpage.engines import batch as flat
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from support.runtime import Runtime
 from support.sampler_reference import EDGES, choose, clean, kept, modified, philox
 from support.sampler_reference import rows_of_logits as any_rows
@@ -67,7 +67,7 @@ def structs(samplings: list[Sampling], histories: list[list[int]], positions: li
     bias = array("i")
     words = array("i")
     for i, (s, h, p) in enumerate(zip(samplings, histories, positions, strict=True)):
-        one = flat._pack(Feed([0], p - 1, [], s, h), p - 1, 0, bias)
+        one = flat._pack(SequenceInput([0], p - 1, [], s, h), p - 1, 0, bias)
         if masks is not None:
             one[25] = masks[i]
         words.extend(one)

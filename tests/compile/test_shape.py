@@ -174,7 +174,7 @@ async def test_what_does_not_fit_is_refused_with_both_numbers(
     compile_model(str(path), folder, variants=VARIANTS["shape-grouped"])
     manifest = manifest_of(folder)
     monkeypatch.setattr(native, "available_bytes", lambda: 100_000)
-    monkeypatch.setattr(native.Weights, "open", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(native.MappedWeights, "open", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(OutOfMemory) as memory:
         await NativeEngine.load(folder, manifest)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inpage.engines.protocol import Feed
+from inpage.engines.protocol import SequenceInput
 from support.llama_reference import logits
 from support.models import TINY_VARIANTS, feed, open_engine, score, tiny_artifact
 from support.tiny import MODELS
@@ -73,8 +73,8 @@ async def test_chunks_threads_and_neighbours_change_no_bit(model: str) -> None:
             await feed(engine, prompt[i : i + 9], pages[i])
         out = await feed(engine, prompt, pages[0], chunk)
         first = int(np.argmax(out.logits))
-        feeds = [Feed([first], len(prompt), pages[0], max_new_tokens=24)]
-        feeds += [Feed([i], 9, pages[i], max_new_tokens=10 + i) for i in range(1, beside + 1)]
+        feeds = [SequenceInput([first], len(prompt), pages[0], max_new_tokens=24)]
+        feeds += [SequenceInput([i], 9, pages[i], max_new_tokens=10 + i) for i in range(1, beside + 1)]
         tokens = (await engine.run(feeds, 24))[0].tokens
         await engine.unload()
         return out.logits, tokens

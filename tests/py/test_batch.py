@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inpage.engines import batch as flat
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import InvalidRequest
 
 LIMITS = flat.Limits(vocab=100, context=60, page_tokens=16, blocks_per_sequence=4, rows=8, sequences=3, logit_rows=4,
@@ -19,9 +19,9 @@ LIMITS = flat.Limits(vocab=100, context=60, page_tokens=16, blocks_per_sequence=
 
 def test_a_batch_of_several_sequences_is_laid_out_row_by_row() -> None:
     feeds = [
-        Feed([1, 2, 3], 14, [4, 9], sample=True),
-        Feed([5], 0, [0], want_logits=True),
-        Feed([7, 8], 30, [1, 2], targets=[-1, 99]),
+        SequenceInput([1, 2, 3], 14, [4, 9], sample=True),
+        SequenceInput([5], 0, [0], want_logits=True),
+        SequenceInput([7, 8], 30, [1, 2], targets=[-1, 99]),
     ]
     b = flat.step_batch(feeds, LIMITS)
     assert b.token_ids.tolist() == [1, 2, 3, 5, 7, 8]
@@ -35,8 +35,8 @@ def test_a_batch_of_several_sequences_is_laid_out_row_by_row() -> None:
 
 def test_a_row_that_is_wanted_twice_gets_logits_once_and_choices_come_first() -> None:
     feeds = [
-        Feed([1, 2], 0, [0], targets=[2, 3], want_logits=True),
-        Feed([3], 0, [1], sample=True, targets=[4], want_logits=True),
+        SequenceInput([1, 2], 0, [0], targets=[2, 3], want_logits=True),
+        SequenceInput([3], 0, [1], sample=True, targets=[4], want_logits=True),
     ]
     b = flat.step_batch(feeds, LIMITS)
     assert b.logit_rows.tolist() == [2, 1, 0]
@@ -53,8 +53,8 @@ def test_a_row_that_is_wanted_twice_gets_logits_once_and_choices_come_first() ->
 
 def test_a_struct_stands_as_the_abi_says() -> None:
     sampling = Sampling(0.5, 40, 0.9, 0.05, 1.25, 0.75, -0.5, seed=(7 << 32) | 5, logit_bias=((9, 1.5), (8, -2.0)))
-    other = Feed([1], 0, [0], Sampling(logit_bias=((3, 1.0),)), max_new_tokens=1)
-    feed = Feed([77], 20, [1, 2, 3, 4], sampling, history=[4, 5, 6], max_new_tokens=12, stop_ids=[2, 50])
+    other = SequenceInput([1], 0, [0], Sampling(logit_bias=((3, 1.0),)), max_new_tokens=1)
+    feed = SequenceInput([77], 20, [1, 2, 3, 4], sampling, history=[4, 5, 6], max_new_tokens=12, stop_ids=[2, 50])
     b = flat.run_batch([other, feed], 5, LIMITS)
     words = b.sequences[flat.SEQUENCE_WORDS :]
     assert len(words) == flat.SEQUENCE_WORDS == 286
@@ -72,7 +72,7 @@ def test_a_struct_stands_as_the_abi_says() -> None:
 
 
 def test_the_history_keeps_its_last_256_tokens() -> None:
-    feed = Feed([1], 0, [0], history=[i % 100 for i in range(1000)], max_new_tokens=1)
+    feed = SequenceInput([1], 0, [0], history=[i % 100 for i in range(1000)], max_new_tokens=1)
     words = flat.run_batch([feed], 1, LIMITS).sequences
     assert words[26] == 256 and words[27:283].tolist() == [i % 100 for i in range(744, 1000)]
 
@@ -86,7 +86,7 @@ def test_a_burst_comes_apart_into_tokens_and_reasons() -> None:
     assert [(o.tokens, o.finished) for o in got] == [([5, 2], "stop"), ([6, 8, 9], None), ([7], "pages")]
 
 
-GOOD = Feed([1, 2], 3, [0], max_new_tokens=1, sample=True)
+GOOD = SequenceInput([1, 2], 3, [0], max_new_tokens=1, sample=True)
 
 
 @pytest.mark.parametrize(

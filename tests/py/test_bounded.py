@@ -20,7 +20,7 @@ from inpage.responses import Answer
 from inpage.responses.bundle import Bundle
 from inpage.settings import settings_from
 from inpage.text.tokenizer import load_tokenizer
-from inpage.worker.messages import Page
+from inpage.worker.messages import RouterWorker
 
 PACKAGE = Path(bounded.__file__).parents[1]
 DEEP = "[" * 3000 + "]" * 3000
@@ -136,7 +136,7 @@ def test_a_kept_answer_that_is_too_deep_counts_as_absent() -> None:
 
 def test_the_page_refuses_a_message_by_its_id() -> None:
     sent: list[Any] = []
-    page = Page(lambda text: sent.append(json.loads(text)))
+    page = RouterWorker(lambda text: sent.append(json.loads(text)))
     page.handle(f'{{"id": 7, "op": "chat", "params": {{"tags": {DEEP}}}}}')
     assert [(one["id"], one["error"]["code"], one["error"]["field"]) for one in sent] == [
         (7, "invalid_request", "tags")

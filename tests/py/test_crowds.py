@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inpage.backends.failover import Backends
 from inpage.backends.selection import Candidate
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import DeviceLost, InpageError
 from inpage.format.schema import Variant
 from inpage.requests.request import Request
@@ -59,7 +59,7 @@ def test_nobody_is_lost(visits: list[Visit], places: int, memory: int, death: in
 async def _crowd(visits: list[Visit], places: int, memory: int, death: int, late: bool) -> None:
     calls = 0
 
-    def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+    def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
         nonlocal calls
         calls += 1
         return DeviceLost("gone") if calls == death else None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inpage.backends.faults import FaultLog
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import ArtifactDamaged, Cancelled, DeviceLost, InpageError, NetworkError, OutOfMemory, PoisonRequest
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
@@ -291,7 +291,7 @@ async def test_damaged_weights_end_what_ran_on_them_and_nothing_else() -> None:
     """Answers that had begun end, those that wait are as if nothing had happened, and the variant is not to blame."""
     runs = 0
 
-    def damaged(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+    def damaged(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
         nonlocal runs
         runs += kind == "run"
         return ArtifactDamaged("00001.bin was damaged") if kind == "run" and runs == 1 else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inpage.backends.load import load_engine
-from inpage.engines.protocol import Engine, Feed
+from inpage.engines.protocol import Engine, SequenceInput
 from inpage.errors import DeviceLost, InpageError
 from inpage.router import Completion, Router
 from inpage.router import router as router_module
@@ -43,7 +43,7 @@ async def test_twenty_kills_change_no_token(artifact: Path, monkeypatch: pytest.
     calls, at = 0, rng.randint(2, 5)
     loads = 0
 
-    def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+    def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
         nonlocal calls, at
         calls += 1
         if calls < at:

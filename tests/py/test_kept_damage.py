@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from inpage.backends.device_profile import Notes
+from inpage.backends.device_profile import DeviceProfile
 from inpage.host.capability import host_device
 from inpage.kv.saved import SavedPages
 from inpage.kv.storage import FolderPages
@@ -185,31 +185,31 @@ def _noted(figures: object, faults: object, **raw: str) -> str:
     ],
 )
 async def test_damaged_notes_count_as_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    notes = await _notes(monkeypatch, text)
-    assert (notes.figures, notes.log.dump()) == ({}, {})
+    profile = await _profile(monkeypatch, text)
+    assert (profile.measurements, profile.log.dump()) == ({}, {})
 
 
 async def test_a_rest_that_was_noted_absurdly_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    notes = await _notes(monkeypatch, _noted(GOOD, {"a": {"faults": [], "rest": [1e300, 1000000]}}))
-    assert list(notes.figures) == ["a"]
-    assert 0 < notes.log.resting("a") <= 86_400
-    notes.log.rest("a")  # the next one is computed from it
-    assert notes.log.resting("a") <= 86_400
+    profile = await _profile(monkeypatch, _noted(GOOD, {"a": {"faults": [], "rest": [1e300, 1000000]}}))
+    assert list(profile.measurements) == ["a"]
+    assert 0 < profile.log.resting("a") <= 86_400
+    profile.log.rest("a")  # the next one is computed from it
+    assert profile.log.resting("a") <= 86_400
 
 
-async def _notes(monkeypatch: pytest.MonkeyPatch, text: str) -> Notes:
+async def _profile(monkeypatch: pytest.MonkeyPatch, text: str) -> DeviceProfile:
     device = host_device()
     manifest = SimpleNamespace(id="m", revision="r")
     empty = await _opened(monkeypatch, manifest, device, "{}")
     return await _opened(monkeypatch, manifest, device, text.replace("DEVICE", empty._device))
 
 
-async def _opened(monkeypatch: pytest.MonkeyPatch, manifest: Any, device: Any, text: str) -> Notes:
+async def _opened(monkeypatch: pytest.MonkeyPatch, manifest: Any, device: Any, text: str) -> DeviceProfile:
     async def read(_: str) -> str:
         return text
 
     monkeypatch.setattr("inpage.backends.device_profile._read", read)
-    return await Notes.open(manifest, device, None)
+    return await DeviceProfile.open(manifest, device, None)
 
 
 async def test_a_listed_prompt_of_no_length_is_left_out(tmp_path: Path) -> None:

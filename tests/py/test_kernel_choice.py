@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from inpage.backends import device_profile, kernel_choice
-from inpage.backends.device_profile import Notes
+from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.kernel_choice import GAIN, KernelChoice, choose_kernels, decide, sentence
-from inpage.engines.protocol import Feed, KernelTiming
+from inpage.engines.protocol import KernelTiming, SequenceInput
 from inpage.errors import DeviceLost, InvalidRequest
 from inpage.router import Router
 from support.models import TINY_VARIANTS, open_engine, tiny_artifact
@@ -117,7 +117,7 @@ async def test_every_native_alternative_leaves_the_same_bits(variant: str) -> No
         await engine.choose_kernels([group[k % len(group)] for group in engine.info.alternatives])
         for fed in (1, 3, 11):  # one row, some, all at once
             for start in range(0, 11, fed):
-                feed = Feed(prompt[start : start + fed], start, range(4), want_logits=True)
+                feed = SequenceInput(prompt[start : start + fed], start, range(4), want_logits=True)
                 (out,) = await engine.step([feed])
             seen.add(bytes(out.logits))
     assert len(seen) == 1
@@ -147,14 +147,14 @@ async def test_a_native_router_times_once_and_remembers(tmp_path: Path, monkeypa
     assert "streams" in first[0] and len(timed) == 1
     assert await visit() == first and len(timed) == 1
     # Another build has other kernels: they are timed anew.
-    original = Notes.open.__func__  # type: ignore[attr-defined]
+    original = DeviceProfile.open.__func__  # type: ignore[attr-defined]
 
-    async def stale(cls: Any, *args: Any) -> Notes:
-        found: Notes = await original(cls, *args)
+    async def stale(cls: Any, *args: Any) -> DeviceProfile:
+        found: DeviceProfile = await original(cls, *args)
         found.choices = {name: replace(c, kernels=("gone",)) for name, c in found.choices.items()}
         return found
 
-    monkeypatch.setattr(Notes, "open", classmethod(stale))
+    monkeypatch.setattr(DeviceProfile, "open", classmethod(stale))
     assert (await visit())[1] == first[1] and len(timed) == 2
 
 

@@ -106,8 +106,8 @@ def test_a_burst_crosses_as_typed_arrays() -> None:
     code = """
 import asyncio, json
 from pyodide.code import run_js
-from inpage.engines.in_page import PageEngine
-from inpage.engines.protocol import Feed
+from inpage.engines.in_page import BrowserEngine
+from inpage.engines.protocol import SequenceInput
 client = run_js('''({
   calls: [],
   kinds(input) { return Object.entries(input).map(([k, v]) => k + ":" + (v?.constructor?.name ?? v)).sort(); },
@@ -124,12 +124,12 @@ client = run_js('''({
 })''')
 sizes = dict(backend="wasm", variant="wasm-simd", threads=1, vocab=100, context=64, page_tokens=16, page_bytes=64,
              max_rows=8, max_sequences=2, max_logit_rows=2, max_pages=8, weight_bytes=1, arena_bytes=1, load_ms=1.0)
-engine = PageEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True})
+engine = BrowserEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True})
 await engine.reserve_pages(2)
-stepped = await engine.step([Feed([1, 2], 0, [1], sample=True)])
-ran = await engine.run([Feed([5], 2, [1], max_new_tokens=4)], 2)
+stepped = await engine.step([SequenceInput([1, 2], 0, [1], sample=True)])
+ran = await engine.run([SequenceInput([5], 2, [1], max_new_tokens=4)], 2)
 told = []
-rest = await engine.run([Feed([5], 2, [1], max_new_tokens=4)], 2, told.append)
+rest = await engine.run([SequenceInput([5], 2, [1], max_new_tokens=4)], 2, told.append)
 parts = [(out.tokens, out.finished) for (out,) in [*told, rest]]
 try:
     await engine.reserve_pages(10)

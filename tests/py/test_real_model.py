@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from inpage.engines.native import NativeEngine
-from inpage.engines.protocol import Feed
+from inpage.engines.protocol import SequenceInput
 from support.models import feed, open_engine, real_artifact, score
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
@@ -72,7 +72,7 @@ async def test_decoding_a_burst_follows_float32_while_the_choice_is_clear(
     prompt = reference["prompts"]["p32"]
     ids, greedy = prompt["ids"], prompt["greedy_f32"]
     await feed(engine, ids[:-1], LONG)
-    (out,) = await engine.run([Feed(ids[-1:], len(ids) - 1, LONG, max_new_tokens=128)], 128)
+    (out,) = await engine.run([SequenceInput(ids[-1:], len(ids) - 1, LONG, max_new_tokens=128)], 128)
     first = next((m for ours, theirs, m in zip(out.tokens, greedy, prompt["margin"], strict=True) if ours != theirs), 0)
     assert first < 0.5
 
@@ -115,15 +115,17 @@ async def answer(engine: NativeEngine, ids: list[int], chunk: int = 128, beside:
     while done < len(ids):
         part = ids[done : done + chunk]
         last = done + len(part) == len(ids)
-        feeds = [Feed(part, done, pages_of(0), want_logits=last)]
+        feeds = [SequenceInput(part, done, pages_of(0), want_logits=last)]
         if done == 0:
-            feeds += [Feed(other[:8], 0, pages_of(i)) for i, other in others.items()]
+            feeds += [SequenceInput(other[:8], 0, pages_of(i)) for i, other in others.items()]
         out = await engine.step(feeds)
         done += len(part)
     for i, other in others.items():
-        await engine.step([Feed(other[8:-1], 8, pages_of(i))])
-    feeds = [Feed([int(np.argmax(out[0].logits))], len(ids), pages_of(0), max_new_tokens=12)]
-    feeds += [Feed(other[-1:], len(other) - 1, pages_of(i), max_new_tokens=4 + i) for i, other in others.items()]
+        await engine.step([SequenceInput(other[8:-1], 8, pages_of(i))])
+    feeds = [SequenceInput([int(np.argmax(out[0].logits))], len(ids), pages_of(0), max_new_tokens=12)]
+    feeds += [
+        SequenceInput(other[-1:], len(other) - 1, pages_of(i), max_new_tokens=4 + i) for i, other in others.items()
+    ]
     tokens = (await engine.run(feeds, 12))[0].tokens
     return out[0].logits, tokens
 
@@ -150,12 +152,14 @@ async def test_the_same_bits_whole_or_in_chunks_on_one_thread_or_two_alone_or_in
 async def test_eight_in_one_batch_answer_as_each_alone(engine: NativeEngine) -> None:
     """All eight, not only the first: their prompts in one step, then a burst together."""
     prompts = [text()["ids"][300 * i : 300 * i + 3 + 2 * i] for i in range(8)]
-    outs = await engine.step([Feed(p, 0, pages_of(i), want_logits=True) for i, p in enumerate(prompts)])
+    outs = await engine.step([SequenceInput(p, 0, pages_of(i), want_logits=True) for i, p in enumerate(prompts)])
     firsts = [int(np.argmax(out.logits)) for out in outs]
     starts = zip(firsts, prompts, strict=True)
-    runs = await engine.run([Feed([t], len(p), pages_of(i), max_new_tokens=8) for i, (t, p) in enumerate(starts)], 8)
+    runs = await engine.run(
+        [SequenceInput([t], len(p), pages_of(i), max_new_tokens=8) for i, (t, p) in enumerate(starts)], 8
+    )
     for i, p in enumerate(prompts):
-        (single,) = await engine.step([Feed(p, 0, pages_of(0), want_logits=True)])
+        (single,) = await engine.step([SequenceInput(p, 0, pages_of(0), want_logits=True)])
         assert single.logits == outs[i].logits, f"sequence {i}"
-        (run,) = await engine.run([Feed([firsts[i]], len(p), pages_of(0), max_new_tokens=8)], 8)
+        (run,) = await engine.run([SequenceInput([firsts[i]], len(p), pages_of(0), max_new_tokens=8)], 8)
         assert run.tokens == runs[i].tokens, f"sequence {i}"

@@ -35,7 +35,7 @@ async def served(made: Replicas, *requests: Request) -> list[int]:
     """Which replica each request ran on."""
     for request in requests:
         made.submit(request)
-    homes = [next(i for i, s in enumerate(made.schedulers) if r in s.seats.everyone()) for r in requests]
+    homes = [next(i for i, s in enumerate(made.schedulers) if r in s.slots.requests()) for r in requests]
     assert await asyncio.gather(*map(finish, requests)) == ["length"] * len(requests)
     return homes
 
@@ -112,7 +112,7 @@ async def test_two_engines_of_the_real_model_share_its_weights_and_answer_alike(
             assert router.info["replicas"] == 2 and router.held["weights"] == weights
             answers = await asyncio.gather(*(router.chat(q, seed=i, **how) for i, q in enumerate(questions)))  # type: ignore[arg-type]
             assert [answer.token_ids for answer in answers] == expected
-            assert [s.meters.requests.total for s in router.replicas.schedulers] == [2, 2]
+            assert [s.metrics.requests.total for s in router.replicas.schedulers] == [2, 2]
             assert 'inpage_circuit_state{model="real",replica="1"} 0' in models.metrics()
             (state,) = models.loaded()
             assert state.bytes <= (state.granted or 0) <= 800_000_000

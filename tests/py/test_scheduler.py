@@ -87,7 +87,7 @@ async def test_a_short_prompt_overtakes_a_long_one() -> None:
     scheduler.submit(long)
     scheduler.submit(short)
     await finish(short)
-    assert not long.done and long.fed < 900
+    assert not long.done and long.num_computed_tokens < 900
     assert await finish(long) == "length"
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpage.engines.native import NativeEngine
-from inpage.engines.protocol import Engine, Feed, Sampling, StepOutput
+from inpage.engines.protocol import Engine, Sampling, SequenceInput, StepOutput
 from inpage.errors import OutOfMemory
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
@@ -44,7 +44,7 @@ class Priced(PagedDouble):
         await super().write_pages(pages, data)
         assert all(self.owners(page) == 1 for page in pages)
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         self.now += self.token * sum(len(feed.tokens) for feed in feeds)
         return await super().step(feeds)
 
@@ -143,7 +143,7 @@ async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bo
     robbed comes back, at most the other has been."""
     scheduler = on(Priced(there, back, max_pages=30, context=120))
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
-    meters = scheduler.meters
+    meters = scheduler.metrics
     swapped, dropped = (int(meters.preemptions.value(way=way)) for way in ("swapped", "dropped"))
     assert swapped > 2 and dropped == 0 if pays else 1 <= swapped <= 2 and dropped > 0, (swapped, dropped)
     saved, loaded = (meters.swapped.value(way=way) for way in ("saved", "loaded"))
@@ -153,7 +153,7 @@ async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bo
 
 def test_what_was_slow_is_tried_again_now_and_then() -> None:
     swap = on(Priced()).kv.swap
-    swap.fed(8, 2.0)
+    swap.note_prefill(8, 2.0)
     assert swap.pays(), "nothing was copied yet"
     swap.write.add(3, 3 * 0.6)
     assert sum(swap.pays() for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
@@ -171,13 +171,17 @@ async def test_what_the_tree_still_has_is_not_brought_back(kept: int, room: int,
     scheduler = on(engine, swap_bytes=room * 64, prefix_bytes=kept * 64)
     kv = scheduler.kv
     assert await kv.admit(request)
-    await engine.step([request.prefill_feed(22)])
-    request.fed = 22
+    await engine.step([request.prefill_input(22)])
+    request.num_computed_tokens = 22
     await kv.swap.save(request)
     kv.release(request)
     assert len(kv.prefix) == kept and await kv.admit(request)
-    assert (request.fed, scheduler.meters.swapped.value(way="loaded"), kv.swap.held) == (fed, loaded, 0)
-    (out,) = await engine.step([request.prefill_feed(23 - fed)])
+    assert (request.num_computed_tokens, scheduler.metrics.swapped.value(way="loaded"), kv.swap.held) == (
+        fed,
+        loaded,
+        0,
+    )
+    (out,) = await engine.step([request.prefill_input(23 - fed)])
     assert [[out.token]] == [tokens[:1] for tokens in await answers(on(Priced()), [alone])]
 
 
@@ -191,8 +195,8 @@ async def test_what_cannot_be_copied_is_computed_again(fails: str) -> None:
 
     engine.meanwhile = meanwhile
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
-    assert scheduler.meters.swapped.value(way="loaded") == 0
-    assert scheduler.meters.preemptions.value(way="swapped" if fails == "write" else "dropped") > 0
+    assert scheduler.metrics.swapped.value(way="loaded") == 0
+    assert scheduler.metrics.preemptions.value(way="swapped" if fails == "write" else "dropped") > 0
     clean(scheduler)
 
 
@@ -226,7 +230,7 @@ async def test_within_its_bound_as_many_pages_are_kept_as_fit() -> None:
     held = []
     engine.meanwhile = lambda _: held.append(scheduler.kv.swap.held)
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
-    assert scheduler.meters.swapped.value(way="loaded") >= 3 and max(held) <= 3 * 64
+    assert scheduler.metrics.swapped.value(way="loaded") >= 3 and max(held) <= 3 * 64
     clean(scheduler)
 
 
@@ -240,7 +244,7 @@ async def test_on_a_real_engine_nothing_is_read_twice() -> None:
         )
         tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0}}
         scheduler = Scheduler(engine, settings=settings_from(tree))
-        scheduler.kv.swap.clock = lambda: scheduler.meters.rows.total  # a copy is free, a token costs one
+        scheduler.kv.swap.clock = lambda: scheduler.metrics.rows.total  # a copy is free, a token costs one
         asked = [Request(prompt_of(seed), 100, Sampling(temperature=1.0, seed=seed)) for seed in range(3)]
         told = await answers(scheduler, asked)
         await engine.unload()
@@ -254,6 +258,6 @@ async def test_on_a_real_engine_nothing_is_read_twice() -> None:
     dropped, reading = await run(18, 0)
     swapped, copying = await run(18, ROOMY)
     assert swapped == dropped == alone
-    assert copying.meters.rows.value(call="prefill") == 3 * 60 < reading.meters.rows.value(call="prefill")
-    assert copying.meters.preemptions.value(way="swapped") > 0 == copying.meters.preemptions.value(way="dropped")
-    assert copying.meters.swapped.value(way="loaded") == copying.meters.swapped.value(way="saved") > 0
+    assert copying.metrics.rows.value(call="prefill") == 3 * 60 < reading.metrics.rows.value(call="prefill")
+    assert copying.metrics.preemptions.value(way="swapped") > 0 == copying.metrics.preemptions.value(way="dropped")
+    assert copying.metrics.swapped.value(way="loaded") == copying.metrics.swapped.value(way="saved") > 0

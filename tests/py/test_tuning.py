@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from inpage.backends import device_profile as notes_module
-from inpage.backends.device_profile import Notes
+from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.failover import Backends
-from inpage.backends.measurement import Figure, measure, pages_needed
+from inpage.backends.measurement import Measurement, measure, pages_needed
 from inpage.backends.selection import Candidate, Choice, choose
-from inpage.engines.protocol import Feed
+from inpage.engines.protocol import SequenceInput
 from inpage.errors import DeviceLost, InpageError
 from inpage.format.schema import Variant
 from inpage.host.capability import Adapter, Device, host_device
@@ -28,19 +28,19 @@ from support.paged_double import PagedDouble
 from support.small import small_manifest
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 30}
-FAST, SLOW = Figure(100, 300, 2, 1e9), Figure(20, 60, 2, 1e9)
+FAST, SLOW = Measurement(100, 300, 2, 1e9), Measurement(20, 60, 2, 1e9)
 
 
 def test_a_figure_is_what_a_typical_request_takes() -> None:
-    assert Figure(100, 1000, 1, 0).typical_s == pytest.approx(0.128 + 1.28)
+    assert Measurement(100, 1000, 1, 0).typical_s == pytest.approx(0.128 + 1.28)
 
 
 async def test_measuring_feeds_only_the_pages_it_was_given() -> None:
     engine = PagedDouble()
     count = pages_needed(engine.info)
     await engine.reserve_pages(count + 3)
-    figure = await measure(engine, range(3, count + 3))
-    assert figure.decode_tps > 0 and figure.prefill_tps > 0
+    measurement = await measure(engine, range(3, count + 3))
+    assert measurement.decode_tps > 0 and measurement.prefill_tps > 0
     assert {page for _, feeds in engine.calls for feed in feeds for page in feed.pages} == set(range(3, count + 3))
 
 
@@ -49,16 +49,16 @@ async def test_a_slow_engine_is_known_after_two_steps(monkeypatch: pytest.Monkey
     monkeypatch.setattr("inpage.backends.measurement.time.perf_counter", lambda: float(next(clock)))
     engine = PagedDouble()
     await engine.reserve_pages(pages_needed(engine.info))
-    figure = await measure(engine, range(pages_needed(engine.info)))
-    assert figure.decode_tps == 1
+    measurement = await measure(engine, range(pages_needed(engine.info)))
+    assert measurement.decode_tps == 1
     assert [kind for kind, _ in engine.calls] == ["run", "run"]
 
 
 class House:
     """A router over doubles that are as fast as ``speeds`` says, and load when they are asked to."""
 
-    def __init__(self, tokenizer: Tokenizer, speeds: dict[str, Figure], notes: Notes) -> None:
-        self.speeds, self.notes = speeds, notes
+    def __init__(self, tokenizer: Tokenizer, speeds: dict[str, Measurement], profile: DeviceProfile) -> None:
+        self.speeds, self.profile = speeds, profile
         self.loads: list[str] = []
         self.engines: list[Mortal] = []
         self.dying: set[str] = set()
@@ -68,7 +68,7 @@ class House:
             Candidate(Variant(name, name.partition("-")[0], (), {}), True, "made for tests") for name in speeds
         )
         self.choice = Choice(ranked, ranked, 2, "2 of 2 cores compute", None)
-        self.backends = Backends(ranked, self._load, notes.log)
+        self.backends = Backends(ranked, self._load, profile.log)
         self.tokenizer = tokenizer
 
     async def _load(self, candidate: Candidate) -> Mortal:
@@ -76,7 +76,7 @@ class House:
         if self.hold is not None:
             await self.hold.wait()
 
-        def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+        def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
             return DeviceLost("gone") if candidate.name in self.dying else None
 
         self.engines.append(Mortal(PagedDouble(vocab=320), fate, variant=candidate.name))
@@ -85,7 +85,7 @@ class House:
     async def router(self) -> Router:
         engine = await self.backends.first()
         return Router(small_manifest(), self.choice, engine, self.tokenizer, load_ms=1, backends=self.backends,
-                      notes=self.notes, on_change=self._changed)  # fmt: skip
+                      profile=self.profile, on_change=self._changed)  # fmt: skip
 
     def _changed(self) -> None:
         self.learnt += 1
@@ -95,9 +95,9 @@ class House:
 def house(small_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> House:
     monkeypatch.setattr(tuning, "_PATIENCE_S", 0)
     monkeypatch.setattr(notes_module, "cache_folder", lambda: tmp_path)
-    house = House(small_tokenizer, {"slow-a": SLOW, "fast-b": FAST}, Notes("small", "here"))
+    house = House(small_tokenizer, {"slow-a": SLOW, "fast-b": FAST}, DeviceProfile("small", "here"))
 
-    async def measured(engine: Mortal, pages: Sequence[int]) -> Figure:
+    async def measured(engine: Mortal, pages: Sequence[int]) -> Measurement:
         await measure(engine, pages)
         return house.speeds[engine.info.variant]
 
@@ -159,8 +159,8 @@ async def test_one_that_dies_being_measured_rests(house: House) -> None:
 
 async def test_after_its_rest_the_faster_one_runs_again(house: House) -> None:
     now = [1e9]
-    house.notes.log.clock = lambda: now[0]
-    house.notes.figures |= house.speeds
+    house.profile.log.clock = lambda: now[0]
+    house.profile.measurements |= house.speeds
     house.backends.ranked.reverse()
     house.backends.current = house.backends.ranked[0]
     house.dying.add("fast-b")
@@ -179,18 +179,18 @@ async def test_after_its_rest_the_faster_one_runs_again(house: House) -> None:
 async def test_what_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(notes_module, "cache_folder", lambda: tmp_path)
     manifest, here = small_manifest(), host_device()
-    notes = await Notes.open(manifest, here, None)
-    notes.figures["native"] = FAST
-    notes.log.note("native", DeviceLost("gone"))
-    await notes.save()
-    again = await Notes.open(manifest, here, None)
-    assert again.figures == {"native": FAST}
+    profile = await DeviceProfile.open(manifest, here, None)
+    profile.measurements["native"] = FAST
+    profile.log.note("native", DeviceLost("gone"))
+    await profile.save()
+    again = await DeviceProfile.open(manifest, here, None)
+    assert again.measurements == {"native": FAST}
     assert "gone" in again.log.sentence("native")
     # Another browser, adapter or artifact, or another number of threads, is another story.
     elsewhere = Device("page", here.features, here.cores, here.threads, adapter=Adapter("a GPU", software=False))
-    assert not (await Notes.open(manifest, elsewhere, None)).figures
-    assert not (await Notes.open(manifest, here, 1)).figures
-    assert not (await Notes.open(replace(manifest, revision="1" * 64), here, None)).figures
+    assert not (await DeviceProfile.open(manifest, elsewhere, None)).measurements
+    assert not (await DeviceProfile.open(manifest, here, 1)).measurements
+    assert not (await DeviceProfile.open(replace(manifest, revision="1" * 64), here, None)).measurements
     (file,) = (tmp_path / "notes").glob("*.json")
     whole = file.read_text("utf-8")
     key = next(iter(json.loads(whole)["devices"]))
@@ -198,7 +198,7 @@ async def test_what_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     words = whole.replace('"decode_tps": 100', '"decode_tps": "x"')
     for damaged in ("", "{", "[]", '{"version": 1}', whole[:-20], words, other):
         file.write_text(damaged, "utf-8")
-        assert not (await Notes.open(manifest, here, None)).figures
+        assert not (await DeviceProfile.open(manifest, here, None)).measurements
 
 
 def test_measured_figures_decide() -> None:
@@ -210,7 +210,7 @@ def test_measured_figures_decide() -> None:
     assert [c.name for c in choose(variants, gpu).ranked] == ["webgpu-f32", "wasm-relaxed", "wasm-simd"]
     assert [c.name for c in choose(variants, soft).ranked] == ["wasm-relaxed", "wasm-simd", "webgpu-f32"]
     assert [c.name for c in choose(variants, none).ranked] == ["wasm-relaxed", "wasm-simd"]
-    found = choose(variants, gpu, figures={"wasm-simd": FAST, "webgpu-f32": SLOW})
+    found = choose(variants, gpu, measurements={"wasm-simd": FAST, "webgpu-f32": SLOW})
     assert [c.name for c in found.ranked] == ["wasm-simd", "webgpu-f32", "wasm-relaxed"]
-    pinned = choose(variants, gpu, backend="wasm", figures={"webgpu-f32": FAST})
+    pinned = choose(variants, gpu, backend="wasm", measurements={"webgpu-f32": FAST})
     assert [c.name for c in pinned.ranked] == ["wasm-relaxed", "wasm-simd"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from inpage.backends.failover import Backends
 from inpage.backends.faults import FaultLog
 from inpage.backends.selection import Candidate
-from inpage.engines.protocol import Feed
+from inpage.engines.protocol import SequenceInput
 from inpage.errors import DeviceLost, InpageError
 from inpage.format.schema import Variant
 from inpage.scheduling.scheduler import Scheduler
@@ -56,7 +56,7 @@ def dies_at(*calls: int, error: Callable[[], InpageError] = lambda: DeviceLost("
     """At the calls with these numbers, counted over all engines that share this fate."""
     count = 0
 
-    def fate(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+    def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
         nonlocal count
         count += 1
         return error() if count in calls else None
@@ -64,5 +64,5 @@ def dies_at(*calls: int, error: Callable[[], InpageError] = lambda: DeviceLost("
     return fate
 
 
-def poisoned(kind: str, feeds: Sequence[Feed]) -> InpageError | None:
+def poisoned(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
     return DeviceLost("poisoned") if any(POISON in feed.tokens for feed in feeds) else None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inpage.engines.native import NativeEngine
-from inpage.engines.protocol import Feed, StepOutput
+from inpage.engines.protocol import SequenceInput, StepOutput
 from inpage.format.schema import Manifest
 from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.kernels.cpu import linear
@@ -107,7 +107,7 @@ async def feed(engine: NativeEngine, ids: Sequence[int], pages: Sequence[int], c
     size = chunk or engine.info.max_rows
     for start in range(0, len(ids), size):
         part, last = ids[start : start + size], start + size >= len(ids)
-        (out,) = await engine.step([Feed(part, start, pages, want_logits=last)])
+        (out,) = await engine.step([SequenceInput(part, start, pages, want_logits=last)])
     return out
 
 
@@ -121,7 +121,7 @@ async def score(
     size = engine.info.max_logit_rows
     for start in range(first - 1, len(ids) - 1, size):
         end = min(start + size, len(ids) - 1)
-        (step,) = await engine.step([Feed(ids[start:end], start, pages, targets=ids[start + 1 : end + 1])])
+        (step,) = await engine.step([SequenceInput(ids[start:end], start, pages, targets=ids[start + 1 : end + 1])])
         assert step.scores is not None
         out += step.scores
     return out

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from inpage.engines.protocol import Engine, EngineInfo, Feed, Grammar, PageData, RunOutput, StepOutput, Told
+from inpage.engines.protocol import (
+    Engine,
+    EngineInfo,
+    Grammar,
+    OnTokens,
+    PageData,
+    RunOutput,
+    SequenceInput,
+    StepOutput,
+)
 from inpage.errors import DeviceLost, InpageError
 
 T = TypeVar("T")
 # kind ("step", "run", "reserve", "read", "write"), feeds → what it dies of, or None
-Fate = Callable[[str, Sequence[Feed]], InpageError | None]
+Fate = Callable[[str, Sequence[SequenceInput]], InpageError | None]
 
 
 class Mortal:
@@ -44,11 +53,13 @@ class Mortal:
     async def prepare(self, grammar: Grammar) -> None:
         await self._call("prepare", [], lambda: self._engine.prepare(grammar))
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         return await self._call("step", feeds, lambda: self._engine.step(feeds))
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
-        return await self._call("run", feeds, lambda: self._engine.run(feeds, max_steps, told))
+    async def run(
+        self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
+    ) -> list[RunOutput]:
+        return await self._call("run", feeds, lambda: self._engine.run(feeds, max_steps, on_tokens))
 
     async def interrupt(self) -> None:
         await self._engine.interrupt()
@@ -61,7 +72,7 @@ class Mortal:
         self.unloaded = True
         await self._engine.unload()
 
-    async def _call(self, kind: str, feeds: Sequence[Feed], work: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, kind: str, feeds: Sequence[SequenceInput], work: Callable[[], Awaitable[T]]) -> T:
         if self._dead is None:
             self._dead = self._fate(kind, feeds)
             if self._dead is None:

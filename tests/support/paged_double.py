@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from inpage.engines.protocol import EngineInfo, Feed, Grammar, Logprob, RunOutput, StepOutput, Told
+from inpage.engines.protocol import EngineInfo, Grammar, Logprob, OnTokens, RunOutput, SequenceInput, StepOutput
 from inpage.errors import InvalidRequest, OutOfMemory
 
 
@@ -46,7 +46,7 @@ class PagedDouble:
         self.memory_pages, self.poison, self.stop_every = memory_pages, poison, stop_every
         self.reserved = 0
         self.failure: BaseException | None = None
-        self.calls: list[tuple[str, list[Feed]]] = []
+        self.calls: list[tuple[str, list[SequenceInput]]] = []
         self.interrupts = 0
         self.unloaded = False
         self.busy_s = 0.0  # a millisecond a call
@@ -87,13 +87,15 @@ class PagedDouble:
             raise InvalidRequest("schema cannot be followed", field="schema")
         self.compiled.append(grammar)
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         with self._alone():
             self._check("step", feeds)
             await asyncio.sleep(0)
             return [self._step(feed) for feed in feeds]
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
+    async def run(
+        self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
+    ) -> list[RunOutput]:
         with self._alone():
             self._check("run", feeds)
             assert all(len(feed.tokens) == 1 and feed.max_new_tokens > 0 for feed in feeds)
@@ -106,8 +108,8 @@ class PagedDouble:
                 await asyncio.sleep(0)
                 if self._doorbell or all(out.finished for out in outs):
                     break
-                if told is not None and step == next_tell and step < max_steps:
-                    told([RunOutput(out.tokens[heard:], out.finished, out.logprobs[heard:]) for out in outs])
+                if on_tokens is not None and step == next_tell and step < max_steps:
+                    on_tokens([RunOutput(out.tokens[heard:], out.finished, out.logprobs[heard:]) for out in outs])
                     heard, next_tell = step, step + 2 * (step - heard)
             return [RunOutput(out.tokens[heard:], out.finished, out.logprobs[heard:]) for out in outs]
 
@@ -122,7 +124,7 @@ class PagedDouble:
         assert not self._busy
         self.unloaded = True
 
-    def _decode(self, feed: Feed, out: RunOutput) -> None:
+    def _decode(self, feed: SequenceInput, out: RunOutput) -> None:
         if out.finished:
             return
         position = feed.start + len(out.tokens)
@@ -137,7 +139,7 @@ class PagedDouble:
         elif len(out.tokens) == feed.max_new_tokens:
             out.finished = "length"
 
-    def _step(self, feed: Feed) -> StepOutput:
+    def _step(self, feed: SequenceInput) -> StepOutput:
         out = StepOutput(scores=[] if feed.targets is not None else None)
         for i, token in enumerate(feed.tokens):
             self._write(feed, feed.start + i, token)
@@ -149,11 +151,11 @@ class PagedDouble:
             out.logprobs = _told(feed, out.token)
         return out
 
-    def _write(self, feed: Feed, position: int, token: int) -> None:
+    def _write(self, feed: SequenceInput, position: int, token: int) -> None:
         page, slot = divmod(position, self.info.page_tokens)
         self._kv[feed.pages[page], slot] = (position, token)
 
-    def _choose(self, feed: Feed, position: int, history: Sequence[int]) -> int:
+    def _choose(self, feed: SequenceInput, position: int, history: Sequence[int]) -> int:
         seen = []
         for earlier in range(position + 1):
             page, slot = divmod(earlier, self.info.page_tokens)
@@ -168,7 +170,7 @@ class PagedDouble:
             return 2
         return 3 + number % (self.info.vocab - 3)
 
-    def _check(self, kind: str, feeds: Sequence[Feed]) -> None:
+    def _check(self, kind: str, feeds: Sequence[SequenceInput]) -> None:
         self.calls.append((kind, list(feeds)))
         self.busy_s += 1e-3
         if self.failure is not None:
@@ -198,7 +200,7 @@ class PagedDouble:
             self._busy = False
 
 
-def _told(feed: Feed, token: int) -> list[Logprob]:
+def _told(feed: SequenceInput, token: int) -> list[Logprob]:
     """A logprob that tells the token; the likeliest after it are those that follow it."""
     if feed.top is None:
         return []

@@ -21,7 +21,7 @@ from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
 from ..kernels.shared.heads import Heads
-from ..kernels.shared.packed import Weights, groups_of
+from ..kernels.shared.packed import PackedMatrix, groups_of
 from ..kernels.webgpu.attention import page_words
 from ..ops.cpu import CpuOps
 from ..ops.maxima import Maxima
@@ -29,7 +29,7 @@ from ..ops.webgpu import GpuOps, Tier, slices
 
 Ops = Any  # CpuOps or GpuOps: one face
 MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
-Split = Callable[[Weights], Sequence[Weights]]
+Split = Callable[[PackedMatrix], Sequence[PackedMatrix]]
 Pages = Any  # a tensor, or one for each layer
 
 
@@ -38,7 +38,7 @@ class _Matrices(nn.Module):
 
     def __init__(self, prefix: str, tensors: Mapping[str, Entry], split: Split | None) -> None:
         super().__init__()
-        self.shapes: dict[str, Weights] = {}
+        self.shapes: dict[str, PackedMatrix] = {}
         self.split = split
         for name, entry in tensors.items():
             own = name.removeprefix(prefix)
@@ -47,17 +47,17 @@ class _Matrices(nn.Module):
             if entry.layout == "raw":
                 setattr(self, own, nn.Parameter([entry.shape[0]], "float32"))
             else:
-                weights = Weights(entry.format, entry.shape[0], entry.shape[1])
+                weights = PackedMatrix(entry.format, entry.shape[0], entry.shape[1])
                 self.shapes[own] = weights
                 for name, part in self._slices(own):
                     setattr(self, name, nn.Parameter([part.words], "int32"))
 
-    def _slices(self, own: str) -> list[tuple[str, Weights]]:
+    def _slices(self, own: str) -> list[tuple[str, PackedMatrix]]:
         if self.split is None:
             return [(own, self.shapes[own])]
         return [(f"{own}@{i}", part) for i, part in enumerate(self.split(self.shapes[own]))]
 
-    def matrix(self, name: str) -> tuple[Weights, Any]:
+    def matrix(self, name: str) -> tuple[PackedMatrix, Any]:
         found = [getattr(self, part) for part, _ in self._slices(name)]
         return self.shapes[name], found[0] if self.split is None else found
 

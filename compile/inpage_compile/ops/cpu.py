@@ -16,7 +16,7 @@ from ..kernels.cpu.pages import rope_append
 from ..kernels.cpu.quantize import FORM_DTYPE
 from ..kernels.cpu.softmax import whole_groups
 from ..kernels.shared.heads import Heads
-from ..kernels.shared.packed import Weights, groups_of
+from ..kernels.shared.packed import PackedMatrix, groups_of
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class CpuOps:
     rows: tirx.Var
     logit_rows: tirx.Var
 
-    def form(self, weights: Weights) -> str:
+    def form(self, weights: PackedMatrix) -> str:
         """The activation form that a matrix wants."""
         return linear.form_for(self.isa, weights.format, self.activations)
 
-    def embed(self, weights: Weights, w: Tensor, ids: Tensor) -> Tensor:
+    def embed(self, weights: PackedMatrix, w: Tensor, ids: Tensor) -> Tensor:
         return self._call(linear.embed(weights), [ids, w], [self._float(weights.columns)])[0]
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
@@ -56,7 +56,7 @@ class CpuOps:
         scalars = [self.rows] if pick is None else [self.rows, self.logit_rows]
         return Activations(form, self._call(func, args, self._formed(form, rows, columns), scalars))
 
-    def linear(self, weights: Weights, w: Tensor, x: Activations, residual: Tensor | None = None) -> Tensor:
+    def linear(self, weights: PackedMatrix, w: Tensor, x: Activations, residual: Tensor | None = None) -> Tensor:
         rows = x.tensors[0].shape[0]
         few = bool(rows.same_as(self.logit_rows))
         func = linear.linear(self.isa, weights, x.form, residual is not None, self.single, few)
@@ -64,7 +64,7 @@ class CpuOps:
         out = Tensor.placeholder([rows, weights.rows], "float32")
         return self._call(func, args, [out], [rows])[0]
 
-    def gated(self, weights: Weights, w: Tensor, x: Activations, form: str) -> Activations:
+    def gated(self, weights: PackedMatrix, w: Tensor, x: Activations, form: str) -> Activations:
         func = linear.gated(self.isa, weights, x.form, form, self.single)
         return Activations(form, self._call(func, [*x.tensors, w], self._formed(form, self.rows, weights.rows // 2)))
 

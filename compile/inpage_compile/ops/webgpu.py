@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from inpage.format.limits import ALIGN
 
 from ..kernels.shared.heads import Heads
-from ..kernels.shared.packed import Weights
+from ..kernels.shared.packed import PackedMatrix
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.build import BINDING_BYTES
@@ -46,7 +46,7 @@ def tiers_for(rows: int, sequences: int) -> list[Tier]:
 
 
 @dataclass(frozen=True)
-class Activations:
+class NormedActivations:
     """A linear layer's input, and the norm that it has to go through. ``head``: the rows that get logits."""
 
     tensor: Tensor
@@ -55,7 +55,7 @@ class Activations:
     head: bool = False
 
 
-def slices(weights: Weights) -> tuple[Weights, ...]:
+def slices(weights: PackedMatrix) -> tuple[PackedMatrix, ...]:
     """A packed matrix as bindings hold it: blocks of its rows, one after another.
 
     A slice begins at a multiple of 256 bytes, and has whole pairs of blocks, as gate and up are interleaved."""
@@ -77,10 +77,10 @@ class GpuOps:
     rows: tirx.Var
     logit_rows: tirx.Var
 
-    def form(self, weights: Weights) -> str:
+    def form(self, weights: PackedMatrix) -> str:
         return self.dtype
 
-    def embed(self, weights: Weights, w: Sequence[Tensor], ids: Tensor) -> Tensor:
+    def embed(self, weights: PackedMatrix, w: Sequence[Tensor], ids: Tensor) -> Tensor:
         y, first = Tensor.placeholder([self.rows, weights.columns], "float32"), 0
         for part, data in zip(slices(weights), w, strict=True):
             func = rows.embed(part, first, again=first > 0)
@@ -88,15 +88,19 @@ class GpuOps:
             first += part.rows
         return y
 
-    def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
+    def norm(
+        self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None
+    ) -> NormedActivations:
         if pick is None:
-            return Activations(x, weight, epsilon)
+            return NormedActivations(x, weight, epsilon)
         columns = int(x.shape[1])
         out = Tensor.placeholder([self.logit_rows, columns], "float32")
         func = rows.norm(columns, epsilon)
-        return Activations(self._call(func, [x, pick, weight], out, self.logit_rows), head=True)
+        return NormedActivations(self._call(func, [x, pick, weight], out, self.logit_rows), head=True)
 
-    def linear(self, weights: Weights, w: Sequence[Tensor], x: Activations, residual: Tensor | None = None) -> Tensor:
+    def linear(
+        self, weights: PackedMatrix, w: Sequence[Tensor], x: NormedActivations, residual: Tensor | None = None
+    ) -> Tensor:
         out = "float32" if x.head or residual is not None else self.dtype
         count = self.logit_rows if x.head else self.rows
         y = residual if residual is not None else Tensor.placeholder([count, weights.rows], out)
@@ -112,7 +116,7 @@ class GpuOps:
             first += part.rows
         return y
 
-    def gated(self, weights: Weights, w: Sequence[Tensor], x: Activations, form: str) -> Activations:
+    def gated(self, weights: PackedMatrix, w: Sequence[Tensor], x: NormedActivations, form: str) -> NormedActivations:
         width = weights.rows // 2
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
@@ -120,10 +124,10 @@ class GpuOps:
             func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first)
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
-        return Activations(h)
+        return NormedActivations(h)
 
-    def gate(self, gates: Tensor, ups: Tensor, form: str) -> Activations:
-        return Activations(self._again(rows.gate(int(gates.shape[1]), self.dtype), [gates, ups], 0))
+    def gate(self, gates: Tensor, ups: Tensor, form: str) -> NormedActivations:
+        return NormedActivations(self._again(rows.gate(int(gates.shape[1]), self.dtype), [gates, ups], 0))
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         widths = tuple(int(t.shape[1]) for t in tensors)
@@ -143,15 +147,15 @@ class GpuOps:
 
     def attention(
         self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
-    ) -> Activations:
+    ) -> NormedActivations:
         args, out = [q, *where, kv[layer]], self._wide(h.columns)
         if not self.tier.spans or not attn.spans_fit(h, self.tier.rows):
-            return Activations(self._call(attn.attention(h, self.dtype), args, out))
+            return NormedActivations(self._call(attn.attention(h, self.dtype), args, out))
         shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
         parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"))
-        return Activations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out))
+        return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out))
 
-    def _input(self, x: Activations, w: Tensor) -> tuple[list[Tensor], Input]:
+    def _input(self, x: NormedActivations, w: Tensor) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
         return args, Input(str(x.tensor.dtype), x.epsilon)
 
@@ -209,4 +213,4 @@ def _like(t: Tensor) -> Tensor:
     return Tensor.placeholder(t.shape, t.dtype)
 
 
-__all__ = ["Activations", "GpuOps", "Tier", "slices", "tiers_for"]
+__all__ = ["GpuOps", "NormedActivations", "Tier", "slices", "tiers_for"]

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..engines.protocol import Engine, Feed
+from ..engines.protocol import Engine, SequenceInput
 from ..errors import DeviceLost, InpageError
 
 _DOUBTFUL = 5  # faults in a row
@@ -85,7 +85,7 @@ async def probe(engine: Engine) -> None:
     """Let a fresh engine compute a token; one that fails is unloaded. Raises what it failed with, or `DeviceLost`."""
     try:
         await engine.reserve_pages(1)
-        (out,) = await engine.step([Feed([0], 0, [0], sample=True)])
+        (out,) = await engine.step([SequenceInput([0], 0, [0], sample=True)])
         if out.token is None:
             raise DeviceLost("the engine computes no token")
     except BaseException:

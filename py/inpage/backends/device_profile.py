@@ -24,42 +24,46 @@ from ..host.browser import IN_PAGE, host, settle
 from ..host.capability import Device
 from .faults import FaultLog
 from .kernel_choice import KernelChoice
-from .measurement import Figure
+from .measurement import Measurement
 
 _VERSION = 1
 _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
 
 
-class Notes:
-    """Made by `open`. ``figures`` and ``choices`` by variant; `save` after changing them or the log."""
+class DeviceProfile:
+    """Made by `open`. ``measurements`` and ``choices`` by variant; `save` after changing them or the log."""
 
     def __init__(self, artifact: str, device: str) -> None:
         self._key = "".join(c if c.isalnum() or c in "-._" else "_" for c in artifact)
         self._device = device
         self._others: dict[str, Any] = {}
-        self.figures: dict[str, Figure] = {}
+        self.measurements: dict[str, Measurement] = {}
         self.choices: dict[str, KernelChoice] = {}
         self.log = FaultLog()
 
     @classmethod
-    async def open(cls, manifest: Manifest, device: Device, threads: int | None) -> Notes:
+    async def open(cls, manifest: Manifest, device: Device, threads: int | None) -> DeviceProfile:
         """Whatever is kept for this artifact on this device; damaged notes count as none."""
         words = f"{device.fingerprint} | {threads} | {manifest.revision}"
-        notes = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
+        profile = cls(manifest.id, hashlib.sha256(words.encode()).hexdigest()[:16])
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, InpageError):
-            kept = bounded.read(await _read(notes._key) or "{}", FILE_BYTES["note"])
+            kept = bounded.read(await _read(profile._key) or "{}", FILE_BYTES["note"])
             if kept.get("version") == _VERSION:
                 others = dict(kept["devices"])
-                mine = others.pop(notes._device, None) or {"figures": {}, "faults": {}}
-                figures = {name: _figure(**figure) for name, figure in mine["figures"].items()}
+                mine = others.pop(profile._device, None) or {"figures": {}, "faults": {}}
+                measurements = {name: _measurement(**measurement) for name, measurement in mine["figures"].items()}
                 choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
-                notes.log.load(mine["faults"])
-                notes._others, notes.figures, notes.choices = others, figures, choices  # all of it or nothing
-        return notes
+                profile.log.load(mine["faults"])
+                profile._others, profile.measurements, profile.choices = (
+                    others,
+                    measurements,
+                    choices,
+                )  # all of it or nothing
+        return profile
 
     async def save(self) -> None:
         mine = {
-            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "figures": {name: asdict(measurement) for name, measurement in self.measurements.items()},
             "choices": {name: asdict(choice) for name, choice in self.choices.items()},
             "faults": self.log.dump(),
         }
@@ -67,10 +71,10 @@ class Notes:
         await _write(self._key, json.dumps({"version": _VERSION, "devices": kept}))
 
 
-def _figure(decode_tps: float, prefill_tps: float, threads: int, at: float) -> Figure:
+def _measurement(decode_tps: float, prefill_tps: float, threads: int, at: float) -> Measurement:
     if not 0 < decode_tps < 1e9 or not 0 < prefill_tps < 1e9:
         raise ValueError("no such speed")
-    return Figure(float(decode_tps), float(prefill_tps), int(threads), float(at))
+    return Measurement(float(decode_tps), float(prefill_tps), int(threads), float(at))
 
 
 def _choice(kernels: list[str], settled: bool, threads: int, threads_measured: dict[str, float] | None) -> KernelChoice:

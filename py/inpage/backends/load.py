@@ -11,17 +11,17 @@ from ..engines.protocol import Engine, Progress, Tunable
 from ..format.schema import Manifest, Variant
 from ..host.artifact_store import Store
 from ..settings import Settings
-from .device_profile import Notes
+from .device_profile import DeviceProfile
 from .kernel_choice import KernelChoice, choose_kernels
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                      on_progress: Progress, settings: Settings, notes: Notes,
+                      on_progress: Progress, settings: Settings, profile: DeviceProfile,
                       trust: bool = False) -> Engine:  # fmt: skip
-    """The engine, with what this device chose: remembered in ``notes``, or found out now and noted. ``pinned``: so many
-    threads, not only at most so many. ``text``: of the manifest. ``trust``: see `Router.load`. Raises the engine's
+    """The engine, with what this device chose: remembered in ``profile``, or found out now and noted. ``pinned``: so
+    many threads, not only at most so many. ``text``: of the manifest. ``trust``: see `Router.load`. Raises the engine's
     errors."""
-    known = notes.choices.get(variant.name)
+    known = profile.choices.get(variant.name)
     if known is not None and not pinned and known.threads == threads:
         pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
     engine = await _load(variant, threads, pinned, store, manifest, text, on_progress, settings, known, trust)
@@ -30,11 +30,11 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     if known is None or not known.fits(engine.info):
         try:
             choice = await choose_kernels(engine)
-            notes.choices[variant.name] = replace(choice, settled=choice.settled and engine.info.rehearsed)
+            profile.choices[variant.name] = replace(choice, settled=choice.settled and engine.info.rehearsed)
         except BaseException:
             await engine.unload()
             raise
-        await notes.save()
+        await profile.save()
     elif variant.backend == "native":
         await engine.choose_kernels(known.kernels)
     return engine
@@ -57,7 +57,7 @@ async def _load(variant: Variant, threads: int, pinned: bool, store: Store, mani
         except asyncio.CancelledError:
             task.add_done_callback(_discard)  # a thread is reading files: it ends, and is then not wanted
             raise
-    from ..engines.in_page import PageEngine
+    from ..engines.in_page import BrowserEngine
 
     given = threads if pinned else None
     options = {
@@ -67,7 +67,7 @@ async def _load(variant: Variant, threads: int, pinned: bool, store: Store, mani
         "powerPreference": settings.webgpu.power_preference,
         "sliceMs": settings.webgpu.burst_ms,
     }
-    return await PageEngine.load(store.base, text, variant=variant.name, options=options, on_progress=on_progress)
+    return await BrowserEngine.load(store.base, text, variant=variant.name, options=options, on_progress=on_progress)
 
 
 _discarding: set[asyncio.Task[Any]] = set()

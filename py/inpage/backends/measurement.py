@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..engines.protocol import Engine, EngineInfo, Feed
+from ..engines.protocol import Engine, EngineInfo, SequenceInput
 
 _SLOW_S = 0.1  # a step this slow says enough
 _STEPS = 8
@@ -19,7 +19,7 @@ _PROMPT, _ANSWER = 128, 128  # tokens of a typical request, by which variants ar
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Measurement:
     """``decode_tps`` and ``prefill_tps``: tokens a second, alone, in a short context; ``at``: seconds since 1970."""
 
     decode_tps: float
@@ -38,7 +38,7 @@ def pages_needed(info: EngineInfo) -> int:
     return -(-(_rows(info) + _STEPS) // info.page_tokens)
 
 
-async def measure(engine: Engine, pages: Sequence[int]) -> Figure:
+async def measure(engine: Engine, pages: Sequence[int]) -> Measurement:
     """``pages``: `pages_needed` of them, reserved, which nobody else uses meanwhile."""
     info = engine.info
     token = min(17, info.vocab - 1)
@@ -46,19 +46,19 @@ async def measure(engine: Engine, pages: Sequence[int]) -> Figure:
     async def decode(steps: int) -> float:
         """Seconds a step."""
         began = time.perf_counter()
-        (out,) = await engine.run([Feed([token], 0, pages, max_new_tokens=steps)], steps)
+        (out,) = await engine.run([SequenceInput([token], 0, pages, max_new_tokens=steps)], steps)
         return (time.perf_counter() - began) / max(len(out.tokens), 1)
 
     await decode(1)  # warms up
     step = await decode(1)
     if step >= _SLOW_S:
-        return Figure(1 / step, 1 / step, info.threads, time.time())
+        return Measurement(1 / step, 1 / step, info.threads, time.time())
     step = min(step, await decode(_STEPS))
     rows = _rows(info)
     began = time.perf_counter()
-    await engine.step([Feed([token] * rows, 0, pages)])
+    await engine.step([SequenceInput([token] * rows, 0, pages)])
     prefill = time.perf_counter() - began
-    return Figure(1 / step, rows / prefill, info.threads, time.time())
+    return Measurement(1 / step, rows / prefill, info.threads, time.time())
 
 
 def _rows(info: EngineInfo) -> int:

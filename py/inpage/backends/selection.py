@@ -1,7 +1,7 @@
 """Which of an artifact's variants can run here, which one does, and why: in one sentence for each.
 
 What cannot run is ruled out. The rest is ranked by what was measured on this device (`measure`, remembered by
-`notes`), and before anything was measured by what is usually faster.
+`device_profile`), and before anything was measured by what is usually faster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..errors import InvalidRequest, Unsupported
 from ..format.schema import Variant
 from ..host.capability import Device
-from .measurement import Figure
+from .measurement import Measurement
 
 _EXPECTED = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
 _WITH_SOFTWARE_GPU = ("wasm-relaxed", "wasm-simd", "native", "webgpu-f16", "webgpu-f32")
@@ -61,15 +61,15 @@ class Choice:
     def why(self) -> str:
         return self.reason(self.ranked[0])
 
-    def reason(self, candidate: Candidate, figure: Figure | None = None, took_over: str = "") -> str:
+    def reason(self, candidate: Candidate, measurement: Measurement | None = None, took_over: str = "") -> str:
         """Why this one runs, in a sentence."""
         why = candidate.reason
         if took_over:
             why = f"took over because {took_over}"
         elif self.pin == candidate.name:
             why = f"pinned by the caller ({self.pin})"
-        elif figure is not None and len(self.ranked) > 1:
-            why = f"measured {rate(figure.decode_tps)} tokens a second here"
+        elif measurement is not None and len(self.ranked) > 1:
+            why = f"measured {rate(measurement.decode_tps)} tokens a second here"
         if candidate.variant.backend == "webgpu":
             return f"{candidate.name}: {why}"
         return f"{candidate.name}: {why}; {self.about_threads}"
@@ -91,11 +91,11 @@ def choose(
     *,
     backend: str | None = None,
     threads: int | None = None,
-    figures: Mapping[str, Figure] | None = None,
+    measurements: Mapping[str, Measurement] | None = None,
     refused: Mapping[str, str] | None = None,
 ) -> Choice:
     """Rank the variants that can run: all, or those that ``backend`` pins (a backend's or a variant's name).
-    ``figures``: what was measured, by variant. ``refused``: why the caller rules a variant out, by variant.
+    ``measurements``: what was measured, by variant. ``refused``: why the caller rules a variant out, by variant.
 
     Raises `InvalidRequest` for a name that the artifact does not have or a bad ``threads``, `Unsupported`, with the
     reason of each candidate, where none can run."""
@@ -111,33 +111,37 @@ def choose(
         asked = f" as {backend}" if backend else ""
         raise Unsupported(f"this model cannot run here{asked}: {'; '.join(map(str, pool))}", field="backend")
     count, about = _threads(device, threads)
-    return Choice(tuple(rank(able, figures or {})), found, count, about, backend)
+    return Choice(tuple(rank(able, measurements or {})), found, count, about, backend)
 
 
-def rank(able: Sequence[Candidate], figures: Mapping[str, Figure]) -> list[Candidate]:
+def rank(able: Sequence[Candidate], measurements: Mapping[str, Measurement]) -> list[Candidate]:
     """The fastest measured first; what nobody measured yet follows in the order that is expected."""
-    measured = sorted((c for c in able if c.name in figures), key=lambda c: figures[c.name].typical_s)
-    return [*measured, *(c for c in able if c.name not in figures)]
+    measured = sorted((c for c in able if c.name in measurements), key=lambda c: measurements[c.name].typical_s)
+    return [*measured, *(c for c in able if c.name not in measurements)]
 
 
-def sentence(ranked: Sequence[Candidate], found: Sequence[Candidate], figures: Mapping[str, Figure],
+def sentence(ranked: Sequence[Candidate], found: Sequence[Candidate], measurements: Mapping[str, Measurement],
              device: Device) -> str:  # fmt: skip
     """All backends in one sentence for people: "WASM, 2 threads: 118 tokens a second; WebGPU is a software adapter:
     2"."""
     parts: list[str] = []
-    for candidate in dict.fromkeys([*rank(ranked, figures), *found]):
+    for candidate in dict.fromkeys([*rank(ranked, measurements), *found]):
         backend = candidate.variant.backend
         name = BACKEND_NAMES.get(backend, backend)
         if (backend == "native" and device.place == "page") or any(part.startswith(name) for part in parts):
             continue
-        figure = figures.get(candidate.name)
+        measurement = measurements.get(candidate.name)
         if backend == "webgpu" and device.adapter is not None and device.adapter.software:
             name += " is a software adapter"
-        elif figure is not None and backend != "webgpu":
-            name += f", {figure.threads} thread{'s' * (figure.threads > 1)}"
+        elif measurement is not None and backend != "webgpu":
+            name += f", {measurement.threads} thread{'s' * (measurement.threads > 1)}"
         unit = "" if any("tokens" in part for part in parts) else " tokens a second"
         said = (
-            f"{rate(figure.decode_tps)}{unit}" if figure else "not measured" if candidate.can_run else candidate.reason
+            f"{rate(measurement.decode_tps)}{unit}"
+            if measurement
+            else "not measured"
+            if candidate.can_run
+            else candidate.reason
         )
         parts.append(f"{name}: {said}")
     return "; ".join(parts)

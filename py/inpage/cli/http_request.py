@@ -46,7 +46,7 @@ class Request:
     close: bool
 
 
-class Reader:
+class RequestReader:
     """Reads the requests of one connection, one after another."""
 
     def __init__(self, connection: socket.socket) -> None:

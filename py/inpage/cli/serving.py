@@ -18,7 +18,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .http_request import Reader, Refused, Request, accepts_gzip, matches, parse, parse_range
+from .http_request import Refused, Request, RequestReader, accepts_gzip, matches, parse, parse_range
 
 if TYPE_CHECKING:
     from .static import StaticServer
@@ -75,7 +75,7 @@ class Connection(socketserver.BaseRequestHandler):
     request: socket.socket
 
     def handle(self) -> None:
-        limits, reader = self.server.limits, Reader(self.request)
+        limits, reader = self.server.limits, RequestReader(self.request)
         with contextlib.suppress(OSError):
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         while True:

@@ -25,7 +25,7 @@ from ..format.abi import (
     SEQUENCE_WORDS,
     pack_sequence,
 )
-from .protocol import Feed, RunOutput, Sampling, StepOutput
+from .protocol import RunOutput, Sampling, SequenceInput, StepOutput
 
 _REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}
 
@@ -78,9 +78,9 @@ class RunBatch:
     bias: array[int]
 
 
-def step_batch(feeds: Sequence[Feed], limits: Limits) -> StepBatch:
+def step_batch(feeds: Sequence[SequenceInput], limits: Limits) -> StepBatch:
     """Flatten feeds for one forward pass. Raises `InvalidRequest`."""
-    _check_feeds(feeds, limits)
+    _check_inputs(feeds, limits)
     batch = StepBatch(
         token_ids=array("i"),
         positions=array("i"),
@@ -107,7 +107,7 @@ def step_batch(feeds: Sequence[Feed], limits: Limits) -> StepBatch:
     return batch
 
 
-def _add_logit_rows(batch: StepBatch, feeds: Sequence[Feed], ends: Sequence[int]) -> None:
+def _add_logit_rows(batch: StepBatch, feeds: Sequence[SequenceInput], ends: Sequence[int]) -> None:
     place: dict[int, int] = {}  # row → index into logit_rows: a row that is wanted twice is computed once
 
     def want(row: int) -> int:
@@ -135,11 +135,11 @@ def _add_logit_rows(batch: StepBatch, feeds: Sequence[Feed], ends: Sequence[int]
             batch.targets[index] = target
 
 
-def run_batch(feeds: Sequence[Feed], max_steps: int, limits: Limits) -> RunBatch:
+def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) -> RunBatch:
     """Lay out a burst. Raises `InvalidRequest`."""
     if max_steps < 1:
         raise InvalidRequest("a burst has at least one step", field="max_steps")
-    _check_feeds(feeds, limits)
+    _check_inputs(feeds, limits)
     if len(feeds) > min(limits.rows, limits.logit_rows):
         raise InvalidRequest(f"{len(feeds)} sequences, at most {min(limits.rows, limits.logit_rows)}", field="feeds")
     batch = RunBatch(len(feeds), _block_tables(feeds, limits), array("i"), array("i"))
@@ -214,7 +214,7 @@ def _bytes(words: Words | None) -> memoryview:
     return view if view.format == "B" else view.cast("B")
 
 
-def _block_tables(feeds: Sequence[Feed], limits: Limits) -> array[int]:
+def _block_tables(feeds: Sequence[SequenceInput], limits: Limits) -> array[int]:
     tables = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
     for i, feed in enumerate(feeds):
         first = i * limits.blocks_per_sequence
@@ -222,7 +222,7 @@ def _block_tables(feeds: Sequence[Feed], limits: Limits) -> array[int]:
     return tables
 
 
-def _pack(feed: Feed, position: int, reserved: int, bias: array[int]) -> array[int]:
+def _pack(feed: SequenceInput, position: int, reserved: int, bias: array[int]) -> array[int]:
     """The struct of one feed; its bias pairs are appended to ``bias``."""
     s = feed.sampling
     first = len(bias) // 2
@@ -253,7 +253,7 @@ def _pack(feed: Feed, position: int, reserved: int, bias: array[int]) -> array[i
     )
 
 
-def _check_feeds(feeds: Sequence[Feed], limits: Limits) -> None:
+def _check_inputs(feeds: Sequence[SequenceInput], limits: Limits) -> None:
     if not 1 <= len(feeds) <= limits.sequences:
         raise InvalidRequest(f"{len(feeds)} sequences in one batch, must be 1 to {limits.sequences}", field="feeds")
     for feed in feeds:

@@ -1,4 +1,4 @@
-"""Requests whose every token is looked at: held to a grammar, or reported with its likeliest rivals.
+"""Guided decoding and logprobs: requests whose tokens a grammar restricts, or that report the likeliest tokens.
 
 Both sides of what the engine worker (web/engine/grammar/stepwise.js) is told and tells of them."""
 
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import InvalidRequest, Unsupported
-from .protocol import Feed, Logprob
+from .protocol import Logprob, SequenceInput
 
 MAX_TOP = 20
 _REPORT = 1 + 2 * MAX_TOP  # doubles of one choice: its logprob, then pairs of id and logprob, -1 where there are fewer
 
 
-def looked_at(places: Iterable[tuple[int, Feed]]) -> dict[str, Any]:
+def guidance(places: Iterable[tuple[int, SequenceInput]]) -> dict[str, Any]:
     """The fields of a step or burst, by struct: ``constraints`` and ``tops``. Empty where nobody asks."""
     placed = sorted(places, key=_place)
     constraints = [
@@ -30,7 +30,7 @@ def looked_at(places: Iterable[tuple[int, Feed]]) -> dict[str, Any]:
     return told
 
 
-def reported(report: bytes | None, choice: int, token: int, top: int | None) -> list[Logprob]:
+def logprobs_in(report: bytes | None, choice: int, token: int, top: int | None) -> list[Logprob]:
     """What a report says of its ``choice``; empty where ``top`` did not ask."""
     if top is None or not report:
         return []
@@ -48,7 +48,7 @@ def likeliest(logits: Sequence[float], token: int, logprob: float, top: int) -> 
     return Logprob(token, logprob, tuple((i, logits[i] - log_sum) for i in best))
 
 
-def no_grammars(feeds: Iterable[Feed]) -> None:
+def no_grammars(feeds: Iterable[SequenceInput]) -> None:
     """For an engine that cannot follow them."""
     if any(feed.grammar is not None for feed in feeds):
         raise no_grammar()
@@ -64,5 +64,5 @@ def _checked(top: int) -> int:
     return top
 
 
-def _place(placed: tuple[int, Feed]) -> int:
+def _place(placed: tuple[int, SequenceInput]) -> int:
     return placed[0]

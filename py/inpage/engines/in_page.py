@@ -15,23 +15,23 @@ from ..errors import ArtifactDamaged
 from ..format import bounded
 from ..host.browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
-from .guided_decoding import looked_at, reported
+from .guided_decoding import guidance, logprobs_in
 from .protocol import (
     RUNTIME_COUNTS,
     WEBGPU_COUNTS,
     EngineInfo,
-    Feed,
     Grammar,
     KernelTiming,
+    OnTokens,
     PageData,
     Progress,
     RunOutput,
+    SequenceInput,
     StepOutput,
-    Told,
 )
 
 
-class PageEngine:
+class BrowserEngine:
     """Made by `load`. ``client`` is an EngineClient that has a model loaded, ``loaded`` what its load told."""
 
     def __init__(self, client: Any, loaded: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class PageEngine:
     @classmethod
     async def load(
         cls, base: str, manifest: str, *, variant: str, options: Mapping[str, Any], on_progress: Progress
-    ) -> PageEngine:
+    ) -> BrowserEngine:
         """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``options``: more of LoadOptions
         in web/engine/core/protocol.js."""
         from pyodide.ffi import create_proxy
@@ -89,7 +89,7 @@ class PageEngine:
     async def prepare(self, grammar: Grammar) -> None:
         await settle(self._client.prepare(_object({"kind": grammar.kind, "source": grammar.source})))
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         batch = step_batch(feeds, self._limits())
         arrays = {
             "tokenIds": batch.token_ids,
@@ -105,16 +105,18 @@ class PageEngine:
         if batch.sequences is not None:
             arrays["sample"] = batch.sequences
         chosen = [(i, feed) for i, feed in zip(batch.chosen, feeds, strict=True) if i is not None]
-        result = await settle(self._client.step(_object(arrays | looked_at(chosen))))
+        result = await settle(self._client.step(_object(arrays | guidance(chosen))))
         sequences, logits, scores = (_bytes(result, name) for name in ("sequences", "logits", "scores"))
         outs = step_outputs(batch, sequences, logits, scores, self._info.vocab)
         report = _bytes(result, "report")
         for i, feed, out in zip(batch.chosen, feeds, outs, strict=True):
             if i is not None and out.token is not None:
-                out.logprobs = reported(report, i, out.token, feed.top)
+                out.logprobs = logprobs_in(report, i, out.token, feed.top)
         return outs
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
+    async def run(
+        self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
+    ) -> list[RunOutput]:
         batch = run_batch(feeds, max_steps, self._limits())
         n, heard = batch.n, 0
 
@@ -124,14 +126,14 @@ class PageEngine:
             outs, report = run_outputs(n, part.steps - first, words, part.finished.to_bytes()), _bytes(part, "report")
             for i, (feed, out) in enumerate(zip(feeds, outs, strict=True)):
                 rows = enumerate(out.tokens, first)  # a sequence that has finished does not go on: its steps come first
-                out.logprobs = [one for k, token in rows for one in reported(report, k * n + i, token, feed.top)]
+                out.logprobs = [one for k, token in rows for one in logprobs_in(report, k * n + i, token, feed.top)]
             return outs
 
         def hear(part: Any) -> None:
             nonlocal heard
             heard += part.steps
-            if told is not None:
-                told(outputs(part))
+            if on_tokens is not None:
+                on_tokens(outputs(part))
 
         arrays = {
             "sequences": batch.sequences,
@@ -139,11 +141,11 @@ class PageEngine:
             "blockTables": batch.block_tables,
             "maxSteps": max_steps,
             "bias": batch.bias,
-            "tellMs": 0.0 if told is None else 1e3 * tell_seconds(n),
+            "tellMs": 0.0 if on_tokens is None else 1e3 * tell_seconds(n),
         }
         self._hear = hear
         try:
-            result = await settle(self._client.run(_object(arrays | looked_at(enumerate(feeds))), self._on_slice))
+            result = await settle(self._client.run(_object(arrays | guidance(enumerate(feeds))), self._on_slice))
         finally:
             self._hear = _unheard
         return outputs(result, heard)

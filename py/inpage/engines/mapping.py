@@ -68,10 +68,10 @@ def lay_out(plan: Plan) -> tuple[dict[int, int], int]:
     return offsets, end
 
 
-class Weights:
+class MappedWeights:
     """An artifact's whole weight space at consecutive addresses; made by `open`, once for all who use it."""
 
-    _shared: ClassVar[dict[tuple[str, str], Weights]] = {}
+    _shared: ClassVar[dict[tuple[str, str], MappedWeights]] = {}
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, key: tuple[str, str], memory: mmap.mmap) -> None:
@@ -81,7 +81,7 @@ class Weights:
         self.base = base(memory)
 
     @classmethod
-    def open(cls, folder: Path, manifest: Manifest, report: Progress) -> Weights:
+    def open(cls, folder: Path, manifest: Manifest, report: Progress) -> MappedWeights:
         """Map and verify, or share what another engine has mapped. Takes time: call it in a thread.
         Raises `ArtifactInvalid` naming the shard, `OutOfMemory`."""
         key = str(folder.resolve()), manifest.revision

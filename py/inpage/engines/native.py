@@ -27,11 +27,21 @@ from ..format.plan_views import encode_io, encode_program
 from ..format.schema import Manifest
 from . import batch as flat
 from .guided_decoding import likeliest, no_grammar, no_grammars
-from .mapping import Weights, available_bytes, base, lay_out, physical_bytes, reserve
+from .mapping import MappedWeights, available_bytes, base, lay_out, physical_bytes, reserve
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
 from .native_trust import require_trust
-from .protocol import RUNTIME_COUNTS, EngineInfo, Feed, Grammar, KernelTiming, Progress, RunOutput, StepOutput, Told
+from .protocol import (
+    RUNTIME_COUNTS,
+    EngineInfo,
+    Grammar,
+    KernelTiming,
+    OnTokens,
+    Progress,
+    RunOutput,
+    SequenceInput,
+    StepOutput,
+)
 
 T = TypeVar("T")
 KV_BYTES = 1 << 32  # kernels count halves in 32 bits, sign included
@@ -40,7 +50,7 @@ KV_BYTES = 1 << 32  # kernels count halves in 32 bits, sign included
 class NativeEngine:
     """See `inpage.engines.protocol.Engine`. Make one with `load`; several may live in one process."""
 
-    def __init__(self, plan: Plan, kernels: bytes, weights: Weights, *, variant: str, threads: int,
+    def __init__(self, plan: Plan, kernels: bytes, weights: MappedWeights, *, variant: str, threads: int,
                  max_pages: int, started: float) -> None:  # fmt: skip
         """Place buffers, load the program, start the threads. ``weights`` are the engine's from now on."""
         self._plan = plan
@@ -114,7 +124,7 @@ class NativeEngine:
             pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)
             _check_room(manifest.weights.bytes, plan)
-            weights = Weights.open(folder, manifest, report)
+            weights = MappedWeights.open(folder, manifest, report)
             try:
                 return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
             except BaseException:
@@ -172,22 +182,24 @@ class NativeEngine:
     async def prepare(self, grammar: Grammar) -> None:
         raise no_grammar()
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         no_grammars(feeds)
         batch = flat.step_batch(feeds, self._limits())
         return await self._call(lambda lib: self._step(lib, batch, feeds))
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
+    async def run(
+        self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
+    ) -> list[RunOutput]:
         no_grammars(feeds)
         batch = flat.run_batch(feeds, max_steps, self._limits())
         if any(feed.top is not None for feed in feeds):
             return await self._call(lambda lib: self._run(lib, batch, 1, feeds))  # logits last until the next step
-        if told is None:
+        if on_tokens is None:
             return await self._call(lambda lib: self._run(lib, batch, max_steps, feeds))
         loop = asyncio.get_running_loop()
 
         def tell(outs: list[RunOutput]) -> None:
-            loop.call_soon_threadsafe(told, outs)
+            loop.call_soon_threadsafe(on_tokens, outs)
 
         return await self._call(lambda lib: self._tell(lib, batch, max_steps, tell))
 
@@ -206,7 +218,7 @@ class NativeEngine:
             return None
         pages = [range(self._pages + i * each, self._pages + (i + 1) * each) for i in range(rows)]
         tokens = [(37 * i + 1) % self._plan.vocab for i in range(rows)]
-        feeds = [Feed([token], depth, own, want_logits=True) for token, own in zip(tokens, pages, strict=True)]
+        feeds = [SequenceInput([token], depth, own, want_logits=True) for token, own in zip(tokens, pages, strict=True)]
         self._place(flat.step_batch(feeds, replace(self._limits(), pages=self._pages + rows * each)))
         return rows, rows, rows
 
@@ -239,7 +251,7 @@ class NativeEngine:
         finally:
             self._busy_s += time.perf_counter() - began
 
-    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[Feed]) -> list[StepOutput]:
+    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         self._place(batch)
         rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
         check(lib.inpage_step(rows, len(feeds), logit_rows))
@@ -260,7 +272,9 @@ class NativeEngine:
                 out.logprobs = [likeliest(self._logits(row), out.token, out.logprob, feed.top)]
         return outs
 
-    def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[Feed]) -> list[RunOutput]:
+    def _run(
+        self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[SequenceInput]
+    ) -> list[RunOutput]:
         self._put("block_tables", batch.block_tables)
         steps, out = self._steps(lib, batch, max_steps)
         outs = flat.run_outputs(batch.n, steps, out, flat.finished_words(batch.n, batch.sequences))
@@ -272,7 +286,7 @@ class NativeEngine:
                 outs[i].logprobs = [likeliest(self._logits(row), token, logprob, top)]
         return outs
 
-    def _tell(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, tell: Told) -> list[RunOutput]:
+    def _tell(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, tell: OnTokens) -> list[RunOutput]:
         """The same in slices. What the last one brought is returned."""
         self._put("block_tables", batch.block_tables)
         done, some = 0, 1

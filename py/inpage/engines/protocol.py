@@ -1,6 +1,6 @@
 """What the router asks of an engine. Engines own a loaded model and its KV pages; Python owns who uses which page.
 
-Shapes: a batch is a list of `Feed`, one a sequence; adapters flatten it to the typed arrays of the plan
+Shapes: a batch is a list of `SequenceInput`, one a sequence; adapters flatten it to the typed arrays of the plan
 (token ids, positions, row→sequence, block tables, logit rows).
 """
 
@@ -47,7 +47,7 @@ class Logprob:
 
 
 @dataclass(slots=True)
-class Feed:
+class SequenceInput:
     """Tokens of one sequence to run through the model: ``tokens[0]`` stands at position ``start``.
 
     ``pages`` are the KV pages of the sequence in order, ``page_tokens`` tokens each; they cover every position fed
@@ -72,7 +72,7 @@ class Feed:
 
 @dataclass(slots=True)
 class StepOutput:
-    """One `Feed`'s result. ``scores``: (argmax, nll, margin) for each scored position."""
+    """One `SequenceInput`'s result. ``scores``: (argmax, nll, margin) for each scored position."""
 
     token: int | None = None
     margin: float | None = None
@@ -84,7 +84,7 @@ class StepOutput:
 
 @dataclass(slots=True)
 class RunOutput:
-    """What a burst produced for one `Feed`: ids in order (a stop id included), and why it ended:
+    """What a burst produced for one `SequenceInput`: ids in order (a stop id included), and why it ended:
     ``None`` (goes on), ``"stop"``, ``"length"`` or ``"pages"``."""
 
     tokens: list[int]
@@ -133,7 +133,7 @@ WEBGPU_COUNTS = (
 )
 Progress = Callable[[dict[str, Any]], None]
 PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
-Told = Callable[[list[RunOutput]], None]
+OnTokens = Callable[[list[RunOutput]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +166,15 @@ class Engine(Protocol):
         """Compile it beside everything else, so that no step has to. Raises `InvalidRequest` where it is none,
         `Unsupported` where the engine follows none."""
 
-    async def step(self, feeds: Sequence[Feed]) -> list[StepOutput]:
+    async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
         """One forward pass. The feeds' tokens together are at most ``max_rows``."""
         ...
 
-    async def run(self, feeds: Sequence[Feed], max_steps: int, told: Told | None = None) -> list[RunOutput]:
-        """Decode a burst: each feed holds exactly one token, the next to feed. With ``told``, what each feed got so far
-        is told while the burst goes on; what is returned is what had not been told."""
+    async def run(
+        self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
+    ) -> list[RunOutput]:
+        """Decode a burst: each feed holds exactly one token, the next to feed. With ``on_tokens``, what each feed got
+        so far is told while the burst goes on; what is returned is what had not been told."""
         ...
 
     async def interrupt(self) -> None:

@@ -68,7 +68,7 @@ class KvManager:
             fresh = await self.obtain(need)
             if fresh is not None:
                 pages += fresh
-                fed = await self.swap.load(request, pages, cached)
+                num_computed_tokens = await self.swap.load(request, pages, cached)
                 admitted = True
         finally:
             if not admitted:
@@ -76,18 +76,18 @@ class KvManager:
         if admitted:
             request.pages = pages
             self._go_on_after(request, cached)
-            request.fed = fed
+            request.num_computed_tokens = num_computed_tokens
         return admitted
 
     async def cover(self, request: Request, steps: int) -> bool:
         """Pages for the next ``steps`` positions, or at least for one. False where there is none."""
         have = len(request.pages)
-        need = pages_for(min(request.fed + steps, request.end), self.page_tokens) - have
+        need = pages_for(min(request.num_computed_tokens + steps, request.end), self.page_tokens) - have
         if need <= 0:
             return True
         pages = await self.obtain(need)
         if pages is None:
-            if request.fed < have * self.page_tokens:
+            if request.num_computed_tokens < have * self.page_tokens:
                 return True  # a burst ends where its pages do
             pages = await self.obtain(1)
         request.pages += pages or ()
@@ -95,7 +95,7 @@ class KvManager:
 
     def skip(self, request: Request) -> None:
         """Leave out of a prefill what another request has computed since this one was admitted."""
-        start, size = request.fed, self.page_tokens
+        start, size = request.num_computed_tokens, self.page_tokens
         if request.targets is not None or start % size:
             return
         kept = self.prefix.take(request.ids(), request.length - 1)
@@ -110,7 +110,7 @@ class KvManager:
     def next_page(self, request: Request) -> tuple[int, tuple[int, ...]] | None:
         """What the next page to feed will hold: equal for two requests only where that page will be. None where less
         than a page is left, or where every position matters."""
-        size, start = self.page_tokens, request.fed
+        size, start = self.page_tokens, request.num_computed_tokens
         if request.targets is not None or start % size or request.length <= start + size:
             return None
         before = request.pages[start // size - 1] if start else -1
@@ -119,7 +119,7 @@ class KvManager:
     def keep(self, request: Request) -> None:
         """Let others share the full pages that the request has fed by now."""
         if request.targets is None:
-            self.prefix.put(request.ids(request.fed), request.pages)
+            self.prefix.put(request.ids(request.num_computed_tokens), request.pages)
 
     def release(self, request: Request) -> None:
         """The request gives its pages up; the full ones stay for others as far as the budget allows."""
@@ -128,12 +128,12 @@ class KvManager:
             self.pool.give(request.pages)
             request.pages = []
             self.prefix.trim()
-        request.fed = 0
+        request.num_computed_tokens = 0
 
     def _go_on_after(self, request: Request, pages: int) -> None:
         """The first ``pages`` of the request's were computed by others."""
-        request.fed = pages * self.page_tokens
-        request.cached = max(request.cached, min(request.fed, len(request.prompt)))
+        request.num_computed_tokens = pages * self.page_tokens
+        request.cached = max(request.cached, min(request.num_computed_tokens, len(request.prompt)))
 
     async def _grow(self, missing: int) -> None:
         """By some more than ``missing`` pages if they can be had, else by what the device still has."""

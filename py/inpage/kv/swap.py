@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..engines.protocol import Engine, PageData
 from ..errors import DeviceLost
-from ..observe.scheduler_metrics import Meters
+from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Request
 from .pages import pages_for
 
@@ -42,7 +42,7 @@ class Rate:
 class _Saved:
     chunks: list[PageData]
     pages: int
-    fed: int  # positions that stand in them
+    num_computed_tokens: int  # positions that stand in them
 
 
 class Swap:
@@ -52,12 +52,12 @@ class Swap:
         self,
         engine: Engine,
         bytes: int = 0,
-        meters: Meters | None = None,
+        metrics: SchedulerMetrics | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.bytes, self.clock = bytes, clock
         self.write, self.read, self.prefill = Rate(), Rate(), Rate()
-        self._engine, self._meters = engine, meters or Meters()
+        self._engine, self._metrics = engine, metrics or SchedulerMetrics()
         self._saved: dict[Request, _Saved] = {}
         self._refused = 0
 
@@ -66,7 +66,7 @@ class Swap:
         """Bytes of saved pages."""
         return sum(saved.pages for saved in self._saved.values()) * self._engine.info.page_bytes
 
-    def fed(self, tokens: int, seconds: float) -> None:
+    def note_prefill(self, tokens: int, seconds: float) -> None:
         """A step read so many tokens of prompts."""
         if tokens:
             self.prefill.add(tokens / self._engine.info.page_tokens, seconds)
@@ -82,19 +82,19 @@ class Swap:
 
     async def save(self, request: Request) -> None:
         """Call it before the request gives its pages up for want of memory. Raises `DeviceLost`."""
-        worth = self.bytes and request.fed and request.targets is None and not request.cancelled
+        worth = self.bytes and request.num_computed_tokens and request.targets is None and not request.cancelled
         saved = await self._read(request) if worth and self.pays() else None
         if saved is not None and not request.cancelled:
             self._saved[request] = saved
-            self._meters.swapped.add(saved.pages, way="saved")
-        self._meters.preemptions.add(way="dropped" if saved is None else "swapped")
+            self._metrics.swapped.add(saved.pages, way="saved")
+        self._metrics.preemptions.add(way="dropped" if saved is None else "swapped")
 
     async def load(self, request: Request, pages: list[int], cached: int) -> int:
         """Bring back what was saved of the request into its ``pages`` behind the first ``cached``, which are computed
         already. Gives how many positions stand in pages then. Raises `DeviceLost`."""
         size, bytes_each = self._engine.info.page_tokens, self._engine.info.page_bytes
         saved, done = self._saved.pop(request, None), cached
-        if saved is None or saved.fed <= cached * size:
+        if saved is None or saved.num_computed_tokens <= cached * size:
             return cached * size
         began = self.clock()
         for i, data in enumerate(saved.chunks):
@@ -109,8 +109,8 @@ class Swap:
                 done = end
         if done > cached:
             self.read.add(done - cached, self.clock() - began)
-            self._meters.swapped.add(done - cached, way="loaded")
-        return min(saved.fed, done * size)
+            self._metrics.swapped.add(done - cached, way="loaded")
+        return min(saved.num_computed_tokens, done * size)
 
     def forget(self, request: Request) -> None:
         """It is over."""
@@ -120,7 +120,7 @@ class Swap:
         """As many of its first pages as there is room for; None where that is none, or the engine has not the memory
         to copy them."""
         size, room = self._engine.info.page_tokens, (self.bytes - self.held) // self._engine.info.page_bytes
-        count = min(pages_for(request.fed, size), room)
+        count = min(pages_for(request.num_computed_tokens, size), room)
         if count <= 0:
             return None
         began, chunks = self.clock(), list[PageData]()
@@ -132,7 +132,7 @@ class Swap:
         except Exception:
             return None
         self.write.add(count, self.clock() - began)
-        return _Saved(chunks, count, min(request.fed, count * size))
+        return _Saved(chunks, count, min(request.num_computed_tokens, count * size))
 
 
 def _behind(data: PageData, start: int) -> PageData:

@@ -43,7 +43,7 @@ def metrics(tally: Tally, routers: Mapping[str, Router]) -> str:
         several = router.replicas.schedulers
         for i, scheduler in enumerate(several):
             labels = {"model": name} | ({"replica": str(i)} if len(several) > 1 else {})
-            parts.append((labels, scheduler.meters.registry))
+            parts.append((labels, scheduler.metrics.registry))
     return tally.registry.text() + merged(parts)
 
 

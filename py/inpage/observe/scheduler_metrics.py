@@ -16,7 +16,7 @@ from .tracing import Tracer
 _STEP = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 
 
-class Meters:
+class SchedulerMetrics:
     """One router's. Times are in seconds."""
 
     def __init__(self) -> None:

@@ -15,10 +15,10 @@ from ..format.limits import REQUEST_CHARS
 from ..requests.tool_calls import CallReader, Event, Said
 from ..responses.stream import Completion, Delta, Stream, together
 from . import responses
-from .backend import Answers, OneModel, Served
+from .backend import Answers, Backend, OneModel
 from .logprobs import Written
-from .requests import Asked, chat_request, completion_request
-from .responses import Told
+from .requests import ParsedRequest, chat_request, completion_request
+from .responses import ResponseWriter
 
 BODY_BYTES = REQUEST_CHARS  # a larger request is refused unread
 
@@ -36,8 +36,8 @@ class Api:
     """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/health`` and ``/metrics`` of one router, or of
     the models of a registry (`inpage.models.Models`), which loads the one that a request names."""
 
-    def __init__(self, models: Answers | Served) -> None:
-        self._models = cast("Served", models) if hasattr(models, "use") else OneModel(models)
+    def __init__(self, models: Answers | Backend) -> None:
+        self._models = cast("Backend", models) if hasattr(models, "use") else OneModel(models)
 
     async def handle(self, method: str, path: str, body: str | bytes = b"") -> Reply:
         """Answer one HTTP request. Never raises: what goes wrong is a reply in OpenAI's error shape."""
@@ -72,10 +72,12 @@ class Api:
             router = await using.enter_async_context(self._models.use(asked.model))
             written = Written(router.tokenizer) if "logprobs" in asked.params else None
             chat = path == "/v1/chat/completions"
-            answer = Told(asked.model or names[0], chat, written, asked.calls, asked.named_call)
+            answer = ResponseWriter(asked.model or names[0], chat, written, asked.calls, asked.named_call)
             return await self._answer(router, asked, answer, using)
 
-    async def _answer(self, router: Answers, asked: Asked, answer: Told, using: AsyncExitStack) -> Reply:
+    async def _answer(
+        self, router: Answers, asked: ParsedRequest, answer: ResponseWriter, using: AsyncExitStack
+    ) -> Reply:
         """``using`` keeps the model: a stream takes it over."""
         streams = self._streams(router, asked, answer.chat)
         echoes = [router.tokenizer.decode(stream.prompt_ids) if asked.echo else "" for stream in streams]
@@ -88,7 +90,7 @@ class Api:
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         return Reply(200, _Begun(first, events, using.pop_all()), headers)
 
-    def _streams(self, router: Answers, asked: Asked, chat: bool) -> list[Stream]:
+    def _streams(self, router: Answers, asked: ParsedRequest, chat: bool) -> list[Stream]:
         """One for each prompt and choice; choices of one prompt differ by seed."""
         ask = router.chat if chat else router.complete
         seed = asked.params.get("seed")
@@ -108,7 +110,9 @@ class Api:
         return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
 
 
-async def _events(answer: Told, asked: Asked, streams: list[Stream], echoes: list[str]) -> AsyncGenerator[str]:
+async def _events(
+    answer: ResponseWriter, asked: ParsedRequest, streams: list[Stream], echoes: list[str]
+) -> AsyncGenerator[str]:
     done: dict[int, Completion] = {}
     begun: set[int] = set()
     said = [len(echo) for echo in echoes]  # characters of each choice

@@ -24,7 +24,7 @@ class Answers(Protocol):
     def health(self) -> Health: ...
 
 
-class Served(Protocol):
+class Backend(Protocol):
     """What is needed of `inpage.models.Models`."""
 
     @property

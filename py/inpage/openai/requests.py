@@ -21,7 +21,7 @@ _MORE_SAMPLING = ("top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """One request. ``prompts`` are conversations for chat, texts or ids for completions; ``params`` the router's."""
 
     model: str | None
@@ -43,7 +43,7 @@ class Asked:
         return isinstance(self.params.get("tool_choice"), dict)
 
 
-def chat_request(body: Any) -> Asked:
+def chat_request(body: Any) -> ParsedRequest:
     """Check a body of ``POST /v1/chat/completions``. Raises `InvalidRequest` whose field is OpenAI's ``param``."""
     b = _Body(body, _CHAT_REFUSED)
     messages = b.take("messages")
@@ -75,7 +75,7 @@ def chat_request(body: Any) -> Asked:
     return b.asked([_messages(messages)])
 
 
-def completion_request(body: Any) -> Asked:
+def completion_request(body: Any) -> ParsedRequest:
     """Check a body of ``POST /v1/completions``; a list of prompts is answered prompt by prompt."""
     b = _Body(body, {})
     prompt = b.take("prompt")
@@ -136,7 +136,7 @@ class _Body:
             raise InvalidRequest(f"{name} must be {what}, not {value!r}", field=name)
         return value
 
-    def asked(self, prompts: list[Any], *, echo: bool = False) -> Asked:
+    def asked(self, prompts: list[Any], *, echo: bool = False) -> ParsedRequest:
         for name in (*_SAMPLING, *_MORE_SAMPLING):
             value = self.take(name)
             if value is not None:
@@ -166,7 +166,7 @@ class _Body:
         if self.body:
             name = next(iter(self.body))
             raise InvalidRequest(f"unknown parameter {str(name)[:80]!r}", field=str(name)[:80])
-        return Asked(model, prompts, self.params, n or 1, stream, usage, echo)
+        return ParsedRequest(model, prompts, self.params, n or 1, stream, usage, echo)
 
 
 def _response_format(form: Any) -> Any:

@@ -31,7 +31,7 @@ _PARAMS = {"schema": "response_format"}  # what OpenAI calls a parameter of ours
 
 
 @dataclass(frozen=True)
-class Told:
+class ResponseWriter:
     """What all parts of one answer share. ``chat``: chat completions, else completions."""
 
     model: str

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..engines.protocol import Feed, Grammar, Logprob, Sampling
+from ..engines.protocol import Grammar, Logprob, Sampling, SequenceInput
 
 _HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
 _serial = itertools.count()
@@ -41,8 +41,8 @@ class Request:
     """A sequence to generate (``max_tokens`` > 0) or to score (``targets``: an id a prompt position, -1: none).
 
     ``tokens`` given at the start were produced by an earlier run: the answer goes on after them. Its KV can be thrown
-    away at any time and computed again from ``prompt + tokens``: ``fed`` counts the positions whose KV stands in
-    ``pages``.
+    away at any time and computed again from ``prompt + tokens``: ``num_computed_tokens`` counts the positions whose KV
+    stands in ``pages``.
     """
 
     prompt: Sequence[int]
@@ -61,7 +61,7 @@ class Request:
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens
     pages: list[int] = field(default_factory=list)
-    fed: int = 0
+    num_computed_tokens: int = 0
     cached: int = 0  # tokens of the prompt that were not computed, because another request had
     cancelled: bool = False
     done: bool = False
@@ -96,12 +96,12 @@ class Request:
     @property
     def decoding(self) -> bool:
         """Everything but the newest token is in the KV pages."""
-        return bool(self.tokens) and self.fed == self.length - 1
+        return bool(self.tokens) and self.num_computed_tokens == self.length - 1
 
     @property
     def to_prefill(self) -> int:
         """Tokens to feed before decoding (again). The newest produced token is left for the decode step."""
-        return 0 if self.decoding else self.length - self.fed - (1 if self.tokens else 0)
+        return 0 if self.decoding else self.length - self.num_computed_tokens - (1 if self.tokens else 0)
 
     @property
     def ending(self) -> str | None:
@@ -120,26 +120,26 @@ class Request:
         """Its first ``count`` tokens, prompt and answer, or all."""
         return self._slice(0, self.length if count is None else count)
 
-    def prefill_feed(self, count: int) -> Feed:
+    def prefill_input(self, count: int) -> SequenceInput:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
-        end = self.fed + count
+        end = self.num_computed_tokens + count
         first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
-        feed = Feed(
-            tokens=self._slice(self.fed, end),
-            start=self.fed,
+        feed = SequenceInput(
+            tokens=self._slice(self.num_computed_tokens, end),
+            start=self.num_computed_tokens,
             pages=self.pages,
             sampling=self.sampling,
             history=self._history() if first_choice else (),
             sample=first_choice,
-            targets=None if self.targets is None else self.targets[self.fed : end],
+            targets=None if self.targets is None else self.targets[self.num_computed_tokens : end],
         )
-        return self._looked_at(feed) if first_choice else feed
+        return self._guided(feed) if first_choice else feed
 
-    def decode_feed(self) -> Feed:
-        return self._looked_at(
-            Feed(
+    def decode_input(self) -> SequenceInput:
+        return self._guided(
+            SequenceInput(
                 tokens=self.tokens[-1:],
-                start=self.fed,
+                start=self.num_computed_tokens,
                 pages=self.pages,
                 sampling=self.sampling,
                 history=self._history(),
@@ -148,7 +148,7 @@ class Request:
             )
         )
 
-    def _looked_at(self, feed: Feed) -> Feed:
+    def _guided(self, feed: SequenceInput) -> SequenceInput:
         feed.top = self.top
         if self.grammar is not None:
             feed.grammar, feed.answer, feed.request = self.grammar, self.tokens, str(self.serial)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends import kernel_choice
-from ..backends.device_profile import Notes
+from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.selection import Candidate, Choice, about_threads, rate, sentence
 from ..engines.protocol import Engine, EngineInfo
@@ -34,7 +34,7 @@ class Explained:
     memory: MemoryWatch
     warnings: list[str]  # what is less than it could be, for people
     _backends: Backends
-    _notes: Notes
+    _profile: DeviceProfile
 
     @property
     def engine(self) -> Engine:
@@ -45,8 +45,8 @@ class Explained:
     def why(self) -> str:
         """Why the engine that runs is the one, in a sentence."""
         backends = self._backends
-        figure = self._notes.figures.get(backends.current.name)
-        reason = self.choice.reason(backends.current, figure, backends.took_over)
+        measurement = self._profile.measurements.get(backends.current.name)
+        reason = self.choice.reason(backends.current, measurement, backends.took_over)
         count = self.engine.info.threads
         if self.engine.info.threads_measured and count != self.choice.threads:
             return f"{reason}, but {count} thread{'s' * (count > 1)} measured faster"
@@ -92,17 +92,17 @@ class Explained:
     @property
     def sentence(self) -> str:
         """The backends and their speeds, for people."""
-        return sentence(self.choice.ranked, self.choice.candidates, self._notes.figures, self.device)
+        return sentence(self.choice.ranked, self.choice.candidates, self._profile.measurements, self.device)
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
         """Every variant of the artifact: whether it can run here, how fast, and what went wrong with it."""
-        return verdicts(self.choice.candidates, self._backends, self._notes)
+        return verdicts(self.choice.candidates, self._backends, self._profile)
 
     @property
     def kernels(self) -> str:
         """Which of the kernels that do the same run here, for people; empty where none were timed."""
-        choice, alternatives = self._notes.choices.get(self._backends.current.name), self.engine.info.alternatives
+        choice, alternatives = self._profile.choices.get(self._backends.current.name), self.engine.info.alternatives
         fits = choice is not None and choice.fits(self.engine.info)
         return kernel_choice.sentence(choice, alternatives) if choice and fits else ""
 
@@ -113,9 +113,9 @@ class Explained:
         began like an earlier one ("cache_hits.prefix")."""
         hits = {} if self.answers is None else self.answers.hits
         cached = {f"cache_hits.{tier}": count for tier, count in hits.items()}
-        meters = self.scheduler.meters
-        times = {"working_us": int(meters.working.total * 1e6), "busy_us": int(meters.computing.total * 1e6)}
-        return await self.engine.counts() | times | cached | {"cache_hits.prefix": int(meters.prefix_hits.total)}
+        metrics = self.scheduler.metrics
+        times = {"working_us": int(metrics.working.total * 1e6), "busy_us": int(metrics.computing.total * 1e6)}
+        return await self.engine.counts() | times | cached | {"cache_hits.prefix": int(metrics.prefix_hits.total)}
 
     @property
     def held(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ class Explained:
     def health(self) -> Health:
         """``healthy``, ``degraded`` or ``unhealthy``, with reasons."""
         held = sum(self.held.values())
-        lost, watch = self.replicas.lost, self.scheduler.meters.health
+        lost, watch = self.replicas.lost, self.scheduler.metrics.health
         leak = self.memory.leaks.suspicion()
         took_over = self._backends.took_over or self.replicas.trouble
         return watch.verdict(held=held, budget=self.device.memory, lost=lost, took_over=took_over, leak=leak)
@@ -137,12 +137,12 @@ class Explained:
     @property
     def trace(self) -> Tracer:
         """What happens when: `start` it, ask, and `to_json` opens in a trace viewer."""
-        return self.scheduler.meters.trace
+        return self.scheduler.metrics.trace
 
     def explain(self) -> str:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""
-        speeds = self.sentence if self._notes.figures else ""
+        speeds = self.sentence if self._profile.measurements else ""
         told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1, self.kernels)
         lost, trouble, fewer = self.replicas.lost, self.replicas.trouble, self.replicas.why_fewer
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
@@ -151,11 +151,11 @@ class Explained:
         return "\n".join([*said, told])
 
 
-def verdicts(candidates: Sequence[Candidate], backends: Backends, notes: Notes) -> list[dict[str, Any]]:
+def verdicts(candidates: Sequence[Candidate], backends: Backends, profile: DeviceProfile) -> list[dict[str, Any]]:
     """Of every variant: whether it can run here, how fast, and what went wrong with it."""
     told = []
     for candidate in candidates:
-        figure = notes.figures.get(candidate.name)
+        measurement = profile.measurements.get(candidate.name)
         told.append(
             {
                 "variant": candidate.name,
@@ -163,9 +163,9 @@ def verdicts(candidates: Sequence[Candidate], backends: Backends, notes: Notes) 
                 "running": candidate is backends.current,
                 "can_run": candidate.can_run,
                 "reason": candidate.reason,
-                "decode_tps": figure and figure.decode_tps,
-                "prefill_tps": figure and figure.prefill_tps,
-                "fault": notes.log.sentence(candidate.name),
+                "decode_tps": measurement and measurement.decode_tps,
+                "prefill_tps": measurement and measurement.prefill_tps,
+                "fault": profile.log.sentence(candidate.name),
             }
         )
     return told

@@ -16,7 +16,7 @@ from ..errors import InpageError, OutOfMemory
 from ..kv.pages import pages_for
 from ..observe.prometheus import merged
 from ..requests.request import Request
-from ..scheduling.grammar_queue import Preparing
+from ..scheduling.grammar_queue import GrammarQueue
 from ..scheduling.scheduler import Scheduler
 from ..settings import Settings
 from .status import add_gauges, held_bytes
@@ -30,17 +30,17 @@ class Replicas:
     def __init__(self, first: Scheduler) -> None:
         self.schedulers = [first]
         self.why_fewer = ""
-        self._preparing = Preparing()
+        self._grammar_queue = GrammarQueue()
 
     def submit(self, request: Request) -> None:
         """As `Scheduler.submit`, to the one that suits best."""
         alive = [s for s in self.schedulers if not s.lost]
         resting = [s for s in self.schedulers if s.recovery is not None and s.recovery.may_revive]
-        self._preparing.submit(request, _best(request, alive or resting or self.schedulers))
+        self._grammar_queue.submit(request, _best(request, alive or resting or self.schedulers))
 
     def cancel(self, request: Request) -> None:
         """Wherever it is."""
-        if self._preparing.cancel(request):
+        if self._grammar_queue.cancel(request):
             return
         for scheduler in self.schedulers:
             scheduler.cancel(request)
@@ -67,7 +67,7 @@ class Replicas:
 
     def metrics(self) -> str:
         """As Prometheus text, with the label "replica" where there are several."""
-        registries = [s.meters.registry for s in self.schedulers]
+        registries = [s.metrics.registry for s in self.schedulers]
         if len(registries) == 1:
             return registries[0].text()
         return merged([({"replica": str(i)}, registry) for i, registry in enumerate(registries)])
@@ -84,13 +84,13 @@ class Replicas:
                 self.why_fewer = str(error)
                 return
             scheduler = Scheduler(engine, settings=settings, backends=own, on_change=on_change)
-            scheduler.meters.health = first.meters.health
+            scheduler.metrics.health = first.metrics.health
             add_gauges(scheduler, None)
             self.schedulers.append(scheduler)
 
     async def close(self, reason: InpageError) -> None:
         """End all requests."""
-        await self._preparing.close(reason)
+        await self._grammar_queue.close(reason)
         await asyncio.gather(*(s.close(reason) for s in self.schedulers))
 
     async def unload(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from ..backends.device_profile import Notes
+from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.load import load_engine
 from ..backends.memory_ceiling import fitted
@@ -68,7 +68,7 @@ class Router(Explained, ReadAhead):
         answers: AnswerCache | None = None,
         pages: PageStorage | None = None,
         backends: Backends | None = None,
-        notes: Notes | None = None,
+        profile: DeviceProfile | None = None,
         device: Device | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -79,17 +79,17 @@ class Router(Explained, ReadAhead):
         self.device = device or host_device()
         self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
         self.replicas = Replicas(self.scheduler)
-        self._notes = notes or Notes(manifest.id, "")
-        self._backends = backends or Backends(choice.ranked, _nothing_else, self._notes.log)
+        self._profile = profile or DeviceProfile(manifest.id, "")
+        self._backends = backends or Backends(choice.ranked, _nothing_else, self._profile.log)
         self._on_change = on_change
-        self._tuner = Tuner(self.scheduler, self._backends, self._notes, room=self._room, on_change=on_change)
+        self._tuner = Tuner(self.scheduler, self._backends, self._profile, room=self._room, on_change=on_change)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._prefix_ids, pages)
         self.answers = answers
         self._runs = SharedRuns(answers, self.replicas.submit, self.replicas.cancel) if answers else None
         self._weights = weights_digest(manifest)
         add_gauges(self.scheduler, answers)
         self.memory = MemoryWatch(self.scheduler)
-        self._prompts = Prompts(manifest, tokenizer, lambda: self.scheduler.meters.work("encode"))
+        self._prompts = Prompts(manifest, tokenizer, lambda: self.scheduler.metrics.work("encode"))
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
         self.warnings = []
@@ -128,9 +128,14 @@ class Router(Explained, ReadAhead):
         report({"phase": "manifest"})
         manifest, text = await store.manifest()
         device = await this_device(chosen.webgpu.power_preference)
-        notes = await Notes.open(manifest, device, threads)
+        profile = await DeviceProfile.open(manifest, device, threads)
         choice = choose(
-            manifest.variants, device, backend=backend, threads=threads, figures=notes.figures, refused=refused
+            manifest.variants,
+            device,
+            backend=backend,
+            threads=threads,
+            measurements=profile.measurements,
+            refused=refused,
         )
         chosen, shrunk = await fitted(chosen, device, store, manifest, choice)
         report({"phase": "tokenizer"})
@@ -146,15 +151,15 @@ class Router(Explained, ReadAhead):
 
         async def load(candidate: Candidate) -> Engine:
             return await load_engine(
-                candidate.variant, share, pinned, store, manifest, text, report, chosen, notes, trust
+                candidate.variant, share, pinned, store, manifest, text, report, chosen, profile, trust
             )
 
-        backends = Backends(choice.ranked, load, notes.log)
+        backends = Backends(choice.ranked, load, profile.log)
         engine, tokenizer = await backends.first_beside(tokenizing())
         report = _unheard  # what is loaded later concerns nobody who waits for this
         count, chosen = affordable(wanted, engine.info, chosen, device.memory)
         load_ms = (time.perf_counter() - started) * 1e3
-        more: dict[str, Any] = {"backends": backends, "notes": notes, "device": device, "on_change": on_change}
+        more: dict[str, Any] = {"backends": backends, "profile": profile, "device": device, "on_change": on_change}
         more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
         more |= {"pages": open_storage(chosen.kv)}
         router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
@@ -162,7 +167,7 @@ class Router(Explained, ReadAhead):
         router.memory.start()
         try:
             await router.replicas.fill(count, backends, chosen, router._replaced)
-            if backends.count > 1 and backends.current.name not in notes.figures:
+            if backends.count > 1 and backends.current.name not in profile.measurements:
                 await router._tuner.measure_current()
             if chosen.kv.system_prompts:
                 router._prefixes.begin()
@@ -320,7 +325,7 @@ class Router(Explained, ReadAhead):
 
     def _replaced(self, what: str) -> None:
         if what == "engine":  # another took over
-            self._saving = asyncio.get_running_loop().create_task(self._notes.save())
+            self._saving = asyncio.get_running_loop().create_task(self._profile.save())
             self._on_change()
         elif what == "damaged":
             self._saving = asyncio.get_running_loop().create_task(self._forget_computed())

@@ -31,9 +31,9 @@ def kv_pages(scheduler: Scheduler) -> dict[str, int]:
 
 def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
     """To the scheduler's registry."""
-    memory = scheduler.meters.memory
+    memory = scheduler.metrics.memory
     memory.held = lambda: sum(held_bytes(scheduler).values())
-    gauge = scheduler.meters.gauge
+    gauge = scheduler.metrics.gauge
     gauge("inpage_requests_running", "Requests at the engine", lambda: len(scheduler.active))
     gauge("inpage_requests_waiting", "Requests in the queue", lambda: len(scheduler.waiting))
     gauge("inpage_bytes", "Bytes held, by kind", lambda: held_bytes(scheduler), "kind")
@@ -69,7 +69,7 @@ class MemoryWatch:
     def report(self) -> dict[str, Any]:
         """Bytes now by kind, by operation (see `inpage.observe.memory_profile`), and the samples of the last
         minutes."""
-        held, profile = held_bytes(self._scheduler), self._scheduler.meters.memory.report()
+        held, profile = held_bytes(self._scheduler), self._scheduler.metrics.memory.report()
         return {"held": held, "operations": profile, "samples": self.leaks.report()}
 
     def start(self) -> None:

@@ -1,6 +1,6 @@
-"""Requests in no hurry wait a moment for each other, so that their prompts are read in one step instead of one each.
+"""The batch window: requests of low priority wait a moment for each other, so that one step prefills several prompts.
 
-Whoever is in a hurry, most requests are, never waits and ends the waiting of all.
+A request that must not wait, as most must not, closes the window at once.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Collection
 from ..requests.request import Request
 
 
-class Gathering:
+class BatchWindow:
     """``patience``: seconds that the first of them waits at most; ``size``: so many need no more."""
 
     def __init__(self, patience: float, size: int) -> None:
         self._patience = patience
         self._size = size
-        self._stirred = asyncio.Event()
+        self._notified = asyncio.Event()
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Somebody came, or went: look again."""
-        self._stirred.set()
+        self._notified.set()
 
     async def gather(self, waiting: Collection[Request]) -> bool:
         """Nobody runs: while these are too few, none is in a hurry and the first has not waited long enough, wait until
@@ -33,9 +33,9 @@ class Gathering:
         left = min(r.submitted or 0.0 for r in waiting) + self._patience - time.perf_counter()
         if left <= 0:
             return False
-        self._stirred.clear()
+        self._notified.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stirred.wait(), left)
+            await asyncio.wait_for(self._notified.wait(), left)
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ..engines.protocol import EngineInfo, Feed
+from ..engines.protocol import EngineInfo, SequenceInput
 from ..kv import KvManager
 from ..requests.request import Request
 from .fair_queue import FairQueue
@@ -17,12 +17,12 @@ _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for
 
 def prefill_batch(
     requests: Iterable[Request], info: EngineInfo, kv: KvManager, queue: FairQueue
-) -> list[tuple[Request, Feed]]:
+) -> list[tuple[Request, SequenceInput]]:
     """One step of prompt tokens, at most ``max_rows``. The client whose turn it is comes first, its rows shared evenly:
     a short prompt does not wait for a long. The others fill the step up without making it much longer."""
     reading = _readers(requests, kv, queue)
     rows, choices = info.max_rows, info.max_logit_rows
-    batch: list[tuple[Request, Feed]] = []
+    batch: list[tuple[Request, SequenceInput]] = []
     ours = sum(r.client == reading[0].client for r in reading) if reading else 0
     for place, request in enumerate(reading):
         if place == ours:
@@ -33,7 +33,7 @@ def prefill_batch(
             count = min(count, choices)  # every scored position takes a row of logits
         if count == 0:
             continue
-        feed = request.prefill_feed(count)
+        feed = request.prefill_input(count)
         cost = count if request.targets is not None else int(feed.sample)
         if cost > choices:
             continue

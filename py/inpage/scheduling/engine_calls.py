@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from ..engines.protocol import Engine, Feed, RunOutput, StepOutput
-from ..observe.scheduler_metrics import Meters
+from ..engines.protocol import Engine, RunOutput, SequenceInput, StepOutput
+from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Request
 
 Out = TypeVar("Out")
-Pair: TypeAlias = tuple[Request, Feed]
+Pair: TypeAlias = tuple[Request, SequenceInput]
 Take: TypeAlias = Callable[[Request, RunOutput], None]
 
 
@@ -21,11 +21,15 @@ class Calls:
     told of a request that failed alone."""
 
     def __init__(
-        self, meters: Meters, *, fatal: Callable[[Exception], bool], fail: Callable[[Request, Exception], None]
+        self,
+        metrics: SchedulerMetrics,
+        *,
+        fatal: Callable[[Exception], bool],
+        fail: Callable[[Request, Exception], None],
     ) -> None:
         self.engine: Engine
         self.requests: list[Request] = []  # whose call it is, or was last
-        self._meters = meters
+        self._metrics = metrics
         self._fatal = fatal
         self._fail = fail
         self._bursting = False
@@ -44,7 +48,7 @@ class Calls:
         if not ring.cancelled():
             ring.exception()  # an engine that fails here fails the burst too, which reports it
 
-    async def prefill(self, batch: list[Pair]) -> list[tuple[Request, Feed, StepOutput]]:
+    async def prefill(self, batch: list[Pair]) -> list[tuple[Request, SequenceInput, StepOutput]]:
         """One step of prompts. Who failed is left out."""
         answers = await self._call(
             "prefill", batch, lambda some: self.engine.step([feed for _, feed in some]), lambda _, feed: feed
@@ -58,10 +62,10 @@ class Calls:
         def burst(some: list[Pair]) -> Awaitable[list[RunOutput]]:
             return self.engine.run([feed for _, feed in some], steps, lambda outs: self._hear(some, outs, take))
 
-        batch = [(request, request.decode_feed()) for request in requests]
+        batch = [(request, request.decode_input()) for request in requests]
         self._bursting = True
         try:
-            answers = await self._call("decode", batch, burst, lambda request, _: request.decode_feed())
+            answers = await self._call("decode", batch, burst, lambda request, _: request.decode_input())
         finally:
             self._bursting = False
         self._hear([pair for pair, _ in answers], [out for _, out in answers], take)
@@ -84,12 +88,12 @@ class Calls:
         name: str,
         batch: list[Pair],
         call: Callable[[list[Pair]], Awaitable[list[Out]]],
-        again: Callable[[Request, Feed], Feed],
+        again: Callable[[Request, SequenceInput], SequenceInput],
     ) -> list[tuple[Pair, Out]]:
         """``again``: what to feed after a call that failed; feeding the same tokens twice is harmless."""
         self.requests = [request for request, _ in batch]
         try:
-            with self._meters.call(name, len(batch)):
+            with self._metrics.call(name, len(batch)):
                 outs = await call(batch)
         except Exception as error:
             if self._fatal(error):

@@ -14,8 +14,8 @@ from .scheduler import Scheduler
 _KNOWN = 16  # grammars that are taken to be ready; an engine's grammar workers keep more
 
 
-class Preparing:
-    """Requests on their way to a scheduler."""
+class GrammarQueue:
+    """Requests whose grammar is being compiled, before they enter the scheduler's queue."""
 
     def __init__(self) -> None:
         self._tasks: dict[Request, tuple[asyncio.Task[None], Scheduler]] = {}
@@ -28,7 +28,7 @@ class Preparing:
             scheduler.submit(request)
             return
         if len(self._tasks) + len(scheduler.waiting) >= scheduler.settings.scheduler.queue_size:
-            scheduler.meters.refused.add()
+            scheduler.metrics.refused.add()
             raise QueueFull(f"{len(self._tasks)} grammars are waiting to be compiled already; try again later")
         request.submitted = time.perf_counter()
         task = asyncio.get_running_loop().create_task(self._prepare(request, grammar, scheduler))
@@ -54,7 +54,7 @@ class Preparing:
             await asyncio.wait([task for task, _ in tasks.values()])
 
     async def _prepare(self, request: Request, grammar: Grammar, scheduler: Scheduler) -> None:
-        engine, meters, began = scheduler.engine, scheduler.meters, time.perf_counter()
+        engine, metrics, began = scheduler.engine, scheduler.metrics, time.perf_counter()
         failure: BaseException | None = None
         try:
             async with asyncio.timeout(_patience(request, scheduler)):
@@ -70,8 +70,8 @@ class Preparing:
             failure = error
         del self._tasks[request]
         ended = time.perf_counter()
-        meters.grammar.observe(ended - began)
-        meters.trace.span_of(request.serial, "grammar", began, ended)
+        metrics.grammar.observe(ended - began)
+        metrics.trace.span_of(request.serial, "grammar", began, ended)
         if failure is None:
             _submit(request, scheduler)
         else:
@@ -107,5 +107,5 @@ def _submit(request: Request, scheduler: Scheduler) -> None:
 
 def _fail(request: Request, scheduler: Scheduler, error: BaseException) -> None:
     request.done = True
-    scheduler.meters.ended(request, error.code if isinstance(error, InpageError) else "error", error)
+    scheduler.metrics.ended(request, error.code if isinstance(error, InpageError) else "error", error)
     request.events.put_nowait(error)

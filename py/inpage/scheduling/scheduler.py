@@ -22,14 +22,14 @@ from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
 from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
 from ..kv import KvManager, Swap
-from ..observe.scheduler_metrics import Meters
+from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Burst, Request
 from ..settings import Settings
-from .batch_window import Gathering
+from .batch_window import BatchWindow
 from .batching import burst_steps, prefill_batch
 from .engine_calls import Calls
 from .fair_queue import FairQueue
-from .slots import Seats
+from .slots import Slots
 
 
 class Scheduler:
@@ -46,16 +46,16 @@ class Scheduler:
         on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.settings = settings or Settings()
-        self.seats = Seats()
-        self.meters = Meters()
+        self.slots = Slots()
+        self.metrics = SchedulerMetrics()
         self._hidden = False
-        self._calls = Calls(self.meters, fatal=self._fatal, fail=self._fail)
+        self._calls = Calls(self.metrics, fatal=self._fatal, fail=self._fail)
         self.adopt(engine)
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self._suspects = Suspects()
         limits = self.settings.scheduler
-        self._gathering = Gathering(limits.batch_timeout, limits.batch_size)
+        self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
         self._arrived = False  # since the last admission
         self._idle_rounds = 0
         self._task: asyncio.Task[None] | None = None
@@ -66,20 +66,20 @@ class Scheduler:
         self.engine = self._calls.engine = engine
         self.info = engine.info
         kv = self.settings.kv
-        swap = Swap(engine, kv.swap_bytes, self.meters)
+        swap = Swap(engine, kv.swap_bytes, self.metrics)
         kept = 0 if self._hidden else kv.prefix_bytes
         self.kv = KvManager(engine, prefix_bytes=kept, memory_bytes=kv.memory_bytes, swap=swap)
         limits = self.settings.scheduler
-        self.seats.furnish(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
+        self.slots.reset(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 
     @property
     def waiting(self) -> FairQueue:
-        return self.seats.queue
+        return self.slots.queue
 
     @property
     def active(self) -> list[Request]:
         """Those that run, in order of arrival."""
-        return self.seats.active
+        return self.slots.active
 
     @property
     def lost(self) -> str:
@@ -91,7 +91,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not self.seats and (self._task is None or self._task.done())
+        return not self.slots and (self._task is None or self._task.done())
 
     @property
     def capacity(self) -> int:
@@ -115,16 +115,16 @@ class Scheduler:
                 field="max_tokens",
             )
         if len(self.waiting) >= self.settings.scheduler.queue_size:
-            self.meters.refused.add()
+            self.metrics.refused.add()
             raise QueueFull(f"{len(self.waiting)} requests are waiting already; try again later")
         request.submitted = request.submitted or time.perf_counter()  # or when its grammar was
         end = "cancelled" if request.cancelled else request.ending
         if end is not None:
             self._finish(request, end)
             return
-        self.seats.wait(request)
+        self.slots.wait(request)
         self._arrived = True
-        self._gathering.stir()
+        self._window.notify()
         self._calls.ring()
         self._on_change("busy")
         if self._task is None or self._task.done():
@@ -137,14 +137,14 @@ class Scheduler:
         request.cancelled = True
         if request in self.waiting:
             self._finish(request, "cancelled")
-            self._gathering.stir()
+            self._window.notify()
         else:
             self._calls.ring()
 
     async def close(self, reason: InpageError) -> None:
         """Fail everything in flight with ``reason`` and wait until the engine is no longer being called."""
         self._lost = reason
-        self._gathering.stir()
+        self._window.notify()
         self._calls.ring()
         if self.recovery is not None:
             self.recovery.give_up()
@@ -159,23 +159,23 @@ class Scheduler:
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        self.meters.resume(self.engine.busy_s)
+        self.metrics.resume(self.engine.busy_s)
         try:
             if self._lost is not None and self.recovery is not None:
                 await self._go_on(self.recovery.revive())
-            while self.seats and self._lost is None:
+            while self.slots and self._lost is None:
                 try:
-                    if not self.active and await self._gathering.gather(self.waiting):
-                        self.meters.resume(self.engine.busy_s)
+                    if not self.active and await self._window.gather(self.waiting):
+                        self.metrics.resume(self.engine.busy_s)
                         continue
                     self._reap()
                     await self._admit()
                     await self._prefill()
                     await self._decode()
-                    self.meters.lap(self.engine.busy_s)
+                    self.metrics.lap(self.engine.busy_s)
                 except (DeviceLost, OutOfMemory) as error:
                     await self._fail_over(error)
-                    self.meters.resume(self.engine.busy_s)
+                    self.metrics.resume(self.engine.busy_s)
         except Exception as error:  # a bug here must reach the callers: nobody may wait forever
             self._fail_all(error)
         if self._lost is not None:
@@ -189,18 +189,18 @@ class Scheduler:
             self._lost = error
             return
         gap = Gap(self.info.variant, error, time.perf_counter())
-        self.meters.failed_over(gap.before)
+        self.metrics.failed_over(gap.before)
         self._reap()
         damaged = isinstance(error, ArtifactDamaged)
         if damaged:  # what was computed of these is not to be gone on with
-            for request in [r for r in self.seats.everyone() if r.first is not None or r.scores]:
+            for request in [r for r in self.slots.requests() if r.first is not None or r.scores]:
                 self._fail(request, error)
             self._on_change("damaged")
         count = self.recovery.backends.count
         suspects = [] if damaged else [r for r in self._calls.requests if not r.done]
         blamed = self._suspects.died(suspects, gap.before, count)
         for request in list(self.active):
-            self.seats.stand_up(request)
+            self.slots.preempt(request)
         if blamed is not None:
             self._fail(blamed, poisoned(blamed, error))
         innocent = blamed.killed if blamed else ()
@@ -229,32 +229,32 @@ class Scheduler:
         if request.end > self.capacity:
             request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
             if request.length >= self.capacity:
-                self._fail(request, self.seats.no_memory(request))
+                self._fail(request, self.slots.no_memory(request))
 
     def _reap(self) -> None:
         """End what was cancelled, and what has run out of time."""
-        for request in [r for r in self.seats.everyone() if r.cancelled]:  # some lost their place meanwhile
+        for request in [r for r in self.slots.requests() if r.cancelled]:  # some lost their place meanwhile
             self._finish(request, "cancelled")
-        for request in self.seats.late(time.perf_counter(), self.settings.scheduler.timeout):
+        for request in self.slots.late(time.perf_counter(), self.settings.scheduler.timeout):
             self._fail(request, too_late(request))
 
     async def _admit(self) -> None:
         """In the queue's order; one that does not fit yet holds back those behind it, so none starves."""
         self._arrived = False
-        while (request := self.seats.next()) is not None:
+        while (request := self.slots.next()) is not None:
             self._calls.requests = [request]
-            with self.meters.work("admit", request=request.serial):
+            with self.metrics.work("admit", request=request.serial):
                 fits = await self.kv.admit(request)
             if request not in self.waiting:  # cancelled while the engine grew
                 self.kv.release(request)
             elif fits:
-                self.seats.sit(request)
+                self.slots.admit(request)
             elif self.active:
                 return
             elif self._elsewhere(request):
-                raise self.seats.no_memory(request)
+                raise self.slots.no_memory(request)
             else:
-                self._fail(request, self.seats.no_memory(request))
+                self._fail(request, self.slots.no_memory(request))
 
     async def _prefill(self) -> None:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
@@ -262,15 +262,15 @@ class Scheduler:
             return
         began = self.kv.swap.clock()
         answers = await self._calls.prefill(batch)
-        self.kv.swap.fed(sum(len(feed.tokens) for _, feed, _ in answers), self.kv.swap.clock() - began)
+        self.kv.swap.note_prefill(sum(len(feed.tokens) for _, feed, _ in answers), self.kv.swap.clock() - began)
         for request, feed, out in answers:
-            request.fed += len(feed.tokens)
+            request.num_computed_tokens += len(feed.tokens)
             self.kv.keep(request)
             self.waiting.serve(request.client, read=len(feed.tokens))
-            self.meters.rows.add(len(feed.tokens), call="prefill")
+            self.metrics.rows.add(len(feed.tokens), call="prefill")
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
-                if request.fed == len(request.prompt):
+                if request.num_computed_tokens == len(request.prompt):
                     self._progressed(request)
                     self._finish(request, "length")
             elif feed.sample:
@@ -289,17 +289,17 @@ class Scheduler:
         decoding = [r for r in self._suspects.turn(self.active) if r.decoding and not r.cancelled]
         if not decoding:
             return
-        before = self.meters.rows.total
+        before = self.metrics.rows.total
         await self._calls.decode(decoding, steps, self._take)
-        self._idle_rounds = self._idle_rounds + 1 if self.meters.rows.total == before and self.active else 0
+        self._idle_rounds = self._idle_rounds + 1 if self.metrics.rows.total == before and self.active else 0
         if self._idle_rounds > 3:
             raise InpageError("the engine returns from its bursts without a token")
 
     def _take(self, request: Request, out: RunOutput) -> None:
         """What a burst brought one of its requests. Whoever it ended leaves a place, which others may wait for."""
-        request.fed += len(out.tokens)
+        request.num_computed_tokens += len(out.tokens)
         self.waiting.serve(request.client, written=len(out.tokens))
-        self.meters.rows.add(len(out.tokens), call="decode")
+        self.metrics.rows.add(len(out.tokens), call="decode")
         request.logprobs += out.logprobs
         self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
         late = request.deadline is not None and request.deadline <= time.perf_counter()
@@ -312,12 +312,12 @@ class Scheduler:
     async def _cover(self, request: Request, steps: int) -> None:
         """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
         self._calls.requests = [request]
-        with self.meters.memory.operation("grow"):
-            covered = await self.seats.cover(request, steps)
+        with self.metrics.memory.operation("grow"):
+            covered = await self.slots.cover(request, steps)
         if not covered:
             if self._elsewhere(request):
-                raise self.seats.no_memory(request)
-            self._fail(request, self.seats.no_memory(request))
+                raise self.slots.no_memory(request)
+            self._fail(request, self.slots.no_memory(request))
 
     def _elsewhere(self, request: Request) -> bool:
         """Whether another backend might have the memory that it needs."""
@@ -330,7 +330,7 @@ class Scheduler:
             before, request.last = request.last, time.perf_counter()
             request.first = request.first or request.last
             request.tokens += tokens
-            self.meters.delivered(request, before, len(tokens))
+            self.metrics.delivered(request, before, len(tokens))
             request.goes_on(request.last)
             self._progressed(request)
         if finish is None and len(request.tokens) >= request.max_tokens:
@@ -346,18 +346,18 @@ class Scheduler:
             self.recovery.breaker.progressed()
 
     def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
-        self.seats.leave(request)
+        self.slots.leave(request)
         request.done = True
         request.goes_on(time.perf_counter())
-        self.meters.ended(request, reason)
+        self.metrics.ended(request, reason)
         request.events.put_nowait(Burst(list(tokens), reason))
 
     def _fail(self, request: Request, error: BaseException) -> None:
-        self.seats.leave(request)
+        self.slots.leave(request)
         request.done = True
-        self.meters.ended(request, error.code if isinstance(error, InpageError) else "error", error)
+        self.metrics.ended(request, error.code if isinstance(error, InpageError) else "error", error)
         request.events.put_nowait(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        for request in self.seats.everyone():
+        for request in self.slots.requests():
             self._fail(request, error)

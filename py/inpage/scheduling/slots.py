@@ -1,8 +1,8 @@
-"""Who has a place at the engine and who waits for one. No engine calls beyond pages: the scheduler makes those.
+"""The engine's slots and the queue of waiting requests: admission and preemption. The scheduler makes the engine calls.
 
-A place is given in the queue's order, and taken back from whoever has the least priority, from a client that has more
-than its share, or for want of memory. Whoever loses it goes back to the queue with what it has; what it computed stays
-in its pages as long as nobody needs them, or is saved (`kv.swap`) where they are taken for want of memory.
+Slots are given in the queue's order. A running request is preempted for one of higher priority, where its client has
+more than its share, or when KV pages run out. It returns to the queue with its tokens; its KV stays in its pages until
+they are needed, or is swapped out (`kv.swap`) where memory ran out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..requests.request import Request
 from .fair_queue import FairQueue
 
 
-class Seats:
-    """``places``: how many requests may run at once. ``active`` is in order of arrival."""
+class Slots:
+    """``places``: the number of slots. ``active``: the running requests in order of arrival."""
 
     def __init__(self) -> None:
         self.places = 1
@@ -24,7 +24,7 @@ class Seats:
         self.active: list[Request] = []
         self._kv: KvManager | None = None
 
-    def furnish(self, kv: KvManager, places: int) -> None:
+    def reset(self, kv: KvManager, places: int) -> None:
         """Another engine, with pages of its own. Only while nobody is active."""
         assert not self.active
         self._kv, self.places = kv, places
@@ -38,13 +38,13 @@ class Seats:
         """Whether anybody is here."""
         return bool(self.active or self.queue)
 
-    def everyone(self) -> list[Request]:
+    def requests(self) -> list[Request]:
         return [*self.active, *self.queue]
 
     def late(self, now: float, patience: float | None) -> list[Request]:
         """Whose deadline is over, and who has waited for longer than ``patience`` seconds: whoever has run once is not
         sent away any more for that."""
-        late = [r for r in self.everyone() if r.deadline is not None and r.deadline <= now]
+        late = [r for r in self.requests() if r.deadline is not None and r.deadline <= now]
         if patience is not None:
             late += [r for r in self.queue if r.started is None and r.submitted and r.submitted + patience <= now]
         return list(dict.fromkeys(late))
@@ -55,14 +55,14 @@ class Seats:
     def next(self) -> Request | None:
         """Whose turn it is, if there is a place or one can be taken back for it."""
         request = self.queue.head(self._running())
-        return request if request is not None and self._room_for(request) else None
+        return request if request is not None and self._make_room_for(request) else None
 
-    def sit(self, request: Request) -> None:
+    def admit(self, request: Request) -> None:
         self.queue.remove(request)
         self.active.append(request)
         self.active.sort(key=_serial)
 
-    def stand_up(self, request: Request) -> None:
+    def preempt(self, request: Request) -> None:
         """Back to the queue; its pages are given up."""
         self.active.remove(request)
         self.kv.release(request)
@@ -86,7 +86,7 @@ class Seats:
                 return False
             youngest = self.active[-1]
             await self.kv.swap.save(youngest)
-            self.stand_up(youngest)
+            self.preempt(youngest)
             if youngest is request:
                 break
         return True
@@ -96,19 +96,19 @@ class Seats:
             f"a conversation of {request.length + 1} tokens does not fit: this device has memory for {self.kv.capacity}"
         )
 
-    def _room_for(self, request: Request) -> bool:
+    def _make_room_for(self, request: Request) -> bool:
         if len(self.active) < self.places:
             return True
         least = min(r.priority for r in self.active)
         if least < request.priority:
-            self.stand_up([r for r in self.active if r.priority == least][-1])
+            self.preempt([r for r in self.active if r.priority == least][-1])
             return True
         running = self._running()
         peers = [r for r in self.active if r.priority == request.priority]
         most = max((running[r.client] for r in peers), default=0)
         if most < running[request.client] + 2:
             return False
-        self.stand_up([r for r in peers if running[r.client] == most][-1])
+        self.preempt([r for r in peers if running[r.client] == most][-1])
         return True
 
     def _running(self) -> Counter[str]:

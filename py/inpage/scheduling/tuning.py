@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..backends.device_profile import Notes
+from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.kernel_choice import choose_kernels
-from ..backends.measurement import Figure, measure, pages_needed
+from ..backends.measurement import Measurement, measure, pages_needed
 from ..backends.selection import Candidate
 from ..engines.protocol import Engine, Tunable
 from ..errors import DeviceLost, InpageError
@@ -29,11 +29,11 @@ _WORTH_IT = 0.9  # of the time that the present engine takes: for less, nothing 
 class Tuner:
     """``room``: whether a second engine fits into memory. ``on_change`` is called when something was learnt."""
 
-    def __init__(self, scheduler: Scheduler, backends: Backends, notes: Notes, *, room: Callable[[], bool],
+    def __init__(self, scheduler: Scheduler, backends: Backends, profile: DeviceProfile, *, room: Callable[[], bool],
                  on_change: Callable[[], None]) -> None:  # fmt: skip
         self._scheduler = scheduler
         self._backends = backends
-        self._notes = notes
+        self._profile = profile
         self._room = room
         self._on_change = on_change
         self._search: asyncio.Task[None] | None = None
@@ -70,10 +70,10 @@ class Tuner:
 
     async def measure_all(self) -> None:
         """Measure what was never measured here, now. One that fails is noted and left."""
-        if self._backends.current.name not in self._notes.figures:
+        if self._backends.current.name not in self._profile.measurements:
             await self.measure_current()
         for candidate in self._backends.ranked:
-            if candidate is not self._backends.current and candidate.name not in self._notes.figures:
+            if candidate is not self._backends.current and candidate.name not in self._profile.measurements:
                 await self._try(candidate)
 
     async def _wait_and_search(self) -> None:
@@ -81,14 +81,14 @@ class Tuner:
         await self._settle_kernels()
         if not self._room():
             return
-        if self._backends.current.name not in self._notes.figures:
+        if self._backends.current.name not in self._profile.measurements:
             await self.measure_current()
         for candidate in self._open_questions():
             await self._try(candidate)
 
     def _unsettled(self) -> Tunable | None:
         """The engine that runs, where its kernels were chosen before the browser had compiled all of them well."""
-        engine, choice = self._scheduler.engine, self._notes.choices.get(self._backends.current.name)
+        engine, choice = self._scheduler.engine, self._profile.choices.get(self._backends.current.name)
         return engine if choice and not choice.settled and isinstance(engine, Tunable) else None
 
     async def _settle_kernels(self) -> None:
@@ -97,7 +97,7 @@ class Tuner:
         engine, name = self._unsettled(), self._backends.current.name
         if engine is None:
             return
-        chosen = self._notes.choices[name]
+        chosen = self._profile.choices[name]
         try:
             for budget in _BUDGETS:
                 found = await choose_kernels(engine, budget)
@@ -106,34 +106,34 @@ class Tuner:
         finally:
             with contextlib.suppress(InpageError):
                 await engine.choose_kernels(chosen.kernels)
-        self._notes.choices[name] = chosen
-        await self._notes.save()
+        self._profile.choices[name] = chosen
+        await self._profile.save()
         self._on_change()
 
     def _open_questions(self) -> list[Candidate]:
         """Those that are not resting and are faster, or were never measured."""
-        backends, figures = self._backends, self._notes.figures
+        backends, measurements = self._backends, self._profile.measurements
         return [
             c
             for c in backends.ranked
             if c is not backends.current
             and not backends.log.resting(c.name)
-            and (c.name not in figures or self._faster(figures[c.name]))
+            and (c.name not in measurements or self._faster(measurements[c.name]))
         ]
 
-    def _faster(self, figure: Figure) -> bool:
-        present = self._notes.figures.get(self._backends.current.name)
-        return present is not None and figure.typical_s < _WORTH_IT * present.typical_s
+    def _faster(self, measurement: Measurement) -> bool:
+        present = self._profile.measurements.get(self._backends.current.name)
+        return present is not None and measurement.typical_s < _WORTH_IT * present.typical_s
 
     async def _try(self, candidate: Candidate) -> None:
         engine: Engine | None = None
         try:
             engine = await self._backends.open(candidate)
-            if candidate.name not in self._notes.figures:
+            if candidate.name not in self._profile.measurements:
                 count = pages_needed(engine.info)
                 await engine.reserve_pages(count)
                 await self._learn(candidate.name, await measure(engine, range(count)))
-            if self._faster(self._notes.figures[candidate.name]) and self._scheduler.idle:
+            if self._faster(self._profile.measurements[candidate.name]) and self._scheduler.idle:
                 previous = self._scheduler.engine
                 self._scheduler.adopt(engine)
                 self._backends.adopt(candidate)
@@ -143,12 +143,12 @@ class Tuner:
             self._backends.log.note(candidate.name, error)
             if isinstance(error, DeviceLost):
                 self._backends.log.rest(candidate.name)
-            await self._notes.save()
+            await self._profile.save()
         finally:
             if engine is not None:
                 await engine.unload()
 
-    async def _learn(self, name: str, figure: Figure) -> None:
-        self._notes.figures[name] = figure
-        await self._notes.save()
+    async def _learn(self, name: str, measurement: Measurement) -> None:
+        self._profile.measurements[name] = measurement
+        await self._profile.save()
         self._on_change()

@@ -57,7 +57,7 @@ _OPERATIONS = (
 )
 
 
-class Page:
+class RouterWorker:
     """``post`` sends one JSON text to the page."""
 
     def __init__(self, post: Callable[[str], None]) -> None:
@@ -363,6 +363,6 @@ def _named(params: Any) -> Message:
 
 def start(post: Callable[[str], None]) -> Callable[[str], None]:
     """Called by web/router/worker.js. Returns the function that takes messages."""
-    page = Page(post)
+    page = RouterWorker(post)
     announce_to(page._post)
     return page.handle

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tvm import tirx
 
 from inpage_compile.kernels.shared.heads import Heads
-from inpage_compile.kernels.shared.packed import Weights
+from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.linear import Input
@@ -102,7 +102,7 @@ class Content:
         n, k = w.q.shape
         source = Input(str(x.dtype), 1e-5 if norm is not None else None)
         out = "float32" if add is not None else self.dtype
-        func = linear.linear(Weights(w.format, n, k), tile, source, out, add is not None, width, first, width > 0)
+        func = linear.linear(PackedMatrix(w.format, n, k), tile, source, out, add is not None, width, first, width > 0)
         real = dot_float(w, x) if norm is None else _normed_dot(w, x, norm)
         if add is not None:
             real = real.plus(add)
@@ -126,7 +126,7 @@ class Content:
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
             for tile, count in ((1, 9), (4, 9), (8, 9), (8, 2)):
-                func = linear.gated(Weights(fmt, 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
+                func = linear.gated(PackedMatrix(fmt, 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
                 buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}
                 yield Case("gated", f"{fmt} {hidden}x{k}, {count} rows by {tile}", buffers,
@@ -139,14 +139,14 @@ class Content:
             w = random_weights(rng, fmt, 52, 96)
             ids = np.array([0, 51, 15, 16, 17, 31], np.int32)
             buffers = {"ids": ids, "w": packed(w).view(np.uint32), "y": None}
-            func = rows.embed(Weights(fmt, 52, 96), 0, False)
+            func = rows.embed(PackedMatrix(fmt, 52, 96), 0, False)
             yield Case("embed", fmt, buffers, [(func, ["ids", "w", "y"], [6])], {"y": embed(w, ids)})
         low, high = random_weights(rng, "q8_0", 32, 64), random_weights(rng, "q8_0", 20, 64)
         ids = np.array([3, 31, 32, 51], np.int32)
         want = np.concatenate([embed(low, ids[:2]).want, embed(high, ids[2:] - 32).want])
         launches = [
-            (rows.embed(Weights("q8_0", 32, 64), 0, False), ["ids", "low", "y"], [4]),
-            (rows.embed(Weights("q8_0", 20, 64), 32, True), ["ids", "high", "y"], [4]),
+            (rows.embed(PackedMatrix("q8_0", 32, 64), 0, False), ["ids", "low", "y"], [4]),
+            (rows.embed(PackedMatrix("q8_0", 20, 64), 32, True), ["ids", "high", "y"], [4]),
         ]
         buffers = {"ids": ids, "low": packed(low).view(np.uint32), "high": packed(high).view(np.uint32), "y": None}
         yield Case("embed", "in slices", buffers, launches, {"y": Expected(want, np.zeros(want.shape), "float32")})

@@ -21,7 +21,7 @@ from kernel_cases import Blob
 from tvm import tirx
 
 from inpage_compile.kernels.shared.heads import PAGE, Heads
-from inpage_compile.kernels.shared.packed import Weights
+from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear
 from inpage_compile.kernels.webgpu.build import (
@@ -162,14 +162,14 @@ def nothing() -> tirx.PrimFunc:
 
 
 MATRICES = {
-    "w_qkv": Weights("q4_1", QKV, HIDDEN),
-    "w_q": Weights("q4_1", HIDDEN, HIDDEN),
-    "w_k": Weights("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
-    "w_v": Weights("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
-    "w_out": Weights("q4_1", HIDDEN, HIDDEN),
-    "w_gate_up": Weights("q4_1", 2 * FFN, HIDDEN),
-    "w_down": Weights("q4_1", HIDDEN, FFN),
-    "w_head": Weights("q8_0", VOCAB, HIDDEN),
+    "w_qkv": PackedMatrix("q4_1", QKV, HIDDEN),
+    "w_q": PackedMatrix("q4_1", HIDDEN, HIDDEN),
+    "w_k": PackedMatrix("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
+    "w_v": PackedMatrix("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
+    "w_out": PackedMatrix("q4_1", HIDDEN, HIDDEN),
+    "w_gate_up": PackedMatrix("q4_1", 2 * FFN, HIDDEN),
+    "w_down": PackedMatrix("q4_1", HIDDEN, FFN),
+    "w_head": PackedMatrix("q8_0", VOCAB, HIDDEN),
 }
 WHERE = ["positions", "row_sequence", "block_tables"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inpage.engines import batch as flat
-from inpage.engines.protocol import Feed, Sampling
+from inpage.engines.protocol import Sampling, SequenceInput
 from support.runtime import Floats
 from support.sampler_reference import EDGES, choose, clean, kept, modified, rows_of_logits
 
@@ -35,7 +35,7 @@ class Cases:
         """One group; the tokens to choose get positions 100, 101, …"""
         words, bias, table, rows = array("i"), array("i"), [], []
         for i, (row, s, history, mask) in enumerate(zip(x, samplings, histories, masks, strict=True)):
-            struct = flat._pack(Feed([0], 99 + i, [], s, history), 99 + i, 0, bias)
+            struct = flat._pack(SequenceInput([0], 99 + i, [], s, history), 99 + i, 0, bias)
             if mask is not None:
                 struct[MASK_WORD] = len(table)
                 bits = np.zeros((row.size + 31) // 32 * 32, np.bool_)

@@ -17,13 +17,13 @@ from .build import bits, local, span, splat, view
 from .isa import Isa
 from .math import f16_decode
 from .quantize import byte_splat
-from .weights import Reader, piece_of, quant_of
+from .weights import Records, piece_of, quant_of
 
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
 Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8
 
 
-class Activations:
+class InputView:
     """A linear layer's input, seen in the type that its form's dot product loads."""
 
     def __init__(self, form: str, columns: int, values: Buffer, scales: Buffer | None, rows: Expr) -> None:
@@ -41,8 +41,8 @@ class _Tile:
     ``base``: byte offset of the weights' record; ``acc``: running sums, float32x4 [quad][row] from ``first`` on."""
 
     isa: Isa
-    reader: Reader
-    x: Activations
+    reader: Records
+    x: InputView
     base: Expr
     row: Expr
     group: Expr
@@ -56,7 +56,7 @@ class _Tile:
 
 
 def accumulate(
-    isa: Isa, form: str, reader: Reader, x: Activations, blocks: Sequence[Expr], row: Expr, rows: int, acc: Buffer,
+    isa: Isa, form: str, reader: Records, x: InputView, blocks: Sequence[Expr], row: Expr, rows: int, acc: Buffer,
     quad: bool = False,
 ) -> None:  # fmt: skip
     """acc[block][quad][row of the tile], float32x4: 16 output rows a block × ``rows`` activation rows.

@@ -9,13 +9,13 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store, when  # fmt: skip
-from ..shared.packed import GROUP, Weights
+from ..shared.packed import GROUP, PackedMatrix
 from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
-from .dots import Activations, accumulate
+from .dots import InputView, accumulate
 from .isa import Isa
 from .math import exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, store_group
-from .weights import Reader, form_for, piece_of
+from .weights import Records, form_for, piece_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 
@@ -41,7 +41,7 @@ class Way:
         return "_".join([*parts, *["quad"] * self.quad])
 
 
-def ways(isa: Isa, weights: Weights, form: str, single: bool, few: bool = False) -> list[Way]:
+def ways(isa: Isa, weights: PackedMatrix, form: str, single: bool, few: bool = False) -> list[Way]:
     """What the device chooses from, first what runs where nothing was timed. ``single``: for steps of one row; else
     for many, or with ``few`` for many that are often just one.
 
@@ -88,7 +88,7 @@ def _visit(rows: Expr, first: Expr, last: Expr, way: Way, emit: Callable[[list[E
 
 @cache
 def linear(
-    isa: Isa, weights: Weights, form: str, residual: bool, single: bool = False, few: bool = False
+    isa: Isa, weights: PackedMatrix, form: str, residual: bool, single: bool = False, few: bool = False
 ) -> tirx.PrimFunc:
     """(x, [x_scales], w, [residual], rows → y): y[rows, N] = x · Wᵀ (+ residual), float32. In all its `ways`."""
     made = [linear_in(isa, weights, form, residual, way) for way in ways(isa, weights, form, single, few)]
@@ -96,7 +96,7 @@ def linear(
 
 
 @cache
-def linear_in(isa: Isa, weights: Weights, form: str, residual: bool, way: Way) -> tirx.PrimFunc:
+def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: Way) -> tirx.PrimFunc:
     """`linear` in one way."""
 
     def build(a: Args) -> None:
@@ -106,8 +106,8 @@ def linear_in(isa: Isa, weights: Weights, form: str, residual: bool, way: Way) -
         skip = a.buffer("residual", (n, weights.rows), "float32") if residual else None
         rows = a.count("rows", n)
         y = a.buffer("y", (n, weights.rows), "float32")
-        reader = Reader(weights, w)
-        x = Activations(form, weights.columns, values, scales, rows)
+        reader = Records(weights, w)
+        x = InputView(form, weights.columns, values, scales, rows)
 
         def emit(blocks: list[Expr], row: Expr, tile: int) -> None:
             acc = local(len(blocks) * tile * 4, "float32x4")
@@ -126,7 +126,7 @@ def linear_in(isa: Isa, weights: Weights, form: str, residual: bool, way: Way) -
 
 
 @cache
-def gated(isa: Isa, weights: Weights, form: str, out_form: str, single: bool = False) -> tirx.PrimFunc:
+def gated(isa: Isa, weights: PackedMatrix, form: str, out_form: str, single: bool = False) -> tirx.PrimFunc:
     """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form. In all
     its `ways`.
 
@@ -135,7 +135,7 @@ def gated(isa: Isa, weights: Weights, form: str, out_form: str, single: bool = F
 
 
 @cache
-def gated_in(isa: Isa, weights: Weights, form: str, out_form: str, way: Way) -> tirx.PrimFunc:
+def gated_in(isa: Isa, weights: PackedMatrix, form: str, out_form: str, way: Way) -> tirx.PrimFunc:
     """`gated` in one way."""
     hidden = weights.rows // 2
 
@@ -146,8 +146,8 @@ def gated_in(isa: Isa, weights: Weights, form: str, out_form: str, way: Way) -> 
         rows = a.count("rows", n)
         h = a.buffer("h", (n, hidden), FORM_DTYPE[out_form])
         h_scales = None if out_form == "f32" else a.buffer("h_scales", (n, hidden // GROUP, 2), "float32")
-        reader = Reader(weights, w)
-        x = Activations(form, weights.columns, values, scales, rows)
+        reader = Records(weights, w)
+        x = InputView(form, weights.columns, values, scales, rows)
 
         def emit(units: list[Expr], row: Expr, tile: int) -> None:
             count = len(units)
@@ -190,7 +190,7 @@ def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr,
 
 
 @cache
-def embed(weights: Weights) -> tirx.PrimFunc:
+def embed(weights: PackedMatrix) -> tirx.PrimFunc:
     """(token_ids, w, rows → y): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32."""
     groups = weights.columns // GROUP
 
@@ -200,7 +200,7 @@ def embed(weights: Weights) -> tirx.PrimFunc:
         w = a.buffer("w", (weights.words,), "int32")
         rows = a.count("rows", n)
         y = a.buffer("y", (n, weights.columns), "float32")
-        reader = Reader(weights, w)
+        reader = Records(weights, w)
         with parallel(rows * groups) as unit:
             row, group = let(unit // groups), let(unit % groups)
             token = let(ids[row])
@@ -211,7 +211,7 @@ def embed(weights: Weights) -> tirx.PrimFunc:
     return kernel(f"embed_{weights.format}_{weights.columns}", build)
 
 
-def _element(weights: Weights, reader: Reader, base: Expr, lane: Expr, k: int) -> Expr:
+def _element(weights: PackedMatrix, reader: Records, base: Expr, lane: Expr, k: int) -> Expr:
     if weights.bits == 32:
         return reader.floats[base // 4 + k * 16 + lane]
     if weights.bits == 16:
@@ -226,4 +226,4 @@ def _element(weights: Weights, reader: Reader, base: Expr, lane: Expr, k: int) -
     return value + f16_decode_scalar(reader.halves[at + 16]) if weights.minimum else value
 
 
-__all__ = ["Way", "Weights", "embed", "form_for", "gated", "gated_in", "linear", "linear_in", "ways"]
+__all__ = ["PackedMatrix", "Way", "embed", "form_for", "gated", "gated_in", "linear", "linear_in", "ways"]

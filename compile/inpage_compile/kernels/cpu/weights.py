@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..shared.expressions import Buffer, Expr, let
-from ..shared.packed import GROUP, Weights, groups_of
+from ..shared.packed import GROUP, PackedMatrix, groups_of
 from .build import span, splat, view
 from .isa import Isa
 from .math import f16_decode
@@ -16,10 +16,10 @@ def form_for(isa: Isa, format: str, activations: str) -> str:
     return isa.nibble_form if format.startswith("q4") else "i16"
 
 
-class Reader:
+class Records:
     """The weight buffer seen as the types that its parts have."""
 
-    def __init__(self, weights: Weights, buffer: Buffer) -> None:
+    def __init__(self, weights: PackedMatrix, buffer: Buffer) -> None:
         self.w = weights
         self.groups = groups_of(weights.columns)
         self.bytes = view(buffer, "int8", weights.words * 4)

@@ -18,7 +18,7 @@ def groups_of(width: int, field: str = "columns") -> int:
 
 
 @dataclass(frozen=True)
-class Weights:
+class PackedMatrix:
     """A packed [rows, columns] matrix. ``zero`` is subtracted from the quants; ``minimum``: a second f16 a group.
 
     Raises `Unsupported` where a row is not whole groups, in any format: kernels walk floats by groups as well."""

@@ -16,7 +16,7 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.packed import GROUP, Weights
+from ..shared.packed import GROUP, PackedMatrix
 from .build import (
     Args,
     Buffer,
@@ -35,7 +35,7 @@ from .build import (
     store,
     when,
 )
-from .weights import Reader
+from .weights import QuadReader
 
 SHARES = 16
 THREADS = 4 * SHARES
@@ -54,7 +54,7 @@ class Input:
 
 
 @cache
-def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
+def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
            again: bool = False) -> tirx.PrimFunc:  # fmt: skip
     """(x, w, [norm weight], [y], rows → [y]): y[rows, width] from column ``first`` on = norm(x) · Wᵀ, or, in
     place, += with ``add``. ``again``: y is there already, and these columns of it are written."""
@@ -93,7 +93,7 @@ def linear(weights: Weights, tile: int, x: Input, out: str, add: bool = False, w
 
 
 @cache
-def gated(weights: Weights, tile: int, x: Input, out: str, width: int = 0, first: int = 0) -> tirx.PrimFunc:
+def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, first: int = 0) -> tirx.PrimFunc:
     """(x, w, [norm weight], [h], rows → [h]): h[rows, width] from column ``first`` on = silu(gate·x) · (up·x); ``w``:
     both interleaved by 16 rows. Where ``first`` is not 0, h is there already."""
     width = width or weights.rows // 2
@@ -136,7 +136,7 @@ class _Body:
     """One workgroup's sums. ``rows``: how many there are in all; ``by``: which tile of them."""
 
     def __init__(
-        self, a: Args, weights: Weights, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer],
+        self, a: Args, weights: PackedMatrix, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer],
         rows: Expr, by: Expr, t: Expr,
     ) -> None:  # fmt: skip
         self.weights, self.tile, self.x, self.rows, self.by, self.t = weights, tile, x, rows, by, t
@@ -153,7 +153,7 @@ class _Body:
     def accumulate(self, blocks: list[Expr]) -> None:
         """Each thread's share of the sums for ``blocks`` of 16 weight rows."""
         groups = self.weights.columns // GROUP
-        reader = Reader(self.weights, self.w, self.quad)
+        reader = QuadReader(self.weights, self.w, self.quad)
         self.sums = local(len(blocks) * self.tile, "float32x4")
         for i in range(len(blocks) * self.tile):
             store(self.sums, splat(0.0), i)

@@ -6,7 +6,7 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.packed import GROUP, Weights
+from ..shared.packed import GROUP, PackedMatrix
 from .build import (
     Args,
     Buffer,
@@ -37,7 +37,7 @@ THREADS = 64
 
 
 @cache
-def embed(weights: Weights, first: int, again: bool) -> tirx.PrimFunc:
+def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
     """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
     at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are."""
     quads = quads_of(weights.columns)
@@ -59,7 +59,7 @@ def embed(weights: Weights, first: int, again: bool) -> tirx.PrimFunc:
     return kernel(f"embed_{weights.format}_{weights.rows}x{weights.columns}{mark}", build)
 
 
-def _four_columns(weights: Weights, w: Buffer, record: Expr, row: Expr, quad: Expr) -> list[Expr]:
+def _four_columns(weights: PackedMatrix, w: Buffer, record: Expr, row: Expr, quad: Expr) -> list[Expr]:
     """Four neighbouring columns of one row of a record, float32."""
     if weights.bits >= 16:
         out = []

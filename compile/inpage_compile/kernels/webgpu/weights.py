@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..shared.packed import GROUP, Weights, groups_of
+from ..shared.packed import GROUP, PackedMatrix, groups_of
 from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
 
 
@@ -26,10 +26,10 @@ class Scales:
     minimum: Expr | None
 
 
-class Reader:
+class QuadReader:
     """The weight buffer, array<vec4<u32>>, of one thread's quad of rows."""
 
-    def __init__(self, weights: Weights, buffer: Buffer, quad: Expr) -> None:
+    def __init__(self, weights: PackedMatrix, buffer: Buffer, quad: Expr) -> None:
         self.w, self.buffer, self.quad = weights, buffer, quad
         self.groups = groups_of(weights.columns)
 
@@ -99,4 +99,4 @@ def _masked(words: Expr, mask: int) -> Expr:
     return cast("float32x4", bits("int32x4", words & splat(u32(mask))))
 
 
-__all__ = ["GROUP", "Reader", "Scales", "Weights"]
+__all__ = ["GROUP", "PackedMatrix", "QuadReader", "Scales"]

@@ -96,7 +96,7 @@ async def test_a_callers_mistake_is_no_error_of_ours(router: Router) -> None:
     for _ in range(10):
         with pytest.raises(InvalidRequest):
             await router.chat("hello", temperature=9)
-        router.scheduler.meters.health.ended(None)
+        router.scheduler.metrics.health.ended(None)
     assert router.health().status == "healthy"
 
 
