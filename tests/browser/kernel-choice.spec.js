@@ -1,6 +1,6 @@
 /**
  * @file Kernels that do the same, in Chromium: whichever is chosen, the numbers are the same; the router times them, keeps
- * the verdict, and the next visit uses it. One of three kernels is fast, the others repeat its work 40 and 80 times.
+ * the verdict, and the next visit uses it. One of three kernels is fast, the others repeat its work 400 and 800 times.
  */
 
 import { readFileSync } from "node:fs";

@@ -56,11 +56,11 @@ static void accumulate_often(void *const *b, const int32_t *scalars, int32_t thr
 }
 
 static void accumulate_slow(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads) {
-  accumulate_often(b, scalars, thread, threads, 40);
+  accumulate_often(b, scalars, thread, threads, 400);
 }
 
 static void accumulate_slower(void *const *b, const int32_t *scalars, int32_t thread, int32_t threads) {
-  accumulate_often(b, scalars, thread, threads, 80);
+  accumulate_often(b, scalars, thread, threads, 800);
 }
 
 /* sums, bias, logits; logit_rows, vocab. Divided by elements, so that it reads what other threads wrote. */
