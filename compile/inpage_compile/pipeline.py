@@ -21,7 +21,7 @@ from .artifact import weights
 from .artifact.fingerprint import fingerprint
 from .artifact.levels import SOURCE, sources_of
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
-from .families.llama import build_gpu_graphs, build_graph, heads_of
+from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for

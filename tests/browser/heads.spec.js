@@ -1,7 +1,7 @@
 /**
  * @file Tiny models whose heads stand at the edges of attention's kernels, in every engine of the page, against numpy
  * (which `tests/compile/test_tiny_models.py` holds against PyTorch): no whole groups of 32, a single head, more heads a
- * key head than are made at once. The same bits from one thread and two, and whether a prompt comes whole or by tokens.
+ * key head than are made at once; and the families that are no Llama. The same bits from one thread and two, and whether a prompt comes whole or by tokens.
  */
 
 import { test as base, expect } from "@playwright/test";
@@ -20,9 +20,9 @@ const FLOAT = 2e-4;
 const INT8 = 0.08;
 /** @type {Record<string, {threads: number[], models: string[]}>} */
 const ENGINES = {
-  "wasm-relaxed": { threads: [1, 2], models: ["eighty", "three", "wide", "uneven"] },
-  "wasm-simd": { threads: [1, 2], models: ["eighty", "alone", "uneven"] },
-  "webgpu-f32": { threads: [1], models: ["eighty", "alone", "three", "wide", "uneven"] },
+  "wasm-relaxed": { threads: [1, 2], models: ["eighty", "three", "wide", "uneven", "qwen2", "qwen3"] },
+  "wasm-simd": { threads: [1, 2], models: ["eighty", "alone", "uneven", "qwen2"] },
+  "webgpu-f32": { threads: [1], models: ["eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "qwen3"] },
 };
 const MODELS = [...new Set(Object.values(ENGINES).flatMap(({ models }) => models))];
 const PAGES = 64;

@@ -17,7 +17,7 @@ from inpage.format.plan_types import Plan
 from inpage.format.plan_views import check_for_webgpu, describe, encode_program
 from inpage.format.schema import Tensor
 from inpage_compile.artifact import weights
-from inpage_compile.families.llama import build_graph
+from inpage_compile.families.graph import build_graph
 from inpage_compile.lowering.plan import LoweredPlan, trampolines
 from inpage_compile.ops.maxima import Maxima
 from inpage_compile.pipeline import lower_variant

@@ -19,7 +19,7 @@ from inpage.engines.native import NativeEngine
 from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
 from inpage.text.tokenizer import load_tokenizer
 from inpage_compile.artifact.weights import load_tensor
-from inpage_compile.families.llama_tensors import expected_tensors
+from inpage_compile.families.family import expected_tensors
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import Source, dequantize, find_recipe, load_recipe, open_gguf, open_source
 from inpage_compile.sources.shape import fit

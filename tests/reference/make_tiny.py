@@ -1,8 +1,8 @@
 """Makes tiny.json: what float32 PyTorch computes with the tiny models' dequantized weights.
 
 The witness for graphs, plans and engines on models that are no SmolLM2: untied, unfused, odd head counts and widths,
-rope factors. Hugging Face's Llama runs the same numbers with its own code. Run it by hand, in an environment of its
-own:
+rope factors, other families. Hugging Face's models run the same numbers with their own code. Run it by hand, in an
+environment of its own:
 
     python -m venv /tmp/witness && /tmp/witness/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 numpy
     /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
@@ -31,8 +31,9 @@ GREEDY = 24
 
 
 def torch_model(tiny: Tiny) -> Any:
-    """Hugging Face's Llama with the tiny model's weights, float32."""
-    config = transformers.LlamaConfig(
+    """Hugging Face's model of the family with the tiny model's weights, float32."""
+    prefix = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[tiny.family]
+    config = getattr(transformers, f"{prefix}Config")(
         vocab_size=tiny.vocab,
         hidden_size=tiny.hidden,
         intermediate_size=tiny.ffn,
@@ -46,7 +47,7 @@ def torch_model(tiny: Tiny) -> Any:
         tie_word_embeddings=tiny.tied,
         attn_implementation="eager",
     )
-    model = transformers.LlamaForCausalLM(config).eval().float()
+    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval().float()
     weights = tiny.dequantized()
     names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_output": "self_attn.o_proj"}
     names |= {f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"} | {
@@ -57,9 +58,15 @@ def torch_model(tiny: Tiny) -> Any:
     for i in range(tiny.layers):
         for ours, theirs in names.items():
             w = weights[f"blk.{i}.{ours}"]
-            if ours in ("attn_q", "attn_k"):  # GGUF rotates neighbours, Hugging Face the two halves of a head
+            if (
+                ours in ("attn_q", "attn_k") and tiny.family == "llama"
+            ):  # GGUF rotates neighbours, Hugging Face the two halves of a head
                 w = w.reshape(-1, tiny.head_dim // 2, 2, tiny.hidden).swapaxes(1, 2).reshape(w.shape)
             state[f"model.layers.{i}.{theirs}.weight"] = w
+        for x in "qkv" if tiny.family == "qwen2" else "":
+            state[f"model.layers.{i}.self_attn.{x}_proj.bias"] = weights[f"blk.{i}.attn_{x}.bias"]
+        for x in "qk" if tiny.family == "qwen3" else "":
+            state[f"model.layers.{i}.self_attn.{x}_norm.weight"] = weights[f"blk.{i}.attn_{x}_norm"]
     model.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()})
     factors = tiny.factors()
     if factors is not None:

@@ -1,4 +1,4 @@
-"""The tiny Llama in numpy, float64: the witness between PyTorch (`tiny.json`) and an engine whose keys and values are
+"""The tiny models in numpy, float64: the witness between PyTorch (`tiny.json`) and an engine whose keys and values are
 halves. Without rounding it must agree with PyTorch, with rounding an engine must agree with it."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
     x = w["token_embd"][ids]
     turn = _turns(tiny, len(ids))
     for i in range(tiny.layers):
-        blk = {name.rpartition(".")[2]: w[name] for name in w if name.startswith(f"blk.{i}.")}
+        blk = {name.removeprefix(f"blk.{i}."): w[name] for name in w if name.startswith(f"blk.{i}.")}
         x = x + _attend(tiny, blk, _norm(x, blk["attn_norm"]), turn, halves)
         h = _norm(x, blk["ffn_norm"])
         gates, ups = h @ blk["ffn_gate"].T, h @ blk["ffn_up"].T
@@ -29,9 +29,14 @@ def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
 
 def _attend(tiny: Tiny, blk: dict[str, Array], h: Array, turn: Array, halves: bool) -> Array:
     rows = len(h)
-    q = _rotate((h @ blk["attn_q"].T).reshape(rows, tiny.heads, -1), turn)
-    k = _rotate((h @ blk["attn_k"].T).reshape(rows, tiny.kv_heads, -1), turn)
-    v = (h @ blk["attn_v"].T).reshape(rows, tiny.kv_heads, -1)
+    q, k, v = (
+        (h @ blk[f"attn_{x}"].T + blk.get(f"attn_{x}.bias", 0.0)).reshape(rows, heads, -1)
+        for x, heads in (("q", tiny.heads), ("k", tiny.kv_heads), ("v", tiny.kv_heads))
+    )
+    if tiny.family == "qwen3":
+        q, k = _norm(q, blk["attn_q_norm"]), _norm(k, blk["attn_k_norm"])
+    rotate = _rotate if tiny.family == "llama" else _rotate_halves
+    q, k = rotate(q, turn), rotate(k, turn)
     if halves:
         k, v = (a.astype(np.float32).astype(np.float16).astype(np.float64) for a in (k, v))
     k, v = (a.repeat(tiny.heads // tiny.kv_heads, axis=1) for a in (k, v))
@@ -60,3 +65,10 @@ def _rotate(x: Array, turn: Array) -> Array:
     """Neighbouring pairs, as GGUF's Llamas have them."""
     turned = (x[..., 0::2] + 1j * x[..., 1::2]) * turn
     return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+
+
+def _rotate_halves(x: Array, turn: Array) -> Array:
+    """The two halves of a head, as Hugging Face's models and GGUF's Qwens have them."""
+    first, second = np.split(x, 2, axis=-1)
+    turned = (first + 1j * second) * turn
+    return np.concatenate([turned.real, turned.imag], axis=-1)

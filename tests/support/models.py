@@ -38,6 +38,9 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "three": ("native", "native-f32"),
     "wide": ("native", "native-f32"),
     "uneven": ("native", "native-f32"),
+    "qwen2": ("native", "native-f32"),
+    "qwen2-apart": ("native-f32",),
+    "qwen3": ("native", "native-f32"),
 }
 
 

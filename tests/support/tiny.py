@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights, written as a GGUF file: for every test that needs a model but not a good one.
+"""A tiny model with random weights, written as a GGUF file: for every test that needs a model but not a good one.
 
 Weights are a function of the seed alone (numpy's default_rng, quantized by the `gguf` package), so a witness stored
 in tests/reference stays valid. The tokenizer is a byte-level BPE of 320 tokens: 3 control tokens, 256 bytes, 61
@@ -50,6 +50,7 @@ class Tiny:
     scale: float = 2.0
     rope_factors: bool = False
     vocab: int = VOCAB
+    family: str = "llama"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
@@ -67,6 +68,10 @@ class Tiny:
                 f"blk.{i}.ffn_up": (self.ffn, self.hidden),
                 f"blk.{i}.ffn_down": (self.hidden, self.ffn),
             }
+            if self.family == "qwen2":
+                out |= {f"blk.{i}.attn_{x}.bias": (q if x == "q" else kv,) for x in "qkv"}
+            if self.family == "qwen3":
+                out |= {f"blk.{i}.attn_{x}_norm": (self.head_dim,) for x in "qk"}
         out["output_norm"] = (self.hidden,)
         if not self.tied:
             out["output"] = (self.vocab, self.hidden)
@@ -79,7 +84,10 @@ class Tiny:
         for name, shape in self.shapes().items():
             noise = rng.standard_normal(shape, np.float32)
             width = np.float32(self.scale / np.sqrt(shape[-1]))
-            out[name] = noise * width if len(shape) == 2 else 1 + noise * np.float32(0.1)
+            if name.endswith(".bias"):
+                out[name] = noise
+            else:
+                out[name] = noise * width if len(shape) == 2 else 1 + noise * np.float32(0.1)
         return out
 
     def type_of(self, name: str) -> Type:
@@ -110,8 +118,8 @@ class Tiny:
 
     def write(self, path: Path, override: Mapping[str, str | int | list[str] | None] | None = None) -> Path:
         """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out."""
-        w = gguf.GGUFWriter(path, "llama")
-        w.add_name("Tiny Llama")
+        w = gguf.GGUFWriter(path, self.family)
+        w.add_name(f"Tiny {self.family.capitalize()}")
         w.add_license("apache-2.0")
         w.add_block_count(self.layers)
         w.add_context_length(self.context)
@@ -141,7 +149,7 @@ class Tiny:
         if factors is not None:
             w.add_tensor("rope_freqs.weight", factors)
         for name, (kind, data) in self.quantized().items():
-            w.add_tensor(f"{name}.weight", data, raw_dtype=kind)
+            w.add_tensor(name if name.endswith(".bias") else f"{name}.weight", data, raw_dtype=kind)
         kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY}
         for key, value in (override or {}).items():
             w.kv_data[0].pop(key, None)
@@ -176,6 +184,14 @@ MODELS: dict[str, Tiny] = {
         seed=11, hidden=928, heads=29, kv_heads=1, head_dim=16, default="Q4_1", types=(("attn_output", "F16"),)
     ),
 }
+# Other families: as Qwen2.5's files and with nothing fused; heads wider than the hidden size is for them.
+MODELS |= {
+    "qwen2": Tiny(seed=12, family="qwen2", default="Q4_1", types=(("token_embd", "Q8_0"),), rope_theta=1e6),
+    "qwen2-apart": Tiny(seed=13, family="qwen2", hidden=96, heads=3, kv_heads=1, head_dim=32, default="Q8_0",
+                        types=(("attn_k", "Q4_0"), ("ffn_up", "Q4_1")), tied=False),
+    "qwen3": Tiny(seed=14, family="qwen3", heads=4, kv_heads=2, head_dim=32, default="Q8_0", rope_theta=1e6),
+}  # fmt: skip
+FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
 HEADS = ("eighty", "alone", "three", "wide", "uneven")
 
 

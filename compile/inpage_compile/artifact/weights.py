@@ -22,6 +22,7 @@ import numpy.typing as npt
 from inpage.format.limits import ALIGN, BLOCK_ROWS
 from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
+from ..families import FAMILIES
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, pack, unpack
 from ..sources import Source, SourceTensor, dequantize
@@ -122,6 +123,7 @@ _Planned = tuple[str, tuple[int, ...], str, str, Make]
 
 def _order(source: Source) -> Iterable[_Planned]:
     tensors, a = source.tensors, source.architecture
+    order = FAMILIES[a.family].head_order(a.head_dim)
     yield _matrix("token_embd", [tensors["token_embd"]])
     frequencies = rope_frequencies(source)
     yield ("rope_freqs", frequencies.shape, "f32", "raw", lambda: frequencies.view(np.uint8))
@@ -132,8 +134,14 @@ def _order(source: Source) -> Iterable[_Planned]:
             return [tensors[blk + n] for n in names]
 
         yield _norm(tensors[blk + "attn_norm"])
-        qkv = some("attn_q", "attn_k", "attn_v")
+        q, k, v = some("attn_q", "attn_k", "attn_v")
+        qkv = [_reordered(q, order), _reordered(k, order), v]
         yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
+        if a.qkv_bias:
+            q, k, v = some("attn_q.bias", "attn_k.bias", "attn_v.bias")
+            yield _vector(blk + "attn_qkv_bias", [(q, order), (k, order), (v, None)])
+        if a.qk_norm:
+            yield _vector(blk + "attn_qk_norm", [(t, order) for t in some("attn_q_norm", "attn_k_norm")])
         yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
         yield _norm(tensors[blk + "ffn_norm"])
         pair = some("ffn_gate", "ffn_up")
@@ -153,6 +161,27 @@ def _norm(t: SourceTensor) -> _Planned:
     return (t.name, t.shape, "f32", "raw", lambda: dequantize(t).view(np.uint8))
 
 
+def _reordered(t: SourceTensor, order: npt.NDArray[np.intp] | None) -> SourceTensor:
+    """The rows of each head in another order."""
+    return t if order is None else replace(t, order=_of_heads(order, t.shape[0]))
+
+
+def _of_heads(order: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
+    """``order`` within a head, for all the heads of ``size`` elements."""
+    starts = np.arange(0, size, len(order))
+    return (starts[:, None] + order).reshape(-1)
+
+
+def _vector(name: str, parts: Sequence[tuple[SourceTensor, npt.NDArray[np.intp] | None]]) -> _Planned:
+    """One-dimensional tensors behind one another, the elements of each head in another order."""
+
+    def make() -> npt.NDArray[Any]:
+        values = [dequantize(t) if order is None else dequantize(t)[_of_heads(order, t.shape[0])] for t, order in parts]
+        return np.concatenate(values).view(np.uint8)
+
+    return (name, (sum(t.shape[0] for t, _ in parts),), "f32", "raw", make)
+
+
 def _own(t: SourceTensor) -> _Planned:
     return _matrix(t.name, [t])
 
@@ -168,7 +197,8 @@ def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False, 
         return replace(groups, q=np.pad(groups.q, ((0, 0), (0, missing)))) if missing else groups
 
     def make() -> npt.NDArray[Any]:
-        if any(p.stored_rows % BLOCK_ROWS for p in parts):  # blocks that several parts share, or repeats within a block
+        # Blocks that several parts share, or repeats within a block.
+        if any(p.stored_rows % BLOCK_ROWS or p.order is not None for p in parts):
             return pack(_join([filled(p.groups()) for p in parts], interleave))
         if interleave:
             return _repeat(pack(_join([p.stored() for p in parts], True)), parts[0].repeats)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ from inpage.engines.native_trust import RECORD, STAMPS, stamp
 from inpage.errors import InvalidRequest, StorageFull
 from inpage.format.limits import ALIGN
 from inpage.format.manifest import parse_manifest, revision_of
-from inpage.format.schema import SCHEMA, SHARD_BYTES, Format, Manifest, Tensor
+from inpage.format.schema import SCHEMA, SHARD_BYTES, Architecture, Format, Manifest, Tensor
 
 from ..quantize import FORMATS
 from ..sources import Source
@@ -166,7 +166,7 @@ class ArtifactWriter:
             "name": source.name,
             "license": terms,
             "source": asdict(source.origin),
-            "architecture": asdict(source.architecture),
+            "architecture": _architecture(source.architecture),
             "tokenizer": {
                 **tokenizer_file,
                 "bos": tokenizer.bos,
@@ -292,3 +292,8 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _architecture(a: Architecture) -> dict[str, Any]:
+    """Flags that a family does not have are left out."""
+    return {f.name: value for f in fields(a) if (value := getattr(a, f.name)) != f.default}

@@ -1,3 +1,35 @@
-"""Model families, one file a family: which tensors there are, and the graph in `tvm.relax.frontend.nn`.
+"""Model families, a file each: `Family` says which tensors there are and how they become the artifact's. `graph` is the
+decoder that they share, in `tvm.relax.frontend.nn`.
 
-Imports `ops` and below; sources and tokenizers read it, so what they need does not import TVM."""
+Imports `ops` and below; sources and tokenizers read `family`, so what they need does not import TVM."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from inpage.errors import SourceInvalid
+
+from .family import Family
+
+_SHARED = ("family", "graph")
+
+
+def _families() -> dict[str, Family]:
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _SHARED)
+    found = [importlib.import_module(f"{__name__}.{name}").FAMILY for name in names]
+    return {family.name: family for family in found}
+
+
+FAMILIES = _families()
+
+
+def family_of(name: str, field: str) -> Family:
+    """Raises `SourceInvalid` naming ``field`` for a family that nobody wrote yet."""
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise SourceInvalid(f"architecture {name[:80]!r} is not supported; supported: {known}", field=field)
+    return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "Family", "family_of"]

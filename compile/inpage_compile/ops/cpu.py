@@ -77,6 +77,14 @@ class CpuOps:
         widths = [int(t.shape[1]) for t in tensors]
         return self._call(parts.join(tuple(widths)), list(tensors), [self._float(sum(widths))])[0]
 
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """In place."""
+        return self._in_place(parts.add_bias(int(x.shape[1])), [x, bias])
+
+    def head_norm(self, h: Heads, qkv: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
+        return self._in_place(norm.head_norm(h, epsilon), [qkv, weight])
+
     def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
         return self._call(norm.rope_table(head_dim), [positions, freqs], [out])[0]
@@ -107,6 +115,11 @@ class CpuOps:
             func = parts.requantize(self.isa, columns, form)
             made = self._call(func, [made[0]], self._formed(form, self.rows, columns))
         return Activations(form, made)
+
+    def _in_place(self, func: tirx.PrimFunc, args: list[Tensor]) -> Tensor:
+        """A kernel that writes its first argument."""
+        made: Tensor = tensor_ir_inplace_op(func, _name(func), [*args, self.rows], 0, _like(args[0]))
+        return made
 
     def _float(self, columns: int) -> Tensor:
         return Tensor.placeholder([self.rows, columns], "float32")

@@ -133,6 +133,14 @@ class GpuOps:
         widths = tuple(int(t.shape[1]) for t in tensors)
         return self._call(rows.join(widths, self.dtype), list(tensors), self._wide(sum(widths)))
 
+    def add_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """In place."""
+        return self._again(rows.add_bias(int(x.shape[1]), self.dtype), [x, bias], 0)
+
+    def head_norm(self, h: Heads, qkv: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
+        return self._again(rows.head_norm(h, epsilon, self.dtype), [qkv, weight], 0)
+
     def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
         return self._call(rows.rope_table(head_dim), [positions, freqs], out)

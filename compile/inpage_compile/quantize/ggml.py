@@ -5,6 +5,7 @@ Scales stay uint16 bit patterns (of f16) all the way: nothing is rounded, NaN pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,12 @@ class Groups:
     q: Array
     d: Array | None = None
     m: Array | None = None
+
+    def rows(self, change: Callable[[Array], Array]) -> Groups:
+        """The matrix with other rows: ``change`` is done to quants, scales and minima alike."""
+        q, d, m = (None if part is None else change(part) for part in (self.q, self.d, self.m))
+        assert q is not None
+        return Groups(self.format, q, d, m)
 
     def to_float32(self) -> npt.NDArray[np.float32]:
         """The exact values, float32 [rows, columns], computed in the order that ggml uses: d * q + m."""

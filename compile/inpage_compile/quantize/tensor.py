@@ -17,13 +17,14 @@ from . import Groups, read_groups
 class SourceTensor:
     """A tensor as the source stores it. ``shape``: [n] or [rows, columns]; ``format``: a name in `FORMATS`;
     ``data``: the stored bytes, a view of the mapped file. ``repeats``: how often the rows that are stored follow one
-    another in the tensor."""
+    another in the tensor. ``order``: which row of those each of the tensor's rows is, where they change places."""
 
     name: str
     shape: tuple[int, ...]
     format: str
     data: npt.NDArray[Any] = field(repr=False)
     repeats: int = 1
+    order: npt.NDArray[np.intp] | None = field(default=None, repr=False)
 
     @property
     def stored_rows(self) -> int:
@@ -39,11 +40,9 @@ class SourceTensor:
     def groups(self) -> Groups:
         """As `stored`, of all rows."""
         g = self.stored()
-        if self.repeats == 1:
-            return g
-        q, d, m = (None if part is None else np.tile(part, (self.repeats, 1)) for part in (g.q, g.d, g.m))
-        assert q is not None
-        return Groups(g.format, q, d, m)
+        if self.repeats > 1:
+            g = g.rows(lambda part: np.tile(part, (self.repeats, 1)))
+        return g if self.order is None else g.rows(lambda part: part[self.order])
 
 
 def dequantize(tensor: SourceTensor) -> npt.NDArray[np.float32]:

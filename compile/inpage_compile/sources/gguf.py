@@ -16,7 +16,8 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import one_line
 
-from ..families.llama_tensors import check_tensors
+from ..families import family_of
+from ..families.family import check_tensors
 from ..gguf.header import check_header
 from ..gguf.metadata import Metadata
 from ..quantize import format_of
@@ -98,9 +99,8 @@ def _tensor(t: ReaderTensor) -> SourceTensor:
 
 
 def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architecture:
-    family = meta.text("general.architecture")
-    if family != "llama":
-        raise SourceInvalid(f"architecture {family!r} is not supported; supported: llama", field="general.architecture")
+    known = family_of(meta.text("general.architecture"), "general.architecture")
+    family = known.name
     if meta.integer(f"{family}.expert_count", 0):
         raise SourceInvalid("mixtures of experts are not supported", field=f"{family}.expert_count")
     if "token_embd" not in tensors:
@@ -132,6 +132,8 @@ def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architect
         norm_eps=meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
         tied="output" not in tensors,
         context=_size(meta, f"{family}.context_length", "context"),
+        qkv_bias=known.qkv_bias,
+        qk_norm=known.qk_norm,
     )
 
 

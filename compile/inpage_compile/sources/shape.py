@@ -19,7 +19,7 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
-from ..families.llama_tensors import expected_tensors
+from ..families.family import expected_tensors
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
@@ -59,7 +59,7 @@ class Shape:
 
     @property
     def architecture(self) -> Architecture:
-        own = {f.name: getattr(self, f.name) for f in fields(Architecture) if f.name != "family"}
+        own = {f.name: getattr(self, f.name) for f in fields(Architecture) if hasattr(self, f.name)}
         return Architecture(family="llama", **own)
 
     def format_of(self, tensor: str) -> str:

@@ -102,7 +102,7 @@ def _architecture(a: dict[str, Any]) -> Architecture:
         raise wrong("architecture.kv_heads", why)
     if a["head_dim"] % 2:
         raise wrong("architecture.head_dim", "must be even")
-    return Architecture(**a)
+    return Architecture(**{name: value for name, value in a.items() if value is not None})
 
 
 def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:

@@ -15,7 +15,6 @@ from .schemas import MANIFEST
 SCHEMA: int = MANIFEST["manifest"]["schema"]["low"]
 SHARD_BYTES = FILE_BYTES["shard"]
 MANIFEST_BYTES = FILE_BYTES["manifest"]  # a manifest larger than this is refused unread
-FAMILIES: tuple[str, ...] = tuple(MANIFEST["architecture"]["family"]["of"])
 # Largest believable value of each whole number of an architecture: what is beyond is damage, and is not allocated.
 ARCHITECTURE_LIMITS: dict[str, int] = {
     name: rule["high"] for name, rule in MANIFEST["architecture"].items() if rule["is"] == "int"
@@ -38,6 +37,8 @@ class Architecture:
     norm_eps: float
     tied: bool  # the output head is the token embedding
     context: int
+    qkv_bias: bool = False  # queries, keys and values have a bias
+    qk_norm: bool = False  # each head of queries and keys goes through an RMS norm, with ``norm_eps``
 
 
 @dataclass(frozen=True, slots=True)

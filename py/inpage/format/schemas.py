@@ -40,7 +40,7 @@ MANIFEST: Final[Schema] = {
         "sha256": {"is": "text", "of": "hash"},
     },
     "architecture": {
-        "family": {"is": "choice", "of": ["llama"]},
+        "family": {"is": "text", "of": "name"},
         "layers": {"is": "int", "low": 1, "high": 4096},
         "hidden": {"is": "int", "low": 1, "high": 1048576},
         "heads": {"is": "int", "low": 1, "high": 4096},
@@ -52,6 +52,8 @@ MANIFEST: Final[Schema] = {
         "norm_eps": {"is": "number"},
         "tied": {"is": "flag"},
         "context": {"is": "int", "low": 1, "high": 16777216},
+        "qkv_bias": {"is": "flag", "optional": True},
+        "qk_norm": {"is": "flag", "optional": True},
     },
     "tokenizer": {
         "file": {"is": "text", "of": "path"},

@@ -35,7 +35,7 @@ export const MANIFEST = {
     "sha256": {"is": "text", "of": "hash"},
   },
   "architecture": {
-    "family": {"is": "choice", "of": ["llama"]},
+    "family": {"is": "text", "of": "name"},
     "layers": {"is": "int", "low": 1, "high": 4096},
     "hidden": {"is": "int", "low": 1, "high": 1048576},
     "heads": {"is": "int", "low": 1, "high": 4096},
@@ -47,6 +47,8 @@ export const MANIFEST = {
     "norm_eps": {"is": "number"},
     "tied": {"is": "flag"},
     "context": {"is": "int", "low": 1, "high": 16777216},
+    "qkv_bias": {"is": "flag", "optional": true},
+    "qk_norm": {"is": "flag", "optional": true},
   },
   "tokenizer": {
     "file": {"is": "text", "of": "path"},

@@ -1,4 +1,4 @@
-"""RMS norm, leaving its result in the form that the next linear layer reads; and the rotation table."""
+"""RMS norm, leaving its result in the form that the next linear layer reads; norms of heads; the rotation table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.expressions import f32, i32, let, loop, store
+from ..shared.heads import Heads
 from ..shared.packed import GROUP, groups_of
 from .build import Args, kernel, local, parallel, span, splat
 from .isa import Isa
@@ -48,6 +49,33 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
                 store_group(isa, form, made, y, scales, row, group)
 
     return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
+
+
+@cache
+def head_norm(h: Heads, epsilon: float) -> tirx.PrimFunc:
+    """(qkv, weight, rows): each head of queries and keys in qkv[rows, …] = head / rms(head) · weight, in place.
+
+    ``weight``: [2, dim], of queries and of keys."""
+    width, heads = (h.heads + 2 * h.kv_heads) * h.dim, h.heads + h.kv_heads
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        qkv = a.buffer("qkv", (n, width), "float32", in_place=True)
+        weight = a.buffer("weight", (2 * h.dim,), "float32")
+        rows = a.count("rows", n)
+        with parallel(rows * heads) as unit:
+            row, head = let(unit // heads), let(unit % heads)
+            first, which = let(head * h.dim), let(tirx.Select(head < h.heads, i32(0), i32(h.dim)))
+            squares = local(1, "float32")
+            store(squares, f32(0.0), 0)
+            with loop(h.dim) as i:
+                v = let(qkv[row, first + i])
+                store(squares, squares[0] + v * v, 0)
+            inverse = let(f32(1.0) / tirx.sqrt(squares[0] * f32(1.0 / h.dim) + f32(epsilon)))
+            with loop(h.dim) as i:
+                store(qkv, qkv[row, first + i] * inverse * weight[which + i], row, first + i)
+
+    return kernel(f"head_norm_{h.heads}_{h.kv_heads}_{h.dim}", build)
 
 
 @cache

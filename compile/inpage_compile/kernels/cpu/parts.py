@@ -1,4 +1,5 @@
-"""What stands in for a fused kernel where its tensors do not allow fusing: joining outputs, and the gate by itself."""
+"""What stands in for a fused kernel where its tensors do not allow fusing: joining outputs, and the gate by itself; and
+what only some families have: a bias."""
 
 from __future__ import annotations
 
@@ -31,6 +32,21 @@ def join(widths: tuple[int, ...]) -> tirx.PrimFunc:
                 first += width
 
     return kernel("join_" + "_".join(map(str, widths)), build)
+
+
+@cache
+def add_bias(width: int) -> tirx.PrimFunc:
+    """(x, bias, rows): x[rows, width] += bias, float32, in place."""
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        x = a.buffer("x", (n, width), "float32", in_place=True)
+        bias = a.buffer("bias", (width,), "float32")
+        rows = a.count("rows", n)
+        with parallel(rows) as row, loop(width) as i:
+            store(x, x[row, i] + bias[i], row, i)
+
+    return kernel(f"add_bias_{width}", build)
 
 
 @cache

@@ -6,6 +6,7 @@ from functools import cache
 
 from tvm import tirx
 
+from ..shared.heads import Heads
 from ..shared.packed import GROUP, PackedMatrix
 from .build import (
     Args,
@@ -169,6 +170,54 @@ def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
 
 
 @cache
+def add_bias(width: int, dtype: str) -> tirx.PrimFunc:
+    """(x, bias, rows): x[rows, width] += bias, in place."""
+
+    def build(a: Args) -> None:
+        x, bias = a.buffer("x", dtype, "x"), a.buffer("bias", "float32")
+        a.scalar("rows")
+        with a.workgroups(-(-width // THREADS), "rows", THREADS) as (bx, row, t):
+            column = let(bx * THREADS + t)
+            at = let(row * width + column)
+            with when(column < width):
+                store(x, cast(dtype, cast("float32", x[at]) + bias[column]), at)
+
+    return kernel(f"add_bias_{width}", build)
+
+
+@cache
+def head_norm(h: Heads, epsilon: float, dtype: str) -> tirx.PrimFunc:
+    """(qkv, weight, rows): each head of queries and keys in qkv[rows, …] = head / rms(head) · weight, in place.
+
+    ``weight``: float32 [2, dim], of queries and of keys."""
+    width = (h.heads + 2 * h.kv_heads) * h.dim
+
+    def build(a: Args) -> None:
+        qkv, weight = a.buffer("qkv", dtype, "x"), a.buffer("weight", "float32")
+        a.scalar("rows")
+        with a.workgroups(h.heads + h.kv_heads, "rows", THREADS) as (head, row, t):
+            parts, own, total = a.workgroup(THREADS, "float32"), local(1, "float32"), local(1, "float32")
+            start, turns = let(row * width + head * h.dim), let((h.dim - t + (THREADS - 1)) // THREADS)
+            which = let(tirx.Select(head < h.heads, i32(0), i32(h.dim)))
+            store(own, f32(0.0), 0)
+            with loop(turns) as turn:
+                value = let(cast("float32", qkv[start + turn * THREADS + t]))
+                store(own, madd(value, value, own[0]), 0)
+            store(parts, own[0], t)
+            barrier()
+            store(total, f32(0.0), 0)
+            with loop(THREADS) as i:
+                store(total, total[0] + parts[i], 0)
+            inverse = let(call("float32", "inverseSqrt", total[0] * f32(1.0 / h.dim) + f32(epsilon)))
+            with loop(turns) as turn:
+                i = let(turn * THREADS + t)
+                value = cast("float32", qkv[start + i]) * inverse * weight[which + i]
+                store(qkv, cast(dtype, value), start + i)
+
+    return kernel(f"head_norm_{h.heads}_{h.kv_heads}_{h.dim}", build)
+
+
+@cache
 def gate(width: int, dtype: str) -> tirx.PrimFunc:
     """(gate, up, rows): gate[rows, width] = silu(gate) · up, in place."""
     quads = quads_of(width)
@@ -207,4 +256,4 @@ def join(widths: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
     return kernel("join_" + "_".join(map(str, widths)), build)
 
 
-__all__ = ["embed", "gate", "join", "norm", "rope_table"]
+__all__ = ["add_bias", "embed", "gate", "head_norm", "join", "norm", "rope_table"]

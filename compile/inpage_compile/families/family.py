@@ -1,0 +1,76 @@
+"""What a family of models has: which tensors its checkpoints hold, and how they become the artifact's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inpage.errors import SourceInvalid
+from inpage.format.schema import Architecture
+
+from ..quantize.tensor import SourceTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """``name``: GGUF's ``general.architecture``. The flags are `Architecture`'s, but for one: ``half_rotation``, rotary
+    positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX does). Kernels turn
+    neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed."""
+
+    name: str
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    half_rotation: bool = False
+
+    def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
+        """Which element of a source's head each element of the artifact's is; None: the same."""
+        if not self.half_rotation:
+            return None
+        return np.arange(head_dim).reshape(2, -1).T.reshape(-1)
+
+
+def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Name (GGUF's, without ``.weight``) → shape of every tensor of the checkpoint."""
+    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    out: dict[str, tuple[int, ...]] = {"token_embd": (a.vocab, a.hidden)}
+    for i in range(a.layers):
+        blk = {
+            "attn_norm": (a.hidden,),
+            "attn_q": (q, a.hidden),
+            "attn_k": (kv, a.hidden),
+            "attn_v": (kv, a.hidden),
+            "attn_output": (a.hidden, q),
+            "ffn_norm": (a.hidden,),
+            "ffn_gate": (a.ffn, a.hidden),
+            "ffn_up": (a.ffn, a.hidden),
+            "ffn_down": (a.hidden, a.ffn),
+        }
+        if a.qkv_bias:
+            blk |= {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+        if a.qk_norm:
+            blk |= {"attn_q_norm": (a.head_dim,), "attn_k_norm": (a.head_dim,)}
+        out |= {f"blk.{i}.{name}": shape for name, shape in blk.items()}
+    out["output_norm"] = (a.hidden,)
+    if not a.tied:
+        out["output"] = (a.vocab, a.hidden)
+    return out
+
+
+def check_tensors(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
+    """Raise `SourceInvalid` for a missing, misshapen or unexpected tensor (one that we would silently ignore)."""
+    expected = expected_tensors(a)
+    for name, shape in expected.items():
+        if name not in tensors:
+            written = name if name.endswith(".bias") else f"{name}.weight"
+            raise SourceInvalid(f"tensor {written} is missing", field=name)
+        if tensors[name].shape != shape:
+            raise SourceInvalid(f"{name}: shape {list(tensors[name].shape)}, expected {list(shape)}", field=name)
+        if len(shape) == 1 and tensors[name].format not in ("f32", "f16"):
+            what = "bias" if name.endswith(".bias") else "norm"
+            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32 or f16", field=name)
+    for name in tensors:
+        if name not in expected:
+            raise SourceInvalid(f"tensor {name} has no place in a {a.family} model", field=name)

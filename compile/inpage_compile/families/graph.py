@@ -1,0 +1,195 @@
+"""The decoder that the families share: RMS norm, rotary positions, grouped-query attention over KV pages, gated SiLU
+feed-forward; biases and norms of heads where a family has them.
+
+One function, ``step``, serves prefill and decode: ``rows`` tokens of several sequences, each with its position and its
+sequence's row of the block table; ``logit_rows`` of them get logits. KV pages are an explicit tensor, written in
+place. Tensor names are the artifact's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.relax.frontend import nn
+
+from inpage.format.schema import Architecture
+from inpage.format.schema import Tensor as Entry
+
+from ..kernels.cpu.isa import Isa
+from ..kernels.shared.heads import Heads
+from ..kernels.shared.packed import PackedMatrix, groups_of
+from ..kernels.webgpu.attention import page_words
+from ..ops.cpu import CpuOps
+from ..ops.maxima import Maxima
+from ..ops.webgpu import GpuOps, Tier, slices
+
+Ops = Any  # CpuOps or GpuOps: one face
+MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
+Split = Callable[[PackedMatrix], Sequence[PackedMatrix]]
+Pages = Any  # a tensor, or one for each layer
+
+
+class _Matrices(nn.Module):
+    """Packed matrices by the last part of their tensor's name; with ``split`` each one as a list of slices."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Entry], split: Split | None) -> None:
+        super().__init__()
+        self.shapes: dict[str, PackedMatrix] = {}
+        self.split = split
+        for name, entry in tensors.items():
+            own = name.removeprefix(prefix)
+            if not name.startswith(prefix) or "." in own:
+                continue
+            if entry.layout == "raw":
+                setattr(self, own, nn.Parameter([entry.shape[0]], "float32"))
+            else:
+                weights = PackedMatrix(entry.format, entry.shape[0], entry.shape[1])
+                self.shapes[own] = weights
+                for name, part in self._slices(own):
+                    setattr(self, name, nn.Parameter([part.words], "int32"))
+
+    def _slices(self, own: str) -> list[tuple[str, PackedMatrix]]:
+        if self.split is None:
+            return [(own, self.shapes[own])]
+        return [(f"{own}@{i}", part) for i, part in enumerate(self.split(self.shapes[own]))]
+
+    def matrix(self, name: str) -> tuple[PackedMatrix, Any]:
+        found = [getattr(self, part) for part, _ in self._slices(name)]
+        return self.shapes[name], found[0] if self.split is None else found
+
+
+class Decoder(nn.Module):
+    """The whole model. ``tensors``: the artifact's entries by name; ``ops``: made for (rows, logit rows) of a step."""
+
+    def __init__(
+        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps, split: Split | None = None
+    ) -> None:
+        super().__init__()
+        self.a, self.heads, self.ops = a, heads, ops
+        self.top = _Matrices("", tensors, split)
+        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, split) for i in range(a.layers)])
+
+    def step(
+        self,
+        token_ids: nn.Tensor,
+        positions: nn.Tensor,
+        row_sequence: nn.Tensor,
+        block_tables: nn.Tensor,
+        logit_rows: nn.Tensor,
+        kv: Pages,
+    ) -> tuple[nn.Tensor, Pages]:
+        """Logits float32 [logit_rows, vocab], and the KV pages after the step."""
+        ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
+        where = (positions, row_sequence, block_tables)
+        x = ops.embed(*self.top.matrix("token_embd"), token_ids)
+        table = ops.rope_table(self.a.head_dim, positions, self.top.rope_freqs)
+        for layer, block in enumerate(self.blk):
+            x, kv = self._attend(ops, block, layer, x, table, where, kv)
+            x = self._feed_forward(ops, block, x)
+        head = self.top.matrix("token_embd" if self.a.tied else "output")
+        picked = ops.norm(x, self.top.output_norm, self.a.norm_eps, ops.form(head[0]), pick=logit_rows)
+        return ops.linear(*head, picked), kv
+
+    def _attend(
+        self, ops: Ops, block: _Matrices, layer: int, x: nn.Tensor, table: nn.Tensor, where: Sequence[nn.Tensor],
+        kv: Pages,
+    ) -> tuple[nn.Tensor, Pages]:  # fmt: skip
+        names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
+        qkv = self._project(ops, block, x, block.attn_norm, names)
+        joined = ops.join(qkv) if len(qkv) > 1 else qkv[0]
+        if self.a.qkv_bias:
+            joined = ops.add_bias(joined, block.attn_qkv_bias)
+        if self.a.qk_norm:
+            joined = ops.head_norm(self.heads, joined, block.attn_qk_norm, self.a.norm_eps)
+        q, kv = ops.rope_append(self.heads, layer, joined, table, where, kv)
+        weights, w = block.matrix("attn_out")
+        attended = ops.attention(self.heads, layer, q, where, kv, ops.form(weights))
+        return ops.linear(weights, w, attended, residual=x), kv
+
+    def _feed_forward(self, ops: Ops, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
+        down, down_w = block.matrix("ffn_down")
+        if "ffn_gate_up" in block.shapes:
+            weights, w = block.matrix("ffn_gate_up")
+            normed = ops.norm(x, block.ffn_norm, self.a.norm_eps, ops.form(weights))
+            h = ops.gated(weights, w, normed, ops.form(down))
+        else:
+            gates, ups = self._project(ops, block, x, block.ffn_norm, ["ffn_gate", "ffn_up"])
+            h = ops.gate(gates, ups, ops.form(down))
+        return ops.linear(down, down_w, h, residual=x)
+
+    def _project(
+        self, ops: Ops, block: _Matrices, x: nn.Tensor, norm_weight: nn.Parameter, names: Sequence[str]
+    ) -> list[nn.Tensor]:
+        """Norm, then each named matrix; the norm's result is made once for each form that they want."""
+        normed: dict[str, Any] = {}
+        out: list[nn.Tensor] = []
+        for name in names:
+            weights, w = block.matrix(name)
+            form = ops.form(weights)
+            if form not in normed:
+                normed[form] = ops.norm(x, norm_weight, self.a.norm_eps, form)
+            out.append(ops.linear(weights, w, normed[form]))
+        return out
+
+
+def build_graph(
+    a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima, split: bool,
+    single: bool = False,
+) -> tuple[tvm.IRModule, list[str]]:  # fmt: skip
+    """The Relax module with one function ``step``, and the tensor names of its parameters in order. ``split``,
+    ``single``: made for few rows, or for one (see `CpuOps`).
+
+    Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
+    heads = heads_of(a, maxima)
+    model = Decoder(a, tensors, heads, partial(CpuOps, isa, activations, split, single))
+    return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
+
+
+def build_gpu_graphs(
+    a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier]
+) -> tuple[list[tvm.IRModule], list[str]]:
+    """The module of each tier, every one with a function ``step``, and the names of its parameters: ``tensor@i``, slice
+    i of a packed matrix. ``dtype``: of activations.
+
+    Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
+    heads, mods = heads_of(a, maxima), []
+    names: list[str] = []
+    pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * a.layers
+    for tier in tiers:
+        model = Decoder(a, tensors, heads, partial(GpuOps, dtype, tier), slices)
+        mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
+        mods.append(mod)
+    return mods, names
+
+
+def heads_of(a: Architecture, maxima: Maxima) -> Heads:
+    """The heads of a model. Raises `Unsupported`, naming the field, for an architecture that no kernel takes: the
+    kernels' own checks, before a weight is read."""
+    groups_of(a.hidden, "hidden")
+    groups_of(a.ffn, "ffn")
+    pages = maxima.sequences * maxima.blocks
+    return Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
+
+
+def _export(model: Decoder, maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[str]]:
+    spec = {
+        "step": {
+            "token_ids": nn.spec.Tensor(["rows"], "int32"),
+            "positions": nn.spec.Tensor(["rows"], "int32"),
+            "row_sequence": nn.spec.Tensor(["rows"], "int32"),
+            "block_tables": nn.spec.Tensor([maxima.sequences, maxima.blocks], "int32"),
+            "logit_rows": nn.spec.Tensor(["logit_rows"], "int32"),
+            "kv": kv,
+            "$": {"param_mode": "plain", "effect_mode": "none"},
+        }
+    }
+    mod, params = model.export_tvm(spec)
+    names = [name.removeprefix("top.") for name, _ in params]
+    bounds = {"rows": maxima.rows, "logit_rows": maxima.logit_rows}
+    mod["step"] = mod["step"].with_attr("tir_var_upper_bound", {k: tirx.const(v, "int64") for k, v in bounds.items()})
+    return mod, names

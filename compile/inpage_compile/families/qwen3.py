@@ -1,0 +1,5 @@
+"""Qwen3: each head of queries and keys goes through a norm, and heads are as wide as they like."""
+
+from .family import Family
+
+FAMILY = Family("qwen3", qk_norm=True, half_rotation=True)
