@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tvm.tirx import PrimFunc
 
+from inpage.errors import Unsupported
 from inpage_compile.kernels.cpu.isa import Isa
 from inpage_compile.kernels.cpu.linear import Way, form_for, linear, linear_in, ways
 from inpage_compile.kernels.shared.packed import PackedMatrix
@@ -45,7 +46,7 @@ def case_id(case: Case) -> str:
 def libraries() -> dict[str, Kernels]:
     def kernels(isa: str) -> dict[str, PrimFunc]:
         return {
-            name(*case[1:]): linear(Isa(isa), PackedMatrix(case[1], case[3], COLUMNS), case[2], case[4])
+            name(*case[1:]): linear(Isa(isa), PackedMatrix(FORMATS[case[1]], case[3], COLUMNS), case[2], case[4])
             for case in CASES
             if case[0] == isa
         }
@@ -132,7 +133,7 @@ def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, K
 
 WAYS = [Way(1), Way(2), Way(3), Way(4), Way(1, tiles=True), Way(2, tiles=True)]
 WIDTHS = (40, 144)  # fewer blocks than streams and one cut off; some left over
-WAY_CASES = [(format, form_for(Isa(HOST_ISAS[0]), format, "int8")) for format in ("q4_1", "q8_0")]
+WAY_CASES = [(format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8")) for format in ("q4_1", "q8_0")]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def by_way() -> Kernels:
         made = {}
         for format, form in WAY_CASES:
             for width in WIDTHS:
-                weights = PackedMatrix(format, width, COLUMNS)
+                weights = PackedMatrix(FORMATS[format], width, COLUMNS)
                 for way in WAYS:
                     kernel = linear_in(Isa(HOST_ISAS[0]), weights, form, True, way)
                     made[f"{format}_{width}_{way}{way.streams}"] = kernel
@@ -166,7 +167,7 @@ def test_every_way_leaves_the_same_bits(by_way: Kernels, format: str, form: str,
 
 
 def test_the_device_chooses_among_ways_that_take_the_same_arguments() -> None:
-    isa, weights = Isa("wasm-relaxed"), PackedMatrix("q4_1", 64, COLUMNS)
+    isa, weights = Isa("wasm-relaxed"), PackedMatrix(FORMATS["q4_1"], 64, COLUMNS)
     kernel = linear(isa, weights, "i8", True, single=True)
     others = list(kernel.attrs["inpage.alternatives"])
     names = [str(f.attrs["inpage.name"]) for f in (kernel, *others)]
@@ -175,9 +176,21 @@ def test_the_device_chooses_among_ways_that_take_the_same_arguments() -> None:
     assert len(ways(Isa("wasm-simd"), weights, "i16p", single=True)) == 4
 
 
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_a_format_is_read_or_refused_by_name(format: str) -> None:
+    """A K-quant begins with the same letters as what kernels read."""
+    if format in ("f32", "f16", "q8_0", "q4_0", "q4_1"):
+        assert PackedMatrix(FORMATS[format], 16, 256).label == format
+        return
+    with pytest.raises(Unsupported, match=format):
+        PackedMatrix(FORMATS[format], 16, 256)
+
+
 def test_forms_that_an_instruction_set_wants() -> None:
-    assert form_for(Isa("x86"), "q4_1", "int8") == form_for(Isa("wasm-relaxed"), "q4_0", "int8") == "i8"
-    assert form_for(Isa("wasm-simd"), "q4_1", "int8") == "i16p"
-    assert form_for(Isa("x86"), "q8_0", "int8") == "i16"
+    assert (
+        form_for(Isa("x86"), FORMATS["q4_1"], "int8") == form_for(Isa("wasm-relaxed"), FORMATS["q4_0"], "int8") == "i8"
+    )
+    assert form_for(Isa("wasm-simd"), FORMATS["q4_1"], "int8") == "i16p"
+    assert form_for(Isa("x86"), FORMATS["q8_0"], "int8") == "i16"
     for isa, format, kind in (("portable", "q4_1", "int8"), ("x86", "f16", "int8"), ("x86", "q4_1", "f32")):
-        assert form_for(Isa(isa), format, kind) == "f32"
+        assert form_for(Isa(isa), FORMATS[format], kind) == "f32"

@@ -16,14 +16,14 @@ from inpage_compile.kernels.cpu.norm import rms_norm, rope_table
 from inpage_compile.kernels.cpu.parts import gate, join
 from inpage_compile.kernels.cpu.quantize import FORM_DTYPE
 from inpage_compile.kernels.shared.packed import PackedMatrix
-from inpage_compile.quantize import Groups
+from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
 from support.weights import packed, random_quants, random_weights
 
 ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
 COLUMNS = 96
-FORMATS = ("q4_0", "q4_1", "q8_0", "f16", "f32")
+NAMES = ("q4_0", "q4_1", "q8_0", "f16", "f32")
 # Weight format, form of the input, form of the result: x86 has all, plain code what it runs.
 GATED = {"x86": [("q4_1", "i8", "i8"), ("q4_0", "i16p", "i16p"), ("q8_0", "i16", "f32"), ("f32", "f32", "i16")]}
 GATED["portable"] = [("q4_1", "f32", "f32")]
@@ -34,9 +34,9 @@ WIDTHS = (96, 32, 64)
 def kernels(isa: str) -> dict[str, PrimFunc]:
     out = {f"rms_{form}": rms_norm(Isa(isa), COLUMNS, 1e-5, form) for form in NORMS}
     out |= {f"gather_{form}": rms_norm(Isa(isa), COLUMNS, 1e-5, form, gather=True) for form in ("f32", "i8")}
-    out |= {f"embed_{format}": embed(PackedMatrix(format, 40, COLUMNS)) for format in FORMATS}
+    out |= {f"embed_{format}": embed(PackedMatrix(FORMATS[format], 40, COLUMNS)) for format in NAMES}
     out |= {
-        f"gated_{format}_{form}_{to}": gated(Isa(isa), PackedMatrix(format, 2 * COLUMNS, COLUMNS), form, to)
+        f"gated_{format}_{form}_{to}": gated(Isa(isa), PackedMatrix(FORMATS[format], 2 * COLUMNS, COLUMNS), form, to)
         for format, form, to in GATED[isa]
     }
     out |= {f"gate_{form}": gate(Isa(isa), COLUMNS, form) for form in ("f32", "i8", "i16p")}
@@ -73,7 +73,7 @@ def check(
         assert all(same_bits(a[0], b[row]) for a, b in zip(alone, made, strict=True)), f"row {row} of {rows}"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", NAMES)
 def test_embed_picks_rows_exactly(library: Kernels, format: str) -> None:
     rng = np.random.default_rng(0)
     weights = random_weights(rng, format, 40, COLUMNS)

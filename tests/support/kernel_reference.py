@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage_compile.quantize import Groups
+from inpage_compile.quantize import FORMATS, Groups
 
 Array = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ def dot_int8(weights: Groups, quants: Array, scales: Array) -> Real:
     """x · Wᵀ for quantized activations: exact integers within a group, float32 across groups."""
     rows, columns = quants.shape
     groups = columns // GROUP
-    zero = 8 if weights.format == "q4_0" else 0
+    zero = FORMATS[weights.format].zero
     assert weights.d is not None
     d = weights.d.view(np.float16).astype(np.float64)
     m = -float(zero) * d if weights.m is None else weights.m.view(np.float16).astype(np.float64)

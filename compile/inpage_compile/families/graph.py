@@ -27,6 +27,7 @@ from ..kernels.webgpu.attention import page_words
 from ..ops.cpu import CpuOps
 from ..ops.maxima import Maxima
 from ..ops.webgpu import GpuOps, Tier, slices
+from ..quantize import FORMATS
 
 Ops = Any  # CpuOps or GpuOps: one face
 MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
@@ -48,7 +49,7 @@ class _Matrices(nn.Module):
             if entry.layout == "raw":
                 setattr(self, own, nn.Parameter([entry.shape[0]], "float32"))
             else:
-                weights = PackedMatrix(entry.format, entry.shape[0], entry.shape[1])
+                weights = PackedMatrix(FORMATS[entry.format], entry.shape[0], entry.shape[1])
                 self.shapes[own] = weights
                 for name, part in self._slices(own):
                     setattr(self, name, nn.Parameter([part.words], "int32"))

@@ -1,12 +1,13 @@
 """Number formats: GGML blocks in, the artifact's packed layout out, without loss; and both back to float32."""
 
-from .formats import FORMATS, GGML_FORMATS, format_of
+from .formats import FORMATS, GGML_FORMATS, NAMES, format_of
 from .ggml import Groups, dequantize, read_groups
 from .rows16 import pack, unpack
 
 __all__ = [
     "FORMATS",
     "GGML_FORMATS",
+    "NAMES",
     "Groups",
     "dequantize",
     "format_of",

@@ -30,6 +30,8 @@ FORMATS: dict[str, Format] = {
     "q6_k": _k("uint", 6, 16, 8, zero=32),
 }
 
+NAMES: dict[Format, str] = {format: name for name, format in FORMATS.items()}
+
 # GGML type name -> format name: the types that can be read.
 GGML_FORMATS = {"F32": "f32", "F16": "f16", "Q8_0": "q8_0", "Q4_0": "q4_0", "Q4_1": "q4_1"}
 

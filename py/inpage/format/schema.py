@@ -69,6 +69,10 @@ class Format:
     zero: int = 0
     super: SuperBlock | None = None
 
+    @property
+    def is_float(self) -> bool:
+        return self.type == "float"
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

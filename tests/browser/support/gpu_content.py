@@ -20,14 +20,14 @@ from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.linear import Input
-from inpage_compile.quantize import Groups, pack
+from inpage_compile.quantize import FORMATS, Groups, pack
 from support.kernel_reference import EPS, Expected, Real, dot_float, embed, exact, gate, rope_table
 from support.weights import packed, random_weights
 
 Array = npt.NDArray[Any]
 PAGE = 16
 SMALLEST_HALF = 2.0**-24
-FORMATS = ("f32", "f16", "q8_0", "q4_0", "q4_1")
+NAMES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
 
 # One head; no whole group of columns at the end; more heads a key head than one workgroup has room for, in parts that
 # overlap, and in whole ones.
@@ -78,7 +78,7 @@ class Content:
     def linear(self) -> Iterator[Case]:
         rng = np.random.default_rng(1)
         shapes = [(48, 64), (20, 96), (7, 32), (64, 576), (32, 1536)]
-        for fmt in FORMATS:
+        for fmt in NAMES:
             for n, k in shapes if fmt == "q4_1" else shapes[1:3]:
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 for tile, count in ((1, 9), (4, 9), (8, 9), (8, 1), (4, 4)):
@@ -102,7 +102,9 @@ class Content:
         n, k = w.q.shape
         source = Input(str(x.dtype), 1e-5 if norm is not None else None)
         out = "float32" if add is not None else self.dtype
-        func = linear.linear(PackedMatrix(w.format, n, k), tile, source, out, add is not None, width, first, width > 0)
+        func = linear.linear(
+            PackedMatrix(FORMATS[w.format], n, k), tile, source, out, add is not None, width, first, width > 0
+        )
         real = dot_float(w, x) if norm is None else _normed_dot(w, x, norm)
         if add is not None:
             real = real.plus(add)
@@ -126,7 +128,7 @@ class Content:
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
             for tile, count in ((1, 9), (4, 9), (8, 9), (8, 2)):
-                func = linear.gated(PackedMatrix(fmt, 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
+                func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
                 buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}
                 yield Case("gated", f"{fmt} {hidden}x{k}, {count} rows by {tile}", buffers,
@@ -135,18 +137,18 @@ class Content:
 
     def embed(self) -> Iterator[Case]:
         rng = np.random.default_rng(3)
-        for fmt in FORMATS:
+        for fmt in NAMES:
             w = random_weights(rng, fmt, 52, 96)
             ids = np.array([0, 51, 15, 16, 17, 31], np.int32)
             buffers = {"ids": ids, "w": packed(w).view(np.uint32), "y": None}
-            func = rows.embed(PackedMatrix(fmt, 52, 96), 0, False)
+            func = rows.embed(PackedMatrix(FORMATS[fmt], 52, 96), 0, False)
             yield Case("embed", fmt, buffers, [(func, ["ids", "w", "y"], [6])], {"y": embed(w, ids)})
         low, high = random_weights(rng, "q8_0", 32, 64), random_weights(rng, "q8_0", 20, 64)
         ids = np.array([3, 31, 32, 51], np.int32)
         want = np.concatenate([embed(low, ids[:2]).want, embed(high, ids[2:] - 32).want])
         launches = [
-            (rows.embed(PackedMatrix("q8_0", 32, 64), 0, False), ["ids", "low", "y"], [4]),
-            (rows.embed(PackedMatrix("q8_0", 20, 64), 32, True), ["ids", "high", "y"], [4]),
+            (rows.embed(PackedMatrix(FORMATS["q8_0"], 32, 64), 0, False), ["ids", "low", "y"], [4]),
+            (rows.embed(PackedMatrix(FORMATS["q8_0"], 20, 64), 32, True), ["ids", "high", "y"], [4]),
         ]
         buffers = {"ids": ids, "low": packed(low).view(np.uint32), "high": packed(high).view(np.uint32), "y": None}
         yield Case("embed", "in slices", buffers, launches, {"y": Expected(want, np.zeros(want.shape), "float32")})

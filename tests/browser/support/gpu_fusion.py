@@ -39,6 +39,7 @@ from inpage_compile.kernels.webgpu.build import (
 )
 from inpage_compile.kernels.webgpu.linear import Input
 from inpage_compile.kernels.webgpu.rows import norm
+from inpage_compile.quantize import FORMATS
 from inpage_compile.targets.webgpu import shaders
 from support.weights import packed, random_weights
 
@@ -162,14 +163,14 @@ def nothing() -> tirx.PrimFunc:
 
 
 MATRICES = {
-    "w_qkv": PackedMatrix("q4_1", QKV, HIDDEN),
-    "w_q": PackedMatrix("q4_1", HIDDEN, HIDDEN),
-    "w_k": PackedMatrix("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
-    "w_v": PackedMatrix("q4_1", HEADS.kv_heads * HEADS.dim, HIDDEN),
-    "w_out": PackedMatrix("q4_1", HIDDEN, HIDDEN),
-    "w_gate_up": PackedMatrix("q4_1", 2 * FFN, HIDDEN),
-    "w_down": PackedMatrix("q4_1", HIDDEN, FFN),
-    "w_head": PackedMatrix("q8_0", VOCAB, HIDDEN),
+    "w_qkv": PackedMatrix(FORMATS["q4_1"], QKV, HIDDEN),
+    "w_q": PackedMatrix(FORMATS["q4_1"], HIDDEN, HIDDEN),
+    "w_k": PackedMatrix(FORMATS["q4_1"], HEADS.kv_heads * HEADS.dim, HIDDEN),
+    "w_v": PackedMatrix(FORMATS["q4_1"], HEADS.kv_heads * HEADS.dim, HIDDEN),
+    "w_out": PackedMatrix(FORMATS["q4_1"], HIDDEN, HIDDEN),
+    "w_gate_up": PackedMatrix(FORMATS["q4_1"], 2 * FFN, HIDDEN),
+    "w_down": PackedMatrix(FORMATS["q4_1"], HIDDEN, FFN),
+    "w_head": PackedMatrix(FORMATS["q8_0"], VOCAB, HIDDEN),
 }
 WHERE = ["positions", "row_sequence", "block_tables"]
 

@@ -68,7 +68,7 @@ def all_cases(isa: Isa) -> Iterator[Case]:
 
 def _forms(isa: Isa) -> list[str]:
     """Every form that some linear layer of this instruction set reads."""
-    return sorted({form_for(isa, format, "int8") for format in ALL})
+    return sorted({form_for(isa, FORMATS[format], "int8") for format in ALL})
 
 
 def _extremes(format: str, rows: int, columns: int, which: str) -> Groups:
@@ -111,10 +111,10 @@ def _normal(rng: np.random.Generator, *shape: int) -> Array:
 
 
 def _linear(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
-    form = form_for(isa, format, "int8")
+    form = form_for(isa, FORMATS[format], "int8")
     sizes: list[tuple[int, int, bool, tuple[int, ...]]] = [(40, 96, True, ROWS), (48, 64, False, (1, 5))]
     for width, columns, residual, many in [*sizes, (5, 32, False, (2, 4))] if format == "q4_1" else sizes:
-        kernel = linear(isa, PackedMatrix(format, width, columns), form, residual)
+        kernel = linear(isa, PackedMatrix(FORMATS[format], width, columns), form, residual)
         weights = random_weights(rng, format, width, columns)
         for rows in many:
             inputs, y = _dot(weights, form, _random_x(rng, form, rows, columns))
@@ -123,7 +123,7 @@ def _linear(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
             name = f"{format} {width}x{columns}, {rows} rows"
             inputs |= {"w": packed(weights), **skip}
             yield Case("linear", name, kernel, inputs, reference.stored("f32", y), {"rows": rows})
-    kernel = linear(isa, PackedMatrix(format, 48, 64), form, False)
+    kernel = linear(isa, PackedMatrix(FORMATS[format], 48, 64), form, False)
     if format not in QUANTIZED:
         x = np.where(_normal(rng, 5, 64) > 0, np.float32(1e30), np.float32(-1e30))
         x[1], x[2] = 0, 1e-42
@@ -143,9 +143,9 @@ def _linear(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
 
 def _ways(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
     """All that a device may choose, where blocks are left over, and at the ends of what the dot products take."""
-    form = form_for(isa, format, "int8")
+    form = form_for(isa, FORMATS[format], "int8")
     for width in (24, 144):
-        shape = PackedMatrix(format, width, 64)
+        shape = PackedMatrix(FORMATS[format], width, 64)
         for single in (True, False):
             for way in ways(isa, shape, form, single=single):
                 kernel = linear_in(isa, shape, form, False, way)
@@ -163,7 +163,7 @@ def _ways(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
                     yield Case("linear", name, kernel, inputs, reference.stored("f32", y), {"rows": 5})
                 if width == 144 and format == "q4_1":
                     both = random_weights(rng, format, 128, 64)
-                    own = gated_in(isa, PackedMatrix(format, 128, 64), form, form, way)
+                    own = gated_in(isa, PackedMatrix(FORMATS[format], 128, 64), form, form, way)
                     x = _random_x(rng, form, 5, 64)
                     assert isinstance(x, tuple)
                     x = (x[0], x[1] * np.float32(0.02))
@@ -188,10 +188,10 @@ def _halves(both: Groups) -> tuple[Groups, Groups]:
 
 
 def _gated(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
-    form = form_for(isa, format, "int8")
+    form = form_for(isa, FORMATS[format], "int8")
     others = {"q4_1": ["q8_0"], "q8_0": ["q4_1", "f32"]}.get(format, [])  # what the layer after may have
-    for out in (form, *(form_for(isa, other, "int8") for other in others)):
-        kernel = gated(isa, PackedMatrix(format, 128, 64), form, out)
+    for out in (form, *(form_for(isa, FORMATS[other], "int8") for other in others)):
+        kernel = gated(isa, PackedMatrix(FORMATS[format], 128, 64), form, out)
         for rows in ROWS if out == form else (5,):
             both = random_weights(rng, format, 128, 64)
             x = _random_x(rng, form, rows, 64)
@@ -215,7 +215,7 @@ def _gated_case(
 
 
 def _embed(rng: np.random.Generator, format: str) -> Iterator[Case]:
-    kernel = embed(PackedMatrix(format, 40, 96))
+    kernel = embed(PackedMatrix(FORMATS[format], 40, 96))
     weights = random_weights(rng, format, 40, 96)
     for ids in ([0], [39], [15, 16, 15, 0, 31, 32, 7], list(range(40))):
         tokens = np.array(ids, np.int32)

@@ -122,7 +122,7 @@ def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: W
             _visit(rows, first, last, way, emit)
 
     suffix = "_add" if residual else ""
-    return kernel(f"linear_{weights.format}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}", build)
+    return kernel(f"linear_{weights.label}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}", build)
 
 
 @cache
@@ -173,7 +173,7 @@ def gated_in(isa: Isa, weights: PackedMatrix, form: str, out_form: str, way: Way
         with share(hidden // GROUP) as (first, last):
             _visit(rows, first, last, way, emit)
 
-    return kernel(f"gated_{weights.format}_{form}_{weights.rows}x{weights.columns}_{way}", build)
+    return kernel(f"gated_{weights.label}_{form}_{weights.rows}x{weights.columns}_{way}", build)
 
 
 def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
@@ -208,7 +208,7 @@ def embed(weights: PackedMatrix) -> tirx.PrimFunc:
             for k in range(GROUP):
                 store(y, _element(weights, reader, base, lane, k), row, group * GROUP + k)
 
-    return kernel(f"embed_{weights.format}_{weights.columns}", build)
+    return kernel(f"embed_{weights.label}_{weights.columns}", build)
 
 
 def _element(weights: PackedMatrix, reader: Records, base: Expr, lane: Expr, k: int) -> Expr:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inpage.format.schema import Format
+
 from ..shared.expressions import Buffer, Expr, let
 from ..shared.packed import GROUP, PackedMatrix, groups_of
 from .build import span, splat, view
@@ -9,11 +11,11 @@ from .isa import Isa
 from .math import f16_decode
 
 
-def form_for(isa: Isa, format: str, activations: str) -> str:
+def form_for(isa: Isa, format: Format, activations: str) -> str:
     """The activation form that a weight format wants; ``activations``: "int8", or "f32" to leave them unquantized."""
-    if activations == "f32" or format in ("f32", "f16") or isa.name == "portable":
+    if activations == "f32" or format.is_float or isa.name == "portable":
         return "f32"
-    return isa.nibble_form if format.startswith("q4") else "i16"
+    return isa.nibble_form if format.bits == 4 else "i16"
 
 
 class Records:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inpage.errors import Unsupported
+from inpage.format.schema import Format
+
+from ...quantize import NAMES
 
 GROUP = 32
+_QUANTS = {("uint", 4), ("int", 8)}  # that have a dot product
 
 
 def groups_of(width: int, field: str = "columns") -> int:
@@ -19,28 +23,40 @@ def groups_of(width: int, field: str = "columns") -> int:
 
 @dataclass(frozen=True)
 class PackedMatrix:
-    """A packed [rows, columns] matrix. ``zero`` is subtracted from the quants; ``minimum``: a second f16 a group.
+    """A packed [rows, columns] matrix. Kernels ask its format for what they need, never for its name.
 
-    Raises `Unsupported` where a row is not whole groups, in any format: kernels walk floats by groups as well."""
+    Raises `Unsupported` for a format that no kernel reads yet, and where a row is not whole groups, in any format:
+    kernels walk floats by groups as well."""
 
-    format: str
+    format: Format
     rows: int
     columns: int
 
     def __post_init__(self) -> None:
+        f = self.format
+        if not f.is_float and (f.super is not None or f.group != GROUP or (f.type, f.bits) not in _QUANTS):
+            why = f"no kernel reads {self.label} yet: a group of {f.group} columns, {f.bits} bits, {f.type}"
+            raise Unsupported(why, field="format")
         groups_of(self.columns)
 
     @property
+    def label(self) -> str:
+        """The format's name, for the names of kernels."""
+        return NAMES[self.format]
+
+    @property
     def bits(self) -> int:
-        return {"q4": 4, "q8": 8, "f1": 16, "f3": 32}[self.format[:2]]
+        return self.format.bits
 
     @property
     def minimum(self) -> bool:
-        return self.format == "q4_1"
+        """Whether a group has a second f16, which is added."""
+        return self.format.min is not None
 
     @property
     def zero(self) -> int:
-        return 8 if self.format == "q4_0" else 0
+        """What is subtracted from the quants."""
+        return self.format.zero
 
     @property
     def blocks(self) -> int:
@@ -49,7 +65,7 @@ class PackedMatrix:
     @property
     def record(self) -> int:
         """Bytes of 16 rows × 32 columns."""
-        scales = 0 if self.bits >= 16 else 32 * (2 if self.minimum else 1)
+        scales = 0 if self.format.is_float else 32 * (2 if self.minimum else 1)
         return 16 * 32 * self.bits // 8 + scales
 
     @property

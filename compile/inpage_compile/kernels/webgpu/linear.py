@@ -89,7 +89,7 @@ def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = Fal
 
     mark = ("_add" if add else "_again" if again else "") + (f"_at{first}" if first else "")
     mark += f"_of{width}" if width != weights.rows else ""
-    return kernel(f"linear{tile}_{weights.format}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"linear{tile}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
 
 
 @cache
@@ -122,7 +122,7 @@ def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, 
             body.total(1, finish)
 
     mark = f"_at{first}" if first else ""
-    return kernel(f"gated{tile}_{weights.format}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"gated{tile}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
 
 
 def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer]:

@@ -57,7 +57,7 @@ def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
                 store(y, vector(*_four_columns(weights, w, record, token % 16, quad % 8)), row * quads + quad)
 
     mark = (f"_at{first}" if first else "") + ("_again" if again else "")
-    return kernel(f"embed_{weights.format}_{weights.rows}x{weights.columns}{mark}", build)
+    return kernel(f"embed_{weights.label}_{weights.rows}x{weights.columns}{mark}", build)
 
 
 def _four_columns(weights: PackedMatrix, w: Buffer, record: Expr, row: Expr, quad: Expr) -> list[Expr]:
