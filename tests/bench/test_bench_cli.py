@@ -100,7 +100,7 @@ def test_a_crowd_is_answered_whoever_is_sent_back(results: Results, engine: int)
     assert repeats.counts["refused"] == 0  # eight at once fit any queue
     assert repeats.counts["cache_hits"]["memory"] > 0 and repeats.metrics["kept_per_s"].n == 2
     assert together.counts["requests"] == 16
-    assert together.counts["steps"] < together.counts["tokens"] / 4  # they really decode together
+    assert together.counts["steps"] < together.counts["tokens"] / 2  # they really decode together
 
 
 def test_the_page_is_measured_and_the_machine_described(results: Results) -> None:

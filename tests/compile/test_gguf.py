@@ -183,7 +183,7 @@ def test_missing_metadata(key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "field"),
     [
-        ("general.architecture", "qwen2", "general.architecture"),
+        ("general.architecture", "mamba", "general.architecture"),
         ("general.architecture", "", "general.architecture"),
         ("tokenizer.ggml.model", "llama", "tokenizer.ggml.model"),
         ("tokenizer.ggml.pre", "default", "tokenizer.ggml.pre"),

@@ -12,6 +12,7 @@ import pytest
 
 from inpage.engines import batch as flat
 from inpage.engines.protocol import Sampling, SequenceInput
+from inpage.format.abi import SEQUENCE_RESULTS
 from support.runtime import Runtime
 from support.sampler_reference import EDGES, choose, clean, kept, modified, philox
 from support.sampler_reference import rows_of_logits as any_rows
@@ -77,7 +78,7 @@ def structs(samplings: list[Sampling], histories: list[list[int]], positions: li
 def chosen(words: array[int], n: int) -> list[tuple[int, float, float]]:
     view = memoryview(words).cast("B")
     at = [4 * (i * flat.SEQUENCE_WORDS + 283) for i in range(n)]
-    return [flat._RESULT.unpack_from(view, a) for a in at]
+    return [SEQUENCE_RESULTS.unpack_from(view, a) for a in at]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-3, 0.7, 1.0, 1.5, 100.0])

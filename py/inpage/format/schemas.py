@@ -158,7 +158,7 @@ PLAN: Final[Schema] = {
         "context": {"is": "int", "low": 1, "high": 16777216},
     },
     "buffer.input": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"]},
         "bytes": {"is": "int", "low": 1, "high": 1099511627776},
         "dtype": {"is": "choice", "of": ["int32", "float32"]},
@@ -170,31 +170,31 @@ PLAN: Final[Schema] = {
         },
     },
     "buffer.weight": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"]},
         "bytes": {"is": "int", "low": 1, "high": 1099511627776},
         "tensor": {"is": "text", "of": "name"},
         "start": {"is": "int", "low": 0, "high": 1099511627776, "optional": True},
     },
     "buffer.arena": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"]},
         "bytes": {"is": "int", "low": 1, "high": 1099511627776},
         "arena": {"is": "int", "low": 0, "high": 1},
         "offset": {"is": "int", "low": 0, "high": 1099511627776},
     },
     "buffer.kv": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"]},
         "page_bytes": {"is": "int", "low": 1, "high": 1099511627776},
     },
     "buffer.output": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"]},
         "bytes": {"is": "int", "low": 1, "high": 1099511627776},
     },
     "buffer": {
-        "name": {"is": "text", "of": "name"},
+        "name": {"is": "text", "of": "label"},
         "kind": {"is": "choice", "of": ["input", "weight", "arena", "kv", "output"], "kind": True},
     },
     "io": {

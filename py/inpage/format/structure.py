@@ -31,6 +31,7 @@ _TEXTS = {
     "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"),
     # Every segment starts with a letter or digit: no absolute path, no "..", no hidden file, no drive or URL.
     "path": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,7}"),
+    "label": re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,199}"),  # of a buffer: a tensor's name, or a slice of it
     "access": re.compile(r"[rwx]*"),
 }
 _OPERATORS = ("*", "+", "ceildiv")

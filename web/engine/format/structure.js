@@ -21,6 +21,7 @@ const TEXTS = {
   hash: /^[0-9a-f]{64}$/,
   name: /^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/,
   path: /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,7}$/,
+  label: /^[A-Za-z0-9][A-Za-z0-9@._-]{0,199}$/, // of a buffer: a tensor's name, or a slice of it
   access: /^[rwx]*$/,
 };
 const OPERATORS = ["*", "+", "ceildiv"];
