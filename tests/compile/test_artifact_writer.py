@@ -35,6 +35,13 @@ def listing(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
+def neighbours(values: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of heads whose halves turn together: element 0, the one half a head behind it, element 1, …"""
+    half = head_dim // 2
+    heads = values.reshape(-1, head_dim, *values.shape[1:])
+    return np.stack([heads[:, :half], heads[:, half:]], axis=2).reshape(values.shape)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_comes_back_exactly(
     name: str, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,11 +69,23 @@ def test_every_tensor_comes_back_exactly(
             check(b + same, values[b + same])
         out = values[b + "attn_output"]  # with columns of zeros where all heads together make no whole groups
         check(b + "attn_out", np.pad(out, ((0, 0), (0, -out.shape[1] % 32))))
-        if name == "apart":
-            for part in ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"):
+        q, k, v = (values[f"{b}attn_{x}"] for x in "qkv")
+        if tiny.family != "llama":
+            q, k = neighbours(q, tiny.head_dim), neighbours(k, tiny.head_dim)
+        if tiny.family == "qwen2":
+            biases = [values[f"{b}attn_{x}.bias"] for x in "qkv"]
+            turned = [neighbours(bias, tiny.head_dim) for bias in biases[:2]]
+            check(b + "attn_qkv_bias", np.concatenate([*turned, biases[2]]))
+        if tiny.family == "qwen3":
+            norms = [neighbours(values[f"{b}attn_{x}_norm"], tiny.head_dim) for x in "qk"]
+            check(b + "attn_qk_norm", np.concatenate(norms))
+        if name.endswith("apart"):
+            for part, value in (("attn_q", q), ("attn_k", k), ("attn_v", v)):
+                check(b + part, value)
+            for part in ("ffn_gate", "ffn_up"):
                 check(b + part, values[b + part])
         else:
-            check(b + "attn_qkv", np.concatenate([values[f"{b}attn_{x}"] for x in "qkv"]))
+            check(b + "attn_qkv", np.concatenate([q, k, v]))
             pair = [values[f"{b}ffn_{x}"].reshape(-1, 16, tiny.hidden) for x in ("gate", "up")]
             check(b + "ffn_gate_up", np.stack(pair, axis=1).reshape(-1, tiny.hidden))
     assert not names
