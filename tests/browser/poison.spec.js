@@ -125,7 +125,7 @@ test("a request that ends each router fails alone, costs the others no token, an
   const asked = [...INNOCENT.slice(0, 5), "POISON", ...INNOCENT.slice(5)];
   const answers = await Promise.all(asked.map((question) => ask("chat", question)));
   expect(answers.map(({ ids, code }) => ids ?? code)).toEqual(asked.map((question) => (question === "POISON" ? "poison_request" : greedy(model, question, 60))));
-  expect(await page.evaluate(() => /** @type {any} */ (globalThis).kills)).toBeLessThanOrEqual(4);
+  expect(await page.evaluate(() => /** @type {any} */ (globalThis).kills)).toBeLessThanOrEqual(5); // in the crowd, beside others that proved harmless, alone
   expect((await ask("chat", "hello")).ids).toEqual(greedy(model, "hello", 60));
 });
 

@@ -301,7 +301,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     await hurry(context, server);
     const lab = await openLab();
     /** @type {[string, string][]} a file, and what is named: of what a script imports nobody tells */
-    const scripts = [["worker.js", "engine/worker.js"], ["batch.js", "engine/wasm/load.js"], ["thread.js", "engine/wasm/thread.js"]];
+    const scripts = [["worker.js", "engine/worker.js"], ["core/batch.js", "engine/wasm/load.js"], ["wasm/thread.js", "engine/wasm/thread.js"]];
     for (const [file, named] of scripts) {
       const { error } = await during(server, `${BASE}engine/${file}`, fault, () => call(lab, "load", { base: MODEL.slice(0, -1), threads: 2 }));
       expect(error).toMatchObject({ code: "network", field: named, message: expect.stringContaining(named) });
@@ -309,7 +309,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     expect(await call(lab, "load", { base: MODEL.slice(0, -1), threads: 2 })).toMatchObject({ value: { threads: 2 } });
   });
 
-  test(`where a script beside the router ${what}, what needs it fails or does without it, and nothing else`, async ({ context, page, start, ask, server, model }) => {
+  if (process.env.INPAGE_SLOW || what === "is missing") test(`where a script beside the router ${what}, what needs it fails or does without it, and nothing else`, async ({ context, page, start, ask, server, model }) => {
     await hurry(context, server);
     await page.reload();
     for (const file of ["router/worker.js", "engine/worker.js"]) {

@@ -79,7 +79,7 @@ const BROKEN = [
   ["is another file", "vendor/pyodide/pyodide.asm.wasm", { body: Buffer.from("<!doctype html>") }, "unsupported"],
 ];
 
-for (const [what, file, fault, code] of BROKEN) {
+for (const [what, file, fault, code] of process.env.INPAGE_SLOW ? BROKEN : BROKEN.slice(1, 3)) {
   test(`${path.basename(file)} that ${what} is said, and the next start works`, async ({ start, server }) => {
     server.fault(`${BASE}${file}`, { ...fault, always: true });
     const { error } = await start({ threads: 1 });
@@ -98,7 +98,8 @@ const SILENT = [
   [`${BASE}vendor/jinja/jinja.js`, "router/python.js, router/host.js or what they import"],
 ];
 
-for (const [url, field] of SILENT) {
+// They take as long as the limits are: INPAGE_SLOW=1 has them all.
+for (const [url, field] of process.env.INPAGE_SLOW ? SILENT : SILENT.slice(0, 1)) {
   for (const when of url.endsWith(".wasm") ? /** @type {const} */ (["silent", "hold"]) : /** @type {const} */ (["silent"])) {
     test(`a server that never sends ${path.basename(url)} (${when}) ends the start with an error that names it`, async ({ start, server }) => {
       const never = new Promise(() => {});

@@ -21,22 +21,25 @@ test.beforeEach(({ server, whole }) => {
 /** @param {any[]} failovers @returns {string[]} "from to", each once */
 const ways = (failovers) => [...new Set(failovers.map(({ from, to }) => `${from} ${to}`))];
 
-test("twenty devices and engines that end at random tokens change no token", async ({ start, killer, ask, server, model }) => {
+/** INPAGE_SLOW=1: twenty. */
+const DEATHS = process.env.INPAGE_SLOW ? 20 : 6;
+
+test(`${DEATHS} devices and engines that end at random tokens change no token`, async ({ start, killer, ask, server, model }) => {
   expect((await start({ backend: "webgpu" })).variant).toBe("webgpu-f32");
   server.log = [];
   const next = random(21);
-  const after = Array.from({ length: 20 }, () => 2 + Math.floor(next() * 6));
+  const after = Array.from({ length: DEATHS }, () => 2 + Math.floor(next() * 6));
   await killer.engines(after.map((answers, i) => (i % 2 ? answers : { device: answers })));
   const failovers = [];
-  while ((await killer.deaths()) < 20) {
+  while ((await killer.deaths()) < DEATHS) {
     const answers = await Promise.all(["hello", "a b c"].map((text) => ask("chat", text)));
     expect(answers.map(({ ids }) => ids)).toEqual([greedy(model, "hello", 60), greedy(model, "a b c", 60)]);
     failovers.push(...answers.flatMap((answer) => answer.failovers));
   }
-  expect(failovers.length).toBeGreaterThanOrEqual(20);
+  expect(failovers.length).toBeGreaterThanOrEqual(DEATHS);
   expect(ways(failovers)).toEqual(["webgpu-f32 webgpu-f32"]);
   for (const reason of [/worker is gone: it ended without a word/, /device was lost/]) {
-    expect(failovers.filter((each) => reason.test(each.reason)).length, String(reason)).toBeGreaterThanOrEqual(10);
+    expect(failovers.filter((each) => reason.test(each.reason)).length, String(reason)).toBeGreaterThanOrEqual(DEATHS / 2);
   }
   expect(weights(server)).toEqual([]);
 });

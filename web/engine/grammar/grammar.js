@@ -232,7 +232,7 @@ async function load(complain, start) {
   const { error, log } = console;
   console.error = console.log = (...words) => complain(words.join(" "));
   try {
-    const script = import(new URL(`../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
+    const script = import(new URL(`../../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
     await imported(script, "loading the grammar library", "vendor/xgrammar/xgrammar.js");
     const library = /** @type {Library} */ (scope.xgrammar);
     return { library, compiler: await start(library) };
