@@ -301,7 +301,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
     await hurry(context, server);
     const lab = await openLab();
     /** @type {[string, string][]} a file, and what is named: of what a script imports nobody tells */
-    const scripts = [["worker.js", "engine/worker.js"], ["core/batch.js", "engine/wasm/load.js"], ["wasm/thread.js", "engine/wasm/thread.js"]];
+    const scripts = [["worker.js", "engine/worker.js"], ["core/batch.js", "engine/wasm/load.js"], ["wasm/thread.js", "wasm/thread.js"]];
     for (const [file, named] of scripts) {
       const { error } = await during(server, `${BASE}engine/${file}`, fault, () => call(lab, "load", { base: MODEL.slice(0, -1), threads: 2 }));
       expect(error).toMatchObject({ code: "network", field: named, message: expect.stringContaining(named) });

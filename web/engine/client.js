@@ -125,7 +125,7 @@ export class EngineClient {
    */
   prepare(grammar) {
     if (this.#grammars) return this.#grammars.prepare(grammar);
-    return Promise.reject(this.#lost ?? new EngineError("invalid_request", "prepare: no model is loaded"));
+    return Promise.reject(this.#lost ?? new EngineError("device_lost", "prepare: no model is loaded"));
   }
 
   /**
@@ -261,7 +261,7 @@ export class EngineClient {
   #call(method, args, heard = {}) {
     const worker = this.#worker;
     if (!worker) {
-      return Promise.reject(this.#lost ?? new EngineError("invalid_request", `${method}: no model is loaded`));
+      return Promise.reject(this.#lost ?? new EngineError("device_lost", `${method}: no model is loaded`));
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
