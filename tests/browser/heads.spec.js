@@ -25,7 +25,7 @@ const ENGINES = {
   "webgpu-f32": { threads: [1], models: ["eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "qwen3"] },
 };
 /** The others stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
-const USUAL = { "wasm-relaxed": ["three", "uneven", "qwen2"], "wasm-simd": ["alone", "qwen2"], "webgpu-f32": ["eighty", "qwen3"] };
+const USUAL = { "wasm-relaxed": ["three", "uneven", "qwen2"], "wasm-simd": ["alone", "qwen2"], "webgpu-f32": ["qwen3"] };
 if (!process.env.INPAGE_SLOW) for (const [variant, models] of Object.entries(USUAL)) ENGINES[variant].models = models;
 const MODELS = [...new Set(Object.values(ENGINES).flatMap(({ models }) => models))];
 const PAGES = 64;

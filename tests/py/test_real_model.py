@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,7 @@ async def test_perplexity_in_windows_of_512(engine: NativeEngine) -> None:
     check_perplexity(scores, wanted, 12.134)
 
 
+@pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="the page's engine is held to the same in model.spec.js")
 async def test_perplexity_over_a_context_of_4096(engine: NativeEngine) -> None:
     check_perplexity(await score(engine, text()["ids"], LONG), text()["context_4096"], 8.583)
 
