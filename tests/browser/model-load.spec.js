@@ -131,7 +131,7 @@ def figures(times):
     return {"p50": times[len(times) // 2], "p99": times[int(len(times) * 0.99)], "most": times[-1]}
 
 def runs():
-    return router.scheduler.meters.requests.total
+    return router.scheduler.metrics.requests.total
 
 questions = [f"Go on: {router.tokenizer.decode(ids)}" for ids in data["texts"]]
 order, before = data["order"], runs()
