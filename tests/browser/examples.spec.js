@@ -5,7 +5,7 @@ import { expect, foreignProxy, test } from "./support/site.js";
 /** What float32 says first, to "Why is the sky blue?" under the chat template. */
 const ANSWER = /scatter/;
 
-for (const name of ["javascript", "pyodide", "pyscript"]) {
+for (const name of process.env.INPAGE_SLOW ? ["javascript", "pyodide", "pyscript"] : ["javascript", "pyscript"]) {
   test(`${name}: a page that answers`, async ({ playwright, launchOptions, site }) => {
     const proxy = await foreignProxy();
     const args = [...(launchOptions.args ?? []), "--disable-features=AutofillServerCommunication"];

@@ -122,7 +122,10 @@ test("the second visit fetches no weights, and nothing ever comes from elsewhere
   proxy.stop();
 });
 
-test("a host without isolation headers gets one thread, and the page says why", async ({ page, serve }) => {
+/** Stands in the run of all tests, INPAGE_SLOW=1. */
+const slowTest = process.env.INPAGE_SLOW ? test : test.skip;
+
+slowTest("a host without isolation headers gets one thread, and the page says why", async ({ page, serve }) => {
   const plain = await serve(SITE, "--no-isolation");
   await page.goto(plain.url + SHORT);
   await ask(page, "Never mind.");
@@ -136,7 +139,7 @@ test("a host without isolation headers gets one thread, and the page says why", 
   await expect(answers(page).nth(1)).toHaveText(/\w/);
 });
 
-test("a missing shard is said, and trying again goes on when it is there", async ({ page, serve }) => {
+slowTest("a missing shard is said, and trying again goes on when it is there", async ({ page, serve }) => {
   const folder = mkdtempSync(path.join(tmpdir(), "inpage-site-"));
   // Hard links where the file system can: the weights are large.
   cpSync(SITE, folder, { recursive: true, filter: (source) => !source.endsWith(".bin") });

@@ -11,7 +11,10 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 test.use(WITH_WEBGPU);
 test.describe.configure({ timeout: 300_000 });
 
-test("a lost device leaves the answer to WASM", async ({ page, site }) => {
+/** Stands in the run of all tests, INPAGE_SLOW=1. */
+const slowTest = process.env.INPAGE_SLOW ? test : test.skip;
+
+slowTest("a lost device leaves the answer to WASM", async ({ page, site }) => {
   await open(page, site.url);
   await rememberFastest(page, "webgpu-f32");
   await page.reload();

@@ -14,7 +14,7 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUT = path.join(ROOT, "build/tests/gpu-tiny");
-const MODELS = ["apart", "nine"];
+const MODELS = process.env.INPAGE_SLOW ? ["apart", "nine"] : ["apart"];
 /** Of a logit, relative to the largest: in float32 a last bit now and then sends a key to the neighbouring half. */
 const ERROR = 2e-4;
 const PAGES = 64;
