@@ -1,4 +1,4 @@
-/** @file What a small device takes back from a page that nobody sees, over the synthetic model: the whole engine. */
+/** @file What a small device takes back from a hidden page, over the synthetic model: the whole engine. */
 
 import { expect, greedy, test, weights } from "./support/failing.js";
 

@@ -142,8 +142,7 @@ export class EngineClient {
    * `tellMs`) after 20 ms.
    * @param {import("./core/protocol.js").RunInput} input
    * @param {(slice: import("./core/protocol.js").Slice) => void} [onSlice] gets what came since the last slice, about
-   * every
-   *   `input.tellMs`; what came after the last one is only in the result, which has it all
+   *   every `input.tellMs`; what came after the last one is only in the result, which has it all
    * @returns {Promise<import("./core/protocol.js").RunResult>}
    */
   run(input, onSlice) {
@@ -270,8 +269,8 @@ export class EngineClient {
     });
   }
 
-  /** @param {{id: number, value?: unknown, ms?: number, error?: import("./format/errors.js").WireError, progress?:
-   * Progress, slice?: import("./core/protocol.js").Slice}} message */
+  /** @param {{id: number, value?: unknown, ms?: number, error?: import("./format/errors.js").WireError, progress?: Progress,
+   *   slice?: import("./core/protocol.js").Slice}} message */
   #receive({ id, value, ms = 0, error, progress, slice }) {
     const pending = this.#pending.get(id);
     if (!pending) return;

@@ -25,7 +25,7 @@ FAMILIES = _families()
 
 
 def family_of(name: str, field: str) -> Family:
-    """Raises `SourceInvalid` naming ``field`` for a family that nobody wrote yet."""
+    """Raises `SourceInvalid` naming ``field`` for an unknown family."""
     if name not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise SourceInvalid(f"architecture {name[:80]!r} is not supported; supported: {known}", field=field)

@@ -17,13 +17,12 @@ from tvm.relax.frontend.nn.op import tensor_ir_inplace_op, tensor_ir_op
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from inpage.format.limits import ALIGN
+from inpage.format.limits import ALIGN, BINDING_BYTES
 
 from ..kernels.shared.heads import Heads
 from ..kernels.shared.packed import PackedMatrix
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
-from ..kernels.webgpu.build import BINDING_BYTES
 from ..kernels.webgpu.linear import Input
 
 

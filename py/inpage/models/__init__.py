@@ -1,4 +1,4 @@
-"""Several models under one roof: loaded when asked for, unloaded when nobody is there, within a memory budget.
+"""Several models in one router: loaded on request, unloaded when idle, within a memory budget.
 
 Imports `router` and below.
 """

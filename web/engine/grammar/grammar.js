@@ -7,14 +7,15 @@
  */
 
 import { maskWords } from "../format/batch_limits.js";
-import { array, integer, object, path, sha256Hex } from "../format/check.js";
+import { array, integer, object } from "../format/check.js";
 import { EngineError } from "../format/errors.js";
+import { MANIFEST } from "../format/schemas.js";
+import { read } from "../format/structure.js";
 import { imported } from "../host/waits.js";
 import { fetchFile } from "../storage/shards.js";
 
 /** Grammars kept compiled. */
 const COMPILED = 32;
-const MAX_TOKENIZER = 64 * 2 ** 20;
 /** A byte below 0x20 in the alphabet of byte-level BPE. No JSON text of one line holds one. */
 const CONTROL = /[\u0100-\u011f]/;
 /** What a caller calls each kind. */
@@ -252,13 +253,8 @@ async function load(complain, start) {
  * @returns {Promise<Vocabulary>}
  */
 async function readVocabulary(source, manifest, size) {
-  const entry = object(object(manifest, "manifest").tokenizer, "tokenizer");
-  const file = {
-    file: path(entry.file, "tokenizer.file"),
-    bytes: integer(entry.bytes, "tokenizer.bytes", 1, MAX_TOKENIZER),
-    sha256: sha256Hex(entry.sha256, "tokenizer.sha256"),
-    field: "tokenizer",
-  };
+  const entry = read(object(manifest, "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
+  const file = { file: entry.file, bytes: entry.bytes, sha256: entry.sha256, field: "tokenizer" };
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
   const description = object(JSON.parse(new TextDecoder().decode(await fetchFile(source, file, () => undefined))), "tokenizer");
@@ -273,7 +269,7 @@ async function readVocabulary(source, manifest, size) {
     const { id, content, special } = object(added, "tokenizer.added_tokens");
     texts[token(id)] = special ? "" : String(content);
   }
-  for (const id of Object.values(object(entry.special ?? {}, "tokenizer.special"))) texts[token(id)] = "";
+  for (const id of Object.values(entry.special)) texts[token(id)] = "";
   const printable = new Int32Array(maskWords(size));
   texts.forEach((text, id) => {
     if (!CONTROL.test(text)) printable[id >> 5] |= 1 << (id & 31);

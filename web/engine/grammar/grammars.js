@@ -183,7 +183,7 @@ export class GrammarPorts {
 }
 
 /** @param {Map<number, Pending>} pending @param {{id: number, error?: import("../format/errors.js").WireError}} answer
- * */
+ */
 function settle(pending, answer) {
   const waiting = pending.get(answer.id);
   pending.delete(answer.id);

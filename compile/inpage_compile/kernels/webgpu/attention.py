@@ -11,8 +11,10 @@ from functools import cache
 
 from tvm import tirx
 
+from inpage.format.limits import BINDING_BYTES, WORKGROUPS
+
 from ..shared.heads import PAGE, Heads
-from .build import BINDING_BYTES, GRID, Args, Expr, cast, kernel, lane, let, loop, splat, store, vector, when
+from .build import Args, Expr, cast, kernel, lane, let, loop, splat, store, vector, when
 from .pages import page_words, rope_append, tables
 from .softmax import SPAN, THREADS, Merge, Part, Span, heads_at_once, parts_of, queries_at_once
 
@@ -31,7 +33,7 @@ def spans_fit(h: Heads, rows: int) -> bool:
     """Whether WebGPU could launch `attention_spans` of so many rows, and bind what it leaves. `attention`, which makes
     the same bits, always fits."""
     left = rows * h.kv_heads * spans(h) * partial_pairs(h) * 8
-    return left <= BINDING_BYTES and spans(h) * h.kv_heads * parts_of(h) <= GRID
+    return left <= BINDING_BYTES and spans(h) * h.kv_heads * parts_of(h) <= WORKGROUPS
 
 
 @cache

@@ -24,10 +24,7 @@ Expr = Any  # a TIR expression, variable or Python number
 Buffer = Any
 Extent = Any  # of a grid: a number, a scalar's name, or [operator, a, b] (`inpage.format.plan`)
 
-# WebGPU's default limits.
-WORKGROUP_BYTES = 16384
-BINDING_BYTES = 128 << 20
-GRID = 65535  # workgroups along one side
+WORKGROUP_BYTES = 16384  # WebGPU's default limit
 _LENGTH = 1 << 28  # elements that a buffer is declared with; nobody looks at it
 
 
