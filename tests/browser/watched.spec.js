@@ -64,6 +64,24 @@ test("a host's types do not matter, and nothing of a site ends in .mjs", async (
   expect(server.log.map((entry) => entry.path).filter((name) => name.endsWith(".mjs"))).toEqual([]);
 });
 
+test("Python's binary is compiled from the browser's own response, which brings the code of earlier visits", async ({ page, origin }) => {
+  await page.goto(`${origin}/tests/browser/support/blank.html`);
+  const compiled = await page.evaluate(async (base) => {
+    const { instantiateStreaming } = WebAssembly;
+    /** @type {string[]} */
+    const urls = [];
+    WebAssembly.instantiateStreaming = async (source, imports) => {
+      const response = await source;
+      urls.push(response.url);
+      return instantiateStreaming.call(WebAssembly, response, imports);
+    };
+    const { load } = await import(`${base}router/pyodide.js`);
+    await load(new URL(`${base}vendor/pyodide/`, location.href).href, {});
+    return urls;
+  }, BASE);
+  expect(compiled).toEqual([`${origin}${BASE}vendor/pyodide/pyodide.asm.wasm`]);
+});
+
 test("a policy without 'wasm-unsafe-eval' is an error that names it", async ({ start, server }) => {
   server.fault(`${BASE}router/worker.js`, { headers: { "Content-Security-Policy": "default-src 'self'; script-src 'self'" } });
   const { error } = await start({ threads: 1 });

@@ -1,6 +1,7 @@
 /**
  * @file Pyodide's start, without its silences: it waits for ever for what does not come, and only warns where WebAssembly
- * is refused. Its own fetches are answered here, the binary as `application/wasm` whatever the host calls it.
+ * is refused. Its own fetches go through here; where the host calls the binary something else than `application/wasm`, it
+ * is passed on as that.
  */
 
 import { loadPyodide } from "../vendor/pyodide/pyodide.js";
@@ -10,6 +11,7 @@ import { bytesOf, imported, STALL_MS, within } from "../engine/host/waits.js";
 const STEP = "starting Python";
 /** From the last file to Python that runs. */
 const BEGIN_MS = 60_000;
+const WASM = "application/wasm";
 const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
 
 /**
@@ -29,18 +31,23 @@ export async function load(indexURL, options) {
   const failed = new Promise((_, reject) => (fail = reject));
   /** @type {Promise<unknown>[]} */
   const files = [];
+  /** @param {Promise<unknown>} file that the start waits for */
+  const watch = (file) => {
+    file.catch(fail);
+    files.push(file);
+  };
   globalThis.fetch = (input, init) => {
     const url = String(input instanceof Request ? input.url : input);
     if (!url.startsWith(indexURL)) return fetch(input, init);
-    const file = fetched(fetch(input, init), url.slice(indexURL.length));
-    file.catch(fail);
-    files.push(file);
+    const file = fetched(fetch(input, init), url.slice(indexURL.length), watch);
+    watch(file);
     return file;
   };
   WebAssembly.instantiateStreaming = async (source, imports) => {
     try {
       return await instantiateStreaming.call(WebAssembly, source, imports);
     } catch (error) {
+      await Promise.allSettled(files); // one that was cut off has failed by itself
       fail(new EngineError("unsupported", `${STEP}: pyodide.asm.wasm does not run here: ${String(error)}`, "pyodide.asm.wasm", error));
       throw error;
     }
@@ -59,9 +66,10 @@ export async function load(indexURL, options) {
 /**
  * @param {Promise<Response>} asked
  * @param {string} file
+ * @param {(bytes: Promise<unknown>) => void} watch
  * @returns {Promise<Response>}
  */
-async function fetched(asked, file) {
+async function fetched(asked, file, watch) {
   let response;
   try {
     response = await within(asked, STALL_MS, STEP, file);
@@ -69,8 +77,15 @@ async function fetched(asked, file) {
     throw error instanceof EngineError ? error : new EngineError("network", `${STEP}: ${file}: ${String(error)}`, file, error);
   }
   if (!response.ok) throw new EngineError("network", `${STEP}: ${file}: HTTP ${response.status}`, file);
-  const type = file.endsWith(".wasm") ? "application/wasm" : (response.headers.get("Content-Type") ?? "");
-  return new Response(await bytesOf(response, "python", STEP, file), { headers: { "Content-Type": type } });
+  const binary = file.endsWith(".wasm");
+  const type = response.headers.get("Content-Type") ?? "";
+  if (binary && type.toLowerCase() === WASM) {
+    // Only with its own response does the browser use the code that it compiled on an earlier visit: without it Python
+    // starts a second later. A copy shows whether bytes arrive.
+    watch(bytesOf(response.clone(), "python", STEP, file));
+    return response;
+  }
+  return new Response(await bytesOf(response, "python", STEP, file), { headers: { "Content-Type": binary ? WASM : type } });
 }
 
 /** Whether the page's policy lets WebAssembly compile. */
