@@ -43,40 +43,44 @@ test("a router that dies again and again with a request fails it, and nothing ha
   expect((await ask("chat", "hello")).ids).toEqual(greedy(model, "hello", 60));
 });
 
-test("Python's memory is kept for the next start; from what is damaged it is not taken", async ({ page, start, ask, model }) => {
-  /** @type {string[]} */
-  const warnings = [];
-  page.on("console", (message) => message.text().startsWith("Python") && warnings.push(message.text()));
-  /** What is kept, after it was changed. @param {number[]} [damaged] */
-  const kept = (damaged) =>
-    page.evaluate(async (damaged) => {
-      const opening = indexedDB.open("inpage-python", 1);
-      await new Promise((resolve) => (opening.onsuccess = resolve));
-      const store = opening.result.transaction("memory", "readwrite").objectStore("memory");
-      /** @type {any[]} */
-      const [keys, values] = await Promise.all([store.getAllKeys(), store.getAll()].map((asked) => new Promise((resolve) => (asked.onsuccess = () => resolve(asked.result)))));
-      if (damaged) store.put(Uint8Array.from(damaged), keys[0]);
-      opening.result.close();
-      return values.map((/** @type {Uint8Array} */ value) => value.length);
-    }, damaged);
-  const answer = async () => {
-    const info = await start({ threads: 1 });
-    expect(info.error).toBeUndefined();
-    const { ids } = await ask("chat", "hello");
-    expect(ids).toEqual(greedy(model, "hello", 60));
-    const { seed } = (await ask("chat", "a", { temperature: 1, max_tokens: 1 })).completion;
-    await page.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
-    return seed;
-  };
-  const seeds = [await answer()];
-  await expect.poll(kept).toEqual([expect.any(Number)]);
-  seeds.push(await answer(), await answer());
-  expect(new Set(seeds).size).toBe(3); // chance does not repeat itself
-  expect(warnings).toEqual([]);
-  const [bytes] = await kept([1, 2, 3, 4]);
-  await answer();
-  expect(warnings).toEqual([expect.stringContaining("starts from the beginning")]);
-  await expect.poll(kept).toEqual([bytes]);
+test.describe(() => {
+  test.use({ keptPython: false });
+
+  test("Python's memory is kept for the next start; from what is damaged it is not taken", async ({ page, start, ask, model }) => {
+    /** @type {string[]} */
+    const warnings = [];
+    page.on("console", (message) => message.text().startsWith("Python") && warnings.push(message.text()));
+    /** What is kept, after it was changed. @param {number[]} [damaged] */
+    const kept = (damaged) =>
+      page.evaluate(async (damaged) => {
+        const opening = indexedDB.open("inpage-python", 1);
+        await new Promise((resolve) => (opening.onsuccess = resolve));
+        const store = opening.result.transaction("memory", "readwrite").objectStore("memory");
+        /** @type {any[]} */
+        const [keys, values] = await Promise.all([store.getAllKeys(), store.getAll()].map((asked) => new Promise((resolve) => (asked.onsuccess = () => resolve(asked.result)))));
+        if (damaged) store.put(Uint8Array.from(damaged), keys[0]);
+        opening.result.close();
+        return values.map((/** @type {Uint8Array} */ value) => value.length);
+      }, damaged);
+    const answer = async () => {
+      const info = await start({ threads: 1 });
+      expect(info.error).toBeUndefined();
+      const { ids } = await ask("chat", "hello");
+      expect(ids).toEqual(greedy(model, "hello", 60));
+      const { seed } = (await ask("chat", "a", { temperature: 1, max_tokens: 1 })).completion;
+      await page.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
+      return seed;
+    };
+    const seeds = [await answer()];
+    await expect.poll(kept).toEqual([expect.any(Number)]);
+    seeds.push(await answer(), await answer());
+    expect(new Set(seeds).size).toBe(3); // chance does not repeat itself
+    expect(warnings).toEqual([]);
+    const [bytes] = await kept([1, 2, 3, 4]);
+    await answer();
+    expect(warnings).toEqual([expect.stringContaining("starts from the beginning")]);
+    await expect.poll(kept).toEqual([bytes]);
+  });
 });
 
 test("two engines of one model share the requests; one that is ended is started again while the other goes on", async ({ page, start, killer, ask, model }) => {

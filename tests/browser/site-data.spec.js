@@ -96,6 +96,8 @@ for (const [name, script] of CASES) {
   });
 }
 
+test.use({ keptPython: false }); // each start fetches all there is
+
 test("a compute thread that fails ends its engine, with or without channels between workers", async ({ openLab, server }) => {
   const fails = `if (location.pathname.endsWith("/thread.js")) {
     const { instantiate } = WebAssembly;

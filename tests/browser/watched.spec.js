@@ -17,6 +17,8 @@ const BLOCKS = {
   },
 };
 
+test.use({ keptPython: false }); // each start fetches all there is
+
 for (const [what, { code, ...variant }] of Object.entries(BLOCKS)) {
   test(`${what} that never ends fails its own request; time, a signal and unload do not wait for it`, async ({ page, start, ask, server, whole, model }) => {
     test.setTimeout(240_000);

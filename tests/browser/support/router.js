@@ -6,6 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { test as base } from "./fixtures.js";
+import { isKept, putPython, takePython } from "./kept_python.js";
 import { FaultServer } from "./server.js";
 
 export { expect } from "@playwright/test";
@@ -36,7 +37,7 @@ export function prompt(content) {
 
 /**
  * @typedef {{whole: string}} RouterWorkerFixtures
- * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>}} RouterFixtures
+ * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>, keptPython: boolean}} RouterFixtures
  */
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions & import("./fixtures.js").TestFixtures & RouterFixtures, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & import("./fixtures.js").WorkerFixtures & RouterWorkerFixtures>} */
@@ -53,6 +54,7 @@ export const test = base.extend(
       },
       { scope: "worker" },
     ],
+    keptPython: [true, { option: true }],
     /** @param {{whole: string, isolated: boolean}} fixtures @param {(value: FaultServer) => Promise<void>} use */
     server: async ({ whole, isolated }, use) => {
       const mounts = {
@@ -66,12 +68,17 @@ export const test = base.extend(
       await server.stop();
     },
     /**
-     * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}.
-     * @param {{page: import("@playwright/test").Page, origin: string}} fixtures
+     * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `keptPython`, Python's memory is
+     * there as after an earlier visit.
+     * @param {{page: import("@playwright/test").Page, origin: string, whole: string, server: FaultServer, keptPython: boolean}} fixtures
      * @param {(value: (options?: Record<string, unknown>) => Promise<any>) => Promise<void>} use
+     * @param {import("@playwright/test").TestInfo} info
      */
-    start: async ({ page, origin }, use) => {
+    start: async ({ page, origin, whole, server, keptPython }, use, info) => {
       await page.goto(`${origin}/tests/browser/support/blank.html`);
+      const kept = keptPython && isKept(whole);
+      if (kept) await putPython(page, MODEL);
+      server.log = [];
       await use((options = {}) =>
         page.evaluate(
           async ([base, model, more]) => {
@@ -91,6 +98,7 @@ export const test = base.extend(
           /** @type {const} */ ([BASE, MODEL, options]),
         ),
       );
+      if (keptPython && !kept && !page.isClosed() && info.status === info.expectedStatus) await takePython(page, whole);
     },
   }),
 );
