@@ -63,6 +63,8 @@ def compile_model(
     report("source", 0, 1)
     model = _limit_context(open_source(source), context)
     report("source", 1, 1)
+    for warning in model.warnings:
+        print(warning, file=sys.stderr)
     folder = out or root / model.id
     at_levels = sources_of(model, levels or (SOURCE,))
     at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))

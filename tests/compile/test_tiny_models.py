@@ -1,5 +1,5 @@
 """Tiny models from GGUF to tokens on this machine, against PyTorch in float32: tied and untied heads, matrices that
-cannot be fused, heads of every shape, rope factors, every number format."""
+cannot be fused, heads of every shape, every kind of rotary positions, every number format, every family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from inpage.engines.protocol import SequenceInput
 from support.llama_reference import logits
 from support.models import TINY_VARIANTS, feed, open_engine, score, tiny_artifact
-from support.tiny import MODELS
+from support.tiny import FAMILIES, MODELS, ROPES
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "tiny.json").read_text("utf-8"))["models"]
 CASES = [
@@ -62,16 +62,53 @@ async def test_logits_and_tokens_are_the_witnesses(model: str, variant: str) -> 
     await engine.unload()
 
 
-@pytest.mark.parametrize("model", ["mixed", "nine"])
-async def test_chunks_threads_and_neighbours_change_no_bit(model: str) -> None:
+@pytest.mark.parametrize("model", [*FAMILIES, *ROPES])
+async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
+    """Three prompts in one step, then 32 steps of one token each, beyond the original context where there is one.
+    Against PyTorch's float32 (by way of numpy), and closer where keys and values are halves there too."""
+    engine = await open_engine(tiny_artifact(model), "native-f32", threads=2)
+    prompts = WITNESS[model]["prompts"]
+    texts = [p["ids"] + p["greedy"] for p in prompts]
+    pages = [[13 * k % 64 for k in range(5 * i, 5 * i + 5)] for i in range(len(texts))]
+    found: list[list[Any]] = [[] for _ in texts]
+    starts, sizes = [0] * len(texts), [len(p["ids"]) for p in prompts]
+    for _ in range(33):
+        outs = await engine.step(
+            [
+                SequenceInput(ids[start : start + size], start, own, want_logits=True)
+                for ids, start, size, own in zip(texts, starts, sizes, pages, strict=True)
+            ]
+        )
+        for logits_of, out in zip(found, outs, strict=True):
+            logits_of.append(out.logits)
+        starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+        sizes = [1] * len(texts)
+    await engine.unload()
+    for ids, made in zip(texts, found, strict=True):
+        exact, halves = (logits(MODELS[model], ids, rounded)[-33:] for rounded in (False, True))
+        largest = np.abs(exact).max()
+        assert np.abs(np.array(made) - halves).max() <= ERROR["native-f32"] * largest
+        assert np.abs(np.array(made) - exact).max() <= (1e-3 if MODELS[model].rope else 2e-3) * largest
+
+
+@pytest.mark.parametrize(
+    ("model", "variant"),
+    [*((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3")), *((name, "native-f32") for name in ROPES)],
+)
+async def test_chunks_threads_neighbours_and_prefixes_change_no_bit(model: str, variant: str) -> None:
     prompt = WITNESS[model]["prompts"][2]["ids"]
 
-    async def answer(threads: int, chunk: int, beside: int = 0) -> tuple[Any, list[int]]:
-        engine = await open_engine(tiny_artifact(model), "native", threads)
+    async def answer(threads: int, chunk: int, beside: int = 0, shared: int = 0) -> tuple[Any, list[int]]:
+        """``shared``: so many tokens are in the pages already, read by another sequence that went on differently."""
+        engine = await open_engine(tiny_artifact(model), variant, threads)
         pages = [[13 * k % 64 for k in range(5 * i, 5 * i + 5)] for i in range(beside + 1)]
         for i in range(1, beside + 1):
             await feed(engine, prompt[i : i + 9], pages[i])
-        out = await feed(engine, prompt, pages[0], chunk)
+        if shared:
+            await feed(engine, [*prompt[:shared], 7, 8, 9], [*pages[0][: shared // 16], 63])
+            (out,) = await engine.step([SequenceInput(prompt[shared:], shared, pages[0], want_logits=True)])
+        else:
+            out = await feed(engine, prompt, pages[0], chunk)
         first = int(np.argmax(out.logits))
         feeds = [SequenceInput([first], len(prompt), pages[0], max_new_tokens=24)]
         feeds += [SequenceInput([i], 9, pages[i], max_new_tokens=10 + i) for i in range(1, beside + 1)]
@@ -81,5 +118,5 @@ async def test_chunks_threads_and_neighbours_change_no_bit(model: str) -> None:
 
     wanted = await answer(1, 40)
     assert len(wanted[1]) == 24
-    for threads, chunk, beside in ((1, 40, 0), (2, 40, 0), (3, 40, 0), (1, 1, 0), (2, 7, 0), (1, 16, 7), (2, 3, 7)):
-        assert await answer(threads, chunk, beside) == wanted, (threads, chunk, beside)
+    for way in ((2, 40), (3, 40), (1, 1), (2, 7), (1, 16, 7), (2, 3, 7), (1, 40, 0, 16), (2, 40, 7, 32)):
+        assert await answer(*way) == wanted, way

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import rope
 from .tiny import Tiny
 
 Array = npt.NDArray[Any]
@@ -53,12 +54,8 @@ def _norm(x: Array, weight: Array) -> Array:
 
 def _turns(tiny: Tiny, rows: int) -> Array:
     """Complex rotations [rows, 1, head_dim / 2]."""
-    pairs = np.arange(tiny.head_dim // 2)
-    frequencies = tiny.rope_theta ** (-2.0 * pairs / tiny.head_dim)
-    factors = tiny.factors()
-    if factors is not None:
-        frequencies = frequencies / factors
-    return np.asarray(np.exp(1j * np.arange(rows)[:, None, None] * frequencies))
+    frequencies, scale = rope.turns(dict(tiny.rope), tiny.head_dim, tiny.rope_theta)
+    return np.asarray(scale * np.exp(1j * np.arange(rows)[:, None, None] * frequencies))
 
 
 def _rotate(x: Array, turn: Array) -> Array:

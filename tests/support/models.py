@@ -32,7 +32,7 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "apart": ("native", "native-f32"),
     "untied": ("native-f32",),
     "nine": ("native",),
-    "factors": ("native-f32",),
+    "llama3": ("native-f32",),
     "eighty": ("native", "native-f32"),
     "alone": ("native-f32",),
     "three": ("native", "native-f32"),
@@ -41,6 +41,9 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "qwen2": ("native", "native-f32"),
     "qwen2-apart": ("native-f32",),
     "qwen3": ("native", "native-f32"),
+    "linear": ("native-f32",),
+    "yarn": ("native-f32",),
+    "qwen3-yarn": ("native-f32",),
 }
 
 

@@ -11,11 +11,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
+
+from . import rope
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCAB = 320
@@ -33,7 +36,8 @@ _WORDS = (
 @dataclass(frozen=True)
 class Tiny:
     """``types``: the GGML type of each matrix by its GGUF name's last part ("attn_q"), ``default`` for the others.
-    ``scale``: standard deviation of the weights times sqrt(inputs); larger makes logits further apart."""
+    ``scale``: standard deviation of the weights times sqrt(inputs); larger makes logits further apart. ``rope``:
+    Hugging Face's ``rope_parameters``, without ``rope_theta``."""
 
     seed: int = 0
     hidden: int = 64
@@ -48,9 +52,9 @@ class Tiny:
     default: str = "F32"
     types: tuple[tuple[str, str], ...] = ()
     scale: float = 2.0
-    rope_factors: bool = False
     vocab: int = VOCAB
     family: str = "llama"
+    rope: tuple[tuple[str, str | float], ...] = ()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
@@ -113,10 +117,12 @@ class Tiny:
         return h.hexdigest()
 
     def factors(self) -> npt.NDArray[np.float32] | None:
-        """Llama 3's kind of rope divisors, float32 [head_dim / 2]."""
-        return np.linspace(1, 8, self.head_dim // 2, dtype=np.float32) if self.rope_factors else None
+        """The file's rope divisors, float32 [head_dim / 2]."""
+        if ("rope_type", "llama3") not in self.rope:
+            return None
+        return rope.llama3_factors(dict(self.rope), self.head_dim, self.rope_theta)
 
-    def write(self, path: Path, override: Mapping[str, str | int | list[str] | None] | None = None) -> Path:
+    def write(self, path: Path, override: Mapping[str, Any] | None = None) -> Path:
         """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out."""
         w = gguf.GGUFWriter(path, self.family)
         w.add_name(f"Tiny {self.family.capitalize()}")
@@ -131,6 +137,7 @@ class Tiny:
         w.add_value_length(self.head_dim)
         w.add_rope_dimension_count(self.head_dim)
         w.add_rope_freq_base(self.rope_theta)
+        rope.write(w, dict(self.rope))
         w.add_layer_norm_rms_eps(1e-5)
         w.add_vocab_size(self.vocab)
         tokens, merges = vocabulary(self.vocab)
@@ -150,7 +157,8 @@ class Tiny:
             w.add_tensor("rope_freqs.weight", factors)
         for name, (kind, data) in self.quantized().items():
             w.add_tensor(name if name.endswith(".bias") else f"{name}.weight", data, raw_dtype=kind)
-        kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY}
+        kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY,
+                 float: gguf.GGUFValueType.FLOAT32, bool: gguf.GGUFValueType.BOOL}  # fmt: skip
         for key, value in (override or {}).items():
             w.kv_data[0].pop(key, None)
             if value is not None:
@@ -162,6 +170,9 @@ class Tiny:
         return path
 
 
+# Contexts made longer by rotary positions: prompts go beyond the 32 tokens of the original one.
+_LONG = (("factor", 8.0), ("original_max_position_embeddings", 32))
+_YARN = (("rope_type", "yarn"), *_LONG)
 # What tests and witnesses run: one model for each thing that can go wrong.
 MODELS: dict[str, Tiny] = {
     "f32": Tiny(),
@@ -170,7 +181,16 @@ MODELS: dict[str, Tiny] = {
     "apart": Tiny(seed=3, default="Q4_0", types=(("attn_v", "Q8_0"), ("ffn_up", "Q4_1"))),  # nothing can be fused
     "untied": Tiny(seed=4, tied=False, default="Q4_1", types=(("output", "Q8_0"), ("token_embd", "F16"))),
     "nine": Tiny(seed=5, hidden=288, heads=9, kv_heads=3, head_dim=32, default="Q8_0"),  # 9 heads on 3
-    "factors": Tiny(seed=6, rope_factors=True, rope_theta=500000.0, hidden=96, head_dim=64, heads=3, kv_heads=1),
+    "llama3": Tiny(
+        seed=6,
+        rope=(("rope_type", "llama3"), *_LONG, ("low_freq_factor", 1.0), ("high_freq_factor", 4.0)),
+        rope_theta=500000.0,
+        hidden=96,
+        head_dim=64,
+        heads=3,
+        kv_heads=1,
+        scale=1.0,
+    ),
     # Heads at the edges of attention's kernels: what a key head's heads make is no whole group of 32, ...
     "eighty": Tiny(seed=7, heads=2, kv_heads=2, head_dim=80, default="Q8_0"),
     # ... all heads together make none; the vocabulary and the rows of queries, keys and values are no whole blocks, ...
@@ -184,14 +204,19 @@ MODELS: dict[str, Tiny] = {
         seed=11, hidden=928, heads=29, kv_heads=1, head_dim=16, default="Q4_1", types=(("attn_output", "F16"),)
     ),
 }
-# Other families: as Qwen2.5's files and with nothing fused; heads wider than the hidden size is for them.
+# Other families, as Qwen2.5's files and with nothing fused, heads wider than the hidden size; other rotary positions.
 MODELS |= {
     "qwen2": Tiny(seed=12, family="qwen2", default="Q4_1", types=(("token_embd", "Q8_0"),), rope_theta=1e6),
     "qwen2-apart": Tiny(seed=13, family="qwen2", hidden=96, heads=3, kv_heads=1, head_dim=32, default="Q8_0",
-                        types=(("attn_k", "Q4_0"), ("ffn_up", "Q4_1")), tied=False),
+                        types=(("attn_k", "Q4_0"), ("ffn_up", "Q4_1")), tied=False, rope=_YARN, scale=1.0),
     "qwen3": Tiny(seed=14, family="qwen3", heads=4, kv_heads=2, head_dim=32, default="Q8_0", rope_theta=1e6),
+    "linear": Tiny(seed=15, scale=1.0, rope=(("rope_type", "linear"), ("factor", 4.0))),
+    "yarn": Tiny(seed=17, scale=1.0, heads=2, kv_heads=1, head_dim=32, rope=_YARN),
+    "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
+                       rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
 }  # fmt: skip
 FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
+ROPES = ("llama3", "linear", "yarn", "qwen3-yarn")
 HEADS = ("eighty", "alone", "three", "wide", "uneven")
 
 

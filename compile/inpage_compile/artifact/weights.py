@@ -95,12 +95,12 @@ def _lay_out(tensors: Iterable[_Planned]) -> list[PlannedTensor]:
 
 
 def rope_frequencies(source: Source) -> npt.NDArray[np.float32]:
-    """Radians a position, float32 [head_dim / 2]: theta^(-2j / head_dim), divided by the model's factors."""
+    """Radians a position, float32 [head_dim / 2]: theta^(-2j / head_dim), divided by the model's divisors."""
     a = source.architecture
     j = np.arange(a.head_dim // 2, dtype=np.float64)
     frequencies = a.rope_theta ** (-2.0 * j / a.head_dim)
-    if source.rope_factors is not None:
-        frequencies = frequencies / source.rope_factors.astype(np.float64)
+    if source.rope_divisors is not None:
+        frequencies = frequencies / source.rope_divisors
     return frequencies.astype(np.float32)
 
 

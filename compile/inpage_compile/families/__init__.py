@@ -12,7 +12,7 @@ from inpage.errors import SourceInvalid
 
 from .family import Family
 
-_SHARED = ("family", "graph")
+_SHARED = ("family", "graph", "keys", "rope")
 
 
 def _families() -> dict[str, Family]:

@@ -1,9 +1,10 @@
-"""What a family of models has: which tensors its checkpoints hold, and how they become the artifact's."""
+"""What a family of models has: what its metadata says, which tensors its checkpoints hold, and how they become the
+artifact's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,25 +12,73 @@ import numpy.typing as npt
 from inpage.errors import SourceInvalid
 from inpage.format.schema import Architecture
 
+from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor
+from .keys import DECODER, ROPE, Keys
+from .rope import Rope, read_rope
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """``name``: GGUF's ``general.architecture``. The flags are `Architecture`'s, but for one: ``half_rotation``, rotary
     positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX does). Kernels turn
-    neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed."""
+    neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed. ``gguf``:
+    the keys of a GGUF file that are read, by our names for them."""
 
     name: str
     qkv_bias: bool = False
     qk_norm: bool = False
     half_rotation: bool = False
+    gguf: Mapping[str, str] = field(default_factory=lambda: DECODER | ROPE, repr=False)
 
     def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
         """Which element of a source's head each element of the artifact's is; None: the same."""
         if not self.half_rotation:
             return None
         return np.arange(head_dim).reshape(2, -1).T.reshape(-1)
+
+    def keys(self, meta: Metadata) -> Keys:
+        return Keys(meta, self.name, self.gguf)
+
+    def read(
+        self, keys: Keys, tensors: Mapping[str, SourceTensor], rope_factors: SourceTensor | None = None
+    ) -> tuple[Architecture, Rope]:
+        """What a model is. Raises `SourceInvalid` naming the key for what is missing, out of range or not supported."""
+        keys.refuse_others()
+        if "token_embd" not in tensors:
+            raise SourceInvalid("tensor token_embd.weight is missing", field="token_embd")
+        hidden, heads = keys.size("hidden"), keys.size("heads")
+        kv_heads = keys.size("kv_heads", heads)
+        if heads % kv_heads:
+            raise keys.wrong("kv_heads", f"{heads} heads do not divide among {kv_heads} key/value heads")
+        head_dim = keys.size("head_dim", max(hidden // heads, 1))
+        if head_dim % 2:
+            raise keys.wrong("head_dim", f"a head of {head_dim} elements; their number must be even")
+        for name, what in (("value_dim", "value heads of another width"), ("rope_dim", "partial rotary positions")):
+            if (found := keys.integer(name, head_dim)) != head_dim:
+                raise keys.wrong(name, f"{what} are not supported: {found}, expected {head_dim}")
+        context, theta = keys.size("context"), keys.number("rope_theta", 10000.0)
+        if 0 < (window := keys.integer("window", 0)) < context:
+            raise keys.wrong("window", f"a window of {window} tokens in a context of {context} is not supported")
+        rope = read_rope(keys, head_dim, theta, context, rope_factors)
+        architecture = Architecture(
+            family=self.name,
+            layers=keys.size("layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            ffn=keys.size("ffn"),
+            vocab=tensors["token_embd"].shape[0],
+            rope_theta=theta,
+            norm_eps=keys.number("norm_eps"),
+            tied="output" not in tensors,
+            context=context,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            rope_scale=rope.scale,
+        )
+        return architecture, rope
 
 
 def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:

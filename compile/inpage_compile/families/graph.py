@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = (positions, row_sequence, block_tables)
         x = ops.embed(*self.top.matrix("token_embd"), token_ids)
-        table = ops.rope_table(self.a.head_dim, positions, self.top.rope_freqs)
+        table = ops.rope_table(self.a.head_dim, self.a.rope_scale, positions, self.top.rope_freqs)
         for layer, block in enumerate(self.blk):
             x, kv = self._attend(ops, block, layer, x, table, where, kv)
             x = self._feed_forward(ops, block, x)

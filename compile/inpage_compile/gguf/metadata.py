@@ -17,6 +17,10 @@ class Metadata:
     def __init__(self, reader: GGUFReader) -> None:
         self._fields = reader.fields
 
+    def names(self) -> list[str]:
+        """Of all keys."""
+        return list(self._fields)
+
     def get(self, key: str) -> Any:
         """The value, or None where the key is absent."""
         f = self._fields.get(key)
@@ -41,10 +45,16 @@ class Metadata:
     def integer(self, key: str, default: int | None = None) -> int:
         return int(self._typed(key, int, "an integer", default))
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def real(self, key: str, default: float | None = None) -> float:
         # float32 in the file: its shortest decimal form is what the author wrote (1e-5, not 9.99999974e-6)
         v = float(str(np.float32(self._typed(key, (int, float), "a number", default))))
-        if not 0 < v < math.inf:
+        if not math.isfinite(v):
+            raise SourceInvalid(f"{key}: must be a finite number, is {v}", field=key)
+        return v
+
+    def number(self, key: str, default: float | None = None) -> float:
+        v = self.real(key, default)
+        if v <= 0:
             raise SourceInvalid(f"{key}: must be a positive number, is {v}", field=key)
         return v
 

@@ -85,9 +85,9 @@ class CpuOps:
         """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
         return self._in_place(norm.head_norm(h, epsilon), [qkv, weight])
 
-    def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
+    def rope_table(self, head_dim: int, scale: float, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
-        return self._call(norm.rope_table(head_dim), [positions, freqs], [out])[0]
+        return self._call(norm.rope_table(head_dim, scale), [positions, freqs], [out])[0]
 
     def rope_append(
         self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor

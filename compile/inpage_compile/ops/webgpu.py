@@ -140,9 +140,9 @@ class GpuOps:
         """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
         return self._again(rows.head_norm(h, epsilon, self.dtype), [qkv, weight], 0)
 
-    def rope_table(self, head_dim: int, positions: Tensor, freqs: Tensor) -> Tensor:
+    def rope_table(self, head_dim: int, scale: float, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
-        return self._call(rows.rope_table(head_dim), [positions, freqs], out)
+        return self._call(rows.rope_table(head_dim, scale), [positions, freqs], out)
 
     def rope_append(
         self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor]

@@ -27,7 +27,8 @@ class LicenseInfo:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened model. ``rope_factors``: what rope frequencies are divided by, float32 [head_dim / 2], or None."""
+    """An opened model. ``rope_divisors``: what rope frequencies are divided by, float64 [head_dim / 2]; None: by 1.
+    ``warnings``: what the file says and nothing here follows, a line each."""
 
     id: str
     name: str
@@ -37,7 +38,8 @@ class Source:
     tokenizer: Tokenizer = field(repr=False)
     chat_template: str | None = field(repr=False)
     license: LicenseInfo = field(repr=False)
-    rope_factors: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    rope_divisors: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokenizer_json(self) -> dict[str, Any]:

@@ -13,19 +13,18 @@ from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
 from inpage.errors import SourceInvalid
-from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.format.schema import SourceRef
 from inpage.format.structure import one_line
 
 from ..families import family_of
 from ..families.family import check_tensors
+from ..families.rope import FACTORS
 from ..gguf.header import check_header
 from ..gguf.metadata import Metadata
 from ..quantize import format_of
-from ..quantize.tensor import SourceTensor, dequantize
+from ..quantize.tensor import SourceTensor
 from ..tokenizers.gguf import build_tokenizer
 from .base import LicenseInfo, Source
-
-ROPE_FACTORS = "rope_freqs"
 
 
 class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
@@ -71,8 +70,10 @@ def open_gguf(
         if tensor.name in tensors:
             raise SourceInvalid(f"tensor {tensor.name} stands twice", field=tensor.name)
         tensors[tensor.name] = tensor
-    factors = tensors.pop(ROPE_FACTORS, None)
-    architecture = _architecture(meta, tensors)
+    family = family_of(meta.text("general.architecture"), "general.architecture")
+    keys = family.keys(meta)
+    factors = tensors.pop(FACTORS, None)
+    architecture, rope = family.read(keys, tensors, factors)
     check_tensors(architecture, tensors)
     name = one_line(meta.text("general.name", path.stem)) or "model"
     return Source(
@@ -84,7 +85,8 @@ def open_gguf(
         tokenizer=build_tokenizer(meta, architecture.vocab),
         chat_template=meta.text("tokenizer.chat_template", "") or None,
         license=_license(meta, license_text),
-        rope_factors=_rope_factors(meta, architecture, factors),
+        rope_divisors=rope.divisors,
+        warnings=tuple(f"{path.name}: what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
     )
 
 
@@ -96,70 +98,6 @@ def _tensor(t: ReaderTensor) -> SourceTensor:
     if len(shape) > 2:
         raise SourceInvalid(f"{name}: {len(shape)} dimensions, expected 1 or 2", field=name)
     return SourceTensor(name, shape, format_of(t.tensor_type.name, name), t.data)
-
-
-def _architecture(meta: Metadata, tensors: dict[str, SourceTensor]) -> Architecture:
-    known = family_of(meta.text("general.architecture"), "general.architecture")
-    family = known.name
-    if meta.integer(f"{family}.expert_count", 0):
-        raise SourceInvalid("mixtures of experts are not supported", field=f"{family}.expert_count")
-    if "token_embd" not in tensors:
-        raise SourceInvalid("tensor token_embd.weight is missing", field="token_embd")
-    hidden = _size(meta, f"{family}.embedding_length", "hidden")
-    heads = _size(meta, f"{family}.attention.head_count", "heads")
-    kv_heads = _size(meta, f"{family}.attention.head_count_kv", "kv_heads", heads)
-    if heads % kv_heads:
-        raise SourceInvalid(
-            f"{heads} heads do not divide among {kv_heads} key/value heads",
-            field=f"{family}.attention.head_count_kv",
-        )
-    head_dim = _size(meta, f"{family}.attention.key_length", "head_dim", max(hidden // heads, 1))
-    for key, what in (("attention.value_length", "value heads"), ("rope.dimension_count", "partial rotary")):
-        if meta.integer(f"{family}.{key}", head_dim) != head_dim:
-            raise SourceInvalid(f"{what} of another width than key heads: unsupported", field=f"{family}.{key}")
-    if head_dim % 2:
-        raise SourceInvalid(f"a head of {head_dim}: must be even", field=f"{family}.attention.key_length")
-    return Architecture(
-        family=family,
-        layers=_size(meta, f"{family}.block_count", "layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=_size(meta, f"{family}.feed_forward_length", "ffn"),
-        vocab=tensors["token_embd"].shape[0],
-        rope_theta=meta.number(f"{family}.rope.freq_base", 10000.0),
-        norm_eps=meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
-        tied="output" not in tensors,
-        context=_size(meta, f"{family}.context_length", "context"),
-        qkv_bias=known.qkv_bias,
-        qk_norm=known.qk_norm,
-    )
-
-
-def _size(meta: Metadata, key: str, name: str, default: int | None = None) -> int:
-    """A whole number of the architecture, within the schema's limit for ``name``."""
-    v, limit = meta.integer(key, default), ARCHITECTURE_LIMITS[name]
-    if not 1 <= v <= limit:
-        raise SourceInvalid(f"{key}: {v} is outside 1..{limit}", field=key)
-    return v
-
-
-def _rope_factors(meta: Metadata, a: Architecture, tensor: SourceTensor | None) -> npt.NDArray[np.float32] | None:
-    """Per-frequency divisors: the ``rope_freqs`` tensor (Llama 3) or linear scaling's one factor."""
-    scaling = meta.text(f"{a.family}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        raise SourceInvalid(f"rope scaling {scaling!r} is not supported", field=f"{a.family}.rope.scaling.type")
-    factors = np.ones(a.head_dim // 2, np.float32)
-    if tensor is not None:
-        if tensor.shape != factors.shape:
-            raise SourceInvalid(f"{ROPE_FACTORS}: shape {list(tensor.shape)}", field=ROPE_FACTORS)
-        factors = dequantize(tensor)
-    if scaling == "linear":
-        factors = factors * np.float32(meta.number(f"{a.family}.rope.scaling.factor"))
-    if not np.all(np.isfinite(factors)) or not np.all(factors > 0):
-        raise SourceInvalid("rope factors must be positive", field=ROPE_FACTORS)
-    return None if np.all(factors == 1) else factors
 
 
 def _license(meta: Metadata, text: str | None) -> LicenseInfo:

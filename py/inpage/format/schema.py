@@ -39,6 +39,7 @@ class Architecture:
     context: int
     qkv_bias: bool = False  # queries, keys and values have a bias
     qk_norm: bool = False  # each head of queries and keys goes through an RMS norm, with ``norm_eps``
+    rope_scale: float = 1.0  # rotary positions' cos and sin are multiplied by it (YaRN's attention factor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ MANIFEST: Final[Schema] = {
         "context": {"is": "int", "low": 1, "high": 16777216},
         "qkv_bias": {"is": "flag", "optional": True},
         "qk_norm": {"is": "flag", "optional": True},
+        "rope_scale": {"is": "number", "optional": True},
     },
     "tokenizer": {
         "file": {"is": "text", "of": "path"},

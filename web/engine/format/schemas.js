@@ -49,6 +49,7 @@ export const MANIFEST = {
     "context": {"is": "int", "low": 1, "high": 16777216},
     "qkv_bias": {"is": "flag", "optional": true},
     "qk_norm": {"is": "flag", "optional": true},
+    "rope_scale": {"is": "number", "optional": true},
   },
   "tokenizer": {
     "file": {"is": "text", "of": "path"},

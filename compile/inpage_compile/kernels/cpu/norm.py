@@ -79,8 +79,9 @@ def head_norm(h: Heads, epsilon: float) -> tirx.PrimFunc:
 
 
 @cache
-def rope_table(head_dim: int) -> tirx.PrimFunc:
-    """(positions, freqs, rows → table): table[rows, head_dim/2, 2] = cos and sin of position · frequency."""
+def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
+    """(positions, freqs, rows → table): table[rows, head_dim/2, 2] = cos and sin of position · frequency, times
+    ``scale``."""
     half = head_dim // 2
 
     def build(a: Args) -> None:
@@ -92,7 +93,7 @@ def rope_table(head_dim: int) -> tirx.PrimFunc:
         with parallel(rows * half) as unit:
             row, pair = let(unit // i32(half)), let(unit % i32(half))
             angle = let(tirx.Cast("float32", positions[row]) * freqs[pair])
-            store(table, tirx.cos(angle), row, pair, 0)
-            store(table, tirx.sin(angle), row, pair, 1)
+            for i, turn in enumerate((tirx.cos(angle), tirx.sin(angle))):
+                store(table, turn if scale == 1 else turn * f32(scale), row, pair, i)
 
-    return kernel(f"rope_table_{head_dim}", build)
+    return kernel(f"rope_table_{head_dim}" + ("" if scale == 1 else "_scaled"), build)

@@ -93,8 +93,9 @@ def _half(w: Buffer, start: Expr, index: Expr) -> Expr:
 
 
 @cache
-def rope_table(head_dim: int) -> tirx.PrimFunc:
-    """(positions, freqs, rows → table): table[rows, head_dim / 2] = cos and sin of position · frequency.
+def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
+    """(positions, freqs, rows → table): table[rows, head_dim / 2] = cos and sin of position · frequency, times
+    ``scale``.
 
     WGSL promises nothing of its own sin beyond π, so the angle is reduced to within π/4 in three steps (Cody and
     Waite) and put into cephes' polynomials for single precision."""
@@ -109,9 +110,10 @@ def rope_table(head_dim: int) -> tirx.PrimFunc:
             pair = let(bx * THREADS + t)
             with when(pair < half):
                 cosine, sine = _cos_sin(let(cast("float32", positions[row]) * freqs[pair]))
-                store(table, vector(cosine, sine), row * half + pair)
+                turn = vector(cosine, sine) if scale == 1 else vector(cosine * f32(scale), sine * f32(scale))
+                store(table, turn, row * half + pair)
 
-    return kernel(f"rope_table_{head_dim}", build)
+    return kernel(f"rope_table_{head_dim}" + ("" if scale == 1 else "_scaled"), build)
 
 
 def _cos_sin(angle: Expr) -> tuple[Expr, Expr]:
