@@ -29,7 +29,7 @@ class Family:
     qkv_bias: bool = False
     qk_norm: bool = False
     half_rotation: bool = False
-    gguf: Mapping[str, str] = field(default_factory=lambda: DECODER | ROPE, repr=False)
+    gguf: Mapping[str, str] = field(default_factory=lambda: {**DECODER, **ROPE}, repr=False)
 
     def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
         """Which element of a source's head each element of the artifact's is; None: the same."""

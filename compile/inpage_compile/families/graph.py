@@ -9,9 +9,9 @@ place. Tensor names are the artifact's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 import tvm
 from tvm import tirx
@@ -24,24 +24,35 @@ from ..kernels.cpu.isa import Isa
 from ..kernels.shared.heads import Heads
 from ..kernels.shared.packed import PackedMatrix, groups_of
 from ..kernels.webgpu.attention import page_words
-from ..ops.cpu import CpuOps
+from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
-from ..ops.webgpu import GpuOps, Tier, slices
+from ..ops.operations import K, Operations, W, X
+from ..ops.webgpu import GpuOps, NormedActivations, Tier, slices
 from ..quantize import FORMATS
 
-Ops = Any  # CpuOps or GpuOps: one face
-MakeOps = Callable[[tirx.Var, tirx.Var], Ops]
-Split = Callable[[PackedMatrix], Sequence[PackedMatrix]]
-Pages = Any  # a tensor, or one for each layer
+MakeOps = Callable[[tirx.Var, tirx.Var], Operations[W, X, K]]
 
 
-class _Matrices(nn.Module):
-    """Packed matrices by the last part of their tensor's name; with ``split`` each one as a list of slices."""
+@dataclass(frozen=True)
+class _Handles(Generic[W]):
+    """How a packed matrix stands in the graph: ``split`` into slices, a parameter each, of which ``bind`` makes what
+    operations take. Without, it is one parameter."""
 
-    def __init__(self, prefix: str, tensors: Mapping[str, Entry], split: Split | None) -> None:
+    bind: Callable[[list[nn.Tensor]], W]
+    split: Callable[[PackedMatrix], Sequence[PackedMatrix]] | None = None
+
+
+_WHOLE: _Handles[nn.Tensor] = _Handles(lambda parts: parts[0])
+_SLICED: _Handles[Sequence[nn.Tensor]] = _Handles(list, slices)
+
+
+class _Matrices(nn.Module, Generic[W]):
+    """Packed matrices by the last part of their tensor's name, and what else a layer has as attributes."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Entry], handles: _Handles[W]) -> None:
         super().__init__()
         self.shapes: dict[str, PackedMatrix] = {}
-        self.split = split
+        self.handles = handles
         for name, entry in tensors.items():
             own = name.removeprefix(prefix)
             if not name.startswith(prefix) or "." in own:
@@ -55,25 +66,24 @@ class _Matrices(nn.Module):
                     setattr(self, name, nn.Parameter([part.words], "int32"))
 
     def _slices(self, own: str) -> list[tuple[str, PackedMatrix]]:
-        if self.split is None:
+        if self.handles.split is None:
             return [(own, self.shapes[own])]
-        return [(f"{own}@{i}", part) for i, part in enumerate(self.split(self.shapes[own]))]
+        return [(f"{own}@{i}", part) for i, part in enumerate(self.handles.split(self.shapes[own]))]
 
-    def matrix(self, name: str) -> tuple[PackedMatrix, Any]:
-        found = [getattr(self, part) for part, _ in self._slices(name)]
-        return self.shapes[name], found[0] if self.split is None else found
+    def matrix(self, name: str) -> tuple[PackedMatrix, W]:
+        return self.shapes[name], self.handles.bind([getattr(self, part) for part, _ in self._slices(name)])
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, Generic[W, X, K]):
     """The whole model. ``tensors``: the artifact's entries by name; ``ops``: made for (rows, logit rows) of a step."""
 
     def __init__(
-        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps, split: Split | None = None
+        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps[W, X, K], handles: _Handles[W]
     ) -> None:
         super().__init__()
         self.a, self.heads, self.ops = a, heads, ops
-        self.top = _Matrices("", tensors, split)
-        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, split) for i in range(a.layers)])
+        self.top = _Matrices("", tensors, handles)
+        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, handles) for i in range(a.layers)])
 
     def step(
         self,
@@ -82,8 +92,8 @@ class Decoder(nn.Module):
         row_sequence: nn.Tensor,
         block_tables: nn.Tensor,
         logit_rows: nn.Tensor,
-        kv: Pages,
-    ) -> tuple[nn.Tensor, Pages]:
+        kv: K,
+    ) -> tuple[nn.Tensor, K]:
         """Logits float32 [logit_rows, vocab], and the KV pages after the step."""
         ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = (positions, row_sequence, block_tables)
@@ -97,9 +107,9 @@ class Decoder(nn.Module):
         return ops.linear(*head, picked), kv
 
     def _attend(
-        self, ops: Ops, block: _Matrices, layer: int, x: nn.Tensor, table: nn.Tensor, where: Sequence[nn.Tensor],
-        kv: Pages,
-    ) -> tuple[nn.Tensor, Pages]:  # fmt: skip
+        self, ops: Operations[W, X, K], block: _Matrices[W], layer: int, x: nn.Tensor, table: nn.Tensor,
+        where: Sequence[nn.Tensor], kv: K,
+    ) -> tuple[nn.Tensor, K]:  # fmt: skip
         names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
         qkv = self._project(ops, block, x, block.attn_norm, names)
         joined = ops.join(qkv) if len(qkv) > 1 else qkv[0]
@@ -112,7 +122,7 @@ class Decoder(nn.Module):
         attended = ops.attention(self.heads, layer, q, where, kv, ops.form(weights))
         return ops.linear(weights, w, attended, residual=x), kv
 
-    def _feed_forward(self, ops: Ops, block: _Matrices, x: nn.Tensor) -> nn.Tensor:
+    def _feed_forward(self, ops: Operations[W, X, K], block: _Matrices[W], x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
         if "ffn_gate_up" in block.shapes:
             weights, w = block.matrix("ffn_gate_up")
@@ -124,10 +134,15 @@ class Decoder(nn.Module):
         return ops.linear(down, down_w, h, residual=x)
 
     def _project(
-        self, ops: Ops, block: _Matrices, x: nn.Tensor, norm_weight: nn.Parameter, names: Sequence[str]
+        self,
+        ops: Operations[W, X, K],
+        block: _Matrices[W],
+        x: nn.Tensor,
+        norm_weight: nn.Parameter,
+        names: Sequence[str],
     ) -> list[nn.Tensor]:
         """Norm, then each named matrix; the norm's result is made once for each form that they want."""
-        normed: dict[str, Any] = {}
+        normed: dict[str, X] = {}
         out: list[nn.Tensor] = []
         for name in names:
             weights, w = block.matrix(name)
@@ -147,7 +162,9 @@ def build_graph(
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
     heads = heads_of(a, maxima)
-    model = Decoder(a, tensors, heads, partial(CpuOps, isa, activations, split, single))
+    model: Decoder[nn.Tensor, Activations, nn.Tensor] = Decoder(
+        a, tensors, heads, partial(CpuOps, isa, activations, split, single), _WHOLE
+    )
     return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
 
 
@@ -162,7 +179,9 @@ def build_gpu_graphs(
     names: list[str] = []
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * a.layers
     for tier in tiers:
-        model = Decoder(a, tensors, heads, partial(GpuOps, dtype, tier), slices)
+        model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
+            a, tensors, heads, partial(GpuOps, dtype, tier), _SLICED
+        )
         mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
         mods.append(mod)
     return mods, names
@@ -177,7 +196,7 @@ def heads_of(a: Architecture, maxima: Maxima) -> Heads:
     return Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
 
 
-def _export(model: Decoder, maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[str]]:
+def _export(model: Decoder[W, X, K], maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[str]]:
     spec = {
         "step": {
             "token_ids": nn.spec.Tensor(["rows"], "int32"),

@@ -1,3 +1,3 @@
-"""The operations that graphs are written in, one implementation a target, and how much one step takes.
+"""The operations that graphs are written in, their type and one implementation a target, and how much one step takes.
 
 Imports `kernels` and below."""

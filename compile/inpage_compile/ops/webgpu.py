@@ -1,4 +1,4 @@
-"""The operations that graphs for WebGPU are written in: the same face as `cpu_ops`, other kernels behind it.
+"""The operations that graphs for WebGPU are written in: `Operations`, as in `cpu`, with other kernels behind.
 
 A layer's norms are not kernels: the linear layer after them folds them in. What a step adds to is written in place.
 Keys and values have pages of their own in each layer, so ``kv`` is a list.
