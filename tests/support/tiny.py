@@ -211,7 +211,7 @@ MODELS |= {
                         types=(("attn_k", "Q4_0"), ("ffn_up", "Q4_1")), tied=False, rope=_YARN, scale=1.0),
     "qwen3": Tiny(seed=14, family="qwen3", heads=4, kv_heads=2, head_dim=32, default="Q8_0", rope_theta=1e6),
     "linear": Tiny(seed=15, scale=1.0, rope=(("rope_type", "linear"), ("factor", 4.0))),
-    "yarn": Tiny(seed=17, scale=1.0, heads=2, kv_heads=1, head_dim=32, rope=_YARN),
+    "yarn": Tiny(seed=17, scale=0.8, heads=2, kv_heads=1, head_dim=32, rope=_YARN),
     "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
                        rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
 }  # fmt: skip
