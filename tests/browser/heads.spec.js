@@ -1,7 +1,8 @@
 /**
  * @file Tiny models whose heads stand at the edges of attention's kernels, in every engine of the page, against numpy
  * (which `tests/compile/test_tiny_models.py` holds against PyTorch): no whole groups of 32, a single head, more heads a
- * key head than are made at once; and the families that are no Llama. The same bits from one thread and two, and whether a prompt comes whole or by tokens.
+ * key head than are made at once; the families that are no Llama; and kinds of rotary positions.
+ * The same bits from one thread and two, and whether a prompt comes whole or by tokens.
  */
 
 import { test as base, expect } from "@playwright/test";
@@ -20,14 +21,16 @@ const FLOAT = 2e-4;
 const INT8 = 0.08;
 /** @type {Record<string, {threads: number[], models: string[]}>} */
 const ENGINES = {
-  "wasm-relaxed": { threads: [1, 2], models: ["eighty", "three", "wide", "uneven", "qwen2", "qwen3"] },
-  "wasm-simd": { threads: [1, 2], models: ["eighty", "alone", "uneven", "qwen2"] },
-  "webgpu-f32": { threads: [1], models: ["eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "qwen3"] },
+  "wasm-relaxed": { threads: [1, 2], models: ["eighty", "three", "wide", "uneven", "qwen2", "qwen3", "yarn", "qwen3-yarn"] },
+  "wasm-simd": { threads: [1, 2], models: ["eighty", "alone", "uneven", "qwen2", "linear", "llama3"] },
+  "webgpu-f32": { threads: [1], models: ["eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "qwen3", "llama3", "yarn"] },
 };
 /** The others stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
-const USUAL = { "wasm-relaxed": ["three", "uneven", "qwen2"], "wasm-simd": ["alone", "qwen2"], "webgpu-f32": ["qwen3"] };
+const USUAL = { "wasm-relaxed": ["three", "uneven", "qwen2", "yarn"], "wasm-simd": ["alone", "qwen2"], "webgpu-f32": ["qwen3", "yarn"] };
 if (!process.env.INPAGE_SLOW) for (const [variant, models] of Object.entries(USUAL)) ENGINES[variant].models = models;
 const MODELS = [...new Set(Object.values(ENGINES).flatMap(({ models }) => models))];
+/** Weights are floats, so that activations are never rounded to eight bits. */
+const FLOATS = ["alone", "linear", "llama3", "yarn", "qwen3-yarn"];
 const PAGES = 64;
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
@@ -78,7 +81,7 @@ for (const [variant, { threads: counts, models }] of Object.entries(ENGINES)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
       /** @type {{ids: number[], logits: number[]}} */
       const { ids, logits } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
-      const bound = variant.startsWith("wasm") && name !== "alone" ? INT8 : FLOAT; // its weights are floats
+      const bound = variant.startsWith("wasm") && !FLOATS.includes(name) ? INT8 : FLOAT;
       /** @type {unknown[]} */
       const traces = [];
       for (const threads of counts) {

@@ -29,6 +29,7 @@ GATED = {"x86": [("q4_1", "i8", "i8"), ("q4_0", "i16p", "i16p"), ("q8_0", "i16",
 GATED["portable"] = [("q4_1", "f32", "f32")]
 NORMS = ("f32", "i8", "i16", "i16p")
 WIDTHS = (96, 32, 64)
+SCALE = 1.2079
 
 
 def kernels(isa: str) -> dict[str, PrimFunc]:
@@ -40,7 +41,7 @@ def kernels(isa: str) -> dict[str, PrimFunc]:
         for format, form, to in GATED[isa]
     }
     out |= {f"gate_{form}": gate(Isa(isa), COLUMNS, form) for form in ("f32", "i8", "i16p")}
-    return out | {"rope_table": rope_table(64), "join": join(WIDTHS)}
+    return out | {"rope_table": rope_table(64), "rope_scaled": rope_table(64, SCALE), "join": join(WIDTHS)}
 
 
 @pytest.fixture(scope="module", params=HOST_ISAS)
@@ -158,5 +159,6 @@ def test_rope_table(library: Kernels) -> None:
     freqs = (100000.0 ** (-np.arange(32) / 32)).astype(np.float32)
     for at in ([], [0], [0, 1, 15, 16, 17, 2047, 8191]):
         positions = np.array(at, np.int32)
-        (table,) = library.run_split("rope_table", [positions, freqs], [len(at)], [((len(at), 32, 2), np.float32)])
-        assert reference.rope_table(positions, freqs).wrong(table).size == 0
+        for name, scale in (("rope_table", 1.0), ("rope_scaled", SCALE)):
+            (table,) = library.run_split(name, [positions, freqs], [len(at)], [((len(at), 32, 2), np.float32)])
+            assert reference.rope_table(positions, freqs, scale).wrong(table).size == 0

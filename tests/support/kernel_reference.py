@@ -158,11 +158,11 @@ def rms_norm(x: Array, weight: Array, epsilon: float) -> Real:
     return Real(value, (x.shape[1] / 4 + 10) * EPS * np.abs(value) + TINY)
 
 
-def rope_table(positions: Array, freqs: Array) -> Expected:
-    """cos and sin [rows, pairs, 2] of the float32 angle position · frequency."""
+def rope_table(positions: Array, freqs: Array, scale: float = 1.0) -> Expected:
+    """cos and sin [rows, pairs, 2] of the float32 angle position · frequency, times ``scale``."""
     angle = (positions.astype(np.float32)[:, None] * freqs[None]).astype(np.float64)
-    want = np.stack([np.cos(angle), np.sin(angle)], axis=2)
-    return Expected(want, np.full(want.shape, 4 * EPS), "float32")
+    want = np.stack([np.cos(angle), np.sin(angle)], axis=2) * scale
+    return Expected(want, np.full(want.shape, 4 * EPS * scale), "float32")
 
 
 @dataclass(frozen=True)

@@ -155,12 +155,12 @@ class Content:
 
     def rows(self) -> Iterator[Case]:
         rng = np.random.default_rng(4)
-        for dim, theta in ((64, 1e5), (16, 1e4), (128, 5e5)):
+        for dim, theta, scale in ((64, 1e5, 1.0), (16, 1e4, 1.2079), (128, 5e5, 1.0)):
             freqs = (theta ** (-2.0 * np.arange(dim // 2) / dim)).astype(np.float32)
             positions = np.array([0, 1, 2, 3, 100, 2047, 8191, 131071], np.int32)
-            want = rope_table(positions, freqs)
+            want = rope_table(positions, freqs, scale)
             yield Case("rows", f"rope table {dim}", {"p": positions, "f": freqs, "t": None},
-                       [(rows.rope_table(dim), ["p", "f", "t"], [8])],
+                       [(rows.rope_table(dim, scale), ["p", "f", "t"], [8])],
                        {"t": Expected(want.want, want.tolerance * 2, "float32")})  # fmt: skip
         for width in (96, 260):
             gates, ups = self.activations(rng, 3, width) * 20, self.activations(rng, 3, width)
