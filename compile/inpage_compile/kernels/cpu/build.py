@@ -92,7 +92,7 @@ def span(base: Expr, lanes: int = LANES) -> Expr:
     return tirx.Ramp(base, 1, lanes)
 
 
-def splat(value: Expr, lanes: int = LANES, dtype: str = "float32") -> Expr:
+def splat(value: Expr | float, lanes: int = LANES, dtype: str = "float32") -> Expr:
     if isinstance(value, int | float):
         value = tirx.const(value, dtype)
     return tirx.Broadcast(value, lanes)

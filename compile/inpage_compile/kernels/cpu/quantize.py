@@ -7,6 +7,7 @@ Beside each scale stands scale · Σq, which is what the minimum of an affine we
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tvm import tirx
 
@@ -36,14 +37,14 @@ def store_quantized(
     isa: Isa, form: str, values: Sequence[Expr], quants: Buffer, scales: Buffer, row: Expr, group: Expr
 ) -> None:
     """Quantize 8 float32x4 (one group) into ``quants[row, 32·group…]`` and ``scales[row, group, 0..1]``."""
-    size: Expr = None
+    size: Any = None
     for v in values:
         magnitude = tirx.Max(v, splat(0.0) - v)
         size = magnitude if size is None else tirx.Max(size, magnitude)
     largest = let(horizontal_max(let(size)))
     scale = let(largest * f32(1.0 / 127.0))
     inverse = let(tirx.Select(largest > f32(0.0), f32(127.0) / tirx.Max(largest, f32(1e-30)), f32(0.0)))
-    total: Expr = None
+    total: Any = None
     for i, v in enumerate(values):
         q = let(cast("int32x4", isa.nearest(v * splat(inverse))))
         total = q if total is None else total + q

@@ -118,7 +118,7 @@ def u32(value: int) -> Expr:
     return tirx.const(value, "uint32")
 
 
-def splat(value: Expr, lanes: int = 4) -> Expr:
+def splat(value: Expr | float, lanes: int = 4) -> Expr:
     return tirx.Broadcast(f32(value) if isinstance(value, int | float) else value, lanes)
 
 
