@@ -144,12 +144,20 @@ def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it
 
 @pytest.mark.parametrize(("change", "field"), [({"hidden": 48}, "hidden"), ({"ffn": 80}, "ffn")])
 def test_a_width_that_no_kernel_takes_is_named_before_a_weight_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, int], field: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, int],
+    field: str,
 ) -> None:
+    """And a key that nothing follows before that."""
     monkeypatch.setattr(pipeline.weights, "plan_and_write_levels", lambda *args: pytest.fail("weights were read"))
-    path = replace(MODELS["f32"], **change).write(tmp_path / "odd.gguf")  # type: ignore[arg-type]
+    tiny = replace(MODELS["f32"], **change)  # type: ignore[arg-type]
+    path = tiny.write(tmp_path / "odd.gguf", {"llama.attention.novelty": 3})
     with pytest.raises(Unsupported, match=f"{field}: {change[field]} is not a multiple of 32") as e:
         compile_model(str(path), root=tmp_path / "models")
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "'llama.attention.novelty'" in warning
     assert e.value.field == field and not (tmp_path / "models").exists()
 
 

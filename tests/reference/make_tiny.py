@@ -1,8 +1,8 @@
 """Makes tiny.json: what float32 PyTorch computes with the tiny models' dequantized weights.
 
 The witness for graphs, plans and engines on models that are no SmolLM2: untied, unfused, odd head counts and widths,
-every kind of rotary positions, other families. Hugging Face's models run the same numbers with their own code. Run it by
-hand, in an environment of its own:
+every kind of rotary positions, other families. Hugging Face's models run the same numbers with their own code. Run it
+by hand, in an environment of its own:
 
     python -m venv /tmp/witness && /tmp/witness/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 numpy
     /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
