@@ -129,13 +129,10 @@ class Witness:
         self._source = source
         self.__dict__ |= {n: getattr(source.architecture, n) for n in ("layers", "heads", "kv_heads", "head_dim")}
         self.rope_theta, self.tied = source.architecture.rope_theta, source.architecture.tied
-        self.family = source.architecture.family
+        self.family, self.rope = source.architecture.family, ()
 
     def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
         return {name: dequantize(t) for name, t in self._source.tensors.items()}
-
-    def factors(self) -> None:
-        return None
 
 
 @pytest.mark.parametrize("name", CASES)
