@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from inpage.engines.protocol import Sampling
-from inpage.kv import PagePool, PrefixTree
+from inpage.kv import KvManager, PagePool, PrefixTree
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -211,3 +212,53 @@ async def test_an_answer_is_kept_for_the_next_turn() -> None:
     scheduler.submit(second)
     await finish(second)
     assert second.cached == (first.length - 1) // SIZE * SIZE
+
+
+class _Watched(list[int]):
+    """A prompt that counts how many of its tokens were copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        self.copied += len(found) if isinstance(at, slice) else 1
+        return found
+
+
+@pytest.mark.parametrize("chunk", [SIZE, 32])
+async def test_bookkeeping_of_a_prompt_is_linear_in_its_length(chunk: int) -> None:
+    """However small its chunks are: each goes on in the tree where the last one ended."""
+    for length in (256, 1024):
+        prompt = _Watched(range(3, 3 + length))
+        engine = PagedDouble(context=2048, max_pages=600, vocab=2048)
+        kv = KvManager(engine, prefix_bytes=1 << 20)
+        request = Request(prompt, 1)
+        assert await kv.admit(request)
+        while request.to_prefill:
+            kv.skip(request)
+            kv.next_page(request)
+            request.num_computed_tokens += len(request.prefill_input(min(chunk, request.to_prefill)).tokens)
+            kv.keep(request)
+        kv.release(request)
+        assert len(kv.prefix) == length // SIZE
+        assert kv.prefix.visited == 2 * length // SIZE  # down once, and back up when it ends
+        assert prompt.copied <= 4 * length  # its pages' keys, what it feeds, and a look at the page that comes next
+
+
+async def test_what_several_branches_left_goes_oldest_first_and_whole() -> None:
+    """Sequences that grew in chunks, by turns, over a shared beginning: idle pages go in one pass, children first."""
+    kv = KvManager(PagedDouble(), prefix_bytes=1 << 20)
+    requests = [Request([*range(3, 3 + 2 * SIZE), *range(9 + i, 9 + i + 3 * SIZE)], 1) for i in (10, 20)]
+    for request in requests:
+        assert await kv.admit(request)
+    for end in range(SIZE, 5 * SIZE + 1, SIZE):
+        for request in requests:
+            kv.skip(request)
+            request.num_computed_tokens = max(end, request.num_computed_tokens)
+            kv.keep(request)
+    assert requests[0].pages[:2] == requests[1].pages[:2]
+    kv.release(requests[1])
+    kv.release(requests[0])
+    assert kv.prefix.evict(3) == 3
+    assert [kv.prefix.peek(request.prompt) for request in requests] == [5 * SIZE, 2 * SIZE]
+    assert kv.prefix.evict(9) == 5 and not kv.pool.used

@@ -6,12 +6,13 @@ Where no page is left the tree's idle ones go first; what to do when those are g
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from ..engines.protocol import Engine
 from ..errors import OutOfMemory
 from ..requests.request import Request
 from .pages import PagePool, pages_for
-from .prefix import PrefixTree
+from .prefix import Branch, Key, PrefixTree
 from .swap import Swap
 
 _GROWTH = 8  # pages reserved at a time: growing costs a message, a page that nobody fills costs its bytes
@@ -30,6 +31,7 @@ class KvManager:
         self.swap = swap or Swap(engine)
         self.page_tokens = info.page_tokens
         self._growing = asyncio.Lock()
+        self._branches: dict[Request, Branch] = {}  # of those that have pages and share them
         most = info.max_pages if memory_bytes is None else min(info.max_pages, memory_bytes // info.page_bytes)
         self.pool = PagePool(most)
         self.prefix = PrefixTree(self.pool, info.page_tokens, prefix_bytes // info.page_bytes)
@@ -60,7 +62,9 @@ class KvManager:
         """Pages for what the request has to feed and for its next token, the kept ones that it begins with included;
         without the latter it would have to give them up at once. What was saved of it is brought back. False, and none
         taken, where there are not enough. The request has none before all is done: it may be cancelled meanwhile."""
-        pages = self.prefix.take(request.ids(), request.length - 1) if request.targets is None else []
+        branch, pages = self.prefix.branch(), list[int]()
+        if request.targets is None:
+            pages = self.prefix.descend(branch, self._keys(request, 0, request.length - 1))
         cached = len(pages)
         need = pages_for(min(request.length + 1, request.end), self.page_tokens) - cached
         admitted = False
@@ -72,9 +76,12 @@ class KvManager:
                 admitted = True
         finally:
             if not admitted:
+                self.prefix.leave(branch)
                 self.pool.give(pages)
         if admitted:
             request.pages = pages
+            if request.targets is None:
+                self._branches[request] = branch
             self._go_on_after(request, cached)
             request.num_computed_tokens = num_computed_tokens
         return admitted
@@ -95,17 +102,16 @@ class KvManager:
 
     def skip(self, request: Request) -> None:
         """Leave out of a prefill what another request has computed since this one was admitted."""
-        start, size = request.num_computed_tokens, self.page_tokens
-        if request.targets is not None or start % size:
+        branch, start, size = self._branches.get(request), request.num_computed_tokens, self.page_tokens
+        if branch is None or start % size:
             return
-        kept = self.prefix.take(request.ids(), request.length - 1)
-        first = start // size
-        if len(kept) > first:
-            self.pool.give(request.pages[: len(kept)])
-            request.pages[: len(kept)] = kept
-            self._go_on_after(request, len(kept))
-        else:
-            self.pool.give(kept)
+        self.keep(request)  # pages that were swapped in are not in the tree yet
+        first = branch.depth
+        kept = self.prefix.descend(branch, self._keys(request, first, request.length - 1))
+        if kept:
+            self.pool.give(request.pages[first : first + len(kept)])
+            request.pages[first : first + len(kept)] = kept
+            self._go_on_after(request, branch.depth)
 
     def next_page(self, request: Request) -> tuple[int, tuple[int, ...]] | None:
         """What the next page to feed will hold: equal for two requests only where that page will be. None where less
@@ -114,21 +120,31 @@ class KvManager:
         if request.targets is not None or start % size or request.length <= start + size:
             return None
         before = request.pages[start // size - 1] if start else -1
-        return before, tuple(request.ids(start + size)[start:])
+        return before, tuple(request.slice(start, start + size))
 
     def keep(self, request: Request) -> None:
         """Let others share the full pages that the request has fed by now."""
-        if request.targets is None:
-            self.prefix.put(request.ids(request.num_computed_tokens), request.pages)
+        branch = self._branches.get(request)
+        if branch is not None:
+            self.prefix.append(branch, self._keys(request, branch.depth, request.num_computed_tokens), request.pages)
 
     def release(self, request: Request) -> None:
         """The request gives its pages up; the full ones stay for others as far as the budget allows."""
         if request.pages:
             self.keep(request)
+            branch = self._branches.pop(request, None)
+            if branch is not None:
+                self.prefix.leave(branch)
             self.pool.give(request.pages)
             request.pages = []
             self.prefix.trim()
         request.num_computed_tokens = 0
+
+    def _keys(self, request: Request, first: int, end: int) -> Iterator[Key]:
+        """Of its full pages from the ``first``-th on, as far as its first ``end`` tokens fill them."""
+        size = self.page_tokens
+        for start in range(first * size, end - size + 1, size):
+            yield tuple(request.slice(start, start + size))
 
     def _go_on_after(self, request: Request, pages: int) -> None:
         """The first ``pages`` of the request's were computed by others."""

@@ -77,7 +77,8 @@ class SavedPages:
         tree has now."""
         size, bytes_each = kv.page_tokens, kv.engine.info.page_bytes
         keys = self.keys(tokens, size)
-        pages = kv.prefix.take(tokens, len(tokens))
+        branch, tree = kv.prefix.branch(), kv.prefix
+        pages = tree.descend(branch, tree.keys(tokens, len(tokens)))
         try:
             while wanted := keys[len(pages) : len(pages) + _CHUNK]:
                 count, data = await self.storage.get(wanted, bytes_each)
@@ -86,13 +87,14 @@ class SavedPages:
                     break
                 pages += fresh
                 await kv.engine.write_pages(fresh, data)
-                kv.prefix.put(tokens[: len(pages) * size], pages)
+                tree.append(branch, tree.keys(tokens[branch.depth * size : len(pages) * size], len(tokens)), pages)
                 if count < len(wanted):
                     break
             return len(pages) * size
         finally:
+            tree.leave(branch)
             kv.pool.give(pages)
-            kv.prefix.trim()
+            tree.trim()
 
     async def listed(self) -> list[list[int]]:
         """The prompts that `save` stored on this engine, the most recently used first."""

@@ -118,14 +118,14 @@ class Request:
 
     def ids(self, count: int | None = None) -> Sequence[int]:
         """Its first ``count`` tokens, prompt and answer, or all."""
-        return self._slice(0, self.length if count is None else count)
+        return self.slice(0, self.length if count is None else count)
 
     def prefill_input(self, count: int) -> SequenceInput:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
         end = self.num_computed_tokens + count
         first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
         feed = SequenceInput(
-            tokens=self._slice(self.num_computed_tokens, end),
+            tokens=self.slice(self.num_computed_tokens, end),
             start=self.num_computed_tokens,
             pages=self.pages,
             sampling=self.sampling,
@@ -154,7 +154,8 @@ class Request:
             feed.grammar, feed.answer, feed.request = self.grammar, self.tokens, str(self.serial)
         return feed
 
-    def _slice(self, start: int, end: int) -> Sequence[int]:
+    def slice(self, start: int, end: int) -> Sequence[int]:
+        """Its tokens ``start`` to ``end``, prompt and answer, without copying those before."""
         split = len(self.prompt)
         if end <= split:
             return self.prompt[start:end]
@@ -164,4 +165,4 @@ class Request:
         s = self.sampling
         if s.repetition_penalty == 1.0 and s.presence_penalty == 0.0 and s.frequency_penalty == 0.0:
             return ()
-        return self._slice(max(0, self.length - _HISTORY), self.length)
+        return self.slice(max(0, self.length - _HISTORY), self.length)
