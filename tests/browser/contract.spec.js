@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "@playwright/test";
 
-import { readManifest } from "../../web/engine/format/manifest.js";
+import { described, readManifest } from "../../web/engine/format/manifest.js";
 import { readPlan } from "../../web/engine/format/plan.js";
 
 /** @typedef {{of: "wasm" | "webgpu", at: (string | number)[], to?: any, times?: number, remove?: boolean, field: string}} Case */
@@ -54,5 +54,14 @@ test("JavaScript accepts no manifest that Python refuses, but for the revision",
   for (const change of bad) {
     const field = refused(() => readManifest(changed(signed, change), "wasm-simd"));
     expect([change, field]).toEqual([change, change.field]);
+  }
+});
+
+test("a manifest comes as text, and is bounded before it is parsed", () => {
+  const { good } = corpus("manifest");
+  const brackets = { ...good, name: '[[{{,,\\"[' };
+  expect(described(JSON.stringify(brackets))).toEqual(brackets);
+  for (const bad of ["{", `{"a": ${"[".repeat(101)}${"]".repeat(101)}}`, `[${"1,".repeat(2 ** 20)}1]`, '"a', '{"a": "\\"}']) {
+    expect(refused(() => described(bad))).toBe("manifest");
   }
 });

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inpage.text.chat_template import ChatTemplate
-from inpage.text.tokenizer import Tokenizer
+from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
 from support.tiny import TEMPLATE
 
@@ -177,3 +177,57 @@ for given in (deep(bounded.DEPTH + 1), deep(3000), "[" * 100000):
 json.dumps([at(100, work), refused])
 """
     assert in_pyodide(code) == [True, ["it is nested more than 100 deep"] * 3]
+
+
+def test_a_tokenizer_is_parsed_once() -> None:
+    """By JavaScript alone, and nothing writes it anew; what it does not believe is refused by the same bounds."""
+    code = """
+import json, js
+from inpage.errors import ArtifactInvalid
+from inpage.format import bounded
+from inpage.text.tokenizer import load_tokenizer
+text = json.loads(data)
+js.eval('''
+globalThis.large = []; // texts of such a size that JavaScript parsed or wrote
+for (const name of ["parse", "stringify"]) {
+  const real = JSON[name];
+  JSON[name] = (...given) => {
+    const made = real(...given);
+    const text = name === "parse" ? given[0] : made;
+    if (String(text).length > 50000) globalThis.large.push(name);
+    return made;
+  };
+}''')
+python, loads, dumps = [], json.loads, json.dumps
+def counted(name, real):
+    def call(given, *rest, **more):
+        made = real(given, *rest, **more)
+        if len(given if name == "loads" else made) > 50000:
+            python.append(name)
+        return made
+    return call
+json.loads, json.dumps = counted("loads", loads), counted("dumps", dumps)
+tokenizer = load_tokenizer(text, {})
+json.loads, json.dumps = loads, dumps
+refused = []
+for bad in ("[" * 5000, '{"model": {"vocab": {"a": 0}, "x": ' + "[" * 200 + "]" * 200 + "}}", '"' + text[1:], "[]"):
+    try:
+        load_tokenizer(bad, {})
+    except ArtifactInvalid as error:
+        refused.append(error.field)
+json.dumps({"ids": tokenizer.encode("the world"), "large": list(js.large), "python": python, "longest": tokenizer.longest,
+            "refused": refused})
+"""
+    description = json.loads(small_tokenizer_json())
+    vocab = description["model"]["vocab"]
+    vocab |= {f"unused {i} \U0001f642": len(vocab) + i for i in range(4000)}
+    text = json.dumps(description)
+    assert len(text) > 100_000
+    native = load_tokenizer(text, {})
+    assert in_pyodide(code, text) == {
+        "ids": native.encode("the world"),
+        "large": ["parse"],
+        "python": [],
+        "longest": native.longest,
+        "refused": ["tokenizer.file"] * 4,
+    }

@@ -7,7 +7,7 @@
 import { namesOf } from "./core/alternatives.js";
 import { probe } from "./core/features.js";
 import { invalidArtifact } from "./format/errors.js";
-import { readManifest } from "./format/manifest.js";
+import { described, readManifest } from "./format/manifest.js";
 import { parseJson, readPlan } from "./format/plan.js";
 import { imported } from "./host/waits.js";
 import { DEFAULT_POLICY } from "./storage/download.js";
@@ -76,7 +76,7 @@ const VERIFY_BYTES = 256e6;
 export async function loadEngine(options, faultPort, signal, onProgress) {
   const started = performance.now();
   const features = probe();
-  const manifest = readManifest(options.manifest, options.variant);
+  const manifest = readManifest(described(options.manifest), options.variant);
   const { variant } = manifest;
   // Each executor's code is loaded only where it is used.
   const script = variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm/load.js");

@@ -31,7 +31,7 @@ export class Aside {
   #limit = 0;
 
   /**
-   * @param {{tokenizer: string} | {template: string}} described what it does
+   * @param {{tokenizer: import("./texts.js").Description} | {template: string}} described what it does
    * @param {(asked: any) => unknown} here the same in this thread
    */
   constructor(described, here) {

@@ -13,7 +13,7 @@ import { storageSpace } from "../engine/host/site_data.js";
 import { openStore } from "../engine/storage/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
-import { template, tokenizer } from "./texts.js";
+import { outlined, template, tokenizer } from "./texts.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
@@ -97,10 +97,23 @@ export async function fetchText(base, file, bytes, sha256, field) {
 }
 
 /**
- * @param {string} description text of a tokenizer.json
- * @returns {ReturnType<typeof tokenizer> & {encodeAside(texts: string[]): Promise<import("./texts.js").Encoded>}}
+ * @typedef {ReturnType<typeof tokenizer> & {encodeAside(texts: string[]): Promise<import("./texts.js").Encoded>}} MadeTokenizer
  */
-export function makeTokenizer(description) {
+
+/**
+ * @param {string} text of a tokenizer.json
+ * @param {number} characters at most
+ * @param {number} items values at most
+ * @param {number} depth at most
+ * @returns {{outline: string, make(changed: string): MadeTokenizer}} see `outlined`
+ */
+export function readTokenizer(text, characters, items, depth) {
+  const { outline, described } = outlined(text, characters, items, depth);
+  return { outline, make: (changed) => makeTokenizer(described(changed)) };
+}
+
+/** @param {import("./texts.js").Description} description @returns {MadeTokenizer} */
+function makeTokenizer(description) {
   const here = tokenizer(description);
   const aside = new Aside({ tokenizer: description }, ({ texts }) => here.encode(texts));
   return { ...here, encodeAside: (texts) => aside.call({ texts }) };

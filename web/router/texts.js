@@ -5,17 +5,63 @@
 
 import { Interpreter, Template } from "../vendor/jinja/jinja.js";
 import { Tokenizer } from "../vendor/tokenizers/tokenizers.js";
-import { EngineError } from "../engine/format/errors.js";
+import { object } from "../engine/format/check.js";
+import { EngineError, invalidArtifact } from "../engine/format/errors.js";
+import { parsed } from "../engine/format/json.js";
 import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } from "../engine/format/limits.js";
 
 /** @typedef {{ids: Int32Array, counts: Int32Array}} Encoded ids of several texts behind each other, and how many each has */
 
 /**
- * @param {string} description text of a tokenizer.json
+ * @typedef {{model?: {vocab?: unknown, merges?: unknown}} & Record<string, unknown>} Description a tokenizer.json, parsed
+ */
+
+/**
+ * A tokenizer.json, parsed once. Its outline goes to Python, which has it made as it says then.
+ * @param {string} text
+ * @param {number} characters at most
+ * @param {number} items values at most
+ * @param {number} depth at most
+ * @returns {{outline: string, described(changed: string): Description}} outline: all of it but merges, and of the
+ *   vocabulary the longest text; described: `changed`, an outline with changes, and the rest as it was
+ */
+export function outlined(text, characters, items, depth) {
+  const whole = /** @type {Description} */ (object(parsed(text, "tokenizer.file", { characters, items, depth }), "tokenizer.file"));
+  const model = whole.model ? object(whole.model, "tokenizer.model") : undefined;
+  if (!model) return { outline: text, described: (changed) => JSON.parse(changed) };
+  const { vocab, merges } = model;
+  const list = Array.isArray(vocab);
+  const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(object(vocab ?? {}, "tokenizer.model.vocab"));
+  const longest = longestOf(texts);
+  const outline = { ...whole, model: { ...model, vocab: list ? [[longest, 0]] : { [longest]: 0 }, merges: [] } };
+  return {
+    outline: JSON.stringify(outline),
+    described: (changed) => {
+      const description = JSON.parse(changed);
+      return { ...description, model: { ...description.model, vocab, merges } };
+    },
+  };
+}
+
+/** By characters, as Python counts them. @param {unknown[]} texts @returns {string} */
+function longestOf(texts) {
+  let longest = "";
+  let most = 0;
+  for (const text of texts) {
+    if (typeof text !== "string") throw invalidArtifact("must hold texts", "tokenizer.model.vocab");
+    if (text.length <= most) continue;
+    const count = [...text].length;
+    if (count > most) [longest, most] = [text, count];
+  }
+  return longest;
+}
+
+/**
+ * @param {Description} description
  * @returns {{encode(texts: string[]): Encoded, decode(ids: number[]): string}}
  */
 export function tokenizer(description) {
-  const library = new Tokenizer(JSON.parse(description), {});
+  const library = new Tokenizer(description, {});
   return {
     encode: (texts) => {
       const lists = texts.map((text) => library.encode(text, { add_special_tokens: false }).ids);

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ArtifactDamaged
-from ..format import bounded
 from ..host.browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .guided_decoding import guidance, logprobs_in
@@ -61,8 +60,7 @@ class BrowserEngine:
 
         client = host().newEngine()
         progress = create_proxy(lambda event: on_progress(event.to_py()))
-        described = bounded.read(manifest)
-        given = {**options, "base": base, "manifest": described, "variant": variant, "onProgress": progress}
+        given = {**options, "base": base, "manifest": manifest, "variant": variant, "onProgress": progress}
         try:
             loaded = await settle(client.load(_object(given)))
         except asyncio.CancelledError:

@@ -183,7 +183,8 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
     """From the text of a tokenizer.json and the manifest's control tokens. Raises `ArtifactInvalid` for a file that
     the library refuses, `Unsupported` where the library is not installed."""
     try:
-        description = bounded.read(text, FILE_BYTES["tokenizer"], items=_ITEMS)
+        source = _PageSource(text) if IN_PAGE else _NativeSource(text)
+        description = source.outline
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
             raise Unsupported("a tokenizer that prepends a space to the first word only is not supported yet")
         added: list[dict[str, Any]] = description.get("added_tokens") or []
@@ -192,7 +193,7 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         description["added_tokens"] = [t for t in added if t["content"] not in control]
         description["post_processor"] = None  # it would add a beginning-of-text token; the template does that
         longest = longest_token(description, control)
-        codec = _codec(json.dumps(description, ensure_ascii=False))
+        codec = source.codec(description)
     except (ArtifactInvalid, Unsupported):
         raise
     except Exception as error:
@@ -204,8 +205,34 @@ def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
     return "|".join(re.escape(text) for text in sorted(texts, key=lambda t: (-len(t), t)))
 
 
-def _codec(description: str) -> Codec:
-    return _PageCodec(description) if IN_PAGE else _NativeCodec(description)
+class _Source(Protocol):
+    """A tokenizer.json. ``outline``: what stands in it; in the page JavaScript has parsed it, and keeps vocabulary and
+    merges: here is only the vocabulary's longest text, so that megabytes are neither parsed twice nor written again."""
+
+    outline: dict[str, Any]
+
+    def codec(self, description: Mapping[str, Any]) -> Codec:
+        """By ``description``, the outline with changes."""
+        ...
+
+
+class _NativeSource:
+    def __init__(self, text: str) -> None:
+        self.outline = bounded.read(text, FILE_BYTES["tokenizer"], items=_ITEMS)
+
+    def codec(self, description: Mapping[str, Any]) -> Codec:
+        return _NativeCodec(json.dumps(description, ensure_ascii=False))
+
+
+class _PageSource:
+    """Over web/router/texts.js."""
+
+    def __init__(self, text: str) -> None:
+        self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], _ITEMS, bounded.DEPTH)
+        self.outline = bounded.read(str(self._read.outline))
+
+    def codec(self, description: Mapping[str, Any]) -> Codec:
+        return _PageCodec(self._read.make(json.dumps(description, ensure_ascii=False)))
 
 
 class _NativeCodec:
@@ -230,10 +257,10 @@ class _NativeCodec:
 class _PageCodec:
     """Over web/router/texts.js: one call for all texts, never one a token."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, library: Any) -> None:
         from pyodide.ffi import to_js
 
-        self._library = host().makeTokenizer(description)
+        self._library = library
         self._to_js = to_js
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -21,7 +21,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  *
  * @typedef {object} LoadOptions
  * @property {string} base URL of the artifact's folder
- * @property {unknown} manifest parsed manifest.json
+ * @property {unknown} manifest text of manifest.json, or what stands in it
  * @property {string} variant name of one of its variants
  * @property {number | null} [threads] compute threads, this one included; if not given, as many as measure fastest, at most
  *   one a core, one if not isolated

@@ -4,11 +4,55 @@
  * py/inpage/format/bounded.py.
  */
 
-import { EngineError } from "./errors.js";
+import { EngineError, invalidArtifact } from "./errors.js";
 
 export const DEPTH = 100;
 const ITEMS = 1 << 20;
 const CHARACTERS = 64 << 20;
+
+/**
+ * What a text of JSON holds. Depth and values are counted before it is parsed.
+ * @param {string} text
+ * @param {string} field for errors
+ * @param {{characters?: number, items?: number, depth?: number}} [most]
+ * @returns {unknown}
+ * @throws {EngineError} artifact_invalid
+ */
+export function parsed(text, field, { characters = CHARACTERS, items = ITEMS, depth = DEPTH } = {}) {
+  if (text.length > characters) throw invalidArtifact(`is larger than ${characters} characters`, field);
+  measure(text, field, items, depth);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new EngineError("artifact_invalid", `${field}: is no JSON: ${String(error)}`, field, error);
+  }
+}
+
+/** @param {string} text @param {string} field @param {number} items @param {number} most */
+function measure(text, field, items, most) {
+  const mark = /"|[[\]{},]/g; // strings are skipped, as they may hold any of these
+  let count = 0;
+  let depth = 0;
+  for (let found = mark.exec(text); found; found = mark.exec(text)) {
+    const [sign] = found;
+    if (sign === '"') mark.lastIndex = stringEnd(text, found.index + 1);
+    else if (sign === "]" || sign === "}") depth--;
+    else {
+      if (++count > items) throw invalidArtifact(`holds more than ${items} values`, field);
+      if (sign !== "," && ++depth > most) throw invalidArtifact(`is nested more than ${most} deep`, field);
+    }
+  }
+}
+
+/** @param {string} text @param {number} from @returns {number} behind the string's closing quote */
+function stringEnd(text, from) {
+  for (let at = text.indexOf('"', from); at >= 0; at = text.indexOf('"', at + 1)) {
+    let escapes = 0;
+    while (text[at - 1 - escapes] === "\\") escapes++;
+    if (escapes % 2 === 0) return at + 1;
+  }
+  return text.length;
+}
 
 /**
  * A message as text. What belongs to a request is named by its own name, in `params` by the name there.

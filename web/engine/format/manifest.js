@@ -4,6 +4,7 @@
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";
+import { parsed } from "./json.js";
 import { ALIGN, BLOCK_ROWS } from "./limits.js";
 import { MANIFEST } from "./schemas.js";
 import { read } from "./structure.js";
@@ -27,8 +28,16 @@ export const ADDRESSABLE = 2 ** 32;
  */
 
 /**
+ * @param {unknown} manifest the text of manifest.json, or what stands in it
+ * @returns {unknown}
+ */
+export function described(manifest) {
+  return typeof manifest === "string" ? parsed(manifest, "manifest") : manifest;
+}
+
+/**
  * All that Python checks of a manifest but its revision, which only Python can compute.
- * @param {unknown} value a parsed manifest.json
+ * @param {unknown} value what stands in manifest.json
  * @param {string} variantName which of its variants will run
  * @returns {Manifest}
  */

@@ -9,6 +9,7 @@
 import { maskWords } from "../format/batch_limits.js";
 import { array, integer, object } from "../format/check.js";
 import { EngineError } from "../format/errors.js";
+import { described } from "../format/manifest.js";
 import { MANIFEST } from "../format/schemas.js";
 import { read } from "../format/structure.js";
 import { imported } from "../host/waits.js";
@@ -253,7 +254,7 @@ async function load(complain, start) {
  * @returns {Promise<Vocabulary>}
  */
 async function readVocabulary(source, manifest, size) {
-  const entry = read(object(manifest, "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
+  const entry = read(object(described(manifest), "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
   const file = { file: entry.file, bytes: entry.bytes, sha256: entry.sha256, field: "tokenizer" };
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
