@@ -21,7 +21,7 @@ SCHEMA = Grammar("schema", "{}")
 
 
 def made(**limits: object) -> tuple[Replicas, PagedDouble]:
-    engine = PagedDouble()
+    engine = PagedDouble(grammars=True)
     engine.compiling = asyncio.Event()
     return Replicas(Scheduler(engine, settings=settings_from({"scheduler": limits}))), engine
 
@@ -54,7 +54,7 @@ async def test_others_go_on_while_a_grammar_compiles() -> None:
 
 
 async def test_an_engine_that_dies_while_it_compiles_fails_nobody() -> None:
-    house = House("a", fate=lambda kind, feeds: DeviceLost("gone") if kind == "prepare" else None)
+    house = House("a", fate=lambda kind, feeds: DeviceLost("gone") if kind == "prepare" else None, grammars=True)
     replicas = Replicas(await house.scheduler())
     request = Request([1, 2, 3], 4, grammar=SCHEMA)
     replicas.submit(request)

@@ -107,7 +107,7 @@ def test_a_burst_crosses_as_typed_arrays() -> None:
 import asyncio, json
 from pyodide.code import run_js
 from inpage.engines.in_page import BrowserEngine
-from inpage.engines.protocol import SequenceInput
+from inpage.engines.protocol import Flags, SequenceInput
 client = run_js('''({
   calls: [],
   kinds(input) { return Object.entries(input).map(([k, v]) => k + ":" + (v?.constructor?.name ?? v)).sort(); },
@@ -124,7 +124,7 @@ client = run_js('''({
 })''')
 sizes = dict(backend="wasm", variant="wasm-simd", threads=1, vocab=100, context=64, page_tokens=16, page_bytes=64,
              max_rows=8, max_sequences=2, max_logit_rows=2, max_pages=8, weight_bytes=1, arena_bytes=1, load_ms=1.0)
-engine = BrowserEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True})
+engine = BrowserEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True}, Flags(grammars=True))
 await engine.reserve_pages(2)
 stepped = await engine.step([SequenceInput([1, 2], 0, [1], sample=True)])
 ran = await engine.run([SequenceInput([5], 2, [1], max_new_tokens=4)], 2)
@@ -215,8 +215,8 @@ for bad in ("[" * 5000, '{"model": {"vocab": {"a": 0}, "x": ' + "[" * 200 + "]" 
         load_tokenizer(bad, {})
     except ArtifactInvalid as error:
         refused.append(error.field)
-json.dumps({"ids": tokenizer.encode("the world"), "large": list(js.large), "python": python, "longest": tokenizer.longest,
-            "refused": refused})
+ids = tokenizer.encode("the world")
+json.dumps({"ids": ids, "large": list(js.large), "python": python, "longest": tokenizer.longest, "refused": refused})
 """
     description = json.loads(small_tokenizer_json())
     vocab = description["model"]["vocab"]

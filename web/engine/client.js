@@ -170,7 +170,7 @@ export class EngineClient {
   fail(what) {
     if (what === "worker") {
       this.#end(new EngineError("device_lost", "the engine worker is gone: it was ended on purpose"));
-    } else if (this.info?.backend === "webgpu") {
+    } else if (this.info?.adapter) {
       this.#worker?.postMessage({ fail: what });
     } else {
       throw new EngineError("invalid_request", "no model is loaded on a WebGPU device", "what");

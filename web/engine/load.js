@@ -1,15 +1,15 @@
 /**
  * @file One load of a model, from a manifest to an executor that is ready to step: what is the same for all executors
- * here, the rest in wasm/load.js and webgpu/load.js. Whatever fails on the way, threads are ended, the GPU device is
+ * here, the rest in each engine's own (engines.js). Whatever fails on the way, threads are ended, the GPU device is
  * destroyed, and nothing refers to the memory any more.
  */
 
 import { namesOf } from "./core/alternatives.js";
 import { probe } from "./core/features.js";
+import { engineCode } from "./engines.js";
 import { invalidArtifact } from "./format/errors.js";
 import { described, readManifest } from "./format/manifest.js";
 import { parseJson, readPlan } from "./format/plan.js";
-import { imported } from "./host/waits.js";
 import { DEFAULT_POLICY } from "./storage/download.js";
 import { fetchFile, folderUrl } from "./storage/shards.js";
 import { openStore } from "./storage/storage.js";
@@ -78,9 +78,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const features = probe();
   const manifest = readManifest(described(options.manifest), options.variant);
   const { variant } = manifest;
-  // Each executor's code is loaded only where it is used.
-  const script = variant.backend === "webgpu" ? import("./webgpu/load.js") : import("./wasm/load.js");
-  const { load, requireSupport } = await imported(script, "loading the engine", `engine/${variant.backend === "webgpu" ? "webgpu/load.js" : "wasm/load.js"}`);
+  const { load, requireSupport } = await engineCode(variant);
   requireSupport(variant, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
@@ -89,7 +87,8 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
   const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified };
 
-  const { plan: planFile, kernels: kernelFile } = variant;
+  const { plan: planFile, kernels: kernelFile } = variant.files;
+  if (!planFile) throw invalidArtifact(`variant ${variant.name} has none: compile it again`, "variants.plan");
   const total = planFile.bytes + kernelFile.bytes;
   const received = [0, 0];
   /** @param {number} i */

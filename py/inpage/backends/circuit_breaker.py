@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..engines.protocol import Engine, SequenceInput
+from ..engines.protocol import Engine, SequenceInput, is_paged, is_sequential
 from ..errors import DeviceLost, InpageError
 
+_PROBE = "inpage:probe"  # the name of its sequence
 _DOUBTFUL = 5  # faults in a row
 _WINDOW_S = 60.0
 _FIRST_REST_S, _LONGEST_REST_S, _GROWTH = 10.0, 600.0, 2.0
@@ -84,8 +85,12 @@ class Breaker:
 async def probe(engine: Engine) -> None:
     """Let a fresh engine compute a token; one that fails is unloaded. Raises what it failed with, or `DeviceLost`."""
     try:
-        await engine.reserve_pages(1)
-        (out,) = await engine.step([SequenceInput([0], 0, [0], sample=True)])
+        pages = [0] if is_paged(engine) else []
+        if is_paged(engine):
+            await engine.reserve_pages(1)
+        (out,) = await engine.step([SequenceInput([0], 0, pages, request=_PROBE, sample=True)])
+        if is_sequential(engine):
+            engine.drop(_PROBE)
         if out.token is None:
             raise DeviceLost("the engine computes no token")
     except BaseException:

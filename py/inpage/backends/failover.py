@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ..engines.protocol import Engine
+from ..engines.registry import engine_kind
 from ..errors import (
     ArtifactDamaged,
     ArtifactInvalid,
@@ -71,7 +72,7 @@ class Backends:
     async def replace(self, old: Engine, error: InpageError, *, innocent: Sequence[str] = ()) -> Engine:
         """``old`` failed with ``error``: an engine that takes over. ``innocent``: variants for whose failures
         a request was to blame. Raises `DeviceLost` when every variant failed."""
-        failed, slow = self.current, old.info.backend == "webgpu" and old.info.load_ms > _LONG_MS
+        failed, slow = self.current, engine_kind(old.info.backend).gpu and old.info.load_ms > _LONG_MS
         name = failed.name
         with contextlib.suppress(InpageError):
             await old.unload()
@@ -88,7 +89,7 @@ class Backends:
             order = [*self._rested_first(others), failed]
         elif slow:
             order = [*self._rested_first(others), failed]
-            order.sort(key=lambda c: (self.log.resting(c.name) > 0, c.variant.backend == "webgpu"))
+            order.sort(key=lambda c: (self.log.resting(c.name) > 0, c.kind.gpu))
         else:
             order = [failed, *self._rested_first(others)]
         return await self._try(order, _failure(failed, error))

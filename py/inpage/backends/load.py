@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from ..engines.protocol import Engine, Progress, Tunable
+from ..engines.registry import LoadJob, engine_kind
+from ..errors import ArtifactInvalid
 from ..format.schema import Manifest, Variant
 from ..host.artifact_store import Store
 from ..settings import Settings
 from .device_profile import DeviceProfile
-from .kernel_choice import KernelChoice, choose_kernels
+from .kernel_choice import choose_kernels
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
@@ -24,7 +23,14 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     known = profile.choices.get(variant.name)
     if known is not None and not pinned and known.threads == threads:
         pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
-    engine = await _load(variant, threads, pinned, store, manifest, text, on_progress, settings, known, trust)
+    for role in engine_kind(variant.backend).files:
+        if role not in variant.files:
+            raise ArtifactInvalid(f"variant {variant.name!r} has no {role}: compile it again", field=f"variants.{role}")
+    kind, kernels = engine_kind(variant.backend), None if known is None else known.kernels
+    job = LoadJob(
+        kind.flags, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress
+    )
+    engine = await kind.load(job)
     if not engine.info.alternatives or not isinstance(engine, Tunable):
         return engine
     if known is None or not known.fits(engine.info):
@@ -35,46 +41,6 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
             await engine.unload()
             raise
         await profile.save()
-    elif variant.backend == "native":
+    else:
         await engine.choose_kernels(known.kernels)
     return engine
-
-
-async def _load(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
-                on_progress: Progress, settings: Settings, known: KernelChoice | None,
-                trust: bool) -> Engine:  # fmt: skip
-    if variant.backend == "native":
-        from ..engines.native import NativeEngine
-
-        folder = Path(store.base)
-        task = asyncio.ensure_future(
-            NativeEngine.load(
-                folder, manifest, variant=variant.name, threads=threads, trust=trust, on_progress=on_progress
-            )
-        )
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_discard)  # a thread is reading files: it ends, and is then not wanted
-            raise
-    from ..engines.in_page import BrowserEngine
-
-    given = threads if pinned else None
-    options = {
-        "threads": given,
-        "kernels": list(known.kernels) if known else None,
-        "memory": {"initial": settings.wasm.memory_initial, "maximum": settings.wasm.memory_maximum},
-        "powerPreference": settings.webgpu.power_preference,
-        "sliceMs": settings.webgpu.burst_ms,
-    }
-    return await BrowserEngine.load(store.base, text, variant=variant.name, options=options, on_progress=on_progress)
-
-
-_discarding: set[asyncio.Task[Any]] = set()
-
-
-def _discard(loaded: asyncio.Future[Any]) -> None:
-    if not loaded.cancelled() and loaded.exception() is None:
-        task = asyncio.get_running_loop().create_task(loaded.result().unload())
-        _discarding.add(task)
-        task.add_done_callback(_discarding.discard)

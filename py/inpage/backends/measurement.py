@@ -7,14 +7,15 @@ software adapter, is known after two of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ..engines.protocol import Engine, EngineInfo, SequenceInput
+from ..engines.protocol import Engine, EngineInfo, SequenceInput, is_sequential
 
 _SLOW_S = 0.1  # a step this slow says enough
 _STEPS = 8
 _PREFILL_ROWS = 32
+_NAME = "inpage:measure"  # of the sequence
 _PROMPT, _ANSWER = 128, 128  # tokens of a typical request, by which variants are compared
 
 
@@ -35,6 +36,8 @@ class Measurement:
 
 def pages_needed(info: EngineInfo) -> int:
     """KV pages that `measure` writes to."""
+    if not info.paged:
+        return 0
     return -(-(_rows(info) + _STEPS) // info.page_tokens)
 
 
@@ -46,19 +49,27 @@ async def measure(engine: Engine, pages: Sequence[int]) -> Measurement:
     async def decode(steps: int) -> float:
         """Seconds a step."""
         began = time.perf_counter()
-        (out,) = await engine.run([SequenceInput([token], 0, pages, max_new_tokens=steps)], steps)
+        (out,) = await engine.run([SequenceInput([token], 0, pages, request=_NAME, max_new_tokens=steps)], steps)
         return (time.perf_counter() - began) / max(len(out.tokens), 1)
 
+    try:
+        return await _measured(engine, decode, SequenceInput([token] * _rows(info), 0, pages, request=_NAME))
+    finally:
+        if is_sequential(engine):
+            engine.drop(_NAME)
+
+
+async def _measured(engine: Engine, decode: Callable[[int], Awaitable[float]], prompt: SequenceInput) -> Measurement:
+    info = engine.info
     await decode(1)  # warms up
     step = await decode(1)
     if step >= _SLOW_S:
         return Measurement(1 / step, 1 / step, info.threads, time.time())
     step = min(step, await decode(_STEPS))
-    rows = _rows(info)
     began = time.perf_counter()
-    await engine.step([SequenceInput([token] * rows, 0, pages)])
+    await engine.step([prompt])
     prefill = time.perf_counter() - began
-    return Measurement(1 / step, rows / prefill, info.threads, time.time())
+    return Measurement(1 / step, len(prompt.tokens) / prefill, info.threads, time.time())
 
 
 def _rows(info: EngineInfo) -> int:

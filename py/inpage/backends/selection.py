@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..engines.registry import EngineKind, engine_kind, expected_order
 from ..errors import InvalidRequest, Unsupported
 from ..format.schema import Variant
 from ..host.capability import Device
 from .measurement import Measurement
 
-_EXPECTED = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
-_WITH_SOFTWARE_GPU = ("wasm-relaxed", "wasm-simd", "native", "webgpu-f16", "webgpu-f32")
 _NAMES = {
     "simd128": "WebAssembly SIMD",
     "relaxed-simd": "WebAssembly relaxed SIMD",
@@ -24,7 +23,6 @@ _NAMES = {
     "subgroups": "WebGPU's subgroups",
     "webgpu": "WebGPU",
 }
-BACKEND_NAMES = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +36,10 @@ class Candidate:
     @property
     def name(self) -> str:
         return self.variant.name
+
+    @property
+    def kind(self) -> EngineKind:
+        return engine_kind(self.variant.backend)
 
     def __str__(self) -> str:
         return f"{self.variant.name}: {self.reason}"
@@ -70,7 +72,7 @@ class Choice:
             why = f"pinned by the caller ({self.pin})"
         elif measurement is not None and len(self.ranked) > 1:
             why = f"measured {rate(measurement.decode_tps)} tokens a second here"
-        if candidate.variant.backend == "webgpu":
+        if candidate.kind.gpu:
             return f"{candidate.name}: {why}"
         return f"{candidate.name}: {why}; {self.about_threads}"
 
@@ -78,9 +80,13 @@ class Choice:
 def candidates(
     variants: Sequence[Variant], device: Device, refused: Mapping[str, str] | None = None
 ) -> tuple[Candidate, ...]:
-    """Every variant, the one expected to be the fastest first; those that nobody ranked come last."""
-    order = _WITH_SOFTWARE_GPU if device.adapter is not None and device.adapter.software else _EXPECTED
-    ranked = sorted(variants, key=lambda v: order.index(v.name) if v.name in order else 99)
+    """Every variant, the one expected to be the fastest first."""
+    software = device.adapter is not None and device.adapter.software
+
+    def order(variant: Variant) -> tuple[bool, tuple[int, int]]:
+        return software and engine_kind(variant.backend).gpu, expected_order(variant)
+
+    ranked = sorted(variants, key=order)
     no = refused or {}
     return tuple(Candidate(v, *((False, no[v.name]) if v.name in no else _verdict(v, device))) for v in ranked)
 
@@ -126,14 +132,14 @@ def sentence(ranked: Sequence[Candidate], found: Sequence[Candidate], measuremen
     2"."""
     parts: list[str] = []
     for candidate in dict.fromkeys([*rank(ranked, measurements), *found]):
-        backend = candidate.variant.backend
-        name = BACKEND_NAMES.get(backend, backend)
-        if (backend == "native" and device.place == "page") or any(part.startswith(name) for part in parts):
+        kind = candidate.kind
+        name = kind.title
+        if (kind.place == "host" and device.place == "page") or any(part.startswith(name) for part in parts):
             continue
         measurement = measurements.get(candidate.name)
-        if backend == "webgpu" and device.adapter is not None and device.adapter.software:
+        if kind.gpu and device.adapter is not None and device.adapter.software:
             name += " is a software adapter"
-        elif measurement is not None and backend != "webgpu":
+        elif measurement is not None and not kind.gpu:
             name += f", {measurement.threads} thread{'s' * (measurement.threads > 1)}"
         unit = "" if any("tokens" in part for part in parts) else " tokens a second"
         said = (
@@ -158,12 +164,13 @@ def about_threads(threads: int, measured: Mapping[str, float]) -> str:
 
 
 def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
-    backend = variant.backend
-    if backend in ("wasm", "webgpu") and device.place != "page":
-        return False, "runs in a browser's page, and this is not one"
-    if backend == "native" and device.place == "page":
-        return False, "runs outside the browser only"
-    if backend == "webgpu" and device.adapter is None:
+    kind = engine_kind(variant.backend)
+    if not kind.place:
+        return False, f"needs an engine that this version does not have ({variant.backend})"
+    if kind.place != device.place:
+        page = "runs in a browser's page, and this is not one"
+        return False, page if kind.place == "page" else "runs outside the browser only"
+    if kind.gpu and device.adapter is None:
         return False, device.no_adapter or "this browser has no WebGPU"
     missing = [name for name in variant.requires if name not in device.features]
     if missing:
@@ -171,7 +178,7 @@ def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
         made_for = "was compiled for" if missing[0].startswith("host:") else "needs"
         return False, f"{made_for} {words}, which this device does not have"
     having = " and ".join(_NAMES.get(n, n.removeprefix("host:")) for n in variant.requires)
-    if backend == "webgpu" and device.adapter is not None:
+    if kind.gpu and device.adapter is not None:
         return True, f"WebGPU on {device.adapter.name}" + (", a software adapter" if device.adapter.software else "")
     return True, f"this device has {having}" if having else "it needs nothing special"
 

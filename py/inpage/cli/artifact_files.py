@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..engines.registry import engine_kind
 from ..errors import ArtifactInvalid
 from ..format.manifest import parse_manifest
 from ..format.schema import MANIFEST_BYTES, FileRef, Manifest, Shard, TokenizerRef
@@ -68,7 +69,7 @@ def _level_refs(manifest: Manifest, field: str) -> Iterator[tuple[str, Shard | T
     for i, shard in enumerate(manifest.weights.shards):
         yield f"{field}weights.shards[{i}]", shard
     for i, variant in enumerate(manifest.variants):
-        if variant.backend != "native":  # for CPython on one kind of host; no page can use it
+        if engine_kind(variant.backend).place != "host":  # no page can use those
             for role in sorted(variant.files):
                 yield f"{field}variants[{i}].{role}", variant.files[role]
 

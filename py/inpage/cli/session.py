@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from ..engines.registry import engine_kind
 from ..errors import InvalidRequest
 from ..format.manifest import parse_manifest
 from ..router import Router
@@ -83,7 +84,11 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
     artifact = paths.artifact(args.model)
     manifest = parse_manifest((artifact / "manifest.json").read_bytes())
     auto = args.backend == "auto"
-    named = [v for v in manifest.variants if args.backend in (v.name, v.backend) or (auto and v.backend != "native")]
+    named = [
+        v
+        for v in manifest.variants
+        if args.backend in (v.name, v.backend) or (auto and engine_kind(v.backend).place == "page")
+    ]
     if not named:
         names = dict.fromkeys(name for v in manifest.variants for name in (v.backend, v.name))
         raise InvalidRequest(f"this model has no backend {args.backend!r}; it has {', '.join(names)}", field="backend")
@@ -93,7 +98,7 @@ def open_session(args: argparse.Namespace) -> AbstractAsyncContextManager[Sessio
         have = ", ".join(ref.name for ref in manifest.levels)
         raise InvalidRequest(f"this model has no level {args.level!r}; it has {have or 'but one'}", field="level")
     chosen = f"#{args.level}" if args.level else ""
-    if named[0].backend == "native":
+    if engine_kind(named[0].backend).place == "host":
         return _native(f"{artifact}{chosen}", pin, args, progress)
     from .headless import open_page
 

@@ -9,6 +9,7 @@ import asyncio
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import ArtifactDamaged
@@ -19,6 +20,7 @@ from .protocol import (
     RUNTIME_COUNTS,
     WEBGPU_COUNTS,
     EngineInfo,
+    Flags,
     Grammar,
     KernelTiming,
     OnTokens,
@@ -28,12 +30,27 @@ from .protocol import (
     SequenceInput,
     StepOutput,
 )
+from .registry import LoadJob
+
+
+async def load(job: LoadJob) -> BrowserEngine:
+    """For the registry: whichever of the page's engines the variant needs, web/engine/engines.js says."""
+    options = {
+        "threads": job.threads if job.pinned else None,
+        "kernels": None if job.kernels is None else list(job.kernels),
+        "memory": {"initial": job.settings.wasm.memory_initial, "maximum": job.settings.wasm.memory_maximum},
+        "powerPreference": job.settings.webgpu.power_preference,
+        "sliceMs": job.settings.webgpu.burst_ms,
+    }
+    return await BrowserEngine.load(
+        job.base, job.text, variant=job.variant.name, flags=job.flags, options=options, on_progress=job.on_progress
+    )
 
 
 class BrowserEngine:
     """Made by `load`. ``client`` is an EngineClient that has a model loaded, ``loaded`` what its load told."""
 
-    def __init__(self, client: Any, loaded: dict[str, Any]) -> None:
+    def __init__(self, client: Any, loaded: dict[str, Any], flags: Flags) -> None:
         from pyodide.ffi import create_proxy
 
         self._client = client
@@ -41,7 +58,7 @@ class BrowserEngine:
         if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
             facts["threads_measured"] = None
         facts["alternatives"] = tuple(tuple(names) for names in loaded.get("alternatives", ()))
-        self._info = EngineInfo(**facts, grammars=True)
+        self._info = EngineInfo(**facts, **asdict(flags))
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
         refused = [w for w in loaded.get("warnings") or () if w["code"] != ArtifactDamaged.code]
@@ -52,7 +69,7 @@ class BrowserEngine:
 
     @classmethod
     async def load(
-        cls, base: str, manifest: str, *, variant: str, options: Mapping[str, Any], on_progress: Progress
+        cls, base: str, manifest: str, *, variant: str, flags: Flags, options: Mapping[str, Any], on_progress: Progress
     ) -> BrowserEngine:
         """``base``: the artifact's URL; ``manifest``: the text of its manifest.json; ``options``: more of LoadOptions
         in web/engine/core/protocol.js."""
@@ -68,7 +85,7 @@ class BrowserEngine:
             raise
         finally:
             progress.destroy()
-        return cls(client, loaded.to_py())
+        return cls(client, loaded.to_py(), flags)
 
     @property
     def info(self) -> EngineInfo:

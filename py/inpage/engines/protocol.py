@@ -1,4 +1,8 @@
-"""What the router asks of an engine. Engines own a loaded model and its KV pages; Python owns who uses which page.
+"""What the router asks of an engine. Engines own a loaded model and its KV cache.
+
+There are two kinds. Of a `PagedEngine`, Python owns who uses which KV page; a `SequenceEngine` keeps the KV cache of
+each sequence itself, by the sequence's name. What else an engine can do, its `Flags` say: nothing above this folder
+asks for its name.
 
 Shapes: a batch is a list of `SequenceInput`, one a sequence; adapters flatten it to the typed arrays of the plan
 (token ids, positions, row→sequence, block tables, logit rows).
@@ -8,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class SequenceInput:
     """Tokens of one sequence to run through the model: ``tokens[0]`` stands at position ``start``.
 
     ``pages`` are the KV pages of the sequence in order, ``page_tokens`` tokens each; they cover every position fed
-    (`step`) or that a burst may reach (`run`). ``history`` is what penalties look at (most recent last).
+    (`step`) or that a burst may reach (`run`). Without pages, ``request`` names the sequence. ``history`` is what
+    penalties look at (most recent last).
     """
 
     tokens: Sequence[int]
@@ -66,7 +71,7 @@ class SequenceInput:
     stop_ids: Sequence[int] = ()  # run: ids that end it
     grammar: Grammar | None = None  # what each choice is held to, after the ``answer`` so far
     answer: Sequence[int] = ()
-    request: str = ""  # by which an engine knows its state of the grammar again; the answer alone restores it
+    request: str = ""  # by which an engine knows what it keeps of it: its KV cache, its state of the grammar
     top: int | None = None  # report each choice, with so many of the likeliest tokens
 
 
@@ -92,11 +97,31 @@ class RunOutput:
     logprobs: Sequence[Logprob] = ()  # by token, where ``top`` asked
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """Facts of a loaded engine. Bytes are what it really holds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What an engine can do.
 
-    backend: str  # "wasm", "native"
+    ``paged``: its KV cache is in pages that Python hands out; else there is no prefix cache and no swap, and what is
+    preempted is computed again. ``deterministic``: the same tokens give the same bits, whatever runs beside them and in
+    whatever chunks; else answers are neither kept nor shared. ``grammars``: answers can be held to a `Grammar`.
+    ``logprobs``: it reports `Logprob`. ``embeds``: it gives embeddings; reserved."""
+
+    paged: bool = True
+    deterministic: bool = True
+    grammars: bool = False
+    logprobs: bool = True
+    embeds: bool = False
+
+    def has(self, flag: str) -> bool:
+        return bool(getattr(self, flag))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo(Flags):
+    """Facts of a loaded engine. Bytes are what it really holds. Without pages ``page_tokens`` is 1, and ``page_bytes``
+    and ``max_pages`` are 0: each of ``max_sequences`` may have a whole ``context``."""
+
+    backend: str  # as the registry has it: "wasm", "native"
     variant: str  # "wasm-relaxed", "wasm-simd", "native"
     threads: int
     vocab: int
@@ -114,7 +139,6 @@ class EngineInfo:
     # Names of kernels that leave the same bits, of each list the one first that runs until another is chosen.
     alternatives: tuple[tuple[str, ...], ...] = ()
     rehearsed: bool = True  # all of them ran before, so that the first times are true
-    grammars: bool = False  # whether answers can be held to a `Grammar`
 
 
 # What engines count, in the order in which they tell it.
@@ -145,22 +169,10 @@ class KernelTiming:
 
 
 class Engine(Protocol):
-    """One loaded model on one device. Steps and bursts are called one at a time; what concerns pages may be called
-    beside them, and waits."""
+    """One loaded model on one device. Steps and bursts are called one at a time."""
 
     @property
     def info(self) -> EngineInfo: ...
-
-    async def reserve_pages(self, pages: int) -> None:
-        """Make page indices 0..pages-1 usable; raises `OutOfMemory` where that many cannot be had."""
-
-    async def read_pages(self, pages: Sequence[int]) -> PageData:
-        """The bytes of KV pages, one behind the other: ``page_bytes`` each. Opaque, but the same engine that gets them
-        back with `write_pages` goes on as if it had computed them."""
-        ...
-
-    async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
-        """The inverse."""
 
     async def prepare(self, grammar: Grammar) -> None:
         """Compile it beside everything else, so that no step has to. Raises `InvalidRequest` where it is none,
@@ -191,6 +203,37 @@ class Engine(Protocol):
         ...
 
     async def unload(self) -> None: ...
+
+
+class PagedEngine(Engine, Protocol):
+    """What concerns pages may be called beside steps and bursts, and waits."""
+
+    async def reserve_pages(self, pages: int) -> None:
+        """Make page indices 0..pages-1 usable; raises `OutOfMemory` where that many cannot be had."""
+
+    async def read_pages(self, pages: Sequence[int]) -> PageData:
+        """The bytes of KV pages, one behind the other: ``page_bytes`` each. Opaque, but the same engine that gets them
+        back with `write_pages` goes on as if it had computed them."""
+        ...
+
+    async def write_pages(self, pages: Sequence[int], data: PageData) -> None:
+        """The inverse."""
+
+
+class SequenceEngine(Engine, Protocol):
+    """A feed at ``start`` goes on behind the first ``start`` tokens of the sequence that its ``request`` names, which
+    the engine has in its KV cache; what it has beyond is forgotten. So 0 begins a sequence, or begins it anew."""
+
+    def drop(self, request: str) -> None:
+        """Free the KV cache of this sequence, if there is one: after the step or burst that runs. Does not wait."""
+
+
+def is_paged(engine: Engine) -> TypeGuard[PagedEngine]:
+    return engine.info.paged
+
+
+def is_sequential(engine: Engine) -> TypeGuard[SequenceEngine]:
+    return not engine.info.paged
 
 
 @runtime_checkable

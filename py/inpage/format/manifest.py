@@ -185,7 +185,11 @@ def _variants(items: list[dict[str, Any]]) -> tuple[Variant, ...]:
     for i, v in enumerate(items):
         if any(v["name"] == o.name for o in out):
             raise wrong(f"variants[{i}].name", f"{v['name']!r} stands twice")
-        files = {"plan": v["plan"], "kernels": v["kernels"], **v["*"]}
+        own = {"plan": v["plan"], "kernels": v["kernels"]}
+        missing = [role for role, file in own.items() if file is None]
+        if len(missing) == 1:
+            raise wrong(f"variants[{i}].{missing[0]}", "is missing")
+        files = {**({} if missing else own), **v["*"]}
         refs = {role: FileRef(**f) for role, f in files.items()}
         out.append(Variant(v["name"], v["backend"], tuple(v["requires"]), refs))
     return tuple(out)

@@ -101,10 +101,10 @@ MANIFEST: Final[Schema] = {
     },
     "variant": {
         "name": {"is": "text", "of": "name"},
-        "backend": {"is": "choice", "of": ["wasm", "native", "webgpu"]},
+        "backend": {"is": "text", "of": "name"},
         "requires": {"is": "list", "of": {"is": "text", "of": "line"}, "low": 0, "high": 64},
-        "plan": {"is": "object", "of": "plan_file"},
-        "kernels": {"is": "object", "of": "file"},
+        "plan": {"is": "object", "of": "plan_file", "optional": True},
+        "kernels": {"is": "object", "of": "file", "optional": True},
         "*": {"is": "object", "of": "file"},
     },
     "file": {

@@ -3,9 +3,10 @@
 Imports `requests`, `observe`, `responses` and below.
 """
 
-from .manager import KvManager
+from .manager import Kv, KvManager, open_kv
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
+from .sequences import SequenceKv
 from .swap import Swap
 
-__all__ = ["KvManager", "PagePool", "PrefixTree", "Swap", "pages_for"]
+__all__ = ["Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]

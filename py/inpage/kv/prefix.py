@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 from .pages import PagePool
 
-
 Key: TypeAlias = tuple[int, ...]  # the tokens of a page
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..engines.protocol import Engine, PageData
+from ..engines.protocol import PageData, PagedEngine
 from ..errors import DeviceLost
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Request
@@ -46,11 +46,12 @@ class _Saved:
 
 
 class Swap:
-    """``bytes``: what all saved pages may hold; 0: none are. ``clock``: seconds."""
+    """``bytes``: what all saved pages may hold; 0: none are, and an engine without pages (None) has none. ``clock``:
+    seconds."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: PagedEngine | None,
         bytes: int = 0,
         metrics: SchedulerMetrics | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -62,13 +63,18 @@ class Swap:
         self._refused = 0
 
     @property
+    def _paged(self) -> PagedEngine:
+        assert self._engine is not None
+        return self._engine
+
+    @property
     def held(self) -> int:
         """Bytes of saved pages."""
-        return sum(saved.pages for saved in self._saved.values()) * self._engine.info.page_bytes
+        return sum(saved.pages for saved in self._saved.values()) * self._paged.info.page_bytes if self._saved else 0
 
     def note_prefill(self, tokens: int, seconds: float) -> None:
         """A step read so many tokens of prompts."""
-        if tokens:
+        if tokens and self._engine is not None:
             self.prefill.add(tokens / self._engine.info.page_tokens, seconds)
 
     def pays(self) -> bool:
@@ -92,7 +98,7 @@ class Swap:
     async def load(self, request: Request, pages: list[int], cached: int) -> int:
         """Bring back what was saved of the request into its ``pages`` behind the first ``cached``, which are computed
         already. Gives how many positions stand in pages then. Raises `DeviceLost`."""
-        size, bytes_each = self._engine.info.page_tokens, self._engine.info.page_bytes
+        size, bytes_each = self._paged.info.page_tokens, self._paged.info.page_bytes
         saved, done = self._saved.pop(request, None), cached
         if saved is None or saved.num_computed_tokens <= cached * size:
             return cached * size
@@ -101,7 +107,7 @@ class Swap:
             start, end = i * _CHUNK, min((i + 1) * _CHUNK, saved.pages)
             if end > done:
                 try:
-                    await self._engine.write_pages(pages[done:end], _behind(data, (done - start) * bytes_each))
+                    await self._paged.write_pages(pages[done:end], _behind(data, (done - start) * bytes_each))
                 except DeviceLost:
                     raise
                 except Exception:  # computed again
@@ -119,14 +125,15 @@ class Swap:
     async def _read(self, request: Request) -> _Saved | None:
         """As many of its first pages as there is room for; None where that is none, or the engine has not the memory
         to copy them."""
-        size, room = self._engine.info.page_tokens, (self.bytes - self.held) // self._engine.info.page_bytes
+        info = self._paged.info
+        size, room = info.page_tokens, (self.bytes - self.held) // info.page_bytes
         count = min(pages_for(request.num_computed_tokens, size), room)
         if count <= 0:
             return None
         began, chunks = self.clock(), list[PageData]()
         try:
             for at in range(0, count, _CHUNK):
-                chunks.append(await self._engine.read_pages(request.pages[at : min(at + _CHUNK, count)]))
+                chunks.append(await self._paged.read_pages(request.pages[at : min(at + _CHUNK, count)]))
         except DeviceLost:
             raise
         except Exception:

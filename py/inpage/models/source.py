@@ -90,12 +90,15 @@ class Artifacts:
         )
 
     async def _of(self, artifact: int, store: Store, manifest: Manifest) -> list[Level]:
-        """All variants that can run here, then without that with the largest arena, and so on."""
+        """All variants that can run here, then without that with the largest arena, and so on. What an engine without a
+        plan takes beside its weights is not known beforehand."""
         pin = self._settings.engine.backend if self._backend is None else self._backend
         ranked = choose(manifest.variants, await this_device(), backend=pin).ranked
-        plans = {
-            c.name: parse_plan(await store.text(c.variant.files["plan"], "plan"), manifest.tensors) for c in ranked
-        }
+        planned = [c.variant for c in ranked if "plan" in c.variant.files]
+        plans = {v.name: parse_plan(await store.text(v.files["plan"], "plan"), manifest.tensors) for v in planned}
+        if not plans:
+            weights, name = manifest.weights.bytes, manifest.level or manifest.id
+            return [Level(artifact, name, weights, 0, 1, manifest.architecture.context, 1)]
         levels: list[Level] = []
         refused: dict[str, str] = {}
         for name in sorted(plans, key=lambda name: plans[name].arena_bytes, reverse=True):
@@ -110,7 +113,7 @@ class Artifacts:
                 max(plan.maxima.sequences for plan in left),
                 tuple(refused.items()),
                 self._settings.engine.replicas,
-                plans[name].arena_bytes + (0 if ranked[0].variant.backend == "native" else manifest.weights.bytes),
+                plans[name].arena_bytes + (0 if ranked[0].kind.maps_weights else manifest.weights.bytes),
             )
             if not levels or level.fixed < levels[-1].fixed:
                 levels.append(level)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar
@@ -58,16 +58,26 @@ def asked_grammar(given: Mapping[str, Any]) -> Grammar | None:
     return Grammar("regex" if named == ["regex"] else "ebnf", text)
 
 
-def one_grammar(grammar: Grammar | None, calls: Grammar | None, info: EngineInfo) -> Grammar | None:
-    """What was asked for, or the form of ``calls``. Raises `Unsupported` where this engine cannot hold an answer to it,
-    `InvalidRequest` for both."""
+def one_grammar(grammar: Grammar | None, calls: Grammar | None) -> Grammar | None:
+    """What was asked for, or the form of ``calls``. Raises `InvalidRequest` for both."""
     if grammar is not None and calls is not None:
         field = FIELDS[grammar.kind]
         raise InvalidRequest(f"{field} does not go with tools that must be called, or are strict", field=field)
-    if grammar is not None and not info.grammars:
-        field = FIELDS[grammar.kind]
-        raise Unsupported(f"{field} cannot be followed by the {info.backend} engine; ask in the page", field=field)
     return grammar or calls
+
+
+def unmet_need(
+    grammar: Grammar | None, top: int | None, info: EngineInfo, can: Callable[[str], bool] | None = None
+) -> Unsupported | None:
+    """What a request needs that this engine has not; it names the caller's parameter. ``can``: whether the engine or
+    another that could take its place has a flag."""
+    can = can or info.has
+    if grammar is not None and not can("grammars"):
+        field = FIELDS[grammar.kind]
+        return Unsupported(f"{field} cannot be followed by the {info.backend} engine; ask in the page", field=field)
+    if top is not None and not can("logprobs"):
+        return Unsupported(f"logprobs are not told by the {info.backend} engine: leave them out", field="logprobs")
+    return None
 
 
 def schema_grammar(schema: Any, field: str = "schema") -> Grammar:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..engines.protocol import Grammar, Logprob, Sampling, SequenceInput
+from ..engines.protocol import EngineInfo, Grammar, Logprob, Sampling, SequenceInput
+from ..errors import Unsupported
+from .grammar import unmet_need
 
 _HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
 _serial = itertools.count()
@@ -65,6 +67,7 @@ class Request:
     cached: int = 0  # tokens of the prompt that were not computed, because another request had
     cancelled: bool = False
     done: bool = False
+    reproducible: bool = True  # all of its tokens came from engines that give the same ones again
     suspect: bool = False  # an engine died in its call: it runs alone until it gets on
     killed: list[str] = field(default_factory=list)  # variants whose engine died running it alone, without a new token
     interruptions: list[Interruption] = field(default_factory=list)
@@ -78,6 +81,20 @@ class Request:
 
     def __post_init__(self) -> None:
         self.resumed_at = len(self.tokens)
+
+    @property
+    def name(self) -> str:
+        """By which an engine knows what it keeps of this sequence."""
+        return str(self.serial)
+
+    @property
+    def needs(self) -> list[str]:
+        """The `Flags` that an engine must have for it."""
+        return ["grammars"] * (self.grammar is not None) + ["logprobs"] * (self.top is not None)
+
+    def unmet(self, info: EngineInfo) -> Unsupported | None:
+        """What it needs that this engine has not."""
+        return unmet_need(self.grammar, self.top, info)
 
     @property
     def produced(self) -> int:
@@ -128,6 +145,7 @@ class Request:
             tokens=self.slice(self.num_computed_tokens, end),
             start=self.num_computed_tokens,
             pages=self.pages,
+            request=self.name,
             sampling=self.sampling,
             history=self._history() if first_choice else (),
             sample=first_choice,
@@ -141,6 +159,7 @@ class Request:
                 tokens=self.tokens[-1:],
                 start=self.num_computed_tokens,
                 pages=self.pages,
+                request=self.name,
                 sampling=self.sampling,
                 history=self._history(),
                 max_new_tokens=self.max_tokens - len(self.tokens),
@@ -151,7 +170,7 @@ class Request:
     def _guided(self, feed: SequenceInput) -> SequenceInput:
         feed.top = self.top
         if self.grammar is not None:
-            feed.grammar, feed.answer, feed.request = self.grammar, self.tokens, str(self.serial)
+            feed.grammar, feed.answer = self.grammar, self.tokens
         return feed
 
     def slice(self, start: int, end: int) -> Sequence[int]:

@@ -36,7 +36,8 @@ class SharedRuns:
     ) -> None:
         self.cache = cache
         self._submit, self._cancel = submit, cancel
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, _Run] = {}  # that others may join
+        self._joined: dict[Request, _Run] = {}  # by reader
 
     async def open(self, key: str, request: Request, tags: tuple[str, ...]) -> tuple[Events, str]:
         """The events of ``request``'s answer, and where it comes from: a tier's name, `SHARED` or "engine".
@@ -50,7 +51,7 @@ class SharedRuns:
             self._tell(request, events, Burst(list(answer.token_ids), answer.finish_reason))
             return events, tier
         run = self._runs.get(key)
-        if run is None:
+        if run is None or not run.request.reproducible:
             source = "engine"
             own = Request(
                 request.prompt,
@@ -69,18 +70,19 @@ class SharedRuns:
             self.cache.hits[SHARED] += 1
         request.interruptions = run.request.interruptions
         run.readers[request] = events
+        self._joined[request] = run
         for burst in run.bursts:
             self._tell(request, events, burst)
         return events, source
 
     def leave(self, key: str, request: Request) -> None:
         """This reader has had enough; the last one to leave ends the run."""
-        run = self._runs.get(key)
+        run = self._joined.pop(request, None)
         if run is None or run.readers.pop(request, None) is None:
             return
         if not run.readers and not run.request.done:
             # Whoever asks the same from now on starts a run of their own: this one ends as cancelled.
-            del self._runs[key]
+            self._forget(key, run)
             self._cancel(run.request)
 
     async def _pump(self, key: str, run: _Run) -> None:
@@ -97,7 +99,8 @@ class SharedRuns:
             for reader, events in list(run.readers.items()):
                 self._tell(reader, events, event)
         if finish in ("stop", "length"):
-            await self.cache.put(key, Answer(tuple(run.request.tokens), finish, run.tags))
+            if run.request.reproducible:
+                await self.cache.put(key, Answer(tuple(run.request.tokens), finish, run.tags))
             self._forget(key, run)  # only now: whoever asked meanwhile read the run's bursts
 
     def _forget(self, key: str, run: _Run) -> None:

@@ -20,6 +20,11 @@ from ..scheduling.scheduler import Scheduler
 from .replicas import Replicas
 from .status import MemoryWatch, kv_pages
 
+_UNSURE = (
+    "{} does not compute the same bits each time: its answers are not kept, and one that goes on after an engine was "
+    "lost goes on from its tokens, and may end otherwise than it would have."
+)
+
 
 class Explained:
     """A router, seen from outside: what it runs and why, what it did and holds, how it is."""
@@ -148,6 +153,7 @@ class Explained:
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
         said += [f"{warning}." for warning in self.warnings]
+        said += [_UNSURE.format(self.engine.info.variant)] * (not self.engine.info.deterministic)
         return "\n".join([*said, told])
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from ..errors import Cancelled, InpageError, Unsupported
 from ..format.schema import Manifest
 from ..host.capability import Device
+from ..kv import KvManager
 from ..kv.saved import SavedPages, pages_digest
 from ..kv.storage import PageStorage
 from ..requests.request import Request
@@ -57,7 +58,10 @@ class Prefixes:
 
     async def read(self, ids: Sequence[int]) -> int:
         """Read a prompt while no request runs or waits; gives how many of its tokens are kept then. Whoever asks
-        something meanwhile interrupts it after a step; it goes on from there. Raises what the engine fails with."""
+        something meanwhile interrupts it after a step; it goes on from there. Raises what the engine fails with. An
+        engine without KV pages keeps none."""
+        if not self._scheduler.info.paged:
+            return 0
         wanted = _Wanted(list(ids), asyncio.get_running_loop().create_future())
         self._wanted.append(wanted)
         if self._task is None or self._task.done():
@@ -147,14 +151,16 @@ class Prefixes:
         saved = self._saved()
         if self._kept(ids) < self._pages_of(ids):
             await self.read(ids)
-        return await saved.save(self._scheduler.kv, ids)
+        return await saved.save(self._pages(), ids)
 
     async def load(self, ids: Sequence[int]) -> int:
         """Bring a stored prompt back; gives how many of its tokens are kept now, 0 where nothing was stored."""
-        return await self._saved().load(self._scheduler.kv, ids)
+        return await self._saved().load(self._pages(), ids)
 
     async def warm_up(self) -> dict[str, int]:
         """Make the settings' system prompts and what is stored ready. Tokens that were "imported", "read"."""
+        if not self._scheduler.info.paged:
+            return {"imported": 0, "read": 0}
         texts = self._scheduler.settings.kv.system_prompts
         prompts = [await self.encode([{"role": "system", "content": text}]) for text in texts]
         imported = read = 0
@@ -173,6 +179,12 @@ class Prefixes:
                     with contextlib.suppress(InpageError):  # ready they are, even where nothing can be stored
                         await self.save(ids)
         return {"imported": imported, "read": read}
+
+    def _pages(self) -> KvManager:
+        kv = self._scheduler.kv
+        if isinstance(kv, KvManager):
+            return kv
+        raise Unsupported("the engine that runs here has no KV pages that could be stored", field="prompt")
 
     def _saved(self) -> SavedPages:
         """By the engine that runs now: another's pages are not its own."""

@@ -1,7 +1,8 @@
 """Several engines of one model behind one face: each has a scheduler and pages, and is restarted when it dies.
 
 All are of one variant, so they answer alike. A request goes to the least loaded, or to one that is a little more loaded
-and holds its prompt's pages. On the host they share the weights; in the page each worker has its own.
+and holds its prompt's pages; one that needs what they cannot do goes to an engine that can (`specialists`). On the host
+they share the weights; in the page each worker has its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import dataclasses
 from collections.abc import Callable
 
 from ..backends.failover import Backends
-from ..engines.protocol import EngineInfo
+from ..engines.protocol import Engine, EngineInfo
+from ..engines.registry import engine_kind
 from ..errors import InpageError, OutOfMemory
 from ..kv.pages import pages_for
 from ..observe.prometheus import merged
@@ -19,6 +21,7 @@ from ..requests.request import Request
 from ..scheduling.grammar_queue import GrammarQueue
 from ..scheduling.scheduler import Scheduler
 from ..settings import Settings
+from .specialists import Specialists
 from .status import add_gauges, held_bytes
 
 _PREFIX_WORTH = 4  # a whole prompt's pages make up for so many requests that are there already
@@ -30,17 +33,41 @@ class Replicas:
     def __init__(self, first: Scheduler) -> None:
         self.schedulers = [first]
         self.why_fewer = ""
+        self.room: Callable[[], bool] = lambda: False  # for another engine
         self._grammar_queue = GrammarQueue()
+        self._specialists: Specialists | None = None
+        first.reroute = self.submit
 
     def submit(self, request: Request) -> None:
         """As `Scheduler.submit`, to the one that suits best."""
-        alive = [s for s in self.schedulers if not s.lost]
-        resting = [s for s in self.schedulers if s.recovery is not None and s.recovery.may_revive]
-        self._grammar_queue.submit(request, _best(request, alive or resting or self.schedulers))
+        able = [s for s in self._regular if request.unmet(s.info) is None]
+        special = self._specialists
+        if not able and special is not None:
+            able = [s for s in special.schedulers if request.unmet(s.info) is None]
+            if not able and special.candidates(request.needs):
+                special.open_for(request)
+                return
+        able = able or self._regular  # which refuses it
+        alive = [s for s in able if not s.lost]
+        resting = [s for s in able if s.recovery is not None and s.recovery.may_revive]
+        self._grammar_queue.submit(request, _best(request, alive or resting or able))
+
+    def can(self, flag: str) -> bool:
+        """Whether one of them can do it, or another engine that could be loaded for it."""
+        special = self._specialists
+        running = any(s.info.has(flag) for s in self.schedulers)
+        return running or (special is not None and bool(special.candidates([flag])))
+
+    @property
+    def _regular(self) -> list[Scheduler]:
+        special = self._specialists.schedulers if self._specialists is not None else ()
+        return [s for s in self.schedulers if s not in special]
 
     def cancel(self, request: Request) -> None:
         """Wherever it is."""
         if self._grammar_queue.cancel(request):
+            return
+        if self._specialists is not None and self._specialists.cancel(request):
             return
         for scheduler in self.schedulers:
             scheduler.cancel(request)
@@ -61,7 +88,7 @@ class Replicas:
         """Bytes by kind; weights that engines share count once."""
         each = [held_bytes(s) for s in self.schedulers]
         total = {kind: sum(held[kind] for held in each) for kind in each[0]}
-        if self.schedulers[0].info.backend == "native":
+        if engine_kind(self.schedulers[0].info.backend).maps_weights:
             total["weights"] = each[0]["weights"]
         return total
 
@@ -75,6 +102,16 @@ class Replicas:
     async def fill(self, count: int, backends: Backends, settings: Settings, on_change: Callable[[str], None]) -> None:
         """Load until there are ``count``, or no memory is left."""
         first = self.schedulers[0]
+
+        def start(engine: Engine, own: Backends) -> Scheduler:
+            scheduler = Scheduler(engine, settings=settings, backends=own, on_change=on_change)
+            scheduler.metrics.health = first.metrics.health
+            scheduler.reroute = self.submit
+            add_gauges(scheduler, None)
+            self.schedulers.append(scheduler)
+            return scheduler
+
+        self._specialists = Specialists(backends, lambda: self.room(), start, self.submit)
         ranked = [backends.current, *(c for c in backends.ranked if c is not backends.current)]
         while len(self.schedulers) < count:
             own = backends.beside(ranked)
@@ -83,14 +120,13 @@ class Replicas:
             except OutOfMemory as error:
                 self.why_fewer = str(error)
                 return
-            scheduler = Scheduler(engine, settings=settings, backends=own, on_change=on_change)
-            scheduler.metrics.health = first.metrics.health
-            add_gauges(scheduler, None)
-            self.schedulers.append(scheduler)
+            start(engine, own)
 
     async def close(self, reason: InpageError) -> None:
         """End all requests."""
         await self._grammar_queue.close(reason)
+        if self._specialists is not None:
+            await self._specialists.close(reason)
         await asyncio.gather(*(s.close(reason) for s in self.schedulers))
 
     async def unload(self) -> None:
@@ -100,7 +136,7 @@ class Replicas:
 def affordable(wanted: int, info: EngineInfo, settings: Settings, memory: int | None) -> tuple[int, Settings]:
     """How many engines like this one there is memory for, and the settings of each. ``memory``: of the device; a limit
     for KV pages has to do for what further engines take as well, and for a whole context in each."""
-    extra = info.arena_bytes + (0 if info.backend == "native" else info.weight_bytes)
+    extra = info.arena_bytes + (0 if engine_kind(info.backend).maps_weights else info.weight_bytes)
     if memory is not None:
         wanted = max(1, min(wanted, memory // 2 // max(1, info.weight_bytes + info.arena_bytes)))
     limit = settings.kv.memory_bytes

@@ -29,7 +29,7 @@ from ..host.browser import IN_PAGE
 from ..host.capability import Device, host_device, this_device
 from ..host.jobs import job
 from ..kv.storage import PageStorage, open_storage
-from ..requests.grammar import one_grammar
+from ..requests.grammar import one_grammar, unmet_need
 from ..requests.params import Options, answer_room, checked_ids, options
 from ..requests.prompts import Prompt, Prompts
 from ..requests.request import Request
@@ -79,6 +79,7 @@ class Router(Explained, ReadAhead):
         self.device = device or host_device()
         self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
         self.replicas = Replicas(self.scheduler)
+        self.replicas.room = self._room
         self._profile = profile or DeviceProfile(manifest.id, "")
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._profile.log)
         self._on_change = on_change
@@ -202,7 +203,7 @@ class Router(Explained, ReadAhead):
         of the text. ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the
         answer goes on after them. Raises `InvalidRequest` at once, or when it is read where the prompt is long: that is
         tokenized beside the event loop then; `QueueFull` when it is read."""
-        grammars = self.engine.info.grammars
+        grammars = self.replicas.can("grammars")
         use = asked_tools(tools, tool_choice, parallel_tool_calls, self.manifest.chat_template, grammars)
         prompt = self._prompts.chat(messages, self.scheduler.capacity - 1, use.tools)
         return self._ask(prompt, params, "messages", resume, use.grammar)
@@ -252,7 +253,10 @@ class Router(Explained, ReadAhead):
     def _ask(self, prompt: Prompt, params: Mapping[str, Any], field: str, resume: Iterable[int],
              calls: Grammar | None = None) -> Stream:  # fmt: skip
         asked = options(params, self.engine.info.vocab)
-        grammar = one_grammar(asked.grammar, calls, self.engine.info)
+        grammar = one_grammar(asked.grammar, calls)
+        unmet = unmet_need(grammar, asked.top, self.engine.info, self.replicas.can)
+        if unmet is not None:
+            raise unmet
         given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True, most=self.scheduler.capacity)
         began = time.perf_counter()
 
@@ -286,7 +290,7 @@ class Router(Explained, ReadAhead):
             top=asked.top,
         )
         keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
-        if self._runs is None or not keepable or given:
+        if self._runs is None or not keepable or given or not self.engine.info.deterministic:
             return request, None
         held = {} if grammar is None else {"grammar": astuple(grammar)}
         # The model's context, not this device's memory: an answer made elsewhere is as good.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from ..engines.protocol import EngineInfo, SequenceInput
-from ..kv import KvManager
+from ..kv import Kv
 from ..requests.request import Request
 from .fair_queue import FairQueue
 
@@ -16,7 +16,7 @@ _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for
 
 
 def prefill_batch(
-    requests: Iterable[Request], info: EngineInfo, kv: KvManager, queue: FairQueue
+    requests: Iterable[Request], info: EngineInfo, kv: Kv, queue: FairQueue
 ) -> list[tuple[Request, SequenceInput]]:
     """One step of prompt tokens, at most ``max_rows``. The client whose turn it is comes first, its rows shared evenly:
     a short prompt does not wait for a long. The others fill the step up without making it much longer."""
@@ -43,7 +43,7 @@ def prefill_batch(
     return batch
 
 
-def _readers(requests: Iterable[Request], kv: KvManager, queue: FairQueue) -> list[Request]:
+def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Request]:
     """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same page now,
     only the first: the others take it from there in the next step."""
     reading = [r for r in requests if r.to_prefill]

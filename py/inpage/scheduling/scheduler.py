@@ -21,7 +21,7 @@ from ..backends.faults import Suspects, poisoned, too_late
 from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
 from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
-from ..kv import KvManager, Swap
+from ..kv import open_kv
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Burst, Request
 from ..settings import Settings
@@ -53,6 +53,7 @@ class Scheduler:
         self.adopt(engine)
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
+        self.reroute: Callable[[Request], None] | None = None  # takes what the engine that took over cannot do
         self._suspects = Suspects()
         limits = self.settings.scheduler
         self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
@@ -65,10 +66,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = self._calls.engine = engine
         self.info = engine.info
-        kv = self.settings.kv
-        swap = Swap(engine, kv.swap_bytes, self.metrics)
-        kept = 0 if self._hidden else kv.prefix_bytes
-        self.kv = KvManager(engine, prefix_bytes=kept, memory_bytes=kv.memory_bytes, swap=swap)
+        self.kv = open_kv(engine, self.settings.kv, self.metrics, hidden=self._hidden)
         limits = self.settings.scheduler
         self.slots.reset(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 
@@ -103,11 +101,15 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queue it; its ``events`` then bring bursts, the last with ``finish`` set, or end with an exception.
 
-        Raises `InvalidRequest` for one that could never fit, `QueueFull`, `DeviceLost` when the engine is gone.
+        Raises `InvalidRequest` for one that could never fit, `Unsupported` for one that needs what the engine cannot
+        do, `QueueFull`, `DeviceLost` when the engine is gone.
         """
         if self._lost is not None and not (self.recovery is not None and self.recovery.may_revive):
             mend = "" if self.recovery is not None and self.recovery.breaker.rest else "; load the model again"
             raise DeviceLost(f"the engine is gone: {self.lost}{mend}")
+        unmet = request.unmet(self.info)
+        if unmet is not None:
+            raise unmet
         if request.end > self.capacity:
             raise InvalidRequest(
                 f"prompt and answer need {request.end} tokens and there is room for {self.capacity}; "
@@ -225,11 +227,25 @@ class Scheduler:
         self._on_change("engine")
 
     def _refit(self, request: Request) -> None:
-        """A smaller engine may have taken over: the answer ends where its room does."""
+        """A smaller engine may have taken over: the answer ends where its room does. Another may do what it cannot."""
+        unmet = request.unmet(self.info)
+        if unmet is not None:
+            self._send_on(request, unmet)
+            return
         if request.end > self.capacity:
             request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
             if request.length >= self.capacity:
                 self._fail(request, self.slots.no_memory(request))
+
+    def _send_on(self, request: Request, unmet: InpageError) -> None:
+        if self.reroute is None:
+            self._fail(request, unmet)
+            return
+        self.slots.leave(request)
+        try:
+            self.reroute(request)
+        except InpageError as error:
+            self._fail(request, error)
 
     def _reap(self) -> None:
         """End what was cancelled, and what has run out of time."""
@@ -249,6 +265,7 @@ class Scheduler:
                 self.kv.release(request)
             elif fits:
                 self.slots.admit(request)
+                request.reproducible &= self.info.deterministic
             elif self.active:
                 return
             elif self._elsewhere(request):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..errors import OutOfMemory
-from ..kv import KvManager
+from ..kv import Kv
 from ..requests.request import Request
 from .fair_queue import FairQueue
 
@@ -22,15 +22,15 @@ class Slots:
         self.places = 1
         self.queue = FairQueue()
         self.active: list[Request] = []
-        self._kv: KvManager | None = None
+        self._kv: Kv | None = None
 
-    def reset(self, kv: KvManager, places: int) -> None:
+    def reset(self, kv: Kv, places: int) -> None:
         """Another engine, with pages of its own. Only while nobody is active."""
         assert not self.active
         self._kv, self.places = kv, places
 
     @property
-    def kv(self) -> KvManager:
+    def kv(self) -> Kv:
         assert self._kv is not None
         return self._kv
 

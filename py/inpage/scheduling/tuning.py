@@ -17,7 +17,7 @@ from ..backends.failover import Backends
 from ..backends.kernel_choice import choose_kernels
 from ..backends.measurement import Measurement, measure, pages_needed
 from ..backends.selection import Candidate
-from ..engines.protocol import Engine, Tunable
+from ..engines.protocol import Engine, Tunable, is_paged
 from ..errors import DeviceLost, InpageError
 from .scheduler import Scheduler
 
@@ -131,7 +131,8 @@ class Tuner:
             engine = await self._backends.open(candidate)
             if candidate.name not in self._profile.measurements:
                 count = pages_needed(engine.info)
-                await engine.reserve_pages(count)
+                if is_paged(engine):
+                    await engine.reserve_pages(count)
                 await self._learn(candidate.name, await measure(engine, range(count)))
             if self._faster(self._profile.measurements[candidate.name]) and self._scheduler.idle:
                 previous = self._scheduler.engine

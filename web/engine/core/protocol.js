@@ -44,7 +44,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {string} description
  * @property {boolean} software it computes on the CPU
  * @typedef {object} Info
- * @property {"wasm" | "webgpu"} backend
+ * @property {string} backend as engines.js has it
  * @property {string} variant
  * @property {number} threads
  * @property {AdapterFacts | null} adapter of WebGPU, else null

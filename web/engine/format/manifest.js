@@ -16,8 +16,7 @@ export const ADDRESSABLE = 2 ** 32;
  * @typedef {{file: string, bytes: number, sha256: string, field: string}} FileEntry
  * @typedef {FileEntry & {offset: number}} Shard
  * @typedef {{offset: number, bytes: number}} Tensor
- * @typedef {"wasm" | "webgpu"} Backend
- * @typedef {{name: string, backend: Backend, requires: string[], plan: FileEntry, kernels: FileEntry}} Variant
+ * @typedef {{name: string, backend: string, requires: string[], files: Record<string, FileEntry>}} Variant
  * @typedef {object} Manifest
  * @property {string} id
  * @property {number} context
@@ -179,12 +178,21 @@ function variantOf(variants, name) {
   if (i < 0) {
     throw new EngineError("unsupported", `the artifact has no variant ${JSON.stringify(name)}; it has: ${names.join(", ")}`, "variant");
   }
-  const { backend, requires, plan, kernels } = variants[i];
-  if (backend !== "wasm" && backend !== "webgpu") {
-    throw new EngineError("unsupported", `variant ${name} is for backend ${backend}, not wasm or webgpu`, "variant");
-  }
+  const files = variants.map(filesOf);
+  return { name, backend: variants[i].backend, requires: variants[i].requires, files: files[i] };
+}
+
+/**
+ * Of a variant, by role. Which there must be its engine says, but a plan and its kernels come together.
+ * @param {import("./structure.js").Checked} variant
+ * @param {number} i
+ * @returns {Record<string, FileEntry>}
+ */
+function filesOf({ plan, kernels, "*": others }, i) {
   const field = `variants[${i}]`;
-  return { name, backend, requires, plan: { ...plan, field: `${field}.plan` }, kernels: { ...kernels, field: `${field}.kernels` } };
+  if (!plan !== !kernels) throw invalidArtifact("is missing", `${field}.${plan ? "kernels" : "plan"}`);
+  const all = Object.entries({ ...(plan ? { plan, kernels } : {}), ...others });
+  return Object.fromEntries(all.map(([role, file]) => [role, { ...file, field: `${field}.${role}` }]));
 }
 
 /** @param {import("./structure.js").Checked} m */
@@ -210,8 +218,8 @@ function checkFilesDistinct(m) {
   /** @type {[string, string][]} */
   const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
   for (const [i, shard] of m.weights.shards.entries()) named.push([`weights.shards[${i}].file`, shard.file]);
-  for (const [i, { plan, kernels, "*": others }] of m.variants.entries()) {
-    for (const [role, { file }] of Object.entries({ plan, kernels, ...others })) named.push([`variants[${i}].${role}.file`, file]);
+  for (const [i, variant] of m.variants.entries()) {
+    for (const { file, field } of Object.values(filesOf(variant, i))) named.push([`${field}.file`, file]);
   }
   for (const [i, { manifest }] of (m.levels ?? []).slice(1).entries()) named.push([`levels[${i + 1}].manifest.file`, manifest.file]);
   const seen = new Set(["manifest.json"]);

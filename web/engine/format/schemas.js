@@ -96,10 +96,10 @@ export const MANIFEST = {
   },
   "variant": {
     "name": {"is": "text", "of": "name"},
-    "backend": {"is": "choice", "of": ["wasm", "native", "webgpu"]},
+    "backend": {"is": "text", "of": "name"},
     "requires": {"is": "list", "of": {"is": "text", "of": "line"}, "low": 0, "high": 64},
-    "plan": {"is": "object", "of": "plan_file"},
-    "kernels": {"is": "object", "of": "file"},
+    "plan": {"is": "object", "of": "plan_file", "optional": true},
+    "kernels": {"is": "object", "of": "file", "optional": true},
     "*": {"is": "object", "of": "file"},
   },
   "file": {

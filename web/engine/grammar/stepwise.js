@@ -56,7 +56,7 @@ export class Stepwise {
    */
   async run({ n, blockTables, maxSteps, bias, constraints = [], tops, tellMs, ...input }, interrupted, tell) {
     const { doorbell, info } = this.#engine;
-    const sliced = !doorbell && info.backend === "wasm";
+    const sliced = !doorbell && !info.adapter;
     let since = performance.now();
     let told = 0;
     const end = since + SLICE_MS;

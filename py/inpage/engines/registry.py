@@ -1,0 +1,99 @@
+"""Which engines there are: a line each. An engine is a module (or a folder) here with ``async def load(job)``, and its
+line below; nothing else knows its name.
+
+A manifest's variant names the engine that runs it by ``backend``. A variant for an engine that is not here is left out,
+so that an artifact may carry what only later versions can run.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..errors import Unsupported
+from ..format.schema import Manifest, Variant
+from ..settings import Settings
+from .protocol import Engine, Flags, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJob:
+    """``base``: the artifact's folder or URL; ``text``: of its manifest. ``pinned``: so many threads, not only at most
+    so many. ``kernels``: those that were chosen on this device, of each list of alternatives. ``trust``: run machine
+    code that this machine did not compile."""
+
+    flags: Flags
+    base: str
+    manifest: Manifest
+    text: str
+    variant: Variant
+    threads: int
+    pinned: bool
+    kernels: tuple[str, ...] | None
+    settings: Settings
+    trust: bool
+    on_progress: Progress
+
+
+Load: TypeAlias = Callable[[LoadJob], Awaitable[Engine]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """``place``: "page" or "host". ``files``: by role, that each of its variants must have. ``variants``: names of its
+    usual ones, the one expected to be the fastest first. ``gpu``: it computes on a WebGPU adapter and not on threads,
+    and compiles its kernels when it is loaded. ``maps_weights``: several engines in one process share their weights."""
+
+    backend: str
+    title: str
+    place: str
+    load: Load
+    flags: Flags = Flags()  # noqa: RUF009 - frozen
+    files: tuple[str, ...] = ("plan", "kernels")
+    variants: tuple[str, ...] = ()
+    gpu: bool = False
+    maps_weights: bool = False
+
+
+def _module(name: str) -> Load:
+    """Imported when it is first needed: each runs in one place only."""
+
+    async def load(job: LoadJob) -> Engine:
+        engine: Engine = await importlib.import_module(f"{__package__}.{name}").load(job)
+        return engine
+
+    return load
+
+
+async def _nowhere(job: LoadJob) -> Engine:
+    raise Unsupported(f"this version has no engine for {job.variant.backend!r}", field="backend")
+
+
+_IN_PAGE = Flags(grammars=True)
+_GPU = ("webgpu-f16", "webgpu-f32")
+_engines: dict[str, EngineKind] = {}
+
+
+def register(kind: EngineKind) -> None:
+    """Those registered first are expected to be faster."""
+    _engines[kind.backend] = kind
+
+
+register(EngineKind("webgpu", "WebGPU", "page", _module("in_page"), _IN_PAGE, variants=_GPU, gpu=True))
+register(EngineKind("wasm", "WASM", "page", _module("in_page"), _IN_PAGE, variants=("wasm-relaxed", "wasm-simd")))
+register(EngineKind("native", "native", "host", _module("native_load"), maps_weights=True))
+
+
+def engine_kind(backend: str) -> EngineKind:
+    """The engine of this backend. One that is not registered runs nowhere and can do nothing."""
+    nothing = Flags(paged=False, deterministic=False, logprobs=False)
+    return _engines.get(backend) or EngineKind(backend, backend, "", _nowhere, nothing, files=())
+
+
+def expected_order(variant: Variant) -> tuple[int, int]:
+    """Sorts variants by what is usually faster."""
+    kind = engine_kind(variant.backend)
+    place = list(_engines).index(kind.backend) if kind.backend in _engines else len(_engines)
+    return place, kind.variants.index(variant.name) if variant.name in kind.variants else len(kind.variants)
