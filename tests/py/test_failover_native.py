@@ -13,8 +13,7 @@ import pytest
 from inpage.backends.load import load_engine
 from inpage.engines.protocol import Engine, SequenceInput
 from inpage.errors import DeviceLost, InpageError
-from inpage.router import Completion, Router
-from inpage.router import router as router_module
+from inpage.router import Completion, Router, loading
 from support.mortal import Mortal
 
 pytestmark = pytest.mark.model
@@ -56,7 +55,7 @@ async def test_twenty_kills_change_no_token(artifact: Path, monkeypatch: pytest.
         loads += 1
         return Mortal(await load_engine(*args), fate, late=bool(loads % 2))
 
-    monkeypatch.setattr(router_module, "load_engine", load)
+    monkeypatch.setattr(loading, "load_engine", load)
     gaps: list[float] = []
     async with await Router.load(artifact) as router:
         while loads <= 20:

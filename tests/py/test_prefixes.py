@@ -137,10 +137,10 @@ async def test_another_engine_does_not_find_it(small_tokenizer: Tokenizer, tmp_p
         assert await router.export_prefix(SYSTEM) > 0
         elsewhere = replace(HOST, program="a newer browser")
         prefixes = Prefixes(
-            router.scheduler, router.manifest, elsewhere, router._prefix_ids, FolderPages(tmp_path, 1 << 20)
+            router.scheduler, router.manifest, elsewhere, router._asking.prefix_ids, FolderPages(tmp_path, 1 << 20)
         )
         router.scheduler.kv.prefix.clear()
-        assert await prefixes.load(await router._prefix_ids(SYSTEM)) == 0
+        assert await prefixes.load(await router._asking.prefix_ids(SYSTEM)) == 0
 
 
 @properties(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

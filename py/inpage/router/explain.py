@@ -26,51 +26,61 @@ _UNSURE = (
 )
 
 
-class Explained:
-    """A router, seen from outside: what it runs and why, what it did and holds, how it is."""
+class Report:
+    """Of one router. ``load_ms``: until its first engine was ready; ``warnings``: what is less than it could be."""
 
-    manifest: Manifest
-    choice: Choice
-    device: Device
-    load_ms: float
-    scheduler: Scheduler
-    replicas: Replicas
-    answers: AnswerCache | None
-    memory: MemoryWatch
-    warnings: list[str]  # what is less than it could be, for people
-    _backends: Backends
-    _profile: DeviceProfile
+    def __init__(
+        self,
+        manifest: Manifest,
+        choice: Choice,
+        device: Device,
+        load_ms: float,
+        *,
+        replicas: Replicas,
+        backends: Backends,
+        profile: DeviceProfile,
+        answers: AnswerCache | None,
+        memory: MemoryWatch,
+    ) -> None:
+        self.load_ms = load_ms
+        self.warnings: list[str] = []
+        self._manifest, self._choice, self._device = manifest, choice, device
+        self._replicas, self._backends, self._profile = replicas, backends, profile
+        self._answers, self._memory = answers, memory
 
     @property
-    def engine(self) -> Engine:
-        """The one that runs now; another may take over."""
-        return self.scheduler.engine
+    def _scheduler(self) -> Scheduler:
+        return self._replicas.schedulers[0]
+
+    @property
+    def _engine(self) -> Engine:
+        return self._scheduler.engine
 
     @property
     def why(self) -> str:
         """Why the engine that runs is the one, in a sentence."""
         backends = self._backends
         measurement = self._profile.measurements.get(backends.current.name)
-        reason = self.choice.reason(backends.current, measurement, backends.took_over)
-        count = self.engine.info.threads
-        if self.engine.info.threads_measured and count != self.choice.threads:
+        reason = self._choice.reason(backends.current, measurement, backends.took_over)
+        count = self._engine.info.threads
+        if self._engine.info.threads_measured and count != self._choice.threads:
             return f"{reason}, but {count} thread{'s' * (count > 1)} measured faster"
         return reason
 
-    def _facts(self) -> Facts:
-        info = self.engine.info
+    def facts(self) -> Facts:
+        info = self._engine.info
         return Facts(self.load_ms, info.threads, info.backend, info.variant, self.why)
 
     @property
     def info(self) -> dict[str, Any]:
         """The model, where it runs and why, and what it holds in bytes."""
-        info = self.engine.info
+        info = self._engine.info
         return {
-            "model": self.manifest.id,
-            "name": self.manifest.name,
-            "revision": self.manifest.revision,
-            "level": self.manifest.level,
-            "license": self.manifest.license.id,
+            "model": self._manifest.id,
+            "name": self._manifest.name,
+            "revision": self._manifest.revision,
+            "level": self._manifest.level,
+            "license": self._manifest.license.id,
             "backend": info.backend,
             "variant": info.variant,
             "threads": info.threads,
@@ -79,36 +89,36 @@ class Explained:
             "kernels": self.kernels,
             "candidates": self.candidates,
             "load_ms": self.load_ms,
-            "context": self.scheduler.capacity,
+            "context": self._scheduler.capacity,
             "vocab": info.vocab,
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "arena_bytes": info.arena_bytes,
             "kv_bytes": self.held["kv"],
-            "kv_pages": kv_pages(self.scheduler),
+            "kv_pages": kv_pages(self._scheduler),
             "requests": {
-                "active": sum(len(s.active) for s in self.replicas.schedulers),
-                "waiting": sum(len(s.waiting) for s in self.replicas.schedulers),
+                "active": sum(len(s.active) for s in self._replicas.schedulers),
+                "waiting": sum(len(s.waiting) for s in self._replicas.schedulers),
             },
-            "replicas": len(self.replicas.schedulers),
+            "replicas": len(self._replicas.schedulers),
             "warnings": list(self.warnings),
         }
 
     @property
     def sentence(self) -> str:
         """The backends and their speeds, for people."""
-        return sentence(self.choice.ranked, self.choice.candidates, self._profile.measurements, self.device)
+        return sentence(self._choice.ranked, self._choice.candidates, self._profile.measurements, self._device)
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
         """Every variant of the artifact: whether it can run here, how fast, and what went wrong with it."""
-        return verdicts(self.choice.candidates, self._backends, self._profile)
+        return verdicts(self._choice.candidates, self._backends, self._profile)
 
     @property
     def kernels(self) -> str:
         """Which of the kernels that do the same run here, for people; empty where none were timed."""
-        choice, alternatives = self._profile.choices.get(self._backends.current.name), self.engine.info.alternatives
-        fits = choice is not None and choice.fits(self.engine.info)
+        choice, alternatives = self._profile.choices.get(self._backends.current.name), self._engine.info.alternatives
+        fits = choice is not None and choice.fits(self._engine.info)
         return kernel_choice.sentence(choice, alternatives) if choice and fits else ""
 
     async def counters(self) -> dict[str, int]:
@@ -116,44 +126,44 @@ class Explained:
         the time in which some request was not yet over and what the engine computed of it, in microseconds
         ("working_us", "busy_us"); requests answered from a cache, as "cache_hits.memory" and so on, and those that
         began like an earlier one ("cache_hits.prefix")."""
-        hits = {} if self.answers is None else self.answers.hits
+        hits = {} if self._answers is None else self._answers.hits
         cached = {f"cache_hits.{tier}": count for tier, count in hits.items()}
-        metrics = self.scheduler.metrics
+        metrics = self._scheduler.metrics
         times = {"working_us": int(metrics.working.total * 1e6), "busy_us": int(metrics.computing.total * 1e6)}
-        return await self.engine.counts() | times | cached | {"cache_hits.prefix": int(metrics.prefix_hits.total)}
+        return await self._engine.counts() | times | cached | {"cache_hits.prefix": int(metrics.prefix_hits.total)}
 
     @property
     def held(self) -> dict[str, int]:
         """Bytes by kind: "weights", "arena", "kv", "swap"."""
-        return self.replicas.held
+        return self._replicas.held
 
     def metrics(self) -> str:
         """Counters, gauges and histograms as Prometheus text."""
-        return self.replicas.metrics()
+        return self._replicas.metrics()
 
     def health(self) -> Health:
         """``healthy``, ``degraded`` or ``unhealthy``, with reasons."""
         held = sum(self.held.values())
-        lost, watch = self.replicas.lost, self.scheduler.metrics.health
-        leak = self.memory.leaks.suspicion()
-        took_over = self._backends.took_over or self.replicas.trouble
-        return watch.verdict(held=held, budget=self.device.memory, lost=lost, took_over=took_over, leak=leak)
+        lost, watch = self._replicas.lost, self._scheduler.metrics.health
+        leak = self._memory.leaks.suspicion()
+        took_over = self._backends.took_over or self._replicas.trouble
+        return watch.verdict(held=held, budget=self._device.memory, lost=lost, took_over=took_over, leak=leak)
 
     @property
     def trace(self) -> Tracer:
         """What happens when: `start` it, ask, and `to_json` opens in a trace viewer."""
-        return self.scheduler.metrics.trace
+        return self._scheduler.metrics.trace
 
     def explain(self) -> str:
         """A sentence for people, then each variant of the artifact: why it runs, could run or cannot run here, how
         fast it was measured, and what went wrong with it."""
         speeds = self.sentence if self._profile.measurements else ""
-        told = explain(self.why, speeds, self.engine.info, self.candidates, self._backends.count > 1, self.kernels)
-        lost, trouble, fewer = self.replicas.lost, self.replicas.trouble, self.replicas.why_fewer
+        told = explain(self.why, speeds, self._engine.info, self.candidates, self._backends.count > 1, self.kernels)
+        lost, trouble, fewer = self._replicas.lost, self._replicas.trouble, self._replicas.why_fewer
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
         said += [f"{warning}." for warning in self.warnings]
-        said += [_UNSURE.format(self.engine.info.variant)] * (not self.engine.info.deterministic)
+        said += [_UNSURE.format(self._engine.info.variant)] * (not self._engine.info.deterministic)
         return "\n".join([*said, told])
 
 

@@ -194,29 +194,3 @@ class Prefixes:
                 field="kv.storage_path",
             )
         return SavedPages(self.storage, pages_digest(self._manifest, self._scheduler.info.variant, self._device))
-
-
-class ReadAhead:
-    """`Router`'s methods for prompts that nobody has asked yet."""
-
-    _prefixes: Prefixes
-
-    async def prefetch(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Read prompts while nobody waits, so that requests which begin like them start at once. A prompt is what
-        `chat` takes (messages may end with the system's), or token ids. Gives how many tokens of each are kept."""
-        return [await self._prefixes.read(ids) for ids in [await self._prefixes.encode(prompt) for prompt in prompts]]
-
-    async def warm_up(self) -> dict[str, int]:
-        """Make the system prompts of the settings ready, and what was exported: from storage, else by reading them,
-        which stores them too. Gives tokens: ``{"imported", "read"}``."""
-        return await self._prefixes.warm_up()
-
-    async def export_prefix(self, prompt: Prompt) -> int:
-        """Store the KV pages of a prompt (see `prefetch`), reading it first where it was not; gives how many tokens.
-        Raises `Unsupported` without storage, `InvalidRequest` beyond ``kv.storage_bytes``, `StorageFull`."""
-        return await self._prefixes.save(await self._prefixes.encode(prompt))
-
-    async def import_prefix(self, prompt: Prompt) -> int:
-        """Bring an exported prompt's pages back; gives how many of its tokens need not be read any more. Pages that
-        another version, variant or device computed, or that are damaged, count as absent."""
-        return await self._prefixes.load(await self._prefixes.encode(prompt))

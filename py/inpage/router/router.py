@@ -10,50 +10,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
-from ..backends.load import load_engine
-from ..backends.memory_ceiling import fitted
-from ..backends.selection import Candidate, Choice, choose
-from ..engines.protocol import Engine, Grammar, Progress
+from ..backends.selection import Candidate, Choice
+from ..engines.protocol import Engine, Progress
 from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported
 from ..format.schema import Manifest
-from ..host.artifact_store import open_store
-from ..host.browser import IN_PAGE
-from ..host.capability import Device, host_device, this_device
-from ..host.jobs import job
+from ..host.capability import Device, host_device
 from ..kv.storage import PageStorage, open_storage
-from ..requests.grammar import one_grammar, unmet_need
-from ..requests.params import Options, answer_room, checked_ids, options
-from ..requests.prompts import Prompt, Prompts
-from ..requests.request import Request
-from ..requests.tools import asked_tools
-from ..responses import AnswerCache, answer_key, weights_digest
+from ..observe.health import Health
+from ..observe.tracing import Tracer
+from ..responses import AnswerCache
 from ..responses.opening import open_answers
-from ..responses.sharing import SharedRuns
-from ..responses.stream import Completion, Delta, Kept, Later, Stream, together
+from ..responses.stream import Completion, Delta, Stream, together
 from ..scheduling import scoring
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.scoring import Score
 from ..scheduling.tuning import Tuner
-from ..settings import Settings, settings_from
-from ..text.tokenizer import Tokenizer, load_tokenizer
-from .explain import Explained
-from .prefixes import Prefixes, ReadAhead
+from ..settings import Settings
+from ..text.tokenizer import Tokenizer
+from .asking import Asking
+from .explain import Report
+from .loading import load_model
+from .prefixes import Prefixes
 from .prefixes import Prompt as Prefix
-from .replicas import Replicas, affordable
+from .replicas import Replicas
 from .status import MemoryWatch, add_gauges
 
 __all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
 
 
-class Router(Explained, ReadAhead):
+class Router:
     """One loaded model and its queue. Made by `load`; any number of requests may run at once."""
 
     def __init__(
@@ -75,7 +66,6 @@ class Router(Explained, ReadAhead):
         self.manifest = manifest
         self.choice = choice
         self.tokenizer = tokenizer
-        self.load_ms = load_ms
         self.device = device or host_device()
         self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
         self.replicas = Replicas(self.scheduler)
@@ -84,16 +74,24 @@ class Router(Explained, ReadAhead):
         self._backends = backends or Backends(choice.ranked, _nothing_else, self._profile.log)
         self._on_change = on_change
         self._tuner = Tuner(self.scheduler, self._backends, self._profile, room=self._room, on_change=on_change)
-        self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._prefix_ids, pages)
         self.answers = answers
-        self._runs = SharedRuns(answers, self.replicas.submit, self.replicas.cancel) if answers else None
-        self._weights = weights_digest(manifest)
         add_gauges(self.scheduler, answers)
         self.memory = MemoryWatch(self.scheduler)
-        self._prompts = Prompts(manifest, tokenizer, lambda: self.scheduler.metrics.work("encode"))
+        self.report = Report(
+            manifest,
+            choice,
+            self.device,
+            load_ms,
+            replicas=self.replicas,
+            backends=self._backends,
+            profile=self._profile,
+            answers=answers,
+            memory=self.memory,
+        )
+        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers)
+        self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._asking.prefix_ids, pages)
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
-        self.warnings = []
 
     @classmethod
     async def load(
@@ -118,59 +116,18 @@ class Router(Explained, ReadAhead):
         variants that shall not run, and why; ``trust``: run native kernels that this machine did not compile, which
         can do whatever this process may. Raises `ArtifactInvalid`, `Untrusted`, `Unsupported` (with the reason of each
         candidate), `InvalidRequest` for a bad pin or setting, `OutOfMemory`, `NetworkError`."""
-        started = time.perf_counter()
-        chosen = settings if isinstance(settings, Settings) else settings_from(settings or {})
-        backend = chosen.engine.backend if backend is None else backend
-        threads = chosen.engine.threads if threads is None else threads
-        if not chosen.wasm.shared and IN_PAGE:
-            threads = 1
-        store = open_store(artifact)
-        report = on_progress or _unheard
-        report({"phase": "manifest"})
-        manifest, text = await store.manifest()
-        device = await this_device(chosen.webgpu.power_preference)
-        profile = await DeviceProfile.open(manifest, device, threads)
-        choice = choose(
-            manifest.variants,
-            device,
-            backend=backend,
-            threads=threads,
-            measurements=profile.measurements,
-            refused=refused,
-        )
-        chosen, shrunk = await fitted(chosen, device, store, manifest, choice)
-        report({"phase": "tokenizer"})
-
-        async def tokenizing() -> Tokenizer:
-            description = await store.text(manifest.tokenizer, "tokenizer")
-            with job("tokenizer", len(description)):
-                return load_tokenizer(description, manifest.tokenizer.special)
-
-        wanted = chosen.engine.replicas
-        share = max(1, choice.threads // wanted)
-        pinned = threads is not None or wanted > 1
-
-        async def load(candidate: Candidate) -> Engine:
-            return await load_engine(
-                candidate.variant, share, pinned, store, manifest, text, report, chosen, profile, trust
-            )
-
-        backends = Backends(choice.ranked, load, profile.log)
-        engine, tokenizer = await backends.first_beside(tokenizing())
-        report = _unheard  # what is loaded later concerns nobody who waits for this
-        count, chosen = affordable(wanted, engine.info, chosen, device.memory)
-        load_ms = (time.perf_counter() - started) * 1e3
-        more: dict[str, Any] = {"backends": backends, "profile": profile, "device": device, "on_change": on_change}
-        more |= {"settings": chosen, "answers": answers or await open_answers(chosen.answers)}
-        more |= {"pages": open_storage(chosen.kv)}
-        router = cls(manifest, choice, engine, tokenizer, load_ms=load_ms, **more)
-        router.warnings += [shrunk] * bool(shrunk)
+        loaded = await load_model(artifact, backend, threads, on_progress or _unheard, settings, refused or {}, trust)
+        more: dict[str, Any] = {name: getattr(loaded, name) for name in ("backends", "profile", "device", "settings")}
+        more |= {"answers": answers or await open_answers(loaded.settings.answers), "on_change": on_change}
+        more |= {"pages": open_storage(loaded.settings.kv), "load_ms": loaded.load_ms}
+        router = cls(loaded.manifest, loaded.choice, loaded.engine, loaded.tokenizer, **more)
+        router.warnings.extend(loaded.warnings)
         router.memory.start()
         try:
-            await router.replicas.fill(count, backends, chosen, router._replaced)
-            if backends.count > 1 and backends.current.name not in profile.measurements:
+            await router.replicas.fill(loaded.replicas, loaded.backends, loaded.settings, router._replaced)
+            if loaded.backends.count > 1 and loaded.backends.current.name not in loaded.profile.measurements:
                 await router._tuner.measure_current()
-            if chosen.kv.system_prompts:
+            if loaded.settings.kv.system_prompts:
                 router._prefixes.begin()
         except BaseException:
             await router.unload()
@@ -203,14 +160,11 @@ class Router(Explained, ReadAhead):
         of the text. ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the
         answer goes on after them. Raises `InvalidRequest` at once, or when it is read where the prompt is long: that is
         tokenized beside the event loop then; `QueueFull` when it is read."""
-        grammars = self.replicas.can("grammars")
-        use = asked_tools(tools, tool_choice, parallel_tool_calls, self.manifest.chat_template, grammars)
-        prompt = self._prompts.chat(messages, self.scheduler.capacity - 1, use.tools)
-        return self._ask(prompt, params, "messages", resume, use.grammar)
+        return self._asking.chat(messages, tools, tool_choice, parallel_tool_calls, resume, params)
 
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:
         """Continue a text, or token ids as they are, without the chat template. Otherwise as `chat`."""
-        return self._ask(self._text(prompt, self.scheduler.capacity - 1), params, "prompt", resume)
+        return self._asking.complete(prompt, resume, params)
 
     async def quick(self, prompt: str, **params: Any) -> str:
         """The text of an answer to one message."""
@@ -226,22 +180,11 @@ class Router(Explained, ReadAhead):
 
     def encode(self, prompt: str | Iterable[int]) -> list[int]:
         """The ids that `complete` would feed for a prompt; control tokens that it spells stay text."""
-        return self._text(prompt, None).now()
-
-    def _text(self, prompt: str | Iterable[int], most: int | None) -> Prompt:
-        return self._prompts.text(prompt, self.engine.info.vocab, most)
-
-    async def _prefix_ids(self, prompt: Prefix) -> list[int]:
-        most = self.scheduler.capacity - 1
-        first = prompt[0] if isinstance(prompt, Sequence) and prompt else None
-        if not isinstance(prompt, str) and not isinstance(first, Mapping):
-            return checked_ids(prompt, self.engine.info.vocab, "prompt", most=most)
-        found = self._prompts.chat(prompt, most, answer=None)
-        return await found.aside() if found.long else found.now()
+        return self._asking.text(prompt, None).now()
 
     async def score(self, ids: str | Iterable[int], window: int = 512) -> Score:
         """Perplexity of a text or of ids, in independent windows: see `inpage.scheduling.scoring`."""
-        text = self._text(ids, None)
+        text = self._asking.text(ids, None)
         checked = await text.aside() if text.long else text.now()
         capacity = self.scheduler.capacity
         if isinstance(window, bool) or not isinstance(window, int) or not 2 <= window <= capacity:
@@ -250,53 +193,82 @@ class Router(Explained, ReadAhead):
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
 
-    def _ask(self, prompt: Prompt, params: Mapping[str, Any], field: str, resume: Iterable[int],
-             calls: Grammar | None = None) -> Stream:  # fmt: skip
-        asked = options(params, self.engine.info.vocab)
-        grammar = one_grammar(asked.grammar, calls)
-        unmet = unmet_need(grammar, asked.top, self.engine.info, self.replicas.can)
-        if unmet is not None:
-            raise unmet
-        given = checked_ids(resume, self.engine.info.vocab, "resume", empty=True, most=self.scheduler.capacity)
-        began = time.perf_counter()
+    # -- prompts to come ---------------------------------------------------------------------------------------
 
-        def made(ids: list[int]) -> tuple[Request, Kept | None]:
-            return self._request(ids, asked, grammar, given, field, began)
+    async def prefetch(self, prompts: Iterable[Prefix]) -> list[int]:
+        """Read prompts while nobody waits, so that requests which begin like them start at once. A prompt is what
+        `chat` takes (messages may end with the system's), or token ids. Gives how many tokens of each are kept."""
+        return [await self._prefixes.read(ids) for ids in [await self._prefixes.encode(prompt) for prompt in prompts]]
 
-        async def aside() -> tuple[Request, Kept | None]:
-            return made(await prompt.aside())
+    async def warm_up(self) -> dict[str, int]:
+        """Make the system prompts of the settings ready, and what was exported: from storage, else by reading them,
+        which stores them too. Gives tokens: ``{"imported", "read"}``."""
+        return await self._prefixes.warm_up()
 
-        if prompt.long:
-            later = Later(asked.sampling.seed, lambda: made(prompt.now()), aside)
-            return Stream(self.replicas, later, self.tokenizer, self._facts, stop=asked.stop)
-        request, kept = made(prompt.now())
-        return Stream(self.replicas, request, self.tokenizer, self._facts, stop=asked.stop, kept=kept)
+    async def export_prefix(self, prompt: Prefix) -> int:
+        """Store the KV pages of a prompt (see `prefetch`), reading it first where it was not; gives how many tokens.
+        Raises `Unsupported` without storage, `InvalidRequest` beyond ``kv.storage_bytes``, `StorageFull`."""
+        return await self._prefixes.save(await self._prefixes.encode(prompt))
 
-    def _request(self, prompt: list[int], asked: Options, grammar: Grammar | None, given: list[int], field: str,
-                 began: float) -> tuple[Request, Kept | None]:  # fmt: skip
-        room = answer_room(len(prompt), asked.max_tokens, self.scheduler.capacity, field)
-        if len(given) > room:
-            raise InvalidRequest(f"resume has {len(given)} tokens, the answer at most {room}", field="resume")
-        request = Request(
-            prompt,
-            room,
-            asked.sampling,
-            stop_ids=self.manifest.tokenizer.eos,
-            client=asked.client,
-            priority=asked.priority,
-            deadline=None if asked.timeout is None else began + asked.timeout,
-            tokens=list(given),
-            grammar=grammar,
-            top=asked.top,
-        )
-        keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None
-        if self._runs is None or not keepable or given or not self.engine.info.deterministic:
-            return request, None
-        held = {} if grammar is None else {"grammar": astuple(grammar)}
-        # The model's context, not this device's memory: an answer made elsewhere is as good.
-        most = asked.max_tokens or self.engine.info.context - len(prompt)
-        key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
-        return request, Kept(self._runs, key, (f"model:{self.manifest.id}", *asked.tags))
+    async def import_prefix(self, prompt: Prefix) -> int:
+        """Bring an exported prompt's pages back; gives how many of its tokens need not be read any more. Pages that
+        another version, variant or device computed, or that are damaged, count as absent."""
+        return await self._prefixes.load(await self._prefixes.encode(prompt))
+
+    # -- what it is and did: see `Report` ------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The one that runs now; another may take over."""
+        return self.scheduler.engine
+
+    @property
+    def load_ms(self) -> float:
+        return self.report.load_ms
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.report.warnings
+
+    @property
+    def why(self) -> str:
+        return self.report.why
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self.report.info
+
+    @property
+    def sentence(self) -> str:
+        return self.report.sentence
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        return self.report.candidates
+
+    @property
+    def kernels(self) -> str:
+        return self.report.kernels
+
+    async def counters(self) -> dict[str, int]:
+        return await self.report.counters()
+
+    @property
+    def held(self) -> dict[str, int]:
+        return self.report.held
+
+    def metrics(self) -> str:
+        return self.report.metrics()
+
+    def health(self) -> Health:
+        return self.report.health()
+
+    @property
+    def trace(self) -> Tracer:
+        return self.report.trace
+
+    def explain(self) -> str:
+        return self.report.explain()
 
     # -- while it runs ------------------------------------------------------------------------------------------
 
