@@ -56,7 +56,8 @@ class SequenceInput:
 
     ``pages`` are the KV pages of the sequence in order, ``page_tokens`` tokens each; they cover every position fed
     (`step`) or that a burst may reach (`run`). Without pages, ``request`` names the sequence. ``history`` is what
-    penalties look at (most recent last).
+    penalties look at (most recent last). ``tables``: where the engine has `EngineInfo.groups`, the pages of each; of a
+    page that fell out of the group's window, whose number means nothing any more, the place is kept.
     """
 
     tokens: Sequence[int]
@@ -73,6 +74,7 @@ class SequenceInput:
     answer: Sequence[int] = ()
     request: str = ""  # by which an engine knows what it keeps of it: its KV cache, its state of the grammar
     top: int | None = None  # report each choice, with so many of the likeliest tokens
+    tables: Sequence[Sequence[int]] = ()
 
 
 @dataclass(slots=True)
@@ -117,6 +119,17 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
+class KvGroup:
+    """Layers whose KV lies in the same pages, ``page_tokens`` tokens of all of them each, by one block table a
+    sequence. ``window``: a token sees so many, itself included; None for all before it. Pages of all groups are of one
+    size in bytes and from one pool: a group of fewer layers has more tokens in a page."""
+
+    layers: tuple[int, ...]
+    page_tokens: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo(Flags):
     """Facts of a loaded engine. Bytes are what it really holds. Without pages ``page_tokens`` is 1, and ``page_bytes``
     and ``max_pages`` are 0: each of ``max_sequences`` may have a whole ``context``."""
@@ -139,6 +152,7 @@ class EngineInfo(Flags):
     # Names of kernels that leave the same bits, of each list the one first that runs until another is chosen.
     alternatives: tuple[tuple[str, ...], ...] = ()
     rehearsed: bool = True  # all of them ran before, so that the first times are true
+    groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
 
 
 # What engines count, in the order in which they tell it.

@@ -3,10 +3,12 @@
 Imports `requests`, `observe`, `responses` and below.
 """
 
-from .manager import Kv, KvManager, open_kv
+from .groups import GroupedKv
+from .manager import KvManager
+from .opening import Kv, open_kv
 from .pages import PagePool, pages_for
 from .prefix import PrefixTree
 from .sequences import SequenceKv
 from .swap import Swap
 
-__all__ = ["Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]
+__all__ = ["GroupedKv", "Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]

@@ -7,29 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TypeAlias
 
-from ..engines.protocol import Engine, PagedEngine, is_paged, is_sequential
+from ..engines.protocol import PagedEngine
 from ..errors import OutOfMemory
-from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Request
-from ..settings import KvSettings
 from .pages import PagePool, pages_for
 from .prefix import Branch, Key, PrefixTree
-from .sequences import SequenceKv
 from .swap import Swap
 
 _GROWTH = 8  # pages reserved at a time: growing costs a message, a page that nobody fills costs its bytes
-
-
-def open_kv(engine: Engine, settings: KvSettings, metrics: SchedulerMetrics, *, hidden: bool = False) -> Kv:
-    """Of an engine's requests from now on. ``hidden``: nothing is kept for those to come."""
-    if is_paged(engine):
-        swap = Swap(engine, settings.swap_bytes, metrics)
-        kept = 0 if hidden else settings.prefix_bytes
-        return KvManager(engine, prefix_bytes=kept, memory_bytes=settings.memory_bytes, swap=swap)
-    assert is_sequential(engine)
-    return SequenceKv(engine, Swap(None, 0, metrics))
 
 
 class KvManager:
@@ -180,6 +166,3 @@ class KvManager:
                 pool.grow_to(pool.reserved + extra)
         if pool.reserved < wanted:
             pool.limit = pool.reserved  # the device is full: live with what there is
-
-
-Kv: TypeAlias = KvManager | SequenceKv

@@ -63,6 +63,7 @@ class Request:
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens
     pages: list[int] = field(default_factory=list)
+    tables: list[list[int]] = field(default_factory=list)  # by group, where the engine has several
     num_computed_tokens: int = 0
     cached: int = 0  # tokens of the prompt that were not computed, because another request had
     cancelled: bool = False
@@ -145,6 +146,7 @@ class Request:
             tokens=self.slice(self.num_computed_tokens, end),
             start=self.num_computed_tokens,
             pages=self.pages,
+            tables=self.tables,
             request=self.name,
             sampling=self.sampling,
             history=self._history() if first_choice else (),
@@ -159,6 +161,7 @@ class Request:
                 tokens=self.tokens[-1:],
                 start=self.num_computed_tokens,
                 pages=self.pages,
+                tables=self.tables,
                 request=self.name,
                 sampling=self.sampling,
                 history=self._history(),
