@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inpage.backends import device_profile
+from inpage.backends.load import load_engine
 from inpage.engines import registry
-from inpage.errors import InvalidRequest, Unsupported
+from inpage.engines.protocol import Engine, SequenceInput, is_paged
+from inpage.errors import InpageError, InvalidRequest, OutOfMemory, Unsupported
 from inpage.format.manifest import parse_manifest, revision_of
-from inpage.router import Completion, Router
+from inpage.format.schema import Variant
+from inpage.router import Completion, Router, loading
+from support.mortal import Mortal
 from support.ngram import KIND, NGram, continued
 
 pytestmark = pytest.mark.model
@@ -166,6 +171,31 @@ async def test_a_request_goes_to_an_engine_that_can(both: Path) -> None:
         with pytest.raises(Unsupported) as error:  # neither can
             await whole(router, "hello", regex="a+")
         assert error.value.field == "regex"
+
+
+async def test_a_request_moves_on_when_what_takes_over_cannot_do_it(
+    both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In mid-answer, from native, which runs out of memory once, over the table, which has no logprobs, to native."""
+    deaths = iter([OutOfMemory("full")])
+
+    def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
+        long = any(feed.top is not None and feed.start > 60 for feed in feeds)
+        return next(deaths, None) if long else None
+
+    async def load(variant: Variant, *args: Any) -> Engine:
+        engine = await load_engine(variant, *args)
+        return Mortal(engine, fate) if is_paged(engine) else engine
+
+    async with await Router.load(both) as router:
+        plain = await whole(router, "What is gravity?", temperature=0, max_tokens=40)
+    monkeypatch.setattr(loading, "load_engine", load)
+    async with await Router.load(both) as router:
+        done = await whole(router, "What is gravity?", temperature=0, max_tokens=40, logprobs=0)
+        assert next(deaths, None) is None and router.engine.info.backend == "ngram"
+        assert done.token_ids == plain.token_ids == [each.token for each in done.logprobs]
+        assert [s.info.backend for s in router.replicas.schedulers] == ["ngram", "native"]
+        assert router.replicas.schedulers[0].active == [] and not router.replicas.schedulers[0].waiting
 
 
 def test_an_artifact_with_an_unknown_engine_is_read(both: Path) -> None:

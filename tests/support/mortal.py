@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from inpage.engines.protocol import (
-    Engine,
     EngineInfo,
     Grammar,
     OnTokens,
     PageData,
+    PagedEngine,
     RunOutput,
     SequenceInput,
     StepOutput,
@@ -25,7 +25,7 @@ Fate = Callable[[str, Sequence[SequenceInput]], InpageError | None]
 class Mortal:
     """``late``: it dies after the call was computed, as a worker does whose answer never arrives."""
 
-    def __init__(self, engine: Engine, fate: Fate, *, variant: str | None = None, late: bool = False) -> None:
+    def __init__(self, engine: PagedEngine, fate: Fate, *, variant: str | None = None, late: bool = False) -> None:
         self._engine = engine
         self._fate = fate
         self._late = late

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from ..engines.registry import wants_gpu
 from ..errors import DeviceLost, Unsupported, from_wire
 from . import paths, site
 from .progress import Progress
@@ -93,7 +94,7 @@ async def open_page(
     program = paths.chromium()
     files = site.files([artifact], hashes=False)
     model = next(name.split("/")[1] for name in files if name.startswith("models/"))
-    webgpu = backend is None or backend.startswith("webgpu")
+    webgpu = backend is None or wants_gpu(backend)
     with StaticServer({**files, "terminal.html": _PAGE}) as server:
         server.start()
         try:

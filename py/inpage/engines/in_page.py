@@ -30,7 +30,7 @@ from .protocol import (
     SequenceInput,
     StepOutput,
 )
-from .registry import LoadJob
+from .registry import LoadJob, engine_kind
 
 
 async def load(job: LoadJob) -> BrowserEngine:
@@ -178,7 +178,7 @@ class BrowserEngine:
 
     async def counts(self) -> dict[str, int]:
         counted = await settle(self._client.counters())
-        names = WEBGPU_COUNTS if self._info.backend == "webgpu" else RUNTIME_COUNTS
+        names = WEBGPU_COUNTS if engine_kind(self._info.backend).gpu else RUNTIME_COUNTS
         return {name: int(count) for name, count in zip(names, counted.to_py(), strict=True)}
 
     @property

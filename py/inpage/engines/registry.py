@@ -92,6 +92,11 @@ def engine_kind(backend: str) -> EngineKind:
     return _engines.get(backend) or EngineKind(backend, backend, "", _nowhere, nothing, files=())
 
 
+def wants_gpu(name: str) -> bool:
+    """Whether a backend, or a variant, of this name computes on a GPU."""
+    return any(kind.gpu and name in (kind.backend, *kind.variants) for kind in _engines.values())
+
+
 def expected_order(variant: Variant) -> tuple[int, int]:
     """Sorts variants by what is usually faster."""
     kind = engine_kind(variant.backend)

@@ -17,7 +17,6 @@ class SequenceKv:
 
     def __init__(self, engine: SequenceEngine, swap: Swap) -> None:
         self.engine, self.swap = engine, swap
-        self.page_tokens = engine.info.page_tokens
         self.pool = PagePool(0)
         self.prefix = PrefixTree(self.pool, 1, 0)
         self._held: set[Request] = set()
