@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,23 +173,44 @@ async def test_a_request_goes_to_an_engine_that_can(both: Path) -> None:
         assert error.value.field == "regex"
 
 
-async def test_a_request_moves_on_when_what_takes_over_cannot_do_it(
-    both: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In mid-answer, from native, which runs out of memory once, over the table, which has no logprobs, to native."""
+def native_dies(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[InpageError]:
+    """Once, of want of memory, in a burst behind so many tokens. What is left to die of."""
     deaths = iter([OutOfMemory("full")])
 
     def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
-        long = any(feed.top is not None and feed.start > 60 for feed in feeds)
-        return next(deaths, None) if long else None
+        return next(deaths, None) if kind == "run" and any(feed.start > after for feed in feeds) else None
 
     async def load(variant: Variant, *args: Any) -> Engine:
         engine = await load_engine(variant, *args)
         return Mortal(engine, fate) if is_paged(engine) else engine
 
+    monkeypatch.setattr(loading, "load_engine", load)
+    return deaths
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_an_answer_that_began_well_is_not_kept(both: Path, monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
+    """The first engine would have given it again; the one that took over would not."""
+    if dies:
+        native_dies(monkeypatch, after=20)
+    async with await Router.load(both, settings={"answers": {"enabled": True}}) as router:
+        stream = router.chat("What is gravity?", temperature=0, max_tokens=40)
+        kept = stream.kept
+        done = await stream
+        assert [gap["from"] for gap in done.failovers] == ["native"] * dies
+        for _ in range(20):  # it is put away after it was told
+            await asyncio.sleep(0)
+        assert router.answers is not None and kept is not None
+        assert (await router.answers.get(kept.key) is None) == dies
+
+
+async def test_a_request_moves_on_when_what_takes_over_cannot_do_it(
+    both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In mid-answer, from native, which runs out of memory once, over the table, which has no logprobs, to native."""
     async with await Router.load(both) as router:
         plain = await whole(router, "What is gravity?", temperature=0, max_tokens=40)
-    monkeypatch.setattr(loading, "load_engine", load)
+    deaths = native_dies(monkeypatch, after=60)
     async with await Router.load(both) as router:
         done = await whole(router, "What is gravity?", temperature=0, max_tokens=40, logprobs=0)
         assert next(deaths, None) is None and router.engine.info.backend == "ngram"
