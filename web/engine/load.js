@@ -97,7 +97,8 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
     onProgress({ phase: "kernels", loaded: received[0] + received[1], total, fromCache, shard: null });
   };
   const planJson = parseJson(await fetchFile(source, planFile, small(0)));
-  const plan = readPlan(planJson, manifest.tensors, variant.backend);
+  const replays = /** @type {Parameters<typeof readPlan>[2]} */ (variant.backend); // what engines.js has
+  const plan = readPlan(planJson, manifest.tensors, replays);
   if (plan.maxima.context > manifest.context) {
     throw invalidArtifact(`is more than the model's ${manifest.context}`, "plan.maxima.context");
   }
