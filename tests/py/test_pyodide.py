@@ -14,6 +14,7 @@ from inpage.text.chat_template import ChatTemplate
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
 from support.tiny import TEMPLATE
+from support.vocabularies import small, stored, tokenizer_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "in_pyodide.mjs"
 
@@ -86,6 +87,12 @@ def test_small_tokenizer_is_the_same(small_tokenizer: Tokenizer) -> None:
     texts = ["".join(rng.choices(parts, k=8)) for _ in range(200)]
     ids = [[rng.randrange(320) for _ in range(20)] for _ in range(200)]
     both(small_tokenizer, TEMPLATE, small_tokenizer_json(), texts, ids)
+
+
+def test_sentencepiece_is_the_same(tmp_path: Path) -> None:
+    description = json.dumps(tokenizer_of(small("spm", tmp_path)).json)
+    ids = [some for some, _ in stored()["decoded"]["spm"]]
+    both(load_tokenizer(description, {}), TEMPLATE, description, stored()["texts"][:200], ids)
 
 
 @pytest.mark.model

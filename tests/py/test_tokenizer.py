@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inpage.errors import ArtifactInvalid, Unsupported
 from inpage.text.tokenizer import Detokenizer, Tokenizer, load_tokenizer
-from support.small import small_tokenizer_json
-from support.tiny import CONTROL
+from support.paged_double import PagedDouble
+from support.small import small_router, small_tokenizer_json
+from support.tiny import CONTROL, VOCAB
+from support.vocabularies import small, tokenizer_of
 
 
 def stream(tokenizer: Tokenizer, ids: Sequence[int], rng: random.Random) -> list[str]:
@@ -117,3 +120,28 @@ def test_what_would_give_wrong_ids_is_refused() -> None:
     description["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
     with pytest.raises(Unsupported, match="first word"):
         load_tokenizer(json.dumps(description), {})
+
+
+async def test_a_blank_in_front_is_shown_where_the_answer_goes_on_with_text(tmp_path: Path) -> None:
+    """Of SentencePiece's tokens "\u2581the" is a word within a text, or the first of one."""
+    built = tokenizer_of(small("spm", tmp_path))
+    tokenizer = load_tokenizer(json.dumps(built.json), built.special)
+    vocab: dict[str, int] = built.json["model"]["vocab"]
+    token, word = next((i, t[1:]) for t, i in vocab.items() if t[0] == "\u2581" and t[1:].isalnum() and i < VOCAB)
+    asked: dict[str, Any] = {"resume": [token], "max_tokens": 4, "temperature": 0}
+    async with small_router(tokenizer, engine=PagedDouble(vocab=len(vocab), grammars=True)) as router:
+        assert (await router.complete("once", **asked)).text.startswith(f" {word}")
+        assert (await router.complete([1], **asked)).text.startswith(word)
+        assert (await router.chat("once", **asked)).text.startswith(word)
+        assert (await router.chat("once", grammar='root ::= " "', **asked)).text.startswith(f" {word}")
+
+
+def test_what_stood_around_a_byte_without_a_token_does_not_merge() -> None:
+    """One library leaves such bytes out before it merges; llama.cpp and the page's do behind."""
+    description = json.loads(small_tokenizer_json())
+    vocab = description["model"]["vocab"]
+    del vocab["\u0104"]  # the letter of byte 4
+    tokenizer = load_tokenizer(json.dumps(description), {})
+    assert tokenizer.encode("t\x04he") == [vocab["t"], vocab["he"]]
+    assert tokenizer.encode("t\x04h\x04e") == [vocab["t"], vocab["h"], vocab["e"]]
+    assert tokenizer.encode("the") == [vocab["the"]]

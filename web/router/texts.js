@@ -23,7 +23,8 @@ import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } fr
  * @param {number} items values at most
  * @param {number} depth at most
  * @returns {{outline: string, described(changed: string): Description}} outline: all of it but merges, and of the
- *   vocabulary the longest text; described: `changed`, an outline with changes, and the rest as it was
+ *   vocabulary the longest text with the largest id, all of it where tokens spell bytes out; described: `changed`, an
+ *   outline with changes and more tokens, and the rest as it was
  */
 export function outlined(text, characters, items, depth) {
   const whole = /** @type {Description} */ (object(parsed(text, "tokenizer.file", { characters, items, depth }), "tokenizer.file"));
@@ -33,12 +34,15 @@ export function outlined(text, characters, items, depth) {
   const list = Array.isArray(vocab);
   const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(object(vocab ?? {}, "tokenizer.model.vocab"));
   const longest = longestOf(texts);
-  const outline = { ...whole, model: { ...model, vocab: list ? [[longest, 0]] : { [longest]: 0 }, merges: [] } };
+  const largest = list ? texts.length - 1 : Object.values(object(vocab ?? {}, "tokenizer.model.vocab")).reduce((most, id) => Math.max(most, Number(id)), 0);
+  const short = list ? [[longest, 0]] : { [longest]: largest };
+  const outline = { ...whole, model: { ...model, vocab: model.byte_fallback ? vocab : short, merges: [] } };
   return {
     outline: JSON.stringify(outline),
     described: (changed) => {
       const description = JSON.parse(changed);
-      return { ...description, model: { ...description.model, vocab, merges } };
+      const { [longest]: _, ...added } = list ? {} : description.model.vocab;
+      return { ...description, model: { ...description.model, vocab: list ? vocab : { .../** @type {object} */ (vocab), ...added }, merges } };
     },
   };
 }

@@ -49,4 +49,4 @@ class Written:
         return {"token": text, "logprob": logprob, "bytes": None if _HALF in text else list(text.encode())}
 
     def _text(self, token: int) -> str:
-        return self._control.get(token) or self._tokenizer.decode([token])
+        return self._control.get(token) or self._tokenizer.decode([token], inner=True)

@@ -21,11 +21,12 @@ _DROPPED = 4  # a template may leave out most of what it is given, such as earli
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """``now`` and ``aside`` give the same ids and errors; the latter lets the event loop go on meanwhile. ``long``:
-    whether that is worth it."""
+    whether that is worth it. ``continued``: the answer goes on with its text."""
 
     now: Callable[[], list[int]]
     aside: Callable[[], Awaitable[list[int]]]
     long: bool
+    continued: bool = False
 
 
 class Prompts:
@@ -42,7 +43,7 @@ class Prompts:
         where its length alone says that it cannot fit."""
         if not isinstance(prompt, str):
             ids = checked_ids(prompt, vocab, field, most=most)
-            return Prompt(lambda: ids, _given(ids), False)
+            return Prompt(lambda: ids, _given(ids), False, True)
         _check_chars(len(prompt), REQUEST_CHARS, field)
         check_fits(self._tokenizer.least([prompt]), most, field)
         text = checked_text(prompt, field)
@@ -56,7 +57,7 @@ class Prompts:
         async def aside() -> list[int]:
             return [*start, *await self._tokenizer.encode_aside(text)]
 
-        return Prompt(now, aside, len(text) > ASIDE_CHARS)
+        return Prompt(now, aside, len(text) > ASIDE_CHARS, True)
 
     def chat(
         self, messages: Any, most: int, tools: Sequence[Mapping[str, Any]] = (), *, answer: bool | None = True

@@ -119,8 +119,11 @@ class Stream:
         facts: Callable[[], Facts],
         stop: Sequence[str] = (),
         kept: Kept | None = None,
+        continues: bool = False,
     ) -> None:
+        """``continues``: the answer goes on with the prompt's text, and is no text of its own."""
         self._scheduler = scheduler
+        self._continues = continues
         self._later = asked if isinstance(asked, Later) else None
         self._made = (asked, kept) if isinstance(asked, Request) else None
         self._tokenizer = tokenizer
@@ -207,7 +210,12 @@ class Stream:
             self._made = await self._later.aside()
             if self._left:
                 self._leave()
-        request, detokenizer, stops = self._request, Detokenizer(self._tokenizer), StopStrings(self._stop)
+        request, stops = self._request, StopStrings(self._stop)
+        # A grammar's text is the grammar's from its first character.
+        inner = request.grammar is not None or (
+            self._continues and request.prompt[-1] not in self._tokenizer.control_ids
+        )
+        detokenizer = Detokenizer(self._tokenizer, inner=inner)
         texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
         said, told = len(request.tokens), 0
         try:

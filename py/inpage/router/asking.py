@@ -94,9 +94,9 @@ class Asking:
 
         if prompt.long:
             later = Later(asked.sampling.seed, lambda: made(prompt.now()), aside)
-            return Stream(self._replicas, later, self._tokenizer, self._facts, stop=asked.stop)
+            return Stream(self._replicas, later, self._tokenizer, self._facts, asked.stop, None, prompt.continued)
         request, kept = made(prompt.now())
-        return Stream(self._replicas, request, self._tokenizer, self._facts, stop=asked.stop, kept=kept)
+        return Stream(self._replicas, request, self._tokenizer, self._facts, asked.stop, kept, prompt.continued)
 
     def _request(self, prompt: list[int], asked: Options, grammar: Grammar | None, given: list[int], field: str,
                  began: float) -> tuple[Request, Kept | None]:  # fmt: skip

@@ -18,10 +18,12 @@ from ..errors import ArtifactInvalid, Unsupported
 from ..format import bounded
 from ..format.limits import FILE_BYTES
 from ..host.browser import IN_PAGE, host, settle
+from .pieces import Pieces, pieces_of
 from .token_bounds import longest_token
 
 _ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
+_DROPPED = "\ufdd0dropped"  # a byte without a token, which is left out; no text holds this noncharacter
 
 
 class Codec(Protocol):
@@ -44,7 +46,8 @@ Encoding: TypeAlias = Generator[list[str], list[list[int]], list[int]]  # asks f
 class Tokenizer:
     """``control``: the text and id of every token that text must not become; ``flags`` of those that swallow the blanks
     ``lstrip`` before or ``rstrip`` behind them; ``longest``: characters that one token can stand for, None for any
-    number. Made by `load_tokenizer`."""
+    number; ``pieces``: decodes instead of the codec; ``dropped``: what the codec writes for a byte without a token.
+    Made by `load_tokenizer`."""
 
     def __init__(
         self,
@@ -52,8 +55,12 @@ class Tokenizer:
         control: Mapping[str, int],
         flags: Mapping[str, Mapping[str, Any]] | None = None,
         longest: int | None = None,
+        pieces: Pieces | None = None,
+        dropped: int | None = None,
     ) -> None:
         self._codec = codec
+        self._pieces = pieces
+        self._dropped = dropped
         self._flags = flags or {}
         self.control = dict(control)
         self.control_ids = frozenset(self.control.values())
@@ -128,7 +135,7 @@ class Tokenizer:
         try:
             texts = next(encoding)
             while True:
-                texts = encoding.send(self._codec.encode(texts))
+                texts = encoding.send(self._kept(self._codec.encode(texts)))
         except StopIteration as end:
             return list(end.value)
 
@@ -136,13 +143,20 @@ class Tokenizer:
         try:
             texts = next(encoding)
             while True:
-                texts = encoding.send(await self._codec.encode_aside(texts))
+                texts = encoding.send(self._kept(await self._codec.encode_aside(texts)))
         except StopIteration as end:
             return list(end.value)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; control tokens are left out, bytes that are no character become U+FFFD."""
+    def _kept(self, lists: list[list[int]]) -> list[list[int]]:
+        dropped = self._dropped
+        return [[t for t in ids if t != dropped] if dropped in ids else ids for ids in lists]
+
+    def decode(self, ids: Sequence[int], *, inner: bool = False) -> str:
+        """The text of ids; control tokens are left out, bytes that are no character become U+FFFD. ``inner``: they
+        stand behind other text; where tokenizing puts a blank in front of a text, only then is one shown."""
         shown = [token for token in ids if token not in self.control_ids]
+        if self._pieces is not None:
+            return self._pieces.decode(shown, inner)
         return self._codec.decode(shown) if shown else ""
 
 
@@ -150,17 +164,19 @@ class Detokenizer:
     """Text as it arrives: `push` gives what is certain by now, `flush` the rest. The pieces together are the text
     of all ids, no piece ends inside a character, and what was given never changes.
 
-    It decodes a window that starts at a settled place, so the cost does not grow with the answer."""
+    It decodes a window that starts at a settled place, so the cost does not grow with the answer. ``inner`` as in
+    `Tokenizer.decode`."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, inner: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._inner = inner
         self._window: list[int] = []
         self._settled = 0  # how many ids of the window were decoded to whole characters before
         self._given = 0  # how many characters of the window's text were given
 
     def push(self, ids: Sequence[int]) -> str:
         self._window += [token for token in ids if token not in self._tokenizer.control_ids]
-        text = self._tokenizer.decode(self._window)
+        text = self._decode(self._window)
         sure = text.rstrip(_HALF)
         piece = sure[self._given :]
         self._given = max(self._given, len(sure))
@@ -169,14 +185,17 @@ class Detokenizer:
             kept = self._window[self._settled :]
             if kept and len(self._window) > len(kept):
                 self._window = kept
-                self._given = len(self._tokenizer.decode(kept))
+                self._given = len(self._decode(kept))
             self._settled = len(self._window)
         return piece
 
     def flush(self) -> str:
-        piece = self._tokenizer.decode(self._window)[self._given :]
+        piece = self._decode(self._window)[self._given :]
         self._window, self._settled, self._given = [], 0, 0
         return piece
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, inner=self._inner)
 
 
 def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
@@ -193,12 +212,24 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         description["added_tokens"] = [t for t in added if t["content"] not in control]
         description["post_processor"] = None  # it would add a beginning-of-text token; the template does that
         longest = longest_token(description, control)
+        pieces = pieces_of(description)
+        dropped = _mark_dropped(description["model"])
         codec = source.codec(description)
     except (ArtifactInvalid, Unsupported):
         raise
     except Exception as error:
         raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer.file") from error
-    return Tokenizer(codec, control, marked, longest)
+    return Tokenizer(codec, control, marked, longest, pieces, dropped)
+
+
+def _mark_dropped(model: dict[str, Any]) -> int | None:
+    """Bytes without a token are left out. One library does it before it merges, so that what stood around them grows
+    together, and the other behind: with a token for them, which `Tokenizer` takes out again, both do it behind."""
+    if model.get("type", "BPE") != "BPE" or model.get("unk_token") is not None or model.get("byte_fallback"):
+        return None
+    dropped = 1 + max(model["vocab"].values(), default=0)
+    model |= {"vocab": model["vocab"] | {_DROPPED: dropped}, "unk_token": _DROPPED, "fuse_unk": False}
+    return dropped
 
 
 def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
@@ -207,12 +238,13 @@ def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
 
 class _Source(Protocol):
     """A tokenizer.json. ``outline``: what stands in it; in the page JavaScript has parsed it, and keeps vocabulary and
-    merges: here is only the vocabulary's longest text, so that megabytes are neither parsed twice nor written again."""
+    merges, so that megabytes are neither parsed twice nor written again: of the vocabulary here is only the longest
+    text with the largest id, all of it where tokens spell bytes out."""
 
     outline: dict[str, Any]
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
-        """By ``description``, the outline with changes."""
+        """By ``description``, the outline with changes; of the vocabulary, with what was added."""
         ...
 
 
@@ -229,7 +261,7 @@ class _PageSource:
 
     def __init__(self, text: str) -> None:
         self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], _ITEMS, bounded.DEPTH)
-        self.outline = bounded.read(str(self._read.outline))
+        self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=_ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
         return _PageCodec(self._read.make(json.dumps(description, ensure_ascii=False)))
