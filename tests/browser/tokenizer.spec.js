@@ -1,8 +1,12 @@
-/** @file The page's tokenizer library, in Chromium, gives the ids that llama.cpp gives: the parity corpus and the reference prompts. */
+/**
+ * @file The page's tokenizer library, in Chromium, gives the ids that llama.cpp gives: the parity corpus, the reference
+ * prompts, odd texts with every kind of tokenizer; and grammars work with SentencePiece's vocabularies.
+ */
 
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { expect, test } from "@playwright/test";
+import { expect, test } from "./support/site.js";
 
 const ROOT = path.resolve(import.meta.dirname, "../..");
 const MODEL = process.env.INPAGE_ARTIFACT ?? path.join(ROOT, "build/models/smollm2-135m-instruct");
@@ -38,4 +42,76 @@ test("tokenizer.json encodes in the page as in llama.cpp", async ({ page }) => {
     expect(result[i].ids, JSON.stringify(t).slice(0, 200)).toEqual(ids);
     if (plain_ids) expect(result[i].plain_ids, JSON.stringify(t).slice(0, 200)).toEqual(plain_ids);
   }
+});
+
+test("every kind of tokenizer encodes in the page as in llama.cpp, and SentencePiece follows a schema", async ({ page, site }) => {
+  const script = path.join(import.meta.dirname, "support/tokenizers.py");
+  const options = { cwd: ROOT, encoding: /** @type {const} */ ("utf8"), maxBuffer: 1 << 28 };
+  const { texts, tokenizers, guided } = JSON.parse(execFileSync(path.join(ROOT, ".venv/bin/python"), [script], options));
+  const { tokenizer: body } = guided;
+  await page.route("**/models/spm/tokenizer.json", (route) => route.fulfill({ body, contentType: "application/json" }));
+  await page.goto(`${site.url}NOTICES.txt`);
+
+  const wrong = await page.evaluate(
+    async ({ texts, tokenizers }) => {
+      const { tokenizer } = await import(new URL("router/texts.js", location.href).href);
+      return tokenizers.map((/** @type {any} */ { name, description, ids }) => {
+        const library = tokenizer(description);
+        const found = texts.map((/** @type {string} */ text) => Array.from(library.encode([text]).ids));
+        const differ = texts.filter((/** @type {string} */ _, /** @type {number} */ i) => String(found[i]) !== String(ids[i]));
+        return { name, differ };
+      });
+    },
+    { texts, tokenizers },
+  );
+  expect(wrong.length).toBeGreaterThan(25);
+  expect(wrong.filter((/** @type {any} */ { differ }) => differ.length > 0)).toEqual([]);
+
+  const schema = {
+    type: "object",
+    properties: { name: { type: "string", maxLength: 6 }, age: { type: "integer" }, mood: { enum: ["\u00e9t\u00e9 \u2581", "ok"] } },
+    required: ["name", "age", "mood"],
+    additionalProperties: false,
+  };
+  const answers = await page.evaluate(
+    async ({ guided, schema }) => {
+      const at = (/** @type {string} */ file) => import(new URL(file, location.href).href);
+      const [{ Grammars }, { DEFAULT_POLICY }, { tokenizer }] = await Promise.all(
+        ["engine/grammar/grammar.js", "engine/storage/download.js", "router/texts.js"].map(at),
+      );
+      const base = new URL("models/spm/", location.href).href;
+      const source = { base, store: null, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
+      const grammars = await Grammars.open(source, guided.manifest, guided.size, 4);
+      const [end] = guided.manifest.tokenizer.eos;
+      const library = tokenizer(guided.tokenizer);
+      let seed = 1;
+      const answers = [];
+      for (let n = 0; n < 12; n++) {
+        const constraint = { id: String(n), kind: "schema", source: JSON.stringify(schema) };
+        const mask = new Uint32Array(Math.ceil(guided.size / 32));
+        /** @type {number[]} */
+        const tokens = [];
+        while (tokens.length < 300) {
+          await grammars.mask(constraint, tokens, mask);
+          const open = Array.from({ length: guided.size }, (_, i) => i).filter((i) => (mask[i >> 5] >> (i & 31)) & 1);
+          seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+          // Every third choice is of a byte, where there is one.
+          const bytes = tokens.length % 3 ? [] : open.filter((i) => i >= 3 && i < 259);
+          const from = bytes.length > 0 ? bytes : open;
+          const token = from[(seed >>> 8) % from.length];
+          if (token === end) break;
+          tokens.push(token);
+        }
+        answers.push({ text: library.decode(tokens), bytes: tokens.filter((i) => i >= 3 && i < 259).length });
+      }
+      return answers;
+    },
+    { guided, schema },
+  );
+  for (const { text } of answers) {
+    const { name, age, mood, ...rest } = JSON.parse(text);
+    expect([typeof name, typeof age, Object.keys(rest)], text).toEqual(["string", "number", []]);
+    expect(["\u00e9t\u00e9 \u2581", "ok"], text).toContain(mood);
+  }
+  expect(answers.some(({ bytes }) => bytes > 0)).toBe(true);
 });

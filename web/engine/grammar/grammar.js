@@ -17,8 +17,12 @@ import { fetchFile } from "../storage/shards.js";
 
 /** Grammars kept compiled. */
 const COMPILED = 32;
-/** A byte below 0x20 in the alphabet of byte-level BPE. No JSON text of one line holds one. */
-const CONTROL = /[\u0100-\u011f]/;
+/**
+ * What XGrammar calls the ways in which tokens stand for bytes, and a token with a byte below 0x20, which no JSON text of
+ * one line holds: in the alphabet of byte-level BPE, and spelled out or as it is.
+ * @type {Record<Vocabulary["kind"], RegExp>}
+ */
+const CONTROL = { byte_level: /[\u0100-\u011f]/, byte_fallback: /[^ -\u{10FFFF}]|^<0x[01][0-9A-F]>$/u };
 /** What a caller calls each kind. */
 const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar", tag: "tools" });
 
@@ -27,8 +31,8 @@ const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar"
  * @typedef {Pick<Constraint, "kind" | "source">} Grammar
  * @typedef {typeof import("@mlc-ai/web-xgrammar")} Library
  * @typedef {import("@mlc-ai/web-xgrammar").CompiledGrammar} Compiled
- * @typedef {{texts: string[], stops: number[], printable: Int32Array}} Vocabulary texts: "" for what no answer may hold;
- *   printable: mask of the tokens without control characters
+ * @typedef {{kind: "byte_level" | "byte_fallback", texts: string[], stops: number[], printable: Int32Array}} Vocabulary
+ *   texts: "" for what no answer may hold; printable: mask of the tokens without control characters
  * @typedef {{key: string, tokens: number[], matcher: import("@mlc-ai/web-xgrammar").GrammarMatcher}} Matching
  */
 
@@ -174,8 +178,8 @@ export class Grammars {
   async #library() {
     if (this.#loaded) return this.#loaded;
     const library = await load((complaint) => void this.#complaints.push(complaint), async ({ TokenizerInfo, GrammarCompiler }) => {
-      const { texts, stops } = this.#vocabulary;
-      const info = await TokenizerInfo.createTokenizerInfo(texts, "byte_level", false, texts.length, stops);
+      const { kind, texts, stops } = this.#vocabulary;
+      const info = await TokenizerInfo.createTokenizerInfo(texts, kind, false, texts.length, stops);
       return GrammarCompiler.createGrammarCompiler(info, false);
     });
     return (this.#loaded = library);
@@ -259,9 +263,7 @@ async function readVocabulary(source, manifest, size) {
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
   const description = object(JSON.parse(new TextDecoder().decode(await fetchFile(source, file, () => undefined))), "tokenizer");
-  if (object(description.decoder ?? {}, "tokenizer.decoder").type !== "ByteLevel") {
-    throw new EngineError("unsupported", "answers can be held to a grammar only where the tokenizer is byte-level", "tokenizer");
-  }
+  const kind = kindOf(object(description.decoder ?? {}, "tokenizer.decoder"), size);
   const texts = new Array(size).fill("");
   for (const [text, id] of Object.entries(object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab"))) {
     texts[token(id)] = text;
@@ -273,7 +275,20 @@ async function readVocabulary(source, manifest, size) {
   for (const id of Object.values(entry.special)) texts[token(id)] = "";
   const printable = new Int32Array(maskWords(size));
   texts.forEach((text, id) => {
-    if (!CONTROL.test(text)) printable[id >> 5] |= 1 << (id & 31);
+    if (!CONTROL[kind].test(text)) printable[id >> 5] |= 1 << (id & 31);
   });
-  return { texts, stops, printable };
+  return { kind, texts, stops, printable };
+}
+
+/**
+ * @param {Record<string, any>} decoder of a tokenizer.json
+ * @param {number} most steps
+ * @returns {Vocabulary["kind"]}
+ */
+function kindOf(decoder, most) {
+  if (decoder.type === "ByteLevel") return "byte_level";
+  const steps = array(decoder.decoders ?? [], "tokenizer.decoder.decoders", most);
+  if (steps.some((step) => object(step, "tokenizer.decoder.decoders").type === "ByteFallback")) return "byte_fallback";
+  const message = "answers can be held to a grammar only where the tokenizer is byte-level BPE or SentencePiece with bytes";
+  throw new EngineError("unsupported", message, "tokenizer.decoder");
 }
