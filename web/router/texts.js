@@ -34,15 +34,16 @@ export function outlined(text, characters, items, depth) {
   const list = Array.isArray(vocab);
   const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(object(vocab ?? {}, "tokenizer.model.vocab"));
   const longest = longestOf(texts);
-  const largest = list ? texts.length - 1 : Object.values(object(vocab ?? {}, "tokenizer.model.vocab")).reduce((most, id) => Math.max(most, Number(id)), 0);
-  const short = list ? [[longest, 0]] : { [longest]: largest };
-  const outline = { ...whole, model: { ...model, vocab: model.byte_fallback ? vocab : short, merges: [] } };
+  const ids = list ? [] : Object.values(object(vocab ?? {}, "tokenizer.model.vocab")).map(Number);
+  const short = list ? [[longest, 0]] : { [longest]: ids.reduce((most, id) => Math.max(most, id), 0) };
+  const spelled = JSON.stringify(whole.decoder ?? null).includes('"ByteFallback"');
+  const outline = { ...whole, model: { ...model, vocab: spelled ? vocab : short, merges: [] } };
   return {
     outline: JSON.stringify(outline),
     described: (changed) => {
       const description = JSON.parse(changed);
-      const { [longest]: _, ...added } = list ? {} : description.model.vocab;
-      return { ...description, model: { ...description.model, vocab: list ? vocab : { .../** @type {object} */ (vocab), ...added }, merges } };
+      const all = list ? vocab : { ...description.model.vocab, .../** @type {object} */ (vocab) };
+      return { ...description, model: { ...description.model, vocab: all, merges } };
     },
   };
 }
