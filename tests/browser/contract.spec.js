@@ -65,3 +65,19 @@ test("a manifest comes as text, and is bounded before it is parsed", () => {
     expect(refused(() => described(bad))).toBe("manifest");
   }
 });
+
+test("a tensor of every number format is as large for JavaScript as for ggml", () => {
+  const { good, sizes } = corpus("manifest");
+  for (const { format, rows, columns, bytes } of sizes) {
+    const whole = (Math.floor(bytes / 256) + 1) * 256;
+    /** @param {number} claimed */
+    const manifest = (claimed) => ({
+      ...good,
+      revision: "0".repeat(64),
+      tensors: [{ name: "t", shape: [rows, columns], format, layout: "rows16", offset: 0, bytes: claimed }],
+      weights: { bytes: whole, shards: [{ ...good.weights.shards[0], bytes: whole }] },
+    });
+    expect(readManifest(manifest(bytes), "wasm-simd").tensors.get("t")).toEqual({ offset: 0, bytes });
+    expect(refused(() => readManifest(manifest(bytes + 1), "wasm-simd"))).toBe("tensors[0].bytes");
+  }
+});

@@ -56,6 +56,27 @@ def test_lies(case: Json) -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("size", CORPUS["sizes"], ids=lambda size: size["format"])
+def test_a_tensor_of_every_format_is_as_large_as_ggml_has_it(size: Json) -> None:
+    assert parse(signed(of_size(size, 0))).tensors[0].bytes == size["bytes"]
+    with pytest.raises(ArtifactInvalid) as e:
+        parse(signed(of_size(size, 1)))
+    assert e.value.field == "tensors[0].bytes"
+
+
+def of_size(size: Json, wrong: int) -> Json:
+    """The good manifest with one tensor, which claims to be ``wrong`` bytes larger than it is."""
+    whole = (size["bytes"] // 256 + 1) * 256
+    shape = [size["rows"], size["columns"]]
+    tensor = {"name": "t", "shape": shape, "format": size["format"], "layout": "rows16", "offset": 0}
+    shard = {**CORPUS["good"]["weights"]["shards"][0], "bytes": whole}
+    return {
+        **CORPUS["good"],
+        "tensors": [{**tensor, "bytes": size["bytes"] + wrong}],
+        "weights": {"bytes": whole, "shards": [shard]},
+    }
+
+
 def test_any_change_breaks_the_revision() -> None:
     with pytest.raises(ArtifactInvalid) as e:
         parse({**good(), "name": "Other"})

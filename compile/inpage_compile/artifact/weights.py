@@ -24,7 +24,7 @@ from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
 from ..families import FAMILIES
 from ..kernels.shared.packed import GROUP
-from ..quantize import FORMATS, Groups, pack, unpack
+from ..quantize import FORMATS, Groups, joined, pack, unpack
 from ..sources import Source, SourceTensor, dequantize
 from .writer import ArtifactWriter
 
@@ -190,7 +190,7 @@ def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False, 
     """Row-wise concatenation of ``parts``, or their rows interleaved by 16. ``fill``: with columns of zeros up to whole
     groups; only floats can lack any."""
     columns = parts[0].shape[1]
-    missing = -columns % GROUP if fill and FORMATS[parts[0].format].type == "float" else 0
+    missing = -columns % GROUP if fill and FORMATS[parts[0].format].is_float else 0
     shape = (sum(p.shape[0] for p in parts), columns + missing)
 
     def filled(groups: Groups) -> Groups:
@@ -222,6 +222,4 @@ def _join(parts: Sequence[Groups], interleave: bool) -> Groups:
         width = arrays[0].shape[1]
         return np.stack([x.reshape(-1, BLOCK_ROWS, width) for x in arrays], axis=1).reshape(-1, width)
 
-    scales = [rows([x for x in xs if x is not None]) if xs[0] is not None else None
-              for xs in ([p.d for p in parts], [p.m for p in parts])]  # fmt: skip
-    return Groups(parts[0].format, rows([p.q for p in parts]), scales[0], scales[1])
+    return joined(parts, rows)

@@ -271,7 +271,7 @@ class _ShardWriter:
 
 
 def _format_json(fmt: Format) -> dict[str, Any]:
-    return {k: v for k, v in asdict(fmt).items() if k != "super" or v is not None}
+    return {k: v for k, v in asdict(fmt).items() if k not in ("super", "table") or v is not None}
 
 
 def _remove_leftovers(out: Path) -> None:

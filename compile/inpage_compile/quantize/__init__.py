@@ -1,7 +1,8 @@
 """Number formats: GGML blocks in, the artifact's packed layout out, without loss; and both back to float32."""
 
 from .formats import FORMATS, GGML_FORMATS, NAMES, format_of
-from .ggml import Groups, dequantize, read_groups
+from .ggml import dequantize, read_groups
+from .groups import Groups, joined
 from .rows16 import pack, unpack
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Groups",
     "dequantize",
     "format_of",
+    "joined",
     "pack",
     "read_groups",
     "unpack",

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import structure
+from .formats import read_format
 from .limits import ALIGN
 from .schema import (
     MANIFEST_BYTES,
@@ -70,7 +71,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         data = read_json(data, MANIFEST_BYTES, "manifest.json is", "manifest.json")
     m = structure.read(data, MANIFEST, "manifest")
     assert isinstance(data, Mapping)
-    formats = {name: _format(f, f"formats.{name}") for name, f in m["formats"].items()}
+    formats = {name: read_format(f, f"formats.{name}") for name, f in m["formats"].items()}
     weights = _weights(m["weights"])
     architecture = _architecture(m["architecture"])
     manifest = Manifest(
@@ -111,31 +112,6 @@ def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
         if i >= vocab:
             raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
     return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
-
-
-def _format(f: dict[str, Any], at: str) -> Format:
-    if f["type"] == "float":
-        if f["bits"] not in (16, 32) or f["group"] != 1 or f["scale"] is not None:
-            raise wrong(f"{at}.bits", "a float has 16 or 32 bits and no groups")
-        return Format("float", f["bits"])
-    if f["bits"] > 8:
-        raise wrong(f"{at}.bits", "a quant has at most 8 bits")
-    if f["group"] not in (16, 32):
-        raise wrong(f"{at}.group", "groups have 16 or 32 columns")
-    sup = None if f["super"] is None else _super(f["super"], f["group"], f"{at}.super")
-    if f["scale"] != (None if sup else "f16") or f["min"] not in ((None,) if sup else (None, "f16")):
-        raise wrong(f"{at}.scale", 'a group has an f16 scale and maybe an f16 min, unless "super" holds them')
-    if f["zero"] is None:
-        raise wrong(f"{at}.zero", "is missing")
-    return Format(f["type"], f["bits"], f["group"], f["scale"], f["min"], f["zero"], sup)
-
-
-def _super(s: dict[str, Any], group: int, at: str) -> SuperBlock:
-    if s["size"] % group:
-        raise wrong(f"{at}.size", f"not a multiple of the group of {group}")
-    if (s["min"] is None) != (s["min_bits"] == 0):
-        raise wrong(f"{at}.min_bits", "sub-minima and their f16 scale come together")
-    return SuperBlock(**s)
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

@@ -46,21 +46,26 @@ class Architecture:
 class SuperBlock:
     """A K-quant's second level: ``size`` columns share one ``scale`` (d) and ``min`` (dmin) float.
 
-    Each group within has integer sub-scales of these widths: its scale is d * sub-scale, its minimum
-    -dmin * sub-minimum."""
+    Each group within has whole sub-scales of these widths: its scale is d * (sub-scale - ``zero``), its minimum
+    -dmin * sub-minimum. ``signed``: the sub-scale is two's complement."""
 
     size: int
     scale_bits: int
     min_bits: int  # 0: no minimum
     scale: str
     min: str | None
+    zero: int = 0
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One number format. ``type``: "float" (no groups), or "uint" or "int" (signed) quants of ``bits`` bits.
+    """One number format. ``type``: "float", "bfloat" (the upper half of a float32; neither has groups), or "uint" or
+    "int" (signed) quants of ``bits`` bits.
 
-    Value = scale * (q - zero) + min, one scale (and minimum) for ``group`` consecutive columns of a row."""
+    Value = scale * (q - zero) + min, one scale (and minimum) for ``group`` consecutive columns of a row. With
+    ``table``, 16 whole numbers, table[q] stands for q - zero. ``scale``: "f16", or "e8m0": a byte e, which is
+    2^(e - 128), half of what OCP's formats mean by it, so that the table's numbers are twice theirs and whole."""
 
     type: str
     bits: int
@@ -69,10 +74,21 @@ class Format:
     min: str | None = None
     zero: int = 0
     super: SuperBlock | None = None
+    table: tuple[int, ...] | None = None
 
     @property
     def is_float(self) -> bool:
-        return self.type == "float"
+        return self.type in ("float", "bfloat")
+
+    @property
+    def span(self) -> int:
+        """Columns that belong together: a row is a multiple of them."""
+        return self.super.size if self.super else self.group
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Widths of the planes that layout rows16 stores quants in, the lowest bits first."""
+        return (8,) if self.bits == 8 else tuple(width for width in (4, 2, 1) if self.bits & width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,20 +230,19 @@ def tensor_bytes(fmt: Format, layout: str, shape: tuple[int, ...]) -> int:
     rows16 pads the rows to a multiple of 16; the columns must be whole groups (super-blocks). ValueError
     for a combination that the format cannot hold."""
     if layout == "raw":
-        if len(shape) != 1 or fmt.type != "float":
+        if len(shape) != 1 or not fmt.is_float:
             raise ValueError("layout raw holds one dimension of floats")
         return shape[0] * fmt.bits // 8
     if len(shape) != 2:
         raise ValueError("layout rows16 holds two dimensions")
     rows, columns = shape
     blocks = -(-rows // BLOCK_ROWS)
-    span = fmt.super.size if fmt.super else fmt.group
-    if columns % span:
-        raise ValueError(f"{columns} columns are not a multiple of {span}")
-    bits = fmt.bits * span  # of one row in one record
+    if columns % fmt.span:
+        raise ValueError(f"{columns} columns are not a multiple of {fmt.span}")
+    bits = fmt.bits * fmt.span  # of one row in one record
     if fmt.super:
-        bits += span // fmt.group * (fmt.super.scale_bits + fmt.super.min_bits)
+        bits += fmt.span // fmt.group * (fmt.super.scale_bits + fmt.super.min_bits)
         bits += 16 if fmt.super.min is None else 32
-    elif fmt.type != "float":
-        bits += 16 if fmt.min is None else 32
-    return blocks * (columns // span) * (BLOCK_ROWS * bits // 8)
+    elif not fmt.is_float:
+        bits += (8 if fmt.scale == "e8m0" else 16) + (0 if fmt.min is None else 16)
+    return blocks * (columns // fmt.span) * (BLOCK_ROWS * bits // 8)

@@ -66,13 +66,21 @@ MANIFEST: Final[Schema] = {
         "special": {"is": "map", "of": {"is": "int", "low": 0, "high": 16777216}, "keys": "any"},
     },
     "format": {
-        "type": {"is": "choice", "of": ["float", "uint", "int"]},
+        "type": {"is": "choice", "of": ["float", "bfloat", "uint", "int"]},
         "bits": {"is": "int", "low": 1, "high": 32},
         "group": {"is": "int", "low": 1, "high": 256},
         "scale": {"is": "text", "of": "any", "optional": True, "null": True},
         "min": {"is": "text", "of": "any", "optional": True, "null": True},
         "zero": {"is": "int", "low": 0, "high": 255, "optional": True},
         "super": {"is": "object", "of": "super", "optional": True, "null": True},
+        "table": {
+            "is": "list",
+            "of": {"is": "int", "low": -128, "high": 127},
+            "low": 16,
+            "high": 16,
+            "optional": True,
+            "null": True,
+        },
     },
     "super": {
         "size": {"is": "int", "low": 32, "high": 1024},
@@ -80,6 +88,8 @@ MANIFEST: Final[Schema] = {
         "min_bits": {"is": "int", "low": 0, "high": 8},
         "scale": {"is": "choice", "of": ["f16"]},
         "min": {"is": "choice", "of": ["f16"], "optional": True, "null": True},
+        "zero": {"is": "int", "low": 0, "high": 255, "optional": True},
+        "signed": {"is": "flag", "optional": True},
     },
     "tensor": {
         "name": {"is": "text", "of": "name"},

@@ -4,8 +4,9 @@
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";
+import { bitsOf, rawBytes, rowsBytes } from "./formats.js";
 import { parsed } from "./json.js";
-import { ALIGN, BLOCK_ROWS } from "./limits.js";
+import { ALIGN } from "./limits.js";
 import { MANIFEST } from "./schemas.js";
 import { read } from "./structure.js";
 
@@ -78,34 +79,6 @@ function checkTokenizer({ bos, eos, special }, vocab) {
 }
 
 /**
- * @typedef {{span: number, bits: number}} Bits columns that belong together, and the bits of one row of them, scales included
- * @param {import("./structure.js").Checked} f
- * @param {string} at
- * @returns {Bits}
- */
-function bitsOf(f, at) {
-  if (f.type === "float") {
-    if (![16, 32].includes(f.bits) || f.group !== 1 || f.scale !== null) {
-      throw invalidArtifact("a float has 16 or 32 bits and no groups", `${at}.bits`);
-    }
-    return { span: 1, bits: f.bits };
-  }
-  if (f.bits > 8) throw invalidArtifact("a quant has at most 8 bits", `${at}.bits`);
-  if (![16, 32].includes(f.group)) throw invalidArtifact("groups have 16 or 32 columns", `${at}.group`);
-  const s = f.super;
-  if (s && s.size % f.group) throw invalidArtifact(`is not a multiple of the group of ${f.group}`, `${at}.super.size`);
-  if (s && (s.min === null) !== (s.min_bits === 0)) {
-    throw invalidArtifact("sub-minima and their f16 scale come together", `${at}.super.min_bits`);
-  }
-  if (f.scale !== (s ? null : "f16") || !(s ? [null] : [null, "f16"]).includes(f.min)) {
-    throw invalidArtifact('a group has an f16 scale and maybe an f16 min, unless "super" holds them', `${at}.scale`);
-  }
-  if (f.zero === null) throw invalidArtifact("is missing", `${at}.zero`);
-  if (!s) return { span: f.group, bits: f.bits * f.group + (f.min === null ? 16 : 32) };
-  return { span: s.size, bits: f.bits * s.size + (s.size / f.group) * (s.scale_bits + s.min_bits) + (s.min === null ? 16 : 32) };
-}
-
-/**
  * Shards are consecutive slices of the weight space: together exactly weights.bytes, without gap or overlap.
  * @param {import("./structure.js").Checked} weights
  * @returns {Shard[]}
@@ -125,7 +98,7 @@ function shardsOf({ bytes: total, shards }) {
 
 /**
  * @param {import("./structure.js").Checked[]} items
- * @param {Map<string, Bits>} formats
+ * @param {Map<string, import("./formats.js").Bits>} formats
  * @param {number} space
  * @returns {Map<string, Tensor>}
  */
@@ -148,21 +121,6 @@ function tensorsOf(items, formats, space) {
     tensors.set(name, { offset, bytes });
   }
   return tensors;
-}
-
-/**
- * @param {number[]} shape
- * @param {Bits} format
- * @returns {number | null} null: the two do not go together
- */
-function rawBytes(shape, { span, bits }) {
-  return shape.length === 1 && span === 1 ? (shape[0] * bits) / 8 : null;
-}
-
-/** @param {number[]} shape @param {Bits} format @returns {number | null} */
-function rowsBytes(shape, { span, bits }) {
-  const [rows, columns] = shape;
-  return shape.length === 2 && columns % span === 0 ? Math.ceil(rows / BLOCK_ROWS) * (columns / span) * ((BLOCK_ROWS * bits) / 8) : null;
 }
 
 /**

@@ -61,13 +61,14 @@ export const MANIFEST = {
     "special": {"is": "map", "of": {"is": "int", "low": 0, "high": 16777216}, "keys": "any"},
   },
   "format": {
-    "type": {"is": "choice", "of": ["float", "uint", "int"]},
+    "type": {"is": "choice", "of": ["float", "bfloat", "uint", "int"]},
     "bits": {"is": "int", "low": 1, "high": 32},
     "group": {"is": "int", "low": 1, "high": 256},
     "scale": {"is": "text", "of": "any", "optional": true, "null": true},
     "min": {"is": "text", "of": "any", "optional": true, "null": true},
     "zero": {"is": "int", "low": 0, "high": 255, "optional": true},
     "super": {"is": "object", "of": "super", "optional": true, "null": true},
+    "table": {"is": "list", "of": {"is": "int", "low": -128, "high": 127}, "low": 16, "high": 16, "optional": true, "null": true},
   },
   "super": {
     "size": {"is": "int", "low": 32, "high": 1024},
@@ -75,6 +76,8 @@ export const MANIFEST = {
     "min_bits": {"is": "int", "low": 0, "high": 8},
     "scale": {"is": "choice", "of": ["f16"]},
     "min": {"is": "choice", "of": ["f16"], "optional": true, "null": true},
+    "zero": {"is": "int", "low": 0, "high": 255, "optional": true},
+    "signed": {"is": "flag", "optional": true},
   },
   "tensor": {
     "name": {"is": "text", "of": "name"},

@@ -34,7 +34,12 @@ class PackedMatrix:
 
     def __post_init__(self) -> None:
         f = self.format
-        if not f.is_float and (f.super is not None or f.group != GROUP or (f.type, f.bits) not in _QUANTS):
+        if (
+            f.type == "bfloat"
+            or f.scale == "e8m0"
+            or f.table is not None
+            or (not f.is_float and (f.super is not None or f.group != GROUP or (f.type, f.bits) not in _QUANTS))
+        ):
             why = f"no kernel reads {self.label} yet: a group of {f.group} columns, {f.bits} bits, {f.type}"
             raise Unsupported(why, field="format")
         groups_of(self.columns)
