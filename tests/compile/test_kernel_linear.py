@@ -15,20 +15,21 @@ from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
-from support.weights import packed, random_quants, random_weights
+from support.weights import columns_of, packed, random_quants, random_weights
 
 Case = tuple[str, str, str, int, bool]  # instruction set, format, form, output rows, residual
 
 ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
-COLUMNS = 96
+COLUMNS = 96  # of what has no super-blocks; see `columns_of`
 FORMS = {"q4_0": ["i8"], "q4_1": ["i8", "i16p", "f32"], "q8_0": ["i16", "f32"], "f16": ["f32"], "f32": ["f32"]}
+FORMS |= {"bf16": ["f32"]} | {f: ["i8", "i16p", "f32"] for f in ("q5_0", "q5_1", "q4_k", "q5_k", "q6_k")}
 # What this machine's variants run, at a width that ends inside a block; i16p is plain wasm's, but runs here too.
 CASES: list[Case] = [
     (isa, format, form, 40, True)
     for isa in HOST_ISAS
     for format, forms in FORMS.items()
     for form in forms
-    if isa == "x86" or (form != "i8" and format in ("q4_1", "q8_0"))
+    if isa == "x86" or (form != "i8" and format in ("q4_1", "q8_0", "q6_k"))
 ]
 CASES += [(HOST_ISAS[0], "q8_0", "i16", 48, False), (HOST_ISAS[0], "q4_0", "i16p", 48, True)]  # whole blocks
 CASES += [(HOST_ISAS[0], "q4_0", "f32", 24, False)]
@@ -46,7 +47,9 @@ def case_id(case: Case) -> str:
 def libraries() -> dict[str, Kernels]:
     def kernels(isa: str) -> dict[str, PrimFunc]:
         return {
-            name(*case[1:]): linear(Isa(isa), PackedMatrix(FORMATS[case[1]], case[3], COLUMNS), case[2], case[4])
+            name(*case[1:]): linear(
+                Isa(isa), PackedMatrix(FORMATS[case[1]], case[3], columns_of(case[1])), case[2], case[4]
+            )
             for case in CASES
             if case[0] == isa
         }
@@ -56,10 +59,11 @@ def libraries() -> dict[str, Kernels]:
 
 def activations(rng: np.random.Generator, form: str, weights: Groups, rows: int) -> tuple[list[Array], reference.Real]:
     """Random input buffers of a kernel, and what it should make of them."""
+    columns = columns_of(weights.format)
     if form == "f32":
-        x = rng.standard_normal((rows, COLUMNS)).astype(np.float32)
+        x = rng.standard_normal((rows, columns)).astype(np.float32)
         return [x], reference.dot_float(weights, x)
-    quants, scales = random_quants(rng, rows, COLUMNS)
+    quants, scales = random_quants(rng, rows, columns)
     return list(reference.activations(form, quants, scales).values()), reference.dot_int8(weights, quants, scales)
 
 
@@ -70,7 +74,7 @@ def test_any_number_of_rows_agrees_with_numpy_and_each_row_with_itself_alone(
     isa, format, form, width, residual = case
     rng = np.random.default_rng(width)
     library, kernel = libraries[isa], name(format, form, width, residual)
-    weights = random_weights(rng, format, width, COLUMNS)
+    weights = random_weights(rng, format, width, columns_of(format))
     for rows in ROWS:
         x, real = activations(rng, form, weights, rows)
         skip = [rng.standard_normal((rows, width)).astype(np.float32)] if residual else []
@@ -87,25 +91,26 @@ def test_any_number_of_rows_agrees_with_numpy_and_each_row_with_itself_alone(
 INTEGER = [c for c in CASES if c[2] != "f32" and c[4]]
 
 
-def extremes(format: str, rng: np.random.Generator, width: int) -> Array:
-    """Quants [width, 96]: rows all at one end, at the other, by turns, pairs by turns, then random ends."""
-    four = FORMATS[format].bits == 4
-    low, high = (0, 15) if four else (-128, 127)
-    q = rng.choice([low, high], (width, COLUMNS))
+def extremes(low: int, high: int, rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Numbers: rows all at one end, at the other, by turns, pairs by turns, then random ends."""
+    q = rng.choice([low, high], shape)
     q[0], q[1], q[2, ::2], q[2, 1::2] = low, high, low, high
-    q[3] = np.tile([low, low, high, high], COLUMNS // 4)
-    return q.astype(np.uint8 if four else np.int8)
+    if shape[1] % 4 == 0:
+        q[3] = np.tile([low, low, high, high], shape[1] // 4)
+    return q
 
 
-@pytest.mark.parametrize("case", INTEGER, ids=case_id)
+@pytest.mark.parametrize("case", [c for c in INTEGER if FORMATS[c[1]].super is None], ids=case_id)
 def test_sums_at_the_extremes_are_exact(libraries: dict[str, Kernels], case: Case) -> None:
     """Activations at ±127 against quants at both ends; scales are powers of two, so that nothing may round."""
     isa, format, form, width, _ = case
-    rng = np.random.default_rng(1)
+    rng, fmt = np.random.default_rng(1), FORMATS[format]
     shape = (width, COLUMNS // 32)
     d = rng.choice([1, -2], shape).astype(np.float16).view(np.uint16)
-    m = rng.choice([-4, 0, 1], shape).astype(np.float16).view(np.uint16) if FORMATS[format].min else None
-    weights = Groups(format, extremes(format, rng, width), d, m)
+    m = rng.choice([-4, 0, 1], shape).astype(np.float16).view(np.uint16) if fmt.min else None
+    low, high = (-128, 127) if fmt.type == "int" else (0, (1 << fmt.bits) - 1)
+    q = extremes(low, high, rng, (width, COLUMNS)).astype(np.int8 if fmt.type == "int" else np.uint8)
+    weights = Groups(format, q, d, m)
     x = rng.choice([-127, 127], (9, COLUMNS))
     x[0], x[1], x[2, ::2], x[2, 1::2] = 127, -127, 127, -127
     x[3], x[4, 32:64] = 0, 0  # an all-zero row, and an all-zero group
@@ -116,14 +121,41 @@ def test_sums_at_the_extremes_are_exact(libraries: dict[str, Kernels], case: Cas
     assert np.array_equal(y, reference.dot_int8(weights, x, scales).value + skip)
 
 
+@pytest.mark.parametrize("case", [c for c in INTEGER if FORMATS[c[1]].super is not None], ids=case_id)
+def test_sums_of_a_super_block_at_the_extremes_are_exact(libraries: dict[str, Kernels], case: Case) -> None:
+    """Sub-scales, sub-minima, quants and activations at both ends. What one group makes is held exactly; so each row
+    of activations has but one group that is not zero."""
+    isa, format, form, width, _ = case
+    rng, fmt, columns = np.random.default_rng(1), FORMATS[case[1]], columns_of(case[1])
+    assert fmt.super is not None
+    least, most = (-128, 127) if fmt.super.signed else (0, 63)
+    ones = [rng.choice([1, -1], (width, columns // fmt.span)).astype(np.float16).view(np.uint16) for _ in range(2)]
+    shape = (width, columns // fmt.group)
+    sub = extremes(least, most, rng, shape).astype(np.int8 if fmt.super.signed else np.uint8)
+    minima = (ones[1], rng.choice([0, 63], shape).astype(np.uint8)) if fmt.super.min else (None, None)
+    quants = extremes(0, (1 << fmt.bits) - 1, rng, (width, columns)).astype(np.uint8)
+    weights = Groups(format, quants, ones[0], minima[0], sub, minima[1])
+    rows = columns // 32
+    x = np.zeros((rows, rows, 32), np.int64)
+    x[np.arange(rows), np.arange(rows)] = extremes(-127, 127, rng, (rows, 32))
+    x = x.reshape(rows, columns)
+    scales = np.ones((rows, rows), np.float32)
+    skip = rng.integers(-100, 100, (rows, width)).astype(np.float32)
+    inputs = [*reference.activations(form, x, scales).values(), packed(weights), skip]
+    (y,) = libraries[isa].run_split(name(*case[1:]), inputs, [rows], [((rows, width), np.float32)])
+    expected = reference.dot_int8(weights, x, scales).value + skip
+    assert np.abs(expected).max() > 1e6
+    assert np.array_equal(y, expected)
+
+
 @pytest.mark.parametrize("case", INTEGER, ids=case_id)
 def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, Kernels], case: Case) -> None:
     isa, format, form, width, _ = case
     rng = np.random.default_rng(2)
-    weights = random_weights(rng, format, width, COLUMNS)
+    weights = random_weights(rng, format, width, columns_of(format))
     assert weights.d is not None
     weights.d[:, 1] = np.float16(65504).view(np.uint16)
-    x, scales = random_quants(rng, 5, COLUMNS)
+    x, scales = random_quants(rng, 5, columns_of(format))
     scales[:, 1] = 1e28
     zero = np.zeros((5, width), np.float32)
     inputs = [*reference.activations(form, x, scales).values(), packed(weights), zero]
@@ -133,7 +165,10 @@ def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, K
 
 WAYS = [Way(1), Way(2), Way(3), Way(4), Way(1, tiles=True), Way(2, tiles=True)]
 WIDTHS = (40, 144)  # fewer blocks than streams and one cut off; some left over
-WAY_CASES = [(format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8")) for format in ("q4_1", "q8_0")]
+WAY_CASES = [
+    (format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8"))
+    for format in ("q4_1", "q8_0", "q5_1", "q4_k", "q6_k")
+]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +177,7 @@ def by_way() -> Kernels:
         made = {}
         for format, form in WAY_CASES:
             for width in WIDTHS:
-                weights = PackedMatrix(FORMATS[format], width, COLUMNS)
+                weights = PackedMatrix(FORMATS[format], width, columns_of(format))
                 for way in WAYS:
                     kernel = linear_in(Isa(HOST_ISAS[0]), weights, form, True, way)
                     made[f"{format}_{width}_{way}{way.streams}"] = kernel
@@ -155,7 +190,7 @@ def by_way() -> Kernels:
 @pytest.mark.parametrize(("format", "form"), WAY_CASES)
 def test_every_way_leaves_the_same_bits(by_way: Kernels, format: str, form: str, width: int) -> None:
     rng = np.random.default_rng(width)
-    weights = random_weights(rng, format, width, COLUMNS)
+    weights = random_weights(rng, format, width, columns_of(format))
     for rows in (0, 1, 2, 4, 7):
         x, _ = activations(rng, form, weights, rows)
         inputs = [*x, packed(weights), rng.standard_normal((rows, width)).astype(np.float32)]
@@ -179,11 +214,16 @@ def test_the_device_chooses_among_ways_that_take_the_same_arguments() -> None:
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_a_format_is_read_or_refused_by_name(format: str) -> None:
     """A K-quant begins with the same letters as what kernels read."""
-    if format in ("f32", "f16", "q8_0", "q4_0", "q4_1"):
+    if format in FORMS:
         assert PackedMatrix(FORMATS[format], 16, 256).label == format
         return
     with pytest.raises(Unsupported, match=format):
         PackedMatrix(FORMATS[format], 16, 256)
+
+
+def test_columns_that_are_no_whole_super_blocks_are_refused_by_name() -> None:
+    with pytest.raises(Unsupported, match="columns: 288 are not a multiple of 256, which q4_k needs"):
+        PackedMatrix(FORMATS["q4_k"], 16, 288)
 
 
 def test_forms_that_an_instruction_set_wants() -> None:

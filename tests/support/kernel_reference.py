@@ -82,17 +82,32 @@ def dot_int8(weights: Groups, quants: Array, scales: Array) -> Real:
     """x · Wᵀ for quantized activations: exact integers within a group, float32 across groups."""
     rows, columns = quants.shape
     groups = columns // GROUP
-    zero = FORMATS[weights.format].zero
-    assert weights.d is not None
-    d = weights.d.view(np.float16).astype(np.float64)
-    m = -float(zero) * d if weights.m is None else weights.m.view(np.float16).astype(np.float64)
-    w = weights.q.astype(np.int64).reshape(-1, groups, GROUP)
-    x = quants.astype(np.int64).reshape(rows, groups, GROUP)
+    d, m, centre = _affine(weights, groups)
+    w = weights.q.astype(np.int64).reshape(-1, groups, 2, GROUP // 2) - centre
+    x = quants.astype(np.int64).reshape(rows, groups, 2, GROUP // 2)
     s = scales.astype(np.float64)
-    dots = np.einsum("ngk,rgk->rng", w, x) * d[None] * s[:, None]
-    sums = x.sum(2)[:, None] * m[None] * s[:, None]
+    dots = np.einsum("nghk,rghk,ngh->rng", w, x, d) * s[:, None]
+    sums = x.sum((2, 3))[:, None] * m[None] * s[:, None]
     size = np.abs(dots).sum(2) + np.abs(sums).sum(2)
     return Real(dots.sum(2) + sums.sum(2), _gamma(3 * groups + 8) * size + TINY)
+
+
+def _affine(weights: Groups, groups: int) -> tuple[Array, Array, int]:
+    """Scales of half a group of 32 columns, minima of a whole one, float64; and what is subtracted from quants."""
+    fmt = FORMATS[weights.format]
+    assert weights.d is not None
+    d = weights.d.view(np.float16).astype(np.float64)
+    m = None if weights.m is None else weights.m.view(np.float16).astype(np.float64)
+    if fmt.super is None:
+        return np.repeat(d[:, :, None], 2, 2), -float(fmt.zero) * d if m is None else m, 0
+    assert weights.sub_d is not None
+    rows = d.shape[0]
+    halves = np.repeat(weights.sub_d.astype(np.float64), fmt.group // 16, 1).reshape(rows, -1, fmt.super.size // 16)
+    halves = (halves * d[:, :, None]).reshape(rows, groups, 2)
+    if m is None or weights.sub_m is None:
+        return halves, np.zeros((rows, groups)), fmt.zero
+    minima = weights.sub_m.astype(np.float64).reshape(rows, -1, fmt.super.size // GROUP) * m[:, :, None]
+    return halves, -minima.reshape(rows, groups), fmt.zero
 
 
 def dot_float(weights: Groups, x: Array) -> Real:

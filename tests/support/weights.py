@@ -12,21 +12,40 @@ from inpage_compile.quantize import FORMATS, Groups, pack
 Array = npt.NDArray[Any]
 
 
+def columns_of(format: str) -> int:
+    """A width for tests: three groups, or two super-blocks."""
+    sup = FORMATS[format].super
+    return 96 if sup is None else 2 * sup.size
+
+
 def random_weights(rng: np.random.Generator, format: str, rows: int, columns: int) -> Groups:
-    """Any quants; scales of both signs and many sizes, zero and f16 denormals among them."""
+    """Any quants and sub-scales; scales of both signs and many sizes, zero and f16 denormals among them."""
     fmt = FORMATS[format]
-    if fmt.type == "float":
+    if fmt.is_float:
         values = rng.standard_normal((rows, columns)).astype(np.float32)
-        return Groups(format, values.view(np.uint32) if fmt.bits == 32 else values.astype(np.float16).view(np.uint16))
+        if fmt.bits == 32:
+            return Groups(format, values.view(np.uint32))
+        if fmt.type == "bfloat":
+            return Groups(format, (values.view(np.uint32) >> 16).astype(np.uint16))
+        return Groups(format, values.astype(np.float16).view(np.uint16))
     q: Array = rng.integers(0, 1 << fmt.bits, (rows, columns)).astype(np.uint8)
-    groups = columns // fmt.group
+    groups = columns // fmt.span
+    sup = fmt.super
 
     def scales() -> Array:
         d = rng.standard_normal((rows, groups)) * 10.0 ** rng.integers(-4, 1, (rows, groups))
         d.flat[0], d.flat[-1] = 0, 3e-7
         return d.astype(np.float16).view(np.uint16)
 
-    return Groups(format, q.view(np.int8) if fmt.type == "int" else q, scales(), scales() if fmt.min else None)
+    def subs(bits: int) -> Array:
+        return rng.integers(0, 1 << bits, (rows, columns // fmt.group)).astype(np.uint8)
+
+    if sup is None:
+        return Groups(format, q.view(np.int8) if fmt.type == "int" else q, scales(), scales() if fmt.min else None)
+    if sup.min is None:
+        own = subs(sup.scale_bits)
+        return Groups(format, q, scales(), sub_d=own.view(np.int8) if sup.signed else own)
+    return Groups(format, q, scales(), scales(), subs(sup.scale_bits), subs(sup.min_bits))
 
 
 def random_quants(rng: np.random.Generator, rows: int, columns: int) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ Expected values come from `support.kernel_reference`, which is numpy alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,13 @@ from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.quantize import FORMATS, Groups
 from support import kernel_reference as reference
 from support.kernel_reference import Cache, Expected, Real
-from support.weights import packed, random_quants, random_weights
+from support.weights import columns_of, packed, random_quants, random_weights
 
 Array = npt.NDArray[Any]
 
 ROWS = (1, 2, 3, 4, 5, 8, 9)
 QUANTIZED = ("q4_0", "q4_1", "q8_0")
+OTHERS = ("q5_0", "q5_1", "q4_k", "q5_k", "q6_k", "bf16")  # with planes or super-blocks: fewer cases
 ALL = (*QUANTIZED, "f16", "f32")
 LENGTHS = (1, 15, 16, 17, 63, 64, 65, 200)
 LAYERS, BLOCKS = 2, 13
@@ -58,6 +59,9 @@ def all_cases(isa: Isa) -> Iterator[Case]:
         yield from _gated(rng, isa, format)
         if format in QUANTIZED:
             yield from _ways(rng, isa, format)
+        yield from _embed(rng, format)
+    for format in OTHERS:
+        yield from _others(rng, isa, format)
         yield from _embed(rng, format)
     yield from _norms(rng, isa)
     yield from _parts(rng, isa)
@@ -180,11 +184,30 @@ def _float_extremes(rng: np.random.Generator, format: str) -> Groups:
 def _halves(both: Groups) -> tuple[Groups, Groups]:
     """Gate and up of one matrix: 16 rows of the one, 16 of the other, by turns."""
     at = np.arange(both.q.shape[0]).reshape(-1, 2, 16)
-    rows = [at[:, i].reshape(-1) for i in range(2)]
-    gates, ups = (
-        Groups(both.format, both.q[r], *(None if s is None else s[r] for s in (both.d, both.m))) for r in rows
-    )
+    gates, ups = (both.rows(lambda part, i=i: part[at[:, i].reshape(-1)]) for i in range(2))
     return gates, ups
+
+
+def _others(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
+    """Every dot product that a device may choose, at random and where activations are at their ends; gate and up."""
+    form, columns = form_for(isa, FORMATS[format], "int8"), columns_of(format)
+    shape = PackedMatrix(FORMATS[format], 40, columns)
+    for way in ways(isa, shape, form, single=False):
+        kernel = linear_in(isa, shape, form, True, way)
+        for rows in (1, 6):
+            weights = random_weights(rng, format, 40, columns)
+            ends = form != "f32" and rows == 6
+            x = _extreme_quants(rows, columns, "both ends") if ends else _random_x(rng, form, rows, columns)
+            inputs, y = _dot(weights, form, x)
+            skip = _normal(rng, rows, 40)
+            inputs |= {"w": packed(weights), "residual": skip}
+            name = f"{format} 40x{columns}, {way}, {rows} rows"
+            yield Case("linear", name, kernel, inputs, reference.stored("f32", y.plus(skip)), {"rows": rows})
+    both = random_weights(rng, format, 128, columns)
+    if both.d is not None:  # gates of a size where silu bends
+        both = replace(both, d=np.full_like(both.d, 0x1000), m=None if both.m is None else np.full_like(both.m, 0x1000))
+    kernel = gated(isa, PackedMatrix(FORMATS[format], 128, columns), form, form)
+    yield _gated_case(kernel, f"{format} to {form}", both, form, _random_x(rng, form, 5, columns), form)
 
 
 def _gated(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
@@ -215,8 +238,8 @@ def _gated_case(
 
 
 def _embed(rng: np.random.Generator, format: str) -> Iterator[Case]:
-    kernel = embed(PackedMatrix(FORMATS[format], 40, 96))
-    weights = random_weights(rng, format, 40, 96)
+    kernel = embed(PackedMatrix(FORMATS[format], 40, columns_of(format)))
+    weights = random_weights(rng, format, 40, columns_of(format))
     for ids in ([0], [39], [15, 16, 15, 0, 31, 32, 7], list(range(40))):
         tokens = np.array(ids, np.int32)
         outputs = {"y": reference.embed(weights, tokens)}

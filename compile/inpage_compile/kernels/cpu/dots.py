@@ -6,7 +6,7 @@ gets the same bits whether it is alone or one of many: tiles of four rows only s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -15,9 +15,10 @@ from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store
 from ..shared.packed import GROUP
 from .build import bits, local, span, splat, view
 from .isa import Isa
-from .math import f16_decode
+from .math import bfloat_decode, f16_decode
 from .quantize import byte_splat
-from .weights import Records, piece_of, quant_of
+from .sub_scales import SubScales, doubled, read_sub_scales, widened
+from .weights import Records, bytes_of, lanes_of_pairs, piece_of, planes_of, quant_of
 
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
 Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8
@@ -38,7 +39,8 @@ class InputView:
 @dataclass(frozen=True)
 class _Tile:
     """One group of columns for ``rows`` activation rows from ``row`` on, and ``quads`` of four output rows.
-    ``base``: byte offset of the weights' record; ``acc``: running sums, float32x4 [quad][row] from ``first`` on."""
+    ``base``: byte offset of the weights' quants; ``acc``: running sums, float32x4 [quad][row] from ``first`` on.
+    ``record``, ``within``: the super-block that the group is in, and which one it is there."""
 
     isa: Isa
     reader: Records
@@ -50,6 +52,8 @@ class _Tile:
     quads: range
     acc: Buffer
     first: int
+    record: Expr = None
+    within: Expr = None
 
     def at(self, quad: int, r: int) -> int:
         return self.first + (quad * self.rows + r)
@@ -63,20 +67,76 @@ def accumulate(
 
     Group by group through all the blocks: each block is a stream through memory that the processor fetches ahead.
     Everything here is unrolled, so that every index of ``acc`` is a constant and the sums stay in registers.
-    ``quad``: nibbles through `Isa.quad_dot`."""
+    ``quad``: bytes through `Isa.quad_dot`."""
     vectors = rows * 4
-    group_dot = _nibbles_i8_quads if quad else _GROUP_DOT[form]
     for i in range(len(blocks) * vectors):
         store(acc, splat(0.0), i)
+
+    def tiles(b: int, base: Expr, group: Expr, **of: Expr) -> Iterator[_Tile]:
+        at_once = 4 if rows == 1 else 2
+        for first in range(0, 4, at_once):
+            yield _Tile(isa, reader, x, base, row, group, rows, range(first, first + at_once), acc, b * vectors, **of)
+
+    if reader.super_groups and form != "f32":
+        _accumulate_supers(isa, form, reader, blocks, rows, acc, quad, tiles)
+        return
+    group_dot = _floats if form == "f32" else _bytes_i16 if form == "i16" else _group_sums(form, quad)
     with loop(reader.groups) as group:
         for b, block in enumerate(blocks):
+            record, within = reader.super_of(block, group)
             base = let(reader.base(block, group))
-            at_once = 4 if rows == 1 else 2
-            for first in range(0, 4, at_once):
-                quads = range(first, first + at_once)
-                tile = _Tile(isa, reader, x, base, row, group, rows, quads, acc, b * vectors)
+            for tile in tiles(b, base, group, record=record, within=within):
                 for q, r, value in list(group_dot(tile)):
                     store(acc, value, tile.at(q, r))
+
+
+def _accumulate_supers(
+    isa: Isa, form: str, reader: Records, blocks: Sequence[Expr], rows: int, acc: Buffer, quad: bool,
+    tiles: Callable[..., Iterator[_Tile]],
+) -> None:  # fmt: skip
+    """Within a super-block, scales are whole numbers: integer sums by sub-scale stay below 2^24, so that float32 holds
+    each one exactly. They are added up with the activations' scales, and so are the minima; then each sum is
+    multiplied by the super-block's own float, once."""
+    vectors = rows * 4
+    has_minimum = reader.w.format.super is not None and reader.w.format.super.min is not None
+    dots = local(len(blocks) * vectors, "float32x4")
+    minima = local(len(blocks) * vectors, "float32x4") if has_minimum else None
+    with loop(reader.supers) as index:
+        records = [let(reader.record(block, index)) for block in blocks]
+        for i in range(len(blocks) * vectors):
+            store(dots, splat(0.0), i)
+            if minima is not None:
+                store(minima, splat(0.0), i)
+        with loop(reader.super_groups) as within:
+            group = let(index * reader.super_groups + within)
+            for b, record in enumerate(records):
+                subs = read_sub_scales(reader, record, within)
+                base = let(record + (reader.w.header + within * reader.w.step))
+                least = widened(subs.minima) if subs.minima is not None else None
+                scaled = _SUMS["quad" if quad else form](subs)
+                for tile in tiles(b, base, group):
+                    sums = scaled(tile)
+                    scale = [let(splat(tile.x.scales[tile.row + r, group, 0])) for r in range(rows)]
+                    for q in tile.quads:
+                        for r in range(rows):
+                            i = tile.at(q, r)
+                            store(dots, isa.madd(cast("float32x4", sums[q, r]), scale[r], dots[i]), i)
+                    if minima is None or least is None:
+                        continue
+                    total = [let(splat(tile.x.scales[tile.row + r, group, 1])) for r in range(rows)]
+                    for q in tile.quads:
+                        m = let(cast("float32x4", least[q]))
+                        for r in range(rows):
+                            i = tile.at(q, r)
+                            store(minima, isa.madd(m, total[r], minima[i]), i)
+        for b, record in enumerate(records):
+            for q in range(4):
+                d = reader.super_scale(record, q)
+                m = let(splat(0.0) - reader.super_scale(record, q, 1)) if has_minimum else None
+                for r in range(rows):
+                    i = b * vectors + q * rows + r
+                    value = let(isa.madd(dots[i], d, acc[i]))
+                    store(acc, value if minima is None else isa.madd(minima[i], m, value), i)
 
 
 def _affine(t: _Tile, sums: Sums) -> Dots:
@@ -98,64 +158,134 @@ def _affine(t: _Tile, sums: Sums) -> Dots:
             yield q, r, t.isa.madd(cast("float32x4", sums[q, r]) * d, scale[r], value)
 
 
-def _unpacked(t: _Tile) -> Iterator[tuple[int, int, int, tuple[Expr, Expr], tuple[Expr, Expr]]]:
-    """(piece, quad, row of the tile, low and high nibbles, activations of each): a group's nibbles as bytes, each
-    unpacked once for all rows."""
-    mask = splat(15, 16, "int8")
-    shift = splat(4, 8, "uint16")
-    for piece in range(4):
-        at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
-        low_x = [let(byte_splat(t.x.words, a)) for a in at]
-        high_x = [let(byte_splat(t.x.words, a + 1)) for a in at]
-        for q in t.quads:
-            packed = let(t.reader.bytes[span(t.base + piece * 64 + q * 16, 16)])
-            low = let(packed & mask)
-            high = let(bits("int8x16", bits("uint16x8", packed) >> shift) & mask)
-            for r in range(t.rows):
-                yield piece, q, r, (low, high), (low_x[r], high_x[r])
+def _group_sums(form: str, quad: bool) -> Callable[[_Tile], Dots]:
+    """The dot of one group that has floats for scales."""
+
+    def dot(t: _Tile) -> Dots:
+        yield from _affine(t, _SUMS["quad" if quad else form](None)(t))
+
+    return dot
 
 
-def _nibbles_i8(t: _Tile) -> Dots:
-    """Signed bytes × nibbles into 16-bit pair sums: at most 16 · 127 · 15 < 2^15, exact for the whole group."""
-    sums: Sums = {}
-    for piece, q, r, (low, high), (low_x, high_x) in _unpacked(t):
-        part = t.isa.pair_dot(low_x, low)
-        sums[q, r] = part if piece == 0 else sums[q, r] + part
-        sums[q, r] = let(sums[q, r] + t.isa.pair_dot(high_x, high))
-    ones = splat(1, 8, "int16")
-    for key, value in sums.items():
-        sums[key] = let(t.isa.dot16(value, ones))
-    yield from _affine(t, sums)
+def _centre(t: _Tile) -> int:
+    """What is subtracted from quants before they are multiplied. Without super-blocks nothing is: a group's zero is
+    then a minimum, which the activations' sum is multiplied by. There is no such sum for half a group."""
+    return t.reader.w.zero if t.reader.super_groups else 0
 
 
-def _nibbles_i8_quads(t: _Tile) -> Dots:
-    """Signed bytes × nibbles, four columns at a time straight into 32 bits."""
-    sums: Sums = {}
-    for piece, q, r, (low, high), (low_x, high_x) in _unpacked(t):
-        before = sums[q, r] if piece else splat(0, dtype="int32")
-        half = let(t.isa.quad_dot(low_x, low, before))
-        sums[q, r] = let(t.isa.quad_dot(high_x, high, half))
-    yield from _affine(t, sums)
+def _lane_pieces(t: _Tile) -> int:
+    """How many pieces of eight columns a 16-bit lane holds the exact products of: four products a piece."""
+    centre = _centre(t)
+    largest = max(centre, (1 << t.reader.w.bits) - 1 - centre)
+    return 4 if 16 * 127 * largest < 1 << 15 and t.reader.w.format.group == GROUP else 2
 
 
-def _nibbles_i16p(t: _Tile) -> Dots:
-    """Nibbles masked out in place as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7) of every eight."""
-    mask = splat(15, 8, "uint16")
-    sums: Sums = {}
-    for piece in range(4):
-        at = [let((t.row + r) * (t.x.columns // 2) + t.group * 16 + piece * 4) for r in range(t.rows)]
-        pairs = [[let(bits("int16x8", splat(t.x.pairs[a + j], 4))) for j in range(4)] for a in at]
-        for q in t.quads:
-            packed = let(bits("uint16x8", t.reader.bytes[span(t.base + piece * 64 + q * 16, 16)]))
-            lanes = []
-            for nibble in (0, 2, 1, 3):
-                value = packed if nibble == 0 else packed >> splat(4 * nibble, 8, "uint16")
-                lanes.append(let(bits("int16x8", value if nibble == 3 else value & mask)))
-            for r in range(t.rows):
-                for j in range(4):
-                    part = t.isa.dot16(lanes[j], pairs[r][j])
-                    sums[q, r] = part if (piece, j) == (0, 0) else let(sums[q, r] + part)
-    yield from _affine(t, sums)
+def _pair_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
+    """Signed bytes × unsigned ones into 16-bit pair sums, for as many columns as these are exact; then into 32 bits,
+    by the sub-scales."""
+    factors = [doubled(scale) for scale in subs.scales] if subs is not None else [[splat(1, 8, "int16")] * 4]
+
+    def sums(t: _Tile) -> Sums:
+        pieces, centre = _lane_pieces(t), _centre(t)
+        out: Sums = {}
+        for start in range(0, 4, pieces):
+            part: Sums = {}
+            offset: dict[int, Expr] = {}
+            for piece in range(start, start + pieces):
+                xs = _fours(t, piece)
+                if centre:
+                    for r, halves in enumerate(xs):
+                        for x in halves:
+                            own = t.isa.pair_dot(x, splat(centre, 16, "int8"))
+                            offset[r] = let(offset[r] + own) if r in offset else own
+                for q in t.quads:
+                    low, high = bytes_of(t.reader, t.base, q, piece)
+                    for r in range(t.rows):
+                        own = t.isa.pair_dot(xs[r][0], low)
+                        part[q, r] = own if piece == start else part[q, r] + own
+                        part[q, r] = let(part[q, r] + t.isa.pair_dot(xs[r][1], high))
+            factor = factors[start // 2 % len(factors)]
+            for (q, r), value in part.items():
+                exact = value - offset[r] if centre else value
+                own = t.isa.dot16(exact, factor[q])
+                out[q, r] = let(own if start == 0 else out[q, r] + own)
+        return out
+
+    return sums
+
+
+def _quad_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
+    """Signed bytes × unsigned ones, four columns at a time straight into 32 bits."""
+    factors = [widened(scale) for scale in subs.scales] if subs is not None else None
+
+    def sums(t: _Tile) -> Sums:
+        pieces, centre = 4 // len(factors or [None]), _centre(t)
+        out: Sums = {}
+        for start in range(0, 4, pieces):
+            part: Sums = {}
+            offset: dict[int, Expr] = {}
+            for piece in range(start, start + pieces):
+                xs = _fours(t, piece)
+                if centre:
+                    for r, halves in enumerate(xs):
+                        for x in halves:
+                            before = offset.get(r, splat(0, dtype="int32"))
+                            offset[r] = let(t.isa.quad_dot(x, splat(centre, 16, "int8"), before))
+                for q in t.quads:
+                    low, high = bytes_of(t.reader, t.base, q, piece)
+                    for r in range(t.rows):
+                        before = part[q, r] if piece > start else splat(0, dtype="int32")
+                        half = let(t.isa.quad_dot(xs[r][0], low, before))
+                        part[q, r] = let(t.isa.quad_dot(xs[r][1], high, half))
+            _add_scaled(out, part, offset, None if factors is None else factors[start // pieces])
+        return out
+
+    return sums
+
+
+def _lane_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
+    """Quants masked out in place as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7) of every eight."""
+    factors = [widened(scale) for scale in subs.scales] if subs is not None else None
+
+    def sums(t: _Tile) -> Sums:
+        pieces, centre = 4 // len(factors or [None]), _centre(t)
+        out: Sums = {}
+        for start in range(0, 4, pieces):
+            part: Sums = {}
+            offset: dict[int, Expr] = {}
+            for piece in range(start, start + pieces):
+                at = [let((t.row + r) * (t.x.columns // 2) + t.group * 16 + piece * 4) for r in range(t.rows)]
+                pairs = [[let(bits("int16x8", splat(t.x.pairs[a + j], 4))) for j in range(4)] for a in at]
+                if centre:
+                    for r in range(t.rows):
+                        for pair in pairs[r]:
+                            own = t.isa.dot16(pair, splat(centre, 8, "int16"))
+                            offset[r] = let(offset[r] + own) if r in offset else own
+                for q in t.quads:
+                    lanes = lanes_of_pairs(t.reader, t.base, q, piece)
+                    for r in range(t.rows):
+                        for j in range(4):
+                            own = t.isa.dot16(lanes[j], pairs[r][j])
+                            part[q, r] = own if (piece, j) == (start, 0) else let(part[q, r] + own)
+            _add_scaled(out, part, offset, None if factors is None else factors[start // pieces])
+        return out
+
+    return sums
+
+
+def _fours(t: _Tile, piece: int) -> list[tuple[Expr, Expr]]:
+    """Of each row of activations two times four columns, each repeated over the vector."""
+    at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
+    low = [let(byte_splat(t.x.words, a)) for a in at]
+    return list(zip(low, [let(byte_splat(t.x.words, a + 1)) for a in at], strict=True))
+
+
+def _add_scaled(out: Sums, part: Sums, offset: dict[int, Expr], factor: Sequence[Expr] | None) -> None:
+    """out += (part - offset) · factor, int32."""
+    for (q, r), value in part.items():
+        exact = value - offset[r] if offset else value
+        own = exact if factor is None else exact * factor[q]
+        out[q, r] = let(out[q, r] + own) if (q, r) in out else own if factor is None else let(own)
 
 
 def _bytes_i16(t: _Tile) -> Dots:
@@ -182,22 +312,27 @@ def _bytes_i16(t: _Tile) -> Dots:
 
 def _floats(t: _Tile) -> Dots:
     """Float activations: every weight becomes float32; the accuracy reference of the integer kernels."""
-    w = t.reader.w
+    f = t.reader.w.format
     values = {(q, r): t.acc[t.at(q, r)] for q in t.quads for r in range(t.rows)}
+    decode = bfloat_decode if f.type == "bfloat" else f16_decode
+    affine = None if f.is_float else _affine_of(t)
     for q in t.quads:
-        if w.bits < 16:
-            d = t.reader.scale(t.base, q)
-            m = t.reader.scale(t.base, q, 1) if w.minimum else None
+        scales = None if affine is None else affine(q)
         for k in range(GROUP):
-            if w.bits == 32:
+            if f.bits == 32:
                 weight = let(t.reader.floats[span((t.base >> 2) + (k * 16 + q * 4))])
-            elif w.bits == 16:
-                weight = let(f16_decode(t.reader.halves[span((t.base >> 1) + (k * 16 + q * 4))]))
+            elif f.bits == 16:
+                weight = let(decode(t.reader.halves[span((t.base >> 1) + (k * 16 + q * 4))]))
             else:
-                words = t.reader.words[span((t.base >> 2) + (piece_of(w.bits, k) * 16 + q * 4))]
-                quant = cast("float32x4", quant_of(w.bits, words, k))
-                if w.zero:
-                    quant = quant - splat(float(w.zero))
+                assert scales is not None
+                words = [
+                    t.reader.words[span((t.base >> 2) + (p.at // 4 + piece_of(p.width, k) * 16 + q * 4))]
+                    for p in planes_of(f)
+                ]
+                quant = cast("float32x4", quant_of(f, words, k))
+                if f.zero:
+                    quant = quant - splat(float(f.zero))
+                d, m = scales[k // 16]
                 weight = let(t.isa.madd(quant, d, m) if m is not None else quant * d)
             for r in range(t.rows):
                 values[q, r] = let(t.isa.madd(weight, splat(t.x.floats[t.row + r, t.group * GROUP + k]), values[q, r]))
@@ -205,4 +340,27 @@ def _floats(t: _Tile) -> Dots:
         yield q, r, value
 
 
-_GROUP_DOT = {"i8": _nibbles_i8, "i16p": _nibbles_i16p, "i16": _bytes_i16, "f32": _floats}
+def _affine_of(t: _Tile) -> Callable[[int], list[tuple[Expr, Expr | None]]]:
+    """A quad's scale and minimum, float32x4, for the first and the last 16 columns."""
+    if not t.reader.super_groups:
+        return lambda q: [(t.reader.scale(t.base, q), t.reader.scale(t.base, q, 1) if t.reader.w.minimum else None)] * 2
+    subs = read_sub_scales(t.reader, t.record, t.within)
+    scales = [widened(scale) for scale in subs.scales]
+    minima = widened(subs.minima) if subs.minima is not None else None
+
+    def of(q: int) -> list[tuple[Expr, Expr | None]]:
+        d = t.reader.super_scale(t.record, q)
+        m = None
+        if minima is not None:
+            m = let(cast("float32x4", minima[q]) * (splat(0.0) - t.reader.super_scale(t.record, q, 1)))
+        by_half = [let(cast("float32x4", scale[q]) * d) for scale in scales]
+        return [(by_half[half % len(by_half)], m) for half in range(2)]
+
+    return of
+
+
+_SUMS: dict[str, Callable[[SubScales | None], Callable[[_Tile], Sums]]] = {
+    "i8": _pair_sums,
+    "quad": _quad_sums,
+    "i16p": _lane_sums,
+}

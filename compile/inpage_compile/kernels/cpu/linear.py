@@ -13,9 +13,10 @@ from ..shared.packed import GROUP, PackedMatrix
 from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
 from .dots import InputView, accumulate
 from .isa import Isa
-from .math import exp, f16_decode_scalar
+from .math import bfloat_scalar, exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, store_group
-from .weights import Records, form_for, piece_of
+from .sub_scales import sub_scale_of
+from .weights import Records, form_for, piece_of, planes_of, quant_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 
@@ -46,7 +47,7 @@ def ways(isa: Isa, weights: PackedMatrix, form: str, single: bool, few: bool = F
     for many, or with ``few`` for many that are often just one.
 
     Which is fastest depends on how a CPU hides memory's latency, on its vector registers and its dot instructions."""
-    quad = isa.has_quad_dot and form == "i8" and weights.bits == 4
+    quad = isa.has_quad_dot and form == "i8"
     if single:
         return [Way(2), Way(1), Way(3), Way(4), *([Way(2, quad=True), Way(1, quad=True)] if quad else [])]
     streams = 2 if few else 1
@@ -205,25 +206,36 @@ def embed(weights: PackedMatrix) -> tirx.PrimFunc:
             row, group = let(unit // groups), let(unit % groups)
             token = let(ids[row])
             base, lane = let(reader.base(token >> 4, group)), let(token & 15)
+            record, within = reader.super_of(token >> 4, group)
             for k in range(GROUP):
-                store(y, _element(weights, reader, base, lane, k), row, group * GROUP + k)
+                store(y, _element(weights, reader, record, base, within, lane, k), row, group * GROUP + k)
 
     return kernel(f"embed_{weights.label}_{weights.columns}", build)
 
 
-def _element(weights: PackedMatrix, reader: Records, base: Expr, lane: Expr, k: int) -> Expr:
+def _element(
+    weights: PackedMatrix, reader: Records, record: Expr, base: Expr, within: Expr, lane: Expr, k: int
+) -> Expr:
+    """Column k of a group's row, float32."""
+    f = weights.format
     if weights.bits == 32:
         return reader.floats[base // 4 + k * 16 + lane]
     if weights.bits == 16:
-        return f16_decode_scalar(reader.halves[base // 2 + k * 16 + lane])
-    word = reader.words[(base + piece_of(weights.bits, k) * 64) // 4 + lane]
-    if weights.bits == 4:
-        quant: Expr = (word >> (8 * (k % 4) + 4 * (k % 8 // 4))) & 15
-    else:
-        quant = (word << (24 - 8 * (k % 4))) >> 24
-    at = (base + 16 * GROUP * weights.bits // 8) // 2 + lane
-    value = cast("float32", quant - weights.zero) * f16_decode_scalar(reader.halves[at])
-    return value + f16_decode_scalar(reader.halves[at + 16]) if weights.minimum else value
+        half = reader.halves[base // 2 + k * 16 + lane]
+        return bfloat_scalar(half) if f.type == "bfloat" else f16_decode_scalar(half)
+    planes = planes_of(f)
+    words = [reader.words[(base + (p.at + piece_of(p.width, k) * 64)) // 4 + lane] for p in planes]
+    quant = cast("float32", quant_of(f, words, k, 1) - weights.zero)
+    if f.super is None:
+        at = (base + weights.step) // 2 + lane
+        value = quant * f16_decode_scalar(reader.halves[at])
+        return value + f16_decode_scalar(reader.halves[at + 16]) if weights.minimum else value
+    scale, minimum = sub_scale_of(reader, record, within, lane, k // 16)
+    at = record // 2 + lane
+    value = cast("float32", scale) * f16_decode_scalar(reader.halves[at]) * quant
+    if minimum is None:
+        return value
+    return value - cast("float32", minimum) * f16_decode_scalar(reader.halves[at + 16])
 
 
 __all__ = ["PackedMatrix", "Way", "embed", "form_for", "gated", "gated_in", "linear", "linear_in", "ways"]

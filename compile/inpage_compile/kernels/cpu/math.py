@@ -34,6 +34,16 @@ def f16_decode_scalar(half: Expr) -> Expr:
     return bits("float32", word) * f32(F16_SCALE)
 
 
+def bfloat_decode(half: Expr) -> Expr:
+    """int16x4 of bfloat16 bits → float32x4."""
+    return bits("float32x4", cast("int32x4", half) << splat(16, dtype="int32"))
+
+
+def bfloat_scalar(half: Expr) -> Expr:
+    """One int16 of bfloat16 bits → float32."""
+    return bits("float32", cast("int32", half) << 16)
+
+
 def f16_encode(value: Expr) -> Expr:
     """float32x4 → int16x4 of half bits, clamped to ±65504: nearest even, except that a half's denormals (below 2^-14)
     are rounded twice, so that what lies within 2^-37 of the middle between two of them may go to the other one."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from tvm import tirx
+
 from inpage.format.schema import Format
 
 from ..shared.expressions import Buffer, Expr, let
 from ..shared.packed import GROUP, PackedMatrix, groups_of
-from .build import span, splat, view
+from .build import bits, span, splat, view
 from .isa import Isa
 from .math import f16_decode
 
@@ -15,7 +19,7 @@ def form_for(isa: Isa, format: Format, activations: str) -> str:
     """The activation form that a weight format wants; ``activations``: "int8", or "f32" to leave them unquantized."""
     if activations == "f32" or format.is_float or isa.name == "portable":
         return "f32"
-    return isa.nibble_form if format.bits == 4 else "i16"
+    return isa.nibble_form if format.planes[0] == 4 else "i16"
 
 
 class Records:
@@ -28,23 +32,136 @@ class Records:
         self.halves = view(buffer, "int16", weights.words * 2)
         self.words = buffer
         self.floats = view(buffer, "float32", weights.words)
+        self.longs: Buffer = view(buffer, "int64", weights.words // 2) if weights.format.super is not None else None
+
+    @property
+    def super_groups(self) -> int:
+        """Groups of 32 columns in a super-block; 0 where there are none."""
+        return self.w.format.span // GROUP if self.w.format.super is not None else 0
+
+    @property
+    def supers(self) -> int:
+        return self.groups // self.super_groups
+
+    def record(self, block: Expr, index: Expr) -> Expr:
+        """Byte offset of a super-block's record."""
+        return (block * self.supers + index) * self.w.record
 
     def base(self, block: Expr, group: Expr) -> Expr:
-        """Byte offset of a record."""
-        return (block * self.groups + group) * self.w.record
+        """Byte offset of the quants of a group of 32 columns; without super-blocks that is its record."""
+        if not self.super_groups:
+            return (block * self.groups + group) * self.w.record
+        record, within = self.super_of(block, group)
+        return record + (self.w.header + within * self.w.step)
+
+    def super_of(self, block: Expr, group: Expr) -> tuple[Expr, Expr]:
+        """The record of a group of 32 columns, and which group it is there; nothing where there are no super-blocks."""
+        if not self.super_groups:
+            return None, None
+        return let(self.record(block, group // self.super_groups)), let(group % self.super_groups)
 
     def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
-        at = (base >> 1) + (8 * GROUP * self.w.bits // 8 + which * 16 + quad * 4)
+        """Four rows' scales, or with ``which`` 1 minima, of the record whose quants begin at ``base``."""
+        at = (base >> 1) + (self.w.step // 2 + which * 16 + quad * 4)
         return let(f16_decode(self.halves[span(at)]))
+
+    def super_scale(self, record: Expr, quad: int, which: int = 0) -> Expr:
+        """As `scale`, of the super-block whose record begins there."""
+        return let(f16_decode(self.halves[span((record >> 1) + (which * 16 + quad * 4))]))
 
 
 def piece_of(bits: int, k: int) -> int:
-    """Which 64-byte piece of a record holds column k."""
-    return k // 8 if bits == 4 else k // 4
+    """Which 64-byte piece of a plane holds column k; ``bits``: the plane's width."""
+    return k * bits // 32
 
 
-def quant_of(bits: int, words: Expr, k: int) -> Expr:
-    """Column k's quant out of each row's 32-bit word."""
-    if bits == 4:
-        return (words >> splat(8 * (k % 4) + 4 * (k % 8 // 4), dtype="int32")) & splat(15, dtype="int32")
-    return (words << splat(24 - 8 * (k % 4), dtype="int32")) >> splat(24, dtype="int32")
+def shift_of(width: int, k: int) -> int:
+    """Where column k's bits are in its byte of a plane of that width, which is byte k % 4 of the word."""
+    return width * (k % (32 // width) // 4)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Part of each quant: ``width`` bits, ``low`` is their place in it. ``at``: where it begins in a group's quants."""
+
+    width: int
+    low: int
+    at: int
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.width) - 1) << self.low
+
+
+def planes_of(format: Format) -> list[Plane]:
+    out, low = [], 0
+    for width in format.planes:
+        out.append(Plane(width, low, 16 * GROUP * low // 8))
+        low += width
+    return out
+
+
+def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:
+    """Column k's quant out of each row's 32-bit words, one of each plane; ``lanes`` 1: of one row's."""
+    if format.bits == 8:
+        left, right = (_many(n, lanes, "int32") for n in (24 - 8 * (k % 4), 24))
+        return (words[0] << left) >> right
+    quant: Expr = None
+    for plane, word in zip(planes_of(format), words, strict=True):
+        left = plane.low - 8 * (k % 4) - shift_of(plane.width, k)
+        part = _shifted(word, left, lanes, "int32") & _many(plane.mask, lanes, "int32")
+        quant = part if quant is None else quant | part
+    return quant
+
+
+def _shifted(value: Expr, left: int, lanes: int, dtype: str) -> Expr:
+    """``value`` shifted to the left, or to the right where ``left`` is below 0."""
+    if left == 0:
+        return value
+    by = _many(abs(left), lanes, dtype)
+    return value << by if left > 0 else value >> by
+
+
+def _many(value: int, lanes: int, dtype: str) -> Expr:
+    return tirx.const(value, dtype) if lanes == 1 else splat(value, lanes, dtype)
+
+
+def bytes_of(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr, Expr]:
+    """The quants of 4 rows × 8 columns as bytes: of the first four columns, and of the other four. A row's four columns
+    are neighbours."""
+    packed, uppers = _planes(reader, base, quad, piece)
+    packed = let(packed)
+    mask = splat(15, 16, "int8")
+    out = [packed & mask, bits("int8x16", bits("uint16x8", packed) >> splat(4, 8, "uint16")) & mask]
+    for plane, upper in uppers:
+        for i in range(2):
+            left = plane.low - shift_of(plane.width, piece * 8 + i * 4)
+            out[i] |= bits("int8x16", _shifted(upper, left, 8, "uint16")) & splat(plane.mask, 16, "int8")
+    return let(out[0]), let(out[1])
+
+
+def lanes_of_pairs(reader: Records, base: Expr, quad: int, piece: int) -> list[Expr]:
+    """The quants of 4 rows × 8 columns as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7)."""
+    packed, uppers = _planes(reader, base, quad, piece)
+    packed = let(bits("uint16x8", packed))
+    mask = splat(15, 8, "uint16")
+    lanes = []
+    for i, nibble in enumerate((0, 2, 1, 3)):
+        value = packed if nibble == 0 else packed >> splat(4 * nibble, 8, "uint16")
+        value = value if nibble == 3 else value & mask
+        for plane, upper in uppers:
+            left = plane.low - shift_of(plane.width, piece * 8 + i // 2 * 4) - i % 2 * 8
+            value |= _shifted(upper, left, 8, "uint16") & splat(plane.mask, 8, "uint16")
+        lanes.append(let(bits("int16x8", value)))
+    return lanes
+
+
+def _planes(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr, list[tuple[Plane, Expr]]]:
+    """Of 4 rows × 8 columns the lowest plane, int8x16, and the others, uint16x8."""
+    first, *others = planes_of(reader.w.format)
+
+    def load(plane: Plane) -> Expr:
+        at = base + (plane.at + piece_of(plane.width, piece * 8) * 64)
+        return reader.bytes[span(at + quad * 16, 16)]
+
+    return load(first), [(plane, let(bits("uint16x8", load(plane)))) for plane in others]

@@ -10,7 +10,6 @@ from inpage.format.schema import Format
 from ...quantize import NAMES
 
 GROUP = 32
-_QUANTS = {("uint", 4), ("int", 8)}  # that have a dot product
 
 
 def groups_of(width: int, field: str = "columns") -> int:
@@ -23,10 +22,10 @@ def groups_of(width: int, field: str = "columns") -> int:
 
 @dataclass(frozen=True)
 class PackedMatrix:
-    """A packed [rows, columns] matrix. Kernels ask its format for what they need, never for its name.
+    """A packed [rows, columns] matrix in layout rows16. Kernels ask its format for what they need, never for its name.
 
-    Raises `Unsupported` for a format that no kernel reads yet, and where a row is not whole groups, in any format:
-    kernels walk floats by groups as well."""
+    Raises `Unsupported` for a format that no kernel reads yet, and where a row is not whole groups or super-blocks, in
+    any format: kernels walk floats by groups as well."""
 
     format: Format
     rows: int
@@ -34,15 +33,13 @@ class PackedMatrix:
 
     def __post_init__(self) -> None:
         f = self.format
-        if (
-            f.type == "bfloat"
-            or f.scale == "e8m0"
-            or f.table is not None
-            or (not f.is_float and (f.super is not None or f.group != GROUP or (f.type, f.bits) not in _QUANTS))
-        ):
+        if not (f.is_float or _read(f)):
             why = f"no kernel reads {self.label} yet: a group of {f.group} columns, {f.bits} bits, {f.type}"
             raise Unsupported(why, field="format")
         groups_of(self.columns)
+        if self.columns % f.span:
+            why = f"columns: {self.columns} are not a multiple of {f.span}, which {self.label} needs"
+            raise Unsupported(why, field="columns")
 
     @property
     def label(self) -> str:
@@ -55,7 +52,7 @@ class PackedMatrix:
 
     @property
     def minimum(self) -> bool:
-        """Whether a group has a second f16, which is added."""
+        """Whether a group has a minimum: a second f16, which is added."""
         return self.format.min is not None
 
     @property
@@ -68,11 +65,46 @@ class PackedMatrix:
         return (self.rows + 15) // 16
 
     @property
+    def step(self) -> int:
+        """Bytes of the quants of 16 rows × 32 columns: their planes."""
+        return 16 * GROUP * self.bits // 8
+
+    @property
+    def header(self) -> int:
+        """Bytes of a super-block's scales and sub-scales, which come before its quants."""
+        sup = self.format.super
+        if sup is None:
+            return 0
+        return self.sub_scales + sup.size // self.format.group * (sup.scale_bits + sup.min_bits) * 2
+
+    @property
+    def sub_scales(self) -> int:
+        """Where a super-block's sub-scales begin, in bytes: behind its f16 scales."""
+        sup = self.format.super
+        return 0 if sup is None else 64 if sup.min is not None else 32
+
+    @property
     def record(self) -> int:
-        """Bytes of 16 rows × 32 columns."""
+        """Bytes of 16 rows × 32 columns, or of 16 rows of a super-block."""
+        sup = self.format.super
+        if sup is not None:
+            return self.header + sup.size // GROUP * self.step
         scales = 0 if self.format.is_float else 32 * (2 if self.minimum else 1)
-        return 16 * 32 * self.bits // 8 + scales
+        return self.step + scales
 
     @property
     def words(self) -> int:
-        return self.blocks * groups_of(self.columns) * self.record // 4
+        records = self.columns // self.format.super.size if self.format.super else groups_of(self.columns)
+        return self.blocks * records * self.record // 4
+
+
+def _read(f: Format) -> bool:
+    """Whether there are dot products for such quants."""
+    if f.table is not None or f.scale == "e8m0":
+        return False
+    if f.super is None:
+        return f.group == GROUP and (f.type, f.bits) in {("uint", 4), ("uint", 5), ("int", 8)}
+    # By pairs of a scale and a minimum for 32 columns, or by signed bytes for 16.
+    paired = f.group == GROUP and f.super.scale_bits == 6 and f.super.min is not None and not f.zero
+    bytewise = f.group == GROUP // 2 and f.super.signed
+    return f.bits in (4, 5, 6) and f.super.zero == 0 and (paired or bytewise)

@@ -33,6 +33,7 @@ from .build import (
     vector,
     when,
 )
+from .weights import check_format
 
 THREADS = 64
 
@@ -41,6 +42,7 @@ THREADS = 64
 def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
     """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
     at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are."""
+    check_format(weights)
     quads = quads_of(weights.columns)
 
     def build(a: Args) -> None:

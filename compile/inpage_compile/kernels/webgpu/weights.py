@@ -13,8 +13,17 @@ from typing import Any
 
 from tvm import tirx
 
+from inpage.errors import Unsupported
+
 from ..shared.packed import GROUP, PackedMatrix, groups_of
 from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
+
+
+def check_format(weights: PackedMatrix) -> None:
+    """Raises `Unsupported` for a format that only kernels for CPUs read."""
+    f = weights.format
+    if f.type == "bfloat" or f.super is not None or f.planes[1:]:
+        raise Unsupported(f"no WebGPU kernel reads {weights.label} yet", field="format")
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class QuadReader:
     """The weight buffer, array<vec4<u32>>, of one thread's quad of rows."""
 
     def __init__(self, weights: PackedMatrix, buffer: Buffer, quad: Expr) -> None:
+        check_format(weights)
         self.w, self.buffer, self.quad = weights, buffer, quad
         self.groups = groups_of(weights.columns)
 
