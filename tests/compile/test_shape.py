@@ -182,3 +182,38 @@ async def test_what_does_not_fit_is_refused_with_both_numbers(
     for e in (memory, disk):
         numbers = [int(n) for n in re.findall(r"\b\d{5,}\b", str(e.value))]
         assert numbers[0] >= sum(t.bytes for t in manifest.tensors) and numbers[-1] == 100_000
+
+
+def test_a_shape_comes_in_other_number_formats() -> None:
+    """``shape:NAME:FORMAT``; a mixture is llama.cpp's: values and down projections of some layers in Q6_K."""
+    source = open_source("shape:llama-1b:q4_k_m")
+    plain = find_recipe("shape:llama-1b")
+    assert plain is not None and plain.shape is not None
+    assert source.id != plain.id and source.origin.sha256 != plain.shape.sha256
+    formats = {name: t.format for name, t in source.tensors.items()}
+    assert formats["token_embd"] == formats["blk.0.attn_v"] == formats["blk.15.ffn_down"] == "q6_k"
+    assert formats["blk.0.attn_q"] == formats["blk.2.ffn_down"] == "q4_k"
+    # llama.cpp's use_more_bits: of 16 layers the first two, the last two, and every third between.
+    assert [i for i in range(16) if formats[f"blk.{i}.ffn_down"] == "q6_k"] == [0, 1, 4, 7, 10, 13, 14, 15]
+    for name in ("blk.0.attn_q", "blk.0.attn_v"):
+        t = source.tensors[name]
+        values = dequantize(t)
+        assert values.shape == t.shape and abs(values.std() * 2048**0.5 - 1) < 0.05
+        assert abs(values.mean()) < 0.1 * values.std()
+
+
+@pytest.mark.parametrize(("ref", "why"), [
+    ("shape:llama-1b:q9", "'q9' is no number format"),
+    ("shape:llama-9b:q4_k", "is neither"),
+])  # fmt: skip
+def test_a_shape_in_no_format_is_refused(ref: str, why: str) -> None:
+    with pytest.raises(SourceInvalid, match=why):
+        open_source(ref)
+
+
+def test_a_shape_whose_rows_are_no_super_blocks_is_refused(tmp_path: Path, lender: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE.format(id="small", tokenizer=lender, **SMALL | {"matrices": "q4_k"}))
+    with pytest.raises(SourceInvalid, match="attn_q in q4_k needs columns in multiples of 256, not 96") as e:
+        load_recipe(path)
+    assert e.value.field == "shape.hidden"

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from inpage.engines.protocol import SequenceInput
+from inpage_compile.artifact.writer import load_manifest
 from support.llama_reference import logits
 from support.models import TINY_VARIANTS, feed, open_engine, score, tiny_artifact
-from support.tiny import FAMILIES, MODELS, ROPES
+from support.tiny import FAMILIES, K_MODELS, MODELS, ROPES
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "tiny.json").read_text("utf-8"))["models"]
 CASES = [
     pytest.param(model, variant, id=f"{model}-{variant}")
     for model, variants in TINY_VARIANTS.items()
     for variant in variants
-    if "native" in variant
+    if "native" in variant and model in MODELS
 ]
 # Largest error of a logit, relative to the largest logit. In float32 a last-bit difference now and then sends a key or
 # a value to the neighbouring half; int8 activations cost what they cost on 64 columns of random weights.
@@ -91,12 +92,39 @@ async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
         assert np.abs(np.array(made) - exact).max() <= (1e-3 if MODELS[model].rope else 2e-3) * largest
 
 
+@pytest.mark.parametrize("model", K_MODELS)
+@pytest.mark.parametrize("variant", ["native", "native-f32"])
+async def test_k_quants_answer_as_the_file_dequantized_does(model: str, variant: str) -> None:
+    """Prefill, then 32 tokens one by one, against float64 on what the `gguf` package says the weights are."""
+    engine = await open_engine(tiny_artifact(model), variant, threads=2)
+    pages = [5, 2, 9, 0, 7]
+    ids = [int(i) for i in np.random.default_rng(9).integers(3, 320, 48)]
+    wanted = logits(K_MODELS[model], ids, halves=True)
+    room = ERROR[variant] * np.abs(wanted).max()
+    out = await feed(engine, ids[:16], pages)
+    assert np.abs(np.array(out.logits) - wanted[15]).max() <= room
+    for i in range(16, 48):
+        (out,) = await engine.step([SequenceInput([ids[i]], i, pages, want_logits=True)])
+        assert np.abs(np.array(out.logits) - wanted[i]).max() <= room
+    await engine.unload()
+
+
+def test_only_what_has_one_format_is_fused() -> None:
+    """Q4_K_M has values in Q6_K beside queries and keys in Q4_K."""
+    manifest = load_manifest(tiny_artifact("q4_k_m"))
+    formats = {t.name: t.format for t in manifest.tensors if t.name.startswith("blk.0.") and t.layout == "rows16"}
+    assert formats == {
+        "blk.0.attn_q": "q4_k", "blk.0.attn_k": "q4_k", "blk.0.attn_v": "q6_k", "blk.0.attn_out": "q4_k",
+        "blk.0.ffn_gate_up": "q4_k", "blk.0.ffn_down": "q6_k",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("model", "variant"),
-    [*((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3")), *((name, "native-f32") for name in ROPES)],
+    [*((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", *K_MODELS)), *((name, "native-f32") for name in ROPES)],
 )
 async def test_chunks_threads_neighbours_and_prefixes_change_no_bit(model: str, variant: str) -> None:
-    prompt = WITNESS[model]["prompts"][2]["ids"]
+    prompt = WITNESS[model if model in MODELS else "mixed"]["prompts"][2]["ids"]
 
     async def answer(threads: int, chunk: int, beside: int = 0, shared: int = 0) -> tuple[Any, list[int]]:
         """``shared``: so many tokens are in the pages already, read by another sequence that went on differently."""

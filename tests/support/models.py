@@ -19,7 +19,7 @@ from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.kernels.cpu import linear
 from inpage_compile.pipeline import compile_model
 
-from .tiny import MODELS
+from .tiny import K_MODELS, MODELS
 
 ROOT = Path(__file__).parents[2] / "build" / "tests" / "models"
 REAL = "smollm2-135m-instruct"
@@ -44,6 +44,8 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "linear": ("native-f32",),
     "yarn": ("native-f32",),
     "qwen3-yarn": ("native-f32",),
+    "q4_k_m": ("native", "native-f32"),
+    "q5_k": ("native", "native-f32"),
 }
 
 
@@ -51,7 +53,7 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
 def tiny_file(name: str) -> Iterator[Path]:
     """The GGUF file of a tiny model; its name is the model's id."""
     with tempfile.TemporaryDirectory() as folder:
-        yield MODELS[name].write(Path(folder) / f"tiny-{name}.gguf")
+        yield (MODELS | K_MODELS)[name].write(Path(folder) / f"tiny-{name}.gguf")
 
 
 _ALL_WAYS = linear.ways

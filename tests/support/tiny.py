@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
+from inpage_compile.quantize.noise import noise
+
 from . import rope
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -102,7 +104,11 @@ class Tiny:
         out: dict[str, tuple[Type, npt.NDArray[np.generic]]] = {}
         for name, values in self.weights().items():
             kind = self.type_of(name) if values.ndim == 2 else Type.F32
-            out[name] = (kind, gguf.quants.quantize(values, kind))
+            if kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):  # the package only takes these apart
+                rng = np.random.default_rng([self.seed, *name.encode()])
+                out[name] = (kind, noise(rng, kind.name.lower(), *values.shape, self.scale / np.sqrt(values.shape[1])))
+            else:
+                out[name] = (kind, gguf.quants.quantize(values, kind))
         return out
 
     def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -214,6 +220,14 @@ MODELS |= {
     "yarn": Tiny(seed=17, scale=0.8, heads=2, kv_heads=1, head_dim=32, rope=_YARN),
     "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
                        rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
+}  # fmt: skip
+# Number formats with super-blocks and planes: as llama.cpp's Q4_K_M, and the others. Beside `MODELS`: their witness is
+# `llama_reference` on what the `gguf` package makes of the file.
+K_MODELS: dict[str, Tiny] = {
+    "q4_k_m": Tiny(seed=15, hidden=256, ffn=512, heads=4, head_dim=64, default="Q4_K",
+                   types=(("attn_v", "Q6_K"), ("ffn_down", "Q6_K"), ("token_embd", "Q6_K"))),
+    "q5_k": Tiny(seed=16, hidden=256, ffn=256, heads=4, head_dim=64, default="Q5_K", tied=False,
+                 types=(("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("token_embd", "BF16"), ("ffn_down", "BF16"))),
 }  # fmt: skip
 FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
 ROPES = ("llama3", "linear", "yarn", "qwen3-yarn")

@@ -14,7 +14,7 @@ from .base import LicenseInfo, Source
 from .gguf import open_gguf
 from .pypi import fetch
 from .recipe import Recipe, find_recipe, load_recipe
-from .shape import open_shape
+from .shape import KIND, open_shape
 
 __all__ = [
     "LicenseInfo",
@@ -34,12 +34,13 @@ def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = 
     """Open a model.
 
     ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, or
-    ``shape:NAME`` for ``models/shapes/NAME.toml``.
+    ``shape:NAME`` for ``models/shapes/NAME.toml``, or ``shape:NAME:FORMAT`` for the same with matrices in another
+    number format or mixture (``q4_k``, ``q4_k_m``).
     ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
     ``cache``: where downloads are kept. Raises `SourceInvalid`, or `NetworkError` where a download failed.
     """
     if recipe is None:
-        recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref)
+        recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref) or _other_format(ref)
         if recipe is not None:
             ref = recipe.source
     if recipe is not None and recipe.shape is not None:
@@ -58,6 +59,16 @@ def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = 
             f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor shape:NAME, nor a recipe's id", field="source"
         )
     return _with_recipe(source, recipe) if recipe else source
+
+
+def _other_format(ref: str) -> Recipe | None:
+    """The recipe of ``shape:NAME:FORMAT``."""
+    base, _, form = ref.rpartition(":")
+    recipe = find_recipe(base) if base.startswith(f"{KIND}:") else None
+    if recipe is None or recipe.shape is None:
+        return None
+    shape = recipe.shape.with_matrices(form)
+    return replace(recipe, id=f"{recipe.id}-{form}", source=ref, sha256=shape.sha256, shape=shape)
 
 
 def _with_recipe(source: Source, recipe: Recipe) -> Source:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
-import gguf
 import numpy as np
 
 from inpage.errors import SourceInvalid
@@ -20,12 +19,16 @@ from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
 from ..families.family import expected_tensors
+from ..quantize import FORMATS as NUMBER_FORMATS
+from ..quantize.noise import noise
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
 
 KIND = "shape"
-FORMATS = ("q4_0", "q4_1", "q8_0", "f16")
+FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "f16", "bf16")
+# llama.cpp's mixtures: most matrices in the first; those that an error costs most, in some layers in the second.
+MIXTURES = {"q4_k_m": ("q4_k", "q6_k"), "q5_k_m": ("q5_k", "q6_k")}
 _ROWS = 64  # random ones of a matrix at most: as many as are drawn and quantized in an instant
 _REVISION = 1  # of how weights are made
 
@@ -65,7 +68,39 @@ class Shape:
     def format_of(self, tensor: str) -> str:
         if tensor.endswith("norm"):
             return "f32"
-        return {"token_embd": self.embedding, "output": self.head or self.matrices}.get(tensor, self.matrices)
+        most, some = MIXTURES.get(self.matrices, (self.matrices, self.matrices))
+        if tensor in ("token_embd", "output"):
+            return self.embedding if tensor == "token_embd" else self.head or some
+        _, layer, name = tensor.split(".")
+        return some if name in ("attn_v", "ffn_down") and self._more_bits(int(layer)) else most
+
+    def _more_bits(self, layer: int) -> bool:
+        """The first and the last eighth of the layers, and every third one between."""
+        eighth = self.layers // 8
+        return layer < eighth or layer >= 7 * self.layers // 8 or (layer - eighth) % 3 == 2
+
+    def with_matrices(self, form: str) -> Shape:
+        """The same in another number format or mixture; with a mixture's embedding, where it is one. Raises
+        `SourceInvalid` for what is none, and where rows are no whole super-blocks."""
+        if form not in (*FORMATS, *MIXTURES):
+            known = ", ".join((*FORMATS, *MIXTURES))
+            raise SourceInvalid(f"{form!r} is no number format of matrices; there are {known}", field="source")
+        embedding = MIXTURES[form][1] if form in MIXTURES else self.embedding
+        other = replace(self, matrices=form, embedding=embedding)
+        other.check_columns("source")
+        return other
+
+    def check_columns(self, where: str) -> None:
+        """Raises `SourceInvalid` naming the width whose format needs it to be a multiple of something else."""
+        widths = {"hidden": self.hidden, "ffn": self.ffn, "head_dim": self.heads * self.head_dim}
+        for tensor, size in expected_tensors(self.architecture).items():
+            span = NUMBER_FORMATS[self.format_of(tensor)].span
+            if len(size) == 2 and size[1] % span:
+                name = next(name for name, width in widths.items() if width == size[1])
+                message = (
+                    f"{where}: {tensor} in {self.format_of(tensor)} needs columns in multiples of {span}, not {size[1]}"
+                )
+                raise SourceInvalid(message, field=f"shape.{name}")
 
 
 def read_shape(table: Any, where: str) -> Shape:
@@ -88,7 +123,10 @@ def read_shape(table: Any, where: str) -> Shape:
         most = ARCHITECTURE_LIMITS.get(name)
         if most is not None and not 1 <= value <= most:
             raise SourceInvalid(f"{where}: {name} {value} is outside 1..{most}", field=f"shape.{name}")
-        if name in ("matrices", "embedding", "head") and value not in FORMATS:
+        if name in ("matrices", "embedding", "head") and value not in (
+            *FORMATS,
+            *(MIXTURES if name == "matrices" else ()),
+        ):
             raise SourceInvalid(f"{where}: {name} {value!r} is none of {', '.join(FORMATS)}", field=f"shape.{name}")
     shape = Shape(**table)
     if shape.heads % shape.kv_heads:
@@ -97,9 +135,12 @@ def read_shape(table: Any, where: str) -> Shape:
     for name in ("hidden", "ffn"):
         if getattr(shape, name) % 32:
             raise SourceInvalid(f"{where}: {name} must be a multiple of 32", field=f"shape.{name}")
-    if shape.matrices != "f16" and shape.heads * shape.head_dim % 32:  # columns of the matrix after attention
+    if (
+        NUMBER_FORMATS[shape.format_of("blk.0.attn_output")].span > 1 and shape.heads * shape.head_dim % 32
+    ):  # columns of the matrix after attention
         message = f"{where}: heads times head_dim must be a multiple of 32 where matrices are {shape.matrices}"
         raise SourceInvalid(message, field="shape.head_dim")
+    shape.check_columns(where)
     return shape
 
 
@@ -135,9 +176,8 @@ def _random(name: str, size: tuple[int, ...], form: str, seed: int) -> SourceTen
     rows, columns = size
     some = math.gcd(rows, _ROWS)
     rng = np.random.default_rng([seed, *name.encode()])
-    noise = rng.standard_normal((some, columns), np.float32) / np.float32(math.sqrt(columns))
-    data = gguf.quants.quantize(noise, gguf.GGMLQuantizationType[form.upper()])
-    return SourceTensor(name, size, form, np.ascontiguousarray(data).view(np.uint8), repeats=rows // some)
+    data = noise(rng, form, some, columns, 1 / math.sqrt(columns))
+    return SourceTensor(name, size, form, data, repeats=rows // some)
 
 
 def fit(lent: Tokenizer, vocab: int) -> Tokenizer:
