@@ -224,9 +224,9 @@ MODELS |= {
 # Number formats with super-blocks and planes: as llama.cpp's Q4_K_M, and the others. Beside `MODELS`: their witness is
 # `llama_reference` on what the `gguf` package makes of the file.
 K_MODELS: dict[str, Tiny] = {
-    "q4_k_m": Tiny(seed=15, hidden=256, ffn=512, heads=4, head_dim=64, default="Q4_K",
+    "q4_k_m": Tiny(seed=15, hidden=256, ffn=512, heads=4, head_dim=64, default="Q4_K", scale=1.0,
                    types=(("attn_v", "Q6_K"), ("ffn_down", "Q6_K"), ("token_embd", "Q6_K"))),
-    "q5_k": Tiny(seed=16, hidden=256, ffn=256, heads=4, head_dim=64, default="Q5_K", tied=False,
+    "q5_k": Tiny(seed=16, hidden=256, ffn=256, heads=4, head_dim=64, default="Q5_K", tied=False, scale=1.0,
                  types=(("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("token_embd", "BF16"), ("ffn_down", "BF16"))),
 }  # fmt: skip
 FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
