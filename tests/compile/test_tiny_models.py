@@ -121,7 +121,10 @@ def test_only_what_has_one_format_is_fused() -> None:
 
 @pytest.mark.parametrize(
     ("model", "variant"),
-    [*((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", *K_MODELS)), *((name, "native-f32") for name in ROPES)],
+    [
+        *((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", *K_MODELS)),
+        *((name, "native-f32") for name in ROPES),
+    ],
 )
 async def test_chunks_threads_neighbours_and_prefixes_change_no_bit(model: str, variant: str) -> None:
     prompt = WITNESS[model if model in MODELS else "mixed"]["prompts"][2]["ids"]

@@ -40,7 +40,7 @@ class InputView:
 class _Tile:
     """One group of columns for ``rows`` activation rows from ``row`` on, and ``quads`` of four output rows.
     ``base``: byte offset of the weights' quants; ``acc``: running sums, float32x4 [quad][row] from ``first`` on.
-    ``record``, ``within``: the super-block that the group is in, and which one it is there."""
+    ``place``: the record of the super-block that the group is in, and which group it is there."""
 
     isa: Isa
     reader: Records
@@ -52,8 +52,7 @@ class _Tile:
     quads: range
     acc: Buffer
     first: int
-    record: Expr = None
-    within: Expr = None
+    place: tuple[Expr, Expr] | None = None
 
     def at(self, quad: int, r: int) -> int:
         return self.first + (quad * self.rows + r)
@@ -72,10 +71,10 @@ def accumulate(
     for i in range(len(blocks) * vectors):
         store(acc, splat(0.0), i)
 
-    def tiles(b: int, base: Expr, group: Expr, **of: Expr) -> Iterator[_Tile]:
+    def tiles(b: int, base: Expr, group: Expr, place: tuple[Expr, Expr] | None = None) -> Iterator[_Tile]:
         at_once = 4 if rows == 1 else 2
         for first in range(0, 4, at_once):
-            yield _Tile(isa, reader, x, base, row, group, rows, range(first, first + at_once), acc, b * vectors, **of)
+            yield _Tile(isa, reader, x, base, row, group, rows, range(first, first + at_once), acc, b * vectors, place)
 
     if reader.super_groups and form != "f32":
         _accumulate_supers(isa, form, reader, blocks, rows, acc, quad, tiles)
@@ -83,9 +82,9 @@ def accumulate(
     group_dot = _floats if form == "f32" else _bytes_i16 if form == "i16" else _group_sums(form, quad)
     with loop(reader.groups) as group:
         for b, block in enumerate(blocks):
-            record, within = reader.super_of(block, group)
+            place = reader.super_of(block, group)
             base = let(reader.base(block, group))
-            for tile in tiles(b, base, group, record=record, within=within):
+            for tile in tiles(b, base, group, place):
                 for q, r, value in list(group_dot(tile)):
                     store(acc, value, tile.at(q, r))
 
@@ -132,11 +131,15 @@ def _accumulate_supers(
         for b, record in enumerate(records):
             for q in range(4):
                 d = reader.super_scale(record, q)
-                m = let(splat(0.0) - reader.super_scale(record, q, 1)) if has_minimum else None
                 for r in range(rows):
                     i = b * vectors + q * rows + r
-                    value = let(isa.madd(dots[i], d, acc[i]))
-                    store(acc, value if minima is None else isa.madd(minima[i], m, value), i)
+                    store(acc, isa.madd(dots[i], d, acc[i]), i)
+                if minima is None:
+                    continue
+                m = let(splat(0.0) - reader.super_scale(record, q, 1))
+                for r in range(rows):
+                    i = b * vectors + q * rows + r
+                    store(acc, isa.madd(minima[i], m, acc[i]), i)
 
 
 def _affine(t: _Tile, sums: Sums) -> Dots:
@@ -342,17 +345,18 @@ def _floats(t: _Tile) -> Dots:
 
 def _affine_of(t: _Tile) -> Callable[[int], list[tuple[Expr, Expr | None]]]:
     """A quad's scale and minimum, float32x4, for the first and the last 16 columns."""
-    if not t.reader.super_groups:
+    if t.place is None:
         return lambda q: [(t.reader.scale(t.base, q), t.reader.scale(t.base, q, 1) if t.reader.w.minimum else None)] * 2
-    subs = read_sub_scales(t.reader, t.record, t.within)
+    record, within = t.place
+    subs = read_sub_scales(t.reader, record, within)
     scales = [widened(scale) for scale in subs.scales]
     minima = widened(subs.minima) if subs.minima is not None else None
 
     def of(q: int) -> list[tuple[Expr, Expr | None]]:
-        d = t.reader.super_scale(t.record, q)
+        d = t.reader.super_scale(record, q)
         m = None
         if minima is not None:
-            m = let(cast("float32x4", minima[q]) * (splat(0.0) - t.reader.super_scale(t.record, q, 1)))
+            m = let(cast("float32x4", minima[q]) * (splat(0.0) - t.reader.super_scale(record, q, 1)))
         by_half = [let(cast("float32x4", scale[q]) * d) for scale in scales]
         return [(by_half[half % len(by_half)], m) for half in range(2)]
 

@@ -206,15 +206,15 @@ def embed(weights: PackedMatrix) -> tirx.PrimFunc:
             row, group = let(unit // groups), let(unit % groups)
             token = let(ids[row])
             base, lane = let(reader.base(token >> 4, group)), let(token & 15)
-            record, within = reader.super_of(token >> 4, group)
+            place = reader.super_of(token >> 4, group)
             for k in range(GROUP):
-                store(y, _element(weights, reader, record, base, within, lane, k), row, group * GROUP + k)
+                store(y, _element(weights, reader, base, place, lane, k), row, group * GROUP + k)
 
     return kernel(f"embed_{weights.label}_{weights.columns}", build)
 
 
 def _element(
-    weights: PackedMatrix, reader: Records, record: Expr, base: Expr, within: Expr, lane: Expr, k: int
+    weights: PackedMatrix, reader: Records, base: Expr, place: tuple[Expr, Expr] | None, lane: Expr, k: int
 ) -> Expr:
     """Column k of a group's row, float32."""
     f = weights.format
@@ -226,10 +226,11 @@ def _element(
     planes = planes_of(f)
     words = [reader.words[(base + (p.at + piece_of(p.width, k) * 64)) // 4 + lane] for p in planes]
     quant = cast("float32", quant_of(f, words, k, 1) - weights.zero)
-    if f.super is None:
+    if place is None:
         at = (base + weights.step) // 2 + lane
         value = quant * f16_decode_scalar(reader.halves[at])
         return value + f16_decode_scalar(reader.halves[at + 16]) if weights.minimum else value
+    record, within = place
     scale, minimum = sub_scale_of(reader, record, within, lane, k // 16)
     at = record // 2 + lane
     value = cast("float32", scale) * f16_decode_scalar(reader.halves[at]) * quant

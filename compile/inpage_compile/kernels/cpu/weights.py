@@ -51,13 +51,13 @@ class Records:
         """Byte offset of the quants of a group of 32 columns; without super-blocks that is its record."""
         if not self.super_groups:
             return (block * self.groups + group) * self.w.record
-        record, within = self.super_of(block, group)
-        return record + (self.w.header + within * self.w.step)
+        record = self.record(block, group // self.super_groups)
+        return record + (self.w.header + group % self.super_groups * self.w.step)
 
-    def super_of(self, block: Expr, group: Expr) -> tuple[Expr, Expr]:
-        """The record of a group of 32 columns, and which group it is there; nothing where there are no super-blocks."""
+    def super_of(self, block: Expr, group: Expr) -> tuple[Expr, Expr] | None:
+        """The record of a group of 32 columns, and which group it is there; None where there are no super-blocks."""
         if not self.super_groups:
-            return None, None
+            return None
         return let(self.record(block, group // self.super_groups)), let(group % self.super_groups)
 
     def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
@@ -106,11 +106,12 @@ def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:
     if format.bits == 8:
         left, right = (_many(n, lanes, "int32") for n in (24 - 8 * (k % 4), 24))
         return (words[0] << left) >> right
-    quant: Expr = None
+    quant: Expr | None = None
     for plane, word in zip(planes_of(format), words, strict=True):
         left = plane.low - 8 * (k % 4) - shift_of(plane.width, k)
         part = _shifted(word, left, lanes, "int32") & _many(plane.mask, lanes, "int32")
         quant = part if quant is None else quant | part
+    assert quant is not None
     return quant
 
 
