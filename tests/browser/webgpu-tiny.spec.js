@@ -1,6 +1,6 @@
 /**
- * @file Tiny models on WebGPU against numpy, matrices that cannot be fused and nine heads on three among them; and the
- * same bits whether a prompt comes whole, in pieces or token by token, alone or beside others.
+ * @file Tiny models on WebGPU against numpy, K-quants, matrices that cannot be fused and nine heads on three among them;
+ * and the same bits whether a prompt comes whole, in pieces or token by token, alone or beside others.
  */
 
 import { test as base, expect } from "@playwright/test";
@@ -14,7 +14,7 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUT = path.join(ROOT, "build/tests/gpu-tiny");
-const MODELS = process.env.INPAGE_SLOW ? ["apart", "nine"] : ["apart"];
+const MODELS = process.env.INPAGE_SLOW ? ["q4_k_m", "q5_k", "apart", "nine"] : ["q4_k_m"];
 /** Of a logit, relative to the largest: in float32 a last bit now and then sends a key to the neighbouring half. */
 const ERROR = 2e-4;
 const PAGES = 64;

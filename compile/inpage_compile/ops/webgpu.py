@@ -23,6 +23,7 @@ from ..kernels.shared.heads import Heads
 from ..kernels.shared.packed import PackedMatrix
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
+from ..kernels.webgpu.embedding import embed
 from ..kernels.webgpu.linear import Input
 
 
@@ -82,7 +83,7 @@ class GpuOps:
     def embed(self, weights: PackedMatrix, w: Sequence[Tensor], ids: Tensor) -> Tensor:
         y, first = Tensor.placeholder([self.rows, weights.columns], "float32"), 0
         for part, data in zip(slices(weights), w, strict=True):
-            func = rows.embed(part, first, again=first > 0)
+            func = embed(part, first, again=first > 0)
             y = self._again(func, [ids, data, y], 2) if first else self._call(func, [ids, data], y)
             first += part.rows
         return y

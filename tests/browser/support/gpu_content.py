@@ -13,21 +13,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf import GGMLQuantizationType
 from tvm import tirx
 
 from inpage_compile.kernels.shared.heads import Heads
 from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
+from inpage_compile.kernels.webgpu.embedding import embed as embed_kernel
 from inpage_compile.kernels.webgpu.linear import Input
-from inpage_compile.quantize import FORMATS, Groups, pack
+from inpage_compile.quantize import FORMATS, Groups, joined, pack, read_groups
+from support.ggml_blocks import random_blocks
 from support.kernel_reference import EPS, Expected, Real, dot_float, embed, exact, gate, rope_table
-from support.weights import packed, random_weights
+from support.weights import columns_of, packed, random_weights
 
 Array = npt.NDArray[Any]
 PAGE = 16
 SMALLEST_HALF = 2.0**-24
 NAMES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
+LATER = ("bf16", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k")
 
 # One head; no whole group of columns at the end; more heads a key head than one workgroup has room for, in parts that
 # overlap, and in whole ones.
@@ -83,6 +87,13 @@ class Content:
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 for tile, count in ((1, 9), (4, 9), (8, 9), (8, 1), (4, 4)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
+        # Three super-blocks, where a share of the columns has parts of two, and one. Tiles of four are for some only: a
+        # pipeline takes the adapter most of a second.
+        for fmt, n, k in (*((fmt, 20, 3 * max(FORMATS[fmt].span, 32)) for fmt in LATER), ("q6_k", 7, 256)):
+            w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
+            fours = ((4, 9), (4, 4)) if fmt == "q6_k" and n == 20 else ()
+            for tile, count in ((1, 9), (8, 9), (8, 1), *fours):
+                yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
         norm = rng.standard_normal(96).astype(np.float32)
         for tile, count in ((1, 8), (4, 8), (8, 8), (8, 3)):
@@ -123,11 +134,11 @@ class Content:
 
     def gated(self) -> Iterator[Case]:
         rng = np.random.default_rng(2)
-        for fmt, hidden, k in (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32)):
+        for fmt, hidden, k in (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256)):
             gates, ups = random_weights(rng, fmt, hidden, k), random_weights(rng, fmt, hidden, k)
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
-            for tile, count in ((1, 9), (4, 9), (8, 9), (8, 2)):
+            for tile, count in ((1, 9), (8, 2)) if fmt == "q4_k" else ((1, 9), (4, 9), (8, 9), (8, 2)):
                 func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
                 buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}
@@ -137,18 +148,20 @@ class Content:
 
     def embed(self) -> Iterator[Case]:
         rng = np.random.default_rng(3)
-        for fmt in NAMES:
-            w = random_weights(rng, fmt, 52, 96)
+        for fmt in (*NAMES, *LATER):
+            columns = columns_of(fmt)
+            raw, values = random_blocks(rng, GGMLQuantizationType[fmt.upper()], 52, columns)
             ids = np.array([0, 51, 15, 16, 17, 31], np.int32)
-            buffers = {"ids": ids, "w": packed(w).view(np.uint32), "y": None}
-            func = rows.embed(PackedMatrix(FORMATS[fmt], 52, 96), 0, False)
-            yield Case("embed", fmt, buffers, [(func, ["ids", "w", "y"], [6])], {"y": embed(w, ids)})
+            w = packed(read_groups(raw, fmt, 52, columns)).view(np.uint32)
+            func = embed_kernel(PackedMatrix(FORMATS[fmt], 52, columns), 0, False)
+            want = Expected(values[ids].astype(np.float64), np.zeros((len(ids), columns)), "float32")
+            yield Case("embed", fmt, {"ids": ids, "w": w, "y": None}, [(func, ["ids", "w", "y"], [6])], {"y": want})
         low, high = random_weights(rng, "q8_0", 32, 64), random_weights(rng, "q8_0", 20, 64)
         ids = np.array([3, 31, 32, 51], np.int32)
         want = np.concatenate([embed(low, ids[:2]).want, embed(high, ids[2:] - 32).want])
         launches = [
-            (rows.embed(PackedMatrix(FORMATS["q8_0"], 32, 64), 0, False), ["ids", "low", "y"], [4]),
-            (rows.embed(PackedMatrix(FORMATS["q8_0"], 20, 64), 32, True), ["ids", "high", "y"], [4]),
+            (embed_kernel(PackedMatrix(FORMATS["q8_0"], 32, 64), 0, False), ["ids", "low", "y"], [4]),
+            (embed_kernel(PackedMatrix(FORMATS["q8_0"], 20, 64), 32, True), ["ids", "high", "y"], [4]),
         ]
         buffers = {"ids": ids, "low": packed(low).view(np.uint32), "high": packed(high).view(np.uint32), "y": None}
         yield Case("embed", "in slices", buffers, launches, {"y": Expected(want, np.zeros(want.shape), "float32")})
@@ -263,14 +276,11 @@ def _normed_dot(w: Groups, x: Array, norm: Array) -> Real:
 
 
 def _interleaved(gates: Groups, ups: Groups) -> Groups:
-    def rows16(a: Array | None, b: Array | None) -> Array | None:
-        if a is None or b is None:
-            return None
-        return np.stack([a.reshape(-1, 16, a.shape[1]), b.reshape(-1, 16, b.shape[1])], axis=1).reshape(-1, a.shape[1])
+    def rows16(parts: Sequence[Array]) -> Array:
+        width = parts[0].shape[1]
+        return np.stack([part.reshape(-1, 16, width) for part in parts], axis=1).reshape(-1, width)
 
-    q = rows16(gates.q, ups.q)
-    assert q is not None
-    return Groups(gates.format, q, rows16(gates.d, ups.d), rows16(gates.m, ups.m))
+    return joined([gates, ups], rows16)
 
 
 def _keys(h: Heads, halves: Array) -> Array:

@@ -10,10 +10,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from inpage_compile.pipeline import compile_model
 from support.llama_reference import logits
 from support.models import first_ways, tiny_file
-from support.tiny import MODELS
+from support.tiny import K_MODELS, MODELS
 
 WITNESS = Path(__file__).parents[2] / "reference" / "tiny.json"
 
@@ -24,9 +26,13 @@ def main(out: Path, models: list[str]) -> None:
     for name, _, variants in (model.partition("=") for model in models):
         with tiny_file(name) as path, first_ways():
             compile_model(str(path), out / f"tiny-{name}", variants=tuple(variants.split(",")))
-        prompt = witness[name]["prompts"][-1]
-        ids = [*prompt["ids"], *prompt["greedy"]]
-        wanted = logits(MODELS[name], ids, halves=True)[-1]
+        tiny = (MODELS | K_MODELS)[name]
+        if name in MODELS:
+            prompt = witness[name]["prompts"][-1]
+            ids = [*prompt["ids"], *prompt["greedy"]]
+        else:
+            ids = [int(i) for i in np.random.default_rng(tiny.seed).integers(0, tiny.vocab, 64)]
+        wanted = logits(tiny, ids, halves=True)[-1]
         (out / f"{name}.json").write_text(json.dumps({"ids": ids, "logits": wanted.tolist()}))
 
 

@@ -13,12 +13,13 @@ from tvm import tirx
 
 from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store
 from ..shared.packed import GROUP
+from ..shared.planes import planes_of
 from .build import bits, local, span, splat, view
 from .isa import Isa
 from .math import bfloat_decode, f16_decode
 from .quantize import byte_splat
 from .sub_scales import SubScales, doubled, read_sub_scales, widened
-from .weights import Records, bytes_of, lanes_of_pairs, piece_of, planes_of, quant_of
+from .weights import Records, bytes_of, lanes_of_pairs, piece_of, quant_of
 
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
 Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8

@@ -10,13 +10,14 @@ from tvm import tirx
 
 from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store, when  # fmt: skip
 from ..shared.packed import GROUP, PackedMatrix
+from ..shared.planes import planes_of
 from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
 from .dots import InputView, accumulate
 from .isa import Isa
 from .math import bfloat_scalar, exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, store_group
 from .sub_scales import sub_scale_of
-from .weights import Records, form_for, piece_of, planes_of, quant_of
+from .weights import Records, form_for, piece_of, quant_of
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 

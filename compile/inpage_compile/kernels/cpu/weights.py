@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvm import tirx
 
 from inpage.format.schema import Format
 
 from ..shared.expressions import Buffer, Expr, let
 from ..shared.packed import GROUP, PackedMatrix, groups_of
+from ..shared.planes import Plane, planes_of
 from .build import bits, span, splat, view
 from .isa import Isa
 from .math import f16_decode
@@ -78,27 +77,6 @@ def piece_of(bits: int, k: int) -> int:
 def shift_of(width: int, k: int) -> int:
     """Where column k's bits are in its byte of a plane of that width, which is byte k % 4 of the word."""
     return width * (k % (32 // width) // 4)
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Part of each quant: ``width`` bits, ``low`` is their place in it. ``at``: where it begins in a group's quants."""
-
-    width: int
-    low: int
-    at: int
-
-    @property
-    def mask(self) -> int:
-        return ((1 << self.width) - 1) << self.low
-
-
-def planes_of(format: Format) -> list[Plane]:
-    out, low = [], 0
-    for width in format.planes:
-        out.append(Plane(width, low, 16 * GROUP * low // 8))
-        low += width
-    return out
 
 
 def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:

@@ -164,14 +164,13 @@ class _Body:
         low, high = let(self.share * groups // SHARES), let((self.share + 1) * groups // SHARES)
         with loop(high - low) as i:
             group = let(low + i)
-            bases = [reader.base(block, group) for block in blocks]
-            scales = [reader.scales(base) for base in bases]
-            with reader.words(bases) as (four, words):
+            records = [reader.record(block, group) for block in blocks]
+            with reader.fours(records) as (four, quants):
                 at = let(group * (GROUP // 4) + four)
                 norm = let(self.norm[at]) if self.norm is not None else None
                 xs = [self._activation(at, start, norm) for start in self.starts]
-                for b, base in enumerate(bases):
-                    columns = reader.columns(base, four, words[b], scales[b])
+                for b, four_columns in enumerate(quants):
+                    columns = reader.columns(four_columns)
                     for r in range(self.tile):
                         i = b * self.tile + r
                         total = self.sums[i]

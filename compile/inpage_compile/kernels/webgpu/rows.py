@@ -1,4 +1,4 @@
-"""What is done once a step, row by row: embedding, rotation table, last norm; and the gate where it is by itself."""
+"""What is done once a step, row by row: rotation table, last norm; and the gate where it is by itself."""
 
 from __future__ import annotations
 
@@ -33,65 +33,8 @@ from .build import (
     vector,
     when,
 )
-from .weights import check_format
 
 THREADS = 64
-
-
-@cache
-def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
-    """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
-    at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are."""
-    check_format(weights)
-    quads = quads_of(weights.columns)
-
-    def build(a: Args) -> None:
-        ids = a.buffer("token_ids", "int32")
-        w = a.buffer("w", "uint32")
-        y = a.buffer("y", "float32x4", "x") if again else None
-        a.scalar("rows")
-        if y is None:
-            y = a.buffer("y", "float32x4", "w")
-        with a.workgroups(-(-quads // THREADS), "rows", THREADS) as (bx, row, t):
-            token, quad = let(ids[row] - first), let(bx * THREADS + t)
-            with when(tirx.all(quad < quads, token >= 0, token < weights.rows)):
-                record = let((token // 16 * (weights.columns // GROUP) + quad // 8) * (weights.record // 4))
-                store(y, vector(*_four_columns(weights, w, record, token % 16, quad % 8)), row * quads + quad)
-
-    mark = (f"_at{first}" if first else "") + ("_again" if again else "")
-    return kernel(f"embed_{weights.label}_{weights.rows}x{weights.columns}{mark}", build)
-
-
-def _four_columns(weights: PackedMatrix, w: Buffer, record: Expr, row: Expr, quad: Expr) -> list[Expr]:
-    """Four neighbouring columns of one row of a record, float32."""
-    if weights.bits >= 16:
-        out = []
-        for k in range(4):
-            at = let((quad * 4 + k) * 16 + row)
-            if weights.bits == 32:
-                out.append(let(bits("float32", w[record + at])))
-            else:
-                out.append(_half(w, record, at))
-        return out
-    if weights.bits == 4:
-        word = let(w[record + quad // 2 * 16 + row] >> cast("uint32", quad % 2 * 4))
-    else:
-        word = let(bits("int32", w[record + quad * 16 + row]))
-    scale = record + 16 * GROUP * weights.bits // 32
-    d = _half(w, scale, row)
-    m = _half(w, scale + 8, row) if weights.minimum else None
-    out = []
-    for k in range(4):
-        quant = cast("float32", call("int32" if weights.bits == 8 else "uint32", "extractBits", word, u32(8 * k),
-                                     u32(weights.bits)))  # fmt: skip
-        value = quant - f32(float(weights.zero)) if weights.zero else quant
-        out.append(let(madd(value, d, m) if m is not None else value * d))
-    return out
-
-
-def _half(w: Buffer, start: Expr, index: Expr) -> Expr:
-    pair = let(halves(w[start + index // 2]))
-    return let(tirx.Select(index % 2 == 1, lane(pair, 1), lane(pair, 0)))
 
 
 @cache

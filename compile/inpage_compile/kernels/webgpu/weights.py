@@ -1,112 +1,269 @@
 """Packed weight matrices as kernels for WebGPU see them: vectors of four rows out of the artifact's 16-row records.
 
-A record (16 rows by 32 columns) is a run of 16-byte vectors. A thread has a quad of rows, 0 to 3: its words are every
-fourth vector, so that neighbouring threads read neighbouring addresses.
+A record (16 rows by 32 columns, or by a super-block) is a run of 16-byte vectors. A thread has a quad of rows, 0 to 3:
+its words are every fourth vector, so that neighbouring threads read neighbouring addresses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
 from inpage.errors import Unsupported
+from inpage.format.schema import Format
 
 from ..shared.packed import GROUP, PackedMatrix, groups_of
+from ..shared.planes import planes_of
 from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
 
+BYTES = 0x01010101  # times a byte: the same one in each of a word's four
 
-def check_format(weights: PackedMatrix) -> None:
-    """Raises `Unsupported` for a format that only kernels for CPUs read."""
-    f = weights.format
-    if f.type == "bfloat" or f.super is not None or f.planes[1:]:
-        raise Unsupported(f"no WebGPU kernel reads {weights.label} yet", field="format")
+
+def check_format(format: Format) -> None:
+    """Raises `Unsupported` for what no kernel for WebGPU reads."""
+    if not _is_read(format):
+        what = f"{format.bits} bits of type {format.type} in groups of {format.group}"
+        raise Unsupported(f"format: no WebGPU kernel reads {what} with such scales", field="format")
+
+
+def _is_read(f: Format) -> bool:
+    sup = f.super
+    if f.is_float:
+        return True
+    minimum = f.min is not None or (sup is not None and sup.min is not None)
+    if f.table is not None or f.scale == "e8m0" or (minimum and f.zero):
+        return False
+    if f.bits == 8:
+        return f.type == "int" and sup is None and f.group == GROUP and not minimum
+    if f.planes[0] != 4:
+        return False
+    if sup is None:
+        return f.group == GROUP
+    pairs = f.group == GROUP and sup.scale_bits == 6 and minimum and sup.zero == 0 and sup.size % 64 == 0
+    return sup.signed or pairs
+
+
+@dataclass(frozen=True)
+class Record:
+    """32 columns of 16 rows, in vectors: where the record that holds them starts, and their quants; ``step``: which 32
+    columns of their super-block they are."""
+
+    start: Expr
+    quants: Expr
+    step: Expr
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Of one record and quad, float32x4, one a row: ``scale`` divided by 1, 2^8, 2^16 and 2^24, for quants left where
-    they are in their word, and what is added to their product. Nothing for float weights."""
+    """Of one group and quad, float32x4, one a row: ``scale`` divided by 1, 2^8, 2^16 and 2^24, for quants left where
+    they are in their word, and what is added to their product."""
 
     scale: list[Expr]
-    minimum: Expr | None
+    minimum: Expr
+
+
+@dataclass(frozen=True)
+class Four:
+    """Four columns of a record: ``words``, their quants, a byte each, in a word a row, and what these are scaled by.
+    For float weights only which four they are."""
+
+    record: Record
+    four: Expr
+    words: Expr = None
+    scales: Scales | None = None
 
 
 class QuadReader:
     """The weight buffer, array<vec4<u32>>, of one thread's quad of rows."""
 
     def __init__(self, weights: PackedMatrix, buffer: Buffer, quad: Expr) -> None:
-        check_format(weights)
         self.w, self.buffer, self.quad = weights, buffer, quad
+        self.format = weights.format
+        check_format(self.format)
         self.groups = groups_of(weights.columns)
+        self.planes = [] if self.format.is_float else planes_of(self.format)
 
-    def base(self, block: Expr, group: Expr) -> Expr:
-        """Where a record begins, in vectors."""
-        return let((block * self.groups + group) * (self.w.record // 16))
-
-    def scales(self, base: Expr) -> Scales:
-        if self.w.bits >= 16:
-            return Scales([], None)
-        at = base + GROUP * self.w.bits // 8
-        scale = [self._four_halves(at)]
-        for _ in range(3):
-            scale.append(let(scale[-1] * splat(1 / 256)))
-        if self.w.minimum:
-            return Scales(scale, self._four_halves(at + 2))
-        # A byte with its sign bit turned is the quant plus 128.
-        return Scales(scale, let(scale[0] * splat(-128.0 if self.w.bits == 8 else -float(self.w.zero))))
+    def record(self, block: Expr, group: Expr) -> Record:
+        """``group``: which 32 columns."""
+        w, sup = self.w, self.format.super
+        if sup is None:
+            start = let((block * self.groups + group) * (w.record // 16))
+            return Record(start, start, 0)
+        steps = sup.size // GROUP
+        step = let(group % steps)
+        start = let((block * (self.groups // steps) + group // steps) * (w.record // 16))
+        return Record(start, let(start + step * (w.step // 16) + w.header // 16), step)
 
     @contextmanager
-    def words(self, bases: list[Expr]) -> Iterator[tuple[Any, list[Buffer]]]:
-        """A loop over a record's columns by fours: which four, and the words of each record that they are in (nothing
-        for float weights). A loop, as unrolled code would take drivers seconds to compile."""
-        if self.w.bits >= 16:
-            with loop(GROUP // 4) as four:
-                yield four, [None] * len(bases)
-        elif self.w.bits == 8:
-            with loop(GROUP // 4) as four:
-                yield four, [self._word(base + four * 4) for base in bases]
-        else:  # the low nibbles of eight columns' words are four columns, the high ones the next four
-            with loop(GROUP // 8) as eight:
-                words = [self._word(base + eight * 4) for base in bases]
-                with loop(2) as high:
-                    shift = splat(cast("uint32", high * 4))
-                    yield let(eight * 2 + high), [let(word >> shift) for word in words]
+    def fours(self, records: list[Record]) -> Iterator[tuple[Any, list[Four]]]:
+        """A loop over 32 columns by fours: which four, and what each record has of it. Loops, as unrolled code would
+        take drivers seconds to compile: one for each piece of the narrowest plane, in it one for each piece of the next
+        wider one, so that every word is read once."""
+        with ExitStack() as nest:
+            if self.format.is_float:
+                four = nest.enter_context(loop(GROUP // 4))
+                yield four, [Four(record, four) for record in records]
+                return
+            yield self._quants(records, _Nest(nest))
+
+    def _quants(self, records: list[Record], nest: _Nest) -> tuple[Expr, list[Four]]:
+        group = self.format.group
+        supers = [self._super_scales(record) for record in records]
+        scales: list[Scales] = []
+        words: list[list[Expr]] = []
+        for plane in reversed(self.planes):
+            if not scales and plane.columns <= group:
+                nest.into(group)
+                scales = [self._scales(r, s, nest.at) for r, s in zip(records, supers, strict=True)]
+            nest.into(plane.columns)
+            words.insert(0, [self._word(r.quants + plane.at // 16 + nest.at * 4) for r in records])
+        four, within = nest.last()
+        own = [self._joined([of_plane[i] for of_plane in words], four, within) for i in range(len(records))]
+        return four, [Four(r, four, w, s) for r, w, s in zip(records, own, scales, strict=True)]
+
+    def _joined(self, words: list[Expr], four: Expr, within: Expr) -> Expr:
+        """A word of each plane → the quants of four columns, a byte each. ``within``: which four of the lowest plane's
+        word."""
+        low, *others = self.planes
+        if low.width == 8:
+            return words[0]
+        joined = let(words[0] >> splat(cast("uint32", within * low.width)))
+        for plane, word in zip(others, words[1:], strict=True):
+            joined = joined & splat(u32(((1 << plane.low) - 1) * BYTES))
+            shift = splat(cast("uint32", four % (plane.columns // 4) * plane.width))
+            joined = let(joined | ((word >> shift) << splat(u32(plane.low)) & splat(u32(plane.mask * BYTES))))
+        return joined
+
+    def _super_scales(self, record: Record) -> list[Expr]:
+        """A super-block's own scale, and that of its minima."""
+        sup = self.format.super
+        if sup is None:
+            return []
+        return [self._four_halves(record.start + 2 * i) for i in range(1 if sup.min is None else 2)]
+
+    def _scales(self, record: Record, supers: list[Expr], group: Expr) -> Scales:
+        """``group``: which one of the 32 columns."""
+        w = self.w
+        at = record.start + GROUP * w.bits // 8
+        minimum = None
+        if not supers:
+            scale = [self._four_halves(at)]
+        else:
+            subs = self._sub_scales(record, record.step * (GROUP // self.format.group) + group)
+            scale = [let(own * sub) for own, sub in zip(supers, subs, strict=True)]
+            if len(scale) == 2:
+                minimum = let(-scale.pop())
+        for _ in range(3):
+            scale.append(let(scale[-1] * splat(1 / 256)))
+        if w.minimum:
+            minimum = self._four_halves(at + 2)
+        elif minimum is None:  # A byte with its sign bit turned is the quant plus 128.
+            minimum = let(scale[0] * splat(-128.0 if w.bits == 8 else -float(w.zero)))
+        return Scales(scale, minimum)
+
+    def _sub_scales(self, record: Record, number: Expr) -> list[Expr]:
+        """Of a super-block's group its sub-scale, and its sub-minimum."""
+        sup = self.format.super
+        assert sup is not None
+        number = let(number)
+        at = record.start + self.w.sub_scales // 16
+        low = let(_lane_at(let(self.buffer[at + number]), self.quad))
+        if sup.signed:
+            return [_bytes(low ^ u32(0x80808080)) - splat(128.0)]
+        # Two bits of both, in a nibble a row: those of rows 8 to 15 are the high ones.
+        pairs = sup.size // self.format.group
+        vectors = let(self.buffer[at + pairs + number // 2])
+        high = _lane_at(vectors, let(number % 2 * 2 + self.quad % 2))
+        high = let(high >> cast("uint32", self.quad // 2 * 4))
+        return [
+            _bytes((low & u32(0x0F0F0F0F)) | ((high << u32(4)) & u32(0x30303030))),
+            _bytes(((low >> u32(4)) & u32(0x0F0F0F0F)) | ((high << u32(2)) & u32(0x30303030))),
+        ]
 
     def _word(self, at: Expr) -> Expr:
         return let(self.buffer[at + self.quad])
 
-    def columns(self, base: Expr, four: Expr, words: Expr, scales: Scales) -> list[Expr]:
-        """The values of four columns, each float32x4 of the quad's rows, exact but for a minimum's addition."""
-        w = self.w
+    def columns(self, of: Four) -> list[Expr]:
+        """The values of four columns, each float32x4 of the quad's rows, exact but for a minimum's addition: a quant
+        times its scales, both levels of them, has no more than 24 bits."""
+        w, start, four = self.w, of.record.start, of.four
         if w.bits == 32:
-            return [let(bits("float32x4", self._word(base + (four * 4 + k) * 4))) for k in range(4)]
+            return [let(bits("float32x4", self._word(start + (four * 4 + k) * 4))) for k in range(4)]
         if w.bits == 16:
-            return [self._four_halves(base + (four * 4 + k) * 2) for k in range(4)]
+            return [self._four_halves(start + (four * 4 + k) * 2) for k in range(4)]
+        assert of.scales is not None
+        words, scale = of.words, of.scales.scale
         out = []
         biased = let(words ^ splat(u32(0x80808080))) if w.bits == 8 else words
         for k in range(4):
             # Masked, not shifted: the scale is as much smaller, and both products are exact.
             if w.bits == 8 and k == 3:  # as signed as the word itself
-                out.append(let(_masked(words, 0xFF000000) * scales.scale[k]))
+                out.append(let(_masked(words, 0xFF000000) * scale[k]))
                 continue
             quant = _masked(biased, ((1 << w.bits) - 1) << (8 * k))
-            out.append(let(madd(quant, scales.scale[k], scales.minimum)))
+            out.append(let(madd(quant, scale[k], of.scales.minimum)))
         return out
 
     def _four_halves(self, at: Expr) -> Expr:
         """Values of the quad's rows out of 16 halves, two vectors."""
         four = let(self.buffer[at + self.quad // 2])
         odd = self.quad % 2 == 1
-        low, high = (let(halves(tirx.Select(odd, lane(four, i + 2), lane(four, i)))) for i in range(2))
+        words = (tirx.Select(odd, lane(four, i + 2), lane(four, i)) for i in range(2))
+        if self.format.type == "bfloat":
+            return let(vector(*(half for word in words for half in bfloats(let(word)))))
+        low, high = (let(halves(word)) for word in words)
         return let(vector(lane(low, 0), lane(low, 1), lane(high, 0), lane(high, 1)))
+
+
+class _Nest:
+    """Loops in each other that divide 32 columns: ``at`` is which part of them the innermost turn is for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack, self.size = stack, GROUP
+        self.at: Expr = 0
+
+    def into(self, columns: int) -> None:
+        """Divide the part into ones of so many columns."""
+        if columns < self.size:
+            count = self.size // columns
+            self.at = self._of(self.stack.enter_context(loop(count)), count)
+            self.size = columns
+
+    def last(self) -> tuple[Expr, Expr]:
+        """Into fours: which four of all, and of the part."""
+        count = self.size // 4
+        if count == 1:
+            return self.at, 0
+        i = self.stack.enter_context(loop(count))
+        return let(self._of(i, count)), i
+
+    def _of(self, i: Expr, count: int) -> Expr:
+        return i if self.size == GROUP else self.at * count + i
+
+
+def bfloats(word: Expr) -> tuple[Expr, Expr]:
+    """The two bfloat16 in a 32-bit word, float32."""
+    return bits("float32", word << u32(16)), bits("float32", word & u32(0xFFFF0000))
+
+
+def _lane_at(vectors: Expr, i: Expr) -> Expr:
+    """A lane that only the thread knows: WGSL can index a vector by a variable, TIR cannot."""
+    low, high = (tirx.Select(i % 2 == 1, lane(vectors, k + 1), lane(vectors, k)) for k in (0, 2))
+    return tirx.Select(i >= 2, high, low)
+
+
+def _bytes(word: Expr) -> Expr:
+    """A word's four bytes, float32x4."""
+    apart = splat(let(word)) >> vector(*(u32(8 * i) for i in range(4)))
+    return let(cast("float32x4", apart & splat(u32(255))))
 
 
 def _masked(words: Expr, mask: int) -> Expr:
     return cast("float32x4", bits("int32x4", words & splat(u32(mask))))
 
 
-__all__ = ["GROUP", "PackedMatrix", "QuadReader", "Scales"]
+__all__ = ["BYTES", "Four", "QuadReader", "Record", "Scales", "bfloats", "check_format"]
