@@ -232,7 +232,6 @@ def test_unexpected_tensor(tmp_path: Path) -> None:
         "llama.attention.head_count",
         "llama.attention.layer_norm_rms_epsilon",
         "tokenizer.ggml.model",
-        "tokenizer.ggml.pre",
         "tokenizer.ggml.tokens",
         "tokenizer.ggml.token_type",
         "tokenizer.ggml.merges",
@@ -247,8 +246,8 @@ def test_missing_metadata(key: str, tmp_path: Path) -> None:
     [
         ("general.architecture", "mamba", "general.architecture"),
         ("general.architecture", "", "general.architecture"),
-        ("tokenizer.ggml.model", "llama", "tokenizer.ggml.model"),
-        ("tokenizer.ggml.pre", "default", "tokenizer.ggml.pre"),
+        ("tokenizer.ggml.model", "t5", "tokenizer.ggml.model"),
+        ("tokenizer.ggml.pre", "whitespace", "tokenizer.ggml.pre"),
         ("llama.attention.head_count_kv", 3, "llama.attention.head_count_kv"),
         ("llama.attention.head_count", 0, "llama.attention.head_count"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count"),
