@@ -22,7 +22,7 @@ SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
 SHIPPED := $(shell find py web examples -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: help setup system chat test test-python test-browser lint fix compile build serve bench bench-full bench-kernels \
+.PHONY: help setup system package chat test test-python test-browser lint fix compile build serve bench bench-full bench-kernels \
   lock clean
 .DEFAULT_GOAL := help
 
@@ -64,6 +64,9 @@ compile: $(ARTIFACT) ## compile the model (MODEL=…) to build/models
 
 build: setup $(SITE) ## the static site, model included, to build/site
 
+package: setup ## the npm package, to build/inpage-….tgz
+	@.venv/bin/python tools/package.py
+
 chat: setup $(SITE) ## ask the model in headless Chromium: make chat PROMPT="…" ARGS="--greedy"
 	@.venv/bin/inpage chat "$(PROMPT)" $(ARGS)
 
@@ -85,7 +88,7 @@ lint: setup ## ruff, mypy, eslint, tsc, the order of the floors
 	@mypy
 	@.venv/bin/python tools/floors.py
 	@eslint .
-	@tsc -p tsconfig.json && tsc -p tsconfig.worker.json
+	@tsc -p tsconfig.json && tsc -p tsconfig.worker.json && tsc -p tsconfig.package.json --noEmit
 
 fix: setup ## mend what the linters can mend
 	@ruff check --fix .

@@ -78,7 +78,7 @@ test("Python's binary is compiled from the browser's own response, which brings 
       return instantiateStreaming.call(WebAssembly, response, imports);
     };
     const { load } = await import(`${base}router/pyodide.js`);
-    await load(new URL(`${base}vendor/pyodide/`, location.href).href, {});
+    await load({});
     return urls;
   }, BASE);
   expect(compiled).toEqual([`${origin}${BASE}vendor/pyodide/pyodide.asm.wasm`]);

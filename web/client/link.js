@@ -5,6 +5,7 @@
 
 import { EngineError, fromWire } from "../engine/format/errors.js";
 import { toJson } from "../engine/format/json.js";
+import { place } from "../engine/host/places.js";
 import { startWorker } from "../engine/host/workers.js";
 import { Watch } from "./watch.js";
 
@@ -36,7 +37,7 @@ export class Link {
   constructor(heard, died = () => {}) {
     this.#heard = heard;
     this.#died = died;
-    const { worker, end } = startWorker(new URL("../router/worker.js", import.meta.url), "router", (error) => this.end(error));
+    const { worker, end } = startWorker(place("router/worker.js"), "router", (error) => this.end(error));
     worker.onmessage = (event) => {
       this.#watch.heard();
       if (event.data !== "pong") this.#receive(JSON.parse(event.data));

@@ -7,6 +7,7 @@
 
 import { EngineError, fromWire } from "./format/errors.js";
 import { GrammarWorkers } from "./grammar/grammars.js";
+import { place } from "./host/places.js";
 import { startWorker } from "./host/workers.js";
 import { trust, verifyBehind } from "./storage/verify.js";
 
@@ -49,7 +50,7 @@ export class EngineClient {
 
   /** @param {{workerUrl?: string | URL}} [options] */
   constructor({ workerUrl } = {}) {
-    this.#workerUrl = workerUrl ?? new URL("./worker.js", import.meta.url);
+    this.#workerUrl = workerUrl ?? place("engine/worker.js");
   }
 
   /**

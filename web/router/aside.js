@@ -6,6 +6,7 @@
  */
 
 import { EngineError, fromWire } from "../engine/format/errors.js";
+import { place } from "../engine/host/places.js";
 import { STALL_MS } from "../engine/host/waits.js";
 import { startWorker } from "../engine/host/workers.js";
 
@@ -74,7 +75,7 @@ export class Aside {
       this.#none ||= code === "network";
       this.#end();
     };
-    const started = startWorker(new URL("./text_worker.js", import.meta.url), "text", lost, STALL_MS);
+    const started = startWorker(place("router/text_worker.js"), "text", lost, STALL_MS);
     const { worker } = started;
     worker.onmessage = ({ data }) => {
       const { resolve, reject } = this.#pending.get(data.id) ?? {};

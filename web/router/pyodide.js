@@ -6,23 +6,26 @@
 
 import { loadPyodide } from "../vendor/pyodide/pyodide.js";
 import { EngineError } from "../engine/format/errors.js";
+import { place } from "../engine/host/places.js";
 import { bytesOf, imported, STALL_MS, within } from "../engine/host/waits.js";
 
 const STEP = "starting Python";
 /** From the last file to Python that runs. */
 const BEGIN_MS = 60_000;
+const FOLDER = "vendor/pyodide/";
+/** Pyodide names its files by a folder's URL; bundlers scatter them. */
+const INDEX = new URL(`/${FOLDER}`, globalThis.location.origin).href;
 const WASM = "application/wasm";
 const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
 
 /**
- * @param {string} indexURL
- * @param {object} options of loadPyodide
+ * @param {object} options of loadPyodide, those that its types do not have included
  * @returns {ReturnType<typeof loadPyodide>}
  * @throws {EngineError} network, unsupported
  */
-export async function load(indexURL, options) {
+export async function load(options) {
   allowed();
-  await imported(import(`${indexURL}pyodide.asm.js`), STEP, "pyodide.asm.js");
+  const { default: createPyodideModule } = await imported(import(place(`${FOLDER}pyodide.asm.js`).href), STEP, "pyodide.asm.js");
   const { fetch } = globalThis;
   const { instantiateStreaming } = WebAssembly;
   /** @type {(error: EngineError) => void} */
@@ -38,8 +41,9 @@ export async function load(indexURL, options) {
   };
   globalThis.fetch = (input, init) => {
     const url = String(input instanceof Request ? input.url : input);
-    if (!url.startsWith(indexURL)) return fetch(input, init);
-    const file = fetched(fetch(input, init), url.slice(indexURL.length), watch);
+    if (!url.startsWith(INDEX)) return fetch(input, init);
+    const name = url.slice(INDEX.length);
+    const file = fetched(fetch(place(FOLDER + name), init), name, watch);
     watch(file);
     return file;
   };
@@ -53,7 +57,7 @@ export async function load(indexURL, options) {
     }
   };
   try {
-    const python = loadPyodide({ indexURL, ...options });
+    const python = loadPyodide({ indexURL: INDEX, createPyodideModule, ...options });
     python.catch(() => undefined); // where another failure came first
     const begun = Promise.all(files).then(() => within(python, BEGIN_MS, STEP, "pyodide.asm.wasm"));
     return await Promise.race([begun, failed]);

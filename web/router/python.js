@@ -7,7 +7,7 @@
 import { version } from "../vendor/pyodide/pyodide.js";
 import { digestOf, hasWebCrypto } from "../engine/storage/sha256.js";
 import { inStore } from "./in_store.js";
-import { load as loadPyodide } from "./pyodide.js";
+import { load } from "./pyodide.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 const NAME = "inpage-python";
@@ -24,7 +24,7 @@ const STARTS = "inpage-starts";
 /** Behind the memory lies its SHA-256, as text. */
 const DIGEST = 64;
 
-/** @typedef {Awaited<ReturnType<typeof loadPyodide>>} Pyodide */
+/** @typedef {Awaited<ReturnType<typeof load>>} Pyodide */
 
 /**
  * @param {URL} archive of the package
@@ -92,11 +92,6 @@ async function noteStart(key) {
 async function forget(key) {
   await inStore(NAME, STORE, "readwrite", (store) => store.clear());
   await inStore(STARTS, STORE, "readwrite", (store) => store.delete(key));
-}
-
-/** @param {object} options of loadPyodide that its types do not have @returns {Promise<Pyodide>} */
-function load(options) {
-  return loadPyodide(new URL("../vendor/pyodide/", import.meta.url).href, options);
 }
 
 /** Before anything of JavaScript is known to Python. @param {string} key @param {Pyodide} pyodide */

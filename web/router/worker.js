@@ -7,6 +7,7 @@
 import { EngineError, toWire } from "../engine/format/errors.js";
 import { checkMessage } from "../engine/format/json.js";
 import { verifyAhead } from "../engine/storage/verify.js";
+import { place } from "../engine/host/places.js";
 import { imported } from "../engine/host/waits.js";
 import { begin } from "../engine/host/workers.js";
 
@@ -80,7 +81,7 @@ function checked(text) {
 async function boot() {
   const scripts = Promise.all([import("./python.js"), import("./host.js")]);
   const [{ startPython }, host] = await imported(scripts, "loading scripts", "router/python.js, router/host.js or what they import");
-  const pyodide = await startPython(new URL("../inpage.zip", import.meta.url));
+  const pyodide = await startPython(place("inpage.zip"));
   const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.
   _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });

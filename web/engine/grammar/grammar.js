@@ -12,6 +12,7 @@ import { EngineError } from "../format/errors.js";
 import { described } from "../format/manifest.js";
 import { MANIFEST } from "../format/schemas.js";
 import { read } from "../format/structure.js";
+import { place } from "../host/places.js";
 import { imported } from "../host/waits.js";
 import { fetchFile } from "../storage/shards.js";
 
@@ -238,7 +239,7 @@ async function load(complain, start) {
   const { error, log } = console;
   console.error = console.log = (...words) => complain(words.join(" "));
   try {
-    const script = import(new URL(`../../vendor/xgrammar/xgrammar.js#${copies++}`, import.meta.url).href);
+    const script = import(`${place("vendor/xgrammar/xgrammar.js").href}#${copies++}`);
     await imported(script, "loading the grammar library", "vendor/xgrammar/xgrammar.js");
     const library = /** @type {Library} */ (scope.xgrammar);
     return { library, compiler: await start(library) };

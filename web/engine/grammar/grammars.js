@@ -5,6 +5,7 @@
  */
 
 import { EngineError, fromWire } from "../format/errors.js";
+import { place } from "../host/places.js";
 import { startWorker } from "../host/workers.js";
 
 const MOST = 2;
@@ -108,7 +109,7 @@ export class GrammarWorkers {
     /** @type {Map<number, Pending>} */
     const pending = new Map();
     const { port1, port2 } = new MessageChannel();
-    const { worker, end } = startWorker(new URL("./grammar_worker.js", import.meta.url), "grammar", ({ message }) => {
+    const { worker, end } = startWorker(place("engine/grammar/grammar_worker.js"), "grammar", ({ message }) => {
       this.#helpers[home] = null;
       for (const [key, at] of this.#homes) if (at === home) this.#homes.delete(key);
       this.#tell({ helper: home, lost: message }, []);

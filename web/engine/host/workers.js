@@ -7,6 +7,7 @@
 
 import { EngineError } from "../format/errors.js";
 import { ANSWER_MS, holdLock, whenFree } from "./site_data.js";
+import { forWorker } from "./places.js";
 import { Patience, SCRIPTS_MS } from "./waits.js";
 
 const UP = "up";
@@ -26,7 +27,7 @@ export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
   const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const name = `inpage-${kind}-${random}`;
   const file = new URL(url, globalThis.location.href).pathname.split("/").slice(-2).join("/");
-  const worker = new Worker(url, { type: "module", name });
+  const worker = new Worker(forWorker(url), { type: "module", name });
   let up = false;
   let ended = false;
   const end = () => {

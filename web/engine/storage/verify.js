@@ -4,6 +4,7 @@
  * only then is removed from storage and ends the engine; the next load fetches it.
  */
 
+import { place } from "../host/places.js";
 import { openChannel } from "../host/site_data.js";
 import { startWorker } from "../host/workers.js";
 
@@ -51,7 +52,7 @@ function verifiedAhead() {
 
 /** @param {() => void} lost */
 function start(lost) {
-  return startWorker(new URL("./verify_worker.js", import.meta.url), "verify", lost);
+  return startWorker(place("engine/storage/verify_worker.js"), "verify", lost);
 }
 
 /**

@@ -5,6 +5,7 @@
 
 import { MAX_THREADS } from "../format/abi.js";
 import { EngineError } from "../format/errors.js";
+import { place } from "../host/places.js";
 import { startWorker } from "../host/workers.js";
 
 /**
@@ -46,7 +47,7 @@ export async function startThreads(executor, faultPort, signal, rehearsal) {
   };
   const ready = executor.layout.stackTops.map((stackTop, i) => {
     return new Promise((resolve, reject) => {
-      const thread = startWorker(new URL("./thread.js", import.meta.url), "thread", reject);
+      const thread = startWorker(place("engine/wasm/thread.js"), "thread", reject);
       threads.push(thread);
       thread.worker.onmessage = ({ data }) => {
         thread.here();

@@ -5,6 +5,7 @@
 
 import { HISTORY, MAX_BIAS, SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
 import { maskWords } from "../format/batch_limits.js";
+import { place } from "../host/places.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
 import { compile, splitKernels } from "./kernels.js";
@@ -68,7 +69,7 @@ export class Sampler {
   static async create(gpu, plan, buffers, burst) {
     const sections = new Map();
     for (const file of ["sampling.wgsl", "choosing.wgsl"]) {
-      const response = await fetch(new URL(file, import.meta.url));
+      const response = await fetch(place(`engine/webgpu/${file}`));
       if (!response.ok) throw new Error(`${file}: the server answers ${response.status}`);
       for (const [name, code] of splitKernels(new Uint8Array(await response.arrayBuffer()))) sections.set(name, code);
     }

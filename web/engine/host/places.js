@@ -1,0 +1,43 @@
+/**
+ * @file Where the files of inpage lie that no import names: workers, WebAssembly, Python. On a site they lie as they do in
+ * the sources. A bundler gives each a name of its own (web/npm/places.js): then the page knows, and every worker finds
+ * all of them behind the `#` of its own URL.
+ */
+
+import { EngineError } from "../format/errors.js";
+
+/** A package has none: no bundler is to look for it. */
+const ROOT = import.meta.resolve?.("../../");
+
+/** Name in the sources → URL. Null where all lie as in the sources. @type {Record<string, string> | null} */
+let places = told();
+
+/**
+ * @param {string} file as the sources name it
+ * @returns {URL}
+ * @throws {EngineError} unsupported where this site was made without it
+ */
+export function place(file) {
+  const url = places ? places[file] : ROOT && ROOT + file;
+  if (url) return new URL(url);
+  const mend = file.includes("grammar") ? 'import "inpage/grammar", beside "inpage"' : "install the whole package";
+  throw new EngineError("unsupported", `this site was made without ${file}: ${mend}`, file);
+}
+
+/** @param {Record<string, string>} more */
+export function provide(more) {
+  places = { ...places, ...more };
+}
+
+/** A worker's URL, with what that worker must be told. @param {URL | string} url @returns {URL} */
+export function forWorker(url) {
+  const whole = new URL(url, globalThis.location.href);
+  if (places) whole.hash = encodeURIComponent(JSON.stringify(places));
+  return whole;
+}
+
+/** What whoever made this worker said. */
+function told() {
+  const inWorker = !("document" in globalThis) && "location" in globalThis;
+  return inWorker && globalThis.location.hash.length > 1 ? JSON.parse(decodeURIComponent(globalThis.location.hash.slice(1))) : null;
+}
