@@ -6,7 +6,7 @@ const BY = "goes through web/engine/host/site_data.js, which holds where a brows
 const SITE_DATA = ["BroadcastChannel", "indexedDB", "caches", "cookieStore", "localStorage", "sessionStorage"];
 
 export default [
-  { ignores: ["web/vendor/**", "build/**", "dist/**", ".venv/**", "test-results/**", "playwright-report/**"] },
+  { ignores: ["web/vendor/**", "build/**", "dist/**", ".venv/**", "test-results/**", "playwright-report/**", "examples/*/{dist,inpage,node_modules}/**"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2024, sourceType: "module" },
@@ -25,12 +25,12 @@ export default [
     },
   },
   {
-    files: ["web/app/**", "web/bench/**", "web/client/**", "examples/**"],
+    files: ["web/app/**", "web/bench/**", "web/client/**", "web/npm/**", "examples/**"],
     languageOptions: { globals: globals.browser },
   },
   { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
   {
-    files: ["web/engine/**", "web/router/**", "web/client/**", "web/app/**", "examples/**"],
+    files: ["web/engine/**", "web/router/**", "web/client/**", "web/npm/**", "web/app/**", "examples/**"],
     ignores: ["web/engine/host/site_data.js"],
     rules: {
       "no-restricted-globals": ["error", ...SITE_DATA.map((name) => ({ name, message: BY }))],
@@ -48,5 +48,5 @@ export default [
   },
   // A Playwright test runs in Node and evaluates functions in the page.
   { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
-  { files: ["*.config.js"], languageOptions: { globals: globals.node } },
+  { files: ["*.config.js", "web/npm/cli.js"], languageOptions: { globals: globals.node } },
 ];

@@ -76,7 +76,8 @@ def bundle(dist: Path) -> None:
     common = ["--bundle", "--format=esm", "--target=es2022", "--log-level=warning"]
     common.append("--define:import.meta.resolve=undefined")  # engine/host/places.js
     entries = [str(WEB / f"npm/{name}.js") for name in ENTRIES.values()]
-    run("esbuild", *entries, *common, "--splitting", "--chunk-names=shared-[hash]", "--external:react", f"--outdir={dist}")
+    shared = ["--splitting", "--chunk-names=shared-[hash]"]
+    run("esbuild", *entries, *common, *shared, "--external:react", f"--outdir={dist}")
     workers = [f"{name}={WEB / source}" for source, name in WORKERS.items()]
     run("esbuild", *workers, *common, "--minify", "--external:node:*", "--external:ws", f"--outdir={dist}")
 

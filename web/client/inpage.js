@@ -16,13 +16,18 @@ import { EngineError } from "../engine/format/errors.js";
 import { answer } from "./answer.js";
 import { checkMessage } from "../engine/format/json.js";
 import { Link } from "./link.js";
-import { artifactUrl, nameOf, placed } from "./site.js";
+import { ids, modelOptions, requestParams, startOptions, unknown } from "./options.js";
+import { artifactUrl, nameOf, placed, siteModels } from "./site.js";
+import { storage } from "./storage.js";
+import { streaming } from "./streaming.js";
 import { DEATHS, Turn, Turns } from "./turns.js";
 import { onVisibility } from "./visibility.js";
 import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 
 /**
+ * @typedef {import("./types.js").Answer} Answer
  * @typedef {import("./types.js").Candidate} Candidate
+ * @typedef {import("./types.js").Ids} Ids
  * @typedef {import("./types.js").Info} Info
  * @typedef {import("./types.js").Health} Health
  * @typedef {import("./types.js").Message} Message
@@ -55,15 +60,19 @@ export class InPage {
   /** @type {Info} of the default model as it was when it last changed; `refresh` asks again */
   info = /** @type {any} */ (null);
 
+  /** What this origin keeps between visits: `list`, `delete`, `persist`, `estimate`. */
+  static storage = storage;
+
   /**
    * Start Python and load a model.
    * @param {StartOptions} options
    * @returns {Promise<InPage>}
    * @throws {EngineError} artifact_invalid, unsupported, invalid_request, out_of_memory, network, cancelled, device_lost
    */
-  static async start({ signal, ...options }) {
+  static async start(options) {
+    const { signal, ...rest } = startOptions(options);
     if (signal?.aborted) throw new EngineError("cancelled", "the start was given up");
-    const inpage = new InPage(options);
+    const inpage = new InPage(rest);
     const giveUp = () => inpage.#end(new EngineError("cancelled", "the start was given up"));
     signal?.addEventListener("abort", giveUp, { once: true });
     try {
@@ -102,21 +111,23 @@ export class InPage {
    * Answer a conversation; a string is one user message. Leaving the loop early cancels the request.
    * @param {string | Message[]} messages
    * @param {Params} [params]
-   * @returns {AsyncGenerator<Piece, void, void>}
+   * @returns {Answer}
    * @throws {EngineError} invalid_request, queue_full, out_of_memory, device_lost, poison_request
    */
-  chat(messages, { model, ...params } = {}) {
-    return keeping({ op: "chat", messages, model }, params, (...asked) => this.#answer(...asked));
+  chat(messages, params) {
+    const { model, ...rest } = requestParams(params);
+    return streaming(keeping({ op: "chat", messages, model }, rest, (...asked) => this.#answer(...asked)));
   }
 
   /**
    * Continue a text or token ids, without the chat template.
-   * @param {string | number[]} prompt
+   * @param {string | Ids} prompt
    * @param {Params} [params]
-   * @returns {AsyncGenerator<Piece, void, void>}
+   * @returns {Answer}
    */
-  complete(prompt, { model, ...params } = {}) {
-    return keeping({ op: "complete", prompt, model }, params, (...asked) => this.#answer(...asked));
+  complete(prompt, params) {
+    const { model, ...rest } = requestParams(params);
+    return streaming(keeping({ op: "complete", prompt: ids(prompt), model }, rest, (...asked) => this.#answer(...asked)));
   }
 
   /**
@@ -133,11 +144,11 @@ export class InPage {
    * have been.
    * @param {string} id of `unfinished`
    * @param {Pick<Params, "signal">} [how]
-   * @returns {AsyncGenerator<Piece, void, void>}
+   * @returns {Answer}
    * @throws {EngineError} invalid_request where there is none; as `chat`
    */
-  resume(id, how = {}) {
-    return resuming(id, how, (...asked) => this.#answer(...asked));
+  resume(id, how) {
+    return streaming(resuming(id, requestParams(how), (...asked) => this.#answer(...asked)));
   }
 
   /** Forget an unfinished answer. @param {string} id */
@@ -147,24 +158,24 @@ export class InPage {
 
   /**
    * Perplexity of a text or of ids, by independent windows.
-   * @param {string | number[]} ids
+   * @param {string | Ids} text
    * @param {number} [window] tokens
    * @param {string} [model]
    * @returns {Promise<Score>}
    */
-  score(ids, window = 512, model = undefined) {
-    return this.#ask({ op: "score", ids, window, model });
+  score(text, window = 512, model = undefined) {
+    return this.#ask({ op: "score", ids: ids(text), window, model });
   }
 
   /**
    * Read prompts while nobody waits, so that requests which begin like them start at once. Messages may end with the
    * system's.
-   * @param {(string | Message[] | number[])[]} prompts
+   * @param {(string | Message[] | Ids)[]} prompts
    * @param {string} [model]
    * @returns {Promise<number[]>} tokens of each that need not be read any more
    */
   prefetch(prompts, model) {
-    return this.#ask({ op: "prefetch", prompts, model });
+    return this.#ask({ op: "prefetch", prompts: Array.isArray(prompts) ? prompts.map(ids) : prompts, model });
   }
 
   /**
@@ -178,21 +189,21 @@ export class InPage {
 
   /**
    * Store what reading a prompt gave, for `importPrefix` or `warmUp` on a later visit. Reads it first where it was not.
-   * @param {string | Message[] | number[]} prompt
+   * @param {string | Message[] | Ids} prompt
    * @param {string} [model]
    * @returns {Promise<number>} tokens
    */
   exportPrefix(prompt, model) {
-    return this.#ask({ op: "export_prefix", prompt, model });
+    return this.#ask({ op: "export_prefix", prompt: ids(prompt), model });
   }
 
   /**
-   * @param {string | Message[] | number[]} prompt that was exported
+   * @param {string | Message[] | Ids} prompt that was exported
    * @param {string} [model]
    * @returns {Promise<number>} tokens of it that need not be read any more; 0 where nothing fits this engine and version
    */
   importPrefix(prompt, model) {
-    return this.#ask({ op: "import_prefix", prompt, model });
+    return this.#ask({ op: "import_prefix", prompt: ids(prompt), model });
   }
 
   /**
@@ -221,6 +232,7 @@ export class InPage {
    * @throws {EngineError} invalid_request where the name is taken
    */
   async add(options) {
+    modelOptions(options);
     await this.#connect();
     if (this.#models.has(nameOf(options.model))) throw new EngineError("invalid_request", `there is a model ${options.model} already`, "model");
     const told = this.#told(options);
@@ -384,9 +396,17 @@ export class InPage {
         this.#link = this.#open();
         return this.#load(attempts - 1);
       }
-      this.#end(error instanceof EngineError ? error : new EngineError("error", String(error)));
+      const missing = error instanceof EngineError && error.code === "artifact_invalid" && (await this.#missing());
+      this.#end(missing || (error instanceof EngineError ? error : new EngineError("error", String(error))));
       throw this.#ended;
     }
+  }
+
+  /** Whether the site says that it does not have the model. @returns {Promise<EngineError | null>} */
+  async #missing() {
+    const known = await siteModels(this.#options.base);
+    const [id] = this.#options.model.split("#");
+    return !known || /[/:]/.test(id) || known.includes(id) ? null : unknown("model", id, known);
   }
 
   /** What belongs to no call. @param {{changed?: Info, progress?: object, model: string, default?: boolean}} heard */

@@ -3,6 +3,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
+import { STALL_MS, within } from "../engine/host/waits.js";
 
 /** The last part of a URL, or the id itself. @param {string} model @returns {string} */
 export function nameOf(model) {
@@ -10,7 +11,7 @@ export function nameOf(model) {
 }
 
 /**
- * @param {string | undefined} base
+ * @param {string | URL | undefined} base
  * @param {string} model
  * @returns {string}
  */
@@ -19,7 +20,7 @@ export function artifactUrl(base, model) {
 }
 
 /**
- * @param {string | undefined} base of the site
+ * @param {string | URL | undefined} base of the site
  * @param {string} path
  * @returns {string}
  */
@@ -32,8 +33,23 @@ function siteUrl(base, path) {
 }
 
 /**
+ * @param {string | URL | undefined} base of the site
+ * @returns {Promise<string[] | null>} ids of the models that the site says it has; null where it says nothing
+ */
+export async function siteModels(base) {
+  try {
+    const response = await within(fetch(siteUrl(base, "site.json")), STALL_MS, "site.json", "model");
+    const { models } = await response.json();
+    const known = models.map((/** @type {{id: unknown}} */ { id }) => id);
+    return known.every((/** @type {unknown} */ id) => typeof id === "string") ? known : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
  * Settings with the bundle of answers where the site has it.
- * @param {string | undefined} base
+ * @param {string | URL | undefined} base
  * @param {import("./types.js").StartOptions["settings"]} settings
  */
 export function placed(base, settings) {

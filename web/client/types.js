@@ -20,7 +20,7 @@
  * @property {boolean} [pinned] never unloaded once it is loaded
  * @typedef {ModelOptions & StartMore} StartOptions
  * @typedef {object} StartMore
- * @property {string} [base] URL of the site's folder; the page's own if not given
+ * @property {string | URL} [base] URL of the site's folder; the page's own if not given
  * @property {ModelOptions[]} [models] more models, loaded when a request names them
  * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{models: {max_loaded: 2}}`
  * @property {(event: Progress) => void} [onProgress] also while the router is started again
@@ -88,7 +88,7 @@
  * @property {number} [frequency_penalty]
  * @property {number} [seed] repeats an answer; a random one is drawn, and reported, if not given
  * @property {Record<number, number>} [logit_bias]
- * @property {number[]} [resume] token ids that an earlier run of the same request gave: the answer goes on after them
+ * @property {Ids} [resume] token ids that an earlier run of the same request gave: the answer goes on after them
  * @property {string | string[]} [stop] the answer ends where one of these would begin
  * @property {number} [timeout] seconds after which it rejects with code "timeout"
  * @property {string} [client] any name: clients take turns, each with all of its requests
@@ -140,6 +140,8 @@
  * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number,
  *   prompt_tokens_details: {cached_tokens: number}}} Usage
  * @typedef {{load_ms: number, ttft_ms: number, prefill_tps: number, decode_tps: number}} Timing
+ * @typedef {number[] | Uint32Array | Int32Array} Ids of tokens
+ * @typedef {AsyncGenerator<Piece, void, void> & {toReadableStream(): ReadableStream<Piece>}} Answer
  * @typedef {object} Piece
  * @property {string} text what became certain since the piece before; may be empty
  * @property {number[]} token_ids

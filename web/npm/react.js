@@ -10,7 +10,6 @@
 import { useEffect, useMemo, useState } from "react";
 
 import { InPage } from "../client/inpage.js";
-import { EngineError } from "../engine/format/errors.js";
 import "./inpage.js";
 
 /** How long a model is kept that no component wants: longer than from one page of an app to the next. */
@@ -19,6 +18,7 @@ const KEPT_MS = 2000;
 /**
  * @typedef {import("../client/types.js").Progress} Progress
  * @typedef {import("../client/types.js").StartOptions} StartOptions
+ * @typedef {import("../engine/format/errors.js").EngineError} EngineError
  * @typedef {object} State
  * @property {InPage | null} inpage null until it has started
  * @property {EngineError | null} error why it cannot start

@@ -51,7 +51,10 @@ def files(
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
     if examples:
         folder = paths.examples()
-        site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in _tree(folder)}
+        # Those with a package.json are projects of their own, built by their own tools.
+        pages = [part for part in folder.iterdir() if not (part / "package.json").exists()]
+        found = [path for part in pages for path in (_tree(part) if part.is_dir() else [part])]
+        site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in found}
     site["inpage.zip"] = package_zip()
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
     described: dict[str, object] = {"models": models}

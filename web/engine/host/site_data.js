@@ -236,6 +236,35 @@ export async function storageSpace() {
   return { usage: estimate?.usage ?? null, quota: estimate?.quota ?? null, persisted: persisted ?? false };
 }
 
+/** @returns {Promise<boolean>} whether the browser keeps this origin's data when space runs low */
+export async function persistStorage() {
+  return (await ask(() => /** @type {StorageManager & {persist(): Promise<boolean>}} */ (navigator.storage).persist())) ?? false;
+}
+
+/** @param {string} name of a folder in the origin's file system @returns {Promise<{name: string, size: number}[]>} */
+export async function folderFiles(name) {
+  try {
+    const folder = await answered((await originFolder()).getDirectoryHandle(name), ANSWER_MS, "the origin's file system");
+    const files = [];
+    for await (const handle of folder.values()) {
+      if (handle.kind === "file") files.push({ name: handle.name, size: (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size });
+    }
+    return files;
+  } catch {
+    return []; // there is none
+  }
+}
+
+/** @param {string} name @returns {Promise<void>} rejects where a file in it is being written */
+export async function deleteFolder(name) {
+  const root = await originFolder().catch(() => null);
+  try {
+    await root?.removeEntry(name, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+  }
+}
+
 /** A page has it, a worker does not. */
 const page = /** @type {{sessionStorage: {getItem(key: string): string | null, setItem(key: string, value: string): void}}} */ (/** @type {unknown} */ (globalThis));
 

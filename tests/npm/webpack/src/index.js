@@ -1,0 +1,4 @@
+import { EngineError, InPage } from "inpage";
+import "inpage/grammar";
+
+Object.assign(globalThis, { EngineError, InPage });
