@@ -28,6 +28,16 @@ test("wrong options are named, with the nearest name, before anything is started
   expect(messages[13]).toContain("did you mean pinned?");
   expect(messages[16]).not.toContain("did you mean");
   expect(server.requests(`${BASE}router/worker.js`)).toEqual([]);
+  const refused = await page.evaluate(async (base) => {
+    const { startWorker } = await import(`${base}engine/host/workers.js`);
+    try {
+      return startWorker("http://other.example/files/router.js", "router", () => {}) && null;
+    } catch (error) {
+      const { code, field, message } = /** @type {Told} */ (error);
+      return { code, field, message };
+    }
+  }, BASE);
+  expect(refused).toMatchObject({ code: "unsupported", field: "files/router.js", message: expect.stringContaining("http://other.example") });
 });
 
 test("a model that the site does not have is named with those that it has", async ({ start, server }) => {

@@ -50,6 +50,24 @@ const test = base.extend(
       },
       { scope: "worker", timeout: 240_000 },
     ],
+    /** URL of the Vite project as its development server has it. */
+    developed: async (/** @type {{projects: string}} */ { projects }, /** @type {(value: string) => Promise<void>} */ use) => {
+      const env = { ...process.env, VITE_MODEL: "synthetic", NO_COLOR: "1", FORCE_COLOR: undefined };
+      const args = ["node_modules/vite/bin/vite.js", "--host", "127.0.0.1", "--port", "0"];
+      const vite = spawn("node", args, { cwd: path.join(projects, "vite"), env, stdio: ["ignore", "pipe", "inherit"] });
+      const url = new Promise((resolve, reject) => {
+        createInterface(vite.stdout).on("line", (line) => {
+          const found = /http:\/\/127\.0\.0\.1:\d+\//.exec(line);
+          if (found) resolve(found[0]);
+        });
+        vite.once("exit", (code) => reject(new Error(`vite ended with ${code}`)));
+      });
+      try {
+        await use(/** @type {string} */ (await url));
+      } finally {
+        vite.kill();
+      }
+    },
   }),
 );
 
@@ -104,7 +122,7 @@ test("built by Vite and by webpack, or copied, the package answers below a sub-p
   await page.goto(`${origin}/a/b/plain/index.html?model=synthetic`);
   await ask(page);
   await expect(page.locator("#answer")).toHaveText(expected(model).trim());
-  const refused = await page.evaluate(async (url) => {
+  const refused = await page.evaluate(async (/** @type {string} */ url) => {
     const { InPage } = await import(url);
     const inpage = await InPage.start({ model: "synthetic" });
     try {
@@ -132,23 +150,12 @@ test("built by Vite and by webpack, or copied, the package answers below a sub-p
   await server.stop();
 });
 
-test("Vite's development server needs no configuration", async ({ page, projects, model }) => {
-  const project = path.join(projects, "vite");
-  const env = { ...process.env, VITE_MODEL: "synthetic", FORCE_COLOR: "0" };
-  const vite = spawn("node", ["node_modules/vite/bin/vite.js", "--host", "127.0.0.1", "--port", "0"], { cwd: project, env, stdio: ["ignore", "pipe", "inherit"] });
-  try {
-    const url = await new Promise((resolve, reject) => {
-      createInterface(vite.stdout).on("line", (line) => {
-        const found = /http:\/\/127\.0\.0\.1:\d+\//.exec(line);
-        if (found) resolve(found[0]);
-      });
-      vite.once("exit", (code) => reject(new Error(`vite ended with ${code}`)));
-    });
-    await page.goto(url);
-    await ask(page);
-    await expect(page.locator("#answer")).toHaveText(expected(model).trim());
-    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
-  } finally {
-    vite.kill();
-  }
+test("Vite's development server needs no configuration", async ({ page, developed, model }) => {
+  let routers = 0;
+  page.on("worker", (/** @type {import("@playwright/test").Worker} */ worker) => void (routers += Number(worker.url().includes("/files/router.js"))));
+  await page.goto(developed);
+  await ask(page);
+  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
+  expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+  expect(routers, "StrictMode mounts twice").toBe(1);
 });

@@ -46,7 +46,7 @@ export class GrammarWorkers {
    * @returns {Promise<void>}
    * @throws {EngineError} invalid_request: it is none; unsupported, network
    */
-  prepare({ kind, source }) {
+  async prepare({ kind, source }) {
     const { worker, pending } = /** @type {Helper} */ (this.#helpers[this.#home(keyOf({ kind, source }))]);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {

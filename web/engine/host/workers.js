@@ -22,12 +22,13 @@ const ALIVE = "alive";
  *   as field where it never ran, else device_lost
  * @param {number} [ms] how long its script may take
  * @returns {Started}
+ * @throws {EngineError} unsupported where the browser refuses such a worker
  */
 export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
   const random = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const name = `inpage-${kind}-${random}`;
   const file = new URL(url, globalThis.location.href).pathname.split("/").slice(-2).join("/");
-  const worker = new Worker(forWorker(url), { type: "module", name });
+  const worker = made(forWorker(url), name, file);
   let up = false;
   let ended = false;
   const end = () => {
@@ -62,6 +63,17 @@ export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
   };
   worker.onmessageerror = () => gone("a message could not be read");
   return { worker, end, here };
+}
+
+/** @param {URL} url @param {string} name @param {string} file @returns {Worker} */
+function made(url, name, file) {
+  try {
+    return new Worker(url, { type: "module", name });
+  } catch (error) {
+    const { origin } = globalThis.location;
+    const why = url.origin === origin ? String(error) : `it lies on ${url.origin}, and browsers want it on the page's own origin, ${origin}`;
+    throw new EngineError("unsupported", `the worker of ${file} is refused: ${why}`, file, error);
+  }
 }
 
 /** For the script of such a worker, once it has loaded. */
