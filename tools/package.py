@@ -40,8 +40,10 @@ COPIED = {
     "vendor/pyodide/python_stdlib.zip": "files/python_stdlib.zip",
     "vendor/xgrammar/xgrammar.js": "grammar/xgrammar.js",
 }
-# Entry → its file in web/npm; one that is not there yet is not exported.
+# Entry → its file in web/npm.
 ENTRIES = {".": "inpage", "./grammar": "grammar", "./react": "react"}
+# A script by itself, exported as it is.
+SERVICE_WORKER = WEB / "sw.js"
 NOTHING = {"import": "Promise.resolve({})", "require": "({})"}
 # Vite's build puts smaller files into the code as data: URLs, and a worker of such a URL has no storage.
 INLINED = 4096
@@ -61,6 +63,9 @@ def main() -> None:
         if path.stat().st_size <= INLINED:
             padded(path)
     types()
+    if SERVICE_WORKER.exists():
+        place(dist / "sw.js", SERVICE_WORKER.read_bytes())
+        place(OUT / "types/sw.d.ts", b"export {};\n")
     shutil.copyfile(WEB / "npm/cli.js", made(OUT / "bin/inpage.js"))
     shutil.copyfile(ROOT / "docs/embedding.md", OUT / "README.md")
     shutil.copyfile(ROOT / "LICENSE", OUT / "LICENSE")
@@ -102,6 +107,8 @@ def manifest() -> dict[str, Any]:
     exports: dict[str, Any] = {
         entry: {"types": f"./types/npm/{name}.d.ts", "default": f"./dist/{name}.js"} for entry, name in ENTRIES.items()
     }
+    if SERVICE_WORKER.exists():
+        exports["./sw"] = {"types": "./types/sw.d.ts", "default": "./dist/sw.js"}
     return {
         "name": "inpage",
         "version": root["version"],
