@@ -44,7 +44,8 @@ def refused(field: str, match: str) -> Any:
         ({"logit_bias": {"x": 1}}, "logit_bias[x]", "whole numbers of 0..99"),
         ({"logit_bias": {100: 1}}, "logit_bias[100]", "whole numbers of 0..99"),
         ({"logit_bias": {1: 200}}, "logit_bias[1]", "at most 100"),
-        ({"max_token": 5}, "max_token", "unknown parameter 'max_token'; known are .*max_tokens"),
+        ({"max_token": 5}, "max_token", r"unknown parameter 'max_token'; did you mean max_tokens\? known"),
+        ({"cheese": 5}, "cheese", "unknown parameter 'cheese'; known are"),
     ],
 )
 def test_parameters(params: dict[str, Any], field: str, match: str) -> None:

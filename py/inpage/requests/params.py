@@ -45,8 +45,12 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
     """Check keyword parameters. A random answer without a ``seed`` gets one, which the result reports."""
     unknown = sorted(set(params) - _KNOWN)
     if unknown:
+        import difflib  # only for the mistaken
+
+        near = difflib.get_close_matches(unknown[0][:80], _KNOWN, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
         raise InvalidRequest(
-            f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
+            f"unknown parameter {unknown[0]!r}; {meant}known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
         )
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():

@@ -9,6 +9,9 @@ import { EngineError } from "../format/errors.js";
 /** A package has none: no bundler is to look for it. */
 const ROOT = import.meta.resolve?.("../../");
 
+/** Before the places, behind the `#`: a worker that somebody else made may have something there too. */
+const MARK = "#inpage=";
+
 /** Name in the sources → URL. Null where all lie as in the sources. @type {Record<string, string> | null} */
 let places = told();
 
@@ -32,12 +35,12 @@ export function provide(more) {
 /** A worker's URL, with what that worker must be told. @param {URL | string} url @returns {URL} */
 export function forWorker(url) {
   const whole = new URL(url, globalThis.location.href);
-  if (places) whole.hash = encodeURIComponent(JSON.stringify(places));
+  if (places) whole.hash = MARK + encodeURIComponent(JSON.stringify(places));
   return whole;
 }
 
 /** What whoever made this worker said. */
 function told() {
-  const inWorker = !("document" in globalThis) && "location" in globalThis;
-  return inWorker && globalThis.location.hash.length > 1 ? JSON.parse(decodeURIComponent(globalThis.location.hash.slice(1))) : null;
+  const hash = "document" in globalThis ? "" : (globalThis.location?.hash ?? "");
+  return hash.startsWith(MARK) ? JSON.parse(decodeURIComponent(hash.slice(MARK.length))) : null;
 }
