@@ -22,9 +22,14 @@ let places = told();
  */
 export function place(file) {
   const url = places ? places[file] : ROOT && ROOT + file;
-  if (url) return new URL(url);
+  if (url) return absolute(url);
   const mend = file.includes("grammar") ? 'import "inpage/grammar", beside "inpage"' : "install the whole package";
   throw new EngineError("unsupported", `this site was made without ${file}: ${mend}`, file);
+}
+
+/** Next's bundler gives paths where others give whole URLs. @param {string} url @returns {URL} */
+function absolute(url) {
+  return new URL(url, globalThis.location?.href);
 }
 
 /** @param {Record<string, string>} more */
@@ -35,7 +40,10 @@ export function provide(more) {
 /** A worker's URL, with what that worker must be told. @param {URL | string} url @returns {URL} */
 export function forWorker(url) {
   const whole = new URL(url, globalThis.location.href);
-  if (places) whole.hash = MARK + encodeURIComponent(JSON.stringify(places));
+  if (places) {
+    const all = Object.entries(places).map(([file, url]) => [file, absolute(url).href]);
+    whole.hash = MARK + encodeURIComponent(JSON.stringify(Object.fromEntries(all)));
+  }
   return whole;
 }
 
