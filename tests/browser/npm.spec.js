@@ -14,12 +14,18 @@ import { expect, prompt, test as base, text } from "./support/router.js";
 import { FaultServer } from "./support/server.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const PROJECTS = { vite: "examples/vite-react", webpack: "tests/npm/webpack", plain: "examples/plain-html" };
+const SLOW = Boolean(process.env.INPAGE_SLOW);
+const PROJECTS = {
+  vite: "examples/vite-react",
+  webpack: "tests/npm/webpack",
+  plain: "examples/plain-html",
+  ...(SLOW ? { next: "examples/next" } : {}),
+};
 const QUESTION = "hello";
 
 /** @param {string} folder @param {string} command @param {...string} args @returns {string} what it printed */
 function run(folder, command, ...args) {
-  const env = { ...process.env, VITE_MODEL: "synthetic", npm_config_audit: "false", npm_config_fund: "false", npm_config_loglevel: "error" };
+  const env = { ...process.env, VITE_MODEL: "synthetic", NEXT_PUBLIC_MODEL: "synthetic", NEXT_TELEMETRY_DISABLED: "1", npm_config_audit: "false", npm_config_fund: "false", npm_config_loglevel: "error" };
   try {
     return execFileSync(command, args, { cwd: folder, encoding: "utf-8", stdio: ["ignore", "pipe", "pipe"], env });
   } catch (error) {
@@ -147,6 +153,16 @@ test("built by Vite and by webpack, or copied, the package answers below a sub-p
   });
   expect(held).toMatch(/^[ab]{5}$/);
   expect(elsewhere).toEqual([]);
+  await server.stop();
+});
+
+(SLOW ? test : test.skip)("Next's static export answers", async ({ page, projects, whole, model }) => {
+  run(path.join(projects, "next"), "npm", "run", "build");
+  const server = new FaultServer({ "/": path.join(projects, "next/out"), "/models/synthetic/": whole }, { isolated: true });
+  server.policy = server.policy.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'"); // Next writes scripts into its pages
+  await page.goto(`${await server.start()}/index.html`);
+  await ask(page);
+  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
   await server.stop();
 });
 

@@ -18,7 +18,7 @@ def test_vendored_versions_are_those_of_package_json() -> None:
 
 
 def test_locks_name_no_registry_and_hash_everything() -> None:
-    for folder in (".", "examples/vite-react", "tests/npm/webpack"):
+    for folder in (".", "examples/next", "examples/vite-react", "tests/npm/webpack"):
         lock = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]
         assert not [name for name, entry in lock.items() if "resolved" in entry]
         assert not [name for name, entry in lock.items() if name and "integrity" not in entry]
