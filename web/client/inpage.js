@@ -15,6 +15,7 @@
 import { EngineError } from "../engine/format/errors.js";
 import { answer } from "./answer.js";
 import { checkMessage } from "../engine/format/json.js";
+import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
 import { ids, modelOptions, requestParams, startOptions, unknown } from "./options.js";
 import { artifactUrl, nameOf, placed, siteModels } from "./site.js";
@@ -129,6 +130,14 @@ export class InPage {
     const { model, ...rest } = requestParams(params);
     return streaming(keeping({ op: "complete", prompt: ids(prompt), model }, rest, (...asked) => this.#answer(...asked)));
   }
+
+  /**
+   * As `window.fetch`, for OpenAI's interface: a request for `…/v1/chat/completions`, `…/v1/responses`, `…/v1/models`,
+   * `…/health` and so on, at whatever base, is answered by the router; nothing goes over the network. Streams go on where
+   * the router dies meanwhile. It needs no `this`: `new OpenAI({ fetch: inpage.fetch, baseURL: "http://inpage/v1", … })`.
+   * @type {(input: RequestInfo | URL, init?: RequestInit) => Promise<Response>}
+   */
+  fetch = (input, init) => respond(() => this.#connect(), this.#turns, input, init);
 
   /**
    * Answers with `keep` that were under way when their page was ended, by the system or a reload; the latest first.

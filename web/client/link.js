@@ -103,7 +103,7 @@ export class Link {
     }
     const pending = this.#pending.get(message.id);
     if (!pending) return;
-    if (message.progress || message.begun || message.piece) {
+    if (message.progress || message.begun || message.piece || message.chunk !== undefined) {
       pending.heard?.(message);
       return;
     }

@@ -143,6 +143,11 @@ def no_such_model(name: str, known: str) -> dict[str, Any]:
     return _error(message, "invalid_request_error", "model", "model_not_found")
 
 
+def no_embeddings(known: str) -> dict[str, Any]:
+    message = f"no model here makes embeddings; {known} answers chats and completions"
+    return _error(message, "invalid_request_error", "model", "model_not_found")
+
+
 def _error(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

@@ -133,6 +133,7 @@ class Stream:
         self._begun = False
         self._events: Events | None = None
         self._source = "engine"
+        self.earlier = ""  # what was said before this run, where it resumes another: known when the first piece is
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -217,6 +218,7 @@ class Stream:
         )
         detokenizer = Detokenizer(self._tokenizer, inner=inner)
         texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
+        self.earlier = texts[0]
         said, told = len(request.tokens), 0
         try:
             events = await self._open()

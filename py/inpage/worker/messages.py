@@ -19,7 +19,9 @@
     {"id": 13, "op": "forget", "tag": text or null}                   {"id": 13, "value": kept answers that went}
     {"id": 14, "op": "trace", "on": true or false}                    {"id": 14, "value": null, or the trace's JSON}
     {"id": 15, "op": "visibility", "hidden", "frozen"}                {"id": 15, "value": null}
-    {"op": "cancel", "id": 2}                                         none of its own: 2 ends as "cancelled"
+    {"id": 16, "op": "http", "method", "path", "body": text}          see http.py: {"id": 16, "begun": {"status", …}},
+                                                           {"id": 16, "chunk": text}…, {"id": 16, "value": null}
+    {"op": "cancel", "id": 2}                                         none of its own: 2 ends, as "cancelled"
 
 Before work that nothing can interrupt comes ``{"job": {"name", "id", "characters"}}``, after it ``{"job": null}``.
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
@@ -47,12 +49,14 @@ from ..models import Models, default_name
 from ..responses.stream import NOTHING, Completion, Stream
 from ..router import Router
 from .bug_report import report
+from .http import http
 
 Message = dict[str, Any]
 _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
 _OPERATIONS = (
     *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
     *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
+    "http",
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 
@@ -80,7 +84,7 @@ class RouterWorker:
             self._cancel(message["id"])
             return
         task = asyncio.get_running_loop().create_task(self._run(message))
-        if message["op"] in ("chat", "complete"):
+        if message["op"] in ("chat", "complete", "http"):
             self._waiting[message["id"]] = None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -104,7 +108,7 @@ class RouterWorker:
     def _cancel(self, number: int) -> None:
         if number in self._streams:
             self._streams[number].cancel()
-        elif number in self._waiting:
+        elif number in self._waiting and number not in self._gone:
             self._gone.add(number)
             task = self._waiting[number]
             if task is not None:
@@ -241,6 +245,18 @@ class RouterWorker:
             if delta.result is not None:
                 return _told(delta.result)
         raise AssertionError("a stream ends with a result or an error")
+
+    async def _http(self, message: Message) -> None:
+        number = message["id"]
+        task = self._waiting[number] = asyncio.current_task()
+        if number in self._gone:
+            return
+        try:
+            await http(message, self._known(), self._using, lambda told: self._post({"id": number, **told}))
+        except asyncio.CancelledError:
+            if number not in self._gone or task is None:
+                raise
+            task.uncancel()
 
     async def _score(self, message: Message) -> Message:
         ids: Any = message.get("ids")

@@ -1,0 +1,87 @@
+/**
+ * @file OpenAI's interface for JavaScript on the page: `fetch` whose server is the router. What goes wrong is a status and
+ * a body in OpenAI's shape, as from any server; an abort rejects as fetch's does.
+ */
+
+import { EngineError } from "../engine/format/errors.js";
+import { Exchange } from "./exchange.js";
+
+/**
+ * @typedef {import("./link.js").Link} Link
+ * @typedef {import("./turns.js").Turns} Turns
+ */
+
+/** Bytes of a request's body, once unpacked: as much as the router takes. */
+const BODY_BYTES = 8 << 20;
+/** Of errors that the router did not answer with itself; others are 500. @type {Record<string, number>} */
+const STATUS = { invalid_request: 400, unsupported: 415, cancelled: 503, device_lost: 503, out_of_memory: 503, network: 503 };
+
+/**
+ * The endpoint's path, whatever base it is asked at.
+ * @param {string} url
+ * @returns {string}
+ */
+export function endpointPath(url) {
+  const { pathname } = new URL(url);
+  return /\/(?:v1\/(?!.*\/v1\/).*|health|metrics)$/.exec(pathname.replace(/\/$/, ""))?.[0] ?? pathname;
+}
+
+/**
+ * @param {() => Promise<Link>} connect
+ * @param {Turns} turns
+ * @param {RequestInfo | URL} input
+ * @param {RequestInit} [init]
+ * @returns {Promise<Response>} rejects where the request is none, and with the signal's reason
+ */
+export async function respond(connect, turns, input, init) {
+  const request = new Request(input, init);
+  const { signal } = request;
+  signal.throwIfAborted();
+  try {
+    const body = await textOf(request);
+    signal.throwIfAborted();
+    const exchange = new Exchange(turns, { op: "http", method: request.method, path: endpointPath(request.url), body });
+    const abort = () => exchange.abort(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    void exchange.run(connect).finally(() => signal.removeEventListener("abort", abort));
+    const { status, headers } = await exchange.head;
+    return new Response(exchange.body, { status, headers });
+  } catch (error) {
+    signal.throwIfAborted();
+    return refused(error);
+  }
+}
+
+/** @param {unknown} error @returns {Response} */
+function refused(error) {
+  const { code, message, field } = error instanceof EngineError ? error : new EngineError("error", String(error));
+  const status = STATUS[code] ?? 500;
+  const type = status < 500 ? "invalid_request_error" : status === 503 ? "service_unavailable_error" : "server_error";
+  return Response.json({ error: { message, type, param: field, code: code === "invalid_request" ? null : code } }, { status });
+}
+
+/** @param {Request} request @returns {Promise<string>} its body, unpacked */
+async function textOf(request) {
+  const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
+  if (!["identity", "gzip", ""].includes(encoding)) throw new EngineError("unsupported", `content-encoding is ${encoding}: send gzip, or none`, "content-encoding");
+  const plain = new Blob([await request.arrayBuffer()]).stream();
+  const stream = encoding === "gzip" ? plain.pipeThrough(new DecompressionStream("gzip")) : plain;
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let [text, bytes] = ["", 0];
+  try {
+    const reader = stream.getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return text + decoder.decode();
+      bytes += value.length;
+      if (bytes > BODY_BYTES) {
+        void reader.cancel().catch(() => {});
+        throw new EngineError("invalid_request", `the body is larger than ${BODY_BYTES} bytes`);
+      }
+      text += decoder.decode(value, { stream: true });
+    }
+  } catch (error) {
+    if (error instanceof EngineError) throw error;
+    throw new EngineError("invalid_request", `the body is not ${encoding === "gzip" ? "gzip of UTF-8" : "UTF-8"}: ${String(error)}`);
+  }
+}
