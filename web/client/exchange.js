@@ -100,7 +100,7 @@ export class Exchange {
     this.#turns.leave(this.#turn);
   }
 
-  /** @param {{begun?: Head & {resume: Omit<Position, "token_ids" | "events"> | null}, chunk?: string, token_ids?: number[], events?: number}} heard */
+  /** @param {{begun?: Head & {body: string | null, resume: Omit<Position, "token_ids" | "events"> | null}, chunk?: string, token_ids?: number[], events?: number}} heard */
   #hear({ begun, chunk, token_ids, events = 0 }) {
     if (this.#over) return;
     if (begun && this.#begun) {
@@ -112,6 +112,11 @@ export class Exchange {
       this.#begun = true;
       if (begun.resume) this.#position = { ...begun.resume, token_ids: [], events: 0 };
       this.#begin({ status: begun.status, headers: begun.headers });
+      if (begun.body !== null) {
+        this.#body.enqueue(this.#bytes.encode(begun.body));
+        this.#body.close();
+        this.#over = true;
+      }
     }
     if (chunk === undefined) return;
     this.#body.enqueue(this.#bytes.encode(chunk));

@@ -41,7 +41,7 @@ async def http(
     using: Callable[[Message], AbstractAsyncContextManager[Router]],
     post: Callable[[Message], None],
 ) -> None:
-    """Answer one request. ``post``: "begun" with the head, then "chunk" after "chunk" of the body.
+    """Answer one request. ``post``: "begun" with the head and the body, or of a stream "chunk" after "chunk" later.
 
     Where a chunk has ``token_ids`` and ``events``, the stream can be gone on with elsewhere: these added to "begun"'s
     ``resume`` make the `Position` after it. Cancelling the task ends the answer."""
@@ -49,9 +49,9 @@ async def http(
     reply = await Api(_Loading(models, using)).handle(method, path, body, message.get("resume"))
     position = reply.position
     resume = None if position is None else {"id": position.id, "created": position.created, "seed": position.seed}
-    post({"begun": {"status": reply.status, "headers": dict(reply.headers), "resume": resume}})
+    whole = reply.body if isinstance(reply.body, str) else None
+    post({"begun": {"status": reply.status, "headers": dict(reply.headers), "body": whole, "resume": resume}})
     if isinstance(reply.body, str):
-        post({"chunk": reply.body})
         return
     told = len((message.get("resume") or {}).get("token_ids", ()))
     async with aclosing(reply.body) as chunks:

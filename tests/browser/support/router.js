@@ -62,6 +62,7 @@ export const test = base.extend(
         ...Object.fromEntries([MODEL, ...OTHERS].map((url) => [url, whole])),
         "/web/inpage.zip": path.join(whole, "inpage.zip"),
         "/tests/": path.join(ROOT, "tests"),
+        "/node_modules/": path.join(ROOT, "node_modules"),
       };
       const server = new FaultServer(mounts, { isolated });
       await use(server);
