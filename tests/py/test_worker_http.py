@@ -109,7 +109,7 @@ async def test_a_stream_goes_on_at_another_router_wherever_it_broke(small_tokeni
     asked = json.dumps(body | ({"tools": LOOK} if tools else {}))
 
     async def run(cut: int, resume: Any = None) -> tuple[str, Any]:
-        engine = Scripted(small_tokenizer, CALL)
+        engine = Scripted(small_tokenizer, CALL, context=2048, max_pages=2048)
         engine._starts = starts  # where the answer begins: an engine that goes on with one does not see it
         async with small_router(small_tokenizer, engine=engine, manifest={"chat_template": TEMPLATE}) as router:
             reply = await Api(router).handle("POST", "/v1/chat/completions", asked, resume)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -16,8 +18,10 @@ from . import responses
 from .backend import Answers, Backend, OneModel
 from .logprobs import Written
 from .requests import ParsedRequest, chat_request, completion_request
+from .response_events import ResponseEvents
+from .response_requests import ResponseRequest, renamed, response_request
 from .responses import ResponseWriter
-from .streams import Begun, ChoiceEvents, Position, events
+from .streams import Begun, ChoiceEvents, Position, Writes, events
 
 BODY_BYTES = REQUEST_CHARS  # a larger request is refused unread
 
@@ -33,8 +37,8 @@ class Reply:
 
 
 class Api:
-    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/health`` and ``/metrics`` of one router, or of
-    the models of a registry (`inpage.models.Models`), which loads the one that a request names."""
+    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/v1/responses``, ``/health`` and ``/metrics`` of
+    one router, or of the models of a registry (`inpage.models.Models`), which loads the one that a request names."""
 
     def __init__(self, models: Answers | Backend) -> None:
         self._models = cast("Backend", models) if hasattr(models, "use") else OneModel(models)
@@ -48,7 +52,7 @@ class Api:
             position = None if resume is None else Position.of(resume)
             return await self._route(method, path.partition("?")[0].rstrip("/"), body, position)
         except Exception as error:
-            return _failed(error)
+            return _failed(renamed(error) if path.startswith("/v1/responses") else error)
 
     async def _route(self, method: str, path: str, body: str | bytes, position: Position | None) -> Reply:
         names = self._models.names
@@ -65,7 +69,11 @@ class Api:
             return _allowed(method, "GET") or self._status(path)
         if path == "/v1/embeddings":
             return _allowed(method, "POST") or _json(responses.no_embeddings(", ".join(names)), 404)
-        checks = {"/v1/chat/completions": chat_request, "/v1/completions": completion_request}
+        checks: dict[str, Callable[[Any], ParsedRequest]] = {
+            "/v1/chat/completions": chat_request,
+            "/v1/completions": completion_request,
+            "/v1/responses": response_request,
+        }
         if path not in checks:
             return _json(responses.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
         refused = _allowed(method, "POST")
@@ -76,43 +84,43 @@ class Api:
             return _json(responses.no_such_model(asked.model, ", ".join(names)), 404)
         async with AsyncExitStack() as using:
             router = await using.enter_async_context(self._models.use(asked.model))
+            model, streams = asked.model or names[0], self._streams(router, asked, path, position)
+            if isinstance(asked, ResponseRequest):
+                return await self._response(model, asked, streams, using, position)
             written = Written(router.tokenizer) if "logprobs" in asked.params else None
-            chat = path == "/v1/chat/completions"
-            answer = ResponseWriter(asked.model or names[0], chat, written, asked.calls, asked.named_call)
+            answer = ResponseWriter(model, path == "/v1/chat/completions", written, asked.calls, asked.named_call)
             if position is not None:
                 answer = replace(answer, id=position.id, created=position.created)
-            return await self._answer(router, asked, answer, using, position)
+            echoes = [router.tokenizer.decode(stream.prompt_ids) if asked.echo else "" for stream in streams]
+            if not asked.stream:
+                done = await together(streams)
+                return _json(answer.whole(done, [echo + one.text for echo, one in zip(echoes, done, strict=True)]))
+            if position is None and len(streams) == 1:
+                position = Position(answer.id, answer.created, streams[0].seed)
+            return await _begun(ChoiceEvents(answer, echoes, asked.include_usage), streams, using, position)
 
-    async def _answer(
+    async def _response(
         self,
-        router: Answers,
-        asked: ParsedRequest,
-        answer: ResponseWriter,
+        model: str,
+        asked: ResponseRequest,
+        streams: list[Stream],
         using: AsyncExitStack,
         position: Position | None,
     ) -> Reply:
-        """``using`` keeps the model: a stream takes it over."""
-        streams = self._streams(router, asked, answer.chat, position)
-        echoes = [router.tokenizer.decode(stream.prompt_ids) if asked.echo else "" for stream in streams]
-        if not asked.stream:
-            done = await together(streams)
-            return _json(answer.whole(done, [echo + one.text for echo, one in zip(echoes, done, strict=True)]))
-        if position is None and len(streams) == 1:
-            position = Position(answer.id, answer.created, streams[0].seed)
-        writer = ChoiceEvents(answer, echoes, asked.include_usage)
-        told = await using.enter_async_context(aclosing(events(writer, streams, position)))
-        # The first events are awaited here, so that a request that fails at once has a status that says so.
-        first = await anext(told)
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-        return Reply(200, Begun(first, told, using.pop_all()), headers, position)
+        (stream,) = streams
+        at = position or Position(f"resp_{secrets.token_hex(16)}", int(time.time()), stream.seed)
+        response = ResponseEvents(at.id, at.created, model, asked)
+        if asked.stream:
+            return await _begun(response, streams, using, at)
+        return _json(response.whole(await stream))
 
-    def _streams(self, router: Answers, asked: ParsedRequest, chat: bool, position: Position | None) -> list[Stream]:
+    def _streams(self, router: Answers, asked: ParsedRequest, path: str, position: Position | None) -> list[Stream]:
         """One for each prompt and choice; choices of one prompt differ by seed."""
         if position is not None:
             if not asked.stream or asked.n * len(asked.prompts) != 1:
                 raise InvalidRequest("resume is for a stream of one answer", field="resume")
             asked.params.update(seed=position.seed, resume=position.token_ids)
-        ask = router.chat if chat else router.complete
+        ask = router.complete if path == "/v1/completions" else router.chat
         seed = asked.params.get("seed")
         streams = []
         for prompt in asked.prompts:
@@ -128,6 +136,15 @@ class Api:
             return Reply(200, self._models.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
         health = self._models.health()
         return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
+
+
+async def _begun(writer: Writes, streams: list[Stream], using: AsyncExitStack, position: Position | None) -> Reply:
+    """The reply that is a stream; it keeps what ``using`` does. Its first events are awaited here, so that a request
+    that fails at once has a status that says so."""
+    told = await using.enter_async_context(aclosing(events(writer, streams, position)))
+    first = await anext(told)
+    headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+    return Reply(200, Begun(first, told, using.pop_all()), headers, position)
 
 
 def _parsed(body: str | bytes) -> Any:

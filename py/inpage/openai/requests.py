@@ -45,7 +45,7 @@ class ParsedRequest:
 
 def chat_request(body: Any) -> ParsedRequest:
     """Check a body of ``POST /v1/chat/completions``. Raises `InvalidRequest` whose field is OpenAI's ``param``."""
-    b = _Body(body, _CHAT_REFUSED)
+    b = Body(body, _CHAT_REFUSED)
     messages = b.take("messages")
     if messages is None:
         raise InvalidRequest("messages is missing: send at least one", field="messages")
@@ -55,7 +55,7 @@ def chat_request(body: Any) -> ParsedRequest:
     if tokens is not None or older is not None:
         b.params["max_tokens"] = older if tokens is None else tokens
     b.only("modalities", ["text"])
-    form = _response_format(b.take("response_format"))
+    form = json_schema(b.take("response_format"))
     if form is not None:
         b.params["schema"] = form
     told, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
@@ -77,7 +77,7 @@ def chat_request(body: Any) -> ParsedRequest:
 
 def completion_request(body: Any) -> ParsedRequest:
     """Check a body of ``POST /v1/completions``; a list of prompts is answered prompt by prompt."""
-    b = _Body(body, {})
+    b = Body(body, {})
     prompt = b.take("prompt")
     if prompt is None:
         raise InvalidRequest("prompt is missing: send a text or token ids", field="prompt")
@@ -97,7 +97,7 @@ def completion_request(body: Any) -> ParsedRequest:
     return b.asked(prompt if several else [prompt], echo=echo)
 
 
-class _Body:
+class Body:
     """Takes parameters out of a body one by one; what is left at the end is unknown."""
 
     def __init__(self, body: Any, refused: Mapping[str, str]) -> None:
@@ -169,8 +169,8 @@ class _Body:
         return ParsedRequest(model, prompts, self.params, n or 1, stream, usage, echo)
 
 
-def _response_format(form: Any) -> Any:
-    """The JSON schema that it asks for; None for text."""
+def json_schema(form: Any) -> Any:
+    """The JSON schema that a ``response_format`` asks for; None for text."""
     where = "response_format"
     if form is None:
         return None

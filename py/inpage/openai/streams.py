@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -43,6 +43,10 @@ class Writes(Protocol):
     """Turns pieces of answers into the events that tell them."""
 
     def delta(self, index: int, delta: Delta) -> list[str]: ...
+    def replay(self, earlier: str, tokens: Sequence[int], events: int) -> None:
+        """Take in what an earlier run's events told, of one answer alone."""
+        ...
+
     def end(self) -> list[str]:
         """What comes after the last piece of the last answer."""
         ...
@@ -82,6 +86,9 @@ class ChoiceEvents:
             events.append(answer.last(index, delta.result, reader.calls if reader else 0))
         return [responses.event(event) for event in events]
 
+    def replay(self, earlier: str, tokens: Sequence[int], events: int) -> None:
+        self.delta(0, Delta(earlier, list(tokens)))
+
     def end(self) -> list[str]:
         totals = [self._answer.totals([self._done[i] for i in sorted(self._done)])] if self._include_usage else []
         return [*map(responses.event, totals), responses.event("[DONE]")]
@@ -98,8 +105,8 @@ async def events(writer: Writes, streams: list[Stream], position: Position | Non
     try:
         async with aclosing(_merged(streams)) as pieces:
             async for index, delta in pieces:
-                if sent:
-                    writer.delta(index, Delta(streams[index].earlier, sent))
+                if sent and position:
+                    writer.replay(streams[index].earlier, sent, position.events)
                     sent = []
                 told = writer.delta(index, delta)
                 left -= delta.result is not None
