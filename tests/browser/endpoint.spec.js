@@ -63,7 +63,18 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
       const schema = { type: "integer", minimum: 1000, maximum: 9999 };
       const number = await client.chat.completions.parse(body("a number", { logit_bias: {}, response_format: { type: "json_schema", json_schema: { name: "n", strict: true, schema } } }));
       const completed = await client.completions.create({ model: NAME, prompt: "abc", ...PLAIN, max_tokens: 20 });
+      const { max_tokens: max_output_tokens, ...more } = PLAIN;
+      const asked = { model: NAME, input: "who are you", max_output_tokens, ...more };
+      const response = await client.responses.create(asked);
+      const telling = { text: "", last: /** @type {any} */ (null) };
+      for await (const event of client.responses.stream(asked)) {
+        if (event.type === "response.output_text.delta") telling.text += event.delta;
+        telling.last = event;
+      }
+      const format = { type: "json_schema", name: "n", strict: true, schema };
+      const formatted = await client.responses.parse({ model: NAME, input: "a number", temperature: 0, text: { format } });
       const errors = {
+        previous: await failure(() => client.responses.create({ ...asked, previous_response_id: "resp_1" })),
         model: await failure(() => client.chat.completions.create({ ...body("x"), model: "gpt-5" })),
         value: await failure(() => client.chat.completions.create(body("x", { temperature: 9 }))),
         empty: await failure(() => client.chat.completions.create(body("x", { messages: [] }))),
@@ -75,11 +86,12 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
       const stop = new AbortController();
       const stream = await client.chat.completions.create(body("who are you", { stream: true }), { signal: stop.signal });
       let pieces = 0;
-      for await (const _ of stream) if (pieces++ === 0) stop.abort();
+      for await (const chunk of stream) if (chunk && pieces++ === 0) stop.abort();
       const left = await client.chat.completions.create(body("the last one", { stream: true }));
-      for await (const _ of left) break;
+      for await (const chunk of left) if (chunk) break;
       while ((await inpage.refresh()).requests.active + inpage.info.requests.waiting > 0);
-      return { models, chat, streamed, number: number.choices[0].message.parsed, completed, errors, pages: inpage.info.kv_pages.used };
+      const responses = { text: response.output_text, usage: response.usage, status: response.status, telling, number: formatted.output_parsed };
+      return { models, chat, streamed, responses, number: number.choices[0].message.parsed, completed, errors, pages: inpage.info.kv_pages.used };
     },
     /** @type {const} */ ([NAME, PLAIN]),
   );
@@ -91,8 +103,13 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
   expect(seen.streamed.usage.completion_tokens).toBe(60);
   expect(seen.number).toBeGreaterThanOrEqual(1000);
   expect(seen.number).toBeLessThanOrEqual(9999);
+  expect(seen.responses).toMatchObject({ text: said(model, "who are you"), status: "incomplete", telling: { text: said(model, "who are you") } });
+  expect(seen.responses.usage).toMatchObject({ input_tokens: prompt("who are you").length, output_tokens: 60 });
+  expect(seen.responses.telling.last).toMatchObject({ type: "response.incomplete", response: { output: [{ content: [{ text: said(model, "who are you") }] }] } });
+  expect(seen.responses.number).toBe(seen.number);
   expect(seen.completed.choices[0].text).toHaveLength(20);
   expect(seen.errors).toEqual({
+    previous: ["BadRequestError", 400, null, "previous_response_id", "invalid_request_error"],
     model: ["NotFoundError", 404, "model_not_found", "model", "invalid_request_error"],
     value: ["BadRequestError", 400, null, "temperature", "invalid_request_error"],
     empty: ["BadRequestError", 400, null, "messages", "invalid_request_error"],
