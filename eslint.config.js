@@ -28,9 +28,9 @@ export default [
     files: ["web/app/**", "web/bench/**", "web/client/**", "web/npm/**", "examples/**"],
     languageOptions: { globals: globals.browser },
   },
-  { files: ["web/engine/**", "web/router/**"], languageOptions: { globals: globals.worker } },
+  { files: ["web/engine/**", "web/router/**", "web/sw.js"], languageOptions: { globals: globals.worker } },
   {
-    files: ["web/engine/**", "web/router/**", "web/client/**", "web/npm/**", "web/app/**", "examples/**"],
+    files: ["web/engine/**", "web/router/**", "web/client/**", "web/npm/**", "web/app/**", "web/sw.js", "examples/**"],
     ignores: ["web/engine/host/site_data.js"],
     rules: {
       "no-restricted-globals": ["error", ...SITE_DATA.map((name) => ({ name, message: BY }))],

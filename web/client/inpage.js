@@ -18,6 +18,7 @@ import { checkMessage } from "../engine/format/json.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
 import { ids, modelOptions, requestParams, startOptions, unknown } from "./options.js";
+import { host, register } from "./serve.js";
 import { artifactUrl, nameOf, placed, siteModels } from "./site.js";
 import { storage } from "./storage.js";
 import { streaming } from "./streaming.js";
@@ -54,6 +55,7 @@ export class InPage {
   /** @type {EngineError | null} why nothing can be asked any more */
   #ended = null;
   #unwatch;
+  #stopServing = () => {};
   #turns = new Turns();
   #options;
   /** @type {Map<string, object>} what to tell a router of each model, the default first */
@@ -138,6 +140,26 @@ export class InPage {
    * @type {(input: RequestInfo | URL, init?: RequestInit) => Promise<Response>}
    */
   fetch = (input, init) => respond(() => this.#connect(), this.#turns, input, init);
+
+  /**
+   * Register the service worker `sw.js`, which lies beside the page; with `isolate` the page has threads on a host that
+   * sends no headers, after one reload. For pages that start no model themselves, or before they do.
+   */
+  static register = register;
+
+  /**
+   * Answer what the site's pages ask of `v1/…`, `health` and `metrics` below the service worker's scope, until `unload`.
+   * Registers the worker; `window.fetch` and every client have the endpoint then.
+   * @param {import("./serve.js").ServeOptions} [options]
+   * @returns {Promise<boolean>} false where there are no service workers: `fetch` of this object answers all the same
+   */
+  async serve(options) {
+    const registration = await register(options);
+    if (this.#ended) throw this.#ended;
+    this.#stopServing();
+    this.#stopServing = host(registration, this.fetch);
+    return registration !== null;
+  }
 
   /**
    * Answers with `keep` that were under way when their page was ended, by the system or a reload; the latest first.
@@ -435,6 +457,7 @@ export class InPage {
   #end(reason) {
     this.#ended ??= reason;
     this.#unwatch?.();
+    this.#stopServing();
     this.#link.end(reason);
     this.#turns.close();
   }

@@ -47,6 +47,7 @@ def files(
             if path.suffix in _SCRIPTS:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
     site["index.html"] = site.pop("app/index.html")
+    site["sw.js"] = web / "sw.js"
     vendored = vendor.ensure()
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
     if examples:

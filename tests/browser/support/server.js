@@ -123,7 +123,7 @@ export class FaultServer {
     const file = this.#find(url);
     const size = file ? await stat(file).then((s) => (s.isFile() ? s.size : -1), () => -1) : -1;
     response.setHeader("Cache-Control", "no-cache");
-    response.setHeader("Content-Security-Policy", this.policy);
+    if (this.policy) response.setHeader("Content-Security-Policy", this.policy);
     response.setHeader("Content-Type", TYPES.get(path.extname(url)) ?? "application/octet-stream");
     if (this.#isolated) {
       response.setHeader("Cross-Origin-Opener-Policy", "same-origin");

@@ -294,3 +294,21 @@ async function ask(action) {
     return null;
   }
 }
+
+/** What a reload of this tab does not forget; workers have none. @returns {any} */
+const tabStorage = () => /** @type {any} */ (globalThis).sessionStorage;
+
+/** Note something for this tab. @param {string} name @returns {boolean} whether it is noted */
+export function mark(name) {
+  return attempt(() => (tabStorage().setItem(name, "1"), true)) ?? false;
+}
+
+/** @param {string} name @returns {boolean} */
+export function isMarked(name) {
+  return attempt(() => tabStorage().getItem(name) !== null) ?? false;
+}
+
+/** @param {string} name */
+export function clearMark(name) {
+  attempt(() => tabStorage().removeItem(name));
+}

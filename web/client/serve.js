@@ -1,0 +1,155 @@
+/**
+ * @file A page and the service worker (../sw.js): registers it, reloads once where the page needs its headers, and answers
+ * what it passes on. Without service workers (plain http, a browser's private windows) nothing of it fails: there is no
+ * endpoint then, and no isolation.
+ */
+
+import { clearMark, isMarked, mark } from "../engine/host/site_data.js";
+
+/**
+ * @typedef {object} ServeOptions
+ * @property {string | URL | ServiceWorkerRegistration} [worker] URL of the worker's script, `sw.js` beside the page if not
+ *   given, or a registration of the site's own worker, which has taken `sw.js` in
+ * @property {string} [scope] paths that it answers below; its script's folder if not given
+ * @property {boolean | "require-corp" | "credentialless"} [isolate] make the page cross-origin isolated, which threads need:
+ *   it is reloaded once where it is not. `true` is "require-corp"; "credentialless" where it embeds other sites' images
+ * @property {string} [policy] a Content-Security-Policy for documents and workers that have none
+ * @property {() => void} [onReload] called before the page is reloaded
+ */
+
+/** A worker that does not become active is not waited for any longer. */
+const ACTIVE_MS = 5000;
+/** A service worker that says nothing is gone: how often it is asked, and how often it may be silent. */
+const BEAT_MS = 5000;
+const SILENT = 3;
+const MARK = "inpage-isolating";
+
+/**
+ * Register the service worker and let it have this page. Without options the registration that the page has stays.
+ * @param {ServeOptions} [options]
+ * @returns {Promise<ServiceWorkerRegistration | null>} null where there are no service workers; never settled where the
+ *   page is reloaded
+ */
+export async function register({ worker, scope, isolate = false, policy, onReload = announce } = {}) {
+  const container = serviceWorkers();
+  if (!container) return null;
+  const known = worker || scope || isolate || policy ? undefined : await container.getRegistration();
+  const registration =
+    known ?? (worker instanceof ServiceWorkerRegistration ? worker : await container.register(scriptUrl(worker ?? "sw.js", isolate, policy), { scope }));
+  await activated(registration);
+  if (!location.href.startsWith(registration.scope)) return registration;
+  if (!container.controller) {
+    const controlled = new Promise((resolve) => container.addEventListener("controllerchange", resolve, { once: true }));
+    registration.active?.postMessage({ inpage: "claim" });
+    await inTime(controlled);
+  }
+  if (!isolate || globalThis.crossOriginIsolated) {
+    clearMark(MARK);
+    return registration;
+  }
+  // Once: a page that is not isolated after that never will be.
+  if (isMarked(MARK) || !mark(MARK)) return registration;
+  onReload();
+  location.reload();
+  return new Promise(() => {});
+}
+
+/**
+ * Answer what the service worker passes on.
+ * @param {ServiceWorkerRegistration | null} registration
+ * @param {typeof globalThis.fetch} fetch the router's
+ * @returns {() => void} ends it
+ */
+export function host(registration, fetch) {
+  const container = serviceWorkers();
+  if (!container || !registration) return () => {};
+  /** @param {MessageEvent} event */
+  const heard = ({ data, ports: [port] }) => {
+    if (data?.inpage === "hosts?") port.postMessage("here");
+    else if (data?.inpage === "request") void pass(fetch, data, port);
+  };
+  const offer = () => registration.active?.postMessage({ inpage: "hosts" });
+  container.addEventListener("message", heard);
+  container.addEventListener("controllerchange", offer);
+  container.startMessages();
+  offer();
+  return () => {
+    container.removeEventListener("message", heard);
+    container.removeEventListener("controllerchange", offer);
+    registration.active?.postMessage({ inpage: "gone" });
+  };
+}
+
+/**
+ * Answer one request. It is cancelled where the worker says so, or is no more.
+ * @param {typeof globalThis.fetch} fetch
+ * @param {{path: string, method: string, headers: [string, string][], body: ArrayBuffer | null}} request
+ * @param {MessagePort} port
+ */
+async function pass(fetch, { path, method, headers, body }, port) {
+  const stop = new AbortController();
+  const cancel = () => stop.abort();
+  let silent = 0;
+  const beat = setInterval(() => {
+    if (++silent > SILENT) cancel();
+    port.postMessage("ping");
+  }, BEAT_MS);
+  port.onmessage = ({ data }) => {
+    silent = 0;
+    if (data === "cancel") cancel();
+  };
+  port.addEventListener("close", cancel); // a browser that does not tell leaves it to the beat
+  port.postMessage({ taken: true });
+  try {
+    const response = await fetch(new URL(path, "http://inpage/"), { method, headers, body, signal: stop.signal });
+    port.postMessage({ head: { status: response.status, headers: [...response.headers] } });
+    const reader = /** @type {ReadableStream<Uint8Array<ArrayBuffer>>} */ (response.body).getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      port.postMessage({ chunk: value }, [value.buffer]);
+    }
+    port.postMessage({ end: true });
+  } catch (error) {
+    port.postMessage({ error: String(error) });
+  } finally {
+    clearInterval(beat);
+  }
+}
+
+function announce() {
+  console.info("inpage: this page is reloaded once, so that it is cross-origin isolated and models run in threads");
+}
+
+/** @returns {ServiceWorkerContainer | null} */
+function serviceWorkers() {
+  try {
+    return globalThis.navigator.serviceWorker ?? null;
+  } catch {
+    return null; // a sandboxed frame
+  }
+}
+
+/** @param {string | URL} script @param {ServeOptions["isolate"]} isolate @param {string} [policy] */
+function scriptUrl(script, isolate, policy) {
+  const url = new URL(script, document.baseURI);
+  if (isolate) url.searchParams.set("isolate", isolate === true ? "require-corp" : isolate);
+  if (policy) url.searchParams.set("policy", policy);
+  return url;
+}
+
+/** @param {ServiceWorkerRegistration} registration */
+async function activated({ active, waiting, installing }) {
+  const worker = active ?? waiting ?? installing;
+  if (!worker || worker.state === "activated") return;
+  await inTime(
+    new Promise((resolve) => {
+      worker.addEventListener("statechange", () => ["activated", "redundant"].includes(worker.state) && resolve(null));
+    }),
+  );
+}
+
+/** @param {Promise<unknown>} promise @returns {Promise<unknown>} */
+function inTime(promise) {
+  return Promise.race([promise, new Promise((resolve) => setTimeout(resolve, ACTIVE_MS))]);
+}
