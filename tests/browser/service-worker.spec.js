@@ -225,7 +225,7 @@ test("a page of a host without headers is isolated after one reload, and answers
   expect(await chat(other, "hello")).toEqual([503, "service_unavailable_error"]);
 });
 
-test.fixme("the code of docs/endpoint.md runs as it stands, but for the model's name", async ({ page, origin, server, model }) => {
+test("the code of docs/endpoint.md runs as it stands, but for the model's name", async ({ page, origin, server, model }) => {
   const blocks = Array.from(readFileSync(path.join(ROOT, "docs/endpoint.md"), "utf-8").matchAll(/```js\n(.*?)```/gs), ([, code]) => code);
   expect(blocks).toHaveLength(2);
   /** @type {string[]} */
