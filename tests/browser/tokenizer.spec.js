@@ -56,7 +56,7 @@ test("every kind of tokenizer encodes in the page as in llama.cpp, and SentenceP
     async ({ texts, tokenizers }) => {
       const { tokenizer } = await import(new URL("router/texts.js", location.href).href);
       return tokenizers.map((/** @type {any} */ { name, description, ids }) => {
-        const library = tokenizer(description);
+        const library = tokenizer(JSON.parse(description));
         const found = texts.map((/** @type {string} */ text) => Array.from(library.encode([text]).ids));
         const differ = texts.filter((/** @type {string} */ _, /** @type {number} */ i) => String(found[i]) !== String(ids[i]));
         return { name, differ };
@@ -83,7 +83,7 @@ test("every kind of tokenizer encodes in the page as in llama.cpp, and SentenceP
       const source = { base, store: null, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
       const grammars = await Grammars.open(source, guided.manifest, guided.size, 4);
       const [end] = guided.manifest.tokenizer.eos;
-      const library = tokenizer(guided.tokenizer);
+      const library = tokenizer(JSON.parse(guided.tokenizer));
       let seed = 1;
       const answers = [];
       for (let n = 0; n < 12; n++) {
