@@ -22,7 +22,7 @@ test.beforeEach(({ server, whole }) => {
 const ways = (failovers) => [...new Set(failovers.map(({ from, to }) => `${from} ${to}`))];
 
 /** INPAGE_SLOW=1: twenty. */
-const DEATHS = process.env.INPAGE_SLOW ? 20 : 4;
+const DEATHS = process.env.INPAGE_SLOW ? 20 : 2;
 
 test(`${DEATHS} devices and engines that end at random tokens change no token`, async ({ start, killer, ask, server, model }) => {
   expect((await start({ backend: "webgpu" })).variant).toBe("webgpu-f32");
