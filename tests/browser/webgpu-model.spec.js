@@ -57,7 +57,7 @@ test("a decode step is one pass and one submit, at most seven dispatches a layer
 });
 
 // A software adapter takes its time, for half a thousand rows minutes: INPAGE_SLOW=1 has them all.
-const USUAL = [REFERENCE.first_token_logits.prompt, "g1"].filter((name) => name !== "p512");
+const USUAL = [REFERENCE.first_token_logits.prompt];
 const PROMPTS = process.env.INPAGE_SLOW ? Object.keys(REFERENCE.prompts) : [...new Set(USUAL)];
 
 for (const name of PROMPTS) {
