@@ -97,6 +97,8 @@ test("two engines of one model share the requests; one that is ended is started 
   const metrics = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.metrics());
   /** @param {string} name @returns {Record<string, number>} by replica */
   const by = (name) => Object.fromEntries([...metrics.matchAll(new RegExp(`^${name}\\{(?=[^}]*replica="(\\d)")[^}]*\\} (\\d+)`, "gm"))].map(([, replica, count]) => [replica, Number(count)]));
-  expect(by("inpage_requests_total")).toEqual({ 0: 3, 1: 3 });
+  const served = by("inpage_requests_total");
+  expect(served[0] + served[1]).toBe(asked.length);
+  expect(Math.min(served[0], served[1])).toBeGreaterThan(0); // how many each: who came after the death went to the other
   expect(Object.values(by("inpage_failovers_total"))).toEqual([1]);
 });

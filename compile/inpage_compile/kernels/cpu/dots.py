@@ -7,7 +7,8 @@ gets the same bits whether it is alone or one of many: tiles of four rows only s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm import tirx
 
@@ -184,112 +185,110 @@ def _lane_pieces(t: _Tile) -> int:
     return 4 if 16 * 127 * largest < 1 << 15 and t.reader.w.format.group == GROUP else 2
 
 
+@dataclass(frozen=True)
+class _Products:
+    """How a form multiplies eight columns at a time. ``xs``: of a piece, each row's activations; ``ws``: a quad's
+    weights, one for each of a row's activations; ``constant``: a weight that is the same everywhere; ``add``: a sum and
+    the products of both, where None is no sum yet."""
+
+    xs: Callable[[_Tile, int], list[Sequence[Expr]]]
+    ws: Callable[[_Tile, int, int], Sequence[Expr]]
+    constant: Callable[[int], Expr]
+    add: Callable[[Isa, Expr | None, Sequence[Expr], Sequence[Expr]], Expr]
+
+
+def _sums(t: _Tile, products: _Products, pieces: int, scaled: Callable[[Expr, int, int], Expr]) -> Sums:
+    """Integer sums, int32. ``pieces``: so many are added up before ``scaled(sum, first piece, quad)``."""
+    centre = _centre(t)
+    out: Sums = {}
+    for start in range(0, 4, pieces):
+        part: Sums = {}
+        offset: dict[int, Expr] = {}
+        for piece in range(start, start + pieces):
+            xs = products.xs(t, piece)
+            if centre:
+                for r, row in enumerate(xs):
+                    offset[r] = products.add(t.isa, offset.get(r), row, [products.constant(centre)] * len(row))
+            for q in t.quads:
+                ws = products.ws(t, q, piece)
+                for r in range(t.rows):
+                    part[q, r] = products.add(t.isa, part.get((q, r)), xs[r], ws)
+        for (q, r), value in part.items():
+            own = scaled(value - offset[r] if centre else value, start, q)
+            out[q, r] = let(out[q, r] + own if (q, r) in out else own)
+    return out
+
+
 def _pair_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
     """Signed bytes × unsigned ones into 16-bit pair sums, for as many columns as these are exact; then into 32 bits,
     by the sub-scales."""
     factors = [doubled(scale) for scale in subs.scales] if subs is not None else [[splat(1, 8, "int16")] * 4]
 
     def sums(t: _Tile) -> Sums:
-        pieces, centre = _lane_pieces(t), _centre(t)
-        out: Sums = {}
-        for start in range(0, 4, pieces):
-            part: Sums = {}
-            offset: dict[int, Expr] = {}
-            for piece in range(start, start + pieces):
-                xs = _fours(t, piece)
-                if centre:
-                    for r, halves in enumerate(xs):
-                        for x in halves:
-                            own = t.isa.pair_dot(x, splat(centre, 16, "int8"))
-                            offset[r] = let(offset[r] + own) if r in offset else own
-                for q in t.quads:
-                    low, high = bytes_of(t.reader, t.base, q, piece)
-                    for r in range(t.rows):
-                        own = t.isa.pair_dot(xs[r][0], low)
-                        part[q, r] = own if piece == start else part[q, r] + own
-                        part[q, r] = let(part[q, r] + t.isa.pair_dot(xs[r][1], high))
-            factor = factors[start // 2 % len(factors)]
-            for (q, r), value in part.items():
-                exact = value - offset[r] if centre else value
-                own = t.isa.dot16(exact, factor[q])
-                out[q, r] = let(own if start == 0 else out[q, r] + own)
-        return out
+        def scaled(value: Expr, start: int, q: int) -> Expr:
+            return t.isa.dot16(value, factors[start // 2 % len(factors)][q])
+
+        return _sums(t, _PAIRS, _lane_pieces(t), scaled)
 
     return sums
 
 
-def _quad_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
-    """Signed bytes × unsigned ones, four columns at a time straight into 32 bits."""
+def _whole_sums(products: _Products, subs: SubScales | None) -> Callable[[_Tile], Sums]:
+    """Sums that are in 32 bits from the beginning, by the sub-scales."""
     factors = [widened(scale) for scale in subs.scales] if subs is not None else None
+    pieces = 4 // len(factors or [None])
 
-    def sums(t: _Tile) -> Sums:
-        pieces, centre = 4 // len(factors or [None]), _centre(t)
-        out: Sums = {}
-        for start in range(0, 4, pieces):
-            part: Sums = {}
-            offset: dict[int, Expr] = {}
-            for piece in range(start, start + pieces):
-                xs = _fours(t, piece)
-                if centre:
-                    for r, halves in enumerate(xs):
-                        for x in halves:
-                            before = offset.get(r, splat(0, dtype="int32"))
-                            offset[r] = let(t.isa.quad_dot(x, splat(centre, 16, "int8"), before))
-                for q in t.quads:
-                    low, high = bytes_of(t.reader, t.base, q, piece)
-                    for r in range(t.rows):
-                        before = part[q, r] if piece > start else splat(0, dtype="int32")
-                        half = let(t.isa.quad_dot(xs[r][0], low, before))
-                        part[q, r] = let(t.isa.quad_dot(xs[r][1], high, half))
-            _add_scaled(out, part, offset, None if factors is None else factors[start // pieces])
-        return out
+    def scaled(value: Expr, start: int, q: int) -> Expr:
+        return value if factors is None else value * factors[start // pieces][q]
 
-    return sums
+    return lambda t: _sums(t, products, pieces, scaled)
 
 
-def _lane_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
-    """Quants masked out in place as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7) of every eight."""
-    factors = [widened(scale) for scale in subs.scales] if subs is not None else None
-
-    def sums(t: _Tile) -> Sums:
-        pieces, centre = 4 // len(factors or [None]), _centre(t)
-        out: Sums = {}
-        for start in range(0, 4, pieces):
-            part: Sums = {}
-            offset: dict[int, Expr] = {}
-            for piece in range(start, start + pieces):
-                at = [let((t.row + r) * (t.x.columns // 2) + t.group * 16 + piece * 4) for r in range(t.rows)]
-                pairs = [[let(bits("int16x8", splat(t.x.pairs[a + j], 4))) for j in range(4)] for a in at]
-                if centre:
-                    for r in range(t.rows):
-                        for pair in pairs[r]:
-                            own = t.isa.dot16(pair, splat(centre, 8, "int16"))
-                            offset[r] = let(offset[r] + own) if r in offset else own
-                for q in t.quads:
-                    lanes = lanes_of_pairs(t.reader, t.base, q, piece)
-                    for r in range(t.rows):
-                        for j in range(4):
-                            own = t.isa.dot16(lanes[j], pairs[r][j])
-                            part[q, r] = own if (piece, j) == (start, 0) else let(part[q, r] + own)
-            _add_scaled(out, part, offset, None if factors is None else factors[start // pieces])
-        return out
-
-    return sums
-
-
-def _fours(t: _Tile, piece: int) -> list[tuple[Expr, Expr]]:
+def _fours(t: _Tile, piece: int) -> list[Sequence[Expr]]:
     """Of each row of activations two times four columns, each repeated over the vector."""
     at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece * 2) for r in range(t.rows)]
     low = [let(byte_splat(t.x.words, a)) for a in at]
     return list(zip(low, [let(byte_splat(t.x.words, a + 1)) for a in at], strict=True))
 
 
-def _add_scaled(out: Sums, part: Sums, offset: dict[int, Expr], factor: Sequence[Expr] | None) -> None:
-    """out += (part - offset) · factor, int32."""
-    for (q, r), value in part.items():
-        exact = value - offset[r] if offset else value
-        own = exact if factor is None else exact * factor[q]
-        out[q, r] = let(out[q, r] + own) if (q, r) in out else own if factor is None else let(own)
+def _twos(t: _Tile, piece: int) -> list[Sequence[Expr]]:
+    """Of each row of activations four times two columns, each repeated over the vector."""
+    at = [let((t.row + r) * (t.x.columns // 2) + t.group * 16 + piece * 4) for r in range(t.rows)]
+    return [[let(bits("int16x8", splat(t.x.pairs[a + j], 4))) for j in range(4)] for a in at]
+
+
+def _bytes_of(t: _Tile, q: int, piece: int) -> Sequence[Expr]:
+    return bytes_of(t.reader, t.base, q, piece)
+
+
+def _add_pairs(isa: Isa, sum: Expr | None, xs: Sequence[Expr], ws: Sequence[Expr]) -> Expr:
+    """Neighbours' products into 16 bits."""
+    low, high = (isa.pair_dot(x, w) for x, w in zip(xs, ws, strict=True))
+    return let((low if sum is None else sum + low) + high)
+
+
+def _add_quads(isa: Isa, sum: Expr | None, xs: Sequence[Expr], ws: Sequence[Expr]) -> Expr:
+    """Four neighbours' products straight into 32 bits."""
+    total = splat(0, dtype="int32") if sum is None else sum
+    for x, w in zip(xs, ws, strict=True):
+        total = let(isa.quad_dot(x, w, total))
+    return total
+
+
+def _add_lanes(isa: Isa, sum: Expr | None, xs: Sequence[Expr], ws: Sequence[Expr]) -> Expr:
+    """Products of 16-bit lanes, neighbours' into 32 bits."""
+    for x, w in zip(xs, ws, strict=True):
+        own = isa.dot16(w, x)
+        sum = own if sum is None else let(sum + own)
+    return sum
+
+
+_PAIRS = _Products(_fours, _bytes_of, lambda n: splat(n, 16, "int8"), _add_pairs)
+_QUADS = replace(_PAIRS, add=_add_quads)
+# Quants masked out in place: columns (0,2) (1,3) (4,6) (5,7) of every eight.
+_LANES = _Products(
+    _twos, lambda t, q, piece: lanes_of_pairs(t.reader, t.base, q, piece), lambda n: splat(n, 8, "int16"), _add_lanes
+)
 
 
 def _bytes_i16(t: _Tile) -> Dots:
@@ -366,6 +365,6 @@ def _affine_of(t: _Tile) -> Callable[[int], list[tuple[Expr, Expr | None]]]:
 
 _SUMS: dict[str, Callable[[SubScales | None], Callable[[_Tile], Sums]]] = {
     "i8": _pair_sums,
-    "quad": _quad_sums,
-    "i16p": _lane_sums,
+    "quad": partial(_whole_sums, _QUADS),
+    "i16p": partial(_whole_sums, _LANES),
 }

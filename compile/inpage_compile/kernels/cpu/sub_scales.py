@@ -22,10 +22,6 @@ class SubScales:
     scales: Sequence[Expr]
     minima: Expr | None
 
-    def of(self, half: int) -> Expr:
-        """Of the first or the last 16 columns."""
-        return self.scales[half % len(self.scales)]
-
 
 def read_sub_scales(reader: Records, record: Expr, within: Expr) -> SubScales:
     """Those of group ``within`` of the super-block whose record begins at byte ``record``."""
