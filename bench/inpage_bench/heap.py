@@ -64,7 +64,9 @@ class _Heaps:
             message = {"id": next(self._ids), "method": "Target.sendMessageToTarget", "params": wrapped}
         await self._session.send("Target.sendMessageToTarget", {"sessionId": path[0], "message": json.dumps(message)})
         try:
-            return await asyncio.wait_for(answer, _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                got: dict[str, Any] = await answer
+                return got
         except TimeoutError:
             return None
 

@@ -292,7 +292,8 @@ class Turn:
     async def _limited(self, call: Awaitable[T], seconds: float | None = None) -> T:
         longest = seconds or self._limits.longest_s
         try:
-            return await asyncio.wait_for(call, longest)
+            async with asyncio.timeout(longest):
+                return await call
         except TimeoutError:
             raise DeviceLost(f"took longer than {longest:.3g} s and was given up") from None
 

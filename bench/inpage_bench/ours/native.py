@@ -77,7 +77,8 @@ class NativeDriver:
         assert child.stdin is not None
         child.stdin.close()  # it ends when there is nothing more to read
         try:
-            await asyncio.wait_for(child.wait(), 5)
+            async with asyncio.timeout(5):
+                await child.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()

@@ -35,7 +35,8 @@ class BatchWindow:
             return False
         self._notified.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._notified.wait(), left)
+            async with asyncio.timeout(left):
+                await self._notified.wait()
         return True
 
 

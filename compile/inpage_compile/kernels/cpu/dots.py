@@ -277,10 +277,11 @@ def _add_quads(isa: Isa, sum: Expr | None, xs: Sequence[Expr], ws: Sequence[Expr
 
 def _add_lanes(isa: Isa, sum: Expr | None, xs: Sequence[Expr], ws: Sequence[Expr]) -> Expr:
     """Products of 16-bit lanes, neighbours' into 32 bits."""
-    for x, w in zip(xs, ws, strict=True):
-        own = isa.dot16(w, x)
-        sum = own if sum is None else let(sum + own)
-    return sum
+    first, *others = (isa.dot16(w, x) for x, w in zip(xs, ws, strict=True))
+    total = first if sum is None else let(sum + first)
+    for own in others:
+        total = let(total + own)
+    return total
 
 
 _PAIRS = _Products(_fours, _bytes_of, lambda n: splat(n, 16, "int8"), _add_pairs)
