@@ -63,9 +63,8 @@ def main() -> None:
         if path.stat().st_size <= INLINED:
             padded(path)
     types()
-    if SERVICE_WORKER.exists():
-        place(dist / "sw.js", SERVICE_WORKER.read_bytes())
-        place(OUT / "types/sw.d.ts", b"export {};\n")
+    place(dist / "sw.js", SERVICE_WORKER.read_bytes())
+    place(OUT / "types/sw.d.ts", b"export {};\n")
     shutil.copyfile(WEB / "npm/cli.js", made(OUT / "bin/inpage.js"))
     shutil.copyfile(ROOT / "docs/embedding.md", OUT / "README.md")
     shutil.copyfile(ROOT / "LICENSE", OUT / "LICENSE")
@@ -107,8 +106,7 @@ def manifest() -> dict[str, Any]:
     exports: dict[str, Any] = {
         entry: {"types": f"./types/npm/{name}.d.ts", "default": f"./dist/{name}.js"} for entry, name in ENTRIES.items()
     }
-    if SERVICE_WORKER.exists():
-        exports["./sw"] = {"types": "./types/sw.d.ts", "default": "./dist/sw.js"}
+    exports["./sw"] = {"types": "./types/sw.d.ts", "default": "./dist/sw.js"}
     return {
         "name": "inpage",
         "version": root["version"],

@@ -4,7 +4,7 @@
  * endpoint then, and no isolation.
  */
 
-import { clearMark, isMarked, mark } from "../engine/host/site_data.js";
+import { dropTabValue, keepTabValue, tabValue } from "../engine/host/site_data.js";
 
 /**
  * @typedef {object} ServeOptions
@@ -44,11 +44,11 @@ export async function register({ worker, scope, isolate = false, policy, onReloa
     await inTime(controlled);
   }
   if (!isolate || globalThis.crossOriginIsolated) {
-    clearMark(MARK);
+    dropTabValue(MARK);
     return registration;
   }
   // Once: a page that is not isolated after that never will be.
-  if (isMarked(MARK) || !mark(MARK)) return registration;
+  if (tabValue(MARK) || !keepTabValue(MARK, "1")) return registration;
   onReload();
   location.reload();
   return new Promise(() => {});

@@ -32,9 +32,10 @@ export function outlined(text, characters, items, depth) {
   if (!model) return { outline: text, described: (changed) => JSON.parse(changed) };
   const { vocab, merges } = model;
   const list = Array.isArray(vocab);
-  const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(object(vocab ?? {}, "tokenizer.model.vocab"));
+  const named = list ? {} : object(vocab ?? {}, "tokenizer.model.vocab");
+  const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(named);
   const longest = longestOf(texts);
-  const ids = list ? [] : Object.values(object(vocab ?? {}, "tokenizer.model.vocab")).map(Number);
+  const ids = Object.values(named).map(Number);
   const short = list ? [[longest, 0]] : { [longest]: ids.reduce((most, id) => Math.max(most, id), 0) };
   const spelled = JSON.stringify(whole.decoder ?? null).includes('"ByteFallback"');
   const outline = { ...whole, model: { ...model, vocab: spelled ? vocab : short, merges: [] } };

@@ -1,4 +1,4 @@
-"""The metadata of a model under a family's own names: which key says what, what is refused, what nobody reads.
+"""The metadata of a model under a family's own names: which key says what, what is refused, what is never read.
 
 A family's table maps names that are ours (`Architecture`'s fields, and those of `rope`) to keys of a GGUF file without
 the family's prefix. A checkpoint with a ``config.json`` has a table of its own and the same readers."""

@@ -23,10 +23,11 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     known = profile.choices.get(variant.name)
     if known is not None and not pinned and known.threads == threads:
         pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
-    for role in engine_kind(variant.backend).files:
+    kind = engine_kind(variant.backend)
+    for role in kind.files:
         if role not in variant.files:
             raise ArtifactInvalid(f"variant {variant.name!r} has no {role}: compile it again", field=f"variants.{role}")
-    kind, kernels = engine_kind(variant.backend), None if known is None else known.kernels
+    kernels = None if known is None else known.kernels
     job = LoadJob(
         kind.flags, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress
     )

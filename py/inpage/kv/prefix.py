@@ -53,7 +53,7 @@ class PrefixTree:
         self.budget = budget
         self.visited = 0  # nodes walked over so far: what the tree costs
         self._root = _Node(None, (), -1)
-        # Least recently used first. Whoever gives pages up touches the whole path, a node before its parent, so among
+        # Least recently used first. Giving pages up touches the whole path, a node before its parent, so among
         # idle pages no parent is older than its children.
         self._recent: OrderedDict[_Node, None] = OrderedDict()
 

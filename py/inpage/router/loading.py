@@ -90,12 +90,12 @@ async def load_model(
 
     backends = Backends(choice.ranked, load, profile.log)
     engine, tokenizer = await backends.first_beside(tokenizing())
-    report = _nothing  # what is loaded later concerns nobody who waits for this
+    report = ignore_progress  # what is loaded later concerns nobody who waits for this
     count, chosen = affordable(wanted, engine.info, chosen, device.memory)
     load_ms = (time.perf_counter() - started) * 1e3
     warnings = [shrunk] * bool(shrunk)
     return Loaded(manifest, choice, engine, tokenizer, chosen, backends, profile, device, count, load_ms, warnings)
 
 
-def _nothing(_: dict[str, Any]) -> None:
+def ignore_progress(_: dict[str, Any]) -> None:
     """Progress that nobody asked for."""

@@ -35,7 +35,7 @@ from ..settings import Settings
 from ..text.tokenizer import Tokenizer
 from .asking import Asking
 from .explain import Report
-from .loading import load_model
+from .loading import ignore_progress, load_model
 from .prefixes import Prefixes
 from .prefixes import Prompt as Prefix
 from .replicas import Replicas
@@ -116,7 +116,7 @@ class Router:
         variants that shall not run, and why; ``trust``: run native kernels that this machine did not compile, which
         can do whatever this process may. Raises `ArtifactInvalid`, `Untrusted`, `Unsupported` (with the reason of each
         candidate), `InvalidRequest` for a bad pin or setting, `OutOfMemory`, `NetworkError`."""
-        loaded = await load_model(artifact, backend, threads, on_progress or _unheard, settings, refused or {}, trust)
+        loaded = await load_model(artifact, backend, threads, on_progress or ignore_progress, settings, refused or {}, trust)
         more: dict[str, Any] = {name: getattr(loaded, name) for name in ("backends", "profile", "device", "settings")}
         more |= {"answers": answers or await open_answers(loaded.settings.answers), "on_change": on_change}
         more |= {"pages": open_storage(loaded.settings.kv), "load_ms": loaded.load_ms}
@@ -338,10 +338,6 @@ class Router:
 
     async def __aexit__(self, *_: object) -> None:
         await self.unload()
-
-
-def _unheard(_: dict[str, Any]) -> None:
-    """Progress that nobody asked for."""
 
 
 async def _nothing_else(candidate: Candidate) -> Engine:

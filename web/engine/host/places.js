@@ -1,6 +1,6 @@
 /**
  * @file Where the files of inpage lie that no import names: workers, WebAssembly, Python. On a site they lie as they do in
- * the sources. A bundler gives each a name of its own (web/npm/places.js): then the page knows, and every worker finds
+ * the sources. A bundler gives each a name of its own (web/npm/inpage.js): then the page knows, and every worker finds
  * all of them behind the `#` of its own URL.
  */
 

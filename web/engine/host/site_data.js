@@ -266,7 +266,7 @@ export async function deleteFolder(name) {
 }
 
 /** A page has it, a worker does not. */
-const page = /** @type {{sessionStorage: {getItem(key: string): string | null, setItem(key: string, value: string): void}}} */ (/** @type {unknown} */ (globalThis));
+const page = /** @type {{sessionStorage: {getItem(key: string): string | null, setItem(key: string, value: string): void, removeItem(key: string): void}}} */ (/** @type {unknown} */ (globalThis));
 
 /**
  * What this tab keeps over reloads, and after the system ended it.
@@ -282,6 +282,11 @@ export function keepTabValue(key, value) {
   return attempt(() => (page.sessionStorage.setItem(key, value), true)) ?? false;
 }
 
+/** @param {string} key */
+export function dropTabValue(key) {
+  attempt(() => page.sessionStorage.removeItem(key));
+}
+
 /**
  * @template T
  * @param {() => Promise<T>} action
@@ -293,22 +298,4 @@ async function ask(action) {
   } catch {
     return null;
   }
-}
-
-/** What a reload of this tab does not forget; workers have none. @returns {any} */
-const tabStorage = () => /** @type {any} */ (globalThis).sessionStorage;
-
-/** Note something for this tab. @param {string} name @returns {boolean} whether it is noted */
-export function mark(name) {
-  return attempt(() => (tabStorage().setItem(name, "1"), true)) ?? false;
-}
-
-/** @param {string} name @returns {boolean} */
-export function isMarked(name) {
-  return attempt(() => tabStorage().getItem(name) !== null) ?? false;
-}
-
-/** @param {string} name */
-export function clearMark(name) {
-  attempt(() => tabStorage().removeItem(name));
 }
