@@ -116,7 +116,8 @@ class Router:
         variants that shall not run, and why; ``trust``: run native kernels that this machine did not compile, which
         can do whatever this process may. Raises `ArtifactInvalid`, `Untrusted`, `Unsupported` (with the reason of each
         candidate), `InvalidRequest` for a bad pin or setting, `OutOfMemory`, `NetworkError`."""
-        loaded = await load_model(artifact, backend, threads, on_progress or ignore_progress, settings, refused or {}, trust)
+        report = on_progress or ignore_progress
+        loaded = await load_model(artifact, backend, threads, report, settings, refused or {}, trust)
         more: dict[str, Any] = {name: getattr(loaded, name) for name in ("backends", "profile", "device", "settings")}
         more |= {"answers": answers or await open_answers(loaded.settings.answers), "on_change": on_change}
         more |= {"pages": open_storage(loaded.settings.kv), "load_ms": loaded.load_ms}
