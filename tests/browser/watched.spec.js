@@ -69,13 +69,13 @@ test("a host's types do not matter, and nothing of a site ends in .mjs", async (
 test("Python's binary is compiled from the browser's own response, which brings the code of earlier visits", async ({ page, origin }) => {
   await page.goto(`${origin}/tests/browser/support/blank.html`);
   const compiled = await page.evaluate(async (base) => {
-    const { instantiateStreaming } = WebAssembly;
+    const { compileStreaming } = WebAssembly;
     /** @type {string[]} */
     const urls = [];
-    WebAssembly.instantiateStreaming = async (source, imports) => {
+    WebAssembly.compileStreaming = async (source) => {
       const response = await source;
       urls.push(response.url);
-      return instantiateStreaming.call(WebAssembly, response, imports);
+      return compileStreaming.call(WebAssembly, response);
     };
     const { load } = await import(`${base}router/pyodide.js`);
     await load({});

@@ -7,7 +7,7 @@
 import { version } from "../vendor/pyodide/pyodide.js";
 import { digestOf, hasWebCrypto } from "../engine/storage/sha256.js";
 import { inStore } from "./in_store.js";
-import { load } from "./pyodide.js";
+import { load, prepare } from "./pyodide.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 const NAME = "inpage-python";
@@ -31,11 +31,13 @@ const DIGEST = 64;
  * @returns {Promise<Pyodide>}
  */
 export async function startPython(archive) {
+  prepare();
+  const remembered = remember();
   const response = await within(fetch(archive), STALL_MS, "fetching the package", "inpage.zip");
   if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
   const { buffer: bytes } = await bytesOf(response, "package", "fetching the package", "inpage.zip");
   const key = await keyOf(bytes);
-  const kept = key && (await recall(key));
+  const kept = key && (await recall(key, await remembered));
   if (kept) {
     try {
       const pyodide = await load({ _loadSnapshot: kept });
@@ -56,23 +58,48 @@ export async function startPython(archive) {
 }
 
 /**
- * What was kept, if it is what was kept: a few flipped bytes of Python's memory make starts hang. So that one which hangs
- * all the same does so only once, it is noted when a start from it begins, and struck out when it has ended.
- * @param {string} key
- * @returns {Promise<Uint8Array | null>}
+ * @typedef {object} Kept
+ * @property {string} key what it is good for
+ * @property {Uint8Array} memory
+ * @property {boolean} whole it hashes to what was kept beside it: a few flipped bytes of Python's memory make starts hang
+ * @property {boolean} hung the last start from it never ended. So that one which hangs all the same does so only once, it
+ *   is noted when a start from it begins, and struck out when it has ended
  */
-async function recall(key) {
-  const kept = await inStore(NAME, STORE, "readonly", (store) => store.get(key), OPEN_MS);
+
+/**
+ * What was kept, whatever for: that is known when the package was read.
+ * @returns {Promise<Kept | null>}
+ */
+async function remember() {
+  if (!hasWebCrypto()) return null;
+  /** @type {IDBRequest<IDBValidKey[]> | undefined} */
+  let keys;
+  const found = await inStore(NAME, STORE, "readonly", (store) => {
+    keys = store.getAllKeys(null, 1);
+    return store.getAll(null, 1);
+  }, OPEN_MS);
+  const key = keys?.readyState === "done" ? String(keys.result[0]) : "";
+  const kept = found?.[0];
   if (!kept) return null;
   const noting = noteStart(key);
   const memory = kept instanceof Uint8Array ? kept.subarray(0, -DIGEST) : new Uint8Array(0);
   const said = kept instanceof Uint8Array ? new TextDecoder().decode(kept.subarray(-DIGEST)) : "";
-  const whole = (await digestOf(memory)) === said;
-  const hung = await noting;
-  if (whole && !hung) return memory;
-  const why = hung ? "the last start from its kept memory never ended" : "its kept memory is damaged";
-  console.warn(`Python starts from the beginning: ${why}`);
-  await forget(key);
+  return { key, memory, whole: (await digestOf(memory)) === said, hung: await noting };
+}
+
+/**
+ * @param {string} key
+ * @param {Kept | null} kept
+ * @returns {Promise<Uint8Array | null>} what was kept, if it is what was kept, and for this
+ */
+async function recall(key, kept) {
+  if (!kept) return null;
+  if (kept.key === key && kept.whole && !kept.hung) return kept.memory;
+  if (kept.key === key) {
+    const why = kept.hung ? "the last start from its kept memory never ended" : "its kept memory is damaged";
+    console.warn(`Python starts from the beginning: ${why}`);
+  }
+  await forget(kept.key);
   return null;
 }
 

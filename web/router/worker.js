@@ -79,14 +79,24 @@ function checked(text) {
 
 /** @returns {Promise<(message: string) => void>} */
 async function boot() {
-  const scripts = Promise.all([import("./python.js"), import("./host.js")]);
-  const [{ startPython }, host] = await imported(scripts, "loading scripts", "router/python.js, router/host.js or what they import");
-  const pyodide = await startPython(place("inpage.zip"));
+  const hosting = scripts(import("./host.js"));
+  hosting.catch(() => undefined); // told below
+  const { startPython } = await scripts(import("./python.js"));
+  const [host, pyodide] = await Promise.all([hosting, startPython(place("inpage.zip"))]);
   const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.
   _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });
   pyodide.registerJsModule("inpage_host", host);
   return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text));
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} importing
+ * @returns {Promise<T>}
+ */
+function scripts(importing) {
+  return imported(importing, "loading scripts", "router/python.js, router/host.js or what they import");
 }
 
 /** @param {object} message */
