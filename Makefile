@@ -73,7 +73,8 @@ chat: setup $(SITE) ## ask the model in headless Chromium: make chat PROMPT="…
 serve: setup $(SITE) ## serve the site on this machine, with the headers that threads need
 	@.venv/bin/inpage serve $(ARGS)
 
-test: lint test-python test-browser ## everything that CI checks
+test: lint $(SITE) ## everything that CI checks; each of the two kinds of tests leaves half a machine idle, so both at once
+	@$(MAKE) --no-print-directory --jobs=2 test-python test-browser
 
 test-python: setup $(SITE)
 	@.venv/bin/python -m pytest $(ARGS)

@@ -9,7 +9,7 @@ import pytest
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: no collection looks through TVM and the tests' own code again, which takes half a second."""
+    """What was imported stays: no collection looks through TVM and the tests' code again, which takes half a second."""
     gc.collect()
     gc.freeze()
 

@@ -90,21 +90,24 @@ async def test_float_activations_give_float32s_logits(reference: dict[str, Any])
 
 async def test_perplexity_in_windows_of_512(engine: NativeEngine) -> None:
     ids, wanted = text()["ids"], text()["windows_512"]
-    scores = [s for start in range(0, len(ids), 512) for s in await score(engine, ids[start : start + 512], LONG)]
-    check_perplexity(scores, wanted, 12.134)
+    assert wanted["perplexity"] == pytest.approx(12.134, abs=1e-3)
+    windows = 8 if "INPAGE_SLOW" in os.environ else 3
+    starts = range(0, 512 * windows, 512)
+    scores = [s for start in starts for s in await score(engine, ids[start : start + 512], LONG)]
+    check_perplexity(scores, {name: wanted[name][: 511 * windows] for name in ("nll", "margin", "argmax")})
 
 
 @pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="the page's engine is held to the same in model.spec.js")
 async def test_perplexity_over_a_context_of_4096(engine: NativeEngine) -> None:
-    check_perplexity(await score(engine, text()["ids"], LONG), text()["context_4096"], 8.583)
+    wanted = text()["context_4096"]
+    assert wanted["perplexity"] == pytest.approx(8.583, abs=1e-3)
+    check_perplexity(await score(engine, text()["ids"], LONG), wanted)
 
 
-def check_perplexity(scores: Sequence[tuple[int, float, float]], wanted: dict[str, Any], expected: float) -> None:
+def check_perplexity(scores: Sequence[tuple[int, float, float]], wanted: dict[str, Any]) -> None:
     """At most 0.5 % above float32's; and where float32 is sure of a token, so are we."""
     assert len(scores) == len(wanted["nll"])
-    assert wanted["perplexity"] == pytest.approx(expected, abs=1e-3)
-    perplexity = math.exp(math.fsum(nll for _, nll, _ in scores) / len(scores))
-    assert perplexity <= 1.005 * wanted["perplexity"]
+    assert sum(nll for _, nll, _ in scores) / len(scores) <= math.log(1.005) + sum(wanted["nll"]) / len(scores)
     sure = [i for i, margin in enumerate(wanted["margin"]) if margin >= 2]
     assert [scores[i][0] for i in sure] == [wanted["argmax"][i] for i in sure]
 
