@@ -65,7 +65,7 @@ export async function load(options) {
     if (!url.startsWith(INDEX)) return fetch(input, init);
     const name = url.slice(INDEX.length);
     if (name === "pyodide.asm.wasm") return Promise.resolve(new Response()); // the module is there without
-    const bytes = name === "python_stdlib.zip" ? library : fetched(name).then((response) => whole(response, name));
+    const bytes = name === "python_stdlib.zip" ? library : fetched(name, fetch).then((response) => whole(response, name));
     bytes.catch(fail);
     needed.push(bytes);
     return bytes.then((body) => new Response(body));
@@ -137,8 +137,8 @@ function refused(error) {
   return new EngineError("unsupported", `${STEP}: pyodide.asm.wasm does not run here: ${String(error)}`, "pyodide.asm.wasm", error);
 }
 
-/** @param {string} file @returns {Promise<Response>} */
-async function fetched(file) {
+/** @param {string} file @param {typeof globalThis.fetch} [fetch] the browser's own @returns {Promise<Response>} */
+async function fetched(file, fetch = globalThis.fetch) {
   let response;
   try {
     response = await within(fetch(place(FOLDER + file)), STALL_MS, STEP, file);
