@@ -36,7 +36,8 @@ for (const kind of ["opfs", "idb"]) {
   });
 }
 
-test("OPFS takes one writer of a file at a time", async ({ lab }) => {
+test("OPFS takes one writer of a file at a time, the next once the first has ended", async ({ lab }) => {
+  expect(await call(lab, "store", { kind: "opfs", steps: [["open", A, 5], ["open once closed", A, 5], ["discard", A]] })).toEqual([0, 0, null]);
   expect(await call(lab, "store", { kind: "opfs", steps: [["open", A, 5], ["open", A, 5]] })).toContain("NoModificationAllowedError");
 });
 

@@ -21,7 +21,11 @@ async function run({ kind, steps }) {
     else if (method === "delete") results.push((await store.delete(sha256)) ?? null);
     else if (method === "usage") results.push((await storageUsage())?.usage ?? null);
     else if (method === "open") results.push((writer = await store.writer(sha256, rest)).length);
-    else if (method === "write") results.push(writer?.write(bytes, 0) ?? null);
+    else if (method === "open once closed") {
+      const opening = store.writer(sha256, rest);
+      setTimeout(() => writer?.close());
+      results.push((writer = await opening).length);
+    } else if (method === "write") results.push(writer?.write(bytes, 0) ?? null);
     else if (method === "commit") results.push((await writer?.commit(bytes)) ?? null);
     else if (method === "close") results.push(writer?.close() ?? null);
     else if (method === "discard") results.push((await writer?.discard()) ?? null);

@@ -23,6 +23,9 @@ const SLICE = 4 * 2 ** 20;
 const FOLDER = "inpage-files";
 /** A record is shorter; what is not was not written here. */
 const MAX_RECORD = 1024;
+/** How long to wait for a handle of a worker that ended, and how often to look. */
+const RELEASE_MS = 50;
+const RELEASE_TRIES = 20;
 
 /**
  * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
@@ -111,7 +114,7 @@ async function readInto(handle, target) {
  */
 async function openWriter(folder, sha256, bytes) {
   const handle = await fileIn(folder, `${sha256}.bin`);
-  const access = await createAccess(handle, "readwrite");
+  const access = await accessToWrite(handle);
   if (access.getSize() > bytes) access.truncate(0);
   return {
     length: access.getSize(),
@@ -138,7 +141,7 @@ async function openWriter(folder, sha256, bytes) {
  */
 async function writeRecord(folder, sha256, bytes) {
   const handle = await fileIn(folder, `${sha256}.json`);
-  const access = await createAccess(handle, "readwrite");
+  const access = await accessToWrite(handle);
   try {
     access.truncate(0);
     writeAll(access, new TextEncoder().encode(JSON.stringify({ sha256, bytes })), 0);
@@ -166,6 +169,24 @@ function writeAll(access, bytes, at) {
  */
 function createAccess(handle, mode) {
   return /** @type {SyncFile} */ (/** @type {unknown} */ (handle)).createSyncAccessHandle({ mode });
+}
+
+/**
+ * To write: who comes here has the file's lock (storage.js), so another handle is that of a worker which has just ended,
+ * with its tab or by itself, and will be released.
+ * @param {FileSystemFileHandle} handle
+ * @returns {Promise<SyncHandle>}
+ */
+async function accessToWrite(handle) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await createAccess(handle, "readwrite");
+    } catch (error) {
+      const taken = error instanceof DOMException && error.name === "NoModificationAllowedError";
+      if (!taken || tries === RELEASE_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, RELEASE_MS));
+    }
+  }
 }
 
 /**
