@@ -9,7 +9,7 @@ import { checkMessage } from "../engine/format/json.js";
 import { DEATHS, Turn } from "./turns.js";
 
 /**
- * @typedef {import("./link.js").Link} Link
+ * @typedef {import("./remote.js").AnyLink} Link
  * @typedef {import("./turns.js").Turns} Turns
  * @typedef {import("./types.js").Completion} Completion
  * @typedef {import("./types.js").Failover} Failover
@@ -128,7 +128,7 @@ class Asked {
     const left = this.#params.timeout === undefined || !this.#lostAt ? {} : { timeout: this.#left(this.#params.timeout) };
     const resume = this.#tokens.length ? { resume: this.#tokens } : {};
     const params = { ...this.#params, ...resume, ...left };
-    const call = link.call({ ...this.#message, params }, (heard) => this.#hear(heard, turns));
+    const call = link.call({ ...this.#message, params }, (heard) => this.#hear(heard, turns), this.turn);
     this.link = this.turn.router = link;
     this.turn.call = call.id;
     return call.answer;

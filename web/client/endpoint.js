@@ -7,7 +7,7 @@ import { EngineError } from "../engine/format/errors.js";
 import { Exchange } from "./exchange.js";
 
 /**
- * @typedef {import("./link.js").Link} Link
+ * @typedef {import("./remote.js").AnyLink} Link
  * @typedef {import("./turns.js").Turns} Turns
  */
 

@@ -7,7 +7,7 @@ import { EngineError } from "../engine/format/errors.js";
 import { DEATHS, Turn } from "./turns.js";
 
 /**
- * @typedef {import("./link.js").Link} Link
+ * @typedef {import("./remote.js").AnyLink} Link
  * @typedef {import("./turns.js").Turns} Turns
  * @typedef {{status: number, headers: Record<string, string>}} Head
  * @typedef {{id: string, created: number, seed: number, token_ids: number[], events: number}} Position
@@ -79,7 +79,7 @@ export class Exchange {
     await this.#turns.enter(turn);
     const link = await connect();
     if (this.#over) return true;
-    const { id, answer } = link.call({ ...this.#message, resume: this.#position ?? undefined }, (heard) => this.#hear(heard));
+    const { id, answer } = link.call({ ...this.#message, resume: this.#position ?? undefined }, (heard) => this.#hear(heard), turn);
     this.#link = turn.router = link;
     turn.call = id;
     try {

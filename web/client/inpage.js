@@ -13,17 +13,13 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { answer } from "./answer.js";
-import { checkMessage } from "../engine/format/json.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
-import { ids, modelOptions, requestParams, startOptions, unknown } from "./options.js";
+import { ids, modelOptions, requestParams, startOptions } from "./options.js";
 import { host, register } from "./serve.js";
-import { artifactUrl, nameOf, placed, siteModels } from "./site.js";
 import { storage } from "./storage.js";
 import { streaming } from "./streaming.js";
-import { DEATHS, Turn, Turns } from "./turns.js";
-import { onVisibility } from "./visibility.js";
+import { Supervisor } from "./supervisor.js";
 import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 
 /**
@@ -42,26 +38,15 @@ import { discard, keeping, resuming, unfinished } from "./unfinished.js";
  * @typedef {import("./types.js").Unfinished} Unfinished
  */
 
-/** A router that does not end by itself is ended. */
-const UNLOAD_MS = 2000;
-/** What carries nothing of a caller's that could end a router, and waits for nobody. */
-const HARMLESS = new Set(["info", "explain", "counters", "report", "health", "metrics", "loaded", "pin", "trace", "unload", "measure", "warm_up"]);
-
 export class InPage {
-  /** @type {Link} the router worker that lives now */
-  #link;
-  /** @type {Promise<void>} settled when the router can be asked */
-  #ready;
-  /** @type {EngineError | null} why nothing can be asked any more */
-  #ended = null;
-  #unwatch;
-  #stopServing = () => {};
-  #turns = new Turns();
+  #router;
   #options;
-  /** @type {Map<string, object>} what to tell a router of each model, the default first */
-  #models = new Map();
-  /** @type {Info} of the default model as it was when it last changed; `refresh` asks again */
-  info = /** @type {any} */ (null);
+  #stopServing = () => {};
+
+  /** Of the default model as it was when it last changed; `refresh` asks again. @returns {Info} */
+  get info() {
+    return this.#router.info;
+  }
 
   /** What this origin keeps between visits: `list`, `delete`, `persist`, `estimate`. */
   static storage = storage;
@@ -76,10 +61,10 @@ export class InPage {
     const { signal, ...rest } = startOptions(options);
     if (signal?.aborted) throw new EngineError("cancelled", "the start was given up");
     const inpage = new InPage(rest);
-    const giveUp = () => inpage.#end(new EngineError("cancelled", "the start was given up"));
+    const giveUp = () => inpage.#router.end(new EngineError("cancelled", "the start was given up"));
     signal?.addEventListener("abort", giveUp, { once: true });
     try {
-      await inpage.#ready;
+      await inpage.#router.ready;
       return inpage;
     } finally {
       signal?.removeEventListener("abort", giveUp);
@@ -102,12 +87,7 @@ export class InPage {
   /** Use `InPage.start`. @param {StartOptions} options */
   constructor(options) {
     this.#options = options;
-    for (const each of [options, ...(options.models ?? [])].map((one) => this.#told(one))) this.#models.set(each.model, each);
-    this.#link = this.#open();
-    this.#ready = this.#load(1);
-    this.#unwatch = onVisibility((seen) => {
-      if (!this.#link.ended) this.#link.call({ op: "visibility", ...seen }).answer.catch(() => {});
-    });
+    this.#router = new Supervisor(options);
   }
 
   /**
@@ -119,7 +99,7 @@ export class InPage {
    */
   chat(messages, params) {
     const { model, ...rest } = requestParams(params);
-    return streaming(keeping({ op: "chat", messages, model }, rest, (...asked) => this.#answer(...asked)));
+    return streaming(keeping({ op: "chat", messages, model }, rest, (...asked) => this.#router.answer(...asked)));
   }
 
   /**
@@ -130,7 +110,7 @@ export class InPage {
    */
   complete(prompt, params) {
     const { model, ...rest } = requestParams(params);
-    return streaming(keeping({ op: "complete", prompt: ids(prompt), model }, rest, (...asked) => this.#answer(...asked)));
+    return streaming(keeping({ op: "complete", prompt: ids(prompt), model }, rest, (...asked) => this.#router.answer(...asked)));
   }
 
   /**
@@ -139,7 +119,7 @@ export class InPage {
    * the router dies meanwhile. It needs no `this`: `new OpenAI({ fetch: inpage.fetch, baseURL: "http://inpage/v1", … })`.
    * @type {(input: RequestInfo | URL, init?: RequestInit) => Promise<Response>}
    */
-  fetch = (input, init) => respond(() => this.#connect(), this.#turns, input, init);
+  fetch = (input, init) => respond(() => this.#router.connect(), this.#router.turns, input, init);
 
   /**
    * Register the service worker `sw.js`, which lies beside the page; with `isolate` the page has threads on a host that
@@ -155,7 +135,7 @@ export class InPage {
    */
   async serve(options) {
     const registration = await register(options);
-    if (this.#ended) throw this.#ended;
+    if (this.#router.ended) throw this.#router.ended;
     this.#stopServing();
     this.#stopServing = host(registration, this.fetch);
     return registration !== null;
@@ -179,7 +159,7 @@ export class InPage {
    * @throws {EngineError} invalid_request where there is none; as `chat`
    */
   resume(id, how) {
-    return streaming(resuming(id, requestParams(how), (...asked) => this.#answer(...asked)));
+    return streaming(resuming(id, requestParams(how), (...asked) => this.#router.answer(...asked)));
   }
 
   /** Forget an unfinished answer. @param {string} id */
@@ -195,7 +175,7 @@ export class InPage {
    * @returns {Promise<Score>}
    */
   score(text, window = 512, model = undefined) {
-    return this.#ask({ op: "score", ids: ids(text), window, model });
+    return this.#router.ask({ op: "score", ids: ids(text), window, model });
   }
 
   /**
@@ -206,7 +186,7 @@ export class InPage {
    * @returns {Promise<number[]>} tokens of each that need not be read any more
    */
   prefetch(prompts, model) {
-    return this.#ask({ op: "prefetch", prompts: Array.isArray(prompts) ? prompts.map(ids) : prompts, model });
+    return this.#router.ask({ op: "prefetch", prompts: Array.isArray(prompts) ? prompts.map(ids) : prompts, model });
   }
 
   /**
@@ -215,7 +195,7 @@ export class InPage {
    * @returns {Promise<{imported: number, read: number}>} tokens
    */
   warmUp(model) {
-    return this.#ask({ op: "warm_up", model });
+    return this.#router.ask({ op: "warm_up", model });
   }
 
   /**
@@ -225,7 +205,7 @@ export class InPage {
    * @returns {Promise<number>} tokens
    */
   exportPrefix(prompt, model) {
-    return this.#ask({ op: "export_prefix", prompt: ids(prompt), model });
+    return this.#router.ask({ op: "export_prefix", prompt: ids(prompt), model });
   }
 
   /**
@@ -234,7 +214,7 @@ export class InPage {
    * @returns {Promise<number>} tokens of it that need not be read any more; 0 where nothing fits this engine and version
    */
   importPrefix(prompt, model) {
-    return this.#ask({ op: "import_prefix", prompt: ids(prompt), model });
+    return this.#router.ask({ op: "import_prefix", prompt: ids(prompt), model });
   }
 
   /**
@@ -243,17 +223,17 @@ export class InPage {
    * @returns {Promise<number>} how many went; those of the site's bundle stay
    */
   forget(tag) {
-    return this.#ask({ op: "forget", tag });
+    return this.#router.ask({ op: "forget", tag });
   }
 
   /** Record from now on what the router and its engine do when. @param {string} [model] @returns {Promise<void>} */
   async startTrace(model) {
-    await this.#ask({ op: "trace", on: true, model });
+    await this.#router.ask({ op: "trace", on: true, model });
   }
 
   /** @param {string} [model] @returns {Promise<string>} what was recorded, a file for chrome://tracing or Perfetto */
   stopTrace(model) {
-    return this.#ask({ op: "trace", on: false, model });
+    return this.#router.ask({ op: "trace", on: false, model });
   }
 
   /**
@@ -264,53 +244,48 @@ export class InPage {
    */
   async add(options) {
     modelOptions(options);
-    await this.#connect();
-    if (this.#models.has(nameOf(options.model))) throw new EngineError("invalid_request", `there is a model ${options.model} already`, "model");
-    const told = this.#told(options);
-    const name = await this.#ask({ op: "add", ...told });
-    this.#models.set(told.model, told); // only now: a router that is started again must not be told what was refused
-    return name;
+    return this.#router.add(this.#router.told(options));
   }
 
   /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */
   preload(model) {
-    return this.#ask({ op: "preload", model }, ({ progress }) => this.#options.onProgress?.({ ...progress, model }));
+    return this.#router.ask({ op: "preload", model }, ({ progress }) => this.#options.onProgress?.({ ...progress, model }));
   }
 
   /** Keep a model once it is loaded, or no longer. @param {string} model @param {boolean} [pinned] */
   async pin(model, pinned = true) {
-    await this.#ask({ op: "pin", model, pinned });
-    Object.assign(this.#models.get(model) ?? {}, { pinned }); // a router that is started again is told so
+    await this.#router.ask({ op: "pin", model, pinned });
+    this.#router.noted({ op: "pin", model, pinned });
   }
 
   /** The models in memory, the most recently used first. @returns {Promise<ModelState[]>} */
   loaded() {
-    return this.#ask({ op: "loaded" });
+    return this.#router.ask({ op: "loaded" });
   }
 
   /** Which variant runs and why, a line for each: how fast it is, why it cannot run, what went wrong. @param {string} [model] @returns {Promise<string>} */
   explain(model) {
-    return this.#ask({ op: "explain", model });
+    return this.#router.ask({ op: "explain", model });
   }
 
   /** Time each variant that was never timed on this device, now. @param {string} [model] @returns {Promise<Candidate[]>} */
   measure(model) {
-    return this.#ask({ op: "measure", model });
+    return this.#router.ask({ op: "measure", model });
   }
 
   /** A text about this device and what runs on it, for bug reports. @param {string} [model] @returns {Promise<string>} */
   report(model) {
-    return this.#ask({ op: "report", model });
+    return this.#router.ask({ op: "report", model });
   }
 
   /** Whether all is well, and if not, why. @returns {Promise<Health>} */
   health() {
-    return this.#ask({ op: "health" });
+    return this.#router.ask({ op: "health" });
   }
 
   /** Counters, gauges and histograms as Prometheus text. @returns {Promise<string>} */
   metrics() {
-    return this.#ask({ op: "metrics" });
+    return this.#router.ask({ op: "metrics" });
   }
 
   /**
@@ -319,146 +294,27 @@ export class InPage {
    * @returns {Promise<Record<string, number>>}
    */
   counters(model) {
-    return this.#ask({ op: "counters", model });
+    return this.#router.ask({ op: "counters", model });
   }
 
   /** `info` as it is now. @returns {Promise<Info>} */
   async refresh() {
-    this.info = await this.#ask({ op: "info" });
-    return this.info;
+    return (this.#router.info = await this.#router.ask({ op: "info" }));
   }
 
   /**
    * Free one model, once what it answers has ended; it is loaded again when it is asked for. Without a name: free all,
-   * Python and the workers too, and what is in flight rejects with code "cancelled".
+   * Python and the workers too, and what is in flight rejects with code "cancelled". Where other tabs share the router, one
+   * of them starts it again, and what they asked goes on there.
    * @param {string} [model]
    */
   async unload(model) {
-    if (this.#ended) return;
+    if (this.#router.ended) return;
     if (model !== undefined) {
-      await this.#ask({ op: "unload", model });
+      await this.#router.ask({ op: "unload", model });
       return;
     }
-    const reason = new EngineError("cancelled", "the model was unloaded");
-    this.#ended = reason; // nothing is asked any more
-    try {
-      await Promise.race([this.#link.call({ op: "unload" }).answer, new Promise((resolve) => setTimeout(resolve, UNLOAD_MS))]);
-    } catch (error) {
-      if (error !== this.#link.ended) throw error; // a router that died has nothing left to free
-    } finally {
-      this.#end(reason);
-    }
-  }
-
-  /**
-   * What ends with an answer; asked again where the router died over it, in its turn.
-   * @param {{op: string, [name: string]: unknown}} message
-   * @param {(message: any) => void} [heard]
-   * @returns {Promise<any>}
-   */
-  async #ask(message, heard) {
-    checkMessage(message);
-    const turn = HARMLESS.has(message.op) ? null : new Turn();
-    try {
-      for (let deaths = 1; ; deaths++) {
-        if (turn) await this.#turns.enter(turn);
-        const link = await this.#connect();
-        const { id, answer } = link.call(message, (event) => {
-          if (turn) this.#turns.got(turn);
-          heard?.(event);
-        });
-        if (turn) Object.assign(turn, { router: link, call: id });
-        try {
-          return await answer;
-        } catch (error) {
-          if (error !== link.ended || this.#ended) throw error;
-          if ((turn?.deaths ?? deaths) < DEATHS) continue;
-          if (!turn) throw error;
-          throw new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${link.ended?.message}`);
-        }
-      }
-    } finally {
-      if (turn) this.#turns.leave(turn);
-    }
-  }
-
-  /**
-   * @param {object} message
-   * @param {Params} params
-   */
-  #answer(message, params) {
-    return answer(() => this.#connect(), this.#turns, message, params);
-  }
-
-  /** The router that lives; one that died is started again. @returns {Promise<Link>} */
-  async #connect() {
-    if (this.#ended) throw this.#ended;
-    if (this.#link.ended) {
-      this.#link = this.#open();
-      this.#ready = this.#load(2);
-    }
-    await this.#ready;
-    return this.#link;
-  }
-
-  /** @returns {Link} */
-  #open() {
-    const link = new Link((heard) => this.#heard(heard), () => this.#turns.died(link, link.blamed));
-    return link;
-  }
-
-  /**
-   * Start Python and load the model. A failure is final.
-   * @param {number} attempts how many workers may die over it
-   * @returns {Promise<void>}
-   */
-  async #load(attempts) {
-    const { base, onProgress } = this.#options;
-    const settings = placed(base, this.#options.settings);
-    const [first, ...models] = this.#models.values();
-    const link = this.#link;
-    try {
-      onProgress?.({ phase: "python" });
-      const { deviceMemory: device_memory } = /** @type {{deviceMemory?: number}} */ (globalThis.navigator);
-      const load = { op: "load", ...first, settings, models, device_memory };
-      this.info = await link.call(load, ({ progress }) => onProgress?.(progress)).answer;
-    } catch (error) {
-      if (attempts > 1 && error === link.ended && !this.#ended) {
-        this.#link = this.#open();
-        return this.#load(attempts - 1);
-      }
-      const missing = error instanceof EngineError && error.code === "artifact_invalid" && (await this.#missing());
-      this.#end(missing || (error instanceof EngineError ? error : new EngineError("error", String(error))));
-      throw this.#ended;
-    }
-  }
-
-  /** Whether the site says that it does not have the model. @returns {Promise<EngineError | null>} */
-  async #missing() {
-    const known = await siteModels(this.#options.base);
-    const [id] = this.#options.model.split("#");
-    return !known || /[/:]/.test(id) || known.includes(id) ? null : unknown("model", id, known);
-  }
-
-  /** What belongs to no call. @param {{changed?: Info, progress?: object, model: string, default?: boolean}} heard */
-  #heard({ changed, progress, model, default: first }) {
-    if (progress) this.#options.onProgress?.(/** @type {any} */ ({ ...progress, model }));
-    if (!changed) return;
-    if (first) this.info = changed;
-    this.#options.onChange?.(changed);
-  }
-
-  /** What a router is told of it. @param {ModelOptions} options */
-  #told({ model, backend, threads, replicas, pinned }) {
-    return { model: nameOf(model), artifact: artifactUrl(this.#options.base, model), backend, threads, replicas, pinned };
-  }
-
-  /** @param {EngineError} reason */
-  #end(reason) {
-    this.#ended ??= reason;
-    this.#unwatch?.();
     this.#stopServing();
-    this.#link.end(reason);
-    this.#turns.close();
+    await this.#router.unload();
   }
 }

@@ -29,6 +29,8 @@ export class Link {
   #watch = new Watch(() => this.#worker.postMessage("ping"), (why) => this.end(gone(why)));
   /** The call that the worker was at when it died, where that is known. @type {number | null} */
   blamed = null;
+  /** It ended because this page gave its router up, for another to start one. */
+  left = false;
 
   /**
    * @param {(message: any) => void} heard what belongs to no call
@@ -54,9 +56,10 @@ export class Link {
   /**
    * @param {object} message
    * @param {(message: any) => void} [heard]
+   * @param {import("./turns.js").Turn | null} [_turn] the caller's: a link to another tab's router takes it along
    * @returns {{id: number, answer: Promise<any>}} the answer rejects with `ended` where the worker died over it
    */
-  call(message, heard) {
+  call(message, heard, _turn = null) {
     const id = this.#next++;
     const answer = new Promise((resolve, reject) => {
       const text = toJson({ id, ...message });
@@ -73,14 +76,18 @@ export class Link {
     if (this.#pending.has(id)) this.#worker.postMessage(JSON.stringify({ op: "cancel", id }));
   }
 
-  /** @param {EngineError} reason */
-  end(reason) {
+  /**
+   * @param {EngineError} reason
+   * @param {boolean} [left] nothing went wrong: what is pending is asked elsewhere, and nobody is to blame
+   */
+  end(reason, left = false) {
     if (this.#ended) return;
     this.#ended = reason;
+    this.left = left;
     this.#watch.on = false;
     this.#endWorker();
     this.blamed ??= this.#watch.job?.id ?? null;
-    this.#died();
+    if (!left) this.#died();
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);

@@ -11,7 +11,7 @@ import { EngineError } from "../engine/format/errors.js";
 const MODEL = { model: "text", backend: "text", threads: "count", replicas: "count", pinned: "flag" };
 /** @type {Record<string, Kind>} */
 const START = {
-  ...MODEL, base: "url", models: "list", settings: "object", onProgress: "function", onChange: "function", signal: "signal",
+  ...MODEL, base: "url", models: "list", settings: "object", onProgress: "function", onChange: "function", shared: "flag", signal: "signal",
 };
 
 /** @type {Record<Kind, [string, (value: any) => boolean]>} */

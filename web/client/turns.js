@@ -10,6 +10,8 @@
 export const DEATHS = 2;
 /** Requests that may pass one that waits because it is under suspicion. */
 const PASSES = 16;
+/** Operations that carry nothing of a caller's that could end a router, and wait for nobody. */
+export const HARMLESS = new Set(["info", "explain", "counters", "report", "health", "metrics", "loaded", "pin", "trace", "unload", "measure", "warm_up"]);
 const FREE = 0;
 const SUSPECT = 1;
 const ACCUSED = 2;
@@ -29,6 +31,13 @@ export class Turn {
   /** @type {number | null} the call's there */
   call = null;
   admit = () => {};
+}
+
+/** @typedef {{suspicion: number, deaths: number, rank: number}} Standing what a turn takes along to another router's turns */
+
+/** @param {Turn} turn @returns {Standing} */
+export function standing({ suspicion, deaths, rank }) {
+  return { suspicion, deaths, rank };
 }
 
 export class Turns {

@@ -25,6 +25,8 @@
  * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{models: {max_loaded: 2}}`
  * @property {(event: Progress) => void} [onProgress] also while the router is started again
  * @property {(info: Info) => void} [onChange] another engine runs, or something was measured
+ * @property {boolean} [shared] use the router of another tab of this origin that was started with the same options, and let
+ *   other tabs use this one's; see docs/embedding.md. False if not given
  * @property {AbortSignal} [signal] gives the start up: it rejects with code "cancelled"
  * @typedef {object} ModelState
  * @property {string} name

@@ -3,8 +3,10 @@
  * hidden for long, or is frozen, before the system ends the tab for its memory.
  */
 
+/** @typedef {{hidden: boolean, frozen: boolean}} Seen */
+
 /**
- * @param {(seen: {hidden: boolean, frozen: boolean}) => void} tell whenever it changes
+ * @param {(seen: Seen) => void} tell whenever it changes
  * @returns {() => void} ends it
  */
 export function onVisibility(tell) {

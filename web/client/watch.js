@@ -33,15 +33,18 @@ export class Watch {
   job = { name: "script" };
   #ask;
   #lost;
+  #silentMs;
   #thaw = () => this.#fresh();
 
   /**
    * @param {() => void} ask the worker to say anything
    * @param {(why: string) => void} lost
+   * @param {number} [silentMs] without a job
    */
-  constructor(ask, lost) {
+  constructor(ask, lost, silentMs = SILENT_MS) {
     this.#ask = ask;
     this.#lost = lost;
+    this.#silentMs = silentMs;
   }
 
   /** @param {boolean} wanted whether anything is awaited of the worker */
@@ -90,7 +93,7 @@ export class Watch {
 
   #limit() {
     const { name = "", characters = 0 } = this.job ?? {};
-    const { ms, perCharacter } = JOBS[name] ?? { ms: SILENT_MS, perCharacter: 0 };
+    const { ms, perCharacter } = JOBS[name] ?? { ms: this.#silentMs, perCharacter: 0 };
     return ms + perCharacter * characters;
   }
 }

@@ -62,6 +62,11 @@ export function isSilence(error) {
   return error instanceof DOMException && error.name === "TimeoutError";
 }
 
+/** @returns {boolean} whether channels can be opened */
+export function hasChannels() {
+  return attempt(() => (new BroadcastChannel("inpage-probe").close(), true)) ?? false;
+}
+
 /**
  * A channel to whoever opened the same name. Without channels nothing is heard: what they carry must not be all that
  * anything waits for.
@@ -105,6 +110,32 @@ export async function heldLocks() {
  */
 export function whenFree(name, free) {
   request(name, {}, free).catch(() => undefined);
+}
+
+/**
+ * A lock that one tab of the origin has at a time, to be waited for, tried or taken away.
+ * @param {string} name
+ * @param {Pick<LockOptions, "ifAvailable" | "steal" | "signal">} how
+ * @param {() => void} lost called when another tab took it away
+ * @returns {Promise<(() => void) | null>} gives it back; null where it is not available, or the signal ended the waiting;
+ *   rejects where there are no locks, and where a lock that need not be waited for does not come
+ */
+export async function takeLock(name, how, lost) {
+  let late = false;
+  const taken = new Promise((resolve, reject) => {
+    let held = false;
+    request(name, how, (lock) => {
+      if (!lock || late) return resolve(null);
+      held = true;
+      return new Promise((release) => resolve(() => release(undefined)));
+    }).catch((error) => (held ? lost() : how.signal?.aborted ? resolve(null) : reject(error)));
+  });
+  try {
+    return await (how.ifAvailable || how.steal ? answered(taken, ANSWER_MS, "locks") : taken);
+  } catch (error) {
+    late = true;
+    throw error;
+  }
 }
 
 /** @type {Promise<boolean> | null} */
