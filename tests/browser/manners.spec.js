@@ -13,13 +13,14 @@ test("wrong options are named, with the nearest name, before anything is started
       { model: "x", threads: "4" }, { model: "x", threads: 0 }, { model: "x", signal: {} }, { model: "x", base: 1 },
       { model: "x", models: {} }, { model: "x", models: [{ model: "y", pined: true }] }, { model: "x", settings: [] },
       { model: "x", onProgress: "no" }, { model: "x", cheese: 1 },
+      { model: "x", shared: "yes" },
     ];
     return Promise.all(wrong.map((options) => InPage.start(options).catch((/** @type {Told} */ { code, field, message }) => ({ code, field, message }))));
   }, BASE);
   expect(told.map(({ code }) => code)).toEqual(told.map(() => "invalid_request"));
   expect(told.map(({ field }) => field)).toEqual([
     "options", "options", "options", "model", "model", "model", "modle", "OnProgress", "threads", "threads", "signal", "base", "models",
-    "models[0].pined", "settings", "onProgress", "cheese",
+    "models[0].pined", "settings", "onProgress", "cheese", "shared",
   ]);
   const messages = told.map(({ message }) => message);
   expect(messages[6]).toContain("did you mean model? known are model, backend,");

@@ -86,7 +86,7 @@ for (const [name, script] of CASES) {
     for (let visit = 1; visit <= 2; visit++) {
       await test.step(`visit ${visit}`, async () => {
         await page.reload();
-        const info = await Promise.race([start({ settings: { answers: { enabled: true } } }), deadline(page)]);
+        const info = await Promise.race([start({ shared: true, settings: { answers: { enabled: true } } }), deadline(page)]);
         expect(info.error).toBeUndefined();
         expect(await answer(page)).toEqual(expected(model));
         expect(await page.evaluate(() => /** @type {any} */ (globalThis).inpage.health())).toBeTruthy();
