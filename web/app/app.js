@@ -56,6 +56,7 @@ async function start() {
     model: chosen.id,
     backend: query.get("backend") ?? undefined,
     threads: number("threads"),
+    shared: true, // a second tab costs no second copy of the model
     settings: site.answers ? { answers: { enabled: true, bundle: site.answers } } : undefined,
     onProgress: (event) => (event.phase === "ready" ? loading.end() : loading.show(event)),
     onChange: (info) => panel.show(info, query.get("backend")),
