@@ -72,7 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
-def trust_argument(parser: argparse.ArgumentParser) -> None:
+def trust_argument(parser: argparse._ActionsContainer) -> None:
     """What every command has that may load native kernels."""
     parser.add_argument(
         "--trust", action="store_true", help="run native kernels that this machine did not compile: they are programs"
