@@ -41,7 +41,9 @@ COPIED = {
     "vendor/xgrammar/xgrammar.js": "grammar/xgrammar.js",
 }
 # Entry → its file in web/npm.
-ENTRIES = {".": "inpage", "./grammar": "grammar", "./react": "react"}
+ENTRIES = {".": "inpage", "./ai-sdk": "ai-sdk", "./grammar": "grammar", "./openai": "openai", "./react": "react"}
+# What an entry imports that its user has, and nobody else needs.
+PEERS = {"@ai-sdk/provider": ">=4", "react": ">=18"}
 # A script by itself, exported as it is.
 SERVICE_WORKER = WEB / "sw.js"
 NOTHING = {"import": "Promise.resolve({})", "require": "({})"}
@@ -81,7 +83,7 @@ def bundle(dist: Path) -> None:
     common.append("--define:import.meta.resolve=undefined")  # engine/host/places.js
     entries = [str(WEB / f"npm/{name}.js") for name in ENTRIES.values()]
     shared = ["--splitting", "--chunk-names=shared-[hash]"]
-    run("esbuild", *entries, *common, *shared, "--external:react", f"--outdir={dist}")
+    run("esbuild", *entries, *common, *shared, *(f"--external:{peer}" for peer in PEERS), f"--outdir={dist}")
     workers = [f"{name}={WEB / source}" for source, name in WORKERS.items()]
     run("esbuild", *workers, *common, "--minify", "--external:node:*", "--external:ws", f"--outdir={dist}")
 
@@ -116,8 +118,8 @@ def manifest() -> dict[str, Any]:
         "bin": {"inpage": "bin/inpage.js"},
         "exports": {**exports, "./package.json": "./package.json"},
         "files": ["bin", "dist", "types", "NOTICES.txt"],
-        "peerDependencies": {"react": ">=18"},
-        "peerDependenciesMeta": {"react": {"optional": True}},
+        "peerDependencies": PEERS,
+        "peerDependenciesMeta": {peer: {"optional": True} for peer in PEERS},
     }
 
 
