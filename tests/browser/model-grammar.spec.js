@@ -2,13 +2,11 @@
  * @file The real model's answers held to JSON schemas, regular expressions and grammars, and what it says of each token.
  */
 
-import { execFileSync } from "node:child_process";
-import path from "node:path";
-
 import { problems } from "./support/json_schema.js";
 import { Killer } from "./support/killer.js";
-import { REFERENCE, ROOT } from "./support/real.js";
+import { REFERENCE } from "./support/real.js";
 import { expect, test as base } from "./support/site.js";
+import { routeWithTools } from "./support/with_tools.js";
 
 const PERSON = {
   type: "object",
@@ -23,16 +21,6 @@ const PERSON = {
   additionalProperties: false,
 };
 const TELL = "Tell me about Ada as JSON.";
-
-/** The model's manifest with a chat template that takes tools, which its own does not: the same weights by another name. */
-const WITH_TOOLS = `
-import json, sys
-from inpage.format.manifest import revision_of
-manifest = json.load(open("build/models/smollm2-135m-instruct/manifest.json"))
-manifest["chat_template"] = open("tests/support/hermes.jinja").read()
-manifest["revision"] = revision_of(manifest)
-json.dump(manifest, sys.stdout)
-`;
 
 /**
  * @typedef {[string, object]} Asked
@@ -52,12 +40,7 @@ const test = base.extend(
         const killer = new Killer(page);
         await page.goto(`${site.url}NOTICES.txt`);
         await killer.install();
-        await page.route("**/models/with-tools/**", (route) => {
-          const url = route.request().url();
-          if (!url.endsWith("/manifest.json")) return route.continue({ url: url.replace("with-tools", "smollm2-135m-instruct") });
-          const body = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", WITH_TOOLS], { cwd: ROOT });
-          return route.fulfill({ body, contentType: "application/json" });
-        });
+        await routeWithTools(page);
         await page.evaluate(async () => {
           const { InPage } = await import(new URL("client/inpage.js", location.href).href);
           const models = [{ model: "with-tools", backend: "wasm" }]; // loaded when it is asked
