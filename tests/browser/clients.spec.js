@@ -39,7 +39,10 @@ const test = base.extend(
 );
 
 /** What the model says by itself. @param {Page} page @returns {Promise<{text: string, prompt_ids: number[]}>} */
-const said = (page) => page.evaluate(() => /** @type {any} */ (globalThis).inpage.chat("What is gravity?", { temperature: 0, max_tokens: 12 }));
+const said = (page) =>
+  page.evaluate(async () => {
+    for await (const { completion } of /** @type {any} */ (globalThis).inpage.chat("What is gravity?", { temperature: 0, max_tokens: 12 })) if (completion) return completion;
+  });
 
 test("Vercel's ai and npm's openai: chats, streams, tools, schemas, errors, aborts, usage", async ({ lab }) => {
   const bundled = buildSync({ entryPoints: [path.join(SUPPORT, "clients.js")], bundle: true, format: "esm", write: false, logLevel: "warning" });

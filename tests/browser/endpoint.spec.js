@@ -1,6 +1,6 @@
 /** @file OpenAI's interface for JavaScript on the page: `inpage.fetch`, bare and under npm's `openai`, which is unmodified. */
 
-import { expect, MODEL, prompt, test, text } from "./support/router.js";
+import { expect, ids, MODEL, prompt, test, text } from "./support/router.js";
 
 /** No answer ends before its time, and none trips over a token that misbehaves. */
 const PLAIN = { temperature: 0, max_tokens: 60, logit_bias: { 2: -100 } };
@@ -38,7 +38,8 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
     async ([NAME, PLAIN]) => {
       const { inpage } = /** @type {any} */ (globalThis);
       const { OpenAI } = await import(/** @type {string} */ ("/node_modules/openai/index.mjs"));
-      const client = new OpenAI({ apiKey: "-", baseURL: "http://inpage/v1", fetch: inpage.fetch, dangerouslyAllowBrowser: true, maxRetries: 0 });
+      const { openai } = await import(/** @type {string} */ ("/web/npm/openai.js"));
+      const client = new OpenAI({ ...openai(inpage), maxRetries: 0 });
       /** @param {string} content @param {object} [more] */
       const body = (content, more = {}) => ({ model: NAME, messages: [{ role: "user", content }], ...PLAIN, ...more });
       /** @param {() => Promise<unknown>} ask */
@@ -71,8 +72,8 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
         if (event.type === "response.output_text.delta") telling.text += event.delta;
         telling.last = event;
       }
-      const format = { type: "json_schema", name: "n", strict: true, schema };
-      const formatted = await client.responses.parse({ model: NAME, input: "a number", temperature: 0, text: { format } });
+      const text = { format: { type: "json_schema", name: "n", strict: true, schema } };
+      const parsed = await client.responses.parse({ model: NAME, input: "a number", temperature: 0, text });
       const errors = {
         previous: await failure(() => client.responses.create({ ...asked, previous_response_id: "resp_1" })),
         model: await failure(() => client.chat.completions.create({ ...body("x"), model: "gpt-5" })),
@@ -89,9 +90,16 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
       for await (const chunk of stream) if (chunk && pieces++ === 0) stop.abort();
       const left = await client.chat.completions.create(body("the last one", { stream: true }));
       for await (const chunk of left) if (chunk) break;
+      // What the interface takes the page's chat takes too.
+      const parts = (/** @type {string[]} */ ...texts) => texts.map((text) => ({ type: "text", text }));
+      const shaped = [{ role: "developer", content: parts("b"), name: "boss" }, { role: "user", content: parts("h", "i"), name: "ada" }];
+      const format = { response_format: { type: "json_schema", json_schema: { name: "n", schema } }, max_completion_tokens: 9, temperature: 0, stream_options: { include_usage: true } };
+      const [direct, formatted] = [{ text: "" }, { text: "" }];
+      for await (const { text } of inpage.chat(shaped, { ...PLAIN, user: "ada" })) direct.text += text;
+      for await (const { text } of inpage.chat("a number", format)) formatted.text += text;
       while ((await inpage.refresh()).requests.active + inpage.info.requests.waiting > 0);
-      const responses = { text: response.output_text, usage: response.usage, status: response.status, telling, number: formatted.output_parsed };
-      return { models, chat, streamed, responses, number: number.choices[0].message.parsed, completed, errors, pages: inpage.info.kv_pages.used };
+      const responses = { text: response.output_text, usage: response.usage, status: response.status, telling, number: parsed.output_parsed };
+      return { models, chat, streamed, responses, direct: direct.text, formatted: formatted.text, number: number.choices[0].message.parsed, completed, errors, pages: inpage.info.kv_pages.used };
     },
     /** @type {const} */ ([NAME, PLAIN]),
   );
@@ -118,6 +126,8 @@ test("npm's openai answers from the page: chats, streams, schemas, usage, errors
     path: ["NotFoundError", 404, null, null, "invalid_request_error"],
     early: ["APIUserAbortError", undefined, undefined, undefined, undefined],
   });
+  expect(seen.direct).toBe(text(model.greedy([1, ...ids("system\nb"), 2, ...ids("\n"), ...prompt("hi")], 60)));
+  expect(Number(seen.formatted)).toBe(seen.number);
   expect(seen.pages).toBe(0);
 });
 
@@ -182,7 +192,7 @@ test("inpage.fetch does as fetch does; a router that dies in mid-stream costs th
   expect(seen.told).toEqual([200, "healthy", "text/plain; version=0.0.4; charset=utf-8"]);
   expect(seen.gzip).toBe(said(model, "hello"));
   const shape = "message,type,param,code";
-  expect(seen.statuses).toEqual([[415, shape], [400, shape], [405, shape], [400, shape], [400, shape], [400, shape], [400]]);
+  expect(seen.statuses).toEqual([[415, shape], [400, shape], [405, shape], [400, shape], [400, shape], [400, shape], [413]]);
   expect(seen.reasons).toEqual(["AbortError", "AbortError", "TypeError"]);
   expect(seen.deaths).toBe(3);
   const done = seen.stream.pop();

@@ -13,7 +13,8 @@ import pytest
 from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest
 from inpage.format import bounded
 from inpage.requests.grammar import schema_grammar
-from inpage.requests.params import checked_ids, checked_messages, options
+from inpage.requests.messages import checked_messages
+from inpage.requests.params import checked_ids, options
 from inpage.requests.tool_calls import CallReader, Said
 from inpage.requests.tools import asked_tools
 from inpage.responses import Answer

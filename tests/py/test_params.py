@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from inpage.errors import InvalidRequest
-from inpage.requests.params import answer_room, checked_ids, checked_messages, checked_text, options
+from inpage.requests.messages import checked_messages
+from inpage.requests.params import answer_room, checked_ids, checked_text, options
 
 
 def refused(field: str, match: str) -> Any:
@@ -80,11 +81,67 @@ def test_a_missing_seed_is_drawn() -> None:
         ([{"role": "user", "content": "a"}, {"role": "user", "content": 1}], "messages[1].content", "not int"),
         ([{"role": "user", "content": "a", "nmae": "b"}], "messages[0].nmae", "unknown key"),
         ([{"role": "user", "content": "a\ud800"}], "messages[0].content", "half a character"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content[0].type", "reads text only"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text", "must be a string"),
+        ([{"role": "user", "content": []}], "messages[0].content", "empty"),
+        ([{"role": "assistant", "content": "a", "refusal": "no"}], "messages[0].refusal", "not supported"),
+        ([{"role": "user", "content": "a", "name": 5}], "messages[0].name", "must be a string"),
     ],
 )
 def test_messages(messages: Any, field: str, match: str) -> None:
     with refused(field.replace("\\", ""), match):
         checked_messages(messages)
+
+
+def test_openais_names_are_understood() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    asked = {
+        "max_completion_tokens": 5, "response_format": form, "logprobs": True, "top_logprobs": 3, "user": "ada",
+        "stream": True, "stream_options": {"include_usage": True}, "n": 1, "metadata": {"a": "b"}, "store": False,
+        "temperature": 0,
+    }  # fmt: skip
+    got = options(asked, vocab=100)
+    ours = {"max_tokens": 5, "schema": schema, "logprobs": 3, "client": "ada", "temperature": 0}
+    assert got == options(ours, vocab=100)
+    assert options({"response_format": {"type": "text"}, "logprobs": False}, vocab=100).grammar is None
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"schema": {}, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"stream_options": 1}, "stream_options"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "logprobs"),
+        ({"n": 2}, "n"),
+        ({"store": True}, "store"),
+        ({"user": 5}, "client"),
+    ],
+)
+def test_a_bad_value_of_openais_names_its_field(params: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        options(params, vocab=100)
+    assert caught.value.field == field
+
+
+def test_openais_messages_become_plain() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    given = [
+        {"role": "developer", "content": parts, "name": "boss"},
+        {"role": "user", "content": "hi", "name": "ada", "tool_calls": None},
+        {"role": "assistant", "content": parts, "refusal": "", "audio": None},
+        {"role": "tool", "content": parts, "tool_call_id": "1", "name": "look"},
+    ]
+    assert checked_messages(given) == [
+        {"role": "system", "content": "ab"},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ab"},
+        {"role": "tool", "content": "ab", "tool_call_id": "1", "name": "look"},
+    ]
 
 
 def test_a_string_is_one_user_message() -> None:

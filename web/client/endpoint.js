@@ -1,6 +1,7 @@
 /**
  * @file OpenAI's interface for JavaScript on the page: `fetch` whose server is the router. What goes wrong is a status and
- * a body in OpenAI's shape, as from any server; an abort rejects as fetch's does.
+ * a body in OpenAI's shape, as from any server; an abort rejects as fetch's does. Answers are not compressed: browsers
+ * unpack what comes from the network, not what a page or a service worker answers, and here nothing is sent anywhere.
  */
 
 import { EngineError } from "../engine/format/errors.js";
@@ -52,10 +53,12 @@ export async function respond(connect, turns, input, init) {
   }
 }
 
+class TooLarge extends EngineError {}
+
 /** @param {unknown} error @returns {Response} */
 function refused(error) {
   const { code, message, field } = error instanceof EngineError ? error : new EngineError("error", String(error));
-  const status = STATUS[code] ?? 500;
+  const status = error instanceof TooLarge ? 413 : (STATUS[code] ?? 500);
   const type = status < 500 ? "invalid_request_error" : status === 503 ? "service_unavailable_error" : "server_error";
   return Response.json({ error: { message, type, param: field, code: code === "invalid_request" ? null : code } }, { status });
 }
@@ -76,7 +79,7 @@ async function textOf(request) {
       bytes += value.length;
       if (bytes > BODY_BYTES) {
         void reader.cancel().catch(() => {});
-        throw new EngineError("invalid_request", `the body is larger than ${BODY_BYTES} bytes`);
+        throw new TooLarge("invalid_request", `the body is larger than ${BODY_BYTES} bytes`);
       }
       text += decoder.decode(value, { stream: true });
     }

@@ -3,8 +3,9 @@
  */
 
 /**
- * @typedef {{role: string, content: string | null, tool_calls?: object[], tool_call_id?: string, name?: string}} Message
- *   role: "system", "user", "assistant" or "tool"
+ * @typedef {{role: string, content?: string | {type: string, text?: string}[] | null, tool_calls?: object[],
+ *   tool_call_id?: string, name?: string}} Message
+ *   in OpenAI's shapes; role: "system" or "developer", "user", "assistant", "tool"
  * @typedef {object} Progress
  * @property {"python" | "manifest" | "tokenizer" | "kernels" | "weights" | "ready"} phase
  * @property {number} [loaded] bytes
@@ -103,7 +104,13 @@
  * @property {object[]} [tools] functions that the model may call, in OpenAI's shape, as the two that follow
  * @property {string | object} [tool_choice]
  * @property {boolean} [parallel_tool_calls]
- * @property {number} [logprobs] 0 to 20: report each token, with so many of the likeliest
+ * @property {number | boolean} [logprobs] 0 to 20: report each token, with so many of the likeliest; true: with
+ *   `top_logprobs` of them
+ * @property {number} [top_logprobs]
+ * @property {object} [response_format] OpenAI's, as `schema`
+ * @property {number} [max_completion_tokens] `max_tokens` by its newer name
+ * @property {object} [stream_options] taken as OpenAI's; usage is told at the end in any case
+ * @property {string} [user] `client` by OpenAI's name
  * @property {string} [keep] a name, such as a conversation's: while the answer runs, what it takes to resume it lies in
  *   this browser's storage, for when the system ends the page; see `InPage.unfinished`
  * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engines.guided_decoding import MAX_TOP
 from ..errors import InvalidRequest
-from ..requests.grammar import schema_grammar
+from ..requests.openai_names import HINTS, ONLY, format_schema, only, stream_options
 
 _CHOICES = 16  # answers to one request at most
 _STOPS = 4
@@ -55,7 +55,7 @@ def chat_request(body: Any) -> ParsedRequest:
     if tokens is not None or older is not None:
         b.params["max_tokens"] = older if tokens is None else tokens
     b.only("modalities", ["text"])
-    form = json_schema(b.take("response_format"))
+    form = format_schema(b.take("response_format"))
     if form is not None:
         b.params["schema"] = form
     told, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
@@ -70,9 +70,9 @@ def chat_request(body: Any) -> ParsedRequest:
             b.params[name] = value
     if tools:
         b.params["tools"] = tools
-    b.only("functions", [])
-    b.only("function_call", "none")
-    return b.asked([_messages(messages)])
+    for name in ("functions", "function_call"):
+        b.only(name, *ONLY[name])
+    return b.asked([messages])
 
 
 def completion_request(body: Any) -> ParsedRequest:
@@ -114,9 +114,7 @@ class Body:
 
     def only(self, name: str, *allowed: Any) -> None:
         """A parameter that may be sent as long as it asks for nothing."""
-        value = self.take(name)
-        if value is not None and value not in allowed:
-            raise InvalidRequest(f"{name} is not supported by this model yet: leave it out", field=name)
+        only(self.body, name, *allowed)
 
     def flag(self, name: str) -> bool:
         value = self.take(name)
@@ -153,86 +151,20 @@ class Body:
         options = self.typed("stream_options", dict, "an object") or {}
         if options and not stream:
             raise InvalidRequest("stream_options is for streams: set stream to true", field="stream_options")
-        usage = _usage(options)
+        usage = stream_options(options)
         # Who asks: requests of one user share their turn, so that a crowd of one's own does not hold others up.
         user = self.typed("safety_identifier", str, "a string") or self.typed("user", str, "a string")
         if user:
             self.params["client"] = user
         model = self.typed("model", str, "a string")
-        for name in ("metadata", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"):  # hints
+        for name in HINTS:
             self.take(name)
-        self.only("service_tier", "auto", "default")
-        self.only("store", False)
+        for name in ("service_tier", "store"):
+            self.only(name, *ONLY[name])
         if self.body:
             name = next(iter(self.body))
             raise InvalidRequest(f"unknown parameter {str(name)[:80]!r}", field=str(name)[:80])
         return ParsedRequest(model, prompts, self.params, n or 1, stream, usage, echo)
-
-
-def json_schema(form: Any) -> Any:
-    """The JSON schema that a ``response_format`` asks for; None for text."""
-    where = "response_format"
-    if form is None:
-        return None
-    kind = form.get("type") if isinstance(form, dict) else form
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return {"type": "object"}
-    if kind != "json_schema":
-        raise InvalidRequest(
-            f"{where}.type is {str(kind)[:60]!r}; it must be text, json_object or json_schema", field=f"{where}.type"
-        )
-    given, where = form.get("json_schema"), f"{where}.json_schema"
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-        raise InvalidRequest(f"{where} must be an object with a name and a schema", field=where)
-    unknown = sorted(set(given) - {"name", "description", "schema", "strict"})
-    if unknown:
-        raise InvalidRequest(f"{where} has an unknown key {unknown[0]!r:.60}", field=f"{where}.{unknown[0]}"[:120])
-    schema = given.get("schema", {"type": "object"})  # ``strict`` or not: the schema is always followed
-    schema_grammar(schema, f"{where}.schema")
-    return schema
-
-
-def _usage(options: dict[str, Any]) -> bool:
-    for name, value in options.items():
-        if name not in ("include_usage", "include_obfuscation"):
-            raise InvalidRequest(f"unknown option {name!r}", field=f"stream_options.{name}")
-        if not isinstance(value, bool):
-            raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{name}")
-    return bool(options.get("include_usage"))
-
-
-def _messages(messages: Any) -> Any:
-    """OpenAI's messages as the router takes them: text only. What is no list is left for the router to refuse."""
-    if not isinstance(messages, list):
-        return messages
-    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-
-
-def _message(message: Any, where: str) -> Any:
-    if not isinstance(message, dict):
-        return message
-    message = {key: value for key, value in message.items() if value is not None and key != "name"}
-    for name, empty in (("function_call", None), ("audio", None), ("refusal", "")):
-        if message.pop(name, empty) != empty:
-            raise InvalidRequest(f"{where}.{name} is not supported by this model", field=f"{where}.{name}")
-    if message.get("role") == "developer":  # what newer models call it
-        message["role"] = "system"
-    content = message.get("content")
-    if isinstance(content, list):
-        message["content"] = "".join(_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
-    return message
-
-
-def _part(part: Any, where: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text":
-        kind = part.get("type") if isinstance(part, dict) else part
-        raise InvalidRequest(f"{where}: this model reads text only, not {str(kind)[:80]!r}", field=f"{where}.type")
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where}.text must be a string", field=f"{where}.text")
-    return text
 
 
 _CHAT_REFUSED = {

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InpageError, InvalidRequest
-from .requests import Body, ParsedRequest, json_schema
+from ..requests.openai_names import format_schema
+from .requests import Body, ParsedRequest
 
 _REFUSED = {
     "context_management": "the context is what is sent",
@@ -57,7 +58,7 @@ def response_request(body: Any) -> ResponseRequest:
     b.only("truncation", "disabled")
     b.only("n", 1)
     text = b.typed("text", dict, "an object") or {}
-    schema = json_schema(_format(text))
+    schema = format_schema(_format(text))
     if schema is not None:
         b.params["schema"] = schema
     tools = b.typed("tools", list, "a list") or []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +15,8 @@ from ..errors import InvalidRequest
 from ..format import bounded
 from ..format.abi import MAX_BIAS
 from .grammar import asked_grammar
+from .openai_names import NAMES, translated
 
-ROLES = ("system", "user", "assistant", "tool")
 SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
 
 # The defaults of a small chat model: varied, but seldom off the road.
@@ -42,19 +41,20 @@ class Options:
 
 
 def options(params: Mapping[str, Any], vocab: int) -> Options:
-    """Check keyword parameters. A random answer without a ``seed`` gets one, which the result reports."""
-    unknown = sorted(set(params) - _KNOWN)
+    """Check keyword parameters, by our names or OpenAI's. A random answer without a ``seed`` gets one, which the
+    result reports."""
+    unknown = sorted(set(params) - _KNOWN - NAMES)
     if unknown:
         import difflib  # only for the mistaken
 
-        near = difflib.get_close_matches(unknown[0][:80], _KNOWN, 1)
+        near = difflib.get_close_matches(unknown[0][:80], _KNOWN | NAMES, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InvalidRequest(
             f"unknown parameter {unknown[0]!r}; {meant}known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
         )
-    given = {name: value for name, value in params.items() if value is not None}
-    for name, value in given.items():
+    for name, value in params.items():
         bounded.check(value, name)
+    given = translated(params)
     temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
     seed = _integer(given, "seed", None, 0, SEEDS - 1)
     determined = temperature == 0 or seed is not None
@@ -99,7 +99,6 @@ _KNOWN = frozenset(Sampling.__dataclass_fields__) | {
     "logprobs",
 }
 _TEXTS = 16
-_CALLS = 1024  # of functions, in one message
 _IDS = 1 << 24  # far beyond any context
 
 
@@ -120,75 +119,6 @@ def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
     return value
-
-
-def checked_messages(messages: Any, most: int | None = None) -> list[dict[str, Any]]:
-    """A conversation as ``[{"role": "user", "content": "…"}, …]``; a plain string is one user message. Calls of
-    functions and what they gave are in OpenAI's shapes; arguments of calls become objects, as templates want them.
-    ``most``: messages; more are refused before they are looked at."""
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    bounded.check(messages, "messages")
-    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
-        raise InvalidRequest('messages must be a list of {"role", "content"}', field="messages")
-    if not messages:
-        raise InvalidRequest("messages is empty: send at least one", field="messages")
-    if most is not None and len(messages) > most:
-        raise InvalidRequest(
-            f"messages has {len(messages)} messages; at most {most} fit with an answer: leave out the oldest",
-            field="messages",
-        )
-    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-
-
-_MORE_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}
-
-
-def _message(message: Any, field: str) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        raise InvalidRequest(f'{field} must be an object with "role" and "content"', field=field)
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
-    more = _MORE_KEYS.get(role, ())
-    unknown = sorted(str(key) for key in message if key not in ("role", "content", *more))
-    if unknown:
-        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
-    checked: dict[str, Any] = {"role": role}
-    if message.get("tool_calls"):
-        checked["tool_calls"] = _calls(message["tool_calls"], f"{field}.tool_calls")
-        content = "" if content is None else content
-    checked["content"] = checked_text(content, f"{field}.content", empty=role != "user")
-    for key in ("tool_call_id", "name"):
-        if key in more and message.get(key) is not None:
-            checked[key] = checked_text(message[key], f"{field}.{key}")
-    return checked
-
-
-def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
-    if not isinstance(calls, Sequence) or isinstance(calls, str):
-        raise InvalidRequest(f"{field} must be a list", field=field)
-    if len(calls) > _CALLS:
-        raise InvalidRequest(f"{field} has {len(calls)} calls; at most {_CALLS} can be given", field=field)
-    checked = []
-    for i, call in enumerate(calls):
-        where = f"{field}[{i}]"
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping):
-            raise InvalidRequest(
-                f"{where}.function must be an object with name and arguments", field=f"{where}.function"
-            )
-        name = checked_text(function.get("name"), f"{where}.function.name")
-        arguments = function.get("arguments", {})
-        try:
-            arguments = bounded.read(arguments) if isinstance(arguments, str) else arguments
-            json.dumps(arguments).encode()
-        except (ValueError, TypeError) as error:
-            bad = f"{where}.function.arguments"
-            raise InvalidRequest(f"{bad} is not JSON: {error}", field=bad) from error
-        called = {"type": "function", "function": {"name": name, "arguments": arguments}}
-        checked.append(called | ({"id": str(call["id"])} if call.get("id") is not None else {}))
-    return checked
 
 
 def checked_text(text: Any, field: str, *, empty: bool = False) -> str:

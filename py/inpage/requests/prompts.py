@@ -13,7 +13,8 @@ from ..format.schema import Manifest
 from ..host.jobs import job
 from ..text.chat_template import ChatTemplate, check_fits
 from ..text.tokenizer import Tokenizer
-from .params import checked_ids, checked_messages, checked_text
+from .messages import checked_messages
+from .params import checked_ids, checked_text
 
 _DROPPED = 4  # a template may leave out most of what it is given, such as earlier reasoning; so many times the context
 

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
+from ...format import bounded
 from ...host.capability import this_device
 from ...models import Models
 from ...openai import Api
@@ -73,7 +74,7 @@ def serve(serving: Serving, listener: socket.socket, url: str) -> None:
 
 def worker() -> ASGIApp:
     """What each of several processes runs."""
-    serving = Serving(**json.loads(os.environ[_ENVIRONMENT]))
+    serving = Serving(**bounded.read(os.environ[_ENVIRONMENT]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to all of the terminal's processes: the parent ends us
     held: list[tuple[Api, Workers]] = []
 

@@ -1,0 +1,99 @@
+"""Parameters by OpenAI's names, where a router has others or none: `chat` takes what the HTTP interface takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidRequest
+from .grammar import schema_grammar
+
+# Taken as long as they ask for nothing.
+ONLY: Mapping[str, tuple[Any, ...]] = {
+    "function_call": ("none",),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+}
+HINTS = ("metadata", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options")  # that change no answer
+NAMES = frozenset((
+    *ONLY, *HINTS, "max_completion_tokens", "n", "response_format", "safety_identifier", "stream", "stream_options",
+    "top_logprobs", "user",
+))  # fmt: skip
+
+
+def translated(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The same by a router's own names. Raises `InvalidRequest`."""
+    left = {name: value for name, value in params.items() if value is not None}
+    if NAMES.isdisjoint(left) and not isinstance(left.get("logprobs"), bool):
+        return left
+    for name in HINTS:
+        left.pop(name, None)
+    for name, allowed in (*ONLY.items(), ("n", (1,)), ("stream", (True, False))):
+        only(left, name, *allowed)
+    stream_options(left.pop("stream_options", None))
+    tokens = left.pop("max_completion_tokens", None)
+    if tokens is not None and left.setdefault("max_tokens", tokens) != tokens:
+        raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them", field="max_tokens")
+    schema = format_schema(left.pop("response_format", None))
+    if schema is not None and left.setdefault("schema", schema) is not schema:
+        raise InvalidRequest("schema and response_format cannot both be followed: give one", field="response_format")
+    users = [left.pop(name, None) for name in ("safety_identifier", "user")]
+    user = next((user for user in users if user), None)
+    if user is not None:
+        left.setdefault("client", user)
+    top, told = left.pop("top_logprobs", None), left.get("logprobs")
+    if told is False:
+        del left["logprobs"]
+    if top and not told:
+        raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
+    if told is True:
+        left["logprobs"] = top or 0
+    return left
+
+
+def only(given: dict[str, Any], name: str, *allowed: Any) -> None:
+    """Take a parameter that may be there as long as it asks for nothing."""
+    value = given.pop(name, None)
+    if value is not None and value not in allowed:
+        raise InvalidRequest(f"{name} is not supported by this model yet: leave it out", field=name)
+
+
+def format_schema(form: Any) -> Any:
+    """The JSON schema that a ``response_format`` asks for; None for text."""
+    where = "response_format"
+    if form is None:
+        return None
+    kind = form.get("type") if isinstance(form, Mapping) else form
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise InvalidRequest(
+            f"{where}.type is {str(kind)[:60]!r}; it must be text, json_object or json_schema", field=f"{where}.type"
+        )
+    given, where = form.get("json_schema"), f"{where}.json_schema"
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise InvalidRequest(f"{where} must be an object with a name and a schema", field=where)
+    unknown = sorted(set(map(str, given)) - {"name", "description", "schema", "strict"})
+    if unknown:
+        raise InvalidRequest(f"{where} has an unknown key {unknown[0]!r:.60}", field=f"{where}.{unknown[0]}"[:120])
+    schema = given.get("schema", {"type": "object"})  # ``strict`` or not: the schema is always followed
+    schema_grammar(schema, f"{where}.schema")
+    return schema
+
+
+def stream_options(options: Any) -> bool:
+    """Whether usage is to be told at a stream's end."""
+    if options is None:
+        return False
+    if not isinstance(options, Mapping):
+        raise InvalidRequest(f"stream_options must be an object, not {options!r}", field="stream_options")
+    for name, value in options.items():
+        if name not in ("include_usage", "include_obfuscation"):
+            raise InvalidRequest(f"unknown option {name!r}", field=f"stream_options.{name}")
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{name}")
+    return bool(options.get("include_usage"))
