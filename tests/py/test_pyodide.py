@@ -31,7 +31,7 @@ def test_every_module_of_the_page_imports() -> None:
     code = """
 import importlib, json, pkgutil, sys
 import inpage
-cpython = ("inpage.bench", "inpage.cli",
+cpython = ("inpage.bench", "inpage.cli", "inpage.openai.client",
            "inpage.engines.native", "inpage.responses.sqlite", "inpage.text.template_sandbox")
 names = [m.name for m in pkgutil.walk_packages(inpage.__path__, "inpage.") if not m.name.startswith(cpython)]
 for name in names:

@@ -17,6 +17,7 @@ const MODEL = "with-tools";
 export const QUESTION = "What is gravity?";
 const WEATHER = z.object({ place: z.enum(["Ulm", "Bonn"]), days: z.int().min(1).max(9) });
 const PLAIN = { temperature: 0, maxOutputTokens: 12, maxRetries: 0 };
+const ONE_CALL = { ...PLAIN, maxOutputTokens: 60, providerOptions: { inpage: { parallel_tool_calls: false } } };
 
 /** @param {() => PromiseLike<unknown>} ask @returns {Promise<any>} */
 async function failure(ask) {
@@ -59,10 +60,9 @@ async function ai(inpage, ours) {
     tools: { weather },
     prepareStep: ({ stepNumber }) => ({ toolChoice: stepNumber === 0 ? "required" : "none" }),
     stopWhen: stepCountIs(2),
-    ...PLAIN,
-    maxOutputTokens: 60,
+    ...ONE_CALL,
   });
-  const calling = streamText({ model, prompt: "How will the weather be in Ulm?", tools: { weather }, toolChoice: { type: "tool", toolName: "weather" }, ...PLAIN, maxOutputTokens: 60 });
+  const calling = streamText({ model, prompt: "How will the weather be in Ulm?", tools: { weather }, toolChoice: { type: "tool", toolName: "weather" }, ...ONE_CALL });
   await calling.consumeStream();
   const [call] = await calling.toolCalls;
 

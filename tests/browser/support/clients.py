@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import openai
 from js import inpage
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from inpage.openai.client import http_client
 
@@ -16,8 +16,8 @@ HELLO: Any = [{"role": "user", "content": "What is gravity?"}]
 
 
 class Weather(BaseModel):
-    place: str
-    days: int
+    place: Literal["Ulm", "Bonn"]
+    days: Annotated[int, Field(ge=1, le=9)]
 
 
 async def ask() -> dict[str, Any]:
@@ -64,8 +64,7 @@ async def ask() -> dict[str, Any]:
         pass
     task.cancel()
     seen["cancelled"] = (await asyncio.gather(task, return_exceptions=True))[0].__class__.__name__
-    gone = http_client(lambda *_: inpage.nothing())
-    seen["unreachable"] = await failure(gone.get("http://inpage/v1/models"), httpx.HTTPError)
+    seen["unreachable"] = await failure(http_client().get("http://localhost:1/v1/models"), httpx.HTTPError)
     while (await inpage.refresh()).requests.active:
         pass
     seen["left"] = inpage.info.kv_pages.used
