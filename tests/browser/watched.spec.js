@@ -115,7 +115,7 @@ const SILENT = [
   [`${BASE}inpage.zip`, "inpage.zip"],
   [`${BASE}vendor/pyodide/pyodide.asm.wasm`, "pyodide.asm.wasm"],
   [`${BASE}router/worker.js`, "router/worker.js"],
-  [`${BASE}vendor/jinja/jinja.js`, "router/python.js, router/host.js or what they import"],
+  [`${BASE}vendor/tokenizers/tokenizers.js`, "router/python.js, router/host.js or what they import"],
 ];
 
 // They take as long as the limits are: INPAGE_SLOW=1 has them all.

@@ -180,7 +180,7 @@ def test_a_models_notices_cannot_begin_a_section_of_their_own(model: Path, newli
     text = site.files([edited(model, change)])["NOTICES.txt"]
     assert isinstance(text, bytes)
     rules = [line for line in text.decode().splitlines() if line.strip() == rule]
-    headings = 2 * (1 + 1 + len(site.vendor.packages(examples=False)))
+    headings = 2 * (1 + 1 + len(site.vendor.packages(examples=False)) + len(site.vendor.python_packages()))
     assert len(rules) == headings
     assert "Pay up." in text.decode()
 

@@ -1,8 +1,10 @@
 """What set-up installs is pinned, the same everywhere, and names no registry."""
 
+import hashlib
 import json
 import re
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 from inpage.cli import vendor
@@ -15,6 +17,16 @@ def test_vendored_versions_are_those_of_package_json() -> None:
     assert {package["name"]: package["version"] for package in vendor.packages()} == declared
     locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
     assert {name: locked[f"node_modules/{name}"]["version"] for name in declared} == declared
+
+
+def test_vendored_python_is_what_requirements_pin() -> None:
+    """And what is installed: the page and CPython render with the same files."""
+    locked = re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    for package in vendor.python_packages():
+        assert f"{package['name']}=={package['version']}" in locked
+        place = Path(str(distribution(package["name"]).locate_file("")))
+        for name, digest in package["files"].items():
+            assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest, name
 
 
 def test_locks_name_no_registry_and_hash_everything() -> None:

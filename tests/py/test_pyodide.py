@@ -13,6 +13,7 @@ import pytest
 from inpage.text.chat_template import ChatTemplate
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.small import small_tokenizer_json
+from support.templates import DEEP, MUCH, TOKENS, reference, rendered, undated
 from support.tiny import TEMPLATE
 from support.vocabularies import small, stored, tokenizer_of
 
@@ -31,8 +32,7 @@ def test_every_module_of_the_page_imports() -> None:
     code = """
 import importlib, json, pkgutil, sys
 import inpage
-cpython = ("inpage.bench", "inpage.cli", "inpage.openai.client",
-           "inpage.engines.native", "inpage.responses.sqlite", "inpage.text.template_sandbox")
+cpython = ("inpage.bench", "inpage.cli", "inpage.openai.client", "inpage.engines.native", "inpage.responses.sqlite")
 names = [m.name for m in pkgutil.walk_packages(inpage.__path__, "inpage.") if not m.name.startswith(cpython)]
 for name in names:
     importlib.import_module(name)
@@ -41,6 +41,37 @@ json.dumps({"version": sys.version_info[:2], "names": names, "numpy": "numpy" in
     found = in_pyodide(code)
     assert found["version"] == [3, 14]
     assert {"inpage.router.router", "inpage.worker.messages", "inpage.engines.in_page"} <= set(found["names"])
+
+
+_RENDERED = """
+import asyncio, json
+from inpage.errors import InpageError
+from inpage.text.template_sandbox import BoundedTemplate
+given = json.loads(data)
+more = {"documents": None, "add_generation_prompt": True, **given["tokens"]}
+async def tried(source, conversation):
+    try:
+        template = BoundedTemplate(source)
+        return await template.render_aside({**conversation, "tools": conversation["tools"] or None, **more}, {})
+    except InpageError as error:
+        return error.code
+    except Exception as error:
+        return f"ERR {type(error).__name__}"
+json.dumps([[await tried(source, given["conversations"][name]) for name in names] for source, names in given["cases"]])
+"""
+
+
+def test_templates_are_rendered_as_in_cpython() -> None:
+    """Which is as in transformers: test_template_environment.py. What is too much is refused as well."""
+    cases = [(case["source"], list(case["expected"])) for case in reference()["templates"]]
+    refused = [(source, ["one"]) for source in (*MUCH, *DEEP)]
+    conversations = reference()["conversations"]
+    found = in_pyodide(_RENDERED, {"tokens": TOKENS, "conversations": conversations, "cases": cases + refused})
+    for (source, names), texts in zip(cases, found, strict=False):
+        for name, text in zip(names, texts, strict=True):
+            expected = rendered(source, conversations[name])
+            assert (text == expected.partition(":")[0]) if text.startswith("ERR") else (undated(text) == expected)
+    assert {*(one for (one,) in found[len(cases) :])} <= {"artifact_invalid", "ERR OverflowError", "ERR SyntaxError"}
 
 
 _PARITY = """

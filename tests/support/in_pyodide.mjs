@@ -10,6 +10,7 @@ const { code, data } = JSON.parse(readFileSync(0, "utf8"));
 const pyodide = await loadPyodide({ indexURL: fileURLToPath(new URL("../../web/vendor/pyodide/", import.meta.url)) });
 pyodide.registerJsModule("inpage_host", host);
 pyodide.mountNodeFS("/py", fileURLToPath(new URL("../../py", import.meta.url)));
-pyodide.runPython("import sys; sys.path.insert(0, '/py'); sys.dont_write_bytecode = True");
+pyodide.mountNodeFS("/vendored", fileURLToPath(new URL("../../web/vendor/python", import.meta.url)));
+pyodide.runPython("import sys; sys.path[:0] = ['/py', '/vendored']; sys.dont_write_bytecode = True");
 pyodide.globals.set("data", data);
 process.stdout.write(await pyodide.runPythonAsync(code));

@@ -15,7 +15,7 @@ const IDLE_MS = 10_000;
 const LONG_MS = 20_000;
 const CHARACTER_MS = 0.05;
 
-/** @typedef {{texts: string[]} | {variables: string}} Asked */
+/** @typedef {{texts: string[]}} Asked */
 
 export class Aside {
   #described;
@@ -32,8 +32,8 @@ export class Aside {
   #limit = 0;
 
   /**
-   * @param {{tokenizer: import("./texts.js").Description} | {template: string}} described what it does
-   * @param {(asked: any) => unknown} here the same in this thread
+   * @param {{tokenizer: import("./texts.js").Description}} described what it does
+   * @param {(asked: Asked) => unknown} here the same in this thread
    */
   constructor(described, here) {
     this.#described = described;
@@ -58,7 +58,7 @@ export class Aside {
     const [first] = this.#pending;
     if (!first) return;
     const [id, { asked, reject }] = first;
-    const ms = LONG_MS + CHARACTER_MS * ("texts" in asked ? asked.texts.reduce((sum, { length }) => sum + length, 0) : asked.variables.length);
+    const ms = LONG_MS + CHARACTER_MS * asked.texts.reduce((sum, { length }) => sum + length, 0);
     this.#limit = setTimeout(() => {
       this.#pending.delete(id);
       reject(new EngineError("timeout", `the prompt was not tokenized within ${Math.round(ms / 1000)} s: shorten it`, "prompt"));

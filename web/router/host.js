@@ -1,6 +1,5 @@
 /**
- * @file What Python in the page needs of JavaScript: files, the tokenizer, the template language, the probe and the
- * engine. worker.js registers it as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in.
+ * @file What Python in the page needs of JavaScript: files, the tokenizer, the probe and the engine. worker.js registers it as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in.
  * Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
@@ -13,7 +12,7 @@ import { storageSpace } from "../engine/host/site_data.js";
 import { openStore } from "../engine/storage/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
-import { outlined, template, tokenizer } from "./texts.js";
+import { outlined, tokenizer } from "./texts.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
@@ -117,16 +116,6 @@ function makeTokenizer(description) {
   const here = tokenizer(description);
   const aside = new Aside({ tokenizer: description }, ({ texts }) => here.encode(texts));
   return { ...here, encodeAside: (texts) => aside.call({ texts }) };
-}
-
-/**
- * @param {string} source of a chat template
- * @returns {{render(variables: string): string, renderAside(variables: string): Promise<string>}} variables as JSON
- */
-export function makeTemplate(source) {
-  const render = template(source);
-  const aside = new Aside({ template: source }, (given) => render(given.variables));
-  return { render, renderAside: (variables) => aside.call({ variables }) };
 }
 
 /**

@@ -1,14 +1,12 @@
 /**
- * @file Tokenizer and chat template over their libraries, for host.js in the router worker and for text_worker.js, which
- * does the same beside it. A template is untrusted: what it may do is counted.
+ * @file The tokenizer over its library, for host.js in the router worker and for text_worker.js, which does the same beside
+ * it.
  */
 
-import { Interpreter, Template } from "../vendor/jinja/jinja.js";
 import { Tokenizer } from "../vendor/tokenizers/tokenizers.js";
 import { object } from "../engine/format/check.js";
-import { EngineError, invalidArtifact } from "../engine/format/errors.js";
+import { invalidArtifact } from "../engine/format/errors.js";
 import { parsed } from "../engine/format/json.js";
-import { RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE } from "../engine/format/limits.js";
 
 /** @typedef {{ids: Int32Array, counts: Int32Array}} Encoded ids of several texts behind each other, and how many each has */
 
@@ -76,77 +74,3 @@ export function tokenizer(description) {
     decode: (ids) => library.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
   };
 }
-
-/**
- * @param {string} source of a chat template
- * @returns {(variables: string) => string} variables as JSON
- */
-export function template(source) {
-  const parsed = new Template(source);
-  return (variables) => {
-    const given = JSON.parse(variables);
-    const outer = budget;
-    budget = { steps: RENDER_STEPS + RENDER_STEPS_PER_MESSAGE * (given.messages?.length ?? 0), range: null };
-    try {
-      return parsed.render(given);
-    } finally {
-      budget = outer;
-    }
-  };
-}
-
-/** What the render under way may still do; `range` is its global function. @type {{steps: number, range: unknown} | null} */
-let budget = null;
-
-/** Characters, and items of a list that is made, that cost as much as a step. */
-const STEP_CHARS = 64;
-const STEP_ITEMS = 8;
-const STEPS_A_TURN = 10;
-
-/** @param {string} what @returns {EngineError} */
-function tooMuch(what) {
-  return new EngineError("artifact_invalid", `chat_template: it makes ${what} of these messages: it does not end, or is damaged`, "chat_template");
-}
-
-// The library has no bounds of its own, and its own entry point makes the interpreter: so its methods are wrapped.
-const interpreter = /** @type {any} */ (Interpreter.prototype);
-const { run, evaluate, evaluateBlock, evaluateCallExpression } = interpreter;
-
-interpreter.run = function (/** @type {unknown} */ program) {
-  if (budget) budget.range = this.global.lookupVariable("range").value;
-  return run.call(this, program);
-};
-
-/** @param {number} steps */
-function spend(steps) {
-  if (budget && (budget.steps -= steps) < 0) throw tooMuch("too many steps");
-}
-
-// A turn of a loop is a block, even where it is empty, and makes maps of what it knows.
-interpreter.evaluateBlock = function (/** @type {unknown} */ statements, /** @type {unknown} */ environment) {
-  spend(STEPS_A_TURN);
-  return evaluateBlock.call(this, statements, environment);
-};
-
-interpreter.evaluate = function (/** @type {unknown} */ statement, /** @type {unknown} */ environment) {
-  spend(1);
-  const found = evaluate.call(this, statement, environment);
-  const { value } = found;
-  if (budget && typeof value === "string") {
-    spend(Math.floor(value.length / STEP_CHARS));
-    if (value.length > RENDER_CHARS) throw tooMuch(`more than ${RENDER_CHARS} characters`);
-  } else if (budget && Array.isArray(value) && value.length > RENDER_ITEMS) throw tooMuch("too long a list");
-  return found;
-};
-
-interpreter.evaluateCallExpression = function (/** @type {any} */ expression, /** @type {unknown} */ environment) {
-  if (budget && evaluate.call(this, expression.callee, environment).value === budget.range) {
-    const [args] = this.evaluateArguments(expression.args, environment);
-    const [first, second] = args.map((/** @type {{value: unknown}} */ { value }) => Number(value));
-    const [start, stop] = second === undefined ? [0, first] : [first, second];
-    const items = Math.abs(stop - start);
-    if (items > RENDER_ITEMS) throw tooMuch("too long a list");
-    spend(items / STEP_ITEMS);
-  }
-  return evaluateCallExpression.call(this, expression, environment);
-};

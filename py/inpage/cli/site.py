@@ -68,16 +68,18 @@ def files(
 
 
 def package_zip() -> bytes:
-    """The ``inpage`` package as the page's Python imports it: without the command line and the native engine."""
+    """The ``inpage`` package as the page's Python imports it, without the command line and the native engine, and the
+    packages that it imports there."""
+    vendor.ensure()
+    own = {path.relative_to(paths.PACKAGE).as_posix(): path for path in _tree(paths.PACKAGE) if path.suffix == ".py"}
+    files = {f"inpage/{name}": path for name, path in own.items() if not name.startswith(_NOT_IN_PAGE)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in _tree(paths.PACKAGE):
-            name = path.relative_to(paths.PACKAGE).as_posix()
-            if path.suffix == ".py" and not name.startswith(_NOT_IN_PAGE):
-                info = zipfile.ZipInfo(f"inpage/{name}", _LONG_AGO)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, path.read_bytes())
+        for name, path in (files | vendor.python_modules()).items():
+            info = zipfile.ZipInfo(name, _LONG_AGO)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, path.read_bytes())
     return buffer.getvalue()
 
 
@@ -90,6 +92,9 @@ def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest], *, example
             text = (web / package["notice"]).read_text("utf-8")
         else:
             text = (paths.vendor() / package["folder"] / "LICENSE").read_text("utf-8")
+        sections.append((f"{package['name']} {package['version']} ({package['license']})", text))
+    for package in vendor.python_packages():
+        text = (paths.vendor() / vendor.PYTHON / package["notice"]).read_text("utf-8")
         sections.append((f"{package['name']} {package['version']} ({package['license']})", text))
     for folder, manifest in zip(artifacts, manifests, strict=True):
         text = _within(read_notices(folder, manifest))

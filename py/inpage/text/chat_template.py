@@ -1,25 +1,31 @@
-"""Chat messages to prompt ids by the model's own Jinja template: jinja2 in CPython, ``@huggingface/jinja`` in the page.
+"""Chat messages to prompt ids by the model's own Jinja template, in the environment of transformers'
+``apply_chat_template``: jinja2, in CPython as in the page.
 
 A message that spells ``<|im_end|>`` must stay text. So before the template runs, in everything that a user wrote the
-first character of each spelled control token is replaced by a stand-in, a private-use character that occurs nowhere
-else; after the rendered text was cut at the control tokens that are still there, the template's own, the stand-ins
-become the user's characters again. A text that spells none is not touched: its ids are those of the rendered text.
+first character of each spelled control token is replaced by a stand-in, a rare ideograph that occurs nowhere else;
+after the rendered text was cut at the control tokens that are still there, the template's own, the stand-ins become the
+user's characters again. A text that spells none is not touched: its ids are those of the rendered text.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
-from ..host.browser import IN_PAGE, host, settle, typed
+from ..host.browser import IN_PAGE
 from .tokenizer import Tokenizer
 
-_PRIVATE_USE = range(0xE000, 0xF900)
+if TYPE_CHECKING:
+    from .template_sandbox import BoundedTemplate
+
+
+# Ideographs of Extension B. Unlike private-use characters they are printable: a template that writes a list as Python
+# does leaves them as they are.
+_STAND_INS = range(0x20000, 0x2A6D7)
 
 
 class ChatTemplate:
@@ -29,14 +35,14 @@ class ChatTemplate:
         texts = {token: text for text, token in tokenizer.control.items()}
         self._source = source
         self._tokenizer = tokenizer
-        self._spellings = Spellings(tokenizer.control)
         self._tokens = {"bos_token": texts.get(bos, ""), "eos_token": texts.get(eos, "")}  # type: ignore[arg-type]
         try:
-            self._renderer: Renderer = (_PageRenderer if IN_PAGE else _NativeRenderer)(source)
+            self._template = _compiled(source)
         except Unsupported:
             raise
         except Exception as error:
             raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
+        self._spellings = Spellings(tokenizer.control, self._template.texts)
 
     def encode(
         self,
@@ -52,7 +58,7 @@ class ChatTemplate:
         conversation (an order of roles that the model does not know), `ArtifactInvalid` where it does not end."""
         variables, shield = self._prepared(messages, tools, answer)
         try:
-            text = self._renderer.render(variables)
+            text = self._template.render(variables, shield.stand_ins)
         except Exception as error:
             raise _refused(error) from error
         return self._tokenizer.encode_parts(self._parts(text, shield, most))
@@ -68,7 +74,10 @@ class ChatTemplate:
         """`encode` beside the event loop: for a conversation that takes long."""
         variables, shield = self._prepared(messages, tools, answer)
         try:
-            text = await self._renderer.render_aside(variables)
+            if IN_PAGE:  # no threads
+                text = await self._template.render_aside(variables, shield.stand_ins)
+            else:
+                text = await asyncio.to_thread(self._template.render, variables, shield.stand_ins)
         except Exception as error:
             raise _refused(error) from error
         return await self._tokenizer.encode_parts_aside(self._parts(text, shield, most))
@@ -81,8 +90,8 @@ class ChatTemplate:
         shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
         safe, offered = _with(given, shield)
         safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
-        more = {"tools": offered} if offered else {}
-        return {"messages": safe, "add_generation_prompt": answer, **more, **self._tokens}, shield
+        given = {"messages": safe, "tools": offered or None, "documents": None, "add_generation_prompt": answer}
+        return {**given, **self._tokens}, shield
 
     def _parts(self, text: str, shield: Shield, most: int | None) -> list[str | int]:
         parts = self._tokenizer.cut(text, shield.stand_ins)
@@ -132,17 +141,21 @@ def _with(value: Any, shield: Shield, keys: bool = False) -> Any:
 
 class Spellings:
     """What control tokens look like in a text, found out once. ``heads`` and ``tails``: parts that could complete one
-    that the template's own text around a message had begun."""
+    that the template's own text around a message had begun; ``middles``: those between two of its ``own`` texts."""
 
-    def __init__(self, control: Iterable[str]) -> None:
+    def __init__(self, control: Iterable[str], own: Sequence[str]) -> None:
         self.texts = texts = sorted((text for text in control if text), key=len, reverse=True)
         # The first character stands outside of the lookahead: searching then skips to where one begins.
         starts = sorted({text[0] for text in texts})
-        rests = {start: [re.escape(text[1:]) for text in texts if text[0] == start] for start in starts}
-        spelled = "|".join(f"{re.escape(start)}(?={'|'.join(rests[start])})" for start in starts)
+        after = {start: [re.escape(text[1:]) for text in texts if text[0] == start] for start in starts}
+        spelled = "|".join(f"{re.escape(start)}(?={'|'.join(after[start])})" for start in starts)
         self.pattern = re.compile(spelled or r"(?!)")
         self.heads = tuple({text[:n] for text in texts for n in range(1, len(text))})
         self.tails = tuple({text[n:] for text in texts for n in range(1, len(text))})
+        begun = {head for head in self.heads if any(text.rstrip().endswith(head) for text in own)}
+        ended = tuple(tail for tail in self.tails if any(text.lstrip().startswith(tail) for text in own))
+        rests = {text[len(head) :] for text in texts for head in begun if text.startswith(head)}
+        self.middles = {rest[: -len(tail)] for rest in rests for tail in ended if rest.endswith(tail)}
 
 
 class Shield:
@@ -163,7 +176,7 @@ class Shield:
             return text
         start = text.index(body)
         end = start + len(body)
-        if body.startswith(known.tails) or any(body in spelled for spelled in known.texts):
+        if body.startswith(known.tails) or body in known.middles:
             text = text[:start] + self._stand_in(text[start]) + text[start + 1 :]
         if body.endswith(known.heads):
             text = text[: end - 1] + self._stand_in(text[end - 1]) + text[end:]
@@ -175,53 +188,23 @@ class Shield:
         if character not in self._by_character:
             stand_in = next(self._free, None)
             if stand_in is None:
-                raise InvalidRequest("the messages use every private-use character there is", field="messages")
+                raise InvalidRequest("the messages use every character that could stand in", field="messages")
             self._by_character[character] = stand_in
             self.stand_ins[ord(stand_in)] = character
         return self._by_character[character]
 
 
 def _free_characters(occurring: Iterable[str]) -> Iterator[str]:
-    """Private-use characters that no text has; nothing is looked through before the first is needed."""
+    """Stand-ins that no text has; nothing is looked through before the first is needed."""
     taken = set("".join(occurring))
-    yield from (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+    yield from (chr(code) for code in _STAND_INS if chr(code) not in taken)
 
 
-class Renderer(Protocol):
-    """Both raise `ArtifactInvalid` for a template that does more than `limits` allow."""
-
-    def render(self, variables: Mapping[str, Any]) -> str: ...
-
-    async def render_aside(self, variables: Mapping[str, Any]) -> str: ...
-
-
-class _NativeRenderer:
-    """jinja2 as Hugging Face's ``apply_chat_template`` sets it up; sandboxed and bounded, since a template is
-    untrusted."""
-
-    def __init__(self, source: str) -> None:
-        try:
-            from .template_sandbox import BoundedTemplate
-        except ImportError:
-            raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
-        self._template = BoundedTemplate(source)
-
-    def render(self, variables: Mapping[str, Any]) -> str:
-        return self._template.render(variables)
-
-    async def render_aside(self, variables: Mapping[str, Any]) -> str:
-        return await asyncio.to_thread(self._template.render, variables)
-
-
-class _PageRenderer:
-    """Over web/router/texts.js."""
-
-    def __init__(self, source: str) -> None:
-        self._template = host().makeTemplate(source)
-
-    def render(self, variables: Mapping[str, Any]) -> str:
-        with typed():
-            return str(self._template.render(json.dumps(variables)))
-
-    async def render_aside(self, variables: Mapping[str, Any]) -> str:
-        return str(await settle(self._template.renderAside(json.dumps(variables))))
+def _compiled(source: str) -> BoundedTemplate:
+    """Imports jinja2 with the first template: in the page that takes longer than all else of a chat, see
+    web/router/python.js."""
+    try:
+        from .template_sandbox import BoundedTemplate
+    except ImportError:
+        raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
+    return BoundedTemplate(source)

@@ -1,4 +1,5 @@
-"""jinja2 for templates that nobody vouches for: sandboxed, and bounded in what it computes and writes (`limits`).
+"""jinja2 as transformers' ``apply_chat_template`` sets it up, in CPython and in the page, for templates that nobody
+vouches for: sandboxed, and bounded in what it computes and writes (`limits`).
 
 Loops and macros count their nodes as they begin, every text that is written or made counts its characters, and
 operations whose result could be far larger than what goes into them are looked at before they run.
@@ -6,15 +7,22 @@ operations whose result could be far larger than what goes into them are looked 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
 from types import BuiltinMethodType
-from typing import Any
+from typing import Any, ClassVar
 
-from jinja2 import nodes
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -23,8 +31,11 @@ from ..format.limits import RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STE
 
 _STEP_CHARS = 64  # characters that cost as much as a step
 _BITS = 4096  # of a whole number
+_SLICE = 0.008  # seconds of rendering after which `BoundedTemplate.render_aside` lets others go on
+_LAYOUT = 64  # characters of an indent or separator
 _WIDTH = re.compile(r"\d{6,}")  # in a format: more than any text needs
 _COUNTED: tuple[type[Any], ...] = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _GIVEN_WIDTH = re.compile(r"%[^a-zA-Z]*\*|:[^}]*\{")  # one that is an argument itself
 # Whose whole numbers say how long the result is.
 _WIDENING = {
@@ -40,25 +51,88 @@ _WIDENING = {
     "round",
     "tojson",
 }
-_left: ContextVar[list[int]] = ContextVar("_left")  # steps, then characters, that the render under way may still make
+# Filters that look into no item: what they are given need not be measured.
+_HOLDS = (list, tuple, dict)
+_SHALLOW = {"length", "count", "first", "last", "default", "d", "items", "list", "reverse", "attr", "random"}
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """What the render under way may still do. ``stand_ins``: characters that stand for others, see `chat_template`."""
+
+    steps: int
+    chars: int
+    stand_ins: Mapping[int, str]
+
+
+_left: ContextVar[_Allowance] = ContextVar("_left")
 
 
 class BoundedTemplate:
-    """Raises jinja2's errors for a template that does not parse."""
+    """Raises jinja2's errors for a template that does not parse. ``texts``: all that it has itself."""
 
     def __init__(self, source: str) -> None:
-        self._template = _Environment().from_string(source)
+        environment = _Environment()
+        self._template = environment.from_string(source)
+        self.texts: Sequence[str] = environment.texts
 
-    def render(self, variables: Mapping[str, Any]) -> str:
+    def render(self, variables: Mapping[str, Any], stand_ins: Mapping[int, str]) -> str:
         """Raises `ArtifactInvalid` where it does more than it may, else what the template raises."""
-        steps = RENDER_STEPS + RENDER_STEPS_PER_MESSAGE * len(variables.get("messages", ()))
-        token = _left.set([steps, RENDER_CHARS])
         try:
-            return str(_sized(self._template.render(**variables)))
-        except (MemoryError, RecursionError) as error:
-            raise _too_much(type(error).__name__) from error
-        finally:
-            _left.reset(token)
+            return "".join(self._pieces(variables, stand_ins))
+        except TypeError:
+            if not _no_tools(variables):
+                raise
+            return "".join(self._pieces(_unnamed(variables), stand_ins))
+
+    async def render_aside(self, variables: Mapping[str, Any], stand_ins: Mapping[int, str]) -> str:
+        """`render`, between whose pieces the event loop goes on."""
+        try:
+            return await _gathered(self._pieces(variables, stand_ins))
+        except TypeError:
+            if not _no_tools(variables):
+                raise
+            return await _gathered(self._pieces(_unnamed(variables), stand_ins))
+
+    def _pieces(self, variables: Mapping[str, Any], stand_ins: Mapping[int, str]) -> Iterator[str]:
+        """Each is made with this render's allowance in `_left`, whatever others render in between."""
+        steps = RENDER_STEPS + RENDER_STEPS_PER_MESSAGE * len(variables.get("messages", ()))
+        left = _Allowance(steps, RENDER_CHARS, stand_ins)
+        pieces = self._template.generate(**variables)
+        written = 0
+        while True:
+            token = _left.set(left)
+            try:
+                piece = next(pieces, None)
+            except (MemoryError, RecursionError) as error:
+                raise _too_much(type(error).__name__) from error
+            finally:
+                _left.reset(token)
+            if piece is None:
+                return
+            written += len(piece)
+            _foreseen(written)
+            yield piece
+
+
+async def _gathered(pieces: Iterator[str]) -> str:
+    found, began = [], time.perf_counter()
+    for piece in pieces:
+        found.append(piece)
+        if time.perf_counter() - began > _SLICE:
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+    return "".join(found)
+
+
+def _no_tools(variables: Mapping[str, Any]) -> bool:
+    return "tools" in variables and variables["tools"] is None
+
+
+def _unnamed(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """For a template that was meant for tools and goes through them unasked: what is not defined has no items, None
+    cannot be gone through."""
+    return {name: value for name, value in variables.items() if name not in ("tools", "documents")}
 
 
 def _too_much(what: str) -> ArtifactInvalid:
@@ -71,11 +145,11 @@ def _spend(steps: int, chars: int = 0) -> None:
     left = _left.get(None)
     if left is None:  # while it is compiled: constants are folded
         return
-    left[0] -= steps
-    left[1] -= chars
-    if left[0] < 0:
+    left.steps -= steps
+    left.chars -= chars
+    if left.steps < 0:
         raise _too_much("too many steps")
-    if left[1] < 0:
+    if left.chars < 0:
         raise _too_much(f"more than {RENDER_CHARS} characters")
 
 
@@ -92,6 +166,20 @@ def _sized(value: Any) -> Any:
     return value
 
 
+def _measured(value: Any) -> Any:
+    """The same, if it has no more items, all within counted wherever they occur, than are ever written: lists that hold
+    the same list twice, and so on, can have 2^60."""
+    if isinstance(value, _HOLDS):
+        count, left = 0, [value]
+        while left:
+            item = left.pop()
+            count += len(item)
+            if count > RENDER_ITEMS:
+                raise _too_much("too long a list")
+            left += [one for one in (item.values() if isinstance(item, dict) else item) if isinstance(one, _HOLDS)]
+    return value
+
+
 def _foreseen(chars: float) -> None:
     if chars > RENDER_CHARS:
         raise _too_much(f"more than {RENDER_CHARS} characters")
@@ -101,6 +189,8 @@ def _foresee(name: str, args: tuple[Any, ...]) -> None:
     """Refuse a call whose result would be too large. ``args``: the text or list itself, then what was given."""
     subject, *more = args
     if name in _WIDENING and any(isinstance(a, int) and abs(a) > RENDER_CHARS // 16 for a in more):
+        raise _too_much("too wide a text")
+    if name == "tojson" and any(_wide(a) for a in more):
         raise _too_much("too wide a text")
     if name == "indent" and more and isinstance(more[0], str):
         _foreseen(len(more[0]) * (str(subject).count("\n") + 1))
@@ -114,7 +204,16 @@ def _foresee(name: str, args: tuple[Any, ...]) -> None:
         _format(subject, more)
 
 
+def _wide(layout: Any) -> bool:
+    """Whether an indent, or one of the separators, is more than any JSON needs: it is written once an item."""
+    if isinstance(layout, tuple | list):
+        return any(_wide(each) for each in layout)
+    return (len(layout) if isinstance(layout, str) else layout if isinstance(layout, int) else 0) > _LAYOUT
+
+
 def _format(text: str, values: Any) -> None:
+    for value in values:
+        _measured(value)
     wide = any(isinstance(value, int) and abs(value) > RENDER_CHARS // 16 for value in values)
     if _WIDTH.search(text) or (wide and _GIVEN_WIDTH.search(text)):
         raise _too_much("too wide a text")
@@ -124,11 +223,12 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], finalize=_written
-        )
+        extensions: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation]
+        self.texts: list[str] = []
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_written)
         self.step = _spend
         self.globals["raise_exception"] = _refuse
+        self.globals["strftime_now"] = _now
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.filters["tojson"] = _to_json  # jinja2's own is meant for HTML
         self.filters = {name: _bounded(name, found) for name, found in self.filters.items()}
@@ -138,13 +238,15 @@ class _Environment(ImmutableSandboxedEnvironment):
         for node in [each for kind in _COUNTED for each in tree.find_all(kind)]:
             step = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(_weight(node.body))], [], None, None)
             node.body.insert(0, nodes.ExprStmt(step))
+        self.texts = [node.data for node in tree.find_all(nodes.TemplateData)]
+        self.texts += [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
         _Concat().visit(tree)
         tree.set_lineno(1)
         tree.set_environment(self)
         return tree
 
     def joined(self, *parts: Any) -> str:
-        return str(_sized("".join(map(str, parts))))
+        return str(_sized("".join(str(_measured(part)) for part in parts)))
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         if function is _spend:  # the way that the sandbox goes takes longer than most turns of a loop
@@ -194,7 +296,7 @@ def _written(value: Any) -> Any:
     """What an expression writes. Text that a loop writes is counted with its turns."""
     if isinstance(value, str):
         _spend(0, len(value))
-    return value
+    return _measured(value)
 
 
 def _bounded(name: str, found: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,14 +306,49 @@ def _bounded(name: str, found: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(found)
     def called(*args: Any, **kwargs: Any) -> Any:
         _foresee(name, (*args[skipped:], *kwargs.values()))
+        if name not in _SHALLOW:
+            for each in args[skipped:]:
+                _measured(each)
         return _sized(found(*args, **kwargs))
 
     return called
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+class _Generation(Extension):
+    """``{% generation %}`` marks what the assistant wrote, for training; here it only writes it."""
+
+    tags: ClassVar = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_write"), [], [], body).set_lineno(line)
+
+    def _write(self, caller: Macro) -> str:
+        return str(caller())
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _NOT_ASCII.sub(_escaped, text) if ensure_ascii else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    left = _left.get(None)
+    meant = left.stand_ins.get(ord(found[0]), found[0]) if left else found[0]
+    return found[0] if meant != found[0] and meant.isascii() else json.dumps(meant)[1:-1]
+
+
+def _now(form: str) -> str:
+    _format(form, ())
+    return datetime.now().strftime(form)
 
 
 def _refuse(reason: str) -> None:
-    raise ValueError(reason)
+    raise TemplateError(reason)
