@@ -14,6 +14,11 @@ from inpage.text.template_sandbox import BoundedTemplate
 STORED = Path(__file__).resolve().parents[1] / "reference" / "chat-templates.json.xz"
 TOKENS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 
+RECURSIVE = [
+    "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+    "{% macro f(n) %}{% call f(n) %}{{ caller() }}{% endcall %}{% endmacro %}{{ f(1) }}",
+    "{% for i in [1] recursive %}{{ loop([i]) }}{% endfor %}",
+]
 # What is in it is 2^60 times there.
 DOUBLED = "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = BOTH %}{% endfor %}"
 LISTS, OBJECTS, TUPLES = (
@@ -31,11 +36,20 @@ MUCH = [
     LISTS + "{{ n.x | string | length }}",
     OBJECTS + "{{ n.x | tojson }}",
     TUPLES + "{{ n.x ~ '' }}",
+    LISTS + "{% set m = n.x %}" + LISTS + "{{ m == n.x }}",
+    LISTS + "{% set m = n.x %}" + LISTS + "{{ m in [n.x] }}",
     "{{ range(99999) | list | tojson(separators=('x' * 99999, ':')) }}",
     "{{ range(99999) | list | tojson(indent=99999) }}",
+    *RECURSIVE,
     "{% set n = namespace(x=[]) %}{% for i in range(9000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x | tojson }}",
 ]
-DEEP = ["{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "{% if 1 %}" * 3000, "{{ 1" + " + 1" * 9000 + " }}"]
+# What Python in the page would not survive.
+DEEP = [
+    "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "{% if 1 %}" * 3000,
+    "{{ 1" + " + 1" * 9000 + " }}",
+    "{{ 'x'" + " | e" * 3000 + " }}",
+]
 
 
 @cache

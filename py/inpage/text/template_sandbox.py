@@ -19,8 +19,9 @@ from datetime import datetime
 from types import BuiltinMethodType
 from typing import Any, ClassVar
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -52,6 +53,11 @@ _WIDENING = {
     "tojson",
 }
 # Filters that look into no item: what they are given need not be measured.
+_DEPTH = 100  # of a template's nodes, and of what it makes; models' have up to 30
+_BETWEEN = frozenset(("comma", "data", "block_begin", "block_end", "variable_begin", "variable_end"))
+_OPERANDS = frozenset(("string", "integer", "float", "colon", "rparen", "rbracket", "rbrace"))
+_CALLS = 32  # of macros within one another: a hundred would end Python in the page
+_CHAIN = 300  # operators one after another: they nest without brackets
 _HOLDS = (list, tuple, dict)
 _SHALLOW = {"length", "count", "first", "last", "default", "d", "items", "list", "reverse", "attr", "random"}
 
@@ -63,6 +69,7 @@ class _Allowance:
     steps: int
     chars: int
     stand_ins: Mapping[int, str]
+    calls: int = 0  # under way
 
 
 _left: ContextVar[_Allowance] = ContextVar("_left")
@@ -104,7 +111,7 @@ class BoundedTemplate:
             token = _left.set(left)
             try:
                 piece = next(pieces, None)
-            except (MemoryError, RecursionError) as error:
+            except (MemoryError, RecursionError, OverflowError) as error:
                 raise _too_much(type(error).__name__) from error
             finally:
                 _left.reset(token)
@@ -167,16 +174,24 @@ def _sized(value: Any) -> Any:
 
 
 def _measured(value: Any) -> Any:
-    """The same, if it has no more items, all within counted wherever they occur, than are ever written: lists that hold
-    the same list twice, and so on, can have 2^60."""
+    """The same, if it is not nested more deeply, and has no more items, all within counted wherever they occur, than
+    are ever written: lists that hold the same list twice, and so on, can have 2^60. For what goes through all of it in
+    C."""
     if isinstance(value, _HOLDS):
-        count, left = 0, [value]
-        while left:
-            item = left.pop()
-            count += len(item)
+        count, depth, level = 0, 0, [value]
+        while level:
+            count += sum(map(len, level))
+            depth += 1
             if count > RENDER_ITEMS:
                 raise _too_much("too long a list")
-            left += [one for one in (item.values() if isinstance(item, dict) else item) if isinstance(one, _HOLDS)]
+            if depth > _DEPTH:
+                raise _too_much("too deep a list")
+            level = [
+                one
+                for item in level
+                for one in (item.values() if isinstance(item, dict) else item)
+                if isinstance(one, _HOLDS)
+            ]
     return value
 
 
@@ -223,10 +238,11 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self) -> None:
-        extensions: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation]
+        extensions: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation, _Chains]
         self.texts: list[str] = []
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_written)
         self.step = _spend
+        self.measured = _measured
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = _now
         del self.globals["lipsum"]  # writes as much as it is asked to
@@ -235,12 +251,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
+        _check_depth(tree)
         for node in [each for kind in _COUNTED for each in tree.find_all(kind)]:
             step = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(_weight(node.body))], [], None, None)
             node.body.insert(0, nodes.ExprStmt(step))
         self.texts = [node.data for node in tree.find_all(nodes.TemplateData)]
         self.texts += [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
-        _Concat().visit(tree)
+        _Calls().visit(tree)
         tree.set_lineno(1)
         tree.set_environment(self)
         return tree
@@ -251,9 +268,18 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         if function is _spend:  # the way that the sandbox goes takes longer than most turns of a loop
             return _spend(*args)
+        if function is _measured:
+            return _measured(*args)
         if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, str):
             _foresee(function.__name__, (function.__self__, *args, *kwargs.values()))
-        return _sized(super().call(context, function, *args, **kwargs))
+        left = _left.get()
+        left.calls += 1
+        if left.calls > _CALLS:
+            raise _too_much("too many calls within one another")
+        try:
+            return _sized(super().call(context, function, *args, **kwargs))
+        finally:
+            left.calls -= 1
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         wrapped = super().wrap_str_format(value)
@@ -278,12 +304,32 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _sized(super().call_binop(context, operator, left, right))
 
 
-class _Concat(NodeTransformer):
-    """``a ~ b`` cannot be intercepted like other operators: it becomes a call."""
+class _Calls(NodeTransformer):
+    """``a ~ b`` and comparisons cannot be intercepted like other operators: calls are put there."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         parts = [self.visit(part) for part in node.nodes]
         return nodes.Call(nodes.EnvironmentAttribute("joined"), parts, [], None, None)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        if not any(isinstance(side, nodes.Const) for side in sides):  # a constant is compared at once
+            measured = nodes.EnvironmentAttribute("measured")
+            node.expr = nodes.Call(measured, [node.expr], [], None, None)
+            for operand in node.ops:
+                operand.expr = nodes.Call(measured, [operand.expr], [], None, None)
+        return node
+
+
+def _check_depth(tree: nodes.Template) -> None:
+    """What is nested too deeply would end Python in the page, where it is compiled."""
+    depth, level = 0, [*tree.body]
+    while level:
+        depth += 1
+        if depth > _DEPTH:
+            raise TemplateSyntaxError("it is nested too deeply", 1)
+        level = [child for node in level for child in node.iter_child_nodes()]
 
 
 def _weight(body: list[nodes.Node]) -> int:
@@ -312,6 +358,21 @@ def _bounded(name: str, found: Callable[..., Any]) -> Callable[..., Any]:
         return _sized(found(*args, **kwargs))
 
     return called
+
+
+class _Chains(Extension):
+    """Ends what nests without brackets before there is a tree of it."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        length = 0
+        for token in stream:
+            if token.type in _BETWEEN:
+                length = 0
+            elif token.type not in _OPERANDS:
+                length += 1
+                if length > _CHAIN:
+                    raise TemplateSyntaxError("it is nested too deeply", token.lineno)
+            yield token
 
 
 class _Generation(Extension):
