@@ -25,6 +25,7 @@ OUT = ROOT / "build/npm"
 # Where each worker goes, below dist/.
 WORKERS = {
     "router/worker.js": "files/router",
+    "router/memory_worker.js": "files/memory",
     "router/text_worker.js": "files/text",
     "engine/worker.js": "files/engine",
     "engine/wasm/thread.js": "files/thread",

@@ -70,6 +70,18 @@ json.dumps([await tried(source, aside) for source in data for aside in (False, T
     sources,
   );
   expect(found).toEqual(Array.from({ length: 2 * sources.length }, () => ["artifact_invalid", "chat_template"]));
+  // The rest is what transformers writes: of a request's JSON, numbers stay what they are.
+  const asked = `{"x": 1.0, "é": "<&'>", "big": 12345678901234567890, "t": true, "n": null, "small": 1e-07}`;
+  const written = await inPython(
+    page,
+    `
+from inpage.text.template_sandbox import BoundedTemplate
+sent = {"messages": [{"content": json.loads(data[0])}], "tools": None}
+json.dumps([BoundedTemplate(source).render(sent, {}) for source in data[1:]])
+`,
+    [asked, "{{ messages[0].content | tojson }}", "{{ messages[0].content }}", "{{ tools is not none }}{{ 3.0 }}{% generation %}a{% endgeneration %}"],
+  );
+  expect(written).toEqual([asked, `{'x': 1.0, 'é': "<&'>", 'big': 12345678901234567890, 't': True, 'n': None, 'small': 1e-07}`, "False3.0a"]);
   await page.evaluate(OUTCOME);
   const { ids } = await page.evaluate(() => {
     const { inpage, outcome } = /** @type {any} */ (globalThis);

@@ -76,10 +76,10 @@ test.describe(() => {
     seeds.push(await answer(), await answer());
     expect(new Set(seeds).size).toBe(3); // chance does not repeat itself
     expect(warnings).toEqual([]);
-    const [bytes] = await kept([1, 2, 3, 4]);
+    await kept([1, 2, 3, 4]);
     await answer();
     expect(warnings).toEqual([expect.stringContaining("starts from the beginning")]);
-    await expect.poll(kept).toEqual([bytes]);
+    await expect.poll(async () => (await kept())[0]).toBeGreaterThan(1e6);
   });
 });
 

@@ -2,10 +2,16 @@
  * @file Python for the router worker: Pyodide with the `inpage` package imported. What its memory then holds is kept in
  * IndexedDB, so that the next start, and above all that of a router that died in mid-answer, takes it from there: half a
  * second instead of two. Keeping it is only ever a shortcut: whatever fails, Python starts from the beginning.
+ *
+ * A first visit shall not wait for what only chats need (py/inpage/worker/kept_memory.py). Memory cannot be kept once
+ * Python knows anything of JavaScript; so when the model is there, memory_worker.js starts from what was kept, imports the
+ * rest, and keeps that.
  */
 
 import { version } from "../vendor/pyodide/pyodide.js";
 import { digestOf, hasWebCrypto } from "../engine/storage/sha256.js";
+import { place } from "../engine/host/places.js";
+import { startWorker } from "../engine/host/workers.js";
 import { inStore } from "./in_store.js";
 import { load, prepare } from "./pyodide.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
@@ -26,17 +32,17 @@ const DIGEST = 64;
 
 /** @typedef {Awaited<ReturnType<typeof load>>} Pyodide */
 
+/** What this start keeps. @type {Promise<unknown>} */
+let keeping = Promise.resolve();
+
 /**
  * @param {URL} archive of the package
  * @returns {Promise<Pyodide>}
  */
 export async function startPython(archive) {
   prepare();
-  const remembered = remember();
-  const response = await within(fetch(archive), STALL_MS, "fetching the package", "inpage.zip");
-  if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
-  const { buffer: bytes } = await bytesOf(response, "package", "fetching the package", "inpage.zip");
-  const key = await keyOf(bytes);
+  const remembered = remember(noteStart);
+  const { bytes, key } = await packed(archive);
   const kept = key && (await recall(key, await remembered));
   if (kept) {
     try {
@@ -53,8 +59,42 @@ export async function startPython(archive) {
   const pyodide = await load(key ? { _makeSnapshot: true } : {});
   pyodide.unpackArchive(bytes, "zip", { extractDir: HOME });
   pyodide.runPython(`import sys; sys.path.insert(0, "${HOME}"); import inpage.worker.messages`);
-  if (key) void keep(key, pyodide);
+  if (key) keeping = keep(key, pyodide);
   return pyodide;
+}
+
+/** Has the rest imported into the memory that is kept, beside the router. */
+export async function renewMemory() {
+  await keeping;
+  if (!("Worker" in globalThis)) return;
+  try {
+    const { worker, end } = startWorker(place("router/memory_worker.js"), "memory", () => undefined, STALL_MS);
+    worker.onmessage = end;
+  } catch {
+    // then later visits import it themselves
+  }
+}
+
+/**
+ * For memory_worker.js.
+ * @param {URL} archive of the package
+ * @returns {Promise<boolean>} whether what is kept now holds all
+ */
+export async function renew(archive) {
+  const [{ bytes, key }, kept] = await Promise.all([packed(archive), remember()]);
+  if (!kept?.whole || kept.key !== key) return false;
+  const pyodide = await load({ _loadSnapshot: kept.memory, _makeSnapshot: true });
+  pyodide.unpackArchive(bytes, "zip", { extractDir: HOME });
+  pyodide.runPython("import inpage.text.template_sandbox");
+  return keep(key, pyodide);
+}
+
+/** @param {URL} archive of the package @returns {Promise<{bytes: ArrayBuffer, key: string}>} key: of what is kept */
+async function packed(archive) {
+  const response = await within(fetch(archive), STALL_MS, "fetching the package", "inpage.zip");
+  if (!response.ok) throw new Error(`${archive.href}: HTTP ${response.status}`);
+  const { buffer: bytes } = await bytesOf(response, "package", "fetching the package", "inpage.zip");
+  return { bytes, key: await keyOf(bytes) };
 }
 
 /**
@@ -68,9 +108,10 @@ export async function startPython(archive) {
 
 /**
  * What was kept, whatever for: that is known when the package was read.
+ * @param {(key: string) => Promise<boolean>} [note] a start from it begins; gives `hung`
  * @returns {Promise<Kept | null>}
  */
-async function remember() {
+async function remember(note = async () => false) {
   if (!hasWebCrypto()) return null;
   /** @type {IDBRequest<IDBValidKey[]> | undefined} */
   let keys;
@@ -81,7 +122,7 @@ async function remember() {
   const key = keys?.readyState === "done" ? String(keys.result[0]) : "";
   const kept = found?.[0];
   if (!kept) return null;
-  const noting = noteStart(key);
+  const noting = note(key);
   const memory = kept instanceof Uint8Array ? kept.subarray(0, -DIGEST) : new Uint8Array(0);
   const said = kept instanceof Uint8Array ? new TextDecoder().decode(kept.subarray(-DIGEST)) : "";
   return { key, memory, whole: (await digestOf(memory)) === said, hung: await noting };
@@ -121,19 +162,26 @@ async function forget(key) {
   await inStore(STARTS, STORE, "readwrite", (store) => store.delete(key));
 }
 
-/** Before anything of JavaScript is known to Python. @param {string} key @param {Pyodide} pyodide */
+/**
+ * Before anything of JavaScript is known to Python.
+ * @param {string} key
+ * @param {Pyodide} pyodide
+ * @returns {Promise<boolean>} whether it is kept
+ */
 async function keep(key, pyodide) {
   try {
     const memory = /** @type {{makeMemorySnapshot(): Uint8Array<ArrayBuffer>}} */ (/** @type {unknown} */ (pyodide)).makeMemorySnapshot();
     const kept = new Uint8Array(memory.length + DIGEST);
     kept.set(memory);
     kept.set(new TextEncoder().encode(await digestOf(memory)), memory.length);
-    await inStore(NAME, STORE, "readwrite", (store) => {
+    const put = await inStore(NAME, STORE, "readwrite", (store) => {
       store.clear(); // of another version
       return store.put(kept, key);
     });
+    return put !== null;
   } catch (error) {
     console.warn("Python's memory is not kept:", error);
+    return false;
   }
 }
 

@@ -50,6 +50,7 @@ from ..responses.stream import NOTHING, Completion, Stream
 from ..router import Router
 from .bug_report import report
 from .http import http
+from .kept_memory import KeptMemory
 
 Message = dict[str, Any]
 _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
@@ -62,10 +63,11 @@ _OPERATIONS = (
 
 
 class RouterWorker:
-    """``post`` sends one JSON text to the page."""
+    """``post`` sends one JSON text to the page. ``renew``: see `KeptMemory`."""
 
-    def __init__(self, post: Callable[[str], None]) -> None:
+    def __init__(self, post: Callable[[str], None], renew: Callable[[], None] | None = None) -> None:
         self._send = post
+        self._memory = KeptMemory(renew)
         self._models: Models | None = None
         self._streams: dict[int, Stream] = {}
         self._waiting: dict[int, asyncio.Task[Any] | None] = {}  # requests whose model is not there yet
@@ -163,8 +165,10 @@ class RouterWorker:
     async def _preload(self, message: Message) -> Message:
         def tell(event: Message) -> None:
             self._post({"id": message["id"], "progress": event})
+            self._memory.progress(event)
 
         async with self._known().use(message.get("model"), on_progress=tell) as router:
+            self._memory.loaded()
             return self._noted(message, router)
 
     @asynccontextmanager
@@ -377,8 +381,8 @@ def _named(params: Any) -> Message:
     return params
 
 
-def start(post: Callable[[str], None]) -> Callable[[str], None]:
+def start(post: Callable[[str], None], renew: Callable[[], None]) -> Callable[[str], None]:
     """Called by web/router/worker.js. Returns the function that takes messages."""
-    page = RouterWorker(post)
+    page = RouterWorker(post, renew)
     announce_to(page._post)
     return page.handle

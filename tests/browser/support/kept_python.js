@@ -47,8 +47,13 @@ export function putPython(page, mount) {
  * @param {string} folder
  */
 export async function takePython(page, folder) {
-  const kept = await page.evaluate(async (module) => {
-    const { inStore } = await import(module);
+  const kept = await page.evaluate(async (folder) => {
+    const { inStore } = await import(`${folder}in_store.js`);
+    // As after a visit that lasted: the next tests have what chats need as well.
+    const worker = new Worker(`${folder}memory_worker.js`, { type: "module" });
+    const whole = await new Promise((resolve) => worker.addEventListener("message", ({ data }) => "kept" in Object(data) && resolve(data.kept)));
+    worker.terminate();
+    if (!whole) return null;
     const [key] = (await inStore("inpage-python", "memory", "readonly", (/** @type {IDBObjectStore} */ store) => store.getAllKeys())) ?? [];
     if (!key) return null;
     const bytes = await inStore("inpage-python", "memory", "readonly", (/** @type {IDBObjectStore} */ store) => store.get(key));
@@ -59,7 +64,7 @@ export async function takePython(page, folder) {
       reader.readAsDataURL(new Blob([bytes]));
     });
     return { key: String(key), base64: url.slice(url.indexOf(",") + 1) };
-  }, "/web/router/in_store.js");
+  }, "/web/router/");
   if (!kept) return;
   const whole = path.join(folder, FILE);
   writeFileSync(`${whole}.part`, Buffer.concat([Buffer.from(kept.key.padEnd(KEY)), Buffer.from(kept.base64, "base64")]));

@@ -40,7 +40,7 @@ const TYPES = new Map([
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
 
 const PRELUDE = "/prelude.js";
-const WORKER = /\/(router\/(worker|text_worker)|engine\/(worker|wasm\/thread|storage\/verify_worker|grammar\/grammar_worker))\.js$/;
+const WORKER = /\/(router\/(worker|text_worker|memory_worker)|engine\/(worker|wasm\/thread|storage\/verify_worker|grammar\/grammar_worker))\.js$/;
 
 export class FaultServer {
   /** @type {LogEntry[]} */
