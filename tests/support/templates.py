@@ -12,6 +12,7 @@ from typing import Any
 from inpage.text.template_sandbox import BoundedTemplate
 
 STORED = Path(__file__).resolve().parents[1] / "reference" / "chat-templates.json.xz"
+MODELS = 21  # templates of models; the rest are small
 TOKENS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 
 RECURSIVE = [
@@ -59,11 +60,14 @@ def reference() -> Any:
     return json.loads(lzma.decompress(STORED.read_bytes()))
 
 
+_made = cache(BoundedTemplate)
+
+
 def rendered(source: str, conversation: dict[str, Any]) -> str:
     """The same of ours."""
     variables = {**conversation, "documents": None, "add_generation_prompt": True, **TOKENS}
     try:
-        text = BoundedTemplate(source).render({**variables, "tools": conversation["tools"] or None}, {})
+        text = _made(source).render({**variables, "tools": conversation["tools"] or None}, {})
     except Exception as error:
         return f"ERR {type(error).__name__}: {error}"
     return undated(text)

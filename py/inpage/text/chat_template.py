@@ -90,8 +90,8 @@ class ChatTemplate:
         shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
         safe, offered = _with(given, shield)
         safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
-        given = {"messages": safe, "tools": offered or None, "documents": None, "add_generation_prompt": answer}
-        return {**given, **self._tokens}, shield
+        more = {"tools": offered or None, "documents": None, "add_generation_prompt": answer}
+        return {"messages": safe, **more, **self._tokens}, shield
 
     def _parts(self, text: str, shield: Shield, most: int | None) -> list[str | int]:
         parts = self._tokenizer.cut(text, shield.stand_ins)

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from types import BuiltinMethodType
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
@@ -378,7 +378,7 @@ class _Chains(Extension):
 class _Generation(Extension):
     """``{% generation %}`` marks what the assistant wrote, for training; here it only writes it."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  # as jinja2 has it
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
