@@ -1,6 +1,9 @@
 /** @file Workers that die in mid-answer, over the synthetic model: answers go on, or end with a reason. */
 
 import { expect, greedy, test, weights } from "./support/failing.js";
+import { renewMemory } from "./support/kept_python.js";
+import { inPython, showPython } from "./support/python.js";
+import { BASE } from "./support/router.js";
 
 test("an engine worker that is ended is started again, and the answer goes on", async ({ page, start, killer, ask, server, model }) => {
   await start({ threads: 2 });
@@ -46,7 +49,8 @@ test("a router that dies again and again with a request fails it, and nothing ha
 test.describe(() => {
   test.use({ keptPython: false });
 
-  test("Python's memory is kept for the next start; from what is damaged it is not taken", async ({ page, start, ask, model }) => {
+  test("Python's memory is kept for the next start; from what is damaged it is not taken", async ({ page, start, ask, model, server }) => {
+    await showPython(page);
     /** @type {string[]} */
     const warnings = [];
     page.on("console", (message) => message.text().startsWith("Python") && warnings.push(message.text()));
@@ -62,9 +66,12 @@ test.describe(() => {
         opening.result.close();
         return values.map((/** @type {Uint8Array} */ value) => value.length);
       }, damaged);
+    /** @type {boolean[]} */
+    const modules = [];
     const answer = async () => {
       const info = await start({ threads: 1 });
       expect(info.error).toBeUndefined();
+      modules.push(await inPython(page, "import sys; json.dumps('jinja2' in sys.modules)", null));
       const { ids } = await ask("chat", "hello");
       expect(ids).toEqual(greedy(model, "hello", 60));
       const { seed } = (await ask("chat", "a", { temperature: 1, max_tokens: 1 })).completion;
@@ -73,7 +80,13 @@ test.describe(() => {
     };
     const seeds = [await answer()];
     await expect.poll(kept).toEqual([expect.any(Number)]);
+    // Beside the first visit it is kept anew with what only chats need, which later visits have from the start.
+    const renewals = () => server.requests(`${BASE}router/memory_worker.js`).length;
+    expect(renewals()).toBe(1);
+    expect(await renewMemory(page)).toBe(true);
     seeds.push(await answer(), await answer());
+    expect(modules).toEqual([false, true, true]);
+    expect(renewals()).toBe(2); // ours, and no other
     expect(new Set(seeds).size).toBe(3); // chance does not repeat itself
     expect(warnings).toEqual([]);
     await kept([1, 2, 3, 4]);

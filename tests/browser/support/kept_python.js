@@ -42,18 +42,28 @@ export function putPython(page, mount) {
 }
 
 /**
+ * Have it kept with what only chats need, as it is after a visit that lasted.
+ * @param {import("@playwright/test").Page} page
+ * @returns {Promise<boolean>} whether it is
+ */
+export function renewMemory(page) {
+  return page.evaluate(async () => {
+    const worker = new Worker("/web/router/memory_worker.js", { type: "module" });
+    const kept = await new Promise((resolve) => worker.addEventListener("message", ({ data }) => "kept" in Object(data) && resolve(data.kept)));
+    worker.terminate();
+    return kept;
+  });
+}
+
+/**
  * Take it from a page that has started Python; nothing where the page has not kept it yet.
  * @param {import("@playwright/test").Page} page
  * @param {string} folder
  */
 export async function takePython(page, folder) {
+  if (!(await renewMemory(page))) return;
   const kept = await page.evaluate(async (folder) => {
     const { inStore } = await import(`${folder}in_store.js`);
-    // As after a visit that lasted: the next tests have what chats need as well.
-    const worker = new Worker(`${folder}memory_worker.js`, { type: "module" });
-    const whole = await new Promise((resolve) => worker.addEventListener("message", ({ data }) => "kept" in Object(data) && resolve(data.kept)));
-    worker.terminate();
-    if (!whole) return null;
     const [key] = (await inStore("inpage-python", "memory", "readonly", (/** @type {IDBObjectStore} */ store) => store.getAllKeys())) ?? [];
     if (!key) return null;
     const bytes = await inStore("inpage-python", "memory", "readonly", (/** @type {IDBObjectStore} */ store) => store.get(key));
