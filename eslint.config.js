@@ -28,7 +28,7 @@ export default [
     files: ["web/app/**", "web/bench/**", "web/client/**", "web/npm/**", "examples/**"],
     languageOptions: { globals: globals.browser },
   },
-  { files: ["web/engine/**", "web/router/**", "web/sw.js"], languageOptions: { globals: globals.worker } },
+  { files: ["web/engine/**", "web/router/**", "web/sw.js", "web/offline.js"], languageOptions: { globals: globals.worker } },
   {
     files: ["web/engine/**", "web/router/**", "web/client/**", "web/npm/**", "web/app/**", "web/sw.js", "examples/**"],
     ignores: ["web/engine/host/site_data.js"],
@@ -46,6 +46,8 @@ export default [
       ],
     },
   },
+  { files: ["examples/chrome-extension/**"], languageOptions: { globals: globals.webextensions } },
+  { files: ["examples/*/worker.js", "examples/*/sw.js"], languageOptions: { globals: globals.serviceworker }, rules: { "no-restricted-globals": "off" } },
   // A Playwright test runs in Node and evaluates functions in the page.
   { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
   { files: ["*.config.js", "web/npm/cli.js"], languageOptions: { globals: globals.node } },

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inpage.cli import vendor
+from inpage.cli import service_worker, vendor
 from inpage.cli.site import notices, package_zip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,8 +45,6 @@ COPIED = {
 ENTRIES = {".": "inpage", "./ai-sdk": "ai-sdk", "./grammar": "grammar", "./openai": "openai", "./react": "react"}
 # What an entry imports that its user has, and nobody else needs.
 PEERS = {"@ai-sdk/provider": ">=4", "react": ">=18"}
-# A script by itself, exported as it is.
-SERVICE_WORKER = WEB / "sw.js"
 NOTHING = {"import": "Promise.resolve({})", "require": "({})"}
 # Vite's build puts smaller files into the code as data: URLs, and a worker of such a URL has no storage.
 INLINED = 4096
@@ -66,7 +64,9 @@ def main() -> None:
         if path.stat().st_size <= INLINED:
             padded(path)
     types()
-    place(dist / "sw.js", SERVICE_WORKER.read_bytes())
+    kept = {path.relative_to(dist).as_posix(): path for path in dist.rglob("*") if path.is_file()}
+    kept.pop("react.js")  # for bundlers only
+    place(dist / "sw.js", service_worker.script(kept))
     place(OUT / "types/sw.d.ts", b"export {};\n")
     shutil.copyfile(WEB / "npm/cli.js", made(OUT / "bin/inpage.js"))
     shutil.copyfile(ROOT / "docs/embedding.md", OUT / "README.md")

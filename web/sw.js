@@ -2,16 +2,23 @@
  * @file The service worker: requests of the site's pages for `v1/…`, `health` and `metrics`, relative to its scope, are
  * answered by the router of a page that offers it (client/serve.js); where the worker's URL says `?isolate=…`, documents
  * and workers get the headers that threads need, and with `?policy=…` a Content-Security-Policy, on hosts that send none.
+ * What is built keeps files as well: offline.js, before this.
  *
  * One file that exports nothing, so that it is a worker by itself, for `importScripts` (a browser may have no modules in
- * service workers) and for `import` in a worker that a site already has. What it knows does not outlive it: a browser stops
- * it whenever nothing is asked. Who offers a router is asked again then, and the options are in its URL.
+ * service workers) and for `import` in a worker that a site already has, which stays in charge of its own requests. What
+ * it knows does not outlive it: a browser stops it whenever nothing is asked. Who offers a router is asked again then, and
+ * the options are in its URL.
  *
  * With a page it speaks by a port for each request. To the page: {inpage: "request", path, method, headers, body}, "pong",
  * "cancel"; to the worker: {taken}, {head: {status, headers}}, {chunk: bytes}…, {end}, or {error}, and "ping".
  */
+
+/**
+ * @typedef {(event: FetchEvent) => Promise<Response> | null} Kept null for a request that it does not answer
+ * @typedef {{own: Kept, page: Kept}} InPageOffline own: files of inpage; page: of the site
+ */
 (() => {
-  const scope = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (self));
+  const scope = /** @type {ServiceWorkerGlobalScope & {inpageOffline?: InPageOffline}} */ (/** @type {unknown} */ (self));
   const options = new URL(scope.location.href).searchParams;
   const isolate = options.get("isolate");
   const policy = options.get("policy");
@@ -36,13 +43,36 @@
   scope.addEventListener("fetch", (event) => {
     const { request } = event;
     const url = new URL(request.url);
-    if (url.origin !== BASE.origin || !url.pathname.startsWith(BASE.pathname)) return;
+    if (url.origin !== BASE.origin) return;
+    const below = url.pathname.startsWith(BASE.pathname);
     const path = url.pathname.slice(BASE.pathname.length).replace(/\/$/, "");
-    if (ENDPOINT.test(path)) event.respondWith(answer(event, path));
-    else if ((isolate || policy) && (request.mode === "navigate" || ["worker", "sharedworker"].includes(request.destination))) {
-      event.respondWith(withHeaders(request));
+    if (below && ENDPOINT.test(path)) {
+      event.respondWith(answer(event, path));
+      return;
     }
+    if (needsHeaders(request, below)) {
+      const respondWith = event.respondWith.bind(event);
+      event.respondWith = (answer) => respondWith(withHeaders(answer));
+    }
+    const own = scope.inpageOffline?.own(event);
+    if (own) event.respondWith(own);
   });
+
+  // What a site's own worker, which has taken this one in, leaves to others: its listeners come first.
+  queueMicrotask(() => {
+    scope.addEventListener("fetch", (event) => {
+      const url = new URL(event.request.url);
+      if (url.origin !== BASE.origin) return;
+      const page = scope.inpageOffline?.page(event);
+      if (page) event.respondWith(page);
+      else if (needsHeaders(event.request, url.pathname.startsWith(BASE.pathname))) event.respondWith(fetch(event.request));
+    });
+  });
+
+  /** @param {Request} request @param {boolean} below the scope */
+  function needsHeaders(request, below) {
+    return Boolean(isolate || policy) && below && (request.mode === "navigate" || ["worker", "sharedworker"].includes(request.destination));
+  }
 
   /** @param {FetchEvent} event @param {string} path @returns {Promise<Response>} */
   async function answer({ request, clientId }, path) {
@@ -156,9 +186,9 @@
     return Response.json({ error: { message, type, param: null, code: null } }, { status });
   }
 
-  /** @param {Request} request @returns {Promise<Response>} */
-  async function withHeaders(request) {
-    const response = await fetch(request);
+  /** @param {Response | PromiseLike<Response>} answer @returns {Promise<Response>} */
+  async function withHeaders(answer) {
+    const response = await answer;
     if (response.status === 0) return response; // of a redirect, which the browser follows by itself
     const headers = new Headers(response.headers);
     /** @param {string} name @param {string | null} value */

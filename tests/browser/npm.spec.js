@@ -3,85 +3,21 @@
  * for a page without a bundler. Each answers below a sub-path, and asks no other origin for anything.
  */
 
-import { execFileSync, spawn } from "node:child_process";
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 
-import { expect, prompt, test as base, text } from "./support/router.js";
+import { isKept, putPython } from "./support/kept_python.js";
+import { plainServer } from "./support/plain.js";
+import { developed, elsewhere, expect, expected, QUESTION, ROOT, run, test } from "./support/projects.js";
 import { FaultServer } from "./support/server.js";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const SLOW = Boolean(process.env.INPAGE_SLOW);
-const PROJECTS = {
-  vite: "examples/vite-react",
-  webpack: "tests/npm/webpack",
-  plain: "examples/plain-html",
-  ...(SLOW ? { next: "examples/next" } : {}),
-};
-const QUESTION = "hello";
 
-/** @param {string} folder @param {string} command @param {...string} args @returns {string} what it printed */
-function run(folder, command, ...args) {
-  const env = { ...process.env, VITE_MODEL: "synthetic", NEXT_PUBLIC_MODEL: "synthetic", NEXT_TELEMETRY_DISABLED: "1", npm_config_audit: "false", npm_config_fund: "false", npm_config_loglevel: "error" };
-  try {
-    return execFileSync(command, args, { cwd: folder, encoding: "utf-8", stdio: ["ignore", "pipe", "pipe"], env });
-  } catch (error) {
-    const { stdout, stderr } = /** @type {{stdout: string, stderr: string}} */ (error);
-    throw new Error(`${command} ${args.join(" ")} in ${folder}:\n${stdout}\n${stderr}`, { cause: error });
-  }
-}
-
-/** @type {import("@playwright/test").TestType<any, any>} */
-const test = base.extend(
-  /** @type {any} */ ({
-    /** A folder outside of the checkout with the projects, the package installed in each from its archive. */
-    projects: [
-      /** @param {{whole: string}} fixtures @param {(value: string) => Promise<void>} use */
-      async ({ whole }, use) => {
-        run(ROOT, path.join(ROOT, ".venv/bin/python"), "tools/package.py");
-        const archive = readdirSync(path.join(ROOT, "build")).find((name) => /^inpage-.*\.tgz$/.test(name));
-        const folder = mkdtempSync(path.join(os.tmpdir(), "inpage-npm-"));
-        for (const [name, source] of Object.entries(PROJECTS)) {
-          const project = path.join(folder, name);
-          cpSync(path.join(ROOT, source), project, { recursive: true, filter: (file) => !/\/(node_modules|dist|inpage)$/.test(file) });
-          if (name !== "plain") run(project, "npm", "ci", "--ignore-scripts");
-          run(project, "npm", "install", "--no-save", path.join(ROOT, "build", String(archive)));
-        }
-        cpSync(whole, path.join(folder, "vite/public/models/synthetic"), { recursive: true });
-        await use(folder);
-        rmSync(folder, { recursive: true });
-      },
-      { scope: "worker", timeout: 240_000 },
-    ],
-    /** URL of the Vite project as its development server has it. */
-    developed: async (/** @type {{projects: string}} */ { projects }, /** @type {(value: string) => Promise<void>} */ use) => {
-      const env = { ...process.env, VITE_MODEL: "synthetic", NO_COLOR: "1", FORCE_COLOR: undefined };
-      const args = ["node_modules/vite/bin/vite.js", "--host", "127.0.0.1", "--port", "0"];
-      const vite = spawn("node", args, { cwd: path.join(projects, "vite"), env, stdio: ["ignore", "pipe", "inherit"] });
-      const url = new Promise((resolve, reject) => {
-        createInterface(vite.stdout).on("line", (line) => {
-          const found = /http:\/\/127\.0\.0\.1:\d+\//.exec(line);
-          if (found) resolve(found[0]);
-        });
-        vite.once("exit", (code) => reject(new Error(`vite ended with ${code}`)));
-      });
-      try {
-        await use(/** @type {string} */ (await url));
-      } finally {
-        vite.kill();
-      }
-    },
-  }),
-);
-
-/** @param {any} model @returns {string} the greedy answer to the question */
-function expected(model) {
-  const tokens = model.greedy(prompt(QUESTION), 60);
-  const stop = tokens.indexOf(2);
-  return text(stop < 0 ? tokens : tokens.slice(0, stop + 1));
+/** @param {(source: string) => string} project @param {string} whole @returns {string} the example, with the model */
+function viteProject(project, whole) {
+  const folder = project("examples/vite-react");
+  cpSync(whole, path.join(folder, "public/models/synthetic"), { recursive: true });
+  return folder;
 }
 
 /** The code of the documentation, as modules of a project. @param {string} folder */
@@ -100,34 +36,35 @@ async function ask(page) {
   await page.getByRole("button").click();
 }
 
-test("built by Vite and by webpack, or copied, the package answers below a sub-path", async ({ page, projects, whole, model }) => {
-  writeSnippets(path.join(projects, "vite/src"));
-  run(path.join(projects, "vite"), "npm", "run", "build"); // checks the types first
-  run(path.join(projects, "webpack"), "node", "build.js");
-  run(path.join(projects, "plain"), "npm", "run", "copy");
+test("built by Vite and by webpack, or copied, the package answers below a sub-path", async ({ page, context, project, whole, model }) => {
+  const vite = viteProject(project, whole);
+  const webpack = project("tests/npm/webpack");
+  const plain = project("examples/plain-html");
+  writeSnippets(path.join(vite, "src"));
+  run(vite, "npm", "run", "build"); // checks the types first
+  run(webpack, "node", "build.js");
+  run(plain, "npm", "run", "copy");
   const server = new FaultServer(
     {
-      "/a/b/vite/": path.join(projects, "vite/dist"),
-      "/a/b/webpack/": path.join(projects, "webpack/dist"),
+      "/a/b/vite/": path.join(vite, "dist"),
+      "/a/b/webpack/": path.join(webpack, "dist"),
       "/a/b/webpack/index.html": path.join(ROOT, "tests/browser/support/blank.html"),
-      "/a/b/plain/": path.join(projects, "plain"),
+      "/a/b/plain/": plain,
       "/a/b/plain/models/synthetic/": whole,
       "/a/b/webpack/models/synthetic/": whole,
     },
     { isolated: true },
   );
   const origin = await server.start();
-  /** @type {string[]} */
-  const elsewhere = [];
-  page.context().on("request", (/** @type {import("@playwright/test").Request} */ request) => void (request.url().startsWith(origin) || elsewhere.push(request.url())));
+  const others = elsewhere(context, origin);
 
   await page.goto(`${origin}/a/b/vite/index.html`);
   await ask(page);
-  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
+  await expect(page.locator("#answer")).toHaveText(expected(model));
 
   await page.goto(`${origin}/a/b/plain/index.html?model=synthetic`);
   await ask(page);
-  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
+  await expect(page.locator("#answer")).toHaveText(expected(model));
   const refused = await page.evaluate(async (/** @type {string} */ url) => {
     const { InPage } = await import(url);
     const inpage = await InPage.start({ model: "synthetic" });
@@ -152,26 +89,122 @@ test("built by Vite and by webpack, or copied, the package answers below a sub-p
     return held;
   });
   expect(held).toMatch(/^[ab]{5}$/);
-  expect(elsewhere).toEqual([]);
+  expect(others).toEqual([]);
   await server.stop();
 });
 
-(SLOW ? test : test.skip)("Next's static export answers", async ({ page, projects, whole, model }) => {
-  run(path.join(projects, "next"), "npm", "run", "build");
-  const server = new FaultServer({ "/": path.join(projects, "next/out"), "/models/synthetic/": whole }, { isolated: true });
-  server.policy = server.policy.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'"); // Next writes scripts into its pages
-  await page.goto(`${await server.start()}/index.html`);
-  await ask(page);
-  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
-  await server.stop();
+test("Vite's development server needs no configuration", async ({ page, context, project, whole, model }) => {
+  const server = await developed(viteProject(project, whole), "node_modules/vite/bin/vite.js", "--host", "127.0.0.1", "--port", "0");
+  try {
+    let routers = 0;
+    page.on("worker", (/** @type {import("@playwright/test").Worker} */ worker) => void (routers += Number(worker.url().includes("/files/router.js"))));
+    const others = elsewhere(context, server.url);
+    await page.goto(server.url);
+    await ask(page);
+    await expect(page.locator("#answer")).toHaveText(expected(model));
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+    expect(routers, "StrictMode mounts twice").toBe(1);
+    expect(others).toEqual([]);
+  } finally {
+    await server.stop();
+  }
 });
 
-test("Vite's development server needs no configuration", async ({ page, developed, model }) => {
-  let routers = 0;
-  page.on("worker", (/** @type {import("@playwright/test").Worker} */ worker) => void (routers += Number(worker.url().includes("/files/router.js"))));
-  await page.goto(developed);
-  await ask(page);
-  await expect(page.locator("#answer")).toHaveText(expected(model).trim());
+test("a PWA takes the service worker into its own, and works without a network after one visit", async ({ page, project, whole, model }) => {
+  const pwa = project("examples/pwa");
+  run(pwa, "npm", "run", "copy");
+  cpSync(whole, path.join(pwa, "models/smollm2-135m-instruct"), { recursive: true });
+  const server = await plainServer(path.dirname(pwa));
+  const app = `${server.origin}/pwa/`;
+  try {
+    if (isKept(whole)) {
+      await page.goto(server.origin);
+      await putPython(page, "/pwa/models/smollm2-135m-instruct/");
+    }
+    await page.goto(app);
+    await ask(page);
+    await expect(page.locator("#answer")).toHaveText(expected(model));
+    const kept = () =>
+      page.evaluate(async () => {
+        const names = await caches.keys();
+        const urls = await Promise.all(names.map(async (name) => (await (await caches.open(name)).keys()).map(({ url }) => url.replace(/^.*\/pwa\//, ""))));
+        return Object.fromEntries(names.map((name, i) => [name.split(" ")[0], urls[i].sort()]));
+      });
+    await expect.poll(async () => (await kept()).inpage).toContain("inpage-files.json");
+    const { app: own, inpage } = await kept();
+    expect(own).toEqual(["", "app.webmanifest", "icon.svg", "page.js"]);
+    expect(inpage.filter((/** @type {string} */ url) => !url.startsWith("inpage/"))).toEqual(["inpage-files.json"]);
+  } finally {
+    await server.stop();
+  }
+  await page.reload();
   expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
-  expect(routers, "StrictMode mounts twice").toBe(1);
+  await ask(page);
+  await expect(page.locator("#answer")).toHaveText(expected(model));
+  expect(await page.evaluate(() => fetch("v1/models").then((response) => response.json()))).toMatchObject({ data: [{ id: "model" }] });
+});
+
+test("a Chrome extension answers without a network", async ({ project, playwright, launchOptions, whole, model }) => {
+  const extension = project("examples/chrome-extension");
+  run(extension, "npm", "run", "copy");
+  cpSync(whole, path.join(extension, "models/smollm2-135m-instruct"), { recursive: true });
+  const profile = path.join(path.dirname(extension), "profile");
+  const context = await playwright.chromium.launchPersistentContext(profile, {
+    ...launchOptions,
+    args: [...(launchOptions.args ?? []), `--disable-extensions-except=${extension}`, `--load-extension=${extension}`],
+    offline: true,
+  });
+  try {
+    const worker = context.serviceWorkers()[0] ?? (await context.waitForEvent("serviceworker"));
+    const others = elsewhere(context, worker.url());
+    const page = context.pages()[0];
+    await page.goto(new URL("page.html", worker.url()).href);
+    await page.getByRole("textbox").fill(QUESTION);
+    await page.getByRole("button").click();
+    await expect(page.locator("#answer")).toHaveText(expected(model));
+    await expect(page.getByRole("status")).toHaveText(/^wasm-/);
+    expect(others).toEqual([]);
+  } finally {
+    await context.close();
+  }
+});
+
+(SLOW ? test : test.skip)("Next's development server and its static export answer", async ({ page, context, project, whole, model }) => {
+  const next = project("examples/next");
+  cpSync(whole, path.join(next, "public/models/synthetic"), { recursive: true });
+  const development = await developed(next, "node_modules/next/dist/bin/next", "dev", "--hostname", "127.0.0.1", "--port", "0");
+  try {
+    const others = elsewhere(context, development.url);
+    await page.goto(development.url);
+    await ask(page);
+    await expect(page.locator("#answer")).toHaveText(expected(model));
+    expect(others).toEqual([]);
+  } finally {
+    await development.stop();
+  }
+  run(next, "npm", "run", "build");
+  const server = new FaultServer({ "/": path.join(next, "out") }, { isolated: true });
+  server.policy = server.policy.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'"); // Next writes scripts into its pages
+  const origin = await server.start();
+  const others = elsewhere(context, origin);
+  await page.goto(`${origin}/index.html`);
+  await ask(page);
+  await expect(page.locator("#answer")).toHaveText(expected(model));
+  expect(others).toEqual([]);
+  await server.stop();
+});
+
+(SLOW ? test : test.skip)("webpack's development server needs no configuration", async ({ page, context, project, whole, model }) => {
+  const folder = project("tests/npm/webpack-dev-server");
+  cpSync(whole, path.join(folder, "public/models/synthetic"), { recursive: true });
+  const server = await developed(folder, "node_modules/webpack-cli/bin/cli.js", "serve");
+  try {
+    const others = elsewhere(context, server.url);
+    await page.goto(server.url);
+    await expect(page.locator("body")).toHaveText(expected(model));
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+    expect(others).toEqual([]);
+  } finally {
+    await server.stop();
+  }
 });

@@ -35,6 +35,9 @@ const params = {
   seed: number("seed"),
 };
 
+/** What the service worker does: the site works offline after this visit, and its pages have the endpoint. */
+const OFFLINE = { offline: true, isolate: true };
+
 /** @type {Message[]} */
 let conversation = [];
 /** @type {InPage | null} */
@@ -48,6 +51,8 @@ let answering = null;
 async function start() {
   showError(null);
   loading.show({ phase: "python" });
+  // Threads where the host sends no headers, and a later version: before a model is loaded, as the page is reloaded.
+  if (!globalThis.crossOriginIsolated || navigator.serviceWorker?.controller) await InPage.register(OFFLINE).catch(() => {});
   const site = await siteDescription();
   const chosen = site.models.find((entry) => entry.id === query.get("model")) ?? site.models[0];
   element("model", HTMLElement).textContent = `${chosen.name} · ${megabytes(chosen.bytes)}`;
@@ -63,6 +68,7 @@ async function start() {
   });
   loading.end();
   panel.show(model.info, query.get("backend"));
+  void model.serve(OFFLINE).catch(() => {}); // without a service worker all else works
 }
 
 /**

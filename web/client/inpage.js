@@ -16,7 +16,7 @@ import { EngineError } from "../engine/format/errors.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
 import { ids, modelOptions, requestParams, startOptions } from "./options.js";
-import { host, register } from "./serve.js";
+import { host, register, registered } from "./serve.js";
 import { storage } from "./storage.js";
 import { streaming } from "./streaming.js";
 import { Supervisor } from "./supervisor.js";
@@ -123,7 +123,8 @@ export class InPage {
 
   /**
    * Register the service worker `sw.js`, which lies beside the page; with `isolate` the page has threads on a host that
-   * sends no headers, after one reload. For pages that start no model themselves, or before they do.
+   * sends no headers, after one reload; with `offline` it works without a network after this visit. For pages that start no
+   * model themselves, or before they do.
    */
   static register = register;
 
@@ -134,7 +135,7 @@ export class InPage {
    * @returns {Promise<boolean>} false where there are no service workers: `fetch` of this object answers all the same
    */
   async serve(options) {
-    const registration = await register(options);
+    const registration = await registered(false, options);
     if (this.#router.ended) throw this.#router.ended;
     this.#stopServing();
     this.#stopServing = host(registration, this.fetch);

@@ -4,6 +4,7 @@
  * endpoint then, and no isolation.
  */
 
+import { scattered, together } from "../engine/host/places.js";
 import { dropTabValue, keepTabValue, tabValue } from "../engine/host/site_data.js";
 
 /**
@@ -14,6 +15,8 @@ import { dropTabValue, keepTabValue, tabValue } from "../engine/host/site_data.j
  * @property {boolean | "require-corp" | "credentialless"} [isolate] make the page cross-origin isolated, which threads need:
  *   it is reloaded once where it is not. `true` is "require-corp"; "credentialless" where it embeds other sites' images
  * @property {string} [policy] a Content-Security-Policy for documents and workers that have none
+ * @property {boolean} [offline] keep what pages of the site load, so that they work without a network after one visit; a later
+ *   version of the site is taken as a whole, with a reload where this is its only page
  * @property {() => void} [onReload] called before the page is reloaded
  */
 
@@ -30,28 +33,74 @@ const MARK = "inpage-isolating";
  * @returns {Promise<ServiceWorkerRegistration | null>} null where there are no service workers; never settled where the
  *   page is reloaded
  */
-export async function register({ worker, scope, isolate = false, policy, onReload = announce } = {}) {
+export function register(options) {
+  return registered(true, options);
+}
+
+/**
+ * @param {boolean} early nothing is loaded yet: a later version of the site may be taken, with a reload
+ * @param {ServeOptions} [options]
+ * @returns {Promise<ServiceWorkerRegistration | null>}
+ */
+export async function registered(early, { worker, scope, isolate = false, policy, offline = false, onReload } = {}) {
   const container = serviceWorkers();
   if (!container) return null;
-  const known = worker || scope || isolate || policy ? undefined : await container.getRegistration();
-  const registration =
-    known ?? (worker instanceof ServiceWorkerRegistration ? worker : await container.register(scriptUrl(worker ?? "sw.js", isolate, policy), { scope }));
+  const asIs = !(worker || scope || isolate || policy || offline);
+  const own = worker instanceof ServiceWorkerRegistration ? worker : asIs ? await container.getRegistration() : null;
+  const script = scriptUrl(worker instanceof ServiceWorkerRegistration ? "" : (worker ?? "sw.js"), { isolate, policy, offline });
+  const registration = own ?? (await container.register(script, { scope, updateViaCache: "none" }));
+  if (!registration) return null; // a browser that is told to have none
   await activated(registration);
+  if (early && !own && registration.waiting && container.controller) {
+    await update(container, registration.waiting, onReload ?? (() => announce("it has the latest version")));
+  }
   if (!location.href.startsWith(registration.scope)) return registration;
   if (!container.controller) {
     const controlled = new Promise((resolve) => container.addEventListener("controllerchange", resolve, { once: true }));
     registration.active?.postMessage({ inpage: "claim" });
     await inTime(controlled);
   }
+  const { searchParams } = new URL(registration.active?.scriptURL ?? location.href);
+  if (searchParams.has("files") || searchParams.has("pages")) registration.active?.postMessage({ inpage: "keep", urls: loaded() });
   if (!isolate || globalThis.crossOriginIsolated) {
     dropTabValue(MARK);
     return registration;
   }
   // Once: a page that is not isolated after that never will be.
   if (tabValue(MARK) || !keepTabValue(MARK, "1")) return registration;
+  return reloaded(onReload ?? (() => announce("it is cross-origin isolated and models run in threads")));
+}
+
+/** @param {() => void} onReload @returns {Promise<any>} never settled */
+function reloaded(onReload) {
   onReload();
   location.reload();
   return new Promise(() => {});
+}
+
+/**
+ * Let the worker of a later version take the place of the one before. The page is reloaded then, however late that is: what
+ * it would load from now on is of the later version.
+ * @param {ServiceWorkerContainer} container
+ * @param {ServiceWorker} worker
+ * @param {() => void} onReload
+ * @returns {Promise<void>} settled where other pages of the site are open, which need the earlier version, or where it
+ *   takes its time
+ */
+async function update(container, worker, onReload) {
+  const { port1, port2 } = new MessageChannel();
+  /** @type {Promise<boolean>} */
+  const alone = new Promise((resolve) => (port1.onmessage = ({ data }) => resolve(data)));
+  const changed = new Promise((resolve) => container.addEventListener("controllerchange", resolve, { once: true }));
+  worker.postMessage({ inpage: "update" }, [port2]);
+  if (await inTime(alone)) await inTime(changed.then(() => reloaded(onReload)));
+}
+
+/** @returns {string[]} the page, what it has loaded, and what its model will need */
+function loaded() {
+  const entries = /** @type {PerformanceResourceTiming[]} */ (performance.getEntriesByType("resource"));
+  const files = entries.filter(({ initiatorType }) => !["fetch", "xmlhttprequest", "beacon"].includes(initiatorType));
+  return [location.href, ...new Set([...files.map(({ name }) => name), ...scattered()])];
 }
 
 /**
@@ -117,8 +166,9 @@ async function pass(fetch, { path, method, headers, body }, port) {
   }
 }
 
-function announce() {
-  console.info("inpage: this page is reloaded once, so that it is cross-origin isolated and models run in threads");
+/** @param {string} why */
+function announce(why) {
+  console.info(`inpage: this page is reloaded once, so that ${why}`);
 }
 
 /** @returns {ServiceWorkerContainer | null} */
@@ -130,11 +180,16 @@ function serviceWorkers() {
   }
 }
 
-/** @param {string | URL} script @param {ServeOptions["isolate"]} isolate @param {string} [policy] */
-function scriptUrl(script, isolate, policy) {
+/** @param {string | URL} script @param {Pick<ServeOptions, "isolate" | "policy" | "offline">} options */
+function scriptUrl(script, { isolate, policy, offline }) {
   const url = new URL(script, document.baseURI);
   if (isolate) url.searchParams.set("isolate", isolate === true ? "require-corp" : isolate);
   if (policy) url.searchParams.set("policy", policy);
+  if (offline) {
+    const folder = together();
+    if (folder) url.searchParams.set("files", new URL(folder, location.href).pathname);
+    url.searchParams.set("pages", "");
+  }
   return url;
 }
 

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..format.manifest import Manifest
-from . import paths, vendor
+from . import paths, service_worker, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
+# What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
+_NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -47,7 +49,6 @@ def files(
             if path.suffix in _SCRIPTS:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
     site["index.html"] = site.pop("app/index.html")
-    site["sw.js"] = web / "sw.js"
     vendored = vendor.ensure()
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
     if examples:
@@ -63,6 +64,7 @@ def files(
         site["answers.json"] = answers
         described["answers"] = "answers.json"
     site["site.json"] = (json.dumps(described, ensure_ascii=False, indent=1) + "\n").encode()
+    site["sw.js"] = service_worker.script({name: site[name] for name in site if not name.startswith(_NOT_KEPT)})
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
 

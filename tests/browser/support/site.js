@@ -65,8 +65,11 @@ export async function foreignProxy() {
   return { server: `http://127.0.0.1:${port}`, asked, stop: () => void proxy.close() };
 }
 
-/** `site`: the built site, served once for all tests of a worker; `serve`: servers that end with the test. */
-export const test = base.extend(
+/**
+ * What the service worker does is shown elsewhere (offline.spec.js): here a page is by itself, so that what it fetches is
+ * what it needs. `site`: the built site, served once for all tests of a worker; `serve`: servers that end with the test.
+ */
+export const test = base.extend({ serviceWorkers: "block" }).extend(
   /** @type {import("@playwright/test").Fixtures<{serve: typeof start}, {site: Served}>} */ ({
     // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern
     serve: async ({}, use) => {

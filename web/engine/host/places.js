@@ -9,6 +9,9 @@ import { EngineError } from "../format/errors.js";
 /** A package has none: no bundler is to look for it. */
 const ROOT = import.meta.resolve?.("../../");
 
+/** In the package, as tools/package.py names it. */
+const ARCHIVE = "/files/inpage.zip";
+
 /** Before the places, behind the `#`: a worker that somebody else made may have something there too. */
 const MARK = "#inpage=";
 
@@ -35,6 +38,18 @@ function absolute(url) {
 /** @param {Record<string, string>} more */
 export function provide(more) {
   places = { ...places, ...more };
+}
+
+/** The folder that has them all, on a site and where the package was copied; null where a bundler scattered them. */
+export function together() {
+  if (!places) return ROOT ?? null;
+  const [archive, worker] = ["inpage.zip", "router/worker.js"].map((file) => absolute(places?.[file] ?? "").pathname);
+  return archive.endsWith(ARCHIVE) && worker.endsWith("/files/router.js") ? archive.slice(0, 1 - ARCHIVE.length) : null;
+}
+
+/** @returns {string[]} their URLs; none where they lie as in the sources */
+export function scattered() {
+  return Object.values(places ?? {}).map((url) => absolute(url).href);
 }
 
 /** A worker's URL, with what that worker must be told. @param {URL | string} url @returns {URL} */

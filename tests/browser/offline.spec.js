@@ -1,0 +1,120 @@
+/**
+ * @file The built site under a sub-path of a host without any settings: isolated after one reload, its endpoint answers,
+ * and after that visit it needs no network. A later version is taken as a whole.
+ */
+
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { isKept, putPython } from "./support/kept_python.js";
+import { plainServer } from "./support/plain.js";
+import { expect, prompt, test, text } from "./support/router.js";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const QUESTION = "hello";
+const QUERY = "?temperature=0&max_tokens=60&threads=2";
+
+/** @typedef {import("@playwright/test").Page} Page */
+
+/** @param {any} model @returns {string} the greedy answer */
+function expected(model) {
+  const tokens = model.greedy(prompt(QUESTION), 60);
+  const stop = tokens.indexOf(2);
+  return text(stop < 0 ? tokens : tokens.slice(0, stop + 1)).trim();
+}
+
+/** Ask in the chat page, then its endpoint. @param {Page} page */
+async function ask(page) {
+  await expect(page.locator("#engine")).toHaveText(/ · 2 threads$/);
+  await page.getByLabel("Message").fill(QUESTION);
+  await page.getByLabel("Message").press("Enter");
+  await expect(page.getByRole("button", { name: "Send" })).toBeVisible();
+  const shown = await page.locator(".message.assistant").first().evaluate((message) => message.firstChild?.textContent ?? "");
+  const request = JSON.stringify({ messages: [{ role: "user", content: QUESTION }], temperature: 0, max_tokens: 60 });
+  const answered = await page.evaluate((body) => fetch("v1/chat/completions", { method: "POST", body }).then((response) => response.json()), request);
+  return [shown.trim(), answered.choices[0].message.content.trim()];
+}
+
+/** What the service worker keeps: how many files of each version, as soon as one is whole. @param {Page} page */
+const kept = (page) =>
+  page.evaluate(async () => {
+    const names = (await caches.keys()).filter((name) => !name.endsWith(" pages"));
+    const found = await Promise.all(names.map(async (name) => (await (await caches.open(name)).keys()).map(({ url }) => url)));
+    return found.filter((urls) => urls.some((url) => url.endsWith("inpage-files.json"))).map((urls) => urls.length - 1);
+  });
+
+/** Give a file of a built site other content, as a later build would. @param {string} site @param {Record<string, (text: string) => string>} changes */
+function change(site, changes) {
+  const worker = path.join(site, "sw.js");
+  const [line, ...rest] = readFileSync(worker, "utf-8").split("\n");
+  const list = JSON.parse(line.slice(line.indexOf("{"), -1));
+  for (const [name, edit] of Object.entries(changes)) {
+    const file = path.join(site, name);
+    writeFileSync(file, edit(readFileSync(file, "utf-8")));
+    list.files[name] = createHash("sha256").update(readFileSync(file)).digest("hex");
+  }
+  list.revision = `${list.revision}+`;
+  writeFileSync(worker, [`self.inpageFiles = ${JSON.stringify(list)};`, ...rest].join("\n"));
+}
+
+test("after one visit the site works without a network, isolated and with its endpoint, and a later version comes as a whole", async ({ page, context, whole, model }) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "inpage-plain-"));
+  const site = path.join(folder, "a/b");
+  execFileSync(path.join(ROOT, ".venv/bin/inpage"), ["build", "--model", whole, "--out", site], { stdio: "ignore" });
+  let server = await plainServer(folder);
+  try {
+    if (isKept(whole)) {
+      copyFileSync(path.join(whole, "kept-python.bin"), path.join(folder, "kept-python.bin"));
+      await page.goto(server.origin);
+      await putPython(page, "/");
+    }
+    const url = `${server.origin}/a/b/${QUERY}`;
+    const announced = page.waitForEvent("console", (message) => message.text().includes("reloaded once"));
+    await page.goto(url);
+    await announced;
+    await expect.poll(() => page.evaluate(() => crossOriginIsolated).catch(() => false)).toBe(true);
+    expect(await ask(page)).toEqual([expected(model), expected(model)]);
+    await expect.poll(() => kept(page)).toHaveLength(1);
+    // What only grammars need is kept when it is first asked for.
+    const [before] = await kept(page);
+    const grammars = () => page.evaluate(() => fetch("vendor/xgrammar/xgrammar.js").then((response) => response.text())).then((text) => text.length);
+    expect(await grammars()).toBeGreaterThan(0);
+    expect(await kept(page)).toEqual([before + 1]);
+
+    await server.stop();
+    await page.reload();
+    expect(await grammars()).toBeGreaterThan(0);
+    expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+    expect(await ask(page)).toEqual([expected(model), expected(model)]);
+
+    // A page of the earlier version has all its files from there, though the host has others.
+    change(site, {
+      "index.html": (text) => text.replace("<title>inpage", "<title>second"),
+      "app/dom.js": (text) => `${text}\ndocument.documentElement.dataset.version = "second";\n`,
+    });
+    server = await plainServer(folder, server.port);
+    /** @param {Page} page */
+    const version = (page) => page.evaluate(() => [document.title, document.documentElement.dataset.version]).catch(() => null);
+    const FIRST = ["inpage", undefined];
+    await page.reload();
+    expect(await version(page)).toEqual(FIRST);
+    await expect.poll(() => page.evaluate(async () => Boolean((await navigator.serviceWorker.getRegistration())?.waiting))).toBe(true);
+    expect(await kept(page)).toHaveLength(2);
+    const other = await context.newPage();
+    await other.goto(url);
+    expect(await version(other)).toEqual(FIRST);
+    await expect(other.locator("#engine")).toHaveText(/ · 2 threads$/); // it was not reloaded: two pages are open
+    expect(await version(other)).toEqual(FIRST);
+    await other.close();
+    await page.reload();
+    await expect.poll(() => version(page)).toEqual(["second", "second"]);
+    await expect.poll(() => kept(page)).toEqual([before + 1]);
+  } finally {
+    await server.stop();
+    rmSync(folder, { recursive: true });
+  }
+});
