@@ -198,7 +198,7 @@
   /** What earlier versions kept is of no use to any page now. */
   async function tidy() {
     for (const key of await caches.keys()) {
-      const wanted = (folder && key === FILES) || (pages && key === PAGES);
+      const wanted = (folder && key === FILES) || ((folder || pages) && key === PAGES);
       if (key.startsWith(PREFIX) && !wanted) await caches.delete(key);
     }
   }
