@@ -6,6 +6,8 @@ const state = document.querySelector("[role=status]");
 const model = new URLSearchParams(location.search).get("model") ?? "smollm2-135m-instruct";
 
 try {
+  // On any static host: threads (after one reload where it sends no headers), and no need of a network after this visit.
+  await InPage.register({ isolate: true, offline: true });
   const inpage = await InPage.start({ model });
   state.textContent = inpage.info.why;
   form.addEventListener("submit", async (event) => {

@@ -113,6 +113,18 @@ test("after one visit the site works without a network, isolated and with its en
     await page.reload();
     await expect.poll(() => version(page)).toEqual(["second", "second"]);
     await expect.poll(() => kept(page)).toEqual([before + 1]);
+
+    // A page can see that, and forget it.
+    const stored = await page.evaluate(async () => {
+      const { InPage } = await import(new URL("client/inpage.js", document.baseURI).href);
+      const { storage } = InPage;
+      const of = async () => (await storage.list()).find((/** @type {any} */ { kind }) => kind === "site");
+      const first = await of();
+      await storage.delete("site");
+      return [first, await of()];
+    });
+    expect(stored[0].entries).toBeGreaterThan(before);
+    expect(stored[1]).toEqual({ kind: "site", entries: 0, bytes: 0 });
   } finally {
     await server.stop();
     rmSync(folder, { recursive: true });

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from inpage.cli import main, site
+from inpage.cli import main, service_worker, site
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage.format.manifest import parse_manifest, revision_of
 from inpage_compile.pipeline import compile_model
 from support.models import first_ways, tiny_artifact, tiny_file
+
+WEB = Path(__file__).resolve().parents[2] / "web"
 
 
 @pytest.fixture
@@ -192,6 +194,30 @@ def test_names_from_a_gguf_file_are_made_one_line(tmp_path: Path) -> None:
     with first_ways():
         model = compile_model(str(source), tmp_path / "model", variants=("wasm-simd",), accept_license=True)
     assert parse_manifest((model / "manifest.json").read_bytes()).source.ref == "two lines.gguf"
+
+
+def test_the_service_worker_keeps_all_but_models_and_begins_anew_with_each_change(model: Path) -> None:
+    files = site.files([model])
+
+    def kept(worker: bytes) -> dict[str, Any]:
+        line, _, script = worker.decode().partition("\n")
+        assert script == f"{(WEB / 'offline.js').read_text()}\n{(WEB / 'sw.js').read_text()}"
+        listed: dict[str, Any] = json.loads(line.removeprefix("self.inpageFiles = ").removesuffix(";"))
+        return listed
+
+    worker = files["sw.js"]
+    assert isinstance(worker, bytes)
+    listed = kept(worker)
+    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"}
+    assert listed["files"].keys() == wanted
+    for name, digest in listed["files"].items():
+        content = files[name]
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        assert digest == hashlib.sha256(data).hexdigest()
+    assert listed["late"] == ["vendor/xgrammar/xgrammar.js"]
+    changed = kept(service_worker.script({name: files[name] for name in wanted} | {"index.html": b"another"}))
+    assert changed["revision"] != listed["revision"]
+    assert kept(service_worker.script({name: files[name] for name in wanted})) == listed
 
 
 def test_what_an_earlier_build_wrote_is_removed_and_nothing_else(model: Path, tmp_path: Path) -> None:

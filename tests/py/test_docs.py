@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
 # What configures a host: checked for the headers that it sends.
 HOSTS = {"", "apache", "caddy", "http", "json", "nginx", "toml"}
-SCRIPTS = {"js": "ts", "ts": "ts", "tsx": "tsx"}
+SCRIPTS = {"html": "ts", "js": "ts", "ts": "ts", "tsx": "tsx"}
 # A block is a module of this package, not a program.
 PACKAGES = {"adding-a-family.md": "inpage_compile.families", "adding-an-engine.md": "inpage.engines.registry"}
 # Examples' own commands, besides those that are checked.
-PLAIN = {"cp", "mkdir", "python3", "cd"}
+PLAIN = {"cd", "cp", "mkdir", "python3"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,13 @@ def test_scripts_have_the_types_that_they_say(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("docs")
     for i, block in enumerate(_of(*SCRIPTS)):
         name = f"{block.file.parent.name}-{block.file.stem}-{i}.{SCRIPTS[block.language]}"
-        (folder / name).write_text(block.code, "utf-8")
+        inside = (
+            re.findall(r"<script[^>]*>(.*?)</script>", block.code, re.S) if block.language == "html" else [block.code]
+        )
+        assert inside, f"{block} has no script"
+        (folder / name).write_text("\n".join(inside), "utf-8")
+    (folder / "inpage").mkdir()  # as `npx inpage copy` makes it
+    (folder / "inpage/inpage.ts").write_text('export * from "inpage";\n', "utf-8")
     modules = str(ROOT / "node_modules")
     options = {
         "extends": str(ROOT / "tsconfig.json"),
@@ -137,17 +143,23 @@ def _check(block: Block, words: list[str]) -> None:
     elif name == "inpage":
         parser().parse_args(rest)
     elif name == "npx":
-        assert rest[:2] == ["inpage", "copy"], where
+        assert rest[0] == "vite" or [word for word in rest if word != "--yes"][:2] in (
+            ["inpage", "copy"],
+            [f"../inpage-{_version()}.tgz", "copy"],
+        ), where
     elif name == "npm" and rest[0] == "run":
         place = block.file.parent if (block.file.parent / "package.json").exists() else ROOT
         assert rest[1] in json.loads((place / "package.json").read_text("utf-8"))["scripts"], where
     elif name == "npm":
-        version = json.loads((ROOT / "package.json").read_text("utf-8"))["version"]
         archives = [word for word in rest if "inpage-" in word]
-        assert rest[0] in ("install", "create", "init"), where
-        assert all(word.endswith(f"inpage-{version}.tgz") for word in archives), where
+        assert rest[0] in ("ci", "install"), where
+        assert all(word.endswith(f"/inpage-{_version()}.tgz") for word in archives), where
     else:
         assert name in PLAIN and shutil.which(name), where
+
+
+def _version() -> str:
+    return str(json.loads((ROOT / "package.json").read_text("utf-8"))["version"])
 
 
 def test_the_options_of_the_command_line_exist() -> None:
@@ -165,7 +177,11 @@ def test_the_options_of_the_command_line_exist() -> None:
 
 def test_hosts_send_what_our_own_server_sends() -> None:
     """Values of headers in the documentation are those of `inpage serve`."""
-    sent = {**serving._ISOLATION, "X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy_of("index.html")}
+    sent = {
+        **serving._ISOLATION,
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": policy_of("index.html"),
+    }
     seen = set()
     for block in _of(*HOSTS):
         for name, value in sent.items():
@@ -210,9 +226,12 @@ def test_what_a_browser_can_refuse_is_explained() -> None:
     for path in (ROOT / "web").rglob("*.js"):
         if "vendor" in path.parts:
             continue
-        for found in re.finditer(r"""EngineError\("(?:network|unsupported)", ([`"])(.*?)\1[,)]""", _flat(path.read_text("utf-8"))):
+        for found in re.finditer(
+            r"""EngineError\("(?:network|unsupported)", ([`"])(.*?)\1[,)]""", _flat(path.read_text("utf-8"))
+        ):
             message = re.sub(r"\$\{[^}]*\}", "…", found[2])
-            if len(re.findall(r"[a-z]{2,}", message)) > 1 and not message.startswith(tools):
-                if not any(pattern.search(found[2]) for pattern in patterns):
-                    missing.append(f"{path.name}: {message}")
+            if len(re.findall(r"[a-z]{2,}", message)) < 2 or message.startswith(tools):
+                continue
+            if not any(pattern.search(found[2]) for pattern in patterns):
+                missing.append(f"{path.name}: {message}")
     assert missing == []

@@ -4,8 +4,10 @@
  * endpoint then, and no isolation.
  */
 
+import { EngineError } from "../engine/format/errors.js";
 import { scattered, together } from "../engine/host/places.js";
 import { dropTabValue, keepTabValue, tabValue } from "../engine/host/site_data.js";
+import { trusted } from "../engine/host/trusted.js";
 
 /**
  * @typedef {object} ServeOptions
@@ -32,6 +34,7 @@ const MARK = "inpage-isolating";
  * @param {ServeOptions} [options]
  * @returns {Promise<ServiceWorkerRegistration | null>} null where there are no service workers; never settled where the
  *   page is reloaded
+ * @throws {EngineError} unsupported where its script is missing, or refused
  */
 export function register(options) {
   return registered(true, options);
@@ -48,7 +51,7 @@ export async function registered(early, { worker, scope, isolate = false, policy
   const asIs = !(worker || scope || isolate || policy || offline);
   const own = worker instanceof ServiceWorkerRegistration ? worker : asIs ? await container.getRegistration() : null;
   const script = scriptUrl(worker instanceof ServiceWorkerRegistration ? "" : (worker ?? "sw.js"), { isolate, policy, offline });
-  const registration = own ?? (await container.register(script, { scope, updateViaCache: "none" }));
+  const registration = own ?? (await made(container, script, scope));
   if (!registration) return null; // a browser that is told to have none
   await activated(registration);
   if (early && !own && registration.waiting && container.controller) {
@@ -69,6 +72,20 @@ export async function registered(early, { worker, scope, isolate = false, policy
   // Once: a page that is not isolated after that never will be.
   if (tabValue(MARK) || !keepTabValue(MARK, "1")) return registration;
   return reloaded(onReload ?? (() => announce("it is cross-origin isolated and models run in threads")));
+}
+
+/**
+ * @param {ServiceWorkerContainer} container
+ * @param {URL} script
+ * @param {string} [scope]
+ * @throws {EngineError} unsupported
+ */
+async function made(container, script, scope) {
+  try {
+    return await container.register(trusted(script), { scope, updateViaCache: "none" });
+  } catch (error) {
+    throw new EngineError("unsupported", `the service worker ${script.pathname} cannot be registered: ${String(error)}`, "worker", error);
+  }
 }
 
 /** @param {() => void} onReload @returns {Promise<any>} never settled */

@@ -4,12 +4,13 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { deleteFolder, done, finished, folderFiles, openDatabase, persistStorage, siteData, storageSpace } from "../engine/host/site_data.js";
+import { cachedFiles, deleteCaches, deleteFolder, done, finished, folderFiles, openDatabase, persistStorage, siteData, storageSpace } from "../engine/host/site_data.js";
 import { unknown } from "./options.js";
 
 /**
- * @typedef {"models" | "prefixes" | "answers" | "unfinished" | "python" | "measurements"} Kind models: their files;
- *   prefixes: exported ones; python: its memory after a start; measurements: how fast what ran here
+ * @typedef {"models" | "prefixes" | "answers" | "unfinished" | "python" | "measurements" | "site"} Kind models: their files;
+ *   prefixes: exported ones; python: its memory after a start; measurements: how fast what ran here; site: what its service
+ *   worker keeps for use offline
  * @typedef {{kind: Kind, entries: number, bytes: number | null}} Stored bytes: null where the browser does not tell
  */
 
@@ -23,13 +24,20 @@ const DATABASES = {
   unfinished: ["inpage-unfinished"],
   python: ["inpage-python", "inpage-starts"],
   measurements: ["inpage-notes"],
+  site: [],
 };
+/** Of caches: see ../offline.js. */
+const CACHES = "inpage ";
 const KINDS = /** @type {Kind[]} */ (Object.keys(DATABASES));
 
 /** @returns {Promise<Stored[]>} of each kind, those that are empty too */
 async function list() {
   return Promise.all(
     KINDS.map(async (kind) => {
+      if (kind === "site") {
+        const entries = await cachedFiles(CACHES);
+        return { kind, entries, bytes: entries ? null : 0 };
+      }
       const files = kind === "models" ? (await folderFiles(FOLDER)).filter(({ name }) => name.endsWith(".bin")) : [];
       const rows = await inStores(DATABASES[kind][0], "readonly", ([first]) => first.count());
       const bytes = files.reduce((sum, { size }) => sum + size, 0);
@@ -48,6 +56,7 @@ async function remove(kind) {
   if (kind !== undefined && !KINDS.includes(kind)) throw unknown("kind", String(kind), KINDS);
   try {
     for (const each of kind ? [kind] : KINDS) {
+      if (each === "site") await deleteCaches(CACHES);
       if (each === "models") await deleteFolder(FOLDER);
       for (const name of DATABASES[each]) await inStores(name, "readwrite", (stores) => stores.map((store) => store.clear())[0]);
     }

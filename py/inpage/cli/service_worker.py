@@ -13,9 +13,8 @@ from pathlib import Path
 
 from . import paths
 
-
 # Only who asks for a grammar loads what follows it.
-_LATE = ("vendor/xgrammar/", "grammar/")
+_LATE = ("vendor/xgrammar/", "grammar/", "grammar.js")
 
 
 def script(files: Mapping[str, Path | bytes]) -> bytes:

@@ -296,6 +296,20 @@ export async function deleteFolder(name) {
   }
 }
 
+/** @param {string} prefix of caches' names @returns {Promise<number>} how many files they have */
+export async function cachedFiles(prefix) {
+  let files = 0;
+  for (const name of (await ask(() => caches.keys())) ?? []) {
+    if (name.startsWith(prefix)) files += (await ask(async () => (await caches.open(name)).keys()))?.length ?? 0;
+  }
+  return files;
+}
+
+/** @param {string} prefix of caches' names @returns {Promise<void>} */
+export async function deleteCaches(prefix) {
+  for (const name of (await ask(() => caches.keys())) ?? []) if (name.startsWith(prefix)) await ask(() => caches.delete(name));
+}
+
 /** A page has it, a worker does not. */
 const page = /** @type {{sessionStorage: {getItem(key: string): string | null, setItem(key: string, value: string): void, removeItem(key: string): void}}} */ (/** @type {unknown} */ (globalThis));
 

@@ -8,6 +8,7 @@
 import { EngineError } from "../format/errors.js";
 import { ANSWER_MS, holdLock, whenFree } from "./site_data.js";
 import { forWorker } from "./places.js";
+import { trusted } from "./trusted.js";
 import { Patience, SCRIPTS_MS } from "./waits.js";
 
 const UP = "up";
@@ -68,7 +69,7 @@ export function startWorker(url, kind, lost, ms = SCRIPTS_MS) {
 /** @param {URL} url @param {string} name @param {string} file @returns {Worker} */
 function made(url, name, file) {
   try {
-    return new Worker(url, { type: "module", name });
+    return new Worker(trusted(url), { type: "module", name });
   } catch (error) {
     const { origin } = globalThis.location;
     const why = url.origin === origin ? String(error) : `it lies on ${url.origin}, and browsers want it on the page's own origin, ${origin}`;
