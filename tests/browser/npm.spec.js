@@ -33,7 +33,7 @@ function writeSnippets(folder) {
 async function ask(page) {
   await expect(page.getByRole("status")).toHaveText(/^wasm-/); // until then it may be reloaded
   await page.getByRole("textbox").fill(QUESTION);
-  await page.getByRole("button").click();
+  await page.getByRole("button", { name: "Ask" }).click();
 }
 
 test("built by Vite and by webpack, or copied, the package answers below a sub-path", async ({ page, context, project, whole, model }) => {
