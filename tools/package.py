@@ -65,7 +65,8 @@ def main() -> None:
             padded(path)
     types()
     kept = {path.relative_to(dist).as_posix(): path for path in dist.rglob("*") if path.is_file()}
-    kept.pop("react.js")  # for bundlers only
+    for name in ("ai-sdk.js", "react.js"):  # for bundlers only: they import what their user has
+        kept.pop(name)
     place(dist / "sw.js", service_worker.script(kept))
     place(OUT / "types/sw.d.ts", b"export {};\n")
     shutil.copyfile(WEB / "npm/cli.js", made(OUT / "bin/inpage.js"))
