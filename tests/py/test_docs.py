@@ -26,8 +26,10 @@ HOSTS = {"", "apache", "caddy", "http", "json", "nginx", "toml"}
 SCRIPTS = {"html": "ts", "js": "ts", "ts": "ts", "tsx": "tsx"}
 # A block is a module of this package, not a program.
 PACKAGES = {"adding-a-family.md": "inpage_compile.families", "adding-an-engine.md": "inpage.engines.registry"}
+# Clients of a server or of a page: their own tests run them (tests/browser/clients.spec.js); here they are compiled.
+ELSEWHERE = {"endpoint.md"}
 # Examples' own commands, besides those that are checked.
-PLAIN = {"cd", "cp", "mkdir", "python3"}
+PLAIN = {"cd", "cp", "mkdir", "pip", "python", "python3"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,14 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
     assert [str(block) for block in BLOCKS if block.language not in known] == []
 
 
-def test_scripts_have_the_types_that_they_say(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One run of tsc, strict; a block is a module of its own. ``inpage`` is what the package's types are made from."""
+@pytest.mark.parametrize("languages", [("ts", "tsx"), ("html", "js")], ids=["typed", "plain"])
+def test_scripts_have_the_types_that_they_say(
+    languages: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Strict, but that plain JavaScript names no types of parameters; a block is a module of its own. ``inpage`` is
+    what the package's types are made from."""
     folder = tmp_path_factory.mktemp("docs")
-    for i, block in enumerate(_of(*SCRIPTS)):
+    for i, block in enumerate(_of(*languages)):
         name = f"{block.file.parent.name}-{block.file.stem}-{i}.{SCRIPTS[block.language]}"
         inside = (
             re.findall(r"<script[^>]*>(.*?)</script>", block.code, re.S) if block.language == "html" else [block.code]
@@ -81,6 +87,7 @@ def test_scripts_have_the_types_that_they_say(tmp_path_factory: pytest.TempPathF
         "compilerOptions": {
             "jsx": "react-jsx",
             "noUnusedLocals": False,
+            "noImplicitAny": "ts" in languages,
             "types": [],
             "typeRoots": [f"{modules}/@types"],
             "rootDirs": [str(folder), str(ROOT / "web")],
@@ -104,7 +111,9 @@ def test_scripts_have_the_types_that_they_say(tmp_path_factory: pytest.TempPathF
 @pytest.mark.model
 @pytest.mark.parametrize("block", _of("python"), ids=str)
 def test_python_runs_as_it_stands(block: Block) -> None:
-    ast.parse(block.code)
+    compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if block.file.name in ELSEWHERE:
+        return
     package = PACKAGES.get(block.file.name)
     program = ["-c", block.code]
     if package is not None:
@@ -136,7 +145,7 @@ def _commands(words: list[str]) -> Iterator[list[str]]:
 
 def _check(block: Block, words: list[str]) -> None:
     where = f"{block}: {' '.join(words)}"
-    name, *rest = words
+    name, *rest = (word.strip("()") for word in words)
     if name == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
         assert [word for word in rest if "=" not in word and word not in targets] == [], where
@@ -155,7 +164,7 @@ def _check(block: Block, words: list[str]) -> None:
         assert rest[0] in ("ci", "install"), where
         assert all(word.endswith(f"/inpage-{_version()}.tgz") for word in archives), where
     else:
-        assert name in PLAIN and shutil.which(name), where
+        assert name in PLAIN and (name in ("cd", "pip", "python") or shutil.which(name)), where
 
 
 def _version() -> str:
