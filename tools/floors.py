@@ -24,6 +24,7 @@ FLOORS = (
     "inpage.settings",
     "inpage.host",
     "inpage.text",
+    "inpage.json_schema",
     "inpage.engines",
     "inpage.requests",
     "inpage.observe",

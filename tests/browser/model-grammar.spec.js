@@ -125,7 +125,7 @@ test("answers go on while a grammar compiles", async ({ ask }) => {
   const [alone, listed] = await ask([free, held]);
   /** @type {Record<string, object>} */
   const properties = {};
-  for (let i = 0; i < 60; i++) properties[`field_${i}`] = { type: "string", maxLength: 30 };
+  for (let i = 0; i < 60; i++) properties[`field_${i}`] = { type: "string", pattern: `^[a-z${i}]{1,8}$` };
   const large = { type: "object", properties, required: Object.keys(properties), additionalProperties: false };
   const told = await ask.during([free, held], [TELL, { temperature: 0, max_tokens: 3, schema: large }]);
   expect(told.ids).toEqual([alone.token_ids, listed.token_ids]);
@@ -155,17 +155,18 @@ test("what cannot be followed is refused by name, and others go on", async ({ as
   const [expected] = await ask([good]);
   /** @type {[object, string][]} */
   const bad = [
-    [{ schema: { type: "integer", minimum: 5, maximum: 2 } }, "schema"], // found by XGrammar, which aborts
-    [{ grammar: "root ::= nothing" }, "grammar"],
+    [{ schema: { type: "integer", minimum: 5, maximum: 2 } }, "schema.minimum"], // found by the router
+    [{ schema: { type: "object", properties: 5 } }, "schema.properties"],
+    [{ grammar: "root ::= nothing" }, "grammar"], // found by XGrammar, which aborts
     [{ grammar: "root ::= root" }, "grammar"], // no end of it
     [{ regex: "(" }, "regex"],
-    [{ schema: { type: "object", not: {} } }, "schema.not"], // found by the router
+    [{ schema: { type: "object", not: {} } }, "schema.not"],
     [{ schema: PERSON, resume: [504, 504] }, "schema"], // which no such answer begins with
   ];
   const [kept, ...refused] = await ask([good, ...bad.map(([params]) => /** @type {[string, object]} */ ([TELL, { max_tokens: 9, ...params }]))]);
   expect(kept.token_ids).toEqual(expected.token_ids);
   refused.forEach(({ error }, i) => expect(error, JSON.stringify(bad[i])).toMatchObject({ code: "invalid_request", field: bad[i][1] }));
-  expect(refused[0].error.message).toContain("minimum greater than maximum");
+  expect(refused[0].error.message).toContain("'minimum' at # leaves no value");
 });
 
 test("the grammar outlives its engine", async ({ ask }) => {

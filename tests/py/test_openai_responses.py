@@ -15,8 +15,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from test_worker_http import CALL, TEMPLATE
 
-from inpage.engines.protocol import Grammar
 from inpage.openai import Api
+from inpage.requests.grammar import schema_grammar
 from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.scripted import Scripted
@@ -167,7 +167,7 @@ async def test_a_text_format_becomes_a_grammar(small_tokenizer: Tokenizer, strea
         else:
             done = await client.responses.create(**ask)
     assert (done.output_text, done.status) == ('{"a": 5}', "completed")
-    assert engine.grammars == [Grammar("schema", json.dumps(SCHEMA))]
+    assert engine.grammars == [schema_grammar(SCHEMA)]
 
 
 _WORKS: dict[str, Any] = {

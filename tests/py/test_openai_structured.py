@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from inpage.engines.protocol import Grammar
 from inpage.openai import Api
+from inpage.requests.grammar import schema_grammar
 from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.scripted import Scripted
@@ -22,10 +21,10 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
     ("form", "grammar"),
     [
         ({"type": "text"}, None),
-        ({"type": "json_object"}, Grammar("schema", '{"type": "object"}')),
+        ({"type": "json_object"}, schema_grammar({"type": "object"})),
         (
             {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA, "strict": True}},
-            Grammar("schema", json.dumps(SCHEMA)),
+            schema_grammar(SCHEMA),
         ),
     ],
 )

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from inpage.openai import Api
+from inpage.requests.grammar import schema_grammar
 from inpage.requests.tool_calls import Argued, Called, CallReader, Event, Said
 from inpage.requests.tools import asked_tools
 from inpage.router import Router
@@ -54,9 +55,8 @@ async def test_a_call_is_read_out_of_the_answer(small_tokenizer: Tokenizer) -> N
     [grammar] = engine.grammars
     assert grammar and grammar.kind == "tag"
     form = json.loads(grammar.source)
-    assert form["at_least_one"] and [tag["content"]["json_schema"] for tag in form["tags"]] == [
-        PLACE,
-        {"type": "object"},
+    assert form["at_least_one"] and [tag["content"] for tag in form["tags"]] == [
+        {"type": "grammar", "grammar": schema_grammar(schema).source} for schema in (PLACE, {"type": "object"})
     ]
 
 

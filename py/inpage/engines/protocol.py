@@ -33,8 +33,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer is held to. ``kind``: "schema" (JSON schema), "regex", "ebnf" (with a rule ``root``) or "tag" (the
-    format of one of XGrammar's structural tags, as JSON); see `inpage.requests.grammar`, which makes them."""
+    """What an answer is held to. ``kind``: "schema" (a JSON schema's EBNF), "regex", "ebnf" (with a rule ``root``) or
+    "tag" (the format of an XGrammar structural tag, as JSON); see `inpage.requests.grammar`, which makes them."""
 
     kind: str
     source: str

@@ -1,43 +1,28 @@
 """What an answer may be held to: a JSON schema, a regular expression or an EBNF grammar, checked before anybody waits.
 
-The engine worker follows grammars with XGrammar, which leaves out some keywords of JSON Schema without a word, and
-lets some patterns break out of their string. Whatever would not hold is refused here by name.
+The engine worker follows grammars with XGrammar. A JSON schema is made into one here, as XGrammar's own reading of
+schemas passes over much of them; what would not hold is refused by name.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar
 from ..errors import InvalidRequest, Unsupported
 from ..format import bounded
+from ..json_schema import compile_schema
 
 SOURCE_BYTES = 64 << 10
 FIELDS = {"schema": "schema", "regex": "regex", "ebnf": "grammar", "tag": "tools"}  # by kind: what a caller calls it
 
-_DEPTH = 64
 _REPEATS = 1000  # of one bound; compiling takes milliseconds for each repetition
 _ALL_REPEATS = 2000
-_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-_ANNOTATIONS = frozenset((
-    "title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly",
-    "$defs", "definitions",
-))  # fmt: skip
-_WHOLE = frozenset(("$ref", "const", "enum", "anyOf", "oneOf", "allOf"))  # each says all that there is to say
-_KEYWORDS = frozenset((
-    "type", "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
-    "maxProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "unevaluatedProperties", "unevaluatedItems",
-))  # fmt: skip
-_MAPS = ("properties", "patternProperties", "$defs", "definitions")  # of schemas
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_ONES = ("items", "additionalProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems")
 _BOUND = re.compile(r"\{(\d+)?,?(\d+)?\}")
-# Stands for characters that a JSON string cannot hold as they are: the quote, the backslash, control characters.
-_OPEN = re.compile(r'(?<!\\)(?:\\\\)*(?:\.|\[\^|\\[SDWsnrtfvbxu\\"]|")')
 
 
 def asked_grammar(given: Mapping[str, Any]) -> Grammar | None:
@@ -54,7 +39,7 @@ def asked_grammar(given: Mapping[str, Any]) -> Grammar | None:
     if not isinstance(text, str) or not text:
         raise InvalidRequest(f"{named[0]} must be a text that is not empty", field=named[0])
     _check_size(text, named[0])
-    _check_repeats([(int(n), named[0]) for pair in _BOUND.findall(text) for n in pair if n])
+    _check_repeats([(int(n[:9]), named[0]) for pair in _BOUND.findall(text) for n in pair if n])
     return Grammar("regex" if named == ["regex"] else "ebnf", text)
 
 
@@ -81,8 +66,8 @@ def unmet_need(
 
 
 def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
-    """A checked JSON schema; the answer will be one line of JSON. An object has the properties that are named and no
-    others, unless ``additionalProperties`` allows them."""
+    """A checked JSON schema, compiled; the answer will be one line of JSON. An object has the properties that are named
+    and no others, unless ``additionalProperties`` allows them; see `inpage.json_schema`."""
     if isinstance(schema, str):
         try:
             schema = bounded.read(schema, SOURCE_BYTES)
@@ -90,100 +75,18 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
             raise InvalidRequest(f"{field} is not JSON: {error}", field=field) from error
     bounded.check(schema, field)
     try:
-        text = json.dumps(schema, allow_nan=False)
+        text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
+        text.encode()  # no half of a surrogate pair
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{field} cannot be written as JSON: {error}", field=field) from error
+        raise InvalidRequest(f"{field} cannot be written as JSON: {str(error)[:200]}", field=field) from error
     _check_size(text, field)
-    plain = bounded.read(text)
-    _check_repeats(list(_check(plain, plain, field, 0)))
-    return Grammar("schema", text)
+    return Grammar("schema", _compiled(text, field))
 
 
-def _check(schema: Any, root: Any, field: str, depth: int) -> Iterator[tuple[int, str]]:
-    """Gives the repetitions that it asks for."""
-    if isinstance(schema, bool):
-        return
-    if not isinstance(schema, dict):
-        raise InvalidRequest(f"{field} must be an object or a boolean, not {schema!r:.60}", field=field)
-    if depth > _DEPTH:
-        raise InvalidRequest(f"{field} is nested more than {_DEPTH} deep", field=field)
-    said = set(schema) - _ANNOTATIONS
-    for keyword in said - _KEYWORDS - _WHOLE:
-        raise InvalidRequest(
-            f"{field}: {keyword!r:.60} cannot be followed; leave it out", field=f"{field}.{keyword}"[:200]
-        )
-    whole = sorted(said & _WHOLE)
-    others = said - _WHOLE - ({"type"} if whole in (["const"], ["enum"]) else set())
-    if len(whole) > 1 or (whole and others):
-        other = whole[1] if len(whole) > 1 else min(others)
-        raise InvalidRequest(f"{field}: {other!r} beside {whole[0]!r} cannot be followed", field=f"{field}.{other}")
-    _check_values(schema, root, field)
-    for name in ("minLength", "maxLength"):
-        if name in schema:
-            yield _count(schema[name], f"{field}.{name}"), f"{field}.{name}"
-    patterns = [schema["pattern"]] if "pattern" in schema else []
-    for pattern in [*patterns, *schema.get("patternProperties", {})]:
-        yield from _check_pattern(pattern, f"{field}.pattern")
-    for name in (n for n in _MAPS if n in schema):
-        if not isinstance(schema[name], dict):
-            raise InvalidRequest(f"{field}.{name} must be an object", field=f"{field}.{name}")
-        for key, inner in schema[name].items():
-            yield from _check(inner, root, f"{field}.{name}.{key}"[:200], depth + 1)
-    for name in (n for n in _LISTS if n in schema):
-        if not isinstance(schema[name], list) or not schema[name]:
-            raise InvalidRequest(f"{field}.{name} must be a list that is not empty", field=f"{field}.{name}")
-        for i, inner in enumerate(schema[name]):
-            yield from _check(inner, root, f"{field}.{name}[{i}]", depth + 1)
-    for name in (n for n in _ONES if n in schema):
-        yield from _check(schema[name], root, f"{field}.{name}", depth + 1)
-
-
-def _check_values(schema: dict[str, Any], root: Any, field: str) -> None:
-    """What XGrammar would pass over, or end with an abort."""
-    types = schema.get("type", [])
-    for kind in types if isinstance(types, list) else [types]:
-        if kind not in _TYPES:
-            raise InvalidRequest(
-                f"{field}.type is {kind!r:.60}; it must be one of {', '.join(_TYPES)}", field=f"{field}.type"
-            )
-    if len(schema.get("allOf") or [0]) > 1:
-        raise InvalidRequest(f"{field}.allOf can hold one schema only: merge them", field=f"{field}.allOf")
-    if "enum" in schema and (not isinstance(schema["enum"], list) or not schema["enum"]):
-        raise InvalidRequest(f"{field}.enum must be a list that is not empty", field=f"{field}.enum")
-    required = schema.get("required", [])
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise InvalidRequest(f"{field}.required must be a list of names", field=f"{field}.required")
-    if "$ref" in schema:
-        _resolve(schema["$ref"], root, f"{field}.$ref")
-
-
-def _resolve(ref: Any, root: Any, field: str) -> None:
-    place = root
-    steps = ref.split("/") if isinstance(ref, str) else [""]
-    for step in steps[1:] if steps[0] == "#" else ["?"]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(place, dict) or name not in place:
-            raise InvalidRequest(f"{field}: {ref!r:.60} leads nowhere in this schema", field=field)
-        place = place[name]
-
-
-def _check_pattern(pattern: Any, field: str) -> Iterator[tuple[int, str]]:
-    if not isinstance(pattern, str):
-        raise InvalidRequest(f"{field} must be a string", field=field)
-    found = _OPEN.search(pattern)
-    if found:
-        raise InvalidRequest(
-            f"{field}: {found[0]!r} also means characters that a JSON string cannot hold; name those that are meant, "
-            "as in [A-Za-z ]",
-            field=field,
-        )
-    yield from ((int(n), field) for pair in _BOUND.findall(pattern) for n in pair if n)
-
-
-def _count(value: Any, field: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequest(f"{field} must be a whole number of at least 0", field=field)
-    return value
+@lru_cache(maxsize=16)
+def _compiled(schema: str, field: str) -> str:
+    """Kept, as a request's schema is checked where the request is read, and made into its grammar further on."""
+    return compile_schema(bounded.read(schema), field)
 
 
 def _check_repeats(repeats: list[tuple[int, str]]) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from ..engines.protocol import Grammar
 from ..errors import InvalidRequest, Unsupported
 from ..format import bounded
-from .grammar import SOURCE_BYTES, schema_grammar
+from .grammar import schema_grammar
 from .tool_calls import CLOSE, OPEN
 
 _TOOLS = 128
+_FORM_CHARS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TAKEN = re.compile(r"\btools\b")
 
@@ -60,8 +61,10 @@ def asked_tools(tools: Any, choice: Any, parallel: Any, template: str | None, gr
         )
     held = [_tag(f, i, wanted) for i, f in enumerate(functions) if wanted in ("auto", "required", f["name"])]
     source = json.dumps(_format(wanted, held, parallel is not False))
-    if len(source) > SOURCE_BYTES:
-        raise InvalidRequest(f"tools: their parameters are larger than {SOURCE_BYTES} bytes", field="tools")
+    if len(source) > _FORM_CHARS:
+        raise InvalidRequest(
+            "tools: the grammar of their parameters would be too large: offer fewer functions", field="tools"
+        )
     return ToolUse(offered, Grammar("tag", source))
 
 
@@ -126,14 +129,14 @@ def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> str:
 def _tag(function: Mapping[str, Any], i: int, wanted: str) -> dict[str, Any]:
     """One function's call as XGrammar takes it. One that is not strict may have any arguments where it need not be
     called."""
-    schema: Any = {"type": "object"}
-    if "parameters" in function and (function.get("strict") or wanted != "auto"):
-        schema = bounded.read(schema_grammar(function["parameters"], f"tools[{i}].function.parameters").source)
+    held = "parameters" in function and (function.get("strict") or wanted != "auto")
+    schema = function["parameters"] if held else {"type": "object"}
+    grammar = schema_grammar(schema, f"tools[{i}].function.parameters")
     begin = f'{OPEN}\n{{"name": {json.dumps(function["name"])}, "arguments": '
     return {
         "type": "tag",
         "begin": begin,
-        "content": {"type": "json_schema", "json_schema": schema},
+        "content": {"type": "grammar", "grammar": grammar.source},
         "end": "}\n" + CLOSE,
     }
 

@@ -1,12 +1,11 @@
 /**
- * @file What answers may be held to: JSON schemas, regular expressions and EBNF grammars, through XGrammar. Loaded only
- * when a request asks for it, in a worker of its own, and with it the library (1 MB) and the tokenizer's vocabulary.
+ * @file What answers may be held to: regular expressions and EBNF grammars (JSON schemas come as such), through XGrammar.
+ * Loaded only when a request asks for it, in a worker of its own, and with it the library (1 MB) and the tokenizer's vocabulary.
  *
  * XGrammar was built to abort on whatever it does not like, which leaves its stack where it was: after any failure a
  * fresh copy takes its place. Nothing is lost by that: a matcher is made anew from the tokens of the answer so far.
  */
 
-import { maskWords } from "../format/batch_limits.js";
 import { array, integer, object } from "../format/check.js";
 import { EngineError } from "../format/errors.js";
 import { described } from "../format/manifest.js";
@@ -18,12 +17,6 @@ import { fetchFile } from "../storage/shards.js";
 
 /** Grammars kept compiled. */
 const COMPILED = 32;
-/**
- * What XGrammar calls the ways in which tokens stand for bytes, and a token with a byte below 0x20, which no JSON text of
- * one line holds: in the alphabet of byte-level BPE, and spelled out or as it is.
- * @type {Record<Vocabulary["kind"], RegExp>}
- */
-const CONTROL = { byte_level: /[\u0100-\u011f]/, byte_fallback: /[^ -\u{10FFFF}]|^<0x[01][0-9A-F]>$/u };
 /** What a caller calls each kind. */
 const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar", tag: "tools" });
 
@@ -32,8 +25,8 @@ const FIELDS = Object.freeze({ schema: "schema", regex: "regex", ebnf: "grammar"
  * @typedef {Pick<Constraint, "kind" | "source">} Grammar
  * @typedef {typeof import("@mlc-ai/web-xgrammar")} Library
  * @typedef {import("@mlc-ai/web-xgrammar").CompiledGrammar} Compiled
- * @typedef {{kind: "byte_level" | "byte_fallback", texts: string[], stops: number[], printable: Int32Array}} Vocabulary
- *   texts: "" for what no answer may hold; printable: mask of the tokens without control characters
+ * @typedef {{kind: "byte_level" | "byte_fallback", texts: string[], stops: number[]}} Vocabulary
+ *   kind: what XGrammar calls the ways in which tokens stand for bytes; texts: "" for what no answer may hold
  * @typedef {{key: string, tokens: number[], matcher: import("@mlc-ai/web-xgrammar").GrammarMatcher}} Matching
  */
 
@@ -95,10 +88,8 @@ export class Grammars {
       return matching && (await matching.matcher.getNextTokenBitmask());
     });
     if (!bits) throw new EngineError("invalid_request", `the answer so far does not follow ${field}`, field);
-    const { printable } = this.#vocabulary;
-    const plain = constraint.kind === "schema";
     let any = 0;
-    for (let i = 0; i < mask.length; i++) any |= mask[i] = plain ? bits[i] & printable[i] : bits[i];
+    for (let i = 0; i < mask.length; i++) any |= mask[i] = bits[i];
     if (any === 0) throw new EngineError("invalid_request", `${field} leaves nothing that could be said next`, field);
   }
 
@@ -168,11 +159,10 @@ export class Grammars {
    * @returns {Promise<Compiled>}
    */
   async #compile(kind, source) {
-    const { compiler, library } = await this.#library();
+    const { compiler } = await this.#library();
     this.#complaints = [];
-    if (kind === "schema") return compiler.compileJSONSchema(source, false, -1, [", ", ": "], true);
-    if (kind === "ebnf") return compiler.compileGrammar(source);
-    const format = kind === "regex" ? { type: "regex", pattern: source } : await inOneLine(library, JSON.parse(source));
+    if (kind === "ebnf" || kind === "schema") return compiler.compileGrammar(source);
+    const format = kind === "regex" ? { type: "regex", pattern: source } : JSON.parse(source);
     return compiler.compileStructuralTag({ type: "structural_tag", format });
   }
 
@@ -191,24 +181,6 @@ export class Grammars {
     this.#compiled.clear();
     this.#matchings.clear();
   }
-}
-
-/**
- * The schemas in a structural tag as grammars: by itself it would allow any white space, without end.
- * @param {Library} library
- * @param {any} format
- * @returns {Promise<any>}
- */
-async function inOneLine(library, format) {
-  if (format?.type === "json_schema") {
-    const schema = JSON.stringify(format.json_schema);
-    const grammar = await library.Testings._jsonSchemaToEBNF(schema, false, -1, [", ", ": "], true);
-    return { type: "grammar", grammar };
-  }
-  if (Array.isArray(format)) return Promise.all(format.map((item) => inOneLine(library, item)));
-  if (typeof format !== "object" || format === null) return format;
-  const entries = Object.entries(format).map(async ([key, item]) => [key, await inOneLine(library, item)]);
-  return Object.fromEntries(await Promise.all(entries));
 }
 
 /**
@@ -274,11 +246,7 @@ async function readVocabulary(source, manifest, size) {
     texts[token(id)] = special ? "" : String(content);
   }
   for (const id of Object.values(entry.special)) texts[token(id)] = "";
-  const printable = new Int32Array(maskWords(size));
-  texts.forEach((text, id) => {
-    if (!CONTROL[kind].test(text)) printable[id >> 5] |= 1 << (id & 31);
-  });
-  return { kind, texts, stops, printable };
+  return { kind, texts, stops };
 }
 
 /**
