@@ -4,8 +4,8 @@
  * second instead of two. Keeping it is only ever a shortcut: whatever fails, Python starts from the beginning.
  *
  * A first visit shall not wait for what only chats need (py/inpage/worker/kept_memory.py). Memory cannot be kept once
- * Python knows anything of JavaScript; so when the model is there, memory_worker.js starts from what was kept, imports the
- * rest, and keeps that.
+ * Python knows anything of JavaScript; so when somebody was answered, memory_worker.js starts from what was kept, imports
+ * the rest, and keeps that.
  */
 
 import { version } from "../vendor/pyodide/pyodide.js";

@@ -1,7 +1,7 @@
 """What Python's kept memory (web/router/python.js) shall hold beyond what a start needs: jinja2.
 
 Its import takes a third of a second, so a first visit starts without it: it is imported while weights arrive, or with
-the first chat. Once the model is there, the memory is kept anew, with it: later visits pay nothing.
+the first chat. When that has been answered, the memory is kept anew, with it: later visits pay nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class KeptMemory:
             self._asked = True
             asyncio.get_running_loop().call_soon(importlib.import_module, TEMPLATES)
 
-    def loaded(self) -> None:
-        """A model is there."""
+    def idle(self) -> None:
+        """Somebody was answered, and nobody waits: what takes a core for two seconds slows nobody down."""
         if self._renew is not None:
             self._renew()
             self._renew = None

@@ -60,6 +60,7 @@ _OPERATIONS = (
     "http",
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
+_ANSWERED = ("chat", "complete", "http")
 
 
 class RouterWorker:
@@ -86,7 +87,7 @@ class RouterWorker:
             self._cancel(message["id"])
             return
         task = asyncio.get_running_loop().create_task(self._run(message))
-        if message["op"] in ("chat", "complete", "http"):
+        if message["op"] in _ANSWERED:
             self._waiting[message["id"]] = None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -131,6 +132,8 @@ class RouterWorker:
             for kept in (self._streams, self._waiting):
                 kept.pop(number, None)
             self._gone.discard(number)
+        if op in _ANSWERED and not self._streams and not self._waiting:
+            self._memory.idle()
 
     # -- models ------------------------------------------------------------------------------------------------
 
@@ -168,7 +171,6 @@ class RouterWorker:
             self._memory.progress(event)
 
         async with self._known().use(message.get("model"), on_progress=tell) as router:
-            self._memory.loaded()
             return self._noted(message, router)
 
     @asynccontextmanager
