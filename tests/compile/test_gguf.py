@@ -233,7 +233,6 @@ def test_unexpected_tensor(tmp_path: Path) -> None:
         "llama.attention.layer_norm_rms_epsilon",
         "tokenizer.ggml.model",
         "tokenizer.ggml.tokens",
-        "tokenizer.ggml.token_type",
         "tokenizer.ggml.merges",
     ],
 )

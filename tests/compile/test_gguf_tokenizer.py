@@ -56,7 +56,7 @@ def test_reference_prompts(smol: tokenizers.Tokenizer) -> None:
 @pytest.mark.model
 def test_control_tokens(smollm2: Source) -> None:
     t = smollm2.tokenizer
-    assert (t.bos, t.eos, t.add_bos) == (1, (2, 0), False)
+    assert (t.bos, t.eos, t.add_bos) == (1, (2, 0, 4), False)  # 4 is <reponame>: an end to llama.cpp
     assert (t.special["<|im_start|>"], t.special["<|im_end|>"], len(t.special)) == (1, 2, 17)
 
 

@@ -37,7 +37,8 @@ def write_vocabulary(path: Path, model: str, vocabulary: dict[str, Any], keys: d
     w = gguf.GGUFWriter(path, "llama")
     w.add_tokenizer_model(model)
     w.add_token_list(vocabulary["tokens"])
-    w.add_token_types(vocabulary["kinds"])
+    if vocabulary["kinds"] is not None:
+        w.add_token_types(vocabulary["kinds"])
     if "merges" in vocabulary:
         w.add_token_merges(vocabulary["merges"])
     else:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from inpage.errors import SourceInvalid
 
+from .control import read_control
 from .pre_tokenizers import PRE_TOKENIZERS
 from .tokenizer import Tokenizer
-from .vocabulary import CONTROL, END_TEXTS, UNKNOWN, USER_DEFINED, Vocabulary, added_token, document, ends, token_id
+from .vocabulary import USER_DEFINED, Vocabulary, added_token, document
 
 if TYPE_CHECKING:
     from ..gguf.metadata import Metadata
@@ -26,14 +27,12 @@ def byte_level(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     if pre is None:
         known = ", ".join(PRE_TOKENIZERS)
         raise SourceInvalid(f"pre-tokenizer {name!r} is not supported; supported: {known}", field="tokenizer.ggml.pre")
-    size, tokens, kinds = len(vocabulary.tokens), vocabulary.tokens, vocabulary.kinds
-    added = vocabulary.of(UNKNOWN, CONTROL, USER_DEFINED)
-    special = {tokens[i]: i for i in added if kinds[i] != USER_DEFINED}
+    tokens, control = vocabulary.tokens, read_control(meta, vocabulary)
+    added = sorted({*vocabulary.of(USER_DEFINED), *control.ids})
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    bos = token_id(meta, "tokenizer.ggml.bos_token_id", size)
     return Tokenizer(
         json=document(
-            [added_token(i, tokens[i], kinds[i] != USER_DEFINED) for i in added],
+            [added_token(i, tokens[i], i in control.ids) for i in added],
             normalizer=None,
             pre_tokenizer={"type": "Sequence", "pretokenizers": [*map(_split, pre.splits), level]},
             decoder=level,
@@ -41,10 +40,10 @@ def byte_level(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
             vocab=vocabulary.ids,
             merges=_merges(meta, vocabulary.ids),
         ),
-        bos=bos,
-        eos=ends(meta, size, (special.get(text) for text in END_TEXTS)),
-        add_bos=bos is not None and meta.flag("tokenizer.ggml.add_bos_token", pre.add_bos),
-        special=special,
+        bos=control.bos,
+        eos=control.ends,
+        add_bos=control.bos is not None and meta.flag("tokenizer.ggml.add_bos_token", pre.add_bos),
+        special={tokens[i]: i for i in sorted(control.ids)},
     )
 
 

@@ -13,41 +13,32 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inpage.errors import SourceInvalid
 
+from .control import read_control
 from .tokenizer import Tokenizer
-from .vocabulary import (
-    BYTE,
-    CONTROL,
-    END_TEXTS,
-    UNKNOWN,
-    USER_DEFINED,
-    Vocabulary,
-    added_token,
-    document,
-    ends,
-    token_id,
-)
+from .vocabulary import BYTE, USER_DEFINED, Vocabulary, added_token, document
 
 if TYPE_CHECKING:
     from ..gguf.metadata import Metadata
 
 _BLANK = "\u2581"  # how tokens show a space
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-_ENDS = (*END_TEXTS, "</s>", "<eos>")
 _KEEPING = ("<unk>", "<s>", "<|endoftext|>")
 # What files that name none mean.
-_BOS, _EOS = 1, 2
+_UNKNOWN, _BOS, _EOS = 0, 1, 2
 
 
 def sentencepiece(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
-    size, tokens, kinds = len(vocabulary.tokens), vocabulary.tokens, vocabulary.kinds
+    vocabulary = _with_bytes(vocabulary)
+    size, tokens = len(vocabulary.tokens), vocabulary.tokens
     _check_bytes(vocabulary)
-    added = vocabulary.of(UNKNOWN, CONTROL, USER_DEFINED)
-    # Fine-tuned models have ends of turns that are declared as text: as in llama.cpp, they are none.
-    special = {tokens[i]: i for i in added if kinds[i] != USER_DEFINED or tokens[i] in _ENDS}
+    control = read_control(meta, vocabulary, _BOS, _EOS, _UNKNOWN)  # there are 256 tokens at least
+    special = {tokens[i]: i for i in sorted(control.ids)}
+    added = sorted({*vocabulary.of(USER_DEFINED), *control.ids})
     prefix = meta.flag("tokenizer.ggml.add_space_prefix", True)
     blanks = {"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}
     swallows = set(added) if _swallowing(meta) else set()
@@ -55,10 +46,9 @@ def sentencepiece(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     spaces = {"type": "Replace", "pattern": {"String": _BLANK}, "content": " "}
     in_front = [{"type": "Prepend", "prepend": _BLANK}] if prefix else []
     stripped = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
-    bos = token_id(meta, "tokenizer.ggml.bos_token_id", size, _BOS)
     return Tokenizer(
         json=document(
-            [added_token(i, tokens[i], tokens[i] in special, i in swallows) for i in added],
+            [added_token(i, tokens[i], i in control.ids, i in swallows) for i in added],
             normalizer={"type": "Sequence", "normalizers": [*in_front, blanks]},
             pre_tokenizer=None,
             decoder={"type": "Sequence", "decoders": [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *stripped]},
@@ -66,9 +56,9 @@ def sentencepiece(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
             vocab=vocabulary.ids,
             merges=_merges(vocabulary, _scores(meta, size), special),
         ),
-        bos=bos,
-        eos=ends(meta, size, (special.get(text) for text in _ENDS), _EOS),
-        add_bos=meta.flag("tokenizer.ggml.add_bos_token", True),
+        bos=control.bos,
+        eos=control.ends,
+        add_bos=control.bos is not None and meta.flag("tokenizer.ggml.add_bos_token", True),
         special=special,
     )
 
@@ -78,6 +68,14 @@ def _swallowing(meta: Metadata) -> bool:
     model's name."""
     name = meta.text("general.name", "").lower()
     return "phi-3" in name or "phi3" in name
+
+
+def _with_bytes(vocabulary: Vocabulary) -> Vocabulary:
+    """In a file without types, those that spell bytes out are known by their texts."""
+    if vocabulary.of(BYTE):
+        return vocabulary
+    pairs = zip(vocabulary.tokens, vocabulary.kinds, strict=True)
+    return replace(vocabulary, kinds=[BYTE if _BYTE.fullmatch(text) else kind for text, kind in pairs])
 
 
 def _check_bytes(vocabulary: Vocabulary) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from ..gguf.metadata import Metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-# Tokens that end an answer whatever the file calls them (llama.cpp's end-of-generation set).
-END_TEXTS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<EOT>")
+_NONE = (-1, 0xFFFFFFFF)  # how files write that they name no token
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +26,21 @@ class Vocabulary:
         """Ids of the tokens of these types."""
         return [i for i, kind in enumerate(self.kinds) if kind in kinds]
 
+    def is_letter(self, token: int) -> bool:
+        """Whether it is what text is made of: without it there would be texts that cannot be encoded."""
+        return self.kinds[token] == BYTE or (self.kinds[token] == NORMAL and len(self.tokens[token]) == 1)
+
 
 def read_vocabulary(meta: Metadata, size: int) -> Vocabulary:
-    """``size``: rows of the embedding."""
+    """``size``: rows of the embedding. Without types all tokens are normal ones."""
     tokens: list[str] = meta.items("tokenizer.ggml.tokens", str)
     if len(tokens) != size:
         raise SourceInvalid(f"{len(tokens)} tokens, but the embedding has {size} rows", field="tokenizer.ggml.tokens")
-    kinds: list[int] = meta.items("tokenizer.ggml.token_type", int)
+    tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)]  # llama.cpp's name for one without a text
+    key = "tokenizer.ggml.token_type"
+    kinds: list[int] = [NORMAL] * size if meta.get(key) is None else meta.items(key, int)
     if len(kinds) != size:
-        raise SourceInvalid(f"{len(kinds)} token types for {size} tokens", field="tokenizer.ggml.token_type")
+        raise SourceInvalid(f"{len(kinds)} token types for {size} tokens", field=key)
     ids = {t: i for i, t in enumerate(tokens)}
     if len(ids) != len(tokens):
         raise SourceInvalid("a token's text stands twice", field="tokenizer.ggml.tokens")
@@ -44,23 +48,15 @@ def read_vocabulary(meta: Metadata, size: int) -> Vocabulary:
 
 
 def token_id(meta: Metadata, key: str, size: int, default: int | None = None) -> int | None:
-    """A token that the file names; ``default`` where it names none."""
+    """A token that the file names; ``default`` where it has no such key."""
     if meta.get(key) is None:
         return default
     v = meta.integer(key)
+    if v in _NONE:
+        return None
     if not 0 <= v < size:
         raise SourceInvalid(f"{key}: {v} is not a token", field=key)
     return v
-
-
-def ends(meta: Metadata, size: int, texts: Iterable[int | None], eos: int | None = None) -> tuple[int, ...]:
-    """Ids that end an answer: those that the file names (``eos`` where it names none), then ``texts``."""
-    found = [
-        token_id(meta, "tokenizer.ggml.eos_token_id", size, eos),
-        token_id(meta, "tokenizer.ggml.eot_token_id", size),
-        *texts,
-    ]
-    return tuple(dict.fromkeys(i for i in found if i is not None))
 
 
 def document(added: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:

@@ -149,7 +149,8 @@ class Spellings:
         starts = sorted({text[0] for text in texts})
         after = {start: [re.escape(text[1:]) for text in texts if text[0] == start] for start in starts}
         spelled = "|".join(f"{re.escape(start)}(?={'|'.join(after[start])})" for start in starts)
-        self.pattern = re.compile(spelled or r"(?!)")
+        # Whatever the case of its letters: a template may write all of them small.
+        self.pattern = re.compile(spelled or r"(?!)", re.IGNORECASE)
         self.heads = tuple({text[:n] for text in texts for n in range(1, len(text))})
         self.tails = tuple({text[n:] for text in texts for n in range(1, len(text))})
         begun = {head for head in self.heads if any(text.rstrip().endswith(head) for text in own)}
