@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
+from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import InvalidRequest, OutOfMemory
 from inpage.router import Completion, Router
+from support.sampler_reference import choose, modified
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -118,3 +121,30 @@ async def test_a_device_that_is_full_fails_one_request_only(router: Router, monk
     with pytest.raises(OutOfMemory, match="memory for 80"):
         await own.complete([5] * 100, max_tokens=4)
     assert len((await own.complete([5] * 60, temperature=0, max_tokens=4)).token_ids) > 0
+
+
+@pytest.mark.parametrize("repetition", [1.0, 1.3])
+async def test_presence_and_frequency_count_the_answer_alone(router: Router, repetition: float) -> None:
+    """By numpy on the engine's own logits; counting the prompt too, as repetition alone does, would choose otherwise."""
+    penalties = {"presence_penalty": 1.5, "frequency_penalty": 0.4, "repetition_penalty": repetition}
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "cache": False, **penalties}
+    prompt = router.encode("red, green, blue, red, green, blue, red, green, blue, red, green,")
+    done = await router.complete(prompt, **asked)
+    kv = router.scheduler.kv
+    pages = await kv.obtain(-(-(len(prompt) + 16) // kv.page_tokens))
+    assert pages is not None
+    rows, fed = [], 0
+    for end in range(len(prompt), len(prompt) + 16):
+        tokens = [*prompt, *done.token_ids][fed:end]
+        (out,) = await router.engine.step([SequenceInput(tokens, fed, pages, want_logits=True)])
+        rows.append(np.array(out.logits, np.float32))
+        fed = end
+    kv.pool.give(pages)
+    sampling = Sampling(**penalties)
+    chosen = [
+        [choose(modified(row, sampling, [*before, *done.token_ids[:i]], None), sampling, 0) for i, row in enumerate(rows)]
+        for before in ([], prompt)
+    ]
+    assert done.token_ids == chosen[0] != chosen[1]
+    half = await router.complete(prompt, resume=done.token_ids[:7], **asked)
+    assert half.token_ids == done.token_ids

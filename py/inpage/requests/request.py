@@ -184,7 +184,9 @@ class Request:
         return [*self.prompt[start:split], *self.tokens[max(0, start - split) : end - split]]
 
     def _history(self) -> Sequence[int]:
+        """What penalties count. Presence and frequency are OpenAI's and count the answer alone, and so does what goes
+        with them; repetition alone counts the prompt too, as in vLLM and llama.cpp."""
         s = self.sampling
-        if s.repetition_penalty == 1.0 and s.presence_penalty == 0.0 and s.frequency_penalty == 0.0:
-            return ()
-        return self.slice(max(0, self.length - _HISTORY), self.length)
+        if s.presence_penalty or s.frequency_penalty:
+            return self.tokens[-_HISTORY:]
+        return () if s.repetition_penalty == 1.0 else self.slice(max(0, self.length - _HISTORY), self.length)

@@ -73,6 +73,8 @@ def answer_key(
     if sampling.temperature == 0:
         unused = ("temperature", "top_k", "top_p", "min_p", "seed")
         how = {name: value for name, value in how.items() if name not in unused}
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        more["counted"] = "answer"  # answers are kept that earlier versions made, which counted the prompt too
     parts = [_FORMAT, weights, list(prompt), how, max_tokens, sorted(stop_ids), sorted(more.items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
