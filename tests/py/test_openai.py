@@ -236,7 +236,7 @@ async def test_every_parameter_works_or_is_refused_by_name(api: Api, chat: bool)
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"messages": HELLO, "temperature": 3}, "temperature"),
         ({"messages": HELLO, "temperature": "warm"}, "temperature"),
-        ({"messages": HELLO, "max_tokens": 0}, "max_tokens"),
+        ({"messages": HELLO, "max_tokens": -1}, "max_tokens"),
         ({"messages": HELLO, "max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
         ({"messages": HELLO, "n": 0}, "n"),
         ({"messages": HELLO, "n": True}, "n"),

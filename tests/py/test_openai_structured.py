@@ -55,15 +55,57 @@ async def test_logprobs_are_the_engines_by_text(small_tokenizer: Tokenizer) -> N
     assert [[top.logprob for top in token.top_logprobs] for token in logprobs.content] == [
         [-i / 100, -(i + 1) / 100] for i in ids
     ]
-    assert [token.token for token in logprobs.content] == [small_tokenizer.decode([i]) for i in ids]
-    whole = [token for token in logprobs.content if token.bytes is not None]
-    assert bytes(b for token in whole for b in token.bytes or []).decode() == "what light "
-    assert len(logprobs.content) - len(whole) == 2  # the two bytes of é
+    told = [token.token for token in logprobs.content]
+    assert told == [*(small_tokenizer.decode([i]) for i in ids[:-2]), "\\xc3", "\\xa9"]
+    assert bytes(b for token in logprobs.content for b in token.bytes or []).decode() == "what light é"
     assert streamed == logprobs.content
-    assert older.logprobs and older.logprobs.token_logprobs == [-i / 100 for i in ids]
-    assert older.logprobs.tokens and older.logprobs.text_offset
-    for text, at in zip(older.logprobs.tokens[:-2], older.logprobs.text_offset, strict=False):
+    # The prompt is told as well, first: nothing stands before its first token.
+    assert older.text == "hellowhat light é"
+    places = older.logprobs
+    assert places and places.tokens and places.text_offset and places.token_logprobs and places.top_logprobs
+    prompt = small_tokenizer.encode("hello")
+    assert places.token_logprobs[: len(prompt)] == [None, *([-0.3] * (len(prompt) - 1))]
+    assert places.token_logprobs[len(prompt) :] == [-i / 100 for i in ids]
+    assert places.top_logprobs[0] is None and len(places.top_logprobs[1]) == 2
+    for text, at in zip(places.tokens[:-2], places.text_offset, strict=False):
         assert older.text[at : at + len(text)] == text
+    assert places.text_offset[-2:] == [len(older.text) - 1] * 2 and places.tokens[-2:] == ["bytes:\\xc3", "bytes:\\xa9"]
+
+
+@pytest.mark.parametrize("params", [{}, {"stop": "gh"}, {"stop": "t é"}, {"stop": ["at l", "zzz"]}, {"max_tokens": 0}])
+@pytest.mark.parametrize("echo", [True, False])
+async def test_places_are_the_same_streamed_and_whole(small_tokenizer: Tokenizer, params: Any, echo: bool) -> None:
+    """And within the text, also where a stop string is cut off in the middle of a token."""
+    engine = Scripted(small_tokenizer, "what the light é")
+    async with small_router(small_tokenizer, engine=engine) as router, openai_client(Api(router)) as client:
+        ask: Any = {"model": "small", "prompt": ["the world", "é"], "logprobs": 1, "echo": echo, **params}
+        whole = await client.completions.create(**ask)
+        places: Any = [{"tokens": [], "token_logprobs": [], "text_offset": [], "top": []} for _ in range(2)]
+        texts = ["", ""]
+        async for chunk in await client.completions.create(**ask, stream=True):
+            for choice in chunk.choices:
+                at, found = choice.index, choice.logprobs
+                texts[at] += choice.text
+                if found:
+                    for name in ("tokens", "token_logprobs", "text_offset"):
+                        places[at][name] += getattr(found, name)
+                    places[at]["top"] += found.top_logprobs or []
+    for choice, text, told in zip(whole.choices, texts, places, strict=True):
+        found = choice.logprobs
+        assert choice.text == text
+        if found is None:
+            assert not text and not told["tokens"]
+            continue
+        assert [found.tokens, found.token_logprobs, found.text_offset] == list(told.values())[:3]
+        assert all(at < len(text) for at in found.text_offset or [])
+        said = b"".join(_bytes_of(token) for token in found.tokens or [])
+        assert said.startswith(text.encode())
+        cut = any(stop in said.decode() for stop in ("gh", "t é", "at l"))
+        assert said == text.encode() or (cut and "stop" in params)
+
+
+def _bytes_of(token: str) -> bytes:
+    return bytes.fromhex(token[6:].replace("\\x", "")) if token.startswith("bytes:") else token.encode()
 
 
 async def test_choices_of_one_prompt_share_its_prefill(small_tokenizer: Tokenizer) -> None:

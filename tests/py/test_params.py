@@ -6,7 +6,7 @@ import pytest
 
 from inpage.errors import InvalidRequest
 from inpage.requests.messages import checked_messages
-from inpage.requests.params import answer_room, checked_ids, checked_text, options
+from inpage.requests.params import SEEDS, answer_room, checked_ids, checked_text, options
 
 
 def refused(field: str, match: str) -> Any:
@@ -26,21 +26,21 @@ def refused(field: str, match: str) -> Any:
 @pytest.mark.parametrize(
     ("params", "field", "match"),
     [
-        ({"max_tokens": 0}, "max_tokens", "at least 1"),
+        ({"max_tokens": -1}, "max_tokens", "at least 0"),
         ({"max_tokens": 1.5}, "max_tokens", "whole number"),
         ({"max_tokens": True}, "max_tokens", "whole number"),
         ({"temperature": -0.1}, "temperature", "at least 0 and at most 2"),
         ({"temperature": 2.1}, "temperature", "at most 2"),
         ({"temperature": float("nan")}, "temperature", "at least 0"),
         ({"temperature": "hot"}, "temperature", "must be a number"),
-        ({"top_p": 0}, "top_p", "above 0"),
+        ({"top_p": -0.1}, "top_p", "at least 0"),
         ({"top_p": 1.1}, "top_p", "at most 1"),
         ({"top_k": -1}, "top_k", "at least 0"),
         ({"min_p": 1.5}, "min_p", "at most 1"),
         ({"repetition_penalty": 0}, "repetition_penalty", "above 0"),
         ({"presence_penalty": 3}, "presence_penalty", "at most 2"),
         ({"frequency_penalty": -3}, "frequency_penalty", "at least -2"),
-        ({"seed": -1}, "seed", "at least 0"),
+        ({"seed": 2**63}, "seed", "at most"),
         ({"logit_bias": [1]}, "logit_bias", "must map"),
         ({"logit_bias": {"x": 1}}, "logit_bias[x]", "whole numbers of 0..99"),
         ({"logit_bias": {100: 1}}, "logit_bias[100]", "whole numbers of 0..99"),
@@ -60,6 +60,8 @@ def test_good_parameters() -> None:
     assert got.sampling.seed == 0
     assert got.sampling.logit_bias == ((3, 2.5), (7, -1.0))
     assert options({"seed": 9}, vocab=100).sampling.seed == 9
+    assert options({"seed": -1}, vocab=100).sampling.seed == SEEDS - 1  # OpenAI's seeds have a sign
+    assert options({"top_p": 0, "max_tokens": 0}, vocab=100).sampling.top_p == 0
 
 
 def test_a_missing_seed_is_drawn() -> None:
@@ -72,8 +74,6 @@ def test_a_missing_seed_is_drawn() -> None:
     [
         ([], "messages", "empty"),
         (5, "messages", "must be a list"),
-        ("", "messages[0].content", "empty"),
-        ([{"role": "user", "content": " \n"}], "messages[0].content", "empty"),
         (["hi"], "messages[0]", "must be an object"),
         ([{"role": "wizard", "content": "hi"}], "messages[0].role", "must be one of system, user, assistant"),
         ([{"content": "hi"}], "messages[0].role", "None"),
@@ -146,6 +146,7 @@ def test_openais_messages_become_plain() -> None:
 
 def test_a_string_is_one_user_message() -> None:
     assert checked_messages("hi") == [{"role": "user", "content": "hi"}]
+    assert checked_messages("") == [{"role": "user", "content": ""}]
 
 
 def test_texts_and_ids() -> None:

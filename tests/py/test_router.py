@@ -125,14 +125,12 @@ async def test_a_stream_is_read_once(router: Router) -> None:
 
 async def test_bad_requests_are_refused_at_once_and_the_next_works(router: Router) -> None:
     bad: list[tuple[Any, str]] = [
-        (lambda: router.chat(""), "messages[0].content"),
         (lambda: router.chat([]), "messages"),
         (lambda: router.chat([{"role": "boss", "content": "hi"}]), "messages[0].role"),
         (lambda: router.chat("hi", temprature=1), "temprature"),
-        (lambda: router.chat("hi", max_tokens=0), "max_tokens"),
+        (lambda: router.chat("hi", max_tokens=-1), "max_tokens"),
         (lambda: router.chat("hi", max_tokens=256), "max_tokens"),
         (lambda: router.chat("x" * 300), "messages"),
-        (lambda: router.complete(""), "prompt"),
         (lambda: router.complete([]), "prompt"),
         (lambda: router.complete([VOCAB]), "prompt[0]"),
         (lambda: router.complete([5] * 256), "prompt"),
@@ -208,7 +206,7 @@ async def test_quick_stream_and_batch_are_ways_to_ask(router: Router) -> None:
     together = await router.batch(["one", "two", "three"], **GREEDY)
     assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
     with pytest.raises(InvalidRequest):
-        await router.batch(["one", ""])
+        await router.batch(["one", "\ud800"])
 
 
 async def test_whoever_waits_too_long_is_told(small_tokenizer: Tokenizer) -> None:

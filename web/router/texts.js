@@ -62,7 +62,8 @@ function longestOf(texts) {
 
 /**
  * @param {Description} description
- * @returns {{encode(texts: string[]): Encoded, decode(ids: number[]): string}}
+ * @returns {{encode(texts: string[]): Encoded, decode(ids: number[]): string, piece(id: number): string | undefined}} piece: a
+ *   token as the vocabulary has it
  */
 export function tokenizer(description) {
   const library = new Tokenizer(description, {});
@@ -72,5 +73,6 @@ export function tokenizer(description) {
       return { ids: Int32Array.from(lists.flat()), counts: Int32Array.from(lists, (ids) => ids.length) };
     },
     decode: (ids) => library.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+    piece: (id) => library.id_to_token(id),
   };
 }

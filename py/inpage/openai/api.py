@@ -20,7 +20,7 @@ from .logprobs import Written
 from .requests import ParsedRequest, chat_request, completion_request
 from .response_events import ResponseEvents
 from .response_requests import ResponseRequest, renamed, response_request
-from .responses import ResponseWriter
+from .responses import Echo, ResponseWriter
 from .streams import Begun, ChoiceEvents, Position, Writes, events
 
 BODY_BYTES = REQUEST_CHARS  # a larger request is refused unread
@@ -88,16 +88,35 @@ class Api:
             if isinstance(asked, ResponseRequest):
                 return await self._response(model, asked, streams, using, position)
             written = Written(router.tokenizer) if "logprobs" in asked.params else None
-            answer = ResponseWriter(model, path == "/v1/chat/completions", written, asked.calls, asked.named_call)
+            answer = ResponseWriter(
+                model, path == "/v1/chat/completions", written, asked.calls, asked.named_call, asked.n
+            )
             if position is not None:
                 answer = replace(answer, id=position.id, created=position.created)
-            echoes = [router.tokenizer.decode(stream.prompt_ids) if asked.echo else "" for stream in streams]
+            echoes = await self._echoes(router, asked, streams, written if position is None else None)
             if not asked.stream:
-                done = await together(streams)
-                return _json(answer.whole(done, [echo + one.text for echo, one in zip(echoes, done, strict=True)]))
+                return _json(answer.whole(await together(streams), echoes))
             if position is None and len(streams) == 1:
                 position = Position(answer.id, answer.created, streams[0].seed)
-            return await _begun(ChoiceEvents(answer, echoes, asked.include_usage), streams, using, position)
+            writer = ChoiceEvents(answer, echoes, asked.include_usage, bool(asked.params.get("stop")))
+            return await _begun(writer, streams, using, position)
+
+    async def _echoes(
+        self, router: Answers, asked: ParsedRequest, streams: list[Stream], written: Written | None
+    ) -> list[Echo]:
+        """What each choice begins with; with ``written``, the logprobs of a prompt that is repeated."""
+        if not asked.echo:
+            return [Echo(inner=stream.inner) if written else Echo() for stream in streams]
+        echoes: list[Echo] = []
+        for i, stream in enumerate(streams):
+            if i % asked.n:
+                echoes.append(echoes[-1])
+                continue
+            ids = stream.prompt_ids
+            found = await router.prompt_logprobs(ids, asked.params["logprobs"]) if written else []
+            placed = written.prompt(ids, found) if written else ()
+            echoes.append(Echo(router.tokenizer.decode(ids), placed, stream.inner))
+        return echoes
 
     async def _response(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
+from ..engines.protocol import Logprob
 from ..format.schema import Manifest
 from ..observe.health import Health
 from ..responses.stream import Stream
@@ -20,6 +21,7 @@ class Answers(Protocol):
 
     def chat(self, messages: Any, **params: Any) -> Stream: ...
     def complete(self, prompt: Any, **params: Any) -> Stream: ...
+    async def prompt_logprobs(self, ids: Sequence[int], top: int) -> list[Logprob | None]: ...
     def metrics(self) -> str: ...
     def health(self) -> Health: ...
 

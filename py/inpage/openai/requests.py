@@ -18,6 +18,7 @@ _COMPLETION_TOP = 5  # likeliest tokens told of each, for completions
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias")
 # Not OpenAI's, but common among servers of open models.
 _MORE_SAMPLING = ("top_k", "min_p", "repetition_penalty")
+_OURS = ("max_repeats",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Body:
         return value
 
     def asked(self, prompts: list[Any], *, echo: bool = False) -> ParsedRequest:
-        for name in (*_SAMPLING, *_MORE_SAMPLING):
+        for name in (*_SAMPLING, *_MORE_SAMPLING, *_OURS):
             value = self.take(name)
             if value is not None:
                 self.params[name] = value

@@ -139,6 +139,8 @@ class ResponseEvents:
             "previous_response_id": None, "store": False, "temperature": None, "tool_choice": "auto", "tools": [],
             "top_p": None, "truncation": "disabled", "usage": None if answer is None else _usage(answer),
         }  # fmt: skip
+        if answer is not None and answer.ended:
+            told["inpage"] = {"ended": answer.ended}
         return told | self._told | {"text": {"format": {"type": "text"}, **self._told.get("text", {})}}
 
 

@@ -28,7 +28,7 @@ _PARAMS = {
     "max_tokens": "max_output_tokens",
 }
 _ROLES = ("user", "assistant", "system", "developer")
-_TEXTS = ("input_text", "output_text", "text")
+_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}  # where each has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def response_request(body: Any) -> ResponseRequest:
     messages = [{"role": "system", "content": instructions}] if instructions else []
     messages += _messages(given)
     tokens = b.take("max_output_tokens")
+    if tokens == 0:
+        raise InvalidRequest("max_output_tokens must be at least 1", field="max_output_tokens")
     if tokens is not None:
         b.params["max_tokens"] = tokens
     b.only("background", False)
@@ -129,7 +131,7 @@ def _text(content: Any, where: str) -> str:
             raise InvalidRequest(
                 f"{where}[{i}]: this model reads text only, not {str(kind)[:80]!r}", field=f"{where}[{i}].type"
             )
-        text += _string(part, "text", f"{where}[{i}]")
+        text += _string(part, _TEXTS[kind], f"{where}[{i}]")
     return text
 
 

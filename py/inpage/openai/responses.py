@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..engines.protocol import Logprob
 from ..errors import InpageError
 from ..requests.tool_calls import Argued, Called, CallReader, Said
 from ..responses.stream import Completion, usage
-from .logprobs import Written
+from .logprobs import Placed, Written
 
 # HTTP status and OpenAI's error type by our error code; anything else is the server's own fault.
 _STATUS = {
@@ -30,6 +29,15 @@ RETRY_SECONDS = 1
 _PARAMS = {"schema": "response_format"}  # what OpenAI calls a parameter of ours
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What a choice begins with. ``inner``: the answer goes on with a text before it."""
+
+    text: str = ""
+    logprobs: Sequence[Placed] = ()
+    inner: bool = False
+
+
 @dataclass(frozen=True)
 class ResponseWriter:
     """What all parts of one answer share. ``chat``: chat completions, else completions."""
@@ -39,6 +47,7 @@ class ResponseWriter:
     written: Written | None = None  # writes logprobs, where they were asked for
     calls: bool = False  # whether functions may be called
     named_call: bool = False  # it was said which one: then an answer ends as any other
+    choices: int = 1  # of each prompt
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -46,19 +55,18 @@ class ResponseWriter:
         kind = "chatcmpl" if self.chat else "cmpl"
         object.__setattr__(self, "id", self.id or f"{kind}-{secrets.token_hex(12)}")
 
-    def whole(self, answers: Sequence[Completion], texts: Sequence[str]) -> dict[str, Any]:
-        choices = [self._choice(i, text, answer) for i, (answer, text) in enumerate(zip(answers, texts, strict=True))]
+    def whole(self, answers: Sequence[Completion], echoes: Sequence[Echo]) -> dict[str, Any]:
+        choices = [self._choice(i, echo, answer) for i, (answer, echo) in enumerate(zip(answers, echoes, strict=True))]
         return {**self._head("chat.completion" if self.chat else "text_completion"), "choices": choices,
-                "usage": usage(answers)}  # fmt: skip
+                "usage": usage(answers, self.choices)}  # fmt: skip
 
     def first(self, index: int) -> dict[str, Any]:
         """The chunk that says who speaks. Only chat has it."""
         return self._chunk([{"index": index, "delta": {"role": "assistant", "content": ""}, **_ENDLESS}])
 
-    def piece(self, index: int, text: str, logprobs: Sequence[Logprob] = (), offset: int = 0) -> dict[str, Any]:
-        """``offset``: characters of this choice before it."""
+    def piece(self, index: int, text: str, logprobs: Sequence[Placed] = ()) -> dict[str, Any]:
         said = {"delta": {"content": text}} if self.chat else {"text": text}
-        told = self._logprobs(logprobs, offset)
+        told = self._logprobs(logprobs)
         return self._chunk([{"index": index, **said, "logprobs": told, "finish_reason": None}])
 
     def call(self, index: int, event: Called | Argued) -> dict[str, Any]:
@@ -71,13 +79,19 @@ class ResponseWriter:
 
     def last(self, index: int, answer: Completion, calls: int = 0) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": self._end(answer, calls)}])
+        end = {"finish_reason": self._end(answer, calls), **_more(answer)}
+        return self._chunk([{"index": index, **said, "logprobs": None, **end}])
 
     def totals(self, answers: Sequence[Completion]) -> dict[str, Any]:
         """The chunk after all others, where the caller asked for usage."""
-        return {**self._chunk([]), "usage": usage(answers)}
+        return {**self._chunk([]), "usage": usage(answers, self.choices)}
 
-    def _choice(self, index: int, text: str, answer: Completion) -> dict[str, Any]:
+    def _choice(self, index: int, echo: Echo, answer: Completion) -> dict[str, Any]:
+        text = echo.text + answer.text
+        told = None
+        if self.written is not None:
+            start, inner = len(echo.text), echo.inner
+            told = self._logprobs([*echo.logprobs, *self.written.answer(answer.logprobs, start, inner, len(text))])
         said: dict[str, Any] = {"text": text}
         calls: list[dict[str, Any]] = []
         if self.chat:
@@ -85,23 +99,28 @@ class ResponseWriter:
                 text, calls = _read(text)
             message = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
             said = {"message": message | ({"tool_calls": calls} if calls else {})}
-        told = self._logprobs(answer.logprobs, len(text) - len(answer.text)) if self.written else None
-        return {"index": index, **said, "logprobs": told, "finish_reason": self._end(answer, len(calls))}
+        end = {"finish_reason": self._end(answer, len(calls)), **_more(answer)}
+        return {"index": index, **said, "logprobs": told, **end}
 
     def _end(self, answer: Completion, calls: int) -> str:
         called = calls and answer.finish_reason == "stop" and not self.named_call
         return "tool_calls" if called else answer.finish_reason
 
-    def _logprobs(self, logprobs: Sequence[Logprob], offset: int) -> dict[str, Any] | None:
+    def _logprobs(self, logprobs: Sequence[Placed]) -> dict[str, Any] | None:
         if self.written is None or not logprobs:
             return None
-        return self.written.chat(logprobs) if self.chat else self.written.completion(logprobs, offset)
+        return self.written.chat(logprobs) if self.chat else self.written.completion(logprobs)
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head("chat.completion.chunk" if self.chat else "text_completion"), "choices": choices}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _more(answer: Completion) -> dict[str, Any]:
+    """What OpenAI's interface has no word for."""
+    return {"inpage": {"ended": answer.ended}} if answer.ended else {}
 
 
 def _called(name: str, arguments: str) -> dict[str, Any]:

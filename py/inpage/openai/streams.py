@@ -12,7 +12,8 @@ from ..errors import InpageError, InvalidRequest
 from ..requests.tool_calls import CallReader, Event, Said
 from ..responses.stream import Completion, Delta, Stream
 from . import responses
-from .responses import ResponseWriter
+from .logprobs import Places
+from .responses import Echo, ResponseWriter
 
 
 @dataclass(slots=True)
@@ -55,11 +56,14 @@ class Writes(Protocol):
 
 
 class ChoiceEvents:
-    """The events of chat completions and completions."""
+    """The events of chat completions and completions. ``stops``: there are stop strings, so that what a token stands
+    for may yet be left out."""
 
-    def __init__(self, answer: ResponseWriter, echoes: list[str], include_usage: bool) -> None:
-        self._answer, self._echoes, self._include_usage = answer, echoes, include_usage
-        self._said = [len(echo) for echo in echoes]  # characters of each choice
+    def __init__(self, answer: ResponseWriter, echoes: list[Echo], include_usage: bool, stops: bool) -> None:
+        self._answer, self._echoes, self._include_usage, self._stops = answer, echoes, include_usage, stops
+        self._said = [len(echo.text) for echo in echoes]  # characters of each choice
+        written = answer.written
+        self._places = written and [Places(written.tokenizer, len(echo.text), echo.inner) for echo in echoes]
         self._readers = [CallReader() if answer.calls else None for _ in echoes]
         self._begun: set[int] = set()
         self._done: dict[int, Completion] = {}
@@ -68,18 +72,24 @@ class ChoiceEvents:
         answer, events = self._answer, []
         if index not in self._begun:
             self._begun.add(index)
+            echo = self._echoes[index]
             if answer.chat:
                 events.append(answer.first(index))
-            elif self._echoes[index]:
-                events.append(answer.piece(index, self._echoes[index]))
+            elif echo.text:
+                events.append(answer.piece(index, echo.text, echo.logprobs))
         reader, text = self._readers[index], delta.text
         calls: list[Event] = []
+        self._said[index] += len(text)
         if reader is not None:
             calls = reader.push(text) + (reader.flush() if delta.result is not None else [])
             text = "".join(event.text for event in calls if isinstance(event, Said))
-        if text or delta.logprobs:
-            events.append(answer.piece(index, text, delta.logprobs, self._said[index]))
-            self._said[index] += len(text)
+        placed = []
+        if self._places:
+            for one in delta.logprobs:
+                self._places[index].push(one.token, one.logprob, one.top)
+            placed = self._places[index].take(self._said[index] if self._stops else None)
+        if text or placed:
+            events.append(answer.piece(index, text, placed))
         events += [answer.call(index, event) for event in calls if not isinstance(event, Said)]
         if delta.result is not None:
             self._done[index] = delta.result
@@ -88,6 +98,8 @@ class ChoiceEvents:
 
     def replay(self, earlier: str, tokens: Sequence[int], events: int) -> None:
         self.delta(0, Delta(earlier, list(tokens)))
+        if self._places:
+            self._places[0].skip(tokens)
 
     def end(self) -> list[str]:
         totals = [self._answer.totals([self._done[i] for i in sorted(self._done)])] if self._include_usage else []

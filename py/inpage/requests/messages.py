@@ -34,8 +34,9 @@ def checked_messages(messages: Any, most: int | None = None) -> list[dict[str, A
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-_MORE_KEYS = {"assistant": ("tool_calls",), "tool": ("tool_call_id",)}
-_UNSAID = ("function_call", "audio", "refusal")  # of an assistant's message: taken where they say nothing
+_MORE_KEYS = {"assistant": ("tool_calls", "function_call", "refusal"), "tool": ("tool_call_id",)}
+_UNSAID = ("function_call", "audio", "refusal")  # taken where they say nothing
+_BESIDE = ("annotations", "parsed")  # what clients have of an answer beside its text, and may send back
 
 
 def _message(message: Any, field: str) -> dict[str, Any]:
@@ -45,23 +46,26 @@ def _message(message: Any, field: str) -> dict[str, Any]:
     role = "system" if role == "developer" else role  # what newer models call it
     if role not in ROLES:
         raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
-    for name in _UNSAID:
-        if message.get(name):
-            raise InvalidRequest(f"{field}.{name} is not supported by this model", field=f"{field}.{name}")
     more = _MORE_KEYS.get(role, ())
+    for name in _UNSAID:
+        if message.get(name) and name not in more:
+            raise InvalidRequest(f"{field}.{name} is not supported by this model", field=f"{field}.{name}")
     unknown = sorted(
         str(key) for key, value in message.items()
-        if key not in ("role", "content", "name", *more, *_UNSAID) and value is not None
+        if key not in ("role", "content", "name", *more, *_UNSAID, *_BESIDE) and value is not None
     )  # fmt: skip
     if unknown:
         raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
     checked: dict[str, Any] = {"role": role}
     if isinstance(content, Sequence) and not isinstance(content, str | bytes):
         content = "".join(_part(part, f"{field}.content[{i}]") for i, part in enumerate(content))
-    if message.get("tool_calls"):
-        checked["tool_calls"] = _calls(message["tool_calls"], f"{field}.tool_calls")
-        content = "" if content is None else content
-    checked["content"] = checked_text(content, f"{field}.content", empty=role != "user")
+    calls = message.get("tool_calls") or ()
+    if role == "assistant":
+        calls = _with_older(calls, message.get("function_call"), field)
+        content = message.get("refusal") or "" if content is None else content
+    if calls:
+        checked["tool_calls"] = _calls(calls, f"{field}.tool_calls")
+    checked["content"] = checked_text(content, f"{field}.content", empty=True)
     for key in ("tool_call_id", "name"):
         if message.get(key) is not None:
             said = checked_text(message[key], f"{field}.{key}")
@@ -70,13 +74,22 @@ def _message(message: Any, field: str) -> dict[str, Any]:
     return checked
 
 
+def _with_older(calls: Any, older: Any, field: str) -> Any:
+    """With a call as it was written before there were several: ``function_call``."""
+    if not older:
+        return calls
+    if not isinstance(older, Mapping):
+        raise InvalidRequest(f"{field}.function_call must be an object", field=f"{field}.function_call")
+    return [*calls, {"type": "function", "function": older}]
+
+
 def _part(part: Any, field: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else part
-    if kind != "text":
+    if kind not in ("text", "refusal"):
         raise InvalidRequest(f"{field}: this model reads text only, not {str(kind)[:80]!r}", field=f"{field}.type")
-    text = part.get("text")
+    text = part.get(kind)
     if not isinstance(text, str):
-        raise InvalidRequest(f"{field}.text must be a string", field=f"{field}.text")
+        raise InvalidRequest(f"{field}.{kind} must be a string", field=f"{field}.{kind}")
     return text
 
 
@@ -94,7 +107,9 @@ def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
                 f"{where}.function must be an object with name and arguments", field=f"{where}.function"
             )
         name = checked_text(function.get("name"), f"{where}.function.name")
-        arguments = function.get("arguments", {})
+        arguments = function.get("arguments")
+        if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+            arguments = {}  # a function without parameters was called so
         try:
             arguments = bounded.read(arguments) if isinstance(arguments, str) else arguments
             json.dumps(arguments).encode()

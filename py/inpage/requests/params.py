@@ -38,11 +38,12 @@ class Options:
     tags: tuple[str, ...] = ()
     grammar: Grammar | None = None
     top: int | None = None  # report each token with so many of the likeliest
+    max_repeats: int | None = None  # copies of a block of tokens that end the answer
 
 
 def options(params: Mapping[str, Any], vocab: int) -> Options:
     """Check keyword parameters, by our names or OpenAI's. A random answer without a ``seed`` gets one, which the
-    result reports."""
+    result reports; seeds beyond `SEEDS`, such as negative ones, mean the remainder."""
     unknown = sorted(set(params) - _KNOWN - NAMES)
     if unknown:
         import difflib  # only for the mistaken
@@ -56,7 +57,8 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
         bounded.check(value, name)
     given = translated(params)
     temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
-    seed = _integer(given, "seed", None, 0, SEEDS - 1)
+    seed = _integer(given, "seed", None, -_SEEDS64, _SEEDS64 - 1)
+    seed = None if seed is None else seed % SEEDS
     determined = temperature == 0 or seed is not None
     if seed is None:
         seed = secrets.randbelow(SEEDS) if temperature > 0 else 0
@@ -64,7 +66,7 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
         sampling=Sampling(
             temperature=temperature,
             top_k=_integer(given, "top_k", 0, 0, vocab) or 0,
-            top_p=_number(given, "top_p", _TOP_P, 0, 1, above=True),
+            top_p=_number(given, "top_p", _TOP_P, 0, 1),
             min_p=_number(given, "min_p", 0.0, 0, 1),
             repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
             presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
@@ -72,7 +74,7 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
             seed=seed,
             logit_bias=_logit_bias(given.get("logit_bias"), vocab),
         ),
-        max_tokens=_integer(given, "max_tokens", None, 1, SEEDS),
+        max_tokens=_integer(given, "max_tokens", None, 0, SEEDS),
         stop=_texts(given.get("stop"), "stop"),
         client=checked_text(given.get("client", ""), "client", empty=True),
         priority=_integer(given, "priority", 0, -100, 100) or 0,
@@ -82,6 +84,7 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
         tags=_texts(given.get("tags"), "tags"),
         grammar=asked_grammar(given),
         top=_integer(given, "logprobs", None, 0, MAX_TOP),
+        max_repeats=_integer(given, "max_repeats", None, 0, _REPEATS) or None,
     )
 
 
@@ -97,7 +100,10 @@ _KNOWN = frozenset(Sampling.__dataclass_fields__) | {
     "regex",
     "grammar",
     "logprobs",
+    "max_repeats",
 }
+_REPEATS = 1 << 20
+_SEEDS64 = 1 << 63
 _TEXTS = 16
 _IDS = 1 << 24  # far beyond any context
 
@@ -160,7 +166,7 @@ def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False, most: 
 def answer_room(prompt: int, max_tokens: int | None, capacity: int, field: str) -> int:
     """How many tokens the answer may have when ``capacity`` is what prompt and answer can take together."""
     room = capacity - prompt
-    if room < 1:
+    if room < (max_tokens != 0):
         raise InvalidRequest(
             f"the prompt has {prompt} tokens; at most {capacity - 1} fit with an answer: shorten it", field=field
         )

@@ -47,9 +47,11 @@ class Prompts:
             return Prompt(lambda: ids, _given(ids), False, True)
         _check_chars(len(prompt), REQUEST_CHARS, field)
         check_fits(self._tokenizer.least([prompt]), most, field)
-        text = checked_text(prompt, field)
+        text = checked_text(prompt, field, empty=True)
         ref = self._manifest.tokenizer
         start = [ref.bos] if ref.add_bos and ref.bos is not None else []
+        if not text and not start:
+            start = [self._beginning(field)]
 
         def now() -> list[int]:
             with self._work(), job("prompt", len(text)):
@@ -79,6 +81,15 @@ class Prompts:
             return await template.encode_aside(checked, tools, answer=ends, most=most)
 
         return Prompt(now, aside, chars > ASIDE_CHARS or len(checked) > ASIDE_MESSAGES)
+
+    def _beginning(self, field: str) -> int:
+        """What stands for no text at all: the start of a document, as OpenAI has it."""
+        ref = self._manifest.tokenizer
+        found = [ref.special.get("<|endoftext|>"), ref.bos, *ref.eos]
+        first = next((token for token in found if token is not None), None)
+        if first is None:
+            raise InvalidRequest(f"{field} is empty, and this model has no token for that: write something", field=field)
+        return first
 
     def _chat_template(self) -> ChatTemplate:
         source = self._manifest.chat_template

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar, Logprob, Sampling, SequenceInput
 from ..errors import Unsupported
+from ..format.abi import MAX_STOP
 from .grammar import unmet_need
+from .rounds import Rounds
 
 _HISTORY = 256  # how far back an engine's penalties look (INPAGE_HISTORY)
 _serial = itertools.count()
@@ -57,6 +59,7 @@ class Request:
     deadline: float | None = None  # of `time.perf_counter`
     grammar: Grammar | None = None  # what the answer is held to
     top: int | None = None  # report each token in ``logprobs``, with so many of the likeliest
+    max_repeats: int | None = None  # copies of a block of tokens that end the answer
 
     serial: int = field(default_factory=lambda: next(_serial))
     tokens: list[int] = field(default_factory=list)
@@ -75,6 +78,8 @@ class Request:
     events: asyncio.Queue[Burst | BaseException] = field(default_factory=asyncio.Queue)
 
     resumed_at: int = field(init=False)  # tokens that an earlier run had produced
+    _rounds: Rounds | None = field(init=False, default=None)
+    _circles: bool = field(init=False, default=False)  # the earlier run's tokens do
     submitted: float | None = None
     started: float | None = None  # first prefill chunk goes in
     first: float | None = None  # first token comes out
@@ -82,6 +87,9 @@ class Request:
 
     def __post_init__(self) -> None:
         self.resumed_at = len(self.tokens)
+        if self.max_repeats is not None:
+            self._rounds = Rounds(self.max_repeats)
+            self._circles = self._rounds.push(self.tokens) is not None
 
     @property
     def name(self) -> str:
@@ -124,9 +132,21 @@ class Request:
     @property
     def ending(self) -> str | None:
         """How it ends already, where it was made with tokens that another run had produced."""
-        if self.tokens and self.tokens[-1] in self.stop_ids:
+        if self._circles or (self.tokens and self.tokens[-1] in self.stop_ids):
             return "stop"
         return "length" if self.tokens and len(self.tokens) >= self.max_tokens else None
+
+    def end_in(self, tokens: Sequence[int]) -> int | None:
+        """How many of its next tokens it takes to an end that the engine does not know of; None where there is none."""
+        more = self.stop_ids[MAX_STOP:]
+        ends = [next((i + 1 for i, token in enumerate(tokens) if token in more), None)] if more else []
+        if self._rounds is not None:
+            ends.append(self._rounds.push(tokens))
+        return min((end for end in ends if end is not None), default=None)
+
+    def circles(self, tokens: Sequence[int]) -> bool:
+        """Whether this was an answer's last token because of ``max_repeats``."""
+        return self.max_repeats is not None and Rounds(self.max_repeats).push(tokens) == len(tokens)
 
     def goes_on(self, now: float) -> None:
         """A token came out, or none ever will: gaps are over."""
@@ -150,10 +170,10 @@ class Request:
             request=self.name,
             sampling=self.sampling,
             history=self._history() if first_choice else (),
-            sample=first_choice,
+            sample=first_choice or (self.targets is not None and self.top is not None),
             targets=None if self.targets is None else self.targets[self.num_computed_tokens : end],
         )
-        return self._guided(feed) if first_choice else feed
+        return self._guided(feed) if feed.sample else feed
 
     def decode_input(self) -> SequenceInput:
         return self._guided(
@@ -166,7 +186,7 @@ class Request:
                 sampling=self.sampling,
                 history=self._history(),
                 max_new_tokens=self.max_tokens - len(self.tokens),
-                stop_ids=self.stop_ids,
+                stop_ids=self.stop_ids[:MAX_STOP],
             )
         )
 

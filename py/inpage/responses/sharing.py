@@ -61,6 +61,7 @@ class SharedRuns:
                 client=request.client,
                 priority=request.priority,
                 grammar=request.grammar,
+                max_repeats=request.max_repeats,
             )
             self._submit(own)
             run = self._runs[key] = _Run(own, tags)

@@ -46,6 +46,7 @@ class Completion:
     cached_tokens: int = 0  # of the prompt: read from pages that an earlier request had computed
     source: str = "engine"  # or whence the answer came: "memory", "storage", "bundle", "shared" (with one in flight)
     logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens, where they were asked for
+    ended: str = ""  # "repeats": it went in circles, and ``max_repeats`` ended it
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -145,6 +146,14 @@ class Stream:
         return self._request.sampling.seed if self._later is None else self._later.seed
 
     @property
+    def inner(self) -> bool:
+        """Whether its text goes on with a text before it. A grammar's is the grammar's from its first character."""
+        request = self._request
+        return request.grammar is not None or (
+            self._continues and request.prompt[-1] not in self._tokenizer.control_ids
+        )
+
+    @property
     def kept(self) -> Kept | None:
         """Where a kept answer would lie; None where the answer is not determined, or none are kept."""
         return self._prepared[1]
@@ -181,13 +190,13 @@ class Stream:
     async def _open(self) -> Events:
         """Where the answer's bursts come from. A request that was cancelled before is not begun."""
         kept = self.kept
+        if self._request.max_tokens == 0 or (kept is not None and self._request.done):
+            events: Events = asyncio.Queue()
+            events.put_nowait(Burst([], "cancelled" if self._left else "length"))
+            return events
         if kept is None:
             self._scheduler.submit(self._request)
             return self._request.events
-        if self._request.done:
-            events: Events = asyncio.Queue()
-            events.put_nowait(Burst([], "cancelled"))
-            return events
         self._events, self._source = await kept.runs.open(kept.key, self._request, kept.tags)
         return self._events
 
@@ -212,11 +221,7 @@ class Stream:
             if self._left:
                 self._leave()
         request, stops = self._request, StopStrings(self._stop)
-        # A grammar's text is the grammar's from its first character.
-        inner = request.grammar is not None or (
-            self._continues and request.prompt[-1] not in self._tokenizer.control_ids
-        )
-        detokenizer = Detokenizer(self._tokenizer, inner=inner)
+        detokenizer = Detokenizer(self._tokenizer, inner=self.inner)
         texts = [stops.push(detokenizer.push(request.tokens))]  # of an earlier run, whose reader has them
         self.earlier = texts[0]
         said, told = len(request.tokens), 0
@@ -228,13 +233,13 @@ class Stream:
                     raise event
                 text, tokens, finish = "", event.tokens, event.finish
                 if self._stop:
-                    for i, token in enumerate(tokens):
+                    for i, token in enumerate(self._shown(tokens, finish)):
                         text += stops.push(detokenizer.push([token]))
                         if stops.matched is not None:
                             tokens = tokens[: i + 1]
                             break
                 else:
-                    text = detokenizer.push(tokens)
+                    text = detokenizer.push(self._shown(tokens, finish))
                 if finish is not None:
                     text += stops.push(detokenizer.flush()) + stops.flush()
                 if stops.matched is not None:
@@ -242,7 +247,7 @@ class Stream:
                 texts.append(text)
                 said += len(tokens)
                 logprobs = request.logprobs[said - len(tokens) - request.resumed_at : said - request.resumed_at]
-                result = None if finish is None else self._completion("".join(texts), said, finish)
+                result = None if finish is None else self._completion("".join(texts), said, finish, stops.matched)
                 over = [i.report() for i in request.interruptions[told:] if i.gap_ms is not None]
                 told += len(over)
                 yield Delta(text, tokens, result, over, logprobs)
@@ -251,14 +256,21 @@ class Stream:
         finally:
             self._leave()
 
-    def _completion(self, text: str, tokens: int, finish: str) -> Completion:
+    def _shown(self, tokens: list[int], finish: str | None) -> list[int]:
+        """Without the token that ended the answer, be it text."""
+        ended = finish == "stop" and tokens and tokens[-1] in self._request.stop_ids
+        return tokens[:-1] if ended else tokens
+
+    def _completion(self, text: str, tokens: int, finish: str, stop: str | None) -> Completion:
         request, facts = self._request, self._facts()
+        given = request.tokens[:tokens]
+        circles = finish == "stop" and stop is None and request.circles(given)
         submitted, started = request.submitted, request.started
         first, last = request.first, request.last
         read = request.length - request.produced - request.cached
         return Completion(
             prompt_ids=list(request.prompt),
-            token_ids=request.tokens[:tokens],
+            token_ids=given,
             text=text,
             finish_reason=finish,
             seed=request.sampling.seed,
@@ -274,19 +286,21 @@ class Stream:
             cached_tokens=request.cached,
             source=self._source,
             logprobs=request.logprobs[: tokens - request.resumed_at],
+            ended="repeats" if circles else "",
         )
 
 
-def usage(answers: Sequence[Completion]) -> dict[str, Any]:
-    """Tokens of one request's answers together, in OpenAI's words; a prompt that several answer counts once."""
-    prompts = {tuple(answer.prompt_ids): answer for answer in answers}
-    read = sum(len(prompt) for prompt in prompts)
+def usage(answers: Sequence[Completion], choices: int = 1) -> dict[str, Any]:
+    """Tokens of one request's answers together, in OpenAI's words; a prompt counts once for its ``choices``, which stand
+    behind each other."""
+    firsts = answers[::choices]
+    read = sum(len(answer.prompt_ids) for answer in firsts)
     written = sum(len(answer.token_ids) for answer in answers)
     return {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,
-        "prompt_tokens_details": {"cached_tokens": sum(answer.cached_tokens for answer in prompts.values())},
+        "prompt_tokens_details": {"cached_tokens": sum(answer.cached_tokens for answer in firsts)},
     }
 
 

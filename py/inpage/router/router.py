@@ -17,7 +17,7 @@ from typing import Any
 from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.selection import Candidate, Choice
-from ..engines.protocol import Engine, Progress
+from ..engines.protocol import Engine, Logprob, Progress
 from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported
 from ..format.schema import Manifest
 from ..host.capability import Device, host_device
@@ -193,6 +193,13 @@ class Router:
         if len(checked) < 2:
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
+
+    async def prompt_logprobs(self, ids: Sequence[int], top: int = 0) -> list[Logprob | None]:
+        """What the model makes of each id after those before it, with so many of the likeliest; None for the first.
+        With ``top`` it takes a step a token."""
+        if len(ids) < 2:
+            return [None] * len(ids)
+        return [None, *await scoring.logprobs(self.scheduler, ids, top)]
 
     # -- prompts to come ---------------------------------------------------------------------------------------
 

@@ -30,7 +30,8 @@ def prefill_batch(
             ours = len(reading)
         count = min(request.to_prefill, rows // (ours - place))
         if request.targets is not None:
-            count = min(count, choices)  # every scored position takes a row of logits
+            # Every scored position takes a row of logits, and only the last of a step says what is likeliest.
+            count = min(count, choices if request.top is None else 1)
         if count == 0:
             continue
         feed = request.prefill_input(count)

@@ -249,6 +249,8 @@ class Scheduler:
 
     def _reap(self) -> None:
         """End what was cancelled, and what has run out of time."""
+        for request in [r for r in self.active if r.done]:  # ended while their burst went on
+            self.slots.leave(request)
         for request in [r for r in self.slots.requests() if r.cancelled]:  # some lost their place meanwhile
             self._finish(request, "cancelled")
         for request in self.slots.late(time.perf_counter(), self.settings.scheduler.timeout):
@@ -287,6 +289,7 @@ class Scheduler:
             self.metrics.rows.add(len(feed.tokens), call="prefill")
             if request.targets is not None:
                 request.scores.extend(out.scores or ())
+                request.logprobs += out.logprobs
                 if request.num_computed_tokens == len(request.prompt):
                     self._progressed(request)
                     self._finish(request, "length")
@@ -294,7 +297,8 @@ class Scheduler:
                 if out.token is None:
                     raise InpageError("the engine did not choose the token that it was asked for")
                 request.logprobs += out.logprobs
-                self._deliver(request, [out.token], "stop" if out.token in request.stop_ids else None)
+                ends = request.end_in([out.token]) is not None or out.token in request.stop_ids
+                self._deliver(request, [out.token], "stop" if ends else None)
 
     async def _decode(self) -> None:
         steps = burst_steps(sum(r.decoding for r in self.active), any(r.to_prefill for r in self.active))
@@ -314,13 +318,16 @@ class Scheduler:
 
     def _take(self, request: Request, out: RunOutput) -> None:
         """What a burst brought one of its requests. Whoever it ended leaves a place, which others may wait for."""
-        request.num_computed_tokens += len(out.tokens)
-        self.waiting.serve(request.client, written=len(out.tokens))
+        end = request.end_in(out.tokens)
+        tokens = out.tokens if end is None else out.tokens[:end]
+        request.num_computed_tokens += len(tokens)
+        self.waiting.serve(request.client, written=len(tokens))
         self.metrics.rows.add(len(out.tokens), call="decode")
         request.logprobs += out.logprobs
-        self._deliver(request, out.tokens, "stop" if out.finished == "stop" else None)
+        finish = "stop" if out.finished == "stop" or end is not None else None
+        self._deliver(request, tokens, finish, running=end is not None)
         late = request.deadline is not None and request.deadline <= time.perf_counter()
-        if late or (request.done and self.waiting):
+        if late or end is not None or (request.done and self.waiting):
             self._calls.ring()
 
     def _fatal(self, error: Exception) -> bool:
@@ -342,7 +349,8 @@ class Scheduler:
 
     # -- ends ------------------------------------------------------------------------------------------------
 
-    def _deliver(self, request: Request, tokens: list[int], finish: str | None) -> None:
+    def _deliver(self, request: Request, tokens: list[int], finish: str | None, *, running: bool = False) -> None:
+        """``running``: the engine may still write to its pages, which it keeps until the burst is over."""
         if tokens:
             before, request.last = request.last, time.perf_counter()
             request.first = request.first or request.last
@@ -353,7 +361,7 @@ class Scheduler:
         if finish is None and len(request.tokens) >= request.max_tokens:
             finish = "length"
         if finish is not None:
-            self._finish(request, finish, tokens)
+            self._finish(request, finish, tokens, running=running)
         elif tokens:
             request.events.put_nowait(Burst(tokens))
 
@@ -362,8 +370,9 @@ class Scheduler:
         if self.recovery is not None:
             self.recovery.breaker.progressed()
 
-    def _finish(self, request: Request, reason: str, tokens: Sequence[int] = ()) -> None:
-        self.slots.leave(request)
+    def _finish(self, request: Request, reason: str, tokens: Sequence[int] = (), *, running: bool = False) -> None:
+        if not running:
+            self.slots.leave(request)
         request.done = True
         request.goes_on(time.perf_counter())
         self.metrics.ended(request, reason)
@@ -377,4 +386,7 @@ class Scheduler:
 
     def _fail_all(self, error: BaseException) -> None:
         for request in self.slots.requests():
-            self._fail(request, error)
+            if request.done:
+                self.slots.leave(request)
+            else:
+                self._fail(request, error)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..engines.protocol import Logprob
 from ..requests.request import Request
 from .scheduler import Scheduler
 
@@ -35,13 +36,24 @@ async def score(scheduler: Scheduler, ids: Sequence[int], window: int) -> Score:
         part = ids[start : start + window]
         if len(part) > 1:
             # The last id is never fed: nothing is predicted from it.
-            request = Request(part[:-1], targets=part[1:])
-            scheduler.submit(request)
-            try:
-                event = await request.events.get()
-            finally:
-                scheduler.cancel(request)
-            if isinstance(event, BaseException):
-                raise event
-            rows += request.scores
+            rows += (await _scored(scheduler, Request(part[:-1], targets=part[1:]))).scores
     return Score([row[1] for row in rows], [row[0] for row in rows], [row[2] for row in rows])
+
+
+async def logprobs(scheduler: Scheduler, ids: Sequence[int], top: int) -> list[Logprob]:
+    """Of each id but the first, after all before it, with so many of the likeliest."""
+    request = await _scored(scheduler, Request(ids[:-1], targets=ids[1:], top=top or None))
+    tops = [one.top for one in request.logprobs] if top else [()] * (len(ids) - 1)
+    rows = zip(ids[1:], request.scores, tops, strict=True)
+    return [Logprob(token, -nll, likeliest) for token, (_, nll, _), likeliest in rows]
+
+
+async def _scored(scheduler: Scheduler, request: Request) -> Request:
+    scheduler.submit(request)
+    try:
+        event = await request.events.get()
+    finally:
+        scheduler.cancel(request)
+    if isinstance(event, BaseException):
+        raise event
+    return request

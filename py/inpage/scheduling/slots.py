@@ -66,7 +66,9 @@ class Slots:
         """Back to the queue; its pages are given up."""
         self.active.remove(request)
         self.kv.release(request)
-        request.scores.clear()
+        if request.targets is not None:  # they are scored again
+            request.scores.clear()
+            request.logprobs.clear()
         self.wait(request)
 
     def leave(self, request: Request) -> None:

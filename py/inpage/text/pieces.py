@@ -25,8 +25,11 @@ class Pieces:
 
     def decode(self, ids: Sequence[int], inner: bool = False) -> str:
         """``inner``: other text stands before this, so that a blank in front is one."""
-        text = b"".join([self._bytes.get(token) or self._piece(token) for token in ids]).decode("utf-8", "replace")
+        text = b"".join([self.bytes_of(token) for token in ids]).decode("utf-8", "replace")
         return text[1:] if self.front and not inner and text.startswith(" ") else text
+
+    def bytes_of(self, token: int) -> bytes:
+        return self._bytes.get(token) or self._piece(token)
 
     def _piece(self, token: int) -> bytes:
         text = self._texts.get(token, "")

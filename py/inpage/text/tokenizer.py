@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
@@ -26,6 +26,16 @@ _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 _DROPPED = "\ufdd0dropped"  # a byte without a token, which is left out; no text holds this noncharacter
 
 
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's letter of each byte: itself where it can be seen, else one from U+0100 on, in order."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_letters()
+
+
 class Codec(Protocol):
     """One library's tokenizer, without control tokens."""
 
@@ -39,6 +49,10 @@ class Codec(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def piece(self, token: int) -> str | None:
+        """A token as the vocabulary has it."""
+        ...
+
 
 Encoding: TypeAlias = Generator[list[str], list[list[int]], list[int]]  # asks for texts to be encoded
 
@@ -46,8 +60,8 @@ Encoding: TypeAlias = Generator[list[str], list[list[int]], list[int]]  # asks f
 class Tokenizer:
     """``control``: the text and id of every token that text must not become; ``flags`` of those that swallow the blanks
     ``lstrip`` before or ``rstrip`` behind them; ``longest``: characters that one token can stand for, None for any
-    number; ``pieces``: decodes instead of the codec; ``dropped``: what the codec writes for a byte without a token.
-    Made by `load_tokenizer`."""
+    number; ``pieces``: decodes instead of the codec; ``dropped``: what the codec writes for a byte without a token;
+    ``letters``: the vocabulary writes a byte as a letter, but for these tokens. Made by `load_tokenizer`."""
 
     def __init__(
         self,
@@ -57,10 +71,12 @@ class Tokenizer:
         longest: int | None = None,
         pieces: Pieces | None = None,
         dropped: int | None = None,
+        letters: Container[int] | None = None,
     ) -> None:
         self._codec = codec
         self._pieces = pieces
         self._dropped = dropped
+        self._letters = letters
         self._flags = flags or {}
         self.control = dict(control)
         self.control_ids = frozenset(self.control.values())
@@ -159,6 +175,16 @@ class Tokenizer:
             return self._pieces.decode(shown, inner)
         return self._codec.decode(shown) if shown else ""
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token that is no control token adds to a text, which may be a part of a character."""
+        if self._pieces is not None:
+            return self._pieces.bytes_of(token)
+        if self._letters is not None and token not in self._letters:
+            found = [_BYTES.get(letter) for letter in self._codec.piece(token) or ""]
+            if None not in found:
+                return bytes(byte for byte in found if byte is not None)
+        return self._codec.decode([token]).encode()
+
 
 class Detokenizer:
     """Text as it arrives: `push` gives what is certain by now, `flush` the rest. The pieces together are the text
@@ -214,12 +240,14 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         longest = longest_token(description, control)
         pieces = pieces_of(description)
         dropped = _mark_dropped(description["model"])
+        plain = {int(token["id"]) for token in description["added_tokens"]}
+        letters = plain if '"ByteLevel"' in json.dumps(description.get("decoder")) else None
         codec = source.codec(description)
     except (ArtifactInvalid, Unsupported):
         raise
     except Exception as error:
         raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer.file") from error
-    return Tokenizer(codec, control, marked, longest, pieces, dropped)
+    return Tokenizer(codec, control, marked, longest, pieces, dropped, letters)
 
 
 def _mark_dropped(model: dict[str, Any]) -> int | None:
@@ -285,6 +313,10 @@ class _NativeCodec:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._library.decode(list(ids), skip_special_tokens=False))
 
+    def piece(self, token: int) -> str | None:
+        found = self._library.id_to_token(token)
+        return None if found is None else str(found)
+
 
 class _PageCodec:
     """Over web/router/texts.js: one call for all texts, never one a token."""
@@ -303,6 +335,10 @@ class _PageCodec:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._library.decode(self._to_js(list(ids))))
+
+    def piece(self, token: int) -> str | None:
+        found = self._library.piece(token)
+        return None if found is None else str(found)
 
 
 def _lists(encoded: Any) -> list[list[int]]:
