@@ -32,4 +32,4 @@ class Rounds:
         self._runs = {at - place: self._runs.get(at - place, 0) + 1 for place in places}
         places.append(at)
         self._count += 1
-        return any(run + period >= max(self._most * period, LEAST) for period, run in self._runs.items())
+        return any(run >= period * (max(self._most, -(-LEAST // period)) - 1) for period, run in self._runs.items())
