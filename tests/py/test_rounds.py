@@ -11,6 +11,7 @@ import pytest
 
 from inpage.openai import Api
 from inpage.requests.rounds import LEAST, PERIOD, Rounds
+from inpage.responses import AnswerCache, MemoryTier
 from inpage.router import Completion, Stream
 from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
@@ -79,6 +80,21 @@ async def test_beside_others(small_tokenizer: Tokenizer) -> None:
         free = await router.complete("hello", **ask)
     assert [one.token_ids for one in both] == [alone.token_ids] * 4
     assert free.token_ids == ids[:300]
+
+
+async def test_kept_answers_are_kept_whole(small_tokenizer: Tokenizer) -> None:
+    """One that was cut off is not kept, one that is kept is cut off for whoever asks that."""
+    ids = small_tokenizer.encode(LINES)
+    engine = Scripted(small_tokenizer, LINES, context=2000, max_pages=2000)
+    answers = AnswerCache([MemoryTier(9)])
+    ask: dict[str, Any] = {"temperature": 0, "max_tokens": 300}
+    async with small_router(small_tokenizer, engine=engine, answers=answers) as router:
+        cut = await router.complete("hello", **ask, max_repeats=3)
+        free = await router.complete("hello", **ask)
+        again = await router.complete("hello", **ask, max_repeats=3)
+    assert (free.token_ids, free.source, free.ended) == (ids[:300], "engine", "")
+    assert (again.token_ids, again.source, again.ended) == (cut.token_ids, "memory", "repeats")
+    assert again.text == cut.text and again.finish_reason == "stop"
 
 
 async def whole(stream: Stream) -> Completion:

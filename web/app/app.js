@@ -27,9 +27,10 @@ const loading = new Loading();
 const panel = new Panel({ pin: (name) => void restart(name), report: () => (model ? model.report() : InPage.report()) });
 
 const query = new URLSearchParams(location.search);
-/** How answers are made: `?temperature=`, `?top_p=`, `?seed=` and `?max_tokens=` say otherwise. */
+/** How answers are made: `?temperature=`, `?top_p=`, `?seed=` and `?max_tokens=` and `?max_repeats=` say otherwise. */
 const params = {
   max_tokens: number("max_tokens") ?? 1024, // a small model that lost its way should not ramble on to the context's end
+  max_repeats: number("max_repeats") ?? 8, // and one that goes in circles ends
   temperature: number("temperature"),
   top_p: number("top_p"),
   seed: number("seed"),
@@ -226,9 +227,10 @@ function finished(piece, place) {
     speed.textContent = timing.decode_tps ? `${timing.decode_tps.toFixed(1)} tokens/s · ${first}` : first;
     speed.title = usage ? `${usage.prompt_tokens} tokens read, ${usage.completion_tokens} written` : "";
   }
-  const { failovers } = /** @type {import("../client/types.js").Completion} */ (piece.completion);
+  const { failovers, ended } = /** @type {import("../client/types.js").Completion} */ (piece.completion);
   if (failovers.length) place.append(make("span", "ending", interruption(failovers)));
   if (piece.finish_reason === "cancelled") place.append(make("span", "ending", "stopped"));
+  if (ended === "repeats") place.append(make("span", "ending", "ended: the answer went in circles"));
   if (piece.finish_reason === "length") place.append(make("span", "ending", "cut off: the answer reached its limit"));
 }
 

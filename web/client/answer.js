@@ -200,7 +200,7 @@ class Asked {
       prompt_ids: [], token_ids: [...this.#tokens], text: this.#text, finish_reason: "cancelled", seed: this.#params.seed ?? 0,
       load_ms: 0, ttft_ms: this.#ttft, prefill_tps: 0, decode_tps: 0, threads: 0, backend: "", variant: "", why: "",
       usage: { prompt_tokens: 0, completion_tokens, total_tokens: completion_tokens, prompt_tokens_details: { cached_tokens: 0 } },
-      failovers: [], cached_tokens: 0, source: "engine", logprobs: [],
+      failovers: [], cached_tokens: 0, source: "engine", logprobs: [], ended: "",
     };
   }
 

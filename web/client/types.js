@@ -111,6 +111,8 @@
  * @property {number} [max_completion_tokens] `max_tokens` by its newer name
  * @property {object} [stream_options] taken as OpenAI's; usage is told at the end in any case
  * @property {string} [user] `client` by OpenAI's name
+ * @property {number} [max_repeats] so many copies of one passage behind each other, of 32 tokens in all at least, end the
+ *   answer; 0, and if not given: none do
  * @property {string} [keep] a name, such as a conversation's: while the answer runs, what it takes to resume it lies in
  *   this browser's storage, for when the system ends the page; see `InPage.unfinished`
  * @property {AbortSignal} [signal] ends the answer with `finish_reason` "cancelled"
@@ -142,6 +144,7 @@
  * @property {number} cached_tokens of the prompt, read from pages that an earlier request had computed
  * @property {string} source "engine", or whence the answer came: "memory", "storage", "bundle", "shared"
  * @property {Logprob[]} logprobs of this run's tokens, where they were asked for
+ * @property {string} ended "repeats" where the answer went in circles and `max_repeats` ended it; else empty
  * @typedef {object} Logprob
  * @property {number} token
  * @property {number} logprob for the model itself: before temperature, bias and grammar

@@ -144,9 +144,9 @@ class Request:
             ends.append(self._rounds.push(tokens))
         return min((end for end in ends if end is not None), default=None)
 
-    def circles(self, tokens: Sequence[int]) -> bool:
-        """Whether this was an answer's last token because of ``max_repeats``."""
-        return self.max_repeats is not None and Rounds(self.max_repeats).push(tokens) == len(tokens)
+    def circle(self, tokens: Sequence[int]) -> int | None:
+        """How many tokens an answer of these has by ``max_repeats``; None for all."""
+        return None if self.max_repeats is None else Rounds(self.max_repeats).push(tokens)
 
     def goes_on(self, now: float) -> None:
         """A token came out, or none ever will: gaps are over."""

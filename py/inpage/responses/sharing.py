@@ -21,6 +21,7 @@ SHARED = "shared"  # how an answer came that another's run brought
 class _Run:
     """One request at the scheduler, and everyone who reads along."""
 
+    key: str  # of the answer, in the cache
     request: Request
     tags: tuple[str, ...]
     readers: dict[Request, Events] = field(default_factory=dict)
@@ -48,8 +49,12 @@ class SharedRuns:
         events: Events = asyncio.Queue()
         if found is not None:
             answer, tier = found
-            self._tell(request, events, Burst(list(answer.token_ids), answer.finish_reason))
+            # It was kept whole: whoever wants no circles gets it as far as there are none.
+            end = request.circle(answer.token_ids)
+            finish = answer.finish_reason if end is None else "stop"
+            self._tell(request, events, Burst(list(answer.token_ids[:end]), finish))
             return events, tier
+        kept, key = key, _run_key(key, request)
         run = self._runs.get(key)
         if run is None or not run.request.reproducible:
             source = "engine"
@@ -64,7 +69,7 @@ class SharedRuns:
                 max_repeats=request.max_repeats,
             )
             self._submit(own)
-            run = self._runs[key] = _Run(own, tags)
+            run = self._runs[key] = _Run(kept, own, tags)
             run.task = asyncio.get_running_loop().create_task(self._pump(key, run))
         else:
             source = SHARED
@@ -83,7 +88,7 @@ class SharedRuns:
             return
         if not run.readers and not run.request.done:
             # Whoever asks the same from now on starts a run of their own: this one ends as cancelled.
-            self._forget(key, run)
+            self._forget(_run_key(key, request), run)
             self._cancel(run.request)
 
     async def _pump(self, key: str, run: _Run) -> None:
@@ -100,8 +105,8 @@ class SharedRuns:
             for reader, events in list(run.readers.items()):
                 self._tell(reader, events, event)
         if finish in ("stop", "length"):
-            if run.request.reproducible:
-                await self.cache.put(key, Answer(tuple(run.request.tokens), finish, run.tags))
+            if run.request.reproducible and run.request.circle(run.request.tokens) is None:
+                await self.cache.put(run.key, Answer(tuple(run.request.tokens), finish, run.tags))
             self._forget(key, run)  # only now: whoever asked meanwhile read the run's bursts
 
     def _forget(self, key: str, run: _Run) -> None:
@@ -118,3 +123,8 @@ class SharedRuns:
         else:
             request.done = True
         events.put_nowait(event)
+
+
+def _run_key(key: str, request: Request) -> str:
+    """What requests that share a run have in common."""
+    return f"{key}/{request.max_repeats or 0}"

@@ -264,7 +264,7 @@ class Stream:
     def _completion(self, text: str, tokens: int, finish: str, stop: str | None) -> Completion:
         request, facts = self._request, self._facts()
         given = request.tokens[:tokens]
-        circles = finish == "stop" and stop is None and request.circles(given)
+        circles = finish == "stop" and stop is None and request.circle(given) == len(given) > 0
         submitted, started = request.submitted, request.started
         first, last = request.first, request.last
         read = request.length - request.produced - request.cached

@@ -119,8 +119,7 @@ class Asking:
         keepable = asked.cache and asked.determined and asked.timeout is None and asked.top is None and room > 0
         if self._runs is None or not keepable or given or not self._info.deterministic:
             return request, None
-        held: dict[str, Any] = {} if grammar is None else {"grammar": astuple(grammar)}
-        held |= {} if asked.max_repeats is None else {"max_repeats": asked.max_repeats}
+        held = {} if grammar is None else {"grammar": astuple(grammar)}
         # The model's context, not this device's memory: an answer made elsewhere is as good.
         most = asked.max_tokens or self._info.context - len(prompt)
         key = answer_key(self._weights, prompt, asked.sampling, most, request.stop_ids, **held)
