@@ -20,6 +20,7 @@ from inpage.format.schema import Architecture, Tensor
 from .artifact import weights
 from .artifact.fingerprint import fingerprint
 from .artifact.levels import SOURCE, sources_of
+from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
@@ -61,7 +62,7 @@ def compile_model(
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
-    model = _limit_context(open_source(source), context)
+    model = _limit_context(open_source(source, licensed=lambda terms: check_license(terms, accept_license)), context)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)

@@ -27,7 +27,10 @@ SAID = 'well\n<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'
 @pytest.fixture
 async def client(small_tokenizer: Tokenizer) -> AsyncIterator[openai.AsyncOpenAI]:
     template = small_manifest().chat_template or ""
-    more = template + "{# <tool_call> tools #}{% for m in messages %}{{ m.tool_calls | tojson if m.tool_calls }}{% endfor %}"
+    more = (
+        template
+        + "{# <tool_call> tools #}{% for m in messages %}{{ m.tool_calls | tojson if m.tool_calls }}{% endfor %}"
+    )
     engine = Scripted(small_tokenizer, SAID)
     async with (
         small_router(small_tokenizer, manifest={"chat_template": more}, engine=engine) as router,
@@ -135,4 +138,3 @@ async def test_two_equal_prompts_count_twice_and_choices_once(small_tokenizer: T
             stream = await client.completions.create(**ask, stream=True, stream_options={"include_usage": True})
             chunks = [chunk async for chunk in stream]
             assert chunks[-1].usage and chunks[-1].usage.prompt_tokens == length * len(prompts)
-

@@ -125,7 +125,7 @@ async def test_a_device_that_is_full_fails_one_request_only(router: Router, monk
 
 @pytest.mark.parametrize("repetition", [1.0, 1.3])
 async def test_presence_and_frequency_count_the_answer_alone(router: Router, repetition: float) -> None:
-    """By numpy on the engine's own logits; counting the prompt too, as repetition alone does, would choose otherwise."""
+    """By numpy on the engine's own logits; counting the prompt too, as repetition does, would choose otherwise."""
     penalties = {"presence_penalty": 1.5, "frequency_penalty": 0.4, "repetition_penalty": repetition}
     asked: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "cache": False, **penalties}
     prompt = router.encode("red, green, blue, red, green, blue, red, green, blue, red, green,")
@@ -142,7 +142,10 @@ async def test_presence_and_frequency_count_the_answer_alone(router: Router, rep
     kv.pool.give(pages)
     sampling = Sampling(**penalties)
     chosen = [
-        [choose(modified(row, sampling, [*before, *done.token_ids[:i]], None), sampling, 0) for i, row in enumerate(rows)]
+        [
+            choose(modified(row, sampling, [*before, *done.token_ids[:i]], None), sampling, 0)
+            for i, row in enumerate(rows)
+        ]
         for before in ([], prompt)
     ]
     assert done.token_ids == chosen[0] != chosen[1]

@@ -1,7 +1,7 @@
 """Makes control.json: which tokens llama.cpp takes for control tokens and ends of answers, whatever a file declares.
 
-    npm install --ignore-scripts node-llama-cpp@3.21.1 @node-llama-cpp/linux-x64@3.21.1    # in a folder NODE
-    PYTHONPATH=tests python tests/reference/make_control.py NODE
+npm install --ignore-scripts node-llama-cpp@3.21.1 @node-llama-cpp/linux-x64@3.21.1    # in a folder NODE
+PYTHONPATH=tests python tests/reference/make_control.py NODE
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from make_tokenizers import llama
+
 from support.control_tokens import STORED, TEXTS, names, write
 
 

@@ -175,7 +175,7 @@ export class InPage {
    * @param {string} [model]
    * @returns {Promise<Score>}
    */
-  score(text, window = 512, model = undefined) {
+  score(text, window, model) {
     return this.#router.ask({ op: "score", ids: ids(text), window, model });
   }
 

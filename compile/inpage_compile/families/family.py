@@ -4,7 +4,7 @@ artifact's."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from inpage.format.schema import Architecture
 
 from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor
-from .keys import DECODER, ROPE, Keys
+from .keys import Keys
 from .rope import Rope, read_rope
 
 
@@ -26,10 +26,11 @@ class Family:
     the keys of a GGUF file that are read, by our names for them."""
 
     name: str
+    _: KW_ONLY
     qkv_bias: bool = False
     qk_norm: bool = False
     half_rotation: bool = False
-    gguf: Mapping[str, str] = field(default_factory=lambda: {**DECODER, **ROPE}, repr=False)
+    gguf: Mapping[str, str] = field(repr=False)
 
     def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
         """Which element of a source's head each element of the artifact's is; None: the same."""

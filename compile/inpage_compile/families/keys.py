@@ -78,10 +78,20 @@ class Keys:
     def size(self, name: str, default: int | None = None) -> int:
         """A whole number of the architecture, within the schema's limit for ``name``."""
         key, limit = self.key(name), ARCHITECTURE_LIMITS[name]
-        v = self.meta.integer(key, default)
+        v = self._same(name, default)
         if not 1 <= v <= limit:
             raise SourceInvalid(f"{key}: {v} is outside 1..{limit}", field=key)
         return v
+
+    def _same(self, name: str, default: int | None) -> int:
+        """A number, or one for each layer if they are equal."""
+        found = self.meta.get(self.key(name))
+        if not isinstance(found, list):
+            return self.meta.integer(self.key(name), default)
+        values = self.meta.items(self.key(name), int)
+        if len(set(values)) != 1:
+            raise self.wrong(name, f"layers that differ are not supported: {str(values)[:60]}")
+        return int(values[0])
 
     def integer(self, name: str, default: int | None = None) -> int:
         return self.meta.integer(self.key(name), default)

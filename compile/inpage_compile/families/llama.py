@@ -2,5 +2,6 @@
 head that turn together next to each other."""
 
 from .family import Family
+from .keys import DECODER, ROPE
 
-FAMILY = Family("llama")
+FAMILY = Family("llama", gguf={**DECODER, **ROPE})

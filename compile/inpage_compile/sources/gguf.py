@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-from gguf import GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
 from inpage.errors import SourceInvalid
@@ -19,33 +16,37 @@ from inpage.format.structure import one_line
 from ..families import family_of
 from ..families.family import check_tensors
 from ..families.rope import FACTORS
-from ..gguf.header import check_header
 from ..gguf.metadata import Metadata
+from ..gguf.reading import read_gguf
 from ..quantize import format_of
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.gguf import build_tokenizer
 from .base import LicenseInfo, Source
 
-
-class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
-    """The package's reader over a plain array: slicing a `np.memmap` 250,000 times takes twice as long."""
-
-    @property
-    def data(self) -> npt.NDArray[Any]:
-        return self._mapped
-
-    @data.setter
-    def data(self, mapped: npt.NDArray[Any]) -> None:
-        self._mapped = np.asarray(mapped)
+T = TypeVar("T")
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    try:
-        with path.open("rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as e:
-        raise SourceInvalid(f"{path}: {e.strerror}", field="path") from e
+class _Problems:
+    """What is wrong with a file, collected: whoever mends the first thing is not to meet the next one then."""
+
+    def __init__(self) -> None:
+        self.found: list[SourceInvalid] = []
+
+    def of(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except SourceInvalid as error:
+            self.found.append(error)
+            return None
+
+    def check(self) -> None:
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            listed = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found, 1))
+            raise SourceInvalid(
+                f"{len(self.found)} things stand against this file: {listed}", field=self.found[0].field
+            )
 
 
 def open_gguf(
@@ -54,40 +55,64 @@ def open_gguf(
     origin: SourceRef | None = None,
     sha256: str | None = None,
     license_text: str | None = None,
+    licensed: Callable[[LicenseInfo], object] = lambda _: None,
 ) -> Source:
-    """Open a GGUF model. ``sha256``: what the file must hash to. Raises `SourceInvalid` with the field at fault."""
-    check_header(path)
-    actual = file_sha256(path)
-    if sha256 is not None and actual != sha256.lower():
-        raise SourceInvalid(f"{path.name} has sha256 {actual}, expected {sha256}", field="sha256")
-    try:
-        reader = _Reader(path)
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, UnicodeDecodeError) as e:
-        raise SourceInvalid(f"{path.name}: {e}", field="file") from e
-    meta = Metadata(reader)
-    tensors: dict[str, SourceTensor] = {}
-    for tensor in map(_tensor, reader.tensors):
-        if tensor.name in tensors:
-            raise SourceInvalid(f"tensor {tensor.name} stands twice", field=tensor.name)
-        tensors[tensor.name] = tensor
-    family = family_of(meta.text("general.architecture"), "general.architecture")
-    keys = family.keys(meta)
-    factors = tensors.pop(FACTORS, None)
-    architecture, rope = family.read(keys, tensors, factors)
-    check_tensors(architecture, tensors)
-    name = one_line(meta.text("general.name", path.stem)) or "model"
+    """Open a GGUF model. ``sha256``: what the file must hash to; ``licensed`` raises `SourceInvalid` for a licence
+    that will be refused, which is told with what else is wrong. Raises `SourceInvalid` with the field at fault, and
+    where several things are, with all of them."""
+    file = read_gguf(path, sha256)
+    meta, problems = file.meta, _Problems()
+    family = problems.of(lambda: family_of(meta.text("general.architecture"), "general.architecture"))
+    tensors = problems.of(lambda: _tensors(each for reader in file.readers for each in reader.tensors))
+    factors = tensors.pop(FACTORS, None) if tensors else None
+    keys = None if family is None else family.keys(meta)
+    read = None
+    if family is not None and keys is not None and tensors is not None:
+        read = problems.of(lambda: family.read(keys, tensors, factors))
+    if read is not None and tensors is not None:
+        problems.of(lambda: check_tensors(read[0], tensors))
+    embedding = (tensors or {}).get("token_embd")
+    rows = embedding.shape[0] if embedding is not None else len(meta.get("tokenizer.ggml.tokens") or ())
+    tokenizer = problems.of(lambda: build_tokenizer(meta, rows))
+    terms = _license(meta, license_text)
+    if problems.found:
+        problems.of(lambda: licensed(terms))
+    problems.check()
+    assert tensors is not None and keys is not None and read is not None and tokenizer is not None
+    architecture, rope = read
     return Source(
-        id=re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-") or "model",
-        name=name,
-        origin=origin or SourceRef("gguf", one_line(path.name), one_line(path.name), actual),
+        id=re.sub(r"[^a-z0-9._-]+", "-", file.name.lower()).strip("._-") or "model",
+        name=one_line(meta.text("general.name", file.name)) or "model",
+        origin=origin or SourceRef("gguf", one_line(path.name), one_line(path.name), file.sha256),
         architecture=architecture,
         tensors=tensors,
-        tokenizer=build_tokenizer(meta, architecture.vocab),
+        tokenizer=tokenizer,
         chat_template=meta.text("tokenizer.chat_template", "") or None,
-        license=_license(meta, license_text),
+        license=terms,
         rope_divisors=rope.divisors,
         warnings=tuple(f"{path.name}: what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
     )
+
+
+def _tensors(found: Iterable[ReaderTensor]) -> dict[str, SourceTensor]:
+    """By name. Types that cannot be read are named together."""
+    tensors: dict[str, SourceTensor] = {}
+    refused: dict[str, list[SourceInvalid]] = {}
+    for each in found:
+        try:
+            tensor = _tensor(each)
+        except SourceInvalid as error:
+            refused.setdefault(str(each.tensor_type.name), []).append(error)
+            continue
+        if tensor.name in tensors:
+            raise SourceInvalid(f"tensor {tensor.name} stands twice", field=tensor.name)
+        tensors[tensor.name] = tensor
+    if refused:
+        first = next(iter(refused.values()))[0]
+        counts = ", ".join(f"{len(errors)} of {kind}" for kind, errors in refused.items())
+        more = f" (in all {counts})" if sum(map(len, refused.values())) > 1 else ""
+        raise SourceInvalid(f"{first}{more}", field=first.field)
+    return tensors
 
 
 def _tensor(t: ReaderTensor) -> SourceTensor:

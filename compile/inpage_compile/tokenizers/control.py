@@ -64,7 +64,7 @@ def read_control(
     eos: int | None = None,
     unknown: int | None = None,
 ) -> Control:
-    """``bos``, ``eos`` and ``unknown``: where the file names none. Raises `SourceInvalid` for a key that names no token."""
+    """``bos``, ``eos`` and ``unknown``: where the file names none. Raises `SourceInvalid` for a key without a token."""
     size, known = len(vocabulary.tokens), vocabulary.ids
 
     def named(key: str, default: int | None = None) -> int | None:

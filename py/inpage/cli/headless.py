@@ -60,7 +60,7 @@ _STOP_TRACE = "() => guarded(() => window.inpage.stopTrace())"
 _SCORE = """
 ({ ids, window }) => guarded(async () => {
   const { backend, variant, why, threads } = globalThis.inpage.info;
-  return { backend, variant, why, threads, ...(await globalThis.inpage.score(ids, window)) };
+  return { backend, variant, why, threads, ...(await globalThis.inpage.score(ids, window ?? undefined)) };
 })
 """
 
@@ -134,7 +134,7 @@ class _Page:
         answer: dict[str, Any] = await self._call(_ASK, {"kind": kind, "prompt": prompt, "params": params})
         return answer
 
-    async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
+    async def score(self, ids: str | list[int], window: int | None) -> dict[str, Any]:
         score: dict[str, Any] = await self._call(_SCORE, {"ids": ids, "window": window})
         return score
 

@@ -19,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("text", metavar="TEXT", nargs="?", help="the text")
     what.add_argument("--ids", type=Path, metavar="FILE.json", help="token ids, as a JSON list, instead")
-    parser.add_argument("--window", type=int, default=512, metavar="N", help="tokens a window (default: %(default)s)")
+    parser.add_argument(
+        "--window", type=int, metavar="N", help="tokens a window (default: 512, or the model's context)"
+    )
     session.arguments(parser)
 
 

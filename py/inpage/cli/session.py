@@ -51,7 +51,7 @@ class Session(Protocol):
         """What was recorded, as a Chrome trace."""
         ...
 
-    async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
+    async def score(self, ids: str | list[int], window: int | None) -> dict[str, Any]:
         """backend, variant, why, threads, perplexity, and nll, argmax, margin for each position."""
         ...
 
@@ -136,7 +136,7 @@ class _Native:
         self._router.trace.stop()
         return self._router.trace.to_json()
 
-    async def score(self, ids: str | list[int], window: int) -> dict[str, Any]:
+    async def score(self, ids: str | list[int], window: int | None) -> dict[str, Any]:
         score = await self._router.score(ids, window)
         info = self._router.info
         facts = {name: info[name] for name in ("backend", "variant", "why", "threads")}

@@ -1,4 +1,4 @@
-"""Logprobs as OpenAI writes them: tokens by their text and bytes, at their places in it, what ends the answer left out."""
+"""Logprobs as OpenAI writes them: tokens by text and bytes, at their places, what ends the answer left out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ class Written:
     def completion(self, placed: Sequence[Placed]) -> dict[str, Any]:
         """The same of completions."""
         top = [
-            None if one.logprob is None else {self._text(token, "bytes:"): logprob for token, logprob in reversed(one.top)}
+            None
+            if one.logprob is None
+            else {self._text(token, "bytes:"): logprob for token, logprob in reversed(one.top)}
             for one in placed
         ]
         return {

@@ -88,7 +88,9 @@ class Prompts:
         found = [ref.special.get("<|endoftext|>"), ref.bos, *ref.eos]
         first = next((token for token in found if token is not None), None)
         if first is None:
-            raise InvalidRequest(f"{field} is empty, and this model has no token for that: write something", field=field)
+            raise InvalidRequest(
+                f"{field} is empty, and this model has no token for that: write something", field=field
+            )
         return first
 
     def _chat_template(self) -> ChatTemplate:

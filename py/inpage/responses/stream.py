@@ -291,8 +291,8 @@ class Stream:
 
 
 def usage(answers: Sequence[Completion], choices: int = 1) -> dict[str, Any]:
-    """Tokens of one request's answers together, in OpenAI's words; a prompt counts once for its ``choices``, which stand
-    behind each other."""
+    """Tokens of one request's answers together, in OpenAI's words; a prompt counts once for its ``choices``, which
+    stand behind each other."""
     firsts = answers[::choices]
     read = sum(len(answer.prompt_ids) for answer in firsts)
     written = sum(len(answer.token_ids) for answer in answers)

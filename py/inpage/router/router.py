@@ -43,6 +43,8 @@ from .status import MemoryWatch, add_gauges
 
 __all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
 
+_WINDOW = 512  # tokens of a text that are scored together
+
 
 class Router:
     """One loaded model and its queue. Made by `load`; any number of requests may run at once."""
@@ -183,11 +185,13 @@ class Router:
         """The ids that `complete` would feed for a prompt; control tokens that it spells stay text."""
         return self._asking.text(prompt, None).now()
 
-    async def score(self, ids: str | Iterable[int], window: int = 512) -> Score:
-        """Perplexity of a text or of ids, in independent windows: see `inpage.scheduling.scoring`."""
+    async def score(self, ids: str | Iterable[int], window: int | None = None) -> Score:
+        """Perplexity of a text or of ids, in independent windows: see `inpage.scheduling.scoring`. ``window`` None: 512
+        tokens, or as many as there is room for."""
         text = self._asking.text(ids, None)
         checked = await text.aside() if text.long else text.now()
         capacity = self.scheduler.capacity
+        window = min(_WINDOW, capacity) if window is None else window
         if isinstance(window, bool) or not isinstance(window, int) or not 2 <= window <= capacity:
             raise InvalidRequest(f"window is {window!r}; it must be a whole number of 2..{capacity}", field="window")
         if len(checked) < 2:

@@ -267,7 +267,7 @@ class RouterWorker:
     async def _score(self, message: Message) -> Message:
         ids: Any = message.get("ids")
         async with self._using(message) as router:
-            score = await router.score(ids, message.get("window", 512))
+            score = await router.score(ids, message.get("window"))
         return {**asdict(score), "perplexity": score.perplexity}
 
     async def _prefetch(self, message: Message) -> list[int]:
