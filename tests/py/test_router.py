@@ -167,6 +167,8 @@ async def test_scores(router: Router) -> None:
     score = await router.score(ids, window=40)
     assert len(score.nll) == len(score.argmax) == len(score.margin) == 39 + 39 + 19
     assert score.perplexity == pytest.approx(math.exp(sum(score.nll) / 97))
+    capacity = router.scheduler.capacity  # less than the usual window, which is as long as there is room for
+    assert capacity < 512 and len((await router.score(ids * 3)).nll) == capacity - 1 + 300 - capacity - 1
     alone = await router.score(ids[40:80], window=40)
     assert alone.argmax == score.argmax[39:78]
     for arguments, field in (((ids, 1), "window"), ((ids, 300), "window"), (([5], 40), "ids"), (([], 40), "prompt")):

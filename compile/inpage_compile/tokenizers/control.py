@@ -83,11 +83,11 @@ def read_control(
     loose = [found for key in _LOOSE if (found := named(key, unknown if key == _LOOSE[0] else None)) is not None]
     ids |= {i for i in loose if vocabulary.kinds[i] != NORMAL or _SHAPED.fullmatch(vocabulary.tokens[i])}
     ending = dict.fromkeys(i for i in ends if i is not None)
-    texts = {vocabulary.tokens[i]: i for i in ending}
-    calls = "<|call|>" in texts or "<|calls|>" in texts
-    if "<|end|>" in texts and calls and ("<|return|>" in texts or "<|flush|>" in texts):
-        del ending[texts["<|end|>"]]  # of a channel, in Harmony's format
-    if "</s>" in texts and "<|tool_response>" in texts:
-        del ending[texts["</s>"]]  # a tag of HTML, for Gemma 4
-        ids.discard(texts["</s>"])
+    by_text = {vocabulary.tokens[i]: i for i in ending}
+    calls = "<|call|>" in by_text or "<|calls|>" in by_text
+    if "<|end|>" in by_text and calls and ("<|return|>" in by_text or "<|flush|>" in by_text):
+        del ending[by_text["<|end|>"]]  # of a channel, in Harmony's format
+    if "</s>" in by_text and "<|tool_response>" in by_text:
+        del ending[by_text["</s>"]]  # a tag of HTML, for Gemma 4
+        ids.discard(by_text["</s>"])
     return Control(begin, tuple(ending), frozenset(ids))
