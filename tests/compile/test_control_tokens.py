@@ -11,7 +11,7 @@ import pytest
 
 from inpage.openai.requests import chat_request
 from inpage.openai.response_requests import response_request
-from inpage.requests.params import checked_messages
+from inpage.requests.messages import checked_messages
 from inpage.requests.tools import asked_tools
 from inpage.text.chat_template import ChatTemplate
 from inpage.text.tokenizer import Tokenizer, load_tokenizer

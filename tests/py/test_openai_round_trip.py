@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from inpage.openai import Api
 from inpage.openai.requests import chat_request
-from inpage.requests.params import checked_messages
+from inpage.requests.messages import checked_messages
 from inpage.text.tokenizer import Tokenizer
 from support.in_process import openai_client
 from support.scripted import Scripted
