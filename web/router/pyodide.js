@@ -13,6 +13,8 @@ const STEP = "starting Python";
 const BEGIN_MS = 60_000;
 /** Code of an earlier visit is there before that. */
 const SOON_MS = 1000;
+/** Bytes in which WebAssembly's memory grows. */
+const PAGE = 65_536;
 const FOLDER = "vendor/pyodide/";
 /** Pyodide names its files by a folder's URL; bundlers scatter them. */
 const INDEX = new URL(`/${FOLDER}`, globalThis.location.origin).href;
@@ -43,7 +45,7 @@ export function prepare() {
 }
 
 /**
- * @param {object} options of loadPyodide, those that its types do not have included
+ * @param {{_makeSnapshot?: boolean, _loadSnapshot?: Uint8Array}} options of loadPyodide, which its types do not have
  * @returns {ReturnType<typeof loadPyodide>}
  * @throws {EngineError} network, unsupported
  */
@@ -73,7 +75,9 @@ export async function load(options) {
   WebAssembly.instantiateStreaming = async (_, imports) => {
     const module = await binary;
     try {
-      return { module, instance: await WebAssembly.instantiate(module, imports) };
+      const instance = await WebAssembly.instantiate(module, imports);
+      if (options._loadSnapshot) makeRoom(instance, options._loadSnapshot.length);
+      return { module, instance };
     } catch (error) {
       fail(refused(error));
       throw error;
@@ -130,6 +134,17 @@ function soon(promise) {
     };
     promise.then(settled, settled);
   });
+}
+
+/**
+ * Pyodide copies a memory that was kept into the one that is there, which is as large as in the beginning.
+ * @param {WebAssembly.Instance} instance
+ * @param {number} bytes
+ */
+function makeRoom(instance, bytes) {
+  const memory = Object.values(instance.exports).find((item) => item instanceof WebAssembly.Memory);
+  const missing = bytes - (memory?.buffer.byteLength ?? bytes);
+  if (missing > 0) memory?.grow(Math.ceil(missing / PAGE));
 }
 
 /** @param {unknown} error @returns {EngineError} */
