@@ -85,7 +85,7 @@ export async function renew(archive) {
   if (!kept?.whole || kept.key !== key) return false;
   const pyodide = await load({ _loadSnapshot: kept.memory, _makeSnapshot: true });
   pyodide.unpackArchive(bytes, "zip", { extractDir: HOME });
-  pyodide.runPython("import inpage.text.template_sandbox");
+  pyodide.runPython("import inpage.worker.kept_memory as kept; kept.import_later(); del kept");
   return keep(key, pyodide);
 }
 

@@ -15,7 +15,6 @@ from typing import Any
 from ..engines.protocol import EngineInfo, Grammar
 from ..errors import InvalidRequest, Unsupported
 from ..format import bounded
-from ..json_schema import compile_schema
 
 SOURCE_BYTES = 64 << 10
 FIELDS = {"schema": "schema", "regex": "regex", "ebnf": "grammar", "tag": "tools"}  # by kind: what a caller calls it
@@ -85,7 +84,10 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
 
 @lru_cache(maxsize=16)
 def _compiled(schema: str, field: str) -> str:
-    """Kept, as a request's schema is checked where the request is read, and made into its grammar further on."""
+    """Kept, as a request's schema is checked where the request is read, and made into its grammar further on. Imported
+    where it is asked for: see worker/kept_memory.py."""
+    from ..json_schema import compile_schema
+
     return compile_schema(bounded.read(schema), field)
 
 

@@ -1,7 +1,8 @@
-"""What Python's kept memory (web/router/python.js) shall hold beyond what a start needs: jinja2.
+"""What Python's kept memory (web/router/python.js) shall hold beyond what a start needs: what only some requests do.
 
-Its import takes a third of a second, so a first visit starts without it: it is imported while weights arrive, or with
-the first chat. When that has been answered, the memory is kept anew, with it: later visits pay nothing.
+To import jinja2 takes a third of a second, so a first visit starts without: it is imported while weights arrive, or
+with the first chat; the compiler of schemas with the first schema. When a chat has been answered, the memory is kept
+anew, with both: later visits pay nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TEMPLATES = "inpage.text.template_sandbox"
+_TEMPLATES = "inpage.text.template_sandbox"
+_LATER = (_TEMPLATES, "inpage.json_schema")
 _WORTH = 8 << 20  # bytes still to come that take longer than the import
+
+
+def import_later() -> None:
+    for name in _LATER:
+        importlib.import_module(name)
 
 
 class KeptMemory:
     """``renew`` has it kept anew; None where nothing keeps it, or where it holds all already."""
 
     def __init__(self, renew: Callable[[], None] | None = None) -> None:
-        self._renew = renew if TEMPLATES not in sys.modules else None
+        self._renew = None if sys.modules.keys() >= set(_LATER) else renew
         self._asked = self._renew is None
 
     def progress(self, event: Mapping[str, Any]) -> None:
@@ -30,7 +37,7 @@ class KeptMemory:
         left = event["total"] - event["loaded"]
         if left > max(_WORTH, event["loaded"]):
             self._asked = True
-            asyncio.get_running_loop().call_soon(importlib.import_module, TEMPLATES)
+            asyncio.get_running_loop().call_soon(importlib.import_module, _TEMPLATES)
 
     def idle(self) -> None:
         """Somebody was answered, and nobody waits: what takes a core for two seconds slows nobody down."""
