@@ -125,7 +125,8 @@ def test_score(run: Run, model: Path, tmp_path: Path) -> None:
     assert code == 0
     assert len(score["nll"]) == len(score["argmax"]) == len(score["margin"]) == 3 + 3 + 1
     assert score["perplexity"] > 1
-    fails(run("score", "hello", *arguments, "--json"), "window is 512")  # more than this model's context
+    assert run("score", "hello", *arguments, "--json")[0] == 0  # the usual window fits this model's context
+    fails(run("score", "hello", "--window", "512", *arguments), "window is 512")
     code, out, _ = run("score", "hello hello hello", "--window", "32", *arguments)
     assert code == 0
     assert out.startswith("perplexity ")
@@ -197,7 +198,7 @@ def test_build_is_deterministic_and_complete(run: Run, model: Path, tmp_path: Pa
     assert not [name for name in names if "native" in Path(name).parts or name.endswith(".so")]
     notices = (one / "NOTICES.txt").read_text()
     assert manifest["name"] in notices
-    for word in ("Mozilla Public License", "PYTHON SOFTWARE FOUNDATION", "MIT License", "Apache License"):
+    for word in ("Mozilla Public License", "PYTHON SOFTWARE FOUNDATION", "Pallets", "Apache License"):
         assert word in notices
 
 
@@ -273,7 +274,7 @@ def test_package_for_the_page_is_pure_python(tmp_path: Path) -> None:
     names = zipfile.ZipFile(tmp_path / "inpage.zip").namelist()
     assert "inpage/router/router.py" in names
     assert all(name.endswith(".py") for name in names)
-    assert not [name for name in names if "/cli/" in name or name.endswith("native.py")]
+    assert not [name for name in names if "/cli/" in name or name.endswith("/native.py")]
 
 
 def test_loopback_unless_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
