@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from inpage import json_schema
+from inpage.errors import InvalidRequest
+from inpage.json_schema import compile_schema
 from inpage.openai import Api
 from inpage.requests.grammar import schema_grammar
 from inpage.text.tokenizer import Tokenizer
@@ -34,6 +37,29 @@ async def test_a_response_format_becomes_a_grammar(small_tokenizer: Tokenizer, f
         done = await client.chat.completions.create(model="small", messages=HELLO, response_format=form)
         assert (done.choices[0].message.content, done.choices[0].finish_reason) == ('{"a": 5}', "stop")
     assert engine.grammars == [grammar]
+
+
+async def test_a_format_is_compiled_once(small_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is checked as ``response_format`` and followed as ``schema``; and an error names what was sent."""
+    fields: list[str] = []
+
+    def counted(schema: Any, field: str) -> str:
+        fields.append(field)
+        return compile_schema(schema, field)
+
+    monkeypatch.setattr(json_schema, "compile_schema", counted)
+    schemas = [{"type": "object", "properties": {f"p{i}": {"type": "null"}}} for i in range(20)]
+    async with small_router(small_tokenizer, engine=Scripted(small_tokenizer, "x")) as router:
+        for schema in [*schemas, schemas[-1], schemas[0]]:
+            form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+            await router.chat(HELLO, response_format=form)
+        assert len(fields) == 21  # the first had made room for others
+        form = {"type": "json_schema", "json_schema": {"name": "it", "schema": {"enum": []}}}
+        wrong: dict[str, Any] = {"schema": {"enum": []}, "response_format": form}
+        for name, given in wrong.items():
+            with pytest.raises(InvalidRequest) as raised:
+                router.chat(HELLO, **{name: given})
+            assert raised.value.field and raised.value.field.startswith(name)
 
 
 async def test_logprobs_are_the_engines_by_text(small_tokenizer: Tokenizer) -> None:

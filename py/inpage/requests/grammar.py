@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar
@@ -21,6 +20,8 @@ FIELDS = {"schema": "schema", "regex": "regex", "ebnf": "grammar", "tag": "tools
 
 _REPEATS = 1000  # of one bound; compiling takes milliseconds for each repetition
 _ALL_REPEATS = 2000
+_KEPT = 16  # schemas that were compiled
+_compiled: dict[str, str] = {}  # the one used last is last
 _BOUND = re.compile(r"\{(\d+)?,?(\d+)?\}")
 
 
@@ -79,16 +80,19 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"{field} cannot be written as JSON: {str(error)[:200]}", field=field) from error
     _check_size(text, field)
-    return Grammar("schema", _compiled(text, field))
+    return Grammar("schema", _grammar_text(text, field))
 
 
-@lru_cache(maxsize=16)
-def _compiled(schema: str, field: str) -> str:
-    """Kept, as a request's schema is checked where the request is read, and made into its grammar further on. Imported
-    where it is asked for: see worker/kept_memory.py."""
-    from ..json_schema import compile_schema
+def _grammar_text(schema: str, field: str) -> str:
+    """Kept, as a request's schema is checked where the request is read, and made into its grammar further on, where its
+    field has another name: only an error depends on that."""
+    from ..json_schema import compile_schema  # imported with the first schema: see worker/kept_memory.py
 
-    return compile_schema(bounded.read(schema), field)
+    text = _compiled.pop(schema, None) or compile_schema(bounded.read(schema), field)
+    _compiled[schema] = text
+    if len(_compiled) > _KEPT:
+        del _compiled[next(iter(_compiled))]
+    return text
 
 
 def _check_repeats(repeats: list[tuple[int, str]]) -> None:
