@@ -185,7 +185,13 @@ test("inpage.fetch does as fetch does; a router that dies in mid-stream costs th
       const { kv_pages, requests } = inpage.info;
       await inpage.unload();
       const gone = await fetch("v1/models");
-      return { told, gzip, statuses, reasons, stream, whole, two, again, deaths, used: kv_pages.used, requests, gone: [gone.status, (await gone.json()).error.code] };
+      const { respond } = await import(/** @type {string} */ ("/web/client/endpoint.js"));
+      const { Turns } = await import(/** @type {string} */ ("/web/client/turns.js"));
+      const { EngineError } = await import(/** @type {string} */ ("/web/engine/format/errors.js"));
+      const nowhere = (/** @type {string} */ code) => respond(() => Promise.reject(new EngineError(code, "no engine runs here")), new Turns(), "http://inpage/v1/models");
+      const unable = [];
+      for (const code of ["unsupported", "network", "error"]) unable.push((await nowhere(code)).status);
+      return { told, unable, gzip, statuses, reasons, stream, whole, two, again, deaths, used: kv_pages.used, requests, gone: [gone.status, (await gone.json()).error.code] };
     },
     /** @type {const} */ ([PLAIN]),
   );
@@ -207,4 +213,5 @@ test("inpage.fetch does as fetch does; a router that dies in mid-stream costs th
   expect(seen.again).toBe(said(model, "zz"));
   expect(seen.used + seen.requests.active + seen.requests.waiting).toBe(0);
   expect(seen.gone).toEqual([503, "cancelled"]);
+  expect(seen.unable).toEqual([400, 503, 500]); // as py/inpage/openai/responses.py has it
 });

@@ -4,7 +4,9 @@
  * unpack what comes from the network, not what a page or a service worker answers, and here nothing is sent anywhere.
  */
 
+import { readAtMost } from "../engine/format/bounded.js";
 import { EngineError } from "../engine/format/errors.js";
+import { REQUEST_CHARS } from "../engine/format/limits.js";
 import { Exchange } from "./exchange.js";
 
 /**
@@ -12,10 +14,8 @@ import { Exchange } from "./exchange.js";
  * @typedef {import("./turns.js").Turns} Turns
  */
 
-/** Bytes of a request's body, once unpacked: as much as the router takes. */
-const BODY_BYTES = 8 << 20;
 /** Of errors that the router did not answer with itself; others are 500. @type {Record<string, number>} */
-const STATUS = { invalid_request: 400, unsupported: 415, cancelled: 503, device_lost: 503, out_of_memory: 503, network: 503 };
+const STATUS = { invalid_request: 400, unsupported: 400, cancelled: 503, device_lost: 503, out_of_memory: 503, network: 503 };
 
 /**
  * The endpoint's path, whatever base it is asked at.
@@ -53,12 +53,19 @@ export async function respond(connect, turns, input, init) {
   }
 }
 
-class TooLarge extends EngineError {}
+/** A body that is not read. */
+class BodyError extends EngineError {
+  /** @param {number} status @param {import("../engine/format/errors.js").ErrorCode} code @param {string} message @param {string | null} [field] */
+  constructor(status, code, message, field = null) {
+    super(code, message, field);
+    this.status = status;
+  }
+}
 
 /** @param {unknown} error @returns {Response} */
 function refused(error) {
   const { code, message, field } = error instanceof EngineError ? error : new EngineError("error", String(error));
-  const status = error instanceof TooLarge ? 413 : (STATUS[code] ?? 500);
+  const status = error instanceof BodyError ? error.status : (STATUS[code] ?? 500);
   const type = status < 500 ? "invalid_request_error" : status === 503 ? "service_unavailable_error" : "server_error";
   return Response.json({ error: { message, type, param: field, code: code === "invalid_request" ? null : code } }, { status });
 }
@@ -66,23 +73,14 @@ function refused(error) {
 /** @param {Request} request @returns {Promise<string>} its body, unpacked */
 async function textOf(request) {
   const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
-  if (!["identity", "gzip", ""].includes(encoding)) throw new EngineError("unsupported", `content-encoding is ${encoding}: send gzip, or none`, "content-encoding");
+  if (!["identity", "gzip", ""].includes(encoding)) {
+    throw new BodyError(415, "unsupported", `content-encoding is ${encoding}: send gzip, or none`, "content-encoding");
+  }
   const plain = new Blob([await request.arrayBuffer()]).stream();
   const stream = encoding === "gzip" ? plain.pipeThrough(new DecompressionStream("gzip")) : plain;
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let [text, bytes] = ["", 0];
+  const tooLarge = () => new BodyError(413, "invalid_request", `the body is larger than ${REQUEST_CHARS} bytes`);
   try {
-    const reader = stream.getReader();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return text + decoder.decode();
-      bytes += value.length;
-      if (bytes > BODY_BYTES) {
-        void reader.cancel().catch(() => {});
-        throw new TooLarge("invalid_request", `the body is larger than ${BODY_BYTES} bytes`);
-      }
-      text += decoder.decode(value, { stream: true });
-    }
+    return new TextDecoder("utf-8", { fatal: true }).decode(await readAtMost(stream, REQUEST_CHARS, tooLarge));
   } catch (error) {
     if (error instanceof EngineError) throw error;
     throw new EngineError("invalid_request", `the body is not ${encoding === "gzip" ? "gzip of UTF-8" : "UTF-8"}: ${String(error)}`);

@@ -1,4 +1,4 @@
-/** @file Responses, read only as far as their kind may be long (limits.js). */
+/** @file Bodies, read only as far as their kind may be long (limits.js). */
 
 import { EngineError } from "./errors.js";
 import { FILE_BYTES } from "./limits.js";
@@ -16,16 +16,29 @@ import { FILE_BYTES } from "./limits.js";
  */
 export async function readBounded(response, kind, name, field, wait = (read) => read) {
   const limit = FILE_BYTES[kind];
+  const tooLarge = () => new EngineError("artifact_invalid", `${name} is larger than ${limit} bytes, the most that such a file may have`, field);
+  return readAtMost(response.body, limit, tooLarge, wait);
+}
+
+/**
+ * All bytes of a stream; one with more than `limit` is cancelled.
+ * @param {ReadableStream<Uint8Array> | null} stream
+ * @param {number} limit
+ * @param {() => Error} tooLarge what is thrown then
+ * @param {<T>(read: Promise<T>) => Promise<T>} [wait] rejects where a part takes too long
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function readAtMost(stream, limit, tooLarge, wait = (read) => read) {
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
-  const reader = response.body?.getReader();
+  const reader = stream?.getReader();
   const next = () => reader && wait(reader.read());
   for (let part = await next(); part && !part.done; part = await next()) {
     length += part.value.length;
     if (length > limit) {
       await reader?.cancel().catch(() => undefined);
-      throw new EngineError("artifact_invalid", `${name} is larger than ${limit} bytes, the most that such a file may have`, field);
+      throw tooLarge();
     }
     chunks.push(part.value);
   }
