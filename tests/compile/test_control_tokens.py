@@ -16,12 +16,11 @@ from inpage.requests.tools import asked_tools
 from inpage.text.chat_template import ChatTemplate
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from inpage_compile.sources import open_source
+from support.calling import HERMES
 from support.control_tokens import CASES, TEXTS, TYPES, names, witness, write
 from support.tiny import TEMPLATE, Tiny
 from support.vocabularies import stored as stored_vocabularies
 from support.vocabularies import tokenizer_of, write_vocabulary
-
-HERMES = (Path(__file__).parents[1] / "support/hermes.jinja").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", names())

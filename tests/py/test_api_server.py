@@ -18,7 +18,6 @@ import openai
 import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
-from test_worker_http import CALL, LOOK, TEMPLATE
 
 from inpage.cli import main
 from inpage.cli.api.app import Access, application
@@ -28,6 +27,7 @@ from inpage.engines.protocol import OnTokens, RunOutput, SequenceInput
 from inpage.openai import Api
 from inpage.openai.api import BODY_BYTES
 from inpage.text.tokenizer import Tokenizer
+from support.calling import CALL, HERMES, LOOK
 from support.paged_double import PagedDouble
 from support.scripted import Scripted
 from support.small import small_router
@@ -113,7 +113,7 @@ async def test_openais_client_gets_the_routers_answers_and_errors(small_tokenize
 async def test_tools_and_schemas(small_tokenizer: Tokenizer) -> None:
     calling = Scripted(small_tokenizer, CALL, context=2048, max_pages=2048)
     async with (
-        small_router(small_tokenizer, engine=calling, manifest={"chat_template": TEMPLATE}) as router,
+        small_router(small_tokenizer, engine=calling, manifest={"chat_template": HERMES}) as router,
         served(Api(router)) as url,
         client_of(url) as client,
     ):

@@ -21,13 +21,13 @@ from inpage.json_schema.formats import NAMES, named
 from inpage.json_schema.regex import NotRegular, pattern
 from inpage.requests.grammar import asked_grammar
 from inpage.requests.tools import asked_tools
+from support.calling import HERMES
 from support.random_schemas import SchemaMaker, documents
 
 TESTS = Path(__file__).resolve().parents[1]
 CASES: list[dict[str, Any]] = json.loads((TESTS / "reference" / "json-schemas.json").read_text("utf-8"))
 SLOW = bool(os.environ.get("INPAGE_SLOW"))
 RANDOM = 5000 if SLOW else 200
-TEMPLATE = (TESTS / "support" / "hermes.jinja").read_text("utf-8")
 
 
 def matched(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def test_calls_of_tools_are_held_to_their_parameters() -> None:
     call = '<tool_call>\n{"name": "%s", "arguments": {"n": %s}}\n</tool_call>'
     jobs = []
     for choice in ("required", {"type": "function", "function": {"name": "g"}}):
-        grammar = asked_tools(tools, choice, False, TEMPLATE, True).grammar
+        grammar = asked_tools(tools, choice, False, HERMES, True).grammar
         assert grammar and grammar.kind == "tag"
         texts = [call % ("f", 2.5), call % ("g", 10), call % ("g", 10.5), call % ("h", 1)]
         jobs.append({"kind": "tag", "source": grammar.source, "texts": texts})

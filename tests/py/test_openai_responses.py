@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections import defaultdict
-from dataclasses import asdict
 from typing import Any
 
 import openai
@@ -13,11 +11,11 @@ import pytest
 from openai.resources.responses import AsyncResponses
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from test_worker_http import CALL, TEMPLATE
 
 from inpage.openai import Api
 from inpage.requests.grammar import schema_grammar
 from inpage.text.tokenizer import Tokenizer
+from support.calling import CALL, HERMES, BrokenStream
 from support.in_process import openai_client
 from support.scripted import Scripted
 from support.small import small_router
@@ -59,7 +57,7 @@ async def test_a_response_is_the_routers_answer_to_the_same_conversation(small_t
 
 async def test_what_a_stream_tells_makes_the_whole_response(small_tokenizer: Tokenizer) -> None:
     engine = Scripted(small_tokenizer, CALL, context=2048, max_pages=2048)
-    async with small_router(small_tokenizer, engine=engine, manifest={"chat_template": TEMPLATE}) as router:
+    async with small_router(small_tokenizer, engine=engine, manifest={"chat_template": HERMES}) as router:
         body = {"input": "hello", "tools": [LOOK], "seed": 1, "temperature": 0}
         whole = json.loads(str((await Api(router).handle("POST", "/v1/responses", json.dumps(body))).body))
         reply = await Api(router).handle("POST", "/v1/responses", json.dumps(body | {"stream": True}))
@@ -92,31 +90,13 @@ async def test_what_a_stream_tells_makes_the_whole_response(small_tokenizer: Tok
 
 
 async def test_a_stream_of_events_goes_on_at_another_router(small_tokenizer: Tokenizer) -> None:
-    asked = json.dumps({"input": "hello", "tools": [LOOK], "stream": True})
-    starts: dict[int, int] = {}
-
-    async def run(cut: int, resume: Any = None) -> tuple[str, Any]:
-        engine = Scripted(small_tokenizer, CALL, context=2048, max_pages=2048)
-        engine._starts = starts  # where the answer begins: an engine that goes on with one does not see it
-        async with small_router(small_tokenizer, engine=engine, manifest={"chat_template": TEMPLATE}) as router:
-            reply = await Api(router).handle("POST", "/v1/responses", asked, resume)
-            assert reply.status == 200 and not isinstance(reply.body, str) and reply.position, reply.body
-            text, seen = "", 0
-            async for chunk in reply.body:
-                text, seen = text + chunk, seen + 1
-                if seen == cut:
-                    break
-            await reply.body.aclose()
-            return text, asdict(reply.position)
-
-    whole, _ = await run(-1)
-    (beginning,) = starts.values()
-    starts = defaultdict(lambda: beginning)
+    stream = BrokenStream(small_tokenizer, "/v1/responses", {"input": "hello", "tools": [LOOK], "stream": True})
+    whole, _ = await stream.run()
     for cut in range(1, 40, 3):
-        first, position = await run(cut)
+        first, position = await stream.run(cut)
         if "response.completed" in first:
             break
-        told = first + (await run(-1, position))[0]
+        told = first + (await stream.run(-1, position))[0]
         got, expected = ([json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]
                          for text in (told, whole))  # fmt: skip
         assert [event["sequence_number"] for event in got] == list(range(len(got)))
@@ -142,7 +122,7 @@ async def test_a_call_is_answered_by_its_output(small_tokenizer: Tokenizer) -> N
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "nothing"},
     ]
-    async with small_router(small_tokenizer, manifest={"chat_template": TEMPLATE}) as router:
+    async with small_router(small_tokenizer, manifest={"chat_template": HERMES}) as router:
         expected = await router.chat(messages, temperature=0, max_tokens=5)
         async with openai_client(Api(router)) as client:
             items: Any = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,11 +16,11 @@ from inpage.requests.tool_calls import Argued, Called, CallReader, Event, Said
 from inpage.requests.tools import asked_tools
 from inpage.router import Router
 from inpage.text.tokenizer import Tokenizer
+from support.calling import HERMES
 from support.in_process import openai_client
 from support.scripted import Scripted
 from support.small import small_router
 
-TEMPLATE = (Path(__file__).parents[1] / "support" / "hermes.jinja").read_text("utf-8")
 HELLO: Any = [{"role": "user", "content": "hello"}]
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": PLACE}}
@@ -33,7 +32,7 @@ CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUED}}}\n</tool_call>
 @asynccontextmanager
 async def speaking(tokenizer: Tokenizer, text: str) -> AsyncIterator[tuple[Router, Scripted, openai.AsyncOpenAI]]:
     engine = Scripted(tokenizer, text, context=2048, max_pages=2048)
-    manifest = {"chat_template": TEMPLATE}
+    manifest = {"chat_template": HERMES}
     async with (
         small_router(tokenizer, engine=engine, manifest=manifest) as router,
         openai_client(Api(router)) as client,
@@ -106,7 +105,7 @@ async def test_what_a_function_gave_is_read_and_stays_text(small_tokenizer: Toke
     ],
 )
 def test_the_choice_decides_the_form(choice: Any, tools: Any, kind: str | None) -> None:
-    use = asked_tools(tools, choice, True, TEMPLATE, True)
+    use = asked_tools(tools, choice, True, HERMES, True)
     assert (json.loads(use.grammar.source)["type"] if use.grammar else None) == kind
     assert bool(use.tools) == (choice != "none")
 

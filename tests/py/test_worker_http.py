@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inpage.openai import Api
 from inpage.text.tokenizer import Tokenizer
 from inpage.worker.messages import RouterWorker
-from support.scripted import Scripted
+from support.calling import LOOK, BrokenStream
 from support.shelf import Shelf
-from support.small import small_router
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
@@ -97,45 +93,20 @@ async def test_a_cancelled_request_gives_its_model_back(small_tokenizer: Tokeniz
     await shelf.close()
 
 
-TEMPLATE = (Path(__file__).parents[1] / "support" / "hermes.jinja").read_text("utf-8")
-CALL = 'I look.\n<tool_call>\n{"name": "look", "arguments": {"where": "é", "n": [1, 2]}}\n</tool_call>'
-LOOK = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-
-
 @pytest.mark.parametrize("tools", [False, True])
 async def test_a_stream_goes_on_at_another_router_wherever_it_broke(small_tokenizer: Tokenizer, tools: bool) -> None:
     """Every cut, and each once more in what the second router gave: the events together are those of one router."""
     body = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}, "stop": "}}\n</tool_call>x"}
-    asked = json.dumps(body | ({"tools": LOOK} if tools else {}))
-
-    async def run(cut: int, resume: Any = None) -> tuple[str, Any]:
-        engine = Scripted(small_tokenizer, CALL, context=2048, max_pages=2048)
-        engine._starts = starts  # where the answer begins: an engine that goes on with one does not see it
-        async with small_router(small_tokenizer, engine=engine, manifest={"chat_template": TEMPLATE}) as router:
-            reply = await Api(router).handle("POST", "/v1/chat/completions", asked, resume)
-            assert reply.status == 200 and not isinstance(reply.body, str) and reply.position, reply.body
-            text, position, seen = "", reply.position, 0
-            async for chunk in reply.body:
-                text += chunk
-                seen += 1
-                if seen == cut:
-                    break
-            told = {name: getattr(position, name) for name in ("id", "created", "seed", "token_ids", "events")}
-            await reply.body.aclose()
-            return text, json.loads(json.dumps(told))
-
-    starts: dict[int, int] = {}
-    whole, _ = await run(-1)
-    (beginning,) = starts.values()
-    starts = defaultdict(lambda: beginning)
+    stream = BrokenStream(small_tokenizer, "/v1/chat/completions", body | ({"tools": LOOK} if tools else {}))
+    whole, _ = await stream.run()
     cuts = whole.count("\n\n")
     for cut in range(1, cuts):
-        first, position = await run(cut)
+        first, position = await stream.run(cut)
         if first.endswith("[DONE]\n\n"):
             break
         assert position["events"] == first.count("\n\n")
-        second, position = await run(1, position)
-        third = "" if second.endswith("[DONE]\n\n") else (await run(-1, position))[0]
+        second, position = await stream.run(1, position)
+        third = "" if second.endswith("[DONE]\n\n") else (await stream.run(-1, position))[0]
         assert _content(first + second + third) == _content(whole), cut
 
 
