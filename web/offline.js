@@ -71,7 +71,12 @@
   /** @param {URL} url @param {boolean} document @returns {string | null} as the list names it */
   function listed(url, document) {
     if (!folder || url.origin !== folder.origin || !url.pathname.startsWith(folder.pathname)) return null;
-    let name = decodeURIComponent(url.pathname.slice(folder.pathname.length));
+    let name;
+    try {
+      name = decodeURIComponent(url.pathname.slice(folder.pathname.length));
+    } catch {
+      return null; // a lone "%", which no name of the list has
+    }
     if (document && /(^|\/)$/.test(name)) name += "index.html";
     return Object.hasOwn(files, name) && (document || !url.search) ? name : null;
   }

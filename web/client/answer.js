@@ -6,7 +6,7 @@
 
 import { EngineError } from "../engine/format/errors.js";
 import { checkMessage } from "../engine/format/json.js";
-import { DEATHS, Turn } from "./turns.js";
+import { DEATHS, poisoned, Turn } from "./turns.js";
 
 /**
  * @typedef {import("./remote.js").AnyLink} Link
@@ -181,8 +181,7 @@ class Asked {
   died(error) {
     this.#lostAt ||= performance.now();
     this.#reason = `${error.code}: ${error.message}`;
-    if (this.turn.deaths < DEATHS) return;
-    throw new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${error.message}`);
+    if (this.turn.deaths >= DEATHS) throw poisoned(error);
   }
 
   /** @param {Completion} completion @returns {Piece} */

@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { DEATHS, Turn } from "./turns.js";
+import { DEATHS, poisoned, Turn } from "./turns.js";
 
 /**
  * @typedef {import("./remote.js").AnyLink} Link
@@ -88,7 +88,7 @@ export class Exchange {
     } catch (error) {
       if (this.#over) return true;
       if (error !== link.ended) throw error;
-      if (turn.deaths >= DEATHS) throw new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${link.ended?.message}`);
+      if (turn.deaths >= DEATHS) throw poisoned(link.ended);
       if (this.#begun && !this.#position) throw error;
       return false;
     }

@@ -10,7 +10,7 @@ import { answer } from "./answer.js";
 import { Link } from "./link.js";
 import { unknown } from "./options.js";
 import { artifactUrl, nameOf, placed, siteModels } from "./site.js";
-import { DEATHS, HARMLESS, Turn, Turns } from "./turns.js";
+import { DEATHS, HARMLESS, poisoned, Turn, Turns } from "./turns.js";
 import { onVisibility } from "./visibility.js";
 
 /**
@@ -96,7 +96,7 @@ export class Supervisor {
           if (error !== link.ended || this.ended) throw error;
           if ((turn?.deaths ?? deaths) < DEATHS) continue;
           if (!turn) throw error;
-          throw new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${link.ended?.message}`);
+          throw poisoned(link.ended);
         }
       }
     } finally {

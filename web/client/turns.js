@@ -6,6 +6,8 @@
  * it go first.
  */
 
+import { EngineError } from "../engine/format/errors.js";
+
 /** Deaths with nothing else in flight. */
 export const DEATHS = 2;
 /** Requests that may pass one that waits because it is under suspicion. */
@@ -31,6 +33,11 @@ export class Turn {
   /** @type {number | null} the call's there */
   call = null;
   admit = () => {};
+}
+
+/** @param {EngineError | null} last what the router died of the last time @returns {EngineError} of a request with so many deaths */
+export function poisoned(last) {
+  return new EngineError("poison_request", `the router died ${DEATHS} times with this request alone: ${last?.message}`);
 }
 
 /** @typedef {{suspicion: number, deaths: number, rank: number}} Standing what a turn takes along to another router's turns */
