@@ -160,10 +160,10 @@ class Api:
 async def _begun(writer: Writes, streams: list[Stream], using: AsyncExitStack, position: Position | None) -> Reply:
     """The reply that is a stream; it keeps what ``using`` does. Its first events are awaited here, so that a request
     that fails at once has a status that says so."""
-    told = await using.enter_async_context(aclosing(events(writer, streams, position)))
-    first = await anext(told)
+    pieces = await using.enter_async_context(aclosing(events(writer, streams, position)))
+    first = await anext(pieces)
     headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-    return Reply(200, Begun(first, told, using.pop_all()), headers, position)
+    return Reply(200, Begun(first, pieces, using.pop_all()), headers, position)
 
 
 def _parsed(body: str | bytes) -> Any:

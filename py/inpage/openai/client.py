@@ -98,9 +98,9 @@ class FetchTransport(httpx.AsyncBaseTransport):
         except BaseException:
             stop.abort()
             raise
-        told = [(str(pair[0]), str(pair[1])) for pair in found.headers.entries() if str(pair[0]) not in _UNDONE]
+        received = [(str(pair[0]), str(pair[1])) for pair in found.headers.entries() if str(pair[0]) not in _UNDONE]
         stream = None if found.body is None else _Body(found.body.getReader(), request, seconds)
-        return httpx.Response(int(found.status), headers=told, stream=stream)
+        return httpx.Response(int(found.status), headers=received, stream=stream)
 
 
 class _Body(httpx.AsyncByteStream):

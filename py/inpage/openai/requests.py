@@ -12,7 +12,7 @@ from ..requests.openai_names import HINTS, ONLY, format_schema, only, stream_opt
 
 _CHOICES = 16  # answers to one request at most
 _STOPS = 4
-_COMPLETION_TOP = 5  # likeliest tokens told of each, for completions
+_COMPLETION_TOP = 5  # likeliest tokens reported of each, for completions
 
 # Passed on to the router as they are; it checks their values.
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias")
@@ -59,10 +59,10 @@ def chat_request(body: Any) -> ParsedRequest:
     form = format_schema(b.take("response_format"))
     if form is not None:
         b.params["schema"] = form
-    told, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
-    if top and not told:
+    wanted, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
+    if top and not wanted:
         raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
-    if told:
+    if wanted:
         b.params["logprobs"] = top or 0
     tools = b.typed("tools", list, "a list")
     for name in ("tool_choice", "parallel_tool_calls"):

@@ -18,23 +18,23 @@ class ResponseEvents:
     """One response. Its items' ids follow from its own, so that another router can go on with it."""
 
     def __init__(self, id: str, created: int, model: str, asked: ResponseRequest) -> None:
-        self._id, self._created, self._model, self._told = id, created, model, asked.told
+        self._id, self._created, self._model, self._repeated = id, created, model, asked.repeated
         self._reader = CallReader() if asked.calls else None
         self._items: list[dict[str, Any]] = []
         self._count = 0  # events so far
         self._answer: Completion | None = None
 
     def delta(self, index: int, delta: Delta) -> list[str]:
-        told = [] if self._count else [self._state("response.created"), self._state("response.in_progress")]
+        events = [] if self._count else [self._state("response.created"), self._state("response.in_progress")]
         for event in self._read(delta):
-            told += self._event(event)
+            events += self._event(event)
         if delta.result is not None:
             if not self._items:
-                told += self._open(self._message())
+                events += self._open(self._message())
             self._answer = delta.result
-            told += self._close()
-            told.append(self._state(f"response.{self._status}"))
-        return told
+            events += self._close()
+            events.append(self._state(f"response.{self._status}"))
+        return events
 
     def replay(self, earlier: str, tokens: Sequence[int], events: int) -> None:
         self.delta(0, Delta(earlier, list(tokens)))
@@ -72,21 +72,21 @@ class ResponseEvents:
             assert item is not None and item["type"] == "function_call"
             item["arguments"] += event.text
             return [self._tell("response.function_call_arguments.delta", **self._place, delta=event.text)]
-        told = []
+        events = []
         if item is None or item["type"] != "message":
-            told = [*self._close(), *self._open(self._message())]
+            events = [*self._close(), *self._open(self._message())]
         self._items[-1]["content"][0]["text"] += event.text
         delta = self._tell("response.output_text.delta", **self._place, content_index=0, delta=event.text, logprobs=[])
-        return [*told, delta]
+        return [*events, delta]
 
     def _open(self, item: dict[str, Any]) -> list[str]:
         part = item.get("content", [None])[0]
         bare = item | ({"content": []} if part is not None else {})
         self._items.append(item)
-        told = [self._tell("response.output_item.added", output_index=len(self._items) - 1, item=bare)]
+        events = [self._tell("response.output_item.added", output_index=len(self._items) - 1, item=bare)]
         if part is not None:
-            told.append(self._tell("response.content_part.added", **self._place, content_index=0, part=part))
-        return told
+            events.append(self._tell("response.content_part.added", **self._place, content_index=0, part=part))
+        return events
 
     def _close(self) -> list[str]:
         """End the item that is under way, if any is."""
@@ -98,12 +98,12 @@ class ResponseEvents:
         if item["type"] == "message":
             part = item["content"][0]
             place = self._place | {"content_index": 0}
-            told = [self._tell("response.output_text.done", **place, text=part["text"], logprobs=[]),
-                    self._tell("response.content_part.done", **place, part=part)]  # fmt: skip
+            events = [self._tell("response.output_text.done", **place, text=part["text"], logprobs=[]),
+                      self._tell("response.content_part.done", **place, part=part)]  # fmt: skip
         else:
             done = {"name": item["name"], "arguments": item["arguments"]}
-            told = [self._tell("response.function_call_arguments.done", **self._place, **done)]
-        return [*told, self._tell("response.output_item.done", output_index=len(self._items) - 1, item=item)]
+            events = [self._tell("response.function_call_arguments.done", **self._place, **done)]
+        return [*events, self._tell("response.output_item.done", output_index=len(self._items) - 1, item=item)]
 
     def _message(self) -> dict[str, Any]:
         part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
@@ -131,7 +131,7 @@ class ResponseEvents:
     def _response(self) -> dict[str, Any]:
         answer = self._answer
         cut = {"reason": "max_output_tokens"} if self._status == "incomplete" else None
-        told: dict[str, Any] = {
+        response: dict[str, Any] = {
             "id": self._id, "object": "response", "created_at": self._created, "status": self._status,
             "completed_at": int(time.time()) if self._status == "completed" else None, "background": False,
             "error": None, "incomplete_details": cut, "instructions": None, "max_output_tokens": None, "metadata": {},
@@ -140,8 +140,8 @@ class ResponseEvents:
             "top_p": None, "truncation": "disabled", "usage": None if answer is None else _usage(answer),
         }  # fmt: skip
         if answer is not None and answer.ended:
-            told["inpage"] = {"ended": answer.ended}
-        return told | self._told | {"text": {"format": {"type": "text"}, **self._told.get("text", {})}}
+            response["inpage"] = {"ended": answer.ended}
+        return response | self._repeated | {"text": {"format": {"type": "text"}, **self._repeated.get("text", {})}}
 
 
 def _usage(answer: Completion) -> dict[str, Any]:

@@ -33,9 +33,9 @@ _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal"
 
 @dataclass(frozen=True, slots=True)
 class ResponseRequest(ParsedRequest):
-    """``told``: parameters that the response repeats."""
+    """``repeated``: parameters that the response repeats."""
 
-    told: dict[str, Any] = field(default_factory=dict)
+    repeated: dict[str, Any] = field(default_factory=dict)
 
 
 def response_request(body: Any) -> ResponseRequest:
@@ -43,7 +43,7 @@ def response_request(body: Any) -> ResponseRequest:
     b = Body(body, _REFUSED)
     names = ("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "text",
              "tool_choice", "tools", "top_p", "user")  # fmt: skip
-    told = {name: b.body[name] for name in names if b.body.get(name) is not None}
+    repeated = {name: b.body[name] for name in names if b.body.get(name) is not None}
     given, instructions = b.take("input"), b.typed("instructions", str, "a string")
     if given is None:
         raise InvalidRequest("input is missing: send a text or a list of items", field="input")
@@ -72,7 +72,7 @@ def response_request(body: Any) -> ResponseRequest:
     if parallel is not None:
         b.params["parallel_tool_calls"] = parallel
     asked = b.asked([messages])
-    return ResponseRequest(asked.model, asked.prompts, asked.params, stream=asked.stream, told=told)
+    return ResponseRequest(asked.model, asked.prompts, asked.params, stream=asked.stream, repeated=repeated)
 
 
 def renamed(error: Exception) -> Exception:

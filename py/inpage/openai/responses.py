@@ -66,16 +66,16 @@ class ResponseWriter:
 
     def piece(self, index: int, text: str, logprobs: Sequence[Placed] = ()) -> dict[str, Any]:
         said = {"delta": {"content": text}} if self.chat else {"text": text}
-        told = self._logprobs(logprobs)
-        return self._chunk([{"index": index, **said, "logprobs": told, "finish_reason": None}])
+        written = self._logprobs(logprobs)
+        return self._chunk([{"index": index, **said, "logprobs": written, "finish_reason": None}])
 
     def call(self, index: int, event: Called | Argued) -> dict[str, Any]:
         """The chunk in which a call begins, or goes on."""
         if isinstance(event, Called):
-            told = {"index": event.index, **_called(event.name, "")}
+            call = {"index": event.index, **_called(event.name, "")}
         else:
-            told = {"index": event.index, "function": {"arguments": event.text}}
-        return self._chunk([{"index": index, "delta": {"tool_calls": [told]}, **_ENDLESS}])
+            call = {"index": event.index, "function": {"arguments": event.text}}
+        return self._chunk([{"index": index, "delta": {"tool_calls": [call]}, **_ENDLESS}])
 
     def last(self, index: int, answer: Completion, calls: int = 0) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
@@ -88,10 +88,10 @@ class ResponseWriter:
 
     def _choice(self, index: int, echo: Echo, answer: Completion) -> dict[str, Any]:
         text = echo.text + answer.text
-        told = None
+        written = None
         if self.written is not None:
             start, inner = len(echo.text), echo.inner
-            told = self._logprobs([*echo.logprobs, *self.written.answer(answer.logprobs, start, inner, len(text))])
+            written = self._logprobs([*echo.logprobs, *self.written.answer(answer.logprobs, start, inner, len(text))])
         said: dict[str, Any] = {"text": text}
         calls: list[dict[str, Any]] = []
         if self.chat:
@@ -100,7 +100,7 @@ class ResponseWriter:
             message = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
             said = {"message": message | ({"tool_calls": calls} if calls else {})}
         end = {"finish_reason": self._end(answer, len(calls)), **_more(answer)}
-        return {"index": index, **said, "logprobs": told, **end}
+        return {"index": index, **said, "logprobs": written, **end}
 
     def _end(self, answer: Completion, calls: int) -> str:
         called = calls and answer.finish_reason == "stop" and not self.named_call

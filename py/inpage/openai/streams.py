@@ -45,7 +45,7 @@ class Writes(Protocol):
 
     def delta(self, index: int, delta: Delta) -> list[str]: ...
     def replay(self, earlier: str, tokens: Sequence[int], events: int) -> None:
-        """Take in what an earlier run's events told, of one answer alone."""
+        """Take in what an earlier run's events said, of one answer alone."""
         ...
 
     def end(self) -> list[str]:
@@ -111,7 +111,7 @@ class ChoiceEvents:
 
 async def events(writer: Writes, streams: list[Stream], position: Position | None) -> AsyncGenerator[str]:
     """All events, those of one piece of an answer together. ``position``, of one stream alone, is kept up to date; what
-    it counts already is not told again."""
+    it counts already is not sent again."""
     begun, left = False, len(streams)
     sent = list(position.token_ids) if position else []
     try:
@@ -120,16 +120,16 @@ async def events(writer: Writes, streams: list[Stream], position: Position | Non
                 if sent and position:
                     writer.replay(streams[index].earlier, sent, position.events)
                     sent = []
-                told = writer.delta(index, delta)
+                written = writer.delta(index, delta)
                 left -= delta.result is not None
                 if not left:
-                    told += writer.end()
+                    written += writer.end()
                 if position is not None:
                     position.token_ids += delta.token_ids
-                    position.events += len(told)
-                if told:
+                    position.events += len(written)
+                if written:
                     begun = True
-                    yield "".join(told)
+                    yield "".join(written)
     except InpageError as error:
         if not begun:
             raise

@@ -43,12 +43,12 @@ def translated(params: Mapping[str, Any]) -> dict[str, Any]:
     user = next((user for user in users if user), None)
     if user is not None:
         left.setdefault("client", user)
-    top, told = left.pop("top_logprobs", None), left.get("logprobs")
-    if told is False:
+    top, wanted = left.pop("top_logprobs", None), left.get("logprobs")
+    if wanted is False:
         del left["logprobs"]
-    if top and not told:
+    if top and not wanted:
         raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
-    if told is True:
+    if wanted is True:
         left["logprobs"] = top or 0
     return left
 

@@ -53,14 +53,14 @@ async def http(
     post({"begun": {"status": reply.status, "headers": dict(reply.headers), "body": whole, "resume": resume}})
     if isinstance(reply.body, str):
         return
-    told = len((message.get("resume") or {}).get("token_ids", ()))
+    sent = len((message.get("resume") or {}).get("token_ids", ()))
     async with aclosing(reply.body) as chunks:
         async for chunk in chunks:
             if position is None:
                 post({"chunk": chunk})
                 continue
-            post({"chunk": chunk, "token_ids": position.token_ids[told:], "events": position.events})
-            told = len(position.token_ids)
+            post({"chunk": chunk, "token_ids": position.token_ids[sent:], "events": position.events})
+            sent = len(position.token_ids)
 
 
 def _text(message: Message, name: str) -> str:

@@ -127,7 +127,7 @@ class _Endpoint:
         method, path = scope["method"], scope["path"]
         status = self._status()
         if status is not None and method in ("GET", "HEAD") and path in ("/metrics", "/health"):
-            reply = await _told(path, status)
+            reply = await _status_reply(path, status)
         else:
             reply = await self._api().handle("GET" if method == "HEAD" else method, path, body)
         if isinstance(reply.body, str):
@@ -146,13 +146,13 @@ class _Endpoint:
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _told(path: str, status: Status) -> Reply:
+async def _status_reply(path: str, status: Status) -> Reply:
     if path == "/metrics":
         return Reply(200, await status.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
     health = await status.health()
-    told = JSONResponse(health.to_json()).body
+    body = JSONResponse(health.to_json()).body
     return Reply(
-        503 if health.status == "unhealthy" else 200, bytes(told).decode(), {"Content-Type": "application/json"}
+        503 if health.status == "unhealthy" else 200, bytes(body).decode(), {"Content-Type": "application/json"}
     )
 
 

@@ -61,13 +61,13 @@ def serve(serving: Serving, listener: socket.socket, url: str) -> None:
     # Once here, so that what cannot be loaded is one error, and kernels are compiled by one process.
     threads = asyncio.run(_tried(serving))
     with tempfile.TemporaryDirectory(prefix="inpage-") as folder:
-        told = replace(serving, threads=threads, folder=folder)
-        os.environ[_ENVIRONMENT] = json.dumps(asdict(told))
+        complete = replace(serving, threads=threads, folder=folder)
+        os.environ[_ENVIRONMENT] = json.dumps(asdict(complete))
         listener.listen()
         print(url, flush=True)
         app = f"{__name__}:worker"
         try:
-            Multiprocess(_config(app, told, factory=True, lifespan="on", workers=serving.workers), [listener]).run()
+            Multiprocess(_config(app, complete, factory=True, lifespan="on", workers=serving.workers), [listener]).run()
         finally:
             del os.environ[_ENVIRONMENT]
 

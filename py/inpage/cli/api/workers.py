@@ -47,9 +47,9 @@ class Workers:
     async def metrics(self) -> str:
         """Every worker's, under the label "worker"."""
         families: dict[str, list[str]] = {}
-        for worker, told in await self._all():
+        for worker, said in await self._all():
             name = ""
-            for line in told["metrics"].splitlines():
+            for line in said["metrics"].splitlines():
                 if line.startswith("# "):
                     name = line.split(" ", 3)[2]
                     family = families.setdefault(name, [])
@@ -63,9 +63,9 @@ class Workers:
         """The worst of all, and degraded as long as one is missing."""
         each = dict(await self._all())
         reasons = [
-            f"worker {worker}: {reason}" for worker, told in each.items() for reason in told["health"]["reasons"]
+            f"worker {worker}: {reason}" for worker, said in each.items() for reason in said["health"]["reasons"]
         ]
-        rank = max(_WORSE.index(told["health"]["status"]) for told in each.values())
+        rank = max(_WORSE.index(said["health"]["status"]) for said in each.values())
         if len(each) < self._count:
             rank = max(rank, 1)
             reasons.append(f"{len(each)} of {self._count} workers answer")
@@ -87,8 +87,8 @@ class Workers:
         """This one first; those that are gone or do not answer are left out."""
         mine = str(os.getpid())
         others = sorted(path for path in self._folder.glob("*.sock") if path.stem != mine)
-        told = await asyncio.gather(*(self._ask(path) for path in others))
-        found = [(path.stem, one) for path, one in zip(others, told, strict=True) if one is not None]
+        answers = await asyncio.gather(*(self._ask(path) for path in others))
+        found = [(path.stem, one) for path, one in zip(others, answers, strict=True) if one is not None]
         return [(mine, self._said()), *found]
 
     async def _ask(self, path: Path) -> dict[str, Any] | None:
