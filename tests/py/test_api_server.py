@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inpage.cli import main
 from inpage.cli.api.app import Access, application
 from inpage.cli.api.server import Serving, _config, bound
+from inpage.cli.api.workers import Workers
 from inpage.cli.http_request import Hosts
 from inpage.engines.protocol import OnTokens, RunOutput, SequenceInput
 from inpage.openai import Api
@@ -108,6 +109,21 @@ async def test_openais_client_gets_the_routers_answers_and_errors(small_tokenize
         with pytest.raises(openai.NotFoundError) as none:
             await client.embeddings.create(model="small", input="x")
         assert none.value.code == "model_not_found"
+
+
+async def test_what_several_workers_say(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    async with small_router(small_tokenizer) as router:
+        app = application(
+            lambda: Api(router), Access(Hosts({"127.0.0.1"})), status=lambda: Workers(tmp_path, 2, router)
+        )
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+        for path in ("/health", "/health/"):  # as of one worker
+            health = await client.get(path)
+            assert (health.status_code, health.json()["reasons"]) == (200, ["1 of 2 workers answer"])
+        for path in ("/metrics", "/metrics/"):
+            metrics = await client.get(path)
+            assert 'worker="' in metrics.text and metrics.headers["content-type"].startswith("text/plain")
+        assert (await client.post("/health")).status_code == 405
 
 
 async def test_tools_and_schemas(small_tokenizer: Tokenizer) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from ..errors import InvalidRequest
 from ..format import bounded
 from ..format.limits import REQUEST_CHARS
+from ..observe.health import Health
 from ..responses.stream import Stream, together
 from . import responses
 from .backend import Answers, Backend, OneModel
@@ -151,10 +152,16 @@ class Api:
         return streams
 
     def _status(self, path: str) -> Reply:
-        if path == "/metrics":
-            return Reply(200, self._models.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-        health = self._models.health()
-        return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
+        return metrics_reply(self._models.metrics()) if path == "/metrics" else health_reply(self._models.health())
+
+
+def metrics_reply(metrics: str) -> Reply:
+    """Prometheus text."""
+    return Reply(200, metrics, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def health_reply(health: Health) -> Reply:
+    return _json(health.to_json(), 503 if health.status == "unhealthy" else 200)
 
 
 async def _begun(writer: Writes, streams: list[Stream], using: AsyncExitStack, position: Position | None) -> Reply:

@@ -20,7 +20,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...observe.health import Health
-from ...openai import Api, Reply
+from ...openai import Api
+from ...openai.api import health_reply, metrics_reply
 from ...openai.responses import error_body, event
 from ..http_request import Hosts, Refused
 from .body import read_body
@@ -124,12 +125,15 @@ class _Endpoint:
         await _while_heard(self._answer(scope, receive, send, body), receive)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-        method, path = scope["method"], scope["path"]
+        method, path = scope["method"], scope["path"].rstrip("/")
         status = self._status()
-        if status is not None and method in ("GET", "HEAD") and path in ("/metrics", "/health"):
-            reply = await _status_reply(path, status)
+        asked = "GET" if method == "HEAD" else method
+        if status is not None and (asked, path) == ("GET", "/metrics"):
+            reply = metrics_reply(await status.metrics())
+        elif status is not None and (asked, path) == ("GET", "/health"):
+            reply = health_reply(await status.health())
         else:
-            reply = await self._api().handle("GET" if method == "HEAD" else method, path, body)
+            reply = await self._api().handle(asked, path, body)
         if isinstance(reply.body, str):
             whole = b"" if method == "HEAD" else reply.body.encode()
             await Response(whole, reply.status, dict(reply.headers))(scope, receive, send)
@@ -144,16 +148,6 @@ class _Endpoint:
                 last = event(error_body(error)).encode()
                 await send({"type": "http.response.body", "body": last, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-
-
-async def _status_reply(path: str, status: Status) -> Reply:
-    if path == "/metrics":
-        return Reply(200, await status.metrics(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-    health = await status.health()
-    body = JSONResponse(health.to_json()).body
-    return Reply(
-        503 if health.status == "unhealthy" else 200, bytes(body).decode(), {"Content-Type": "application/json"}
-    )
 
 
 async def _while_heard(answer: Awaitable[None], receive: Receive) -> None:
