@@ -245,7 +245,7 @@ export class InPage {
    */
   async add(options) {
     modelOptions(options);
-    return this.#router.add(this.#router.told(options));
+    return this.#router.add(this.#router.entry(options));
   }
 
   /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */

@@ -19,7 +19,7 @@ import { onVisibility } from "./visibility.js";
  * @typedef {import("./types.js").ModelOptions} ModelOptions
  * @typedef {import("./types.js").Params} Params
  * @typedef {import("./types.js").StartOptions} StartOptions
- * @typedef {{model: string, artifact: string, backend?: string, threads?: number, replicas?: number, pinned?: boolean}} Told
+ * @typedef {{model: string, artifact: string, backend?: string, threads?: number, replicas?: number, pinned?: boolean}} ModelEntry
  */
 
 /** A router that does not end by itself is ended. */
@@ -35,7 +35,7 @@ export class Supervisor {
   ended = null;
   #unwatch;
   #options;
-  /** @type {Map<string, Told>} what to tell a router of each model, the default first */
+  /** @type {Map<string, ModelEntry>} what to tell a router of each model, the default first */
   #models = new Map();
   /** Those of them that other tabs added. @type {Set<string>} */
   #foreign = new Set();
@@ -46,19 +46,19 @@ export class Supervisor {
   /** @param {StartOptions} options */
   constructor(options) {
     this.#options = options;
-    for (const each of [options, ...(options.models ?? [])].map((one) => this.told(one))) this.#models.set(each.model, each);
+    for (const each of [options, ...(options.models ?? [])].map((one) => this.entry(one))) this.#models.set(each.model, each);
     /** Settled when the router can be asked. @type {Promise<void>} */
     this.ready = this.#begin(1);
     this.#unwatch = onVisibility((seen) => (this.#tabs ? this.#tabs.see(seen) : this.tellSeen(seen)));
   }
 
-  /** @returns {Told[]} the default first */
+  /** @returns {ModelEntry[]} the default first */
   get models() {
     return [...this.#models.values()];
   }
 
-  /** What a router is told of a model. @param {ModelOptions} options @returns {Told} */
-  told({ model, backend, threads, replicas, pinned }) {
+  /** A model as a router's op "add" takes it. @param {ModelOptions} options @returns {ModelEntry} */
+  entry({ model, backend, threads, replicas, pinned }) {
     return { model: nameOf(model), artifact: artifactUrl(this.#options.base, model), backend, threads, replicas, pinned };
   }
 
@@ -112,17 +112,17 @@ export class Supervisor {
     return answer(() => this.connect(), this.turns, message, params);
   }
 
-  /** @param {Told} told @returns {Promise<string>} the model's name */
-  async add(told) {
+  /** @param {ModelEntry} entry @returns {Promise<string>} the model's name */
+  async add(entry) {
     await this.connect();
-    if (this.#foreign.delete(told.model) && this.knows(told)) return told.model;
-    if (this.#models.has(told.model)) throw new EngineError("invalid_request", `there is a model ${told.model} already`, "model");
-    const name = await this.ask({ op: "add", ...told });
-    this.#models.set(told.model, told); // only now: a router that is started again must not be told what was refused
+    if (this.#foreign.delete(entry.model) && this.knows(entry)) return entry.model;
+    if (this.#models.has(entry.model)) throw new EngineError("invalid_request", `there is a model ${entry.model} already`, "model");
+    const name = await this.ask({ op: "add", ...entry });
+    this.#models.set(entry.model, entry); // only now: a router that is started again must not be told what was refused
     return name;
   }
 
-  /** Whether another tab added the very same model. @param {Told} told */
+  /** Whether another tab added the very same model. @param {ModelEntry} entry */
   knows({ model, artifact, backend, threads, replicas }) {
     const known = this.#models.get(model);
     return known?.artifact === artifact && known.backend === backend && known.threads === threads && known.replicas === replicas;
@@ -137,11 +137,11 @@ export class Supervisor {
     if (op === "pin") Object.assign(this.#models.get(message.model) ?? {}, { pinned: message.pinned });
   }
 
-  /** Models that another tab knows. @param {Told[]} models */
+  /** Models that another tab knows. @param {ModelEntry[]} models */
   async learn(models) {
-    for (const told of models.filter(({ model }) => !this.#models.has(model))) {
-      await this.add(told).then(
-        () => this.#foreign.add(told.model),
+    for (const entry of models.filter(({ model }) => !this.#models.has(model))) {
+      await this.add(entry).then(
+        () => this.#foreign.add(entry.model),
         () => {}, // whoever asks for it is told
       );
     }
@@ -262,9 +262,9 @@ export class Supervisor {
   async #join() {
     if (!this.#tabs) {
       const { base, model, models = [], settings = {} } = this.#options;
-      const told = [this.#options, ...models].map((one) => this.told(one));
+      const entries = [this.#options, ...models].map((one) => this.entry(one));
       const { joined } = await import("./tabs.js");
-      this.#tabs = await joined({ code: place("router/worker.js").href, model, told, settings: placed(base, settings) }, this);
+      this.#tabs = await joined({ code: place("router/worker.js").href, model, entries, settings: placed(base, settings) }, this);
       if (this.ended) this.#tabs?.close();
     }
     return this.#tabs ? this.#tabs.open() : this.open();

@@ -59,7 +59,8 @@ export class Tabs {
   #asleep = null;
   /** @type {Seen} of this tab */
   #seen = { hidden: globalThis.document?.visibilityState === "hidden", frozen: false };
-  #told = false;
+  /** The router knows that nobody sees any of the tabs. */
+  #toldHidden = false;
   #events = new AbortController();
 
   /** @param {string} name @param {Supervisor} owner */
@@ -109,7 +110,7 @@ export class Tabs {
 
   /** The router can be asked. */
   loaded() {
-    this.#told = false;
+    this.#toldHidden = false;
     if (this.#release) this.#look();
   }
 
@@ -252,8 +253,8 @@ export class Tabs {
   #look() {
     const hidden = this.#seen.hidden && [...this.#guests.values()].every((guest) => guest.hidden);
     const frozen = this.#seen.frozen && !this.#guests.size;
-    if (!hidden && !this.#told) return;
-    this.#told = hidden;
+    if (!hidden && !this.#toldHidden) return;
+    this.#toldHidden = hidden;
     this.#owner.tellSeen({ hidden, frozen });
   }
 }

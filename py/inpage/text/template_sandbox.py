@@ -52,13 +52,13 @@ _WIDENING = {
     "round",
     "tojson",
 }
-# Filters that look into no item: what they are given need not be measured.
 _DEPTH = 100  # of a template's nodes, and of what it makes; models' have up to 30
 _BETWEEN = frozenset(("comma", "data", "block_begin", "block_end", "variable_begin", "variable_end"))
 _OPERANDS = frozenset(("string", "integer", "float", "colon", "rparen", "rbracket", "rbrace"))
 _CALLS = 32  # of macros within one another: a hundred would end Python in the page
 _CHAIN = 300  # operators one after another: they nest without brackets
 _HOLDS = (list, tuple, dict)
+# Filters that look into no item: what they are given need not be measured.
 _SHALLOW = {"length", "count", "first", "last", "default", "d", "items", "list", "reverse", "attr", "random"}
 
 

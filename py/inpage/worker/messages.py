@@ -240,7 +240,7 @@ class RouterWorker:
             if number not in self._gone or task is None:
                 raise
             task.uncancel()
-            return _told(NOTHING)
+            return _completed(NOTHING)
 
     async def _stream(self, number: int, stream: Stream) -> Message:
         async for delta in stream:
@@ -249,7 +249,7 @@ class RouterWorker:
                 piece |= {"logprobs": [asdict(one) for one in delta.logprobs]} if delta.logprobs else {}
                 self._post({"id": number, "piece": piece | ({"failovers": delta.failovers} if delta.failovers else {})})
             if delta.result is not None:
-                return _told(delta.result)
+                return _completed(delta.result)
         raise AssertionError("a stream ends with a result or an error")
 
     async def _http(self, message: Message) -> None:
@@ -373,7 +373,7 @@ class RouterWorker:
         self._post({"id": number, "error": error.to_wire()})
 
 
-def _told(result: Completion) -> Message:
+def _completed(result: Completion) -> Message:
     return {**asdict(result), "usage": result.usage}
 
 
