@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engines.guided_decoding import MAX_TOP
 from ..errors import InvalidRequest
-from ..requests.openai_names import HINTS, ONLY, format_schema, only, stream_options
+from ..requests.openai_names import HINTS, ONLY, format_schema, logprobs, max_tokens, only, stream_options
 
 _CHOICES = 16  # answers to one request at most
 _STOPS = 4
@@ -50,20 +50,16 @@ def chat_request(body: Any) -> ParsedRequest:
     messages = b.take("messages")
     if messages is None:
         raise InvalidRequest("messages is missing: send at least one", field="messages")
-    tokens, older = b.take("max_completion_tokens"), b.take("max_tokens")
-    if tokens is not None and older is not None and tokens != older:
-        raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them", field="max_tokens")
-    if tokens is not None or older is not None:
-        b.params["max_tokens"] = older if tokens is None else tokens
+    tokens = max_tokens(b.take("max_completion_tokens"), b.take("max_tokens"))
+    if tokens is not None:
+        b.params["max_tokens"] = tokens
     b.only("modalities", ["text"])
     form = format_schema(b.take("response_format"))
     if form is not None:
         b.params["schema"] = form
-    wanted, top = b.flag("logprobs"), b.count("top_logprobs", MAX_TOP)
-    if top and not wanted:
-        raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
-    if wanted:
-        b.params["logprobs"] = top or 0
+    top = logprobs(b.flag("logprobs"), b.count("top_logprobs", MAX_TOP))
+    if top is not None:
+        b.params["logprobs"] = top
     tools = b.typed("tools", list, "a list")
     for name in ("tool_choice", "parallel_tool_calls"):
         value = b.take(name)

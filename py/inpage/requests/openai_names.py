@@ -33,9 +33,9 @@ def translated(params: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in (*ONLY.items(), ("n", (1,)), ("stream", (True, False))):
         only(left, name, *allowed)
     stream_options(left.pop("stream_options", None))
-    tokens = left.pop("max_completion_tokens", None)
-    if tokens is not None and left.setdefault("max_tokens", tokens) != tokens:
-        raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them", field="max_tokens")
+    tokens = max_tokens(left.pop("max_completion_tokens", None), left.pop("max_tokens", None))
+    if tokens is not None:
+        left["max_tokens"] = tokens
     schema = format_schema(left.pop("response_format", None))
     if schema is not None and left.setdefault("schema", schema) is not schema:
         raise InvalidRequest("schema and response_format cannot both be followed: give one", field="response_format")
@@ -43,14 +43,27 @@ def translated(params: Mapping[str, Any]) -> dict[str, Any]:
     user = next((user for user in users if user), None)
     if user is not None:
         left.setdefault("client", user)
-    top, wanted = left.pop("top_logprobs", None), left.get("logprobs")
-    if wanted is False:
-        del left["logprobs"]
+    top = logprobs(left.pop("logprobs", None), left.pop("top_logprobs", None))
+    if top is not None:
+        left["logprobs"] = top
+    return left
+
+
+def max_tokens(newer: Any, older: Any) -> Any:
+    """From ``max_completion_tokens`` and ``max_tokens``."""
+    if newer is not None and older is not None and newer != older:
+        raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them", field="max_tokens")
+    return older if newer is None else newer
+
+
+def logprobs(wanted: Any, top: Any) -> Any:
+    """``logprobs`` as a router takes it, how many of the likeliest tokens to report; None for no logprobs. ``top``:
+    ``top_logprobs``."""
     if top and not wanted:
         raise InvalidRequest("top_logprobs is for logprobs: set logprobs to true", field="top_logprobs")
     if wanted is True:
-        left["logprobs"] = top or 0
-    return left
+        return top or 0
+    return None if wanted is False else wanted
 
 
 def only(given: dict[str, Any], name: str, *allowed: Any) -> None:
