@@ -98,6 +98,9 @@ test("a manifest that unpacks to 300 MB is refused while it is read", async ({ p
   expect(error).toMatchObject({ code: "artifact_invalid", field: "manifest.json" });
   expect(error.message).toContain("larger than 16777216 bytes");
   expect((await start()).error).toBeUndefined();
+  // A site's list of models that is too long counts as none: what is wrong is the model that is not there.
+  server.fault(`${BASE}site.json`, { body: Buffer.from(`{"models": []}${" ".repeat(2 << 20)}`) });
+  expect((await start({ model: "none" })).error).toMatchObject({ code: "artifact_invalid" });
 
   // No more is asked for than the limit and a chunk, and the connection is let go.
   const read = await page.evaluate(async (url) => {

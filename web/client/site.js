@@ -3,7 +3,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { STALL_MS, within } from "../engine/host/waits.js";
+import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 /** The last part of a URL, or the id itself. @param {string} model @returns {string} */
 export function nameOf(model) {
@@ -39,7 +39,7 @@ function siteUrl(base, path) {
 export async function siteModels(base) {
   try {
     const response = await within(fetch(siteUrl(base, "site.json")), STALL_MS, "site.json", "model");
-    const { models } = await response.json();
+    const { models } = JSON.parse(new TextDecoder().decode(await bytesOf(response, "site", "site.json", "model")));
     const known = models.map((/** @type {{id: unknown}} */ { id }) => id);
     return known.every((/** @type {unknown} */ id) => typeof id === "string") ? known : null;
   } catch {

@@ -4,6 +4,7 @@
  * that is, then `{done: true}`). One after the other, so on one core at most.
  */
 
+import { readBounded } from "../format/bounded.js";
 import { begin } from "../host/workers.js";
 import { digestOf } from "./sha256.js";
 import { openStore, withLock } from "./storage.js";
@@ -55,7 +56,7 @@ async function ahead(store, artifact) {
   const folder = artifact.replace(/\/?(#.*)?$/, "/"); // behind "#" stands a level
   const response = await fetch(`${folder}manifest.json`, { cache: "only-if-cached", mode: "same-origin" });
   /** @type {FileEntry[]} */
-  const shards = (await response.json()).weights.shards;
+  const shards = JSON.parse(new TextDecoder().decode(await readBounded(response, "manifest", "manifest.json", null))).weights.shards;
   if (shards.reduce((sum, { bytes }) => sum + bytes, 0) > AHEAD_BYTES) return;
   const place = new Uint8Array(Math.min(MAX_SHARD, Math.max(...shards.map(({ bytes }) => bytes))));
   for (const shard of shards) {
