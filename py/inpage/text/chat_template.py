@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
 from ..host.browser import IN_PAGE
+from .slices import at_once, in_slices
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ChatTemplate:
         the next message. ``tools``: as OpenAI's, for a template that takes them. ``most``: tokens that there is room
         for; what must have more is refused before it is tokenized. `InvalidRequest` where the template refuses the
         conversation (an order of roles that the model does not know), `ArtifactInvalid` where it does not end."""
-        variables, shield = self._prepared(messages, tools, answer)
+        variables, shield = at_once(self._prepare(messages, tools, answer))
         try:
             text = self._template.render(variables, shield.stand_ins)
         except Exception as error:
@@ -72,7 +73,7 @@ class ChatTemplate:
         most: int | None = None,
     ) -> list[int]:
         """`encode` beside the event loop: for a conversation that takes long."""
-        variables, shield = self._prepared(messages, tools, answer)
+        variables, shield = await in_slices(self._prepare(messages, tools, answer))
         try:
             if IN_PAGE:  # no threads
                 text = await self._template.render_aside(variables, shield.stand_ins)
@@ -82,14 +83,17 @@ class ChatTemplate:
             raise _refused(error) from error
         return await self._tokenizer.encode_parts_aside(self._parts(text, shield, most))
 
-    def _prepared(
+    def _prepare(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], answer: bool
-    ) -> tuple[dict[str, Any], Shield]:
+    ) -> Generator[None, None, tuple[dict[str, Any], Shield]]:
         """The template's variables, with every text behind the shield."""
-        given = [list(messages), list(tools)]
-        shield = Shield(self._spellings, chain([self._source], _texts(given), self._tokens.values()))
-        safe, offered = _with(given, shield)
-        safe = [{**one, "role": message["role"]} for one, message in zip(safe, messages, strict=True)]
+        occurring = chain([self._source], _texts([messages, tools]), self._tokens.values())
+        shield = Shield(self._spellings, occurring)
+        safe = []
+        for message in messages:
+            safe.append({**_with(message, shield), "role": message["role"]})
+            yield
+        offered = _with(tools, shield)
         more = {"tools": offered or None, "documents": None, "add_generation_prompt": answer}
         return {"messages": safe, **more, **self._tokens}, shield
 

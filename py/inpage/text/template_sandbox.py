@@ -7,12 +7,10 @@ operations whose result could be far larger than what goes into them are looked 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,10 +27,10 @@ from jinja2.visitor import NodeTransformer
 
 from ..errors import ArtifactInvalid
 from ..format.limits import RENDER_CHARS, RENDER_ITEMS, RENDER_STEPS, RENDER_STEPS_PER_MESSAGE
+from .slices import in_slices
 
 _STEP_CHARS = 64  # characters that cost as much as a step
 _BITS = 4096  # of a whole number
-_SLICE = 0.008  # seconds of rendering after which `BoundedTemplate.render_aside` lets others go on
 _LAYOUT = 64  # characters of an indent or separator
 _WIDTH = re.compile(r"\d{6,}")  # in a format: more than any text needs
 _COUNTED: tuple[type[Any], ...] = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
@@ -95,11 +93,11 @@ class BoundedTemplate:
     async def render_aside(self, variables: Mapping[str, Any], stand_ins: Mapping[int, str]) -> str:
         """`render`, between whose pieces the event loop goes on."""
         try:
-            return await _gathered(self._pieces(variables, stand_ins))
+            return await in_slices(_joined(self._pieces(variables, stand_ins)))
         except TypeError:
             if not _no_tools(variables):
                 raise
-            return await _gathered(self._pieces(_unnamed(variables), stand_ins))
+            return await in_slices(_joined(self._pieces(_unnamed(variables), stand_ins)))
 
     def _pieces(self, variables: Mapping[str, Any], stand_ins: Mapping[int, str]) -> Iterator[str]:
         """Each is made with this render's allowance in `_left`, whatever others render in between."""
@@ -122,13 +120,11 @@ class BoundedTemplate:
             yield piece
 
 
-async def _gathered(pieces: Iterator[str]) -> str:
-    found, began = [], time.perf_counter()
+def _joined(pieces: Iterator[str]) -> Generator[None, None, str]:
+    found = []
     for piece in pieces:
         found.append(piece)
-        if time.perf_counter() - began > _SLICE:
-            await asyncio.sleep(0)
-            began = time.perf_counter()
+        yield
     return "".join(found)
 
 
