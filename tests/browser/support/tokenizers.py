@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from inpage.json_schema import compile_schema
 from inpage_compile.tokenizers.pre_tokenizers import PRE_TOKENIZERS
 from support.vocabularies import SPM, ids_of, small, stored, tokenizer_of
 
@@ -24,5 +25,8 @@ entry = {"file": "tokenizer.json", "bytes": len(data), "sha256": hashlib.sha256(
          "bos": spm.bos, "eos": spm.eos, "add_bos": spm.add_bos, "special": spm.special}  # fmt: skip
 tokenizers = [{"name": name, "description": json.dumps(plain[name]), "ids": ids_of(name, "plain")} for name in names]
 size = len(spm.json["model"]["vocab"])
-guided = {"tokenizer": data, "manifest": {"tokenizer": entry}, "size": size}
+properties = {"name": {"type": "string", "maxLength": 6}, "age": {"type": "integer"}, "mood": {"enum": ["été ▁", "ok"]}}
+schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+grammar = compile_schema(schema, "schema")
+guided = {"tokenizer": data, "manifest": {"tokenizer": entry}, "size": size, "grammar": grammar}
 json.dump({"texts": stored()["texts"], "tokenizers": tokenizers, "guided": guided}, sys.stdout)
