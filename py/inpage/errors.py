@@ -5,6 +5,68 @@ An error crosses a worker boundary as ``{"code", "message", "field"}``; `from_wi
 
 from __future__ import annotations
 
+import re
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_QUOTED = 60  # characters of what came from outside, in a message
+_SAID = 400
+_LONG_WORD = re.compile(r"(\S{60})\S+")
+_FIELD = 200
+_MESSAGE = 4000
+
+
+def quoted(value: Any) -> str:
+    """A value from outside as a message repeats it: at most 60 characters of it, whatever it is."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _QUOTED else f"{value[:_QUOTED]!r}…"
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # whole numbers of more than 4,300 digits; what an object of the caller's own raises
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+def brief(key: Any) -> str:
+    """A key from outside as a field's path names it."""
+    text = key if isinstance(key, str) else quoted(key)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+def said(error: BaseException) -> str:
+    """What an error of another library says, in one line: its messages may repeat all that the library was given."""
+    return _LONG_WORD.sub(r"\1…", " ".join(str(error).split())[:_SAID])
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is what a library written in Rust raises for a fault of its own, which is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def foreign(kind: type[InpageError], what: str, field: str | None) -> Iterator[None]:
+    """Round calls of another library: all that it raises becomes a ``kind`` that says ``what`` cannot be done."""
+    try:
+        yield
+    except InpageError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise kind(f"{what}: {said(error)}", field=field) from error
+
+
+def _shortened(text: str, most: int) -> str:
+    """As it can be shown and sent: not too long, and no half of a character."""
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _QUOTED, _QUOTED, _QUOTED
+
 
 class InpageError(Exception):
     """Base of all. ``code`` is stable and is what crosses worker boundaries; ``field`` names the bad input."""
@@ -12,8 +74,8 @@ class InpageError(Exception):
     code = "error"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(_shortened(message, _MESSAGE))
+        self.field = None if field is None else _shortened(field, _FIELD)
 
     def to_wire(self) -> dict[str, str | None]:
         return {"code": self.code, "message": str(self), "field": self.field}
@@ -125,6 +187,11 @@ _BY_CODE = {
         QueueFull,
     )
 }
+
+
+def typed(error: BaseException) -> InpageError:
+    """The same as one of these errors: what nobody foresaw is a plain `InpageError`."""
+    return error if isinstance(error, InpageError) else InpageError(f"{type(error).__name__}: {said(error)}")
 
 
 def from_wire(wire: dict[str, str | None]) -> InpageError:

@@ -9,7 +9,6 @@ enabled = true
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 import types
 import typing
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, brief, quoted, said
 from .format import bounded
 from .format.bounded_file import read_bounded
 
@@ -178,7 +177,9 @@ def read_settings(path: Path) -> Settings:
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="settings") from error
     except (ValueError, RecursionError) as error:  # tomllib's and bounded's
-        raise InvalidRequest(f"{path} is no {path.suffix[1:].upper() or 'JSON'}: {error}", field="settings") from error
+        raise InvalidRequest(
+            f"{path} is no {path.suffix[1:].upper() or 'JSON'}: {said(error)}", field="settings"
+        ) from error
     return settings_from(data)
 
 
@@ -191,13 +192,15 @@ def settings_from(data: Any) -> Settings:
 def _build(kind: type[T], data: Any, path: str) -> T:
     where = path or "settings"
     if not isinstance(data, Mapping):
-        raise InvalidRequest(f"{where} must be a table of settings, not {data!r}", field=where)
+        raise InvalidRequest(f"{where} must be a table of settings, not {quoted(data)}", field=where)
     hints = typing.get_type_hints(kind)
     prefix = f"{path}." if path else ""
     for key in data:
         if key not in hints:
             known = ", ".join(hints)
-            raise InvalidRequest(f"unknown setting {prefix}{key}; there are {known}", field=f"{prefix}{key}")
+            raise InvalidRequest(
+                f"unknown setting {prefix}{brief(key)}; there are {known}", field=f"{prefix}{brief(key)}"
+            )
     values = {}
     for name, value in data.items():
         hint = hints[name]
@@ -219,21 +222,21 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if isinstance(value, list | tuple):
             return tuple(_value(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-        raise InvalidRequest(f"{path} must be a list, not {value!r}", field=path)
+        raise InvalidRequest(f"{path} must be a list, not {quoted(value)}", field=path)
     for kind in kinds:
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if kind is float and bounded.finite(value):
             return float(value)
         if kind is not float and type(value) is kind:
             return value
     names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in kinds)
-    raise InvalidRequest(f"{path} must be {names}, not {value!r}", field=path)
+    raise InvalidRequest(f"{path} must be {names}, not {quoted(value)}", field=path)
 
 
 def _at_least(settings: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise ValueError(name, f"at least {least}")
+            raise ValueError(name, f"at least {quoted(least)}")
 
 
 def _one_of(settings: Any, words: tuple[str, ...], name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..engines.protocol import Engine, Progress, Tunable
 from ..engines.registry import LoadJob, engine_kind
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, quoted
 from ..format.schema import Manifest, Variant
 from ..host.artifact_store import Store
 from ..settings import Settings
@@ -26,7 +26,9 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     kind = engine_kind(variant.backend)
     for role in kind.files:
         if role not in variant.files:
-            raise ArtifactInvalid(f"variant {variant.name!r} has no {role}: compile it again", field=f"variants.{role}")
+            raise ArtifactInvalid(
+                f"variant {quoted(variant.name)} has no {role}: compile it again", field=f"variants.{role}"
+            )
     kernels = None if known is None else known.kernels
     job = LoadJob(
         kind.flags, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress

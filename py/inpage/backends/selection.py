@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..engines.registry import EngineKind, engine_kind, expected_order
-from ..errors import InvalidRequest, Unsupported
+from ..errors import InvalidRequest, Unsupported, quoted
 from ..format.schema import Variant
 from ..host.capability import Device
 from .measurement import Measurement
@@ -110,7 +110,7 @@ def choose(
     if not pool:
         names = dict.fromkeys(name for c in found for name in (c.variant.backend, c.variant.name))
         raise InvalidRequest(
-            f"this artifact has no backend {backend!r}; it has {', '.join(names) or 'none'}", field="backend"
+            f"this artifact has no backend {quoted(backend)}; it has {', '.join(names) or 'none'}", field="backend"
         )
     able = [c for c in pool if c.can_run]
     if not able:
@@ -187,7 +187,7 @@ def _threads(device: Device, asked: int | None) -> tuple[int, str]:
     if asked is None:
         return device.threads, device.limits or f"{device.threads} of {device.cores} cores compute"
     if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= 16:
-        raise InvalidRequest(f"threads is {asked!r}; it must be a whole number of 1..16", field="threads")
+        raise InvalidRequest(f"threads is {quoted(asked)}; it must be a whole number of 1..16", field="threads")
     if device.place == "page" and asked > 1 and not device.isolated:
         return 1, device.limits or "one thread, the only core"
     return asked, f"{asked} threads, as asked"

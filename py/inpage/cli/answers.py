@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InpageError, InvalidRequest
+from ..errors import InpageError, InvalidRequest, quoted, said
 from ..format import bounded
 from ..format.manifest import parse_manifest
 from ..responses import Answer, pack_bundle
@@ -34,7 +34,7 @@ def bundle(file: Path, artifacts: Sequence[Path], *, trust: bool = False) -> byt
     for number, line in _lines(file):
         model = line.pop("model", names[0])
         if model not in names:
-            raise _wrong(file, number, f"there is no model {model!r}; there is {', '.join(names)}", "model")
+            raise _wrong(file, number, f"there is no model {quoted(model)}; there is {', '.join(names)}", "model")
         asked.setdefault(model, []).append((number, line))
     answers: list[tuple[str, Answer]] = []
     for model, lines in asked.items():
@@ -47,14 +47,14 @@ def _lines(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{file} cannot be read: {error}", field="answers") from error
+        raise InvalidRequest(f"{file} cannot be read: {said(error)}", field="answers") from error
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             value = bounded.read(line) if len(line) <= _LINE_BYTES else None
         except ValueError as error:
-            raise _wrong(file, number, f"is no JSON: {error}", "answers") from error
+            raise _wrong(file, number, f"is no JSON: {said(error)}", "answers") from error
         if not isinstance(value, dict):
             raise _wrong(file, number, f"must be an object of at most {_LINE_BYTES} bytes", "answers")
         yield number, value

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..engines.registry import engine_kind
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, said
 from ..format.manifest import parse_manifest
 from ..format.schema import MANIFEST_BYTES, FileRef, Manifest, Shard, TokenizerRef
 
@@ -36,7 +36,7 @@ def read_notices(folder: Path, manifest: Manifest) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ArtifactInvalid(f"{terms.notices} is not UTF-8: {error}", field="license.notices") from error
+        raise ArtifactInvalid(f"{terms.notices} is not UTF-8: {said(error)}", field="license.notices") from error
 
 
 def page_files(folder: Path, manifest: Manifest, *, hashes: bool = True) -> dict[str, Path]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, said
 from ..format import bounded
 from . import session
 
@@ -44,7 +44,7 @@ def _read_ids(path: Path) -> list[int]:
     try:
         ids = bounded.read(path.read_text("utf-8"))
     except ValueError as error:
-        raise InvalidRequest(f"{path} is not JSON: {error}", field="ids") from error
+        raise InvalidRequest(f"{path} is not JSON: {said(error)}", field="ids") from error
     if not isinstance(ids, list):
         raise InvalidRequest(f"{path} must hold a JSON list of token ids", field="ids")
     return ids

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, quoted
 from ..format.abi import (
     HISTORY,
     MAX_BIAS,
@@ -303,4 +303,4 @@ def _check_sampling(s: Sampling, vocab: int) -> None:
 
 def _check_number(value: Any, low: float, high: float, name: str) -> None:
     if not math.isfinite(value) or not low <= value <= high:
-        raise InvalidRequest(f"{value} is outside {low} to {high}", field=name)
+        raise InvalidRequest(f"{quoted(value)} is outside {low} to {high}", field=name)

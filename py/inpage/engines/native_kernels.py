@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, quoted
 from ..format.plan_types import Plan
 from .native_library import check
 from .protocol import KernelTiming
@@ -86,4 +86,4 @@ def _find(plan: Plan, name: str) -> tuple[tuple[int, ...], int]:
         for one in group:
             if plan.kernels[one].name == name:
                 return group, one
-    raise InvalidRequest(f"{name[:80]!r} is no kernel that can be chosen", field="kernels")
+    raise InvalidRequest(f"{quoted(name)} is no kernel that can be chosen", field="kernels")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import Unsupported
+from ..errors import Unsupported, quoted
 from ..format.schema import Manifest, Variant
 from ..settings import Settings
 from .protocol import Engine, Flags, Progress
@@ -68,7 +68,7 @@ def _module(name: str) -> Load:
 
 
 async def _nowhere(job: LoadJob) -> Engine:
-    raise Unsupported(f"this version has no engine for {job.variant.backend!r}", field="backend")
+    raise Unsupported(f"this version has no engine for {quoted(job.variant.backend)}", field="backend")
 
 
 _IN_PAGE = Flags(grammars=True)

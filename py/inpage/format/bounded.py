@@ -8,12 +8,13 @@ are walked the same way before they are printed, copied or encoded.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief
 
 DEPTH = 100  # Pyodide's stack takes some hundred levels of json.loads; a schema may have 64 levels
 ITEMS = 1 << 20  # values of one text; a tokenizer.json may have more
@@ -23,6 +24,7 @@ REQUEST_BYTES = 64 << 20
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _PLAIN = (str, bytes, int, float)
+_HOLDERS = (Mapping, Sequence, Set)
 _STEP = {ord(c): 1 if c in "[{" else -1 for c in "[]{}"}
 _TOKEN = re.compile(r'("(?:[^"\\]++|\\.)*+")\s*+(:)?|[\[\]{}]', re.DOTALL)
 
@@ -54,19 +56,37 @@ def check(value: Any, field: str, *, depth: int = DEPTH, items: int = ITEMS) -> 
     level: list[Any] = [value]
     count = 0
     for _ in range(depth + 1):
-        level = [inner for outer in level if not isinstance(outer, _PLAIN) for inner in _parts(outer)]
-        count += len(level)
+        level = [each for each in level if not isinstance(each, _PLAIN) and isinstance(each, _HOLDERS)]
         if not level:
             return
+        level = [inner for outer in level for inner in _parts(outer)]
+        count += len(level)
         if count > items:
             raise InvalidRequest(f"{field} holds more than {items} values", field=field)
     raise InvalidRequest(f"{field} is nested more than {depth} deep", field=field)
 
 
+def finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold; `math.isfinite` raises for whole numbers that are too large."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def whole(digits: Any) -> int | None:
+    """The number that a text of ASCII digits alone says, None for any other; the text may be of any length. Beyond 18
+    digits all numbers are the same one, larger than all that is counted here: `int` refuses thousands of digits."""
+    if not isinstance(digits, str) or not (digits.isascii() and digits.isdecimal()):
+        return None
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 18 else 10**18
+
+
 def _parts(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        return iter(value.values())
-    return iter(value) if isinstance(value, Sequence | Set) else iter(())
+    return iter(value.values() if isinstance(value, Mapping) else value)
 
 
 def _measure(text: str, items: int, depth: int) -> None:
@@ -90,7 +110,8 @@ def _deep_member(text: str, depth: int) -> str | None:
             continue
         level += _STEP[ord(match[0])]
         if level > depth:
-            return keys.get(2, "params") if keys.get(1) == "params" else keys.get(1)
+            found = keys.get(2, "params") if keys.get(1) == "params" else keys.get(1)
+            return None if found is None else brief(found)
     return None
 
 

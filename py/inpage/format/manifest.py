@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import brief, quoted
 from . import structure
 from .formats import read_format
 from .limits import ALIGN
@@ -71,7 +72,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         data = read_json(data, MANIFEST_BYTES, "manifest.json is", "manifest.json")
     m = structure.read(data, MANIFEST, "manifest")
     assert isinstance(data, Mapping)
-    formats = {name: read_format(f, f"formats.{name}") for name, f in m["formats"].items()}
+    formats = {name: read_format(f, f"formats.{brief(name)}") for name, f in m["formats"].items()}
     weights = _weights(m["weights"])
     architecture = _architecture(m["architecture"])
     manifest = Manifest(
@@ -108,7 +109,7 @@ def _architecture(a: dict[str, Any]) -> Architecture:
 
 def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
     ids = [("bos", t["bos"] or 0), *((f"eos[{i}]", v) for i, v in enumerate(t["eos"]))]
-    for where, i in [*ids, *((f"special.{text}", v) for text, v in t["special"].items())]:
+    for where, i in [*ids, *((f"special.{brief(text)}", v) for text, v in t["special"].items())]:
         if i >= vocab:
             raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
     return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
@@ -121,10 +122,10 @@ def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: 
     for i, item in enumerate(items):
         at, t = f"tensors[{i}]", Tensor(**{**item, "shape": tuple(item["shape"])})
         if t.name in names:
-            raise wrong(f"{at}.name", f"{t.name!r} stands twice")
+            raise wrong(f"{at}.name", f"{quoted(t.name)} stands twice")
         names.add(t.name)
         if t.format not in formats:
-            raise wrong(f"{at}.format", f"{t.format!r} is not one of {', '.join(formats)}")
+            raise wrong(f"{at}.format", f"{quoted(t.format)} is not one of {', '.join(formats)}")
         try:
             need = tensor_bytes(formats[t.format], t.layout, t.shape)
         except ValueError as e:
@@ -160,7 +161,7 @@ def _variants(items: list[dict[str, Any]]) -> tuple[Variant, ...]:
     out: list[Variant] = []
     for i, v in enumerate(items):
         if any(v["name"] == o.name for o in out):
-            raise wrong(f"variants[{i}].name", f"{v['name']!r} stands twice")
+            raise wrong(f"variants[{i}].name", f"{quoted(v['name'])} stands twice")
         own = {"plan": v["plan"], "kernels": v["kernels"]}
         missing = [role for role, file in own.items() if file is None]
         if len(missing) == 1:
@@ -175,7 +176,7 @@ def _levels(items: list[dict[str, Any]]) -> tuple[LevelRef, ...]:
     out: list[LevelRef] = []
     for i, v in enumerate(items):
         if any(v["name"] == o.name for o in out):
-            raise wrong(f"levels[{i}].name", f"{v['name']!r} stands twice")
+            raise wrong(f"levels[{i}].name", f"{quoted(v['name'])} stands twice")
         if i and v["manifest"] is None:
             raise wrong(f"levels[{i}].manifest", "is missing")
         manifest = FileRef(**v["manifest"]) if i else None
@@ -201,5 +202,5 @@ def _check_files_distinct(m: Manifest) -> None:
     seen = {"manifest.json"}
     for field, file in named:
         if file.lower() in seen:
-            raise wrong(field, f"{file!r} is named twice")
+            raise wrong(field, f"{quoted(file)} is named twice")
         seen.add(file.lower())

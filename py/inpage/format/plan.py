@@ -51,6 +51,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..errors import quoted
 from . import limits, structure
 from .abi import MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS
 from .limits import ALIGN
@@ -106,7 +107,7 @@ def _buffers(
     for i, b in enumerate(items):
         at, name, kind, size = f"plan.buffers[{i}]", b["name"], b["kind"], b.get("bytes", 0)
         if name in names:
-            raise wrong(f"{at}.name", f"{name!r} stands twice")
+            raise wrong(f"{at}.name", f"{quoted(name)} stands twice")
         names.add(name)
         if kind == "arena":
             arena, offset = b["arena"], b["offset"]
@@ -122,7 +123,7 @@ def _buffers(
         elif kind == "weight":
             tensor, start = tensors.get(b["tensor"]), b["start"] or 0
             if tensor is None:
-                raise wrong(f"{at}.tensor", f"the manifest has no tensor {b['tensor']!r}")
+                raise wrong(f"{at}.tensor", f"the manifest has no tensor {quoted(b['tensor'])}")
             if start % ALIGN or start > tensor.bytes:
                 raise wrong(f"{at}.start", f"{start} is no multiple of {ALIGN} in the tensor's {tensor.bytes} bytes")
             if start + size > tensor.bytes:
@@ -159,7 +160,7 @@ def _io(ids: dict[str, int], buffers: tuple[Buffer, ...], maxima: Maxima, blocks
         io[name] = i
     for i, b in enumerate(buffers):
         if b.kind in ("input", "output") and i not in io.values():
-            raise wrong("plan.io", f"nobody knows what {b.kind} {b.name!r} is for")
+            raise wrong("plan.io", f"nobody knows what {b.kind} {quoted(b.name)} is for")
     return io
 
 
@@ -170,7 +171,9 @@ def _kernel(k: dict[str, Any], at: str) -> Kernel:
     if workgroup and math.prod(workgroup) > limits.INVOCATIONS:
         raise wrong(f"{at}.workgroup", f"{math.prod(workgroup)} invocations; WebGPU allows {limits.INVOCATIONS}")
     if len(k["access"]) != k["buffers"]:
-        raise wrong(f"{at}.access", f"{k['access'][:80]!r} must have one of r, w, x for each of {k['buffers']} buffers")
+        raise wrong(
+            f"{at}.access", f"{quoted(k['access'])} must have one of r, w, x for each of {k['buffers']} buffers"
+        )
     return Kernel(k["name"], k["buffers"], k["scalars"], k["access"], workgroup)
 
 
@@ -188,7 +191,7 @@ def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple
             if (one.buffers, one.scalars, one.access, one.workgroup) != (
                 first.buffers, first.scalars, first.access, first.workgroup,
             ):  # fmt: skip
-                raise wrong(at, f"{one.name!r} does not take what {first.name!r} takes")
+                raise wrong(at, f"{quoted(one.name)} does not take what {quoted(first.name)} takes")
     return tuple(map(tuple, groups))
 
 
@@ -232,18 +235,20 @@ def _launch(
     kernel, ids = kernels[item["kernel"]], item["buffers"]
     for what, want in (("buffers", kernel.buffers), ("scalars", kernel.scalars)):
         if len(item[what]) != want:
-            raise wrong(f"{at}.{what}", f"kernel {kernel.name!r} takes {want}")
+            raise wrong(f"{at}.{what}", f"kernel {quoted(kernel.name)} takes {want}")
     for i, (b, access) in enumerate(zip(ids, kernel.access, strict=True)):
         where = f"{at}.buffers[{i}]"
         if b >= len(buffers):
             raise wrong(where, f"there is no buffer {b}")
         if access != "r" and buffers[b].kind in ("weight", "input"):
-            raise wrong(where, f"{buffers[b].kind} {buffers[b].name!r} is written")
+            raise wrong(where, f"{buffers[b].kind} {quoted(buffers[b].name)} is written")
         for j in range(i):
             writes = access != "r" or kernel.access[j] != "r"
             if writes and _overlap(ids[j], b, buffers):
                 other = buffers[ids[j]].name
-                raise wrong(where, f"{buffers[b].name!r} shares bytes with {other!r} and one of them is written")
+                raise wrong(
+                    where, f"{quoted(buffers[b].name)} shares bytes with {quoted(other)} and one of them is written"
+                )
     grid = _grid(item["grid"], most, f"{at}.grid") if kernel.workgroup else ()
     return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid)
 

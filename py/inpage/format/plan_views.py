@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, quoted
 from .abi import IO, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES
 from .limits import BINDING_BYTES, STORAGE_BUFFERS
 from .plan_types import Buffer, Extent, Launch, Plan
@@ -20,7 +20,9 @@ def check_for_webgpu(plan: Plan) -> None:
             name = plan.kernels[launch.kernel].name
             used = len(set(launch.buffers))
             if used > STORAGE_BUFFERS:
-                raise _invalid(f"{where}.buffers", f"{name!r} binds {used} buffers, WebGPU allows {STORAGE_BUFFERS}")
+                raise _invalid(
+                    f"{where}.buffers", f"{quoted(name)} binds {used} buffers, WebGPU allows {STORAGE_BUFFERS}"
+                )
             if plan.kernels[launch.kernel].workgroup:
                 _check_bindings(plan, launch, f"{where}.buffers", name)
 
@@ -32,13 +34,13 @@ def _check_bindings(plan: Plan, launch: Launch, where: str, name: str) -> None:
     for k, (i, access) in enumerate(zip(launch.buffers, kernel.access, strict=True)):
         b = plan.buffers[i]
         if b.bytes > BINDING_BYTES:
-            raise _invalid(f"{where}[{k}]", f"{b.name!r} has {b.bytes} bytes, WebGPU binds {BINDING_BYTES}")
+            raise _invalid(f"{where}[{k}]", f"{quoted(b.name)} has {b.bytes} bytes, WebGPU binds {BINDING_BYTES}")
         if b.kind == "arena":
             (read if access == "r" else written).add(b.arena)
     if read & written:
-        raise _invalid(where, f"{name!r} reads and writes arena {min(read & written)}")
+        raise _invalid(where, f"{quoted(name)} reads and writes arena {min(read & written)}")
     if len(set(launch.buffers)) != len(launch.buffers):
-        raise _invalid(where, f"{name!r} gets one buffer twice")
+        raise _invalid(where, f"{quoted(name)} gets one buffer twice")
 
 
 def _invalid(field: str, why: str) -> ArtifactInvalid:

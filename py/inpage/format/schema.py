@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, brief, quoted
 from .limits import BLOCK_ROWS, FILE_BYTES
 from .schemas import MANIFEST
 
@@ -213,7 +213,7 @@ class Manifest:
         for t in self.tensors:
             if t.name == name:
                 return t
-        raise ArtifactInvalid(f"the artifact has no tensor {name!r}", field=f"tensors.{name}")
+        raise ArtifactInvalid(f"the artifact has no tensor {quoted(name)}", field=f"tensors.{brief(name)}")
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; `ArtifactInvalid` where there is none."""
@@ -221,7 +221,7 @@ class Manifest:
             if v.name == name:
                 return v
         have = ", ".join(v.name for v in self.variants) or "none"
-        raise ArtifactInvalid(f"the artifact has no variant {name!r}; it has: {have}", field="variants")
+        raise ArtifactInvalid(f"the artifact has no variant {quoted(name)}; it has: {have}", field="variants")
 
 
 def tensor_bytes(fmt: Format, layout: str, shape: tuple[int, ...]) -> int:

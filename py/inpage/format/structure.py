@@ -8,12 +8,11 @@ an optional field that is missing is None. What must hold *between* fields is fo
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, brief, quoted, said
 from . import bounded
 from .limits import LINE
 
@@ -55,7 +54,7 @@ def read_json(text: bytes | str, limit: int, subject: str, field: str) -> Any:
     try:
         return bounded.read(text, limit)
     except ValueError as error:
-        raise ArtifactInvalid(f"{subject} not JSON: {error}", field=field) from error
+        raise ArtifactInvalid(f"{subject} not JSON: {said(error)}", field=field) from error
 
 
 def wrong(path: str, why: str) -> ArtifactInvalid:
@@ -94,7 +93,7 @@ def _get(value: Mapping[str, Any], field: str, path: str) -> Any:
 def _at(path: str, key: str | int) -> str:
     if isinstance(key, int):
         return f"{path}[{key}]"
-    return f"{path}.{key}" if path else key
+    return f"{path}.{brief(key)}" if path else brief(key)
 
 
 def _value(value: Any, rule: Rule, schema: Schema, path: str) -> Any:
@@ -124,7 +123,7 @@ def _value(value: Any, rule: Rule, schema: Schema, path: str) -> Any:
                 raise wrong(path, "must be an object")
             for key in value:
                 if not isinstance(key, str) or not _TEXTS[rule["keys"]].fullmatch(key):
-                    raise wrong(path, f"{str(key)[:80]!r} is not a valid name")
+                    raise wrong(path, f"{quoted(key)} is not a valid name")
             return {k: _value(v, rule["of"], schema, _at(path, k)) for k, v in value.items()}
         case "exactly":
             if value != rule["of"]:
@@ -140,18 +139,15 @@ def _whole(value: Any, rule: Rule, path: str) -> int:
         raise wrong(path, "must be a whole number")
     if not rule["low"] <= value <= rule["high"]:
         if rule["low"] == rule["high"]:
-            raise wrong(path, f"{value} is not the supported {rule['low']}: {rule['why']}")
-        raise wrong(path, f"{value} is outside {rule['low']}..{rule['high']}")
+            raise wrong(path, f"{quoted(value)} is not the supported {rule['low']}: {rule['why']}")
+        raise wrong(path, f"{quoted(value)} is outside {rule['low']}..{rule['high']}")
     return value
 
 
 def _positive(value: Any, path: str) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise wrong(path, "must be a positive number")
-        return float(value)
-    except OverflowError:  # a whole number beyond what a float holds
-        raise wrong(path, "must be a number that a float can hold") from None
+    if not bounded.finite(value) or value <= 0:
+        raise wrong(path, "must be a positive number that a float can hold")
+    return float(value)
 
 
 def _text(value: Any, kind: str, path: str) -> str:
@@ -163,7 +159,7 @@ def _text(value: Any, kind: str, path: str) -> str:
         if found := _NOT_IN_A_LINE.search(value):
             raise wrong(path, f"must be one line of text; it has the character U+{ord(found[0]):04X}")
     elif kind != "any" and (len(value) > 8 * LINE or not _TEXTS[kind].fullmatch(value)):
-        raise wrong(path, f"{value[:80]!r} is not allowed here")
+        raise wrong(path, f"{quoted(value)} is not allowed here")
     return value
 
 
@@ -171,7 +167,7 @@ def _choice(value: Any, allowed: list[str], path: str) -> str:
     if not isinstance(value, str):
         raise wrong(path, "must be a string")
     if value not in allowed:
-        raise wrong(path, f"{value[:80]!r} is not one of {', '.join(allowed)}")
+        raise wrong(path, f"{quoted(value)} is not one of {', '.join(allowed)}")
     return value
 
 

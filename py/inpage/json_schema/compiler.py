@@ -35,7 +35,7 @@ def compile_schema(schema: Any, field: str = "schema") -> str:
     try:
         with limited(WORK):
             return _Compiler(Tree.of(schema, field)).text()
-    except TooLong:
+    except (TooLong, TooLarge):
         raise InvalidRequest(
             f"{field}: its grammar would be too large: have fewer properties, alternatives or bounds on lengths",
             field=field,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from ..errors import quoted
 from .automata import EVERYTHING, Dfa, TooLarge, both, complement, lengths, words
 from .branches import Branch, Goal, Splitter, kinds
 from .formats import NAMES, named
@@ -28,7 +29,7 @@ class Facts:
         """Of a pattern or a format. Raises `InvalidRequest`."""
         if keyword == "format":
             if source not in NAMES:
-                raise node.refused("format", f"is {source!r:.60}, which is not known; it can be {', '.join(NAMES)}")
+                raise node.refused("format", f"is {quoted(source)}, which is not known; it can be {', '.join(NAMES)}")
             return named(source)
         found = self._patterns.get(source)
         if found is None:

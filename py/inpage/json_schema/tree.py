@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief, quoted
 
 DEPTH = 64
 NODES = 20_000
@@ -61,8 +61,8 @@ class Node:
     def refused(self, keyword: str, why: str) -> InvalidRequest:
         """``why`` says what to do instead."""
         place = f"#{self.pointer}" if len(self.pointer) <= 60 else f"#…{self.pointer[-57:]}"
-        field = f"{self.at}.{keyword}"[:200]
-        return InvalidRequest(f"{self.at[:100]}: {keyword!r:.60} at {place} {why}", field=field)
+        field = f"{self.at}.{brief(keyword)}"
+        return InvalidRequest(f"{self.at[:100]}: {quoted(keyword)} at {place} {why}", field=field)
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Tree:
             at, pointer = near.at, near.pointer
             for step in (keyword, key):
                 if step is not None:
-                    at += f"[{step}]" if isinstance(step, int) else f".{step}"
+                    at += f"[{step}]" if isinstance(step, int) else f".{brief(step)}"
                     pointer += "/" + str(step).replace("~", "~0").replace("/", "~1")
             known = Node(schema, at, pointer, near.made)
             if isinstance(schema, dict):
@@ -130,9 +130,9 @@ class Tree:
             elif isinstance(found, list) and re.fullmatch("[0-9]{1,5}", name) and int(name) < len(found):
                 found = found[int(name)]
             else:
-                raise node.refused("$ref", f"is {ref!r:.60}, which leads nowhere in this schema")
+                raise node.refused("$ref", f"is {quoted(ref)}, which leads nowhere in this schema")
         if not isinstance(found, dict | bool) or (isinstance(found, dict) and steps and id(found) not in self._nodes):
-            raise node.refused("$ref", f"is {ref!r:.60}, where no schema is: put it under $defs")
+            raise node.refused("$ref", f"is {quoted(ref)}, where no schema is: put it under $defs")
         return self.node(found, at)
 
     def _check(self, node: Node) -> Iterator[Node]:
@@ -141,7 +141,7 @@ class Tree:
         if isinstance(schema, bool):
             return
         if not isinstance(schema, dict):
-            why = f"{node.at[:100]} must be an object or a boolean, not {schema!r:.60}"
+            why = f"{node.at[:100]} must be an object or a boolean, not {quoted(schema)}"
             raise InvalidRequest(why, field=node.at[:200])
         for keyword in schema:
             if keyword not in KEYWORDS and keyword not in _ANNOTATIONS:
@@ -168,7 +168,7 @@ def _check_values(node: Node) -> None:
     types = schema.get("type", [])
     for kind in types if isinstance(types, list) else [types]:
         if kind not in TYPES:
-            raise node.refused("type", f"is {kind!r:.60}; it must be one of {', '.join(TYPES)}")
+            raise node.refused("type", f"is {quoted(kind)}; it must be one of {', '.join(TYPES)}")
     if types == [] and "type" in schema:
         raise node.refused("type", "is empty; name at least one")
     if "enum" in schema and (not isinstance(schema["enum"], list) or not schema["enum"]):

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..backends.memory_ceiling import ceiling
 from ..engines.protocol import Progress
-from ..errors import Cancelled, InpageError, InvalidRequest, Timeout
+from ..errors import Cancelled, InpageError, InvalidRequest, Timeout, quoted
 from ..observe.health import Health
 from ..responses.stream import Delta, Stream
 from ..router import Router
@@ -74,7 +74,7 @@ class Models:
 
     def add_source(self, name: str, source: Source, *, pinned: bool = False) -> str:
         if name in self._entries:
-            raise InvalidRequest(f"there is a model {name!r} already", field="name")
+            raise InvalidRequest(f"there is a model {quoted(name)} already", field="name")
         self._entries[name] = Entry(name, source, pinned)
         return name
 
@@ -217,7 +217,7 @@ class Models:
         chosen = self.default if name is None else name
         if chosen not in self._entries:
             known = ", ".join(self._entries)
-            raise InvalidRequest(f"there is no model {chosen[:80]!r} here; there is {known or 'none'}", field="model")
+            raise InvalidRequest(f"there is no model {quoted(chosen)} here; there is {known or 'none'}", field="model")
         return self._entries[chosen]
 
     async def _router(self, entry: Entry) -> Router:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, quoted, said
 from ..format import bounded
 from ..format.limits import REQUEST_CHARS
 from ..observe.health import Health
@@ -76,7 +76,7 @@ class Api:
             "/v1/responses": response_request,
         }
         if path not in checks:
-            return _json(responses.error_body(InvalidRequest(f"unknown path {path[:80]!r}", field=None)), 404)
+            return _json(responses.error_body(InvalidRequest(f"unknown path {quoted(path)}", field=None)), 404)
         refused = _allowed(method, "POST")
         if refused:
             return refused
@@ -177,9 +177,9 @@ def _parsed(body: str | bytes) -> Any:
     try:
         return bounded.read(body, BODY_BYTES)
     except bounded.Excessive as error:
-        raise InvalidRequest(f"the body cannot be taken: {error}", field=error.field) from error
+        raise InvalidRequest(f"the body cannot be taken: {said(error)}", field=error.field) from error
     except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}", field=None) from error
+        raise InvalidRequest(f"the body is not JSON: {said(error)}", field=None) from error
 
 
 def _allowed(method: str, only: str) -> Reply | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engines.guided_decoding import MAX_TOP
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief, quoted
 from ..requests.openai_names import HINTS, ONLY, format_schema, logprobs, max_tokens, only, stream_options
 
 _CHOICES = 16  # answers to one request at most
@@ -116,19 +116,19 @@ class Body:
     def flag(self, name: str) -> bool:
         value = self.take(name)
         if value is not None and not isinstance(value, bool):
-            raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
+            raise InvalidRequest(f"{name} must be true or false, not {quoted(value)}", field=name)
         return bool(value)
 
     def count(self, name: str, most: int) -> int | None:
         value: int | None = self.typed(name, int, "a whole number")
         if value is not None and not 0 <= value <= most:
-            raise InvalidRequest(f"{name} is {value}; it must be 0 to {most}", field=name)
+            raise InvalidRequest(f"{name} is {quoted(value)}; it must be 0 to {most}", field=name)
         return value
 
     def typed(self, name: str, kind: type, what: str) -> Any:
         value = self.take(name)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise InvalidRequest(f"{name} must be {what}, not {value!r}", field=name)
+            raise InvalidRequest(f"{name} must be {what}, not {quoted(value)}", field=name)
         return value
 
     def asked(self, prompts: list[Any], *, echo: bool = False) -> ParsedRequest:
@@ -160,7 +160,7 @@ class Body:
             self.only(name, *ONLY[name])
         if self.body:
             name = next(iter(self.body))
-            raise InvalidRequest(f"unknown parameter {str(name)[:80]!r}", field=str(name)[:80])
+            raise InvalidRequest(f"unknown parameter {quoted(name)}", field=brief(name))
         return ParsedRequest(model, prompts, self.params, n or 1, stream, usage, echo)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InpageError, InvalidRequest
+from ..errors import InpageError, InvalidRequest, brief, quoted
 from ..requests.openai_names import format_schema
 from .requests import Body, ParsedRequest
 
@@ -113,7 +113,7 @@ def _messages(given: Any) -> list[dict[str, Any]]:
             messages.append({"role": "tool", "tool_call_id": _string(item, "call_id", where), "content": output})
         else:
             raise InvalidRequest(
-                f"{where}.type is {str(kind)[:80]!r}; this model takes message, function_call and function_call_output",
+                f"{where}.type is {quoted(kind)}; this model takes message, function_call and function_call_output",
                 field=f"{where}.type",
             )
     return messages
@@ -127,9 +127,9 @@ def _text(content: Any, where: str) -> str:
     text = ""
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else part
-        if kind not in _TEXTS:
+        if not isinstance(kind, str) or kind not in _TEXTS:
             raise InvalidRequest(
-                f"{where}[{i}]: this model reads text only, not {str(kind)[:80]!r}", field=f"{where}[{i}].type"
+                f"{where}[{i}]: this model reads text only, not {quoted(kind)}", field=f"{where}[{i}].type"
             )
         text += _string(part, _TEXTS[kind], f"{where}[{i}]")
     return text
@@ -146,7 +146,7 @@ def _format(text: Mapping[str, Any]) -> Any:
     """As chat completions' ``response_format``."""
     for name in text:
         if name != "format":
-            raise InvalidRequest(f"text.{str(name)[:80]} is not supported by this model", field=f"text.{name}"[:120])
+            raise InvalidRequest(f"text.{brief(name)} is not supported by this model", field=f"text.{brief(name)}")
     form = text.get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         return {"type": "json_schema", "json_schema": {key: value for key, value in form.items() if key != "type"}}
@@ -156,7 +156,7 @@ def _format(text: Mapping[str, Any]) -> Any:
 def _tool(tool: Any, where: str) -> dict[str, Any]:
     kind = tool.get("type") if isinstance(tool, dict) else tool
     if kind != "function":
-        raise InvalidRequest(f"{where}: only functions can be called, not {str(kind)[:80]!r}", field=f"{where}.type")
+        raise InvalidRequest(f"{where}: only functions can be called, not {quoted(kind)}", field=f"{where}.type")
     names = ("name", "description", "parameters", "strict")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar
-from ..errors import InvalidRequest, Unsupported
+from ..errors import InvalidRequest, Unsupported, said
 from ..format import bounded
 
 SOURCE_BYTES = 64 << 10
@@ -72,13 +72,13 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
         try:
             schema = bounded.read(schema, SOURCE_BYTES)
         except ValueError as error:
-            raise InvalidRequest(f"{field} is not JSON: {error}", field=field) from error
+            raise InvalidRequest(f"{field} is not JSON: {said(error)}", field=field) from error
     bounded.check(schema, field)
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
         text.encode()  # no half of a surrogate pair
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{field} cannot be written as JSON: {str(error)[:200]}", field=field) from error
+        raise InvalidRequest(f"{field} cannot be written as JSON: {said(error)}", field=field) from error
     _check_size(text, field)
     return Grammar("schema", _grammar_text(text, field))
 

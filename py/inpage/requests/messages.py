@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief, quoted, said
 from ..format import bounded
 from .params import checked_text
 
@@ -45,7 +45,9 @@ def _message(message: Any, field: str) -> dict[str, Any]:
     role, content = message.get("role"), message.get("content")
     role = "system" if role == "developer" else role  # what newer models call it
     if role not in ROLES:
-        raise InvalidRequest(f"{field}.role is {role!r}; it must be one of {', '.join(ROLES)}", field=f"{field}.role")
+        raise InvalidRequest(
+            f"{field}.role is {quoted(role)}; it must be one of {', '.join(ROLES)}", field=f"{field}.role"
+        )
     more = _MORE_KEYS.get(role, ())
     for name in _UNSAID:
         if message.get(name) and name not in more:
@@ -55,7 +57,7 @@ def _message(message: Any, field: str) -> dict[str, Any]:
         if key not in ("role", "content", "name", *more, *_UNSAID, *_BESIDE) and value is not None
     )  # fmt: skip
     if unknown:
-        raise InvalidRequest(f"{field} has an unknown key {unknown[0]!r}", field=f"{field}.{unknown[0]}")
+        raise InvalidRequest(f"{field} has an unknown key {quoted(unknown[0])}", field=f"{field}.{brief(unknown[0])}")
     checked: dict[str, Any] = {"role": role}
     if isinstance(content, Sequence) and not isinstance(content, str | bytes):
         content = "".join(_part(part, f"{field}.content[{i}]") for i, part in enumerate(content))
@@ -86,7 +88,7 @@ def _with_older(calls: Any, older: Any, field: str) -> Any:
 def _part(part: Any, field: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else part
     if kind not in ("text", "refusal"):
-        raise InvalidRequest(f"{field}: this model reads text only, not {str(kind)[:80]!r}", field=f"{field}.type")
+        raise InvalidRequest(f"{field}: this model reads text only, not {quoted(kind)}", field=f"{field}.type")
     text = part.get(kind)
     if not isinstance(text, str):
         raise InvalidRequest(f"{field}.{kind} must be a string", field=f"{field}.{kind}")
@@ -115,7 +117,9 @@ def _calls(calls: Any, field: str) -> list[dict[str, Any]]:
             json.dumps(arguments).encode()
         except (ValueError, TypeError) as error:
             bad = f"{where}.function.arguments"
-            raise InvalidRequest(f"{bad} is not JSON: {error}", field=bad) from error
-        called = {"type": "function", "function": {"name": name, "arguments": arguments}}
-        checked.append(called | ({"id": str(call["id"])} if call.get("id") is not None else {}))
+            raise InvalidRequest(f"{bad} is not JSON: {said(error)}", field=bad) from error
+        called: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        if call.get("id") is not None:
+            called["id"] = checked_text(call["id"], f"{where}.id", empty=True)
+        checked.append(called)
     return checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief, quoted
 from .grammar import schema_grammar
 
 # Taken as long as they ask for nothing.
@@ -85,14 +85,14 @@ def format_schema(form: Any) -> Any:
         return {"type": "object"}
     if kind != "json_schema":
         raise InvalidRequest(
-            f"{where}.type is {str(kind)[:60]!r}; it must be text, json_object or json_schema", field=f"{where}.type"
+            f"{where}.type is {quoted(kind)}; it must be text, json_object or json_schema", field=f"{where}.type"
         )
     given, where = form.get("json_schema"), f"{where}.json_schema"
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise InvalidRequest(f"{where} must be an object with a name and a schema", field=where)
     unknown = sorted(set(map(str, given)) - {"name", "description", "schema", "strict"})
     if unknown:
-        raise InvalidRequest(f"{where} has an unknown key {unknown[0]!r:.60}", field=f"{where}.{unknown[0]}"[:120])
+        raise InvalidRequest(f"{where} has an unknown key {quoted(unknown[0])}", field=f"{where}.{brief(unknown[0])}")
     schema = given.get("schema", {"type": "object"})  # ``strict`` or not: the schema is always followed
     schema_grammar(schema, f"{where}.schema")
     return schema
@@ -103,10 +103,10 @@ def stream_options(options: Any) -> bool:
     if options is None:
         return False
     if not isinstance(options, Mapping):
-        raise InvalidRequest(f"stream_options must be an object, not {options!r}", field="stream_options")
+        raise InvalidRequest(f"stream_options must be an object, not {quoted(options)}", field="stream_options")
     for name, value in options.items():
         if name not in ("include_usage", "include_obfuscation"):
-            raise InvalidRequest(f"unknown option {name!r}", field=f"stream_options.{name}")
+            raise InvalidRequest(f"unknown option {quoted(name)}", field=f"stream_options.{brief(name)}")
         if not isinstance(value, bool):
-            raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{name}")
+            raise InvalidRequest(f"stream_options.{name} must be true or false", field=f"stream_options.{brief(name)}")
     return bool(options.get("include_usage"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..engines.guided_decoding import MAX_TOP
 from ..engines.protocol import Grammar, Sampling
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, brief, quoted
 from ..format import bounded
 from ..format.abi import MAX_BIAS
 from .grammar import asked_grammar
@@ -44,14 +43,15 @@ class Options:
 def options(params: Mapping[str, Any], vocab: int) -> Options:
     """Check keyword parameters, by our names or OpenAI's. A random answer without a ``seed`` gets one, which the
     result reports; seeds beyond `SEEDS`, such as negative ones, mean the remainder."""
-    unknown = sorted(set(params) - _KNOWN - NAMES)
+    unknown = sorted(map(str, set(params) - _KNOWN - NAMES))
     if unknown:
         import difflib  # only for the mistaken
 
         near = difflib.get_close_matches(unknown[0][:80], _KNOWN | NAMES, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InvalidRequest(
-            f"unknown parameter {unknown[0]!r}; {meant}known are {', '.join(sorted(_KNOWN))}", field=unknown[0]
+            f"unknown parameter {quoted(unknown[0])}; {meant}known are {', '.join(sorted(_KNOWN))}",
+            field=brief(unknown[0]),
         )
     for name, value in params.items():
         bounded.check(value, name)
@@ -123,7 +123,7 @@ def _texts(value: Any, field: str) -> tuple[str, ...]:
 def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
     value = given.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false, not {value!r}", field=name)
+        raise InvalidRequest(f"{name} must be true or false, not {quoted(value)}", field=name)
     return value
 
 
@@ -158,7 +158,7 @@ def checked_ids(ids: Any, vocab: int, field: str, *, empty: bool = False, most: 
     for i, token in enumerate(checked):
         if not _whole(token) or not 0 <= token < vocab:
             raise InvalidRequest(
-                f"{field}[{i}] is {token!r}; token ids are whole numbers of 0..{vocab - 1}", field=f"{field}[{i}]"
+                f"{field}[{i}] is {quoted(token)}; token ids are whole numbers of 0..{vocab - 1}", field=f"{field}[{i}]"
             )
     return checked
 
@@ -184,9 +184,9 @@ def _number(
     value = given.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequest(f"{name} must be a number, not {type(value).__name__}", field=name)
-    if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+    if not bounded.finite(value) or not low <= value <= high or (above and value == low):
         least = f"above {low}" if above else f"at least {low}"
-        raise InvalidRequest(f"{name} is {value}; it must be {least} and at most {high}", field=name)
+        raise InvalidRequest(f"{name} is {quoted(value)}; it must be {least} and at most {high}", field=name)
     return float(value)
 
 
@@ -195,9 +195,9 @@ def _integer(given: Mapping[str, Any], name: str, default: int | None, low: int,
     if value is None:
         return None
     if not _whole(value):
-        raise InvalidRequest(f"{name} must be a whole number, not {value!r}", field=name)
+        raise InvalidRequest(f"{name} must be a whole number, not {quoted(value)}", field=name)
     if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {value}; it must be at least {low} and at most {high}", field=name)
+        raise InvalidRequest(f"{name} is {quoted(value)}; it must be at least {low} and at most {high}", field=name)
     return int(value)
 
 
@@ -214,9 +214,9 @@ def _logit_bias(value: Any, vocab: int) -> tuple[tuple[int, float], ...]:
         raise InvalidRequest(f"logit_bias names {len(value)} tokens; at most {MAX_BIAS} can be", field="logit_bias")
     pairs = []
     for key, bias in value.items():
-        field = f"logit_bias[{key}]"
-        token = int(key) if isinstance(key, str) and key.isdecimal() else key  # JSON keys are strings
-        if not _whole(token) or not 0 <= token < vocab:
+        field = f"logit_bias[{brief(key)}]"
+        token = bounded.whole(key) if isinstance(key, str) else key  # JSON keys are strings
+        if token is None or not _whole(token) or not 0 <= token < vocab:
             raise InvalidRequest(f"{field}: token ids are whole numbers of 0..{vocab - 1}", field=field)
         pairs.append((token, _number({field: bias}, field, 0.0, -100, 100)))
     return tuple(sorted(pairs))

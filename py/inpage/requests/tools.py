@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engines.protocol import Grammar
-from ..errors import InvalidRequest, Unsupported
+from ..errors import InvalidRequest, Unsupported, brief, quoted, said
 from ..format import bounded
 from .grammar import schema_grammar
 from .tool_calls import CLOSE, OPEN
@@ -83,8 +83,8 @@ def _functions(tools: Any) -> list[dict[str, Any]]:
             raise InvalidRequest(f"{where}.function must be an object with a name", field=f"{where}.function")
         unknown = sorted(str(key) for key in function if key not in ("name", "description", "parameters", "strict"))
         if unknown:
-            bad = f"{where}.function.{unknown[0]}"[:120]
-            raise InvalidRequest(f"{where}.function has an unknown key {unknown[0]!r:.60}", field=bad)
+            bad = f"{where}.function.{brief(unknown[0])}"
+            raise InvalidRequest(f"{where}.function has an unknown key {quoted(unknown[0])}", field=bad)
         name = function.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name) or any(name == other["name"] for other in functions):
             raise InvalidRequest(
@@ -107,7 +107,7 @@ def _json(function: Mapping[str, Any], where: str) -> str:
     try:
         return json.dumps(dict(function), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{where}.function is not JSON: {error}", field=f"{where}.function") from error
+        raise InvalidRequest(f"{where}.function is not JSON: {said(error)}", field=f"{where}.function") from error
 
 
 def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> str:
@@ -117,7 +117,7 @@ def _wanted(choice: Any, functions: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(choice, Mapping) and choice.get("type") == "function" and isinstance(choice.get("function"), Mapping):
         name = choice["function"].get("name")
         if not any(name == function["name"] for function in functions):
-            raise InvalidRequest(f"tool_choice: no tool is called {name!r:.80}", field="tool_choice")
+            raise InvalidRequest(f"tool_choice: no tool is called {quoted(name)}", field="tool_choice")
         return str(name)
     if choice not in ("none", "auto", "required"):
         raise InvalidRequest("tool_choice must be none, auto, required or a function of tools", field="tool_choice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import ArtifactInvalid
+from ..errors import ArtifactInvalid, said
 from ..format.bounded_file import read_bounded
 from ..host.browser import IN_PAGE, host, settle
 from ..settings import AnswerSettings
@@ -36,4 +36,4 @@ async def _read(where: str) -> str:
     try:
         return read_bounded(Path(where), "answers", ArtifactInvalid, "answers").decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactInvalid(f"the answers in {where} cannot be read: {error}", field="answers") from error
+        raise ArtifactInvalid(f"the answers in {where} cannot be read: {said(error)}", field="answers") from error

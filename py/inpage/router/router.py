@@ -18,7 +18,7 @@ from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.selection import Candidate, Choice
 from ..engines.protocol import Engine, Logprob, Progress
-from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported
+from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported, quoted
 from ..format.schema import Manifest
 from ..host.capability import Device, host_device
 from ..kv.storage import PageStorage, open_storage
@@ -193,7 +193,9 @@ class Router:
         capacity = self.scheduler.capacity
         window = min(_WINDOW, capacity) if window is None else window
         if isinstance(window, bool) or not isinstance(window, int) or not 2 <= window <= capacity:
-            raise InvalidRequest(f"window is {window!r}; it must be a whole number of 2..{capacity}", field="window")
+            raise InvalidRequest(
+                f"window is {quoted(window)}; it must be a whole number of 2..{capacity}", field="window"
+            )
         if len(checked) < 2:
             raise InvalidRequest("one token alone predicts nothing: give at least two", field="ids")
         return await scoring.score(self.scheduler, checked, window)
