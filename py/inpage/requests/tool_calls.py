@@ -10,6 +10,7 @@ from ..format import bounded
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,9 @@ class CallReader:
             return False
         if self._arguments is None:
             head = _HEAD.match(self._text)
-            if head:
-                events.append(Called(self.calls, bounded.read(head[1], strict=False)))
+            name = _name(head[1]) if head else None
+            if head and name is not None:
+                events.append(Called(self.calls, name))
                 self._text, self._arguments = self._text[head.end() :], _Arguments()
                 self.calls += 1
                 return True
@@ -102,15 +104,31 @@ class CallReader:
             name, arguments = call["name"], call.get("arguments", call.get("parameters", {}))
         except (ValueError, TypeError, KeyError, AttributeError):
             name = arguments = None
-        if not isinstance(name, str) or not isinstance(arguments, dict):
+        if not isinstance(name, str) or not _whole_text(name) or not isinstance(arguments, dict):
             events.append(Said(OPEN + inner + end))
             return
-        events += [Called(self.calls, name), Argued(self.calls, json.dumps(arguments, ensure_ascii=False))]
+        text = json.dumps(arguments, ensure_ascii=False)
+        events += [Called(self.calls, name), Argued(self.calls, text if _whole_text(text) else json.dumps(arguments))]
         self.calls += 1
 
     def _say(self, text: str, events: list[Event]) -> None:
         if text and (text.strip() or not self.calls):
             events.append(Said(text))
+
+
+def _name(quoted: str) -> str | None:
+    """A function's name as JSON has it; None where the model wrote an escape that JSON does not have, or half a
+    character: then it is no call."""
+    try:
+        name = bounded.read(quoted, strict=False)
+    except ValueError:
+        return None
+    return name if isinstance(name, str) and _whole_text(name) else None
+
+
+def _whole_text(text: str) -> bool:
+    """Whether it can be encoded: no lone surrogates, which JSON's escapes can spell."""
+    return not _SURROGATE.search(text)
 
 
 class _Arguments:
