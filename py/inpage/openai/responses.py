@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InpageError
+from ..errors import InpageError, quoted, typed
 from ..requests.tool_calls import Argued, Called, CallReader, Said
 from ..responses.stream import Completion, usage
 from .logprobs import Placed, Written
@@ -151,14 +151,14 @@ def error_status(error: Exception) -> int:
 def error_body(error: Exception) -> dict[str, Any]:
     """OpenAI's error shape; ``param`` is the field at fault."""
     if not isinstance(error, InpageError):
-        return _error(f"{type(error).__name__}: {error}", "server_error", None, None)
+        return _error(str(typed(error)), "server_error", None, None)
     kind = _STATUS.get(error.code, (500, "server_error"))[1]
     param = _PARAMS.get(error.field or "", error.field)
     return _error(str(error), kind, param, None if error.code == "invalid_request" else error.code)
 
 
 def no_such_model(name: str, known: str) -> dict[str, Any]:
-    message = f"there is no model {name[:80]!r} here; there is {known}"
+    message = f"there is no model {quoted(name)} here; there is {known}"
     return _error(message, "invalid_request_error", "model", "model_not_found")
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import InpageError, InvalidRequest
+from ..errors import InpageError, InvalidRequest, typed
 from ..requests.tool_calls import CallReader, Event, Said
 from ..responses.stream import Completion, Delta, Stream
 from . import responses
@@ -130,10 +130,10 @@ async def events(writer: Writes, streams: list[Stream], position: Position | Non
                 if written:
                     begun = True
                     yield "".join(written)
-    except InpageError as error:
+    except Exception as error:
         if not begun:
             raise
-        yield "".join(writer.failed(error))  # the status is sent already: the stream itself must say it
+        yield "".join(writer.failed(typed(error)))  # the status is sent already: the stream itself must say it
 
 
 async def _merged(streams: list[Stream]) -> AsyncGenerator[tuple[int, Delta]]:
