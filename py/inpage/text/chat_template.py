@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
+from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, said
 from ..host.browser import IN_PAGE
 from .slices import at_once, in_slices
 from .tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class ChatTemplate:
         except Unsupported:
             raise
         except Exception as error:
-            raise ArtifactInvalid(f"the chat template does not parse: {error}", field="chat_template") from error
+            raise ArtifactInvalid(f"the chat template does not parse: {said(error)}", field="chat_template") from error
         self._spellings = Spellings(tokenizer.control, self._template.texts)
 
     def encode(
@@ -114,7 +114,7 @@ def check_fits(least: int, most: int | None, field: str) -> None:
 def _refused(error: Exception) -> Exception:
     if isinstance(error, ArtifactInvalid):
         return error
-    return InvalidRequest(f"the model's chat template refuses these messages: {error}", field="messages")
+    return InvalidRequest(f"the model's chat template refuses these messages: {said(error)}", field="messages")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import ArtifactInvalid, Unsupported
+from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, foreign
 from ..format import bounded
 from ..format.limits import FILE_BYTES
 from ..host.browser import IN_PAGE, host, settle
@@ -23,6 +24,7 @@ from .token_bounds import longest_token
 
 _ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DROPPED = "\ufdd0dropped"  # a byte without a token, which is left out; no text holds this noncharacter
 
 
@@ -227,7 +229,7 @@ class Detokenizer:
 def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
     """From the text of a tokenizer.json and the manifest's control tokens. Raises `ArtifactInvalid` for a file that
     the library refuses, `Unsupported` where the library is not installed."""
-    try:
+    with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
         source = _PageSource(text) if IN_PAGE else _NativeSource(text)
         description = source.outline
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
@@ -243,10 +245,6 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         plain = {int(token["id"]) for token in description["added_tokens"]}
         letters = plain if '"ByteLevel"' in json.dumps(description.get("decoder")) else None
         codec = source.codec(description)
-    except (ArtifactInvalid, Unsupported):
-        raise
-    except Exception as error:
-        raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer.file") from error
     return Tokenizer(codec, control, marked, longest, pieces, dropped, letters)
 
 
@@ -295,6 +293,16 @@ class _PageSource:
         return _PageCodec(self._read.make(json.dumps(description, ensure_ascii=False)))
 
 
+@contextmanager
+def _library(texts: Sequence[str] = ()) -> Iterator[None]:
+    """Round its calls. Half characters cannot be given to it; what else it cannot do is the fault of the file."""
+    for text in texts:
+        if not text.isascii() and _SURROGATE.search(text):
+            raise InvalidRequest("the text holds half a character (a lone surrogate); remove it", field="prompt")
+    with foreign(ArtifactInvalid, "tokenizer.json cannot be used on this text", "tokenizer.file"):
+        yield
+
+
 class _NativeCodec:
     def __init__(self, description: str) -> None:
         try:
@@ -305,16 +313,19 @@ class _NativeCodec:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         # Of the library's calls only those for several texts let other threads run, which `encode_aside` counts on.
-        return [encoded.ids for encoded in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
+        with _library(texts):
+            return [encoded.ids for encoded in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
         return await asyncio.to_thread(self.encode, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._library.decode(list(ids), skip_special_tokens=False))
+        with _library():
+            return str(self._library.decode(list(ids), skip_special_tokens=False))
 
     def piece(self, token: int) -> str | None:
-        found = self._library.id_to_token(token)
+        with _library():
+            found = self._library.id_to_token(token)
         return None if found is None else str(found)
 
 
@@ -328,16 +339,20 @@ class _PageCodec:
         self._to_js = to_js
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return _lists(self._library.encode(self._to_js(list(texts))))
+        with _library(texts):
+            return _lists(self._library.encode(self._to_js(list(texts))))
 
     async def encode_aside(self, texts: Sequence[str]) -> list[list[int]]:
-        return _lists(await settle(self._library.encodeAside(self._to_js(list(texts)))))
+        with _library(texts):
+            return _lists(await settle(self._library.encodeAside(self._to_js(list(texts)))))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._library.decode(self._to_js(list(ids))))
+        with _library():
+            return str(self._library.decode(self._to_js(list(ids))))
 
     def piece(self, token: int) -> str | None:
-        found = self._library.piece(token)
+        with _library():
+            found = self._library.piece(token)
         return None if found is None else str(found)
 
 
