@@ -41,7 +41,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import InpageError, InvalidRequest, Unsupported
+from ..errors import InpageError, InvalidRequest, Unsupported, quoted, typed
 from ..format import bounded
 from ..host.capability import tell_memory
 from ..host.jobs import announce_to, for_request
@@ -51,6 +51,7 @@ from ..router import Router
 from .bug_report import report
 from .http import http
 from .kept_memory import KeptMemory
+from .shape import check_message
 
 Message = dict[str, Any]
 _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
@@ -122,7 +123,8 @@ class RouterWorker:
         for_request(number)
         try:
             if op not in _OPERATIONS:
-                raise InvalidRequest(f"unknown operation {op!r}", field="op")
+                raise InvalidRequest(f"unknown operation {quoted(op)}", field="op")
+            check_message(message)
             value = await getattr(self, f"_{op}")(message)
         except Exception as error:
             self._fail(number, error)
@@ -368,9 +370,7 @@ class RouterWorker:
         self._send(json.dumps(message, default=str))
 
     def _fail(self, number: int, error: Exception) -> None:
-        if not isinstance(error, InpageError):  # a bug here, or a browser's own error
-            error = InpageError(f"{type(error).__name__}: {error}")
-        self._post({"id": number, "error": error.to_wire()})
+        self._post({"id": number, "error": typed(error).to_wire()})
 
 
 def _completed(result: Completion) -> Message:
