@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from ..format import bounded
+
 LINE_BYTES = 8 << 10
 HEAD_BYTES = 32 << 10
 HEADERS = 100
@@ -226,22 +228,23 @@ def parse_range(header: str, size: int) -> tuple[int, int] | str | None:
     (another unit, several ranges, malformed: RFC 9110 lets a server send the whole)."""
     unit, _, spec = header.partition("=")
     first, dash, last = spec.strip().partition("-")
-    first, last = first.strip(), last.strip()
-    if unit.strip().lower() != "bytes" or not dash or not (first + last).isdecimal() or not (first + last).isascii():
+    low, high = bounded.whole(first.strip()), bounded.whole(last.strip())
+    if unit.strip().lower() != "bytes" or not dash or not _digits(first) or not _digits(last):
         return None
-    if not first:
-        start, end = max(0, size - _number(last)), size
+    if low is None:
+        if high is None:
+            return None
+        start, end = max(0, size - high), size
     else:
-        start, end = _number(first), min(size, _number(last) + 1) if last else size
-        if last and _number(last) < start:
+        start, end = low, size if high is None else min(size, high + 1)
+        if high is not None and high < low:
             return None
     return (start, end) if start < end else "unsatisfiable"
 
 
-def _number(digits: str) -> int:
-    """No file has so many bytes as 18 digits say: more are not read, as Python refuses thousands of them."""
-    digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= 18 else 10**18
+def _digits(text: str) -> bool:
+    """Digits, or nothing."""
+    return not text.strip() or bounded.whole(text.strip()) is not None
 
 
 def accepts_gzip(header: str | None) -> bool:

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...errors import quoted
 from ...observe.health import Health
 from ...openai import Api
 from ...openai.api import health_reply, metrics_reply
@@ -52,8 +53,18 @@ class Access:
         if origin is None:
             if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
                 raise Refused(403, "pages of other sites get nothing here (inpage serve --api --origin)")
-        elif origin not in self.origins and urlsplit(origin).netloc.lower() != host.lower():
-            raise Refused(403, f"pages of {origin[:80]!r} get nothing here (inpage serve --api --origin {origin[:80]})")
+        elif origin not in self.origins and _named(origin) != host.lower():
+            raise Refused(
+                403, f"pages of {quoted(origin)} get nothing here (inpage serve --api --origin {origin[:80]})"
+            )
+
+
+def _named(origin: str) -> str | None:
+    """Host and port of an origin."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket without the other
+        return None
 
 
 def application(

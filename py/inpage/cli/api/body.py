@@ -7,6 +7,8 @@ import zlib
 
 from starlette.requests import Request
 
+from ...errors import quoted, said
+from ...format import bounded
 from ...openai.api import BODY_BYTES
 from ..http_request import Refused
 
@@ -17,7 +19,7 @@ async def read_body(request: Request, *, most: int = BODY_BYTES, seconds: float 
     """Unpacked where it is gzip. Raises `Refused`, and `ClientDisconnect` where it does not come whole."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
-        raise Refused(415, f"content-encoding is {encoding[:40]!r}: send gzip, or none")
+        raise Refused(415, f"content-encoding is {quoted(encoding)}: send gzip, or none")
     if _length(request.headers.get("content-length")) > most:
         raise _too_large(most)
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
@@ -34,14 +36,14 @@ async def read_body(request: Request, *, most: int = BODY_BYTES, seconds: float 
     except TimeoutError:
         raise Refused(408, f"the body did not come whole within {seconds:g} seconds") from None
     except zlib.error as error:
-        raise Refused(400, f"the body is not gzip: {error}") from error
+        raise Refused(400, f"the body is not gzip: {said(error)}") from error
     if unpack is not None and (not unpack.eof or unpack.unused_data):
         raise Refused(400, "the body is not gzip: it ends too early, or too late")
     return b"".join(parts)
 
 
 def _length(header: str | None) -> int:
-    return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 19 else 0
+    return bounded.whole(header) or 0
 
 
 def _too_large(most: int) -> Refused:
