@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,7 +50,7 @@ class Answer:
             return None
         if not all(type(i) is int and 0 <= i < _LARGEST_ID for i in ids) or not all(isinstance(t, str) for t in tags):
             return None
-        if expires is not None and not (type(expires) in (int, float) and 0 <= expires < math.inf):
+        if expires is not None and not (bounded.finite(expires) and expires >= 0):
             return None
         answer = Answer(tuple(ids), reason, tuple(tags), None if expires is None else float(expires))
         return answer if digest == _digest(key, answer) else None
