@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ArtifactInvalid, InvalidRequest
+from ..errors import ArtifactInvalid, InvalidRequest, quoted, said
 from ..format.bounded_file import read_bounded
 from ..format.limits import FILE_BYTES
 from ..format.manifest import parse_manifest
@@ -29,6 +29,9 @@ class Store(Protocol):
         ...
 
 
+_PATH = 300  # characters of a path that an error names: its end says more
+
+
 class FolderStore:
     def __init__(self, folder: str | Path, level: str = "") -> None:
         self.base = str(folder)
@@ -48,8 +51,9 @@ class FolderStore:
         path = self._folder / file
         try:
             return read_bounded(path, kind, ArtifactInvalid, field)
-        except OSError as error:
-            raise ArtifactInvalid(f"{path} cannot be read: {error.strerror}", field=field) from error
+        except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+            why = getattr(error, "strerror", None) or said(error)
+            raise ArtifactInvalid(f"{str(path)[-_PATH:]} cannot be read: {why}", field=field) from error
 
 
 def _kind(field: str) -> str:
@@ -76,7 +80,14 @@ def open_store(where: str | Path) -> Store:
     place, _, level = str(where).partition("#")
     if IN_PAGE:
         return PageStore(place, level)
-    return FolderStore(where) if Path(where).is_dir() else FolderStore(place, level)
+    return FolderStore(where) if _is_folder(where) else FolderStore(place, level)
+
+
+def _is_folder(where: str | Path) -> bool:
+    try:
+        return Path(where).is_dir()
+    except (OSError, ValueError):  # a name that is too long
+        return False
 
 
 async def level_of(store: Store, manifest: Manifest, ref: LevelRef) -> tuple[Manifest, str]:
@@ -97,4 +108,4 @@ async def _at(store: Store, manifest: Manifest, text: str, level: str) -> tuple[
         if ref.name == level:
             return await level_of(store, manifest, ref)
     have = ", ".join(ref.name for ref in manifest.levels) or "but one"
-    raise InvalidRequest(f"{manifest.id} has no level {level[:80]!r}; it has {have}", field="level")
+    raise InvalidRequest(f"{manifest.id} has no level {quoted(level)}; it has {have}", field="level")
