@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 MODEL ?= smollm2-135m-instruct
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 ARGS ?=
+MINUTES ?= 1
 
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,7 +23,7 @@ SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
 SHIPPED := $(shell find py web examples -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' -not -path '*/node_modules/*' 2>/dev/null)
 
-.PHONY: help setup system package chat test test-python test-browser lint fix compile build serve bench bench-full bench-kernels \
+.PHONY: help setup system package chat test test-python test-browser fuzz lint fix compile build serve bench bench-full bench-kernels \
   lock clean
 .DEFAULT_GOAL := help
 
@@ -81,6 +82,9 @@ test-python: setup $(SITE)
 
 test-browser: setup $(SITE)
 	@npx --no-install playwright test $(ARGS)
+
+fuzz: setup ## damaged documents to every reader of untrusted input, from a new seed: make fuzz MINUTES=10 ARGS="--reader gguf"
+	@cd tests && ../.venv/bin/python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: setup ## ruff, mypy, eslint, tsc, the order of the floors
 	@.venv/bin/python format/generate.py --check

@@ -1,0 +1,1 @@
+"""Fuzzing of every reader of untrusted input: mutated documents, and one rule for what may come of them."""
