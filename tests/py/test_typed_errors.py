@@ -166,6 +166,14 @@ def test_what_the_tokenizer_library_raises_on_a_text_is_typed() -> None:
     assert caught.value.field == "tokenizer.file"
 
 
+def test_a_panic_of_the_tokenizer_library_is_typed() -> None:
+    description = json.loads(small_tokenizer_json())
+    description["model"] |= {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
+    description["model"]["continuing_subword_prefix"] = "####"  # longer than what it is taken from
+    with pytest.raises(ArtifactInvalid, match=r"tokenizer\.json cannot be used: .*range"):
+        load_tokenizer(json.dumps(description), {})
+
+
 def test_half_a_character_is_no_text(small_tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidRequest, match="half a character"):
         small_tokenizer.encode("a\ud800")
@@ -187,6 +195,8 @@ def test_what_a_template_says_is_shortened(small_tokenizer: Tokenizer) -> None:
     [
         ({"op": "unload", "model": {"a": 1}}, "model"),
         ({"op": "chat", "model": ["a"], "messages": "hi"}, "model"),
+        ({"op": "complete", "prompt": "hi", "params": {"prompt": "hi"}}, "prompt"),
+        ({"op": "chat", "messages": "hi", "params": {"self": 1}}, "self"),
         ({"op": "load"}, "artifact"),
         ({"op": "load", "artifact": 5}, "artifact"),
         ({"op": "load", "artifact": "a", "models": 5}, "models"),

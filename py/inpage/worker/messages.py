@@ -380,6 +380,9 @@ def _completed(result: Completion) -> Message:
 def _named(params: Any) -> Message:
     if not isinstance(params, dict):
         raise InvalidRequest("params must be an object", field="params")
+    for name in ("prompt", "messages", "self"):
+        if name in params:
+            raise InvalidRequest(f"{name} is no parameter: it stands beside params", field=name)
     return params
 
 
