@@ -83,8 +83,7 @@ test("a prompt longer than the context, and none at all, are refused; the next c
     ["chat", "word ".repeat(8200), "messages"],
     ["complete", "word ".repeat(8200), "prompt"],
     ["complete", Array(8193).fill(504), "prompt"],
-    ["chat", "", "messages[0].content"],
-    ["complete", "", "prompt"],
+    ["chat", [], "messages"],
     ["complete", [], "prompt"],
     ["complete", [49152], "prompt[0]"],
   ];
