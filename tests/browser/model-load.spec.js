@@ -157,12 +157,12 @@ test("questions, Zipf over a hundred, asked in Python: all but the first of each
   const weights = Array.from({ length: 100 }, (_, i) => 1 / (i + 1));
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const next = random(3);
-  const order = Array.from({ length: SLOW ? 1000 : 300 }, () => {
+  const order = Array.from({ length: SLOW ? 1000 : 150 }, () => {
     let left = next() * total;
     return weights.findIndex((weight) => (left -= weight) < 0);
   });
   const distinct = new Set(order).size;
-  const found = await inPython(page, QUESTIONS, { texts: prompts(100, 16, 1000), order, again: SLOW ? 3000 : 300 });
+  const found = await inPython(page, QUESTIONS, { texts: prompts(100, 16, 1000), order, again: SLOW ? 3000 : 150 });
   expect(found).toMatchObject({ hits: order.length - distinct, runs: distinct, later: 0, lost: 0, wrong: 0 });
   expect(found.answers).toBeGreaterThan(distinct / 2);
   if (SLOW) expect(found.hits / order.length).toBeGreaterThan(0.8);
@@ -232,7 +232,7 @@ test("many short requests, some of them cut short, leave memory and pages as the
       seen.push({ ...left, bytes: weight_bytes + arena_bytes + kv_bytes });
     }
     return { seen, cancelled };
-  }, /** @type {const} */ ([prompts(50, 24, 3000), SLOW ? 40 : 5]));
+  }, /** @type {const} */ ([prompts(50, 24, 3000), SLOW ? 40 : 3]));
   const [, warm] = found.seen;
   expect(found.seen.slice(1).map(({ used }) => used)).toEqual(found.seen.slice(1).map(() => 0));
   for (const { bytes } of found.seen.slice(1)) expect(bytes).toBeLessThan(warm.bytes * 1.01);

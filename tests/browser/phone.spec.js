@@ -53,7 +53,7 @@ async function crash(page, session = {}) {
   return again;
 }
 
-test("little memory shrinks the context before loading, says so, and a caller's setting wins", async ({ page, site }) => {
+(process.env.INPAGE_SLOW ? test : test.skip)("little memory shrinks the context before loading, says so, and a caller's setting wins", async ({ page, site }) => {
   await memory(page, 0.5);
   const small = await start(page, site.url);
   expect(small.context).toBeLessThan(8192);
