@@ -198,6 +198,7 @@ def test_a_peer_that_cannot_run_is_reported_with_its_error() -> None:
     assert results.cells[0].metrics
 
 
+@pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="compiles a model of a billion weights' shape")
 def test_a_model_by_shape_is_compiled_on_demand_and_whoever_cannot_run_it_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

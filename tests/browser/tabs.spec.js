@@ -188,6 +188,7 @@ test("a second tab has no Python and no weights of its own, and all that the fir
   expect(await all(second)).toEqual(await all(first));
 
   // Aborted in mid-answer, left by a loop, and the tab closed with three under way: each is cancelled in the router.
+  await first.evaluate(() => void (/** @type {any} */ (globalThis).hold = 1)); // or it ends before it is stopped
   const stopped = await second.evaluate(async (PLAIN) => {
     const { inpage } = /** @type {any} */ (globalThis);
     const stop = new AbortController();
