@@ -243,6 +243,8 @@ class Run:
             self._news(row, work)
 
     def _news(self, row: Row, work: Work) -> None:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError  # whatever came between made an error of the interrupt
         work.cell.notes = []
         work.taken.finish(work.cell, work.scenario)
         self.board.cell(row.index, work.scenario.name)

@@ -152,6 +152,7 @@ def test_shards_make_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(whole.engines) == 1
 
 
+@pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="a signal to pytest itself: alone, with -n0")
 def test_a_run_that_is_cut_short_keeps_what_it_had_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,7 +146,6 @@ def test_what_goes_wrong_is_said(run: Run, model: Path, gguf: Path, tmp_path: Pa
     native = ("--backend", "native", "--model", str(model))
     fails(run("chat", "x", "--model", str(tmp_path)), "no compiled model")
     fails(run("chat", "x", "--backend", "webgpu", "--model", str(model)), "webgpu", "native")
-    fails(run("chat", "", *native, "--json"), "empty")
     fails(run("chat", "x " * 400, *native, "--json"), "815 tokens")
     fails(run("chat", "x", *native, "--json", "--temperature", "9"), "temperature")
     fails(run("score", "--ids", str(tmp_path / "none.json"), *native), "none.json")
