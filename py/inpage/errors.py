@@ -190,7 +190,7 @@ _BY_CODE = {
 
 
 def typed(error: BaseException) -> InpageError:
-    """The same as one of these errors: what nobody foresaw is a plain `InpageError`."""
+    """The same as one of these errors; an unexpected one becomes a plain `InpageError`."""
     return error if isinstance(error, InpageError) else InpageError(f"{type(error).__name__}: {said(error)}")
 
 

@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 import { Grammars } from "../../web/engine/grammar/grammar.js";
+import { random } from "../browser/support/killer.js";
 
 // XGrammar's script looks for these where it finds no page.
 Object.assign(globalThis, { require: createRequire(import.meta.url), __filename: import.meta.filename, __dirname: import.meta.dirname });
@@ -43,16 +44,6 @@ const closing = new Set(tokens.flatMap((bytes, id) => (CLOSING.test(Buffer.from(
 /** @param {number} from @param {number} to */
 function range(from, to) {
   return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-}
-
-/** @param {number} seed @returns {() => number} in [0, 1): mulberry32 */
-function random(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }
 
 /** The longest token each time, or bytes. @param {string} text @param {boolean} long */

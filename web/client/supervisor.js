@@ -261,8 +261,8 @@ export class Supervisor {
   /** Where tabs share a router: that of another tab, or one for all. @returns {Promise<AnyLink>} */
   async #join() {
     if (!this.#tabs) {
-      const { base, model, models = [], settings = {} } = this.#options;
-      const entries = [this.#options, ...models].map((one) => this.entry(one));
+      const { base, model, settings = {} } = this.#options;
+      const entries = this.models; // as they were when it started
       const { joined } = await import("./tabs.js");
       this.#tabs = await joined({ code: place("router/worker.js").href, model, entries, settings: placed(base, settings) }, this);
       if (this.ended) this.#tabs?.close();

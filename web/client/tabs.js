@@ -8,7 +8,8 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { hasChannels, openChannel, siteData, takeLock } from "../engine/host/site_data.js";
+import { hasChannels, locksAnswer, openChannel, takeLock } from "../engine/host/site_data.js";
+import { digestOf } from "../engine/storage/sha256.js";
 import { Guest } from "./guest.js";
 import { RemoteLink } from "./remote.js";
 
@@ -29,16 +30,9 @@ const TAKING_MS = 1000;
  * @returns {Promise<Tabs | null>} null where the browser has no locks or channels: each tab has its own router
  */
 export async function joined(options, owner) {
-  if (!siteData().locks || !hasChannels()) return null;
-  try {
-    const probe = await takeLock(`inpage-probe-${crypto.randomUUID()}`, { ifAvailable: true }, () => {});
-    probe?.();
-    const bytes = new TextEncoder().encode(JSON.stringify(options));
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-    return new Tabs(`inpage-tabs-${PROTOCOL}-${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}`, owner);
-  } catch {
-    return null;
-  }
+  if (!hasChannels() || !(await locksAnswer())) return null;
+  const digest = await digestOf(new TextEncoder().encode(JSON.stringify(options)));
+  return new Tabs(`inpage-tabs-${PROTOCOL}-${digest}`, owner);
 }
 
 export class Tabs {

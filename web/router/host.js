@@ -1,6 +1,6 @@
 /**
- * @file What Python in the page needs of JavaScript: files, the tokenizer, the probe and the engine. worker.js registers it as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in.
- * Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
+ * @file What Python in the page needs of JavaScript: files, the tokenizer, the probe and the engine. worker.js registers it
+ * as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in. Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
 import { EngineClient } from "../engine/client.js";

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Problems:
-    """What is wrong with a file, collected: whoever mends the first thing is not to meet the next one then."""
+    """Everything that is wrong with a file, so that one error reports all of it."""
 
     def __init__(self) -> None:
         self.found: list[SourceInvalid] = []

@@ -228,8 +228,9 @@ def parse_range(header: str, size: int) -> tuple[int, int] | str | None:
     (another unit, several ranges, malformed: RFC 9110 lets a server send the whole)."""
     unit, _, spec = header.partition("=")
     first, dash, last = spec.strip().partition("-")
-    low, high = bounded.whole(first.strip()), bounded.whole(last.strip())
-    if unit.strip().lower() != "bytes" or not dash or not _digits(first) or not _digits(last):
+    first, last = first.strip(), last.strip()
+    low, high = bounded.whole(first), bounded.whole(last)
+    if unit.strip().lower() != "bytes" or not dash or (first and low is None) or (last and high is None):
         return None
     if low is None:
         if high is None:
@@ -240,11 +241,6 @@ def parse_range(header: str, size: int) -> tuple[int, int] | str | None:
         if high is not None and high < low:
             return None
     return (start, end) if start < end else "unsatisfiable"
-
-
-def _digits(text: str) -> bool:
-    """Digits, or nothing."""
-    return not text.strip() or bounded.whole(text.strip()) is not None
 
 
 def accepts_gzip(header: str | None) -> bool:

@@ -19,11 +19,8 @@ from .http_request import LOOPBACK
 from .session import trust_argument
 from .static import Folder, StaticServer
 
-_OF_SITES = {
-    "site": None,
-    "no_isolation": False,
-    "csp": None,
-}  # what has no meaning with --api, and the other way round
+# What has no meaning with --api, and the other way round.
+_OF_SITES: dict[str, object] = {"site": None, "no_isolation": False, "csp": None}
 _OF_API: dict[str, object] = {"model": None, "workers": 1, "threads": None, "trust": False, "origin": None}
 
 

@@ -23,6 +23,7 @@ REQUEST_BYTES = 64 << 20
 # Possessive, so that a text without its last quote costs one pass too.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = (str, bytes, int, float)
 _HOLDERS = (Mapping, Sequence, Set)
 _STEP = {ord(c): 1 if c in "[{" else -1 for c in "[]{}"}
@@ -83,6 +84,11 @@ def whole(digits: Any) -> int | None:
         return None
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= 18 else 10**18
+
+
+def encodable(text: str) -> bool:
+    """Whether it has no lone surrogates, which JSON's escapes can spell."""
+    return text.isascii() or not _SURROGATE.search(text)
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -29,7 +29,7 @@ Goal = tuple[Node, ...]  # so do all of these
 
 
 class Splitter:
-    """``empty``: whether no value follows a branch, as far as can be told without looking far."""
+    """``empty``: whether it is certain, after a bounded search, that no value follows a branch."""
 
     def __init__(self, tree: Tree, empty: Callable[[Branch, int], bool]) -> None:
         self._tree = tree

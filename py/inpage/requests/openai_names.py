@@ -99,7 +99,7 @@ def format_schema(form: Any) -> Any:
 
 
 def stream_options(options: Any) -> bool:
-    """Whether usage is to be told at a stream's end."""
+    """Whether the last chunk of a stream reports usage."""
     if options is None:
         return False
     if not isinstance(options, Mapping):

@@ -10,7 +10,6 @@ from ..format import bounded
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +103,12 @@ class CallReader:
             name, arguments = call["name"], call.get("arguments", call.get("parameters", {}))
         except (ValueError, TypeError, KeyError, AttributeError):
             name = arguments = None
-        if not isinstance(name, str) or not _whole_text(name) or not isinstance(arguments, dict):
+        if not isinstance(name, str) or not bounded.encodable(name) or not isinstance(arguments, dict):
             events.append(Said(OPEN + inner + end))
             return
         text = json.dumps(arguments, ensure_ascii=False)
-        events += [Called(self.calls, name), Argued(self.calls, text if _whole_text(text) else json.dumps(arguments))]
+        text = text if bounded.encodable(text) else json.dumps(arguments)
+        events += [Called(self.calls, name), Argued(self.calls, text)]
         self.calls += 1
 
     def _say(self, text: str, events: list[Event]) -> None:
@@ -123,12 +123,7 @@ def _name(quoted: str) -> str | None:
         name = bounded.read(quoted, strict=False)
     except ValueError:
         return None
-    return name if isinstance(name, str) and _whole_text(name) else None
-
-
-def _whole_text(text: str) -> bool:
-    """Whether it can be encoded: no lone surrogates, which JSON's escapes can spell."""
-    return not _SURROGATE.search(text)
+    return name if isinstance(name, str) and bounded.encodable(name) else None
 
 
 class _Arguments:

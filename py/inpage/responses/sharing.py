@@ -49,7 +49,7 @@ class SharedRuns:
         events: Events = asyncio.Queue()
         if found is not None:
             answer, tier = found
-            # It was kept whole: whoever wants no circles gets it as far as there are none.
+            # It was kept whole: a request with ``max_repeats`` gets it up to where that would have ended it.
             end = request.circle(answer.token_ids)
             finish = answer.finish_reason if end is None else "stop"
             self._tell(request, events, Burst(list(answer.token_ids[:end]), finish))

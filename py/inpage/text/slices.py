@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,23 +14,22 @@ _SLICE = 0.008  # seconds
 
 def at_once(steps: Generator[Any, None, T]) -> T:
     """What ``steps`` returns, without a pause."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+    found: list[T] = []
+    for _ in _into(found, steps):
+        pass
+    return found[0]
 
 
 async def in_slices(steps: Generator[Any, None, T]) -> T:
     """What ``steps`` returns. It yields wherever it may be left for a while."""
+    found: list[T] = []
     began = time.perf_counter()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+    for _ in _into(found, steps):
         if time.perf_counter() - began > _SLICE:
             await asyncio.sleep(0)
             began = time.perf_counter()
+    return found[0]
+
+
+def _into(found: list[T], steps: Generator[Any, None, T]) -> Iterator[Any]:
+    found.append((yield from steps))

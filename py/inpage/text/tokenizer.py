@@ -24,7 +24,6 @@ from .token_bounds import longest_token
 
 _ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DROPPED = "\ufdd0dropped"  # a byte without a token, which is left out; no text holds this noncharacter
 
 
@@ -297,7 +296,7 @@ class _PageSource:
 def _library(texts: Sequence[str] = ()) -> Iterator[None]:
     """Round its calls. Half characters cannot be given to it; what else it cannot do is the fault of the file."""
     for text in texts:
-        if not text.isascii() and _SURROGATE.search(text):
+        if not bounded.encodable(text):
             raise InvalidRequest("the text holds half a character (a lone surrogate); remove it", field="prompt")
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used on this text", "tokenizer.file"):
         yield

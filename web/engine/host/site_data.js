@@ -139,7 +139,13 @@ export async function takeLock(name, how, lost) {
 }
 
 /** @type {Promise<boolean> | null} */
-let locksAnswer = null;
+let probed = null;
+
+/** @returns {Promise<boolean>} whether there are locks, and they answer */
+export function locksAnswer() {
+  probed ??= answered(request(`inpage-probe-${Math.random()}`, { ifAvailable: true }, () => true), ANSWER_MS, "locks").catch(() => false);
+  return probed;
+}
 
 /**
  * Run `body` while holding a lock across all tabs of the origin.
@@ -151,8 +157,7 @@ let locksAnswer = null;
  * @returns {Promise<T>}
  */
 export async function withLock(name, signal, ms, body) {
-  locksAnswer ??= answered(request(`inpage-probe-${Math.random()}`, { ifAvailable: true }, () => true), ANSWER_MS, "locks").catch(() => false);
-  if (!(await locksAnswer)) return body(false);
+  if (!(await locksAnswer())) return body(false);
   const timeout = new AbortController();
   const timer = setTimeout(() => timeout.abort(), ms);
   let started = false;

@@ -20,7 +20,7 @@ async def read_body(request: Request, *, most: int = BODY_BYTES, seconds: float 
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
         raise Refused(415, f"content-encoding is {quoted(encoding)}: send gzip, or none")
-    if _length(request.headers.get("content-length")) > most:
+    if (bounded.whole(request.headers.get("content-length")) or 0) > most:
         raise _too_large(most)
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
     parts: list[bytes] = []
@@ -40,10 +40,6 @@ async def read_body(request: Request, *, most: int = BODY_BYTES, seconds: float 
     if unpack is not None and (not unpack.eof or unpack.unused_data):
         raise Refused(400, "the body is not gzip: it ends too early, or too late")
     return b"".join(parts)
-
-
-def _length(header: str | None) -> int:
-    return bounded.whole(header) or 0
 
 
 def _too_large(most: int) -> Refused:

@@ -79,7 +79,7 @@ class Workers:
             writer.write(json.dumps(self._said()).encode())
             await writer.drain()
         except OSError:
-            pass  # whoever asked has gone
+            pass  # the worker that asked has ended
         finally:
             writer.close()
 
