@@ -123,7 +123,7 @@ test("a longer or shorter file than the manifest says is artifact_invalid", asyn
 test("a silent connection counts as broken", async ({ lab, model, server }) => {
   let release = () => {};
   server.fault(FIRST, { hold: new Promise((resolve) => (release = () => resolve(null))) });
-  await worksNow(lab, model, { network: { stallMs: 300, backoffMs: 1 } });
+  await worksNow(lab, model, { network: { doubtMs: 100, backoffMs: 1 } });
   expect(server.requests(FIRST)).toHaveLength(2);
   release();
 });

@@ -45,7 +45,7 @@ function tellGaps(what, answers) {
 }
 
 /** INPAGE_SLOW=1: twenty. */
-const DEATHS = process.env.INPAGE_SLOW ? 20 : 3;
+const DEATHS = process.env.INPAGE_SLOW ? 20 : 2;
 
 test(`${DEATHS} kills of one engine change no token`, async ({ page, site }) => {
   const killer = await open(page, site.url, "wasm-relaxed");

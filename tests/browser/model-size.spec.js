@@ -38,4 +38,7 @@ test("everything besides Pyodide and the weights is under 1.5 MB", async ({ page
   expect(files.some(({ name }) => name.endsWith("kernels.wasm"))).toBe(true);
   expect(files.some(({ name }) => name.endsWith("tokenizer.json"))).toBe(true);
   expect(total).toBeLessThan(MOST);
+  // Each is a question to the host, at every visit.
+  const scripts = files.filter(({ name }) => name.endsWith(".js") && name !== "/sw.js");
+  expect(scripts.length).toBeLessThan(16);
 });

@@ -94,7 +94,7 @@ test("after one visit the site works without a network, isolated and with its en
     // A page of the earlier version has all its files from there, though the host has others.
     change(site, {
       "index.html": (text) => text.replace("<title>inpage", "<title>second"),
-      "app/dom.js": (text) => `${text}\ndocument.documentElement.dataset.version = "second";\n`,
+      "app/app.js": (text) => `${text}\ndocument.documentElement.dataset.version = "second";\n`,
     });
     server = await plainServer(folder, server.port);
     /** @param {Page} page */

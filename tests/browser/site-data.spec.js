@@ -154,7 +154,7 @@ test("Python's memory that was kept is restored as it was kept, or not at all", 
   page.on("console", (message) => void (message.text().startsWith("Python") && warned.push(message.text())));
   await start();
   const all = ["1", "9", "60", "1000", "cut", "short", "text", "object", "hung"];
-  for (const change of process.env.INPAGE_SLOW ? all : ["9", "cut", "hung"]) {
+  for (const change of process.env.INPAGE_SLOW ? all : ["9", "hung"]) {
     await test.step(change, async () => {
       await alterMemory(page, change);
       await page.reload();
@@ -176,7 +176,7 @@ test("Python's memory that was kept is restored as it was kept, or not at all", 
 test("a damaged tokenizer is fetched again", async ({ page, start, server, whole, model }) => {
   const { tokenizer } = JSON.parse((await import("node:fs")).readFileSync(`${whole}/manifest.json`, "utf-8"));
   await start();
-  for (const fault of process.env.INPAGE_SLOW ? BYTES : BYTES.slice(0, 2)) {
+  for (const fault of process.env.INPAGE_SLOW ? BYTES : BYTES.slice(0, 1)) {
     await test.step(fault, async () => {
       await damage(page, "opfs", tokenizer, fault);
       await page.reload();

@@ -13,6 +13,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} connections files fetched at once
  * @property {number} attempts tries in a row without progress
  * @property {number} backoffMs before the second try; doubles with each, up to 30 times itself
+ * @property {number} doubtMs without any byte on a connection: then the rest is asked for on a second one too
  * @property {number} stallMs without any byte, whatever is tried meanwhile: then it is an error
  *
  * @typedef {{code: string, message: string}} Warning what went wrong without failing the load, e.g. storage_full

@@ -5,7 +5,7 @@
  * the file that the manifest names: artifact_invalid. Broken connections, 408, 429 and 5xx are retried, a bounded number of
  * times without progress, and then are `network`; any other status is `network` at once.
  *
- * Silence: a connection on which nothing comes for half of `stallMs` is either dead or slow, which nobody can tell. So the
+ * Silence: a connection on which nothing comes for `doubtMs` is either dead or slow, which nobody can tell. So the
  * rest is asked for once more beside it, and whichever sends a byte first goes on. Where nothing at all comes for `stallMs`,
  * whatever was tried meanwhile, it is `network`. Bytes of any file of this thread count: where a browser keeps requests
  * waiting for one another, the network is not silent. What arrived stays, and the next load goes on there.
@@ -27,7 +27,7 @@ import { Patience, STALL_MS } from "../host/waits.js";
  */
 
 /** @type {Policy} */
-export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backoffMs: 300, stallMs: STALL_MS });
+export const DEFAULT_POLICY = Object.freeze({ connections: 4, attempts: 5, backoffMs: 300, doubtMs: STALL_MS / 2, stallMs: STALL_MS });
 
 /** Fewer new bytes than this between two breaks do not count as progress. */
 const PROGRESS_BYTES = 65536;
@@ -141,7 +141,7 @@ async function attempt(job) {
           if (!(error instanceof Broken) || running.size === 0) reject(error);
         });
       };
-      doubt = new Patience(job.policy.stallMs / 2, () => running.size < 2 && ask());
+      doubt = new Patience(job.policy.doubtMs, () => running.size < 2 && ask());
       ask();
     });
   } finally {
