@@ -21,7 +21,7 @@ VENDOR := web/vendor/.complete
 ARTIFACT := build/models/$(MODEL)/manifest.json
 SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
-SHIPPED := $(shell find py web examples -type f -not -path 'web/vendor/*' -not -path '*/__pycache__/*' -not -path '*/node_modules/*' 2>/dev/null)
+SHIPPED := $(shell find py web examples -type f -not -path 'web/vendor/*' -not -path 'web/bundled*' -not -path '*/__pycache__/*' -not -path '*/node_modules/*' 2>/dev/null)
 
 .PHONY: help setup system package chat test test-python test-browser fuzz lint fix compile build serve bench bench-full bench-kernels \
   lock clean

@@ -6,7 +6,7 @@ const BY = "goes through web/engine/host/site_data.js, which holds where a brows
 const SITE_DATA = ["BroadcastChannel", "indexedDB", "caches", "cookieStore", "localStorage", "sessionStorage"];
 
 export default [
-  { ignores: ["web/vendor/**", "build/**", "dist/**", ".venv/**", "test-results/**", "playwright-report/**", "examples/*/{dist,inpage,node_modules,.next,out}/**"] },
+  { ignores: ["web/vendor/**", "web/bundled*/**", "build/**", "dist/**", ".venv/**", "test-results/**", "playwright-report/**", "examples/*/{dist,inpage,node_modules,.next,out}/**"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2024, sourceType: "module" },

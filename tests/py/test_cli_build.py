@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inpage.cli import main, service_worker, site
+from inpage.cli import main, scripts, service_worker, site
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage.format.manifest import parse_manifest, revision_of
@@ -196,7 +196,7 @@ def test_names_from_a_gguf_file_are_made_one_line(tmp_path: Path) -> None:
     assert parse_manifest((model / "manifest.json").read_bytes()).source.ref == "two lines.gguf"
 
 
-def test_the_service_worker_keeps_all_but_models_and_begins_anew_with_each_change(model: Path) -> None:
+def test_the_service_worker_keeps_what_a_page_loads_and_begins_anew_with_each_change(model: Path) -> None:
     files = site.files([model])
 
     def kept(worker: bytes) -> dict[str, Any]:
@@ -208,7 +208,10 @@ def test_the_service_worker_keeps_all_but_models_and_begins_anew_with_each_chang
     worker = files["sw.js"]
     assert isinstance(worker, bytes)
     listed = kept(worker)
-    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"}
+    bundled = scripts.bundled().keys()
+    assert {"app/app.js", "client/inpage.js", "router/worker.js"} <= bundled
+    apart = scripts.sources().keys() - bundled  # modules that are in a bundle
+    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"} - apart
     assert listed["files"].keys() == wanted
     for name, digest in listed["files"].items():
         content = files[name]

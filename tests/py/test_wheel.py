@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from inpage.cli import scripts
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,6 +48,7 @@ def test_the_wheel_is_pure_and_carries_what_it_needs(wheel: Path) -> None:
         "inpage/router/router.py",
         "inpage/_web/app/index.html",
         "inpage/_web/engine/worker.js",
+        "inpage/_web/bundled/bundled.json",
         "inpage/_web/vendor.json",
         "inpage/_web/notices/pyodide.txt",
         "inpage/_models/smollm2-135m-instruct.toml",
@@ -81,5 +84,6 @@ def test_a_site_is_built_from_the_wheel(installed: Path, artifact: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     site = tmp_path / "build" / "site"
     assert done.stdout.strip() == str(site)
+    assert (site / "router" / "worker.js").read_bytes() == scripts.bundled()["router/worker.js"].read_bytes()
     assert (site / "index.html").read_bytes() == (ROOT / "web" / "app" / "index.html").read_bytes()
     assert "Apache License" in (site / "NOTICES.txt").read_text()

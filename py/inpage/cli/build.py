@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import answers, out_folder, paths, session, site
+from . import answers, out_folder, paths, scripts, session, site
 
 _NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
 
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     made = None if args.answers is None else answers.bundle(args.answers, artifacts, trust=args.trust)
     files = site.files(artifacts, examples=args.examples, answers=made)
     out_folder.write(out, files)
+    if not scripts.bundled():
+        print("inpage: no esbuild in node_modules: the site has its scripts as single modules", file=sys.stderr)
     report(files, out)
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..format.manifest import Manifest
-from . import paths, service_worker, vendor
+from . import paths, scripts, service_worker, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
@@ -44,10 +44,14 @@ def files(
         inside = page_files(folder, manifest, hashes=hashes)
         site |= {f"models/{manifest.id}/{name}": path for name, path in inside.items()}
     web = paths.web()
-    for part in ("app", "client", "engine", "router"):
+    for part in scripts.FOLDERS:
         for path in _tree(web / part):
             if path.suffix in _SCRIPTS:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
+    bundled = scripts.bundled()
+    site |= bundled
+    # Modules that are in a bundle stay for who imports one by itself.
+    apart = scripts.sources().keys() - bundled.keys() if bundled else ()
     site["index.html"] = site.pop("app/index.html")
     vendored = vendor.ensure()
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
@@ -64,7 +68,8 @@ def files(
         site["answers.json"] = answers
         described["answers"] = "answers.json"
     site["site.json"] = (json.dumps(described, ensure_ascii=False, indent=1) + "\n").encode()
-    site["sw.js"] = service_worker.script({name: site[name] for name in site if not name.startswith(_NOT_KEPT)})
+    kept = [name for name in site if not name.startswith(_NOT_KEPT) and name not in apart]
+    site["sw.js"] = service_worker.script({name: site[name] for name in kept})
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
 

@@ -6,8 +6,11 @@
 
 import { EngineError } from "../format/errors.js";
 
+/** From here, or from the file into which a site's scripts were bundled (py/inpage/cli/scripts.py). @type {string} */
+const UP = /** @type {any} */ (import.meta).up ?? "../../";
+
 /** A package has none: no bundler is to look for it. */
-const ROOT = import.meta.resolve?.("../../");
+const ROOT = import.meta.resolve?.(UP);
 
 /** In the package, as tools/package.py names it. */
 const ARCHIVE = "/files/inpage.zip";
