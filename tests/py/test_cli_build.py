@@ -210,8 +210,7 @@ def test_the_service_worker_keeps_what_a_page_loads_and_begins_anew_with_each_ch
     listed = kept(worker)
     bundled = scripts.bundled().keys()
     assert {"app/app.js", "client/inpage.js", "router/worker.js"} <= bundled
-    apart = scripts.sources().keys() - bundled  # modules that are in a bundle
-    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"} - apart
+    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"} - scripts.apart()
     assert listed["files"].keys() == wanted
     for name, digest in listed["files"].items():
         content = files[name]

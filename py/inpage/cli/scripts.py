@@ -52,6 +52,12 @@ def bundled() -> dict[str, Path]:
     return {name: folder / name for name in names or ()}
 
 
+def apart() -> frozenset[str]:
+    """Modules that no page of ours loads: they are in a bundle, and stay for who imports one by itself."""
+    made = bundled()
+    return frozenset(sources().keys() - made.keys()) if made else frozenset()
+
+
 def _recorded(folder: Path, digest: str) -> list[str] | None:
     try:
         record = json.loads((folder / _RECORD).read_text("utf-8"))

@@ -48,10 +48,7 @@ def files(
         for path in _tree(web / part):
             if path.suffix in _SCRIPTS:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
-    bundled = scripts.bundled()
-    site |= bundled
-    # Modules that are in a bundle stay for who imports one by itself.
-    apart = scripts.sources().keys() - bundled.keys() if bundled else ()
+    site |= scripts.bundled()
     site["index.html"] = site.pop("app/index.html")
     vendored = vendor.ensure()
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
@@ -68,6 +65,7 @@ def files(
         site["answers.json"] = answers
         described["answers"] = "answers.json"
     site["site.json"] = (json.dumps(described, ensure_ascii=False, indent=1) + "\n").encode()
+    apart = scripts.apart()
     kept = [name for name in site if not name.startswith(_NOT_KEPT) and name not in apart]
     site["sw.js"] = service_worker.script({name: site[name] for name in kept})
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
@@ -118,7 +116,10 @@ def _within(text: str) -> str:
 def sizes(site: dict[str, Path | bytes]) -> list[tuple[str, int, int]]:
     """(part, bytes, bytes gzipped) of what a visit loads, by part; weights do not compress and count as they are."""
     parts: dict[str, tuple[int, int]] = {}
+    apart = scripts.apart()
     for name, content in site.items():
+        if name in apart:
+            continue
         data = content if isinstance(content, bytes) else content.read_bytes()
         part = _part(name)
         packed = len(data) if part == "weights" else len(gzip.compress(data, 6, mtime=0))
