@@ -44,8 +44,7 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "linear": ("native-f32",),
     "yarn": ("native-f32",),
     "qwen3-yarn": ("native-f32",),
-    "q4_k_m": ("native", "native-f32"),
-    "q5_k": ("native", "native-f32"),
+    **dict.fromkeys(K_MODELS, ("native", "native-f32")),
 }
 
 

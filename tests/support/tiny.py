@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,7 @@ class Tiny:
 # Contexts made longer by rotary positions: prompts go beyond the 32 tokens of the original one.
 _LONG = (("factor", 8.0), ("original_max_position_embeddings", 32))
 _YARN = (("rope_type", "yarn"), *_LONG)
+_LLAMA3 = (("rope_type", "llama3"), *_LONG, ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
 # What tests and witnesses run: one model for each thing that can go wrong.
 MODELS: dict[str, Tiny] = {
     "f32": Tiny(),
@@ -189,7 +190,7 @@ MODELS: dict[str, Tiny] = {
     "nine": Tiny(seed=5, hidden=288, heads=9, kv_heads=3, head_dim=32, default="Q8_0"),  # 9 heads on 3
     "llama3": Tiny(
         seed=6,
-        rope=(("rope_type", "llama3"), *_LONG, ("low_freq_factor", 1.0), ("high_freq_factor", 4.0)),
+        rope=_LLAMA3,
         rope_theta=500000.0,
         hidden=96,
         head_dim=64,
@@ -221,13 +222,19 @@ MODELS |= {
     "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
                        rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
 }  # fmt: skip
-# Number formats with super-blocks and planes: as llama.cpp's Q4_K_M, and the others. Beside `MODELS`: their witness is
-# `llama_reference` on what the `gguf` package makes of the file.
+# Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.
+# Beside `MODELS`: their witness is `llama_reference` on what the `gguf` package makes of the file.
+_K = Tiny(hidden=256, ffn=256, heads=4, head_dim=64, scale=1.0)
 K_MODELS: dict[str, Tiny] = {
-    "q4_k_m": Tiny(seed=15, hidden=256, ffn=512, heads=4, head_dim=64, default="Q4_K", scale=1.0,
-                   types=(("attn_v", "Q6_K"), ("ffn_down", "Q6_K"), ("token_embd", "Q6_K"))),
-    "q5_k": Tiny(seed=16, hidden=256, ffn=256, heads=4, head_dim=64, default="Q5_K", tied=False, scale=1.0,
-                 types=(("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("token_embd", "BF16"), ("ffn_down", "BF16"))),
+    "k_quants": replace(_K, seed=20, rope=_LLAMA3, rope_theta=500000.0, tied=False, default="Q4_K",
+                        types=(("attn_k", "Q5_K"), ("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("ffn_down", "Q6_K"),
+                               ("token_embd", "BF16"), ("output", "Q6_K"))),
+    "q4_k_m": replace(_K, seed=15, ffn=512, default="Q4_K",
+                      types=(("attn_v", "Q6_K"), ("ffn_down", "Q6_K"), ("token_embd", "Q6_K"))),
+    "q5_k": replace(_K, seed=16, default="Q5_K", tied=False,
+                    types=(("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("token_embd", "BF16"), ("ffn_down", "BF16"))),
+    **{f"all-{kind.lower()}": replace(_K, seed=21, default=kind)
+       for kind in ("Q4_K", "Q5_K", "Q6_K", "Q5_0", "Q5_1", "BF16")},
 }  # fmt: skip
 FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
 ROPES = ("llama3", "linear", "yarn", "qwen3-yarn")

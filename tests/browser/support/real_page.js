@@ -11,6 +11,7 @@ import { EngineClient } from "../../../web/engine/client.js";
  * @property {number[]} ids the prompt
  * @property {number[]} pages its row of the block table; pages of different sequences must differ
  * @property {number[]} [probes] positions whose logits are wanted
+ * @property {number} [start] so many of the first ids lie in the pages already
  * @typedef {{probes: Record<number, string>, tokens: number[], last: string}} Trace what one sequence went through:
  *   hashes of logits by position, tokens chosen, hash of the logits after the last one
  * @typedef {{argmax: number[], nll: number[], margin: number[]}} Scores of positions from + 1, from + 2, …
@@ -53,7 +54,7 @@ async function prefill(name, sequences, chunk) {
   const { client, info } = engine(name);
   /** @type {Record<number, string>[]} */
   const found = sequences.map(() => ({}));
-  const done = sequences.map(() => 0);
+  const done = sequences.map(({ start = 0 }) => start);
   const tables = blockTables(sequences.map(({ pages }) => pages), info.blocks_per_sequence);
   while (sequences.some(({ ids }, s) => done[s] < ids.length)) {
     /** @type {{token: number, position: number, s: number}[]} */

@@ -1,7 +1,7 @@
-"""Compile tiny models and write what numpy says of them: ``python gpu_tiny.py OUT MODEL=VARIANT,VARIANT…``.
+"""Compile tiny models and write what numpy says of them: ``python tiny_models.py OUT MODEL=VARIANT,VARIANT…``.
 
-``OUT/tiny-<model>`` is the artifact; ``OUT/<model>.json`` holds a prompt and the logits after it, keys and values being
-halves. An unchanged artifact is left as it is.
+``OUT/tiny-<model>`` is the artifact; ``OUT/<model>.json`` holds a text, what each of its tokens costs in nats, and the
+logits after each of the last `STEPS` tokens, keys and values being halves. An unchanged artifact is left as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from support.models import first_ways, tiny_file
 from support.tiny import K_MODELS, MODELS
 
 WITNESS = Path(__file__).parents[2] / "reference" / "tiny.json"
+STEPS = 32
 
 
 def main(out: Path, models: list[str]) -> None:
@@ -32,8 +33,11 @@ def main(out: Path, models: list[str]) -> None:
             ids = [*prompt["ids"], *prompt["greedy"]]
         else:
             ids = [int(i) for i in np.random.default_rng(tiny.seed).integers(0, tiny.vocab, 64)]
-        wanted = logits(tiny, ids, halves=True)[-1]
-        (out / f"{name}.json").write_text(json.dumps({"ids": ids, "logits": wanted.tolist()}))
+        wanted = logits(tiny, ids, halves=True)
+        shifted = wanted - wanted.max(axis=1, keepdims=True)
+        nll = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(ids)), np.roll(ids, -1)]
+        text = {"ids": ids, "nll": nll[:-1].tolist(), "logits": wanted[-STEPS:].astype(np.float32).tolist()}
+        (out / f"{name}.json").write_text(json.dumps(text))
 
 
 if __name__ == "__main__":

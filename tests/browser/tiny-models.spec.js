@@ -1,0 +1,144 @@
+/**
+ * @file Tiny models in every engine of the page, against numpy (which `tests/compile/test_tiny_models.py` holds against
+ * PyTorch): every number format, kind of rotary positions and family, and heads at the edges of attention's kernels (no
+ * whole groups of 32, a single head, more heads a key head than are made at once).
+ * The same bits from one thread and two, whether a prompt comes whole, in pieces, token by token or from shared pages, alone
+ * or beside others.
+ */
+
+import { test as base, expect } from "@playwright/test";
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { FaultServer } from "./support/server.js";
+import { WITH_WEBGPU } from "./support/webgpu.js";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const OUT = path.join(ROOT, "build/tests/page-tiny");
+/** Of a logit, relative to the largest: in float32, and with activations of eight bits. */
+const FLOAT = 2e-4;
+const INT8 = 0.08;
+const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-q5_0", "all-q5_1", "all-bf16"]];
+/** @type {Record<string, {threads: number[], usual: string[], slow: string[]}>} The slow ones stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
+const ENGINES = {
+  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...ROPES, ...KINDS] },
+  "wasm-simd": { threads: [1, 2], usual: ["alone", "qwen2", "k_quants"], slow: ["eighty", "uneven", ...ROPES, ...KINDS] },
+  "webgpu-f32": {
+    threads: [1],
+    usual: ["qwen3-yarn", "k_quants"],
+    slow: ["qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...ROPES, ...KINDS],
+  },
+};
+/** @param {string} variant */
+const modelsOf = (variant) => [...new Set([...ENGINES[variant].usual, ...(process.env.INPAGE_SLOW ? ENGINES[variant].slow : [])])];
+const MODELS = [...new Set(Object.keys(ENGINES).flatMap(modelsOf))];
+/** Weights are floats, so that activations are never rounded to eight bits. */
+const FLOATS = ["alone", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
+const PAGES = 64;
+
+/** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
+const test = base.extend({
+  page_: [
+    /** @param {{browser: import("@playwright/test").Browser}} fixtures @param {(value: import("@playwright/test").Page) => Promise<void>} use */
+    async ({ browser }, use) => {
+      const script = path.join(ROOT, "tests/browser/support/tiny_models.py");
+      const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
+      const wanted = MODELS.map((name) => {
+        const variants = Object.keys(ENGINES).filter((variant) => modelsOf(variant).includes(name));
+        return `${name}=${variants.join(",")}`;
+      });
+      execFileSync(path.join(ROOT, ".venv/bin/python"), [script, OUT, ...wanted], { stdio: "inherit", env });
+      const mounts = { "/web/": path.join(ROOT, "web"), "/tests/": path.join(ROOT, "tests"), "/tiny/": OUT };
+      const server = new FaultServer(mounts, { isolated: true });
+      const page = await browser.newPage();
+      await page.goto(`${await server.start()}/tests/browser/support/real_page.html`);
+      await page.waitForFunction(() => "lab" in globalThis);
+      await use(page);
+      await page.close();
+      await server.stop();
+    },
+    { scope: "worker", timeout: 600_000 }, // the first time, all models are compiled
+  ],
+});
+
+test.use(WITH_WEBGPU);
+
+/**
+ * @template {keyof import("./support/real_page.js").RealLab} M
+ * @param {import("@playwright/test").Page} page
+ * @param {M} method
+ * @param {Parameters<import("./support/real_page.js").RealLab[M]>} args
+ * @returns {Promise<Awaited<ReturnType<import("./support/real_page.js").RealLab[M]>>>}
+ */
+const call = (page, method, ...args) =>
+  page.evaluate(
+    ([name, list]) => /** @type {any} */ (globalThis).lab[/** @type {string} */ (name)](.../** @type {unknown[]} */ (list)),
+    /** @type {const} */ ([method, args]),
+  );
+
+/** Five pages of a sequence, in no order. @param {number} i @returns {number[]} */
+const pagesOf = (i) => Array.from({ length: 5 }, (_, k) => (13 * (5 * i + k)) % PAGES);
+
+/** @param {number[]} found @param {number[]} wanted */
+const worst = (found, wanted) => Math.max(...wanted.map((value, i) => Math.abs(found[i] - value)));
+
+/**
+ * Every way to come to the same place: logits hashed at some positions, tokens of a burst, the logits after it.
+ * @param {import("@playwright/test").Page} page
+ * @param {string} engine
+ * @param {number[]} ids
+ */
+async function sameBits(page, engine, ids) {
+  const probes = [0, 15, 16, 17, ids.length - 2];
+  /** @param {number} chunk @param {number} beside neighbours of other lengths @param {number} start tokens that lie in the pages */
+  const trace = (chunk, beside, start = 0) => {
+    const others = Array.from({ length: beside }, (_, i) => ({ ids: ids.slice(i + 1, i + 10), pages: pagesOf(i + 1) }));
+    const own = { ids, pages: pagesOf(0), probes: probes.filter((position) => position >= start), start };
+    return call(page, "trace", engine, { sequences: [own, ...others], chunk, decode: 3 });
+  };
+  const wanted = await trace(ids.length, 0);
+  expect(Object.keys(wanted.probes)).toHaveLength(new Set(probes).size);
+  expect(await trace(1, 0), "token by token").toEqual(wanted);
+  expect(await trace(7, 3), "in pieces, beside three").toEqual(wanted);
+  // The first page is another's, which went on differently.
+  const other = { ids: [...ids.slice(0, 16), 7, 8, 9], pages: [pagesOf(0)[0], ...pagesOf(5).slice(1)] };
+  await call(page, "trace", engine, { sequences: [other], chunk: 18, decode: 1 });
+  const later = Object.fromEntries(Object.entries(wanted.probes).filter(([position]) => Number(position) >= 16));
+  expect(await trace(ids.length, 1, 16), "behind a shared page").toEqual({ ...wanted, probes: later });
+  return wanted;
+}
+
+for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
+  for (const name of modelsOf(variant)) {
+    test(`${variant}: ${name}`, async ({ page_: page }) => {
+      /** @type {{ids: number[], nll: number[], logits: number[][]}} of all tokens; of the last ones */
+      const { ids, nll, logits } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
+      const bound = variant.startsWith("wasm") && !FLOATS.includes(name) ? INT8 : FLOAT;
+      const largest = Math.max(...logits.flat().map(Math.abs));
+      const tokens = logits[0].map((_, i) => i);
+      /** @type {unknown[]} */
+      const traces = [];
+      for (const threads of counts) {
+        const engine = `${variant} ${name} ${threads}`;
+        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: PAGES });
+        const scores = await call(page, "score", engine, { ids, from: 0, pages: pagesOf(0) });
+        expect(worst(scores.nll, nll) / largest, `prefill on ${threads} threads`).toBeLessThan(2 * bound);
+        /** @param {number} i of the steps @param {number[]} pages */
+        const after = (i, pages) => call(page, "lastLogits", engine, { ids: ids.slice(0, ids.length - logits.length + i + 1), pages, tokens });
+        const first = variant.startsWith("webgpu") && !process.env.INPAGE_SLOW ? logits.length - 4 : 0; // a software GPU takes its time
+        const found = [];
+        for (let i = first; i < logits.length; i++) found.push(await after(i, pagesOf(0)));
+        const off = Math.max(...found.map((row, i) => worst(row, logits[first + i]))) / largest;
+        console.log(`${engine}: logits off by ${off.toExponential(1)} of the largest at most`);
+        expect(off, `decoded on ${threads} threads`).toBeLessThan(bound);
+        await call(page, "movePages", engine, { from: pagesOf(0), to: pagesOf(5) });
+        expect(await after(logits.length - 1, pagesOf(5)), "from pages that were read and written back elsewhere").toEqual(found.at(-1));
+        traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
+        await call(page, "unload", engine);
+      }
+      for (const trace of traces) expect(trace, "on any number of threads").toEqual(traces[0]);
+    });
+  }
+}
