@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "@playwright/test";
 
+import { checkBatch } from "../../web/engine/core/batch.js";
+import { trial } from "../../web/engine/core/trial.js";
 import { described, readManifest } from "../../web/engine/format/manifest.js";
 import { readPlan } from "../../web/engine/format/plan.js";
 
@@ -43,6 +45,23 @@ test("JavaScript accepts no plan that Python refuses", () => {
   for (const change of bad) {
     const field = refused(() => readPlan(changed(good[change.of], change), known, change.of));
     expect([change, field]).toEqual([change, change.field]);
+  }
+});
+
+test("layers stand in groups with block tables of their own", () => {
+  const { tensors, good, fine } = corpus("plan");
+  const known = new Map(tensors.map((/** @type {{name: string}} */ t) => [t.name, t]));
+  for (const { of, kv_groups, blocks_per_sequence, columns, same_as_none } of fine) {
+    const plan = { ...structuredClone(good[of]), kv_groups, blocks_per_sequence };
+    plan.buffers[plan.io.block_tables].bytes = 8 * blocks_per_sequence;
+    const made = readPlan(plan, known, of);
+    expect(made.kvGroups).toEqual(same_as_none ? [] : kv_groups);
+    expect(made.blockTables.map(({ first }) => first)).toEqual(columns ?? [0]);
+    const { input, sequences, pages } = trial(made, 2, 20, 5);
+    expect(checkBatch(input, made, 5 + pages)).toBe(sequences);
+    expect(new Set(input.blockTables.filter((page) => page >= 0)).size, "no page in two tables").toBe(pages);
+    expect(() => checkBatch(input, made, 4 + pages), "of the last table too").toThrow("reserved");
+    expect(refused(() => readPlan({ ...plan, blocks_per_sequence: blocks_per_sequence - 1 }, known, of))).toBe("plan.blocks_per_sequence");
   }
 });
 

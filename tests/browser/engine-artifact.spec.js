@@ -102,6 +102,7 @@ const PLANS = [
   ["logits in an input", (p) => (p.io.logits = 0), "artifact_invalid", "plan.io.logits"],
   ["a launch of no kernel", (p) => (p.functions[0].launches[0].kernel = 4), "artifact_invalid", "plan.functions[0].launches[0].kernel"],
   ["a launch with a buffer too few", (p) => p.functions[1].launches[3].buffers.pop(), "artifact_invalid", "plan.functions[1].launches[3].buffers"],
+  ["groups of other layers than the model's", (p) => (p.kv_groups = [{ layers: [0, 1], page_tokens: 16, window: 9 }]), "artifact_invalid", "plan.kv_groups"],
   ["an unknown variable", (p) => (p.functions[0].launches[0].scalars = ["columns"]), "artifact_invalid", "plan.functions[0].launches[0].scalars[0]"],
   ["a kernel that the module lacks", (p) => {
     for (let id = 4; id <= 6; id++) p.kernels.push({ name: `more${id}`, buffers: 1, scalars: 0, access: "r" });

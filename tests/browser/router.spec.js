@@ -1,5 +1,8 @@
 /** @file The whole stack in Chromium: Python's router in its worker, the engine in another, the JavaScript face. */
 
+import { readFileSync } from "node:fs";
+import path from "node:path";
+
 import { WAIT } from "./support/model.js";
 import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
 
@@ -71,6 +74,22 @@ test("several at once answer as each alone, and their pages come back", async ({
   });
   const info = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.refresh());
   expect(info.kv_pages.used).toBe(0);
+});
+
+test("layers with a window have pages of their own, as the plan says", async ({ page, start, model, server, whole }) => {
+  server.fault(`${MODEL}manifest.json`, { body: readFileSync(path.join(whole, "manifest-window.json")), always: true });
+  await start({ threads: 1 });
+  const questions = ["0123456789 0123456789", "hello"];
+  const again = [];
+  for (let i = 0; i < 2; i++) again.push(await Promise.all(questions.map((question) => ask(page, "chat", question))));
+  for (const answers of again) {
+    answers.forEach(({ last }, i) => {
+      expect(last.completion.token_ids).toEqual(greedy(model, prompt(questions[i]), 20));
+      expect(last.usage.prompt_tokens_details.cached_tokens, "what has a window is not shared").toBe(0);
+    });
+  }
+  const info = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.refresh());
+  expect(info.kv_pages).toMatchObject({ used: 0, kept: 0 });
 });
 
 test("a spelled control token stays text", async ({ page, start }) => {

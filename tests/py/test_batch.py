@@ -12,6 +12,7 @@ import pytest
 from inpage.engines import batch as flat
 from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import InvalidRequest
+from inpage.format.plan_types import KvGroup
 
 LIMITS = flat.Limits(vocab=100, context=60, page_tokens=16, blocks_per_sequence=4, rows=8, sequences=3, logit_rows=4,
                      pages=10)  # fmt: skip
@@ -31,6 +32,23 @@ def test_a_batch_of_several_sequences_is_laid_out_row_by_row() -> None:
     assert b.logit_rows.tolist() == [2, 3, 4, 5]
     assert b.targets is not None and b.targets.tolist() == [-1, -1, -1, 99]
     assert b.want_logits and b.sequences is not None and len(b.sequences) == flat.SEQUENCE_WORDS
+
+
+def test_tables_of_groups_stand_one_behind_the_other() -> None:
+    groups = (KvGroup((0,), 16), KvGroup((1, 2), 40, window=8))
+    limits = replace(LIMITS, groups=groups, blocks_per_sequence=7)
+    feeds = [
+        SequenceInput([1], 16, [4, 9], tables=[[4, 9], [6]], max_new_tokens=90),
+        SequenceInput([2], 40, [1, 2, 3], tables=[[1, 2, 3], [0, 8]], max_new_tokens=90),
+    ]
+    b = flat.run_batch(feeds, 9, limits)
+    assert b.block_tables.tolist() == [4, 9, 0, 0, 6, 0, 0, 1, 2, 3, 0, 0, 8, 0]
+    assert [b.sequences[flat.SEQUENCE_WORDS * i + flat.SEQUENCE["reserved"]] for i in range(2)] == [32, 48]
+    assert flat.step_batch(feeds, limits).block_tables == b.block_tables
+    for tables in ([[4, 9]], [[4, 9], []], [[4, 9], [10]], [[4, 9], [0, 1, 2]], [[4], [6]]):
+        with pytest.raises(InvalidRequest) as e:
+            flat.step_batch([replace(feeds[0], tables=tables)], limits)
+        assert e.value.field == "tables"
 
 
 def test_a_row_that_is_wanted_twice_gets_logits_once_and_choices_come_first() -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from inpage.engines.protocol import KvGroup, SequenceInput
+from inpage.engines.protocol import SequenceInput
+from inpage.format.plan_types import KvGroup
 from inpage.kv import GroupedKv, KvManager
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from inpage.engines.block_tables import first_columns, page_sizes
 from inpage.errors import ArtifactInvalid
 from inpage.format.plan import parse_plan
 from inpage.format.plan_types import extent
@@ -62,6 +64,26 @@ def test_kernels_that_do_the_same_stand_in_lists() -> None:
         with pytest.raises(ArtifactInvalid) as caught:
             parse_plan(content | {"alternatives": wrong}, TENSORS)
         assert caught.value.field == field
+
+
+@pytest.mark.parametrize("case", CORPUS["fine"])
+def test_layers_stand_in_groups_with_block_tables_of_their_own(case: dict[str, Any]) -> None:
+    plan = copy.deepcopy(CORPUS["good"][case["of"]])
+    plan |= {"kv_groups": case["kv_groups"], "blocks_per_sequence": case["blocks_per_sequence"]}
+    plan["buffers"][plan["io"]["block_tables"]]["bytes"] = 8 * case["blocks_per_sequence"]
+    read, without = parse_plan(plan, TENSORS), parse_plan(CORPUS["good"][case["of"]], TENSORS)
+    assert without.kv_groups == () and without.block_bytes == without.page_bytes
+    if "same_as_none" in case:
+        assert read == without
+    else:
+        assert [asdict(g) | {"layers": [*g.layers]} for g in read.kv_groups] == case["kv_groups"]
+        sizes = page_sizes(read.page_tokens, read.kv_groups)
+        assert first_columns(read.maxima.context, sizes) == case["columns"]
+        assert read.block_bytes == len(case["columns"]) * read.page_bytes
+        assert "layers 0: pages of 16 tokens, 63 tokens seen" in describe(read) or len(sizes) == 3
+    with pytest.raises(ArtifactInvalid) as e:
+        parse_plan(plan | {"blocks_per_sequence": case["blocks_per_sequence"] - 1}, TENSORS)
+    assert e.value.field == "plan.blocks_per_sequence"
 
 
 @pytest.mark.parametrize("case", CORPUS["bad"], ids=case_id)

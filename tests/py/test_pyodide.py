@@ -169,6 +169,12 @@ client = run_js('''({
 sizes = dict(backend="wasm", variant="wasm-simd", threads=1, vocab=100, context=64, page_tokens=16, page_bytes=64,
              max_rows=8, max_sequences=2, max_logit_rows=2, max_pages=8, weight_bytes=1, arena_bytes=1, load_ms=1.0)
 engine = BrowserEngine(client, {**sizes, "blocks_per_sequence": 4, "isolated": True}, Flags(grammars=True))
+loaded = run_js('''({groups: [
+  { layers: [0, 2], page_tokens: 16, window: null },
+  { layers: [1], page_tokens: 32, window: 9 },
+]})''')
+grouped = BrowserEngine(client, {**sizes, "blocks_per_sequence": 6, **loaded.to_py()}, Flags())
+groups = [(g.layers, g.page_tokens, g.window) for g in (*engine.info.groups, *grouped.info.groups)]
 await engine.reserve_pages(2)
 stepped = await engine.step([SequenceInput([1, 2], 0, [1], sample=True)])
 ran = await engine.run([SequenceInput([5], 2, [1], max_new_tokens=4)], 2)
@@ -181,9 +187,10 @@ try:
 except Exception as error:
     failed = [type(error).__name__, str(error)]
 found = {"calls": client.calls.to_py(), "token": stepped[0].token, "ran": ran[0].tokens, "parts": parts}
-json.dumps({**found, "failed": failed})
+json.dumps({**found, "failed": failed, "groups": groups})
 """
     found = in_pyodide(code)
+    assert found["groups"] == [[[0, 2], 16, None], [[1], 32, 9]]
     assert found["calls"][1] == [
         "bias:Int32Array",
         "blockTables:Int32Array",

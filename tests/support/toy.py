@@ -41,10 +41,12 @@ def salt() -> npt.NDArray[np.float32]:
     return np.random.default_rng(7).uniform(-1, 1, 4096).astype(np.float32)
 
 
-def toy_plan() -> dict[str, Any]:
-    """plan.json: two functions with the same launches, for up to 4 rows and for all."""
+def toy_plan(window: int | None = None) -> dict[str, Any]:
+    """plan.json: two functions with the same launches, for up to 4 rows and for all. ``window``: a second layer, which
+    sees so many tokens, has a group of its own."""
+    blocks = BLOCKS if window is None else 2 * BLOCKS
     inputs = {"token_ids": ["rows"], "positions": ["rows"], "row_sequence": ["rows"],
-              "block_tables": ["sequences", BLOCKS], "logit_rows": ["logit_rows"]}  # fmt: skip
+              "block_tables": ["sequences", blocks], "logit_rows": ["logit_rows"]}  # fmt: skip
     most = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS}
     buffers: list[dict[str, Any]] = []
     for name, shape in inputs.items():
@@ -59,29 +61,40 @@ def toy_plan() -> dict[str, Any]:
         {"name": "logits", "kind": "output", "bytes": 4 * LOGIT_ROWS * VOCAB},
     ]
     launches: list[dict[str, Any]] = [
-        {"kernel": 0, "buffers": [0, 1, 2, 3, 5], "scalars": ["rows", BLOCKS]},
-        {"kernel": 1, "buffers": [1, 2, 3, 5, 6], "scalars": ["rows", BLOCKS]},
+        {"kernel": 0, "buffers": [0, 1, 2, 3, 5], "scalars": ["rows", blocks, 0]},
+        {"kernel": 1, "buffers": [1, 2, 3, 5, 6], "scalars": ["rows", blocks]},
     ]
+    if window is not None:
+        launches += [
+            {"kernel": 0, "buffers": [0, 1, 2, 3, 5], "scalars": ["rows", blocks, BLOCKS]},
+            {"kernel": 5, "buffers": [1, 2, 3, 5, 6], "scalars": ["rows", blocks, BLOCKS, window]},
+        ]
     for i in range(MIXES):
         launches.append({"kernel": 2, "buffers": [6 + i % 2, 7 - i % 2], "scalars": ["rows", i]})
     launches.append({"kernel": 3, "buffers": [6, 4, 8, 9], "scalars": ["logit_rows", VOCAB]})
+    groups = [
+        {"layers": [0], "page_tokens": PAGE, "window": None},
+        {"layers": [1], "page_tokens": PAGE, "window": window},
+    ]
     return {
+        **({} if window is None else {"kv_groups": groups}),
         "version": 2,
         "target": "native",
         "page_tokens": PAGE,
         "maxima": {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "context": CONTEXT},
-        "blocks_per_sequence": BLOCKS,
+        "blocks_per_sequence": blocks,
         "variables": ["rows", "sequences", "logit_rows"],
         "arenas": [2048],
         "vocab": VOCAB,
         "buffers": buffers,
         "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 9},
         "kernels": [
-            {"name": "append", "buffers": 5, "scalars": 2, "access": "rrrrx"},
+            {"name": "append", "buffers": 5, "scalars": 3, "access": "rrrrx"},
             {"name": "digest", "buffers": 5, "scalars": 2, "access": "rrrrw"},
             {"name": "mix", "buffers": 2, "scalars": 2, "access": "rw"},
             {"name": "logits", "buffers": 4, "scalars": 2, "access": "rrrw"},
             {"name": "scratch", "buffers": 1, "scalars": 1, "access": "w"},
+            {"name": "slide", "buffers": 5, "scalars": 4, "access": "rrrrx"},
         ],
         "functions": [
             {"name": "decode", "max_rows": 4, "launches": launches},
@@ -90,9 +103,9 @@ def toy_plan() -> dict[str, Any]:
     }
 
 
-def write_toy(folder: Path) -> Manifest:
+def write_toy(folder: Path, window: int | None = None) -> Manifest:
     """Write the toy artifact, in several shards."""
-    files = {"native/plan.json": json.dumps(toy_plan()).encode(), "native/kernels.so": toy_library()}
+    files = {"native/plan.json": json.dumps(toy_plan(window)).encode(), "native/kernels.so": toy_library()}
     space, step = salt().tobytes(), 4096
     shards = []
     for i in range(0, len(space), step):
@@ -116,9 +129,9 @@ def write_toy(folder: Path) -> Manifest:
         "name": "Toy",
         "license": {"id": "Apache-2.0", "notices": "NOTICES.txt"},
         "source": {"kind": "gguf", "ref": "toy", "file": "toy.gguf", "sha256": _sha(b"")},
-        "architecture": {"family": "llama", "layers": 1, "hidden": 4096, "heads": 1, "kv_heads": 1, "head_dim": 16,
-                         "ffn": 16, "vocab": VOCAB, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True,
-                         "context": CONTEXT},
+        "architecture": {"family": "llama", "layers": 1 if window is None else 2, "hidden": 4096, "heads": 1,
+                         "kv_heads": 1, "head_dim": 16, "ffn": 16, "vocab": VOCAB, "rope_theta": 1e4, "norm_eps": 1e-5,
+                         "tied": True, "context": CONTEXT},
         "tokenizer": ref("tokenizer.json") | {"bos": None, "eos": [2], "add_bos": False, "special": {}},
         "chat_template": None,
         "formats": {"f32": {"type": "float", "bits": 32, "group": 1, "scale": None, "min": None, "zero": 0}},
@@ -134,10 +147,13 @@ def write_toy(folder: Path) -> Manifest:
     return parse_manifest(manifest)
 
 
-def toy_logits(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+def toy_logits(tokens: Sequence[int], window: int = 0) -> npt.NDArray[np.float32]:
     """Logits after the last of ``tokens``, float32 [VOCAB]."""
+    seen = range(max(0, len(tokens) - window), len(tokens))
+    slid = sum((tokens[p] + 3) * 3266489917 * (2 * p + 1) for p in seen)
     state = [
-        sum((t + 1) * 2654435761 * (2 * p + 1) + lane for p, t in enumerate(tokens)) & _MASK for lane in range(LANES)
+        (slid + sum((t + 1) * 2654435761 * (2 * p + 1) + lane for p, t in enumerate(tokens))) & _MASK
+        for lane in range(LANES)
     ]
     for i in range(MIXES):
         state = [(_rotl(state[k], 7) + state[(k + 1) % LANES] * 2246822519 + i) & _MASK for k in range(LANES)]
@@ -146,11 +162,11 @@ def toy_logits(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
     return scaled - np.float32(8) + salt()[:VOCAB]
 
 
-def toy_greedy(prompt: Sequence[int], n: int) -> list[int]:
+def toy_greedy(prompt: Sequence[int], n: int, window: int = 0) -> list[int]:
     """The next ``n`` tokens after ``prompt``."""
     tokens = list(prompt)
     for _ in range(n):
-        tokens.append(int(np.argmax(toy_logits(tokens))))
+        tokens.append(int(np.argmax(toy_logits(tokens, window))))
     return tokens[len(prompt) :]
 
 

@@ -6,12 +6,12 @@ enum { LANES = 8, PAGE = 16 };
 
 static uint32_t rotl(uint32_t x, int n) { return x << n | x >> (32 - n); }
 
-/* token_ids, positions, row_sequence, block_tables, kv (x) · rows, blocks */
+/* token_ids, positions, row_sequence, block_tables, kv (x) · rows, blocks, the group's first column */
 static void append(void *const *b, const int32_t *s, int32_t thread, int32_t threads) {
   const int32_t *ids = b[0], *positions = b[1], *sequence = b[2], *tables = b[3];
   uint32_t *kv = b[4];
   for (int32_t r = thread; r < s[0]; r += threads) {
-    const int32_t page = tables[sequence[r] * s[1] + positions[r] / PAGE];
+    const int32_t page = tables[sequence[r] * s[1] + s[2] + positions[r] / PAGE];
     kv[page * PAGE + positions[r] % PAGE] = (uint32_t)ids[r];
   }
 }
@@ -29,6 +29,19 @@ static void digest(void *const *b, const int32_t *s, int32_t thread, int32_t thr
         sum += (token + 1u) * 2654435761u * (2u * (uint32_t)p + 1u) + (uint32_t)lane;
       }
       state[r * LANES + lane] = sum;
+    }
+}
+
+/* positions, row_sequence, block_tables, kv, state (x) · rows, blocks, the group's first column, its window */
+static void slide(void *const *b, const int32_t *s, int32_t thread, int32_t threads) {
+  const int32_t *positions = b[0], *sequence = b[1], *tables = b[2];
+  const uint32_t *kv = b[3];
+  uint32_t *state = b[4];
+  for (int32_t r = thread; r < s[0]; r += threads)
+    for (int32_t p = positions[r] < s[3] ? 0 : positions[r] - s[3] + 1; p <= positions[r]; p++) {
+      const uint32_t token = kv[tables[sequence[r] * s[1] + s[2] + p / PAGE] * PAGE + p % PAGE];
+      for (int32_t lane = 0; lane < LANES; lane++)
+        state[r * LANES + lane] += (token + 3u) * 3266489917u * (2u * (uint32_t)p + 1u);
     }
 }
 
@@ -73,5 +86,5 @@ static void scratch(void *const *b, const int32_t *s, int32_t thread, int32_t th
   ((int32_t *)b[0])[thread] = wrong;
 }
 
-const inpage_kernel inpage_kernels[] = {append, digest, mix, logits, scratch};
-const int32_t inpage_kernel_count = 5;
+const inpage_kernel inpage_kernels[] = {append, digest, mix, logits, scratch, slide};
+const int32_t inpage_kernel_count = 6;

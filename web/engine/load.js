@@ -102,6 +102,8 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   if (plan.maxima.context > manifest.context) {
     throw invalidArtifact(`is more than the model's ${manifest.context}`, "plan.maxima.context");
   }
+  const grouped = plan.kvGroups.flatMap(({ layers }) => layers).length;
+  if (grouped > 0 && grouped !== manifest.layers) throw invalidArtifact(`have ${grouped} layers, the model ${manifest.layers}`, "plan.kv_groups");
   const kernels = await fetchFile(source, kernelFile, small(1));
 
   const made = await load({ options, manifest, plan, kernels, features, source, faultPort, onProgress });
@@ -139,6 +141,7 @@ function describe(manifest, plan, { executor, threads, measured, rehearsed, stor
     page_tokens: plan.pageTokens,
     page_bytes: plan.pageBytes,
     blocks_per_sequence: plan.blocksPerSequence,
+    groups: plan.kvGroups,
     max_rows: plan.maxima.rows,
     max_sequences: plan.maxima.sequences,
     max_logit_rows: plan.maxima.logit_rows,

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..engines.block_tables import pages_needed, tables_on
 from ..engines.protocol import Engine, SequenceInput, is_paged, is_sequential
 from ..errors import DeviceLost, InpageError
 
@@ -85,10 +86,11 @@ class Breaker:
 async def probe(engine: Engine) -> None:
     """Let a fresh engine compute a token; one that fails is unloaded. Raises what it failed with, or `DeviceLost`."""
     try:
-        pages = [0] if is_paged(engine) else []
+        count = pages_needed(engine.info, 1) if is_paged(engine) else 0
         if is_paged(engine):
-            await engine.reserve_pages(1)
-        (out,) = await engine.step([SequenceInput([0], 0, pages, request=_PROBE, sample=True)])
+            await engine.reserve_pages(count)
+        tables = tables_on(engine.info, 1, range(count))
+        (out,) = await engine.step([SequenceInput([0], 0, tables[0], tables=tables, request=_PROBE, sample=True)])
         if is_sequential(engine):
             engine.drop(_PROBE)
         if out.token is None:

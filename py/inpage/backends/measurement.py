@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..engines import block_tables
 from ..engines.protocol import Engine, EngineInfo, SequenceInput, is_sequential
 
 _SLOW_S = 0.1  # a step this slow says enough
@@ -38,22 +39,25 @@ def pages_needed(info: EngineInfo) -> int:
     """KV pages that `measure` writes to."""
     if not info.paged:
         return 0
-    return -(-(_rows(info) + _STEPS) // info.page_tokens)
+    return block_tables.pages_needed(info, _rows(info) + _STEPS)
 
 
 async def measure(engine: Engine, pages: Sequence[int]) -> Measurement:
     """``pages``: `pages_needed` of them, reserved, which nobody else uses meanwhile."""
     info = engine.info
     token = min(17, info.vocab - 1)
+    tables = block_tables.tables_on(info, _rows(info) + _STEPS, pages)
+    prompt = SequenceInput([token] * _rows(info), 0, tables[0], tables=tables, request=_NAME)
 
     async def decode(steps: int) -> float:
         """Seconds a step."""
+        feed = replace(prompt, tokens=[token], max_new_tokens=steps)
         began = time.perf_counter()
-        (out,) = await engine.run([SequenceInput([token], 0, pages, request=_NAME, max_new_tokens=steps)], steps)
+        (out,) = await engine.run([feed], steps)
         return (time.perf_counter() - began) / max(len(out.tokens), 1)
 
     try:
-        return await _measured(engine, decode, SequenceInput([token] * _rows(info), 0, pages, request=_NAME))
+        return await _measured(engine, decode, prompt)
     finally:
         if is_sequential(engine):
             engine.drop(_NAME)

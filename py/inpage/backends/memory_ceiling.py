@@ -39,7 +39,7 @@ async def fitted(
     if not plans:
         return settings, ""
     fixed = manifest.weights.bytes + max(plan.arena_bytes for plan in plans)
-    page, size = max(plan.page_bytes for plan in plans), plans[0].page_tokens
+    page, size = max(plan.block_bytes for plan in plans), plans[0].page_tokens
     context = max(plan.maxima.context for plan in plans)
     least = pages_for(min(settings.models.least_context, context), size) * page
     room = max(most - fixed, least)

@@ -25,6 +25,8 @@ from ..format.abi import (
     SEQUENCE_WORDS,
     pack_sequence,
 )
+from ..format.plan_types import KvGroup
+from .block_tables import first_columns, page_sizes
 from .protocol import RunOutput, Sampling, SequenceInput, StepOutput
 
 _REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}
@@ -34,7 +36,7 @@ Words: TypeAlias = "array[int] | array[float] | bytes | bytearray | memoryview"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a loaded plan takes. ``pages``: how many are reserved now."""
+    """What a loaded plan takes. ``pages``: how many are reserved now. ``groups``: as `EngineInfo.groups`."""
 
     vocab: int
     context: int
@@ -44,6 +46,12 @@ class Limits:
     sequences: int
     logit_rows: int
     pages: int
+    groups: Sequence[KvGroup] = ()
+
+    @property
+    def page_sizes(self) -> list[int]:
+        """Tokens of a page, for each of a sequence's block tables."""
+        return page_sizes(self.page_tokens, self.groups)
 
 
 @dataclass(slots=True)
@@ -142,7 +150,7 @@ def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) ->
     _check_inputs(feeds, limits)
     if len(feeds) > min(limits.rows, limits.logit_rows):
         raise InvalidRequest(f"{len(feeds)} sequences, at most {min(limits.rows, limits.logit_rows)}", field="feeds")
-    batch = RunBatch(len(feeds), _block_tables(feeds, limits), array("i"), array("i"))
+    batch, sizes = RunBatch(len(feeds), _block_tables(feeds, limits), array("i"), array("i")), limits.page_sizes
     for feed in feeds:
         if len(feed.tokens) != 1:
             raise InvalidRequest(f"a burst feeds one token a sequence, not {len(feed.tokens)}", field="tokens")
@@ -150,7 +158,8 @@ def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) ->
             raise InvalidRequest("must be at least 1", field="max_new_tokens")
         if len(feed.stop_ids) > MAX_STOP:
             raise InvalidRequest(f"at most {MAX_STOP} stop ids", field="stop_ids")
-        reserved = min(len(feed.pages) * limits.page_tokens, limits.context)
+        tables = zip(_tables(feed, limits), sizes, strict=True)
+        reserved = min(limits.context, *(len(pages) * size for pages, size in tables))
         batch.sequences.extend(_pack(feed, feed.start, reserved, batch.bias))
     return batch
 
@@ -215,11 +224,17 @@ def _bytes(words: Words | None) -> memoryview:
 
 
 def _block_tables(feeds: Sequence[SequenceInput], limits: Limits) -> array[int]:
-    tables = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
+    out = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
+    firsts = first_columns(limits.context, limits.page_sizes)
     for i, feed in enumerate(feeds):
-        first = i * limits.blocks_per_sequence
-        tables[first : first + len(feed.pages)] = array("i", feed.pages)
-    return tables
+        for first, pages in zip(firsts, _tables(feed, limits), strict=True):
+            at = i * limits.blocks_per_sequence + first
+            out[at : at + len(pages)] = array("i", pages)
+    return out
+
+
+def _tables(feed: SequenceInput, limits: Limits) -> Sequence[Sequence[int]]:
+    return feed.tables if limits.groups else (feed.pages,)
 
 
 def _pack(feed: SequenceInput, position: int, reserved: int, bias: array[int]) -> array[int]:
@@ -256,6 +271,7 @@ def _pack(feed: SequenceInput, position: int, reserved: int, bias: array[int]) -
 def _check_inputs(feeds: Sequence[SequenceInput], limits: Limits) -> None:
     if not 1 <= len(feeds) <= limits.sequences:
         raise InvalidRequest(f"{len(feeds)} sequences in one batch, must be 1 to {limits.sequences}", field="feeds")
+    sizes = limits.page_sizes
     for feed in feeds:
         n = len(feed.tokens)
         if n == 0:
@@ -268,16 +284,26 @@ def _check_inputs(feeds: Sequence[SequenceInput], limits: Limits) -> None:
             raise InvalidRequest(
                 f"positions {feed.start} to {last} leave the context of {limits.context}", field="start"
             )
-        _check_ids(feed.pages, limits.pages, "pages")
-        if len(feed.pages) > limits.blocks_per_sequence:
-            raise InvalidRequest(f"{len(feed.pages)} pages, at most {limits.blocks_per_sequence}", field="pages")
-        if len(feed.pages) * limits.page_tokens < feed.start + n:
-            raise InvalidRequest(f"{len(feed.pages)} pages do not cover position {feed.start + n - 1}", field="pages")
+        _check_pages(feed, limits, sizes)
         if feed.targets is not None:
             if len(feed.targets) != n:
                 raise InvalidRequest(f"{len(feed.targets)} targets for {n} tokens", field="targets")
             _check_ids([t for t in feed.targets if t != -1], limits.vocab, "targets")
         _check_sampling(feed.sampling, limits.vocab)
+
+
+def _check_pages(feed: SequenceInput, limits: Limits, sizes: Sequence[int]) -> None:
+    tables, end = _tables(feed, limits), feed.start + len(feed.tokens)
+    name = "tables" if limits.groups else "pages"
+    if len(tables) != len(sizes):
+        raise InvalidRequest(f"{len(tables)} block tables, must be {len(sizes)}", field=name)
+    for pages, size in zip(tables, sizes, strict=True):
+        _check_ids(pages, limits.pages, name)
+        most = -(-limits.context // size)
+        if len(pages) > most:
+            raise InvalidRequest(f"{len(pages)} pages, at most {most}", field=name)
+        if len(pages) * size < end:
+            raise InvalidRequest(f"{len(pages)} pages do not cover position {end - 1}", field=name)
 
 
 def _check_ids(ids: Sequence[int], limit: int, name: str) -> None:

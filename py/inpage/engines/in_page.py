@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import ArtifactDamaged
+from ..format.plan_types import KvGroup
 from ..host.browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .guided_decoding import guidance, logprobs_in
@@ -58,6 +59,10 @@ class BrowserEngine:
         if not isinstance(facts.get("threads_measured"), dict):  # JavaScript's null
             facts["threads_measured"] = None
         facts["alternatives"] = tuple(tuple(names) for names in loaded.get("alternatives", ()))
+        facts["groups"] = tuple(
+            KvGroup(tuple(g["layers"]), g["page_tokens"], g["window"] if isinstance(g["window"], int) else None)
+            for g in loaded.get("groups", ())
+        )
         self._info = EngineInfo(**facts, **asdict(flags))
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
@@ -200,6 +205,7 @@ class BrowserEngine:
             sequences=info.max_sequences,
             logit_rows=info.max_logit_rows,
             pages=self._pages,
+            groups=info.groups,
         )
 
 

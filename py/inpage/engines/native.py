@@ -26,6 +26,7 @@ from ..format.plan_types import Plan
 from ..format.plan_views import encode_io, encode_program
 from ..format.schema import Manifest
 from . import batch as flat
+from .block_tables import pages_needed, tables_on
 from .guided_decoding import likeliest, no_grammar, no_grammars
 from .mapping import MappedWeights, available_bytes, base, lay_out, physical_bytes, reserve
 from .native_kernels import calibrate_spins, choose, time_kernels
@@ -86,6 +87,7 @@ class NativeEngine:
             weight_bytes=weights.bytes,
             arena_bytes=plan.arena_bytes,
             alternatives=tuple(tuple(plan.kernels[k].name for k in group) for group in plan.alternatives),
+            groups=plan.kv_groups,
             load_ms=(time.perf_counter() - started) * 1e3,
         )
 
@@ -118,6 +120,9 @@ class NativeEngine:
                 raise ArtifactInvalid("the plan's vocabulary is not the model's", field="plan.vocab")
             if plan.maxima.context > manifest.architecture.context:
                 raise ArtifactInvalid("the plan's context is longer than the model's", field="plan.maxima.context")
+            grouped = sum(len(group.layers) for group in plan.kv_groups)
+            if plan.kv_groups and grouped != manifest.architecture.layers:
+                raise ArtifactInvalid("the plan's groups do not have the model's layers", field="plan.kv_groups")
             kernels = read_file(folder, files["kernels"], "kernels")
             require_trust(folder, files["kernels"].file, kernels, trust)
             pages = plan.maxima.sequences * plan.blocks_per_sequence
@@ -212,13 +217,15 @@ class NativeEngine:
     def _trial(self, rows: int, depth: int) -> tuple[int, int, int] | None:
         """Place a batch of ``rows`` made-up tokens, after ``depth`` others, on pages that belong to no sequence. Rows,
         sequences and logit rows; None where there are no such pages."""
-        size, m = self._plan.page_tokens, self._plan.maxima
-        each = -(-(depth + 1) // size)
-        if rows > min(m.sequences, m.logit_rows) or self._pages + rows * each > self._info.max_pages:
+        info, m = self._info, self._plan.maxima
+        each = pages_needed(info, depth + 1)
+        if rows > min(m.sequences, m.logit_rows) or self._pages + rows * each > info.max_pages:
             return None
-        pages = [range(self._pages + i * each, self._pages + (i + 1) * each) for i in range(rows)]
-        tokens = [(37 * i + 1) % self._plan.vocab for i in range(rows)]
-        feeds = [SequenceInput([token], depth, own, want_logits=True) for token, own in zip(tokens, pages, strict=True)]
+        feeds = []
+        for i in range(rows):
+            tables = tables_on(info, depth + 1, range(self._pages + i * each, self._pages + (i + 1) * each))
+            token = (37 * i + 1) % info.vocab
+            feeds.append(SequenceInput([token], depth, tables[0], tables=tables, want_logits=True))
         self._place(flat.step_batch(feeds, replace(self._limits(), pages=self._pages + rows * each)))
         return rows, rows, rows
 
@@ -326,7 +333,7 @@ class NativeEngine:
         self._library()
         p, m = self._plan, self._plan.maxima
         return flat.Limits(p.vocab, m.context, p.page_tokens, p.blocks_per_sequence, m.rows, m.sequences, m.logit_rows,
-                           self._pages)  # fmt: skip
+                           self._pages, p.kv_groups)  # fmt: skip
 
     def _places(self, pages: Sequence[int]) -> list[slice]:
         size = self._plan.page_bytes

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
+from ..format.plan_types import KvGroup, block_pages
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -56,8 +58,9 @@ class SequenceInput:
 
     ``pages`` are the KV pages of the sequence in order, ``page_tokens`` tokens each; they cover every position fed
     (`step`) or that a burst may reach (`run`). Without pages, ``request`` names the sequence. ``history`` is what
-    penalties look at (most recent last). ``tables``: where the engine has `EngineInfo.groups`, the pages of each; of a
-    page that fell out of the group's window, whose number means nothing any more, the place is kept.
+    penalties look at (most recent last). ``tables``: where the engine has `EngineInfo.groups`, the pages of each, the
+    first one's being ``pages``; of a page that fell out of the group's window, whose number means nothing any more, the
+    place is kept.
     """
 
     tokens: Sequence[int]
@@ -119,17 +122,6 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
-class KvGroup:
-    """Layers whose KV lies in the same pages, ``page_tokens`` tokens of all of them each, by one block table a
-    sequence. ``window``: a token sees so many, itself included; None for all before it. Pages of all groups are of one
-    size in bytes and from one pool: a group of fewer layers has more tokens in a page."""
-
-    layers: tuple[int, ...]
-    page_tokens: int
-    window: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class EngineInfo(Flags):
     """Facts of a loaded engine. Bytes are what it really holds. Without pages ``page_tokens`` is 1, and ``page_bytes``
     and ``max_pages`` are 0: each of ``max_sequences`` may have a whole ``context``."""
@@ -153,6 +145,11 @@ class EngineInfo(Flags):
     alternatives: tuple[tuple[str, ...], ...] = ()
     rehearsed: bool = True  # all of them ran before, so that the first times are true
     groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
+        return self.page_bytes * block_pages(self.page_tokens, self.groups)
 
 
 # What engines count, in the order in which they tell it.

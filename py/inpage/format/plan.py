@@ -10,8 +10,14 @@ The document::
 
     version, target          2; the variant's name
     page_tokens              tokens of a KV page
+    kv_groups                {"layers", "page_tokens", "window"}: layers whose keys and values lie in the same pages,
+                             ``page_tokens`` tokens a page, by a block table of their own. A token sees the last
+                             ``window`` of them, itself included, or all before it (null). Each layer stands in one
+                             group. Default: one group of all layers, without a window
     maxima                   {rows, sequences, logit_rows, context}: what a step, and the model, can take
-    blocks_per_sequence      columns of the block table
+    blocks_per_sequence      columns of the block table: a sequence's row has one group's pages behind the other's, as
+                             many of each as a whole context has. Pages of all groups are from one pool; of one that
+                             fell out of its group's window the number means nothing
     variables                ["rows", "sequences", "logit_rows"]
     arenas                   bytes of each region for what passes from launch to launch: one, or two for WebGPU
     vocab                    columns of the logits
@@ -55,7 +61,7 @@ from ..errors import quoted
 from . import limits, structure
 from .abi import MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS
 from .limits import ALIGN
-from .plan_types import Buffer, Extent, Function, Kernel, Launch, Maxima, Plan, extent
+from .plan_types import Buffer, Extent, Function, Kernel, KvGroup, Launch, Maxima, Plan, extent
 from .schema import Tensor
 from .schemas import PLAN
 from .structure import read_json, wrong
@@ -74,9 +80,10 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     p = structure.read(data, PLAN, "plan", "plan")
     maxima = Maxima(**p["maxima"])
     blocks, vocab, arenas = p["blocks_per_sequence"], p["vocab"], tuple(p["arenas"])
-    if blocks * p["page_tokens"] < maxima.context:
-        why = f"{blocks} pages of {p['page_tokens']} do not hold {maxima.context} tokens"
-        raise wrong("plan.blocks_per_sequence", why)
+    groups = _kv_groups(p["kv_groups"] or [], p["page_tokens"], maxima.context)
+    need = sum(-(-maxima.context // size) for size in [group.page_tokens for group in groups] or [p["page_tokens"]])
+    if blocks < need:
+        raise wrong("plan.blocks_per_sequence", f"{blocks} pages; {maxima.context} tokens need {need}")
     buffers = _buffers(p["buffers"], arenas, {t.name: t for t in tensors}, maxima)
     kernels = tuple(_kernel(k, f"plan.kernels[{i}]") for i, k in enumerate(p["kernels"]))
     alternatives = _alternatives(p["alternatives"] or [], kernels)
@@ -96,7 +103,30 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
         kernels=kernels,
         alternatives=alternatives,
         functions=functions,
+        kv_groups=groups,
     )
+
+
+def _kv_groups(items: list[dict[str, Any]], page_tokens: int, context: int) -> tuple[KvGroup, ...]:
+    seen: set[int] = set()
+    for i, group in enumerate(items):
+        for k, layer in enumerate(group["layers"]):
+            if layer in seen:
+                raise wrong(f"plan.kv_groups[{i}].layers[{k}]", f"layer {layer} stands twice")
+            seen.add(layer)
+        window = group["window"]
+        if window is not None and window >= context:
+            why = f"a window of {window} tokens in a context of {context}; null is all of it"
+            raise wrong(f"plan.kv_groups[{i}].window", why)
+    if seen and max(seen) >= len(seen):
+        missing = min(set(range(len(seen))) - seen)
+        raise wrong("plan.kv_groups", f"there is a layer {max(seen)}, but none {missing}")
+    if items and items[0]["page_tokens"] != page_tokens:
+        why = f"{items[0]['page_tokens']}, but the plan's page_tokens, which is the first group's, is {page_tokens}"
+        raise wrong("plan.kv_groups[0].page_tokens", why)
+    if len(items) == 1 and items[0]["window"] is None:
+        return ()  # as if it were not said
+    return tuple(KvGroup(tuple(g["layers"]), g["page_tokens"], g["window"]) for g in items)
 
 
 def _buffers(

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 # A number, a variable's name, or (operator, a, b).
 Extent: TypeAlias = "int | str | tuple[str, Extent, Extent]"
+
+
+@dataclass(frozen=True, slots=True)
+class KvGroup:
+    """Layers whose KV lies in the same pages, ``page_tokens`` tokens of all of them each, by one block table a
+    sequence. ``window``: a token sees so many, itself included; None for all before it. Pages of all groups are of one
+    size in bytes and from one pool: a group of fewer layers has more tokens in a page."""
+
+    layers: tuple[int, ...]
+    page_tokens: int
+    window: int | None = None
+
+
+def block_pages(page_tokens: int, groups: Sequence[KvGroup]) -> int:
+    """Pages that ``page_tokens`` more tokens of a sequence take at most, those of all groups together."""
+    return sum(-(-page_tokens // group.page_tokens) for group in groups) if groups else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,7 @@ class Plan:
     kernels: tuple[Kernel, ...]
     functions: tuple[Function, ...]
     alternatives: tuple[tuple[int, ...], ...] = ()
+    kv_groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
 
     @property
     def arena_bytes(self) -> int:
@@ -88,6 +105,11 @@ class Plan:
     def page_bytes(self) -> int:
         """Bytes of a KV page, all layers together."""
         return sum(b.page_bytes for b in self.buffers)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
+        return self.page_bytes * block_pages(self.page_tokens, self.kv_groups)
 
 
 def extent(value: Extent, variables: Mapping[str, int]) -> int:

@@ -87,6 +87,10 @@ def describe(plan: Plan) -> str:
         f"pages of {plan.page_tokens} tokens, {plan.page_bytes:,} bytes; arena {plan.arena_bytes:,} bytes; "
         f"weights {weights:,} bytes",
     ]
+    for group in plan.kv_groups:
+        layers = ", ".join(map(str, group.layers))
+        seen = "all tokens" if group.window is None else f"{group.window} tokens"
+        lines.append(f"layers {layers}: pages of {group.page_tokens} tokens, {seen} seen")
     for function in plan.functions:
         lines += ["", f"{function.name}: up to {function.max_rows} rows, {len(function.launches)} launches"]
         for i, launch in enumerate(function.launches):

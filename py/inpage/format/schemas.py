@@ -145,6 +145,7 @@ PLAN: Final[Schema] = {
         "version": {"is": "int", "low": 2, "high": 2, "why": "compile the model again"},
         "target": {"is": "text", "of": "name"},
         "page_tokens": {"is": "int", "low": 1, "high": 4096},
+        "kv_groups": {"is": "list", "of": {"is": "object", "of": "kv_group"}, "low": 1, "high": 64, "optional": True},
         "maxima": {"is": "object", "of": "maxima"},
         "blocks_per_sequence": {"is": "int", "low": 1, "high": 1048576},
         "variables": {"is": "exactly", "of": ["rows", "sequences", "logit_rows"]},
@@ -161,6 +162,11 @@ PLAN: Final[Schema] = {
             "optional": True,
         },
         "functions": {"is": "list", "of": {"is": "object", "of": "function"}, "low": 1, "high": 16},
+    },
+    "kv_group": {
+        "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 1, "high": 4096},
+        "page_tokens": {"is": "int", "low": 1, "high": 4096},
+        "window": {"is": "int", "low": 1, "high": 16777216, "null": True},
     },
     "maxima": {
         "rows": {"is": "int", "low": 1, "high": 65536},

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """``fixed``: bytes of weights and of the largest arena; ``refused``: why other variants may not run, by name."""
+    """``fixed``: bytes of weights and of the largest arena; ``page_bytes``: of what holds ``page_tokens`` tokens of all
+    layers; ``refused``: why other variants may not run, by name."""
 
     artifact: int  # its place among the model's precisions, the best being 0
     name: str

@@ -107,7 +107,7 @@ class Artifacts:
                 artifact,
                 manifest.level or manifest.id,
                 manifest.weights.bytes + plans[name].arena_bytes,
-                max(plan.page_bytes for plan in left),
+                max(plan.block_bytes for plan in left),
                 left[0].page_tokens,
                 max(plan.maxima.context for plan in left),
                 max(plan.maxima.sequences for plan in left),

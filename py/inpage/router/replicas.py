@@ -142,7 +142,7 @@ def affordable(wanted: int, info: EngineInfo, settings: Settings, memory: int | 
     limit = settings.kv.memory_bytes
     if limit is None:
         return wanted, settings
-    whole = pages_for(info.context, info.page_tokens) * info.page_bytes
+    whole = pages_for(info.context, info.page_tokens) * info.block_bytes
     while wanted > 1 and limit - (wanted - 1) * extra < wanted * whole:
         wanted -= 1
     each = dataclasses.replace(settings.kv, memory_bytes=(limit - (wanted - 1) * extra) // wanted)

@@ -1,8 +1,8 @@
 """Make the synthetic model (synthetic.py) whole: ``python whole.py SYNTHETIC OUT``.
 
-Adds what the router needs beside the engine: a revision, a template, and
-a tokenizer of 64 tokens, one for each character that the tests write. Also ``inpage.zip``, the package as the page
-imports it.
+Adds what the router needs beside the engine: a revision, a template, and a tokenizer of 64 tokens, one for each
+character that the tests write. Also ``manifest-window.json``, whose plan says that all layers see a window of tokens,
+and ``inpage.zip``, the package as the page imports it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,19 @@ def main(synthetic: Path, out: Path) -> None:
     for name in ("manifest.json", "manifest-webgpu.json", *(f"manifest-choice{i}.json" for i in range(3))):
         manifest = in_full(json.loads((synthetic / name).read_text("utf-8")), data)
         (out / name).write_text(json.dumps(manifest), "utf-8")
+    manifest = json.loads((synthetic / "manifest.json").read_text("utf-8"))
+    (out / "manifest-window.json").write_text(json.dumps(in_full(with_window(manifest, out), data)), "utf-8")
+
+
+def with_window(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Of 100 tokens, of which the kernels know nothing: answers of a longer context are wrong."""
+    entry = manifest["variants"][0]["plan"]
+    plan = json.loads((out / entry["file"]).read_text("utf-8"))
+    plan["kv_groups"] = [{"layers": [0], "page_tokens": plan["page_tokens"], "window": 100}]
+    content = json.dumps(plan).encode()
+    (out / "plan-window.json").write_bytes(content)
+    entry |= {"file": "plan-window.json", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return manifest
 
 
 def in_full(manifest: dict[str, Any], data: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import { EngineError } from "../format/errors.js";
  */
 export function checkBatch(input, plan, pages) {
   const { tokenIds, positions, rowSequence, blockTables, logitRows, targets, sample } = input;
-  const { maxima, blocksPerSequence, pageTokens, vocab } = plan;
+  const { maxima, vocab } = plan;
   const rows = tokenIds.length;
   check(rows > 0 && rows <= maxima.rows, "tokenIds", `has ${rows} rows, must be 1 to ${maxima.rows}`);
   check(positions.length === rows, "positions", "must be as long as tokenIds");
@@ -31,7 +31,7 @@ export function checkBatch(input, plan, pages) {
     check(within(rowSequence[row], sequences), "rowSequence", `row ${row}: no sequence ${rowSequence[row]}`);
     if (positions[row] > reach[rowSequence[row]]) reach[rowSequence[row]] = positions[row];
   }
-  for (let i = 0; i < sequences; i++) checkPages(blockTables, i, Math.floor(reach[i] / pageTokens) + 1, blocksPerSequence, pages);
+  for (let i = 0; i < sequences; i++) checkPages(blockTables, i, reach[i] + 1, plan, pages);
   for (let i = 0; i < nLogits; i++) check(within(logitRows[i], rows), "logitRows", `no row ${logitRows[i]}`);
   if (targets) {
     check(targets.length <= nLogits, "targets", "must not be longer than logitRows");
@@ -61,7 +61,7 @@ export function checkTables(input, plan, pages) {
     check(within(token, plan.vocab), "sequences", `${i}: no token has id ${token}`);
     check(within(position, plan.maxima.context), "sequences", `${i}: position ${position} is outside the context`);
     check(reserved <= plan.maxima.context, "sequences", `${i}: reserved ${reserved} is outside the context`);
-    checkPages(blockTables, i, Math.ceil(reserved / plan.pageTokens), plan.blocksPerSequence, pages);
+    checkPages(blockTables, i, reserved, plan, pages);
   }
 }
 
@@ -105,16 +105,17 @@ function countSequences(blockTables, { blocksPerSequence, maxima }) {
 /**
  * @param {Int32Array} blockTables
  * @param {number} sequence
- * @param {number} used entries of its row that will be followed
- * @param {number} blocksPerSequence
+ * @param {number} tokens of it, at most the context: entries of its row that hold these will be followed
+ * @param {import("../format/plan.js").Plan} plan
  * @param {number} pages
  */
-function checkPages(blockTables, sequence, used, blocksPerSequence, pages) {
-  check(used <= blocksPerSequence, "blockTables", `sequence ${sequence} needs ${used} pages`);
-  const first = sequence * blocksPerSequence;
-  for (let i = 0; i < used; i++) {
-    const page = blockTables[first + i];
-    check(within(page, pages), "blockTables", `sequence ${sequence}, block ${i}: page ${page} of ${pages} reserved`);
+function checkPages(blockTables, sequence, tokens, plan, pages) {
+  for (const { first, pageTokens } of plan.blockTables) {
+    const end = first + Math.ceil(tokens / pageTokens);
+    for (let i = first; i < end; i++) {
+      const page = blockTables[sequence * plan.blocksPerSequence + i];
+      check(within(page, pages), "blockTables", `sequence ${sequence}, block ${i}: page ${page} of ${pages} reserved`);
+    }
   }
 }
 

@@ -58,6 +58,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} page_tokens
  * @property {number} page_bytes
  * @property {number} blocks_per_sequence
+ * @property {import("../format/plan.js").KvGroup[]} groups of layers with block tables of their own; none: all layers are one
  * @property {number} max_rows
  * @property {number} max_sequences
  * @property {number} max_logit_rows

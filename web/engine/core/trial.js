@@ -19,12 +19,18 @@
  * @returns {Trial}
  */
 export function trial(plan, rows, depth, first) {
-  const { maxima, pageTokens, blocksPerSequence } = plan;
+  const { maxima, blocksPerSequence } = plan;
   const together = rows <= Math.min(maxima.sequences, maxima.logit_rows);
   const sequences = together ? rows : 1;
-  const each = Math.ceil((depth + (together ? 1 : rows)) / pageTokens);
+  const columns = plan.blockTables.flatMap((table) => {
+    const pages = Math.ceil((depth + (together ? 1 : rows)) / table.pageTokens);
+    return Array.from({ length: pages }, (_, i) => table.first + i);
+  });
+  const each = columns.length;
   const blockTables = new Int32Array(sequences * blocksPerSequence).fill(-1);
-  for (let s = 0; s < sequences; s++) for (let i = 0; i < each; i++) blockTables[s * blocksPerSequence + i] = first + s * each + i;
+  for (let s = 0; s < sequences; s++) {
+    for (const [i, column] of columns.entries()) blockTables[s * blocksPerSequence + column] = first + s * each + i;
+  }
   const every = Int32Array.from({ length: rows }, (_, i) => i);
   const input = {
     tokenIds: every.map((i) => (i * 37 + 1) % plan.vocab),

@@ -43,6 +43,7 @@ export const BLOCK_ROWS = 16;
 export const LINE = 500;
 /** Of any list of an artifact. */
 export const ENTRIES = 65536;
+export const LAYERS = 4096;
 export const KERNELS = 4096;
 export const KERNEL_BUFFERS = 64;
 /** Kernels of one list. */
@@ -53,6 +54,7 @@ export const SEQUENCES = 4096;
 export const CONTEXT = 16777216;
 export const VOCAB = 16777216;
 export const PAGE_TOKENS = 4096;
+export const KV_GROUPS = 64;
 /** Columns of the block table. */
 export const BLOCKS = 1048576;
 /** A number in a grid. */

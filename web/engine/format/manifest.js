@@ -20,6 +20,7 @@ export const ADDRESSABLE = 2 ** 32;
  * @typedef {{name: string, backend: string, requires: string[], files: Record<string, FileEntry>}} Variant
  * @typedef {object} Manifest
  * @property {string} id
+ * @property {number} layers
  * @property {number} context
  * @property {number} weightBytes
  * @property {Shard[]} shards
@@ -48,6 +49,7 @@ export function readManifest(value, variantName) {
   checkTokenizer(m.tokenizer, m.architecture.vocab);
   const manifest = {
     id: m.id,
+    layers: m.architecture.layers,
     context: m.architecture.context,
     weightBytes: m.weights.bytes,
     shards: shardsOf(m.weights),

@@ -28,11 +28,15 @@ import { read } from "./structure.js";
  * @property {[Extent, Extent, Extent]} grid workgroups; all 1 where the kernel has no workgroup (WASM)
  * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null}} Kernel
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
+ * @typedef {{layers: number[], page_tokens: number, window: number | null}} KvGroup
+ * @typedef {{first: number, pageTokens: number}} BlockTable its first column, and how many tokens each of its pages holds
  * @typedef {object} Plan
  * @property {string} target
  * @property {number} pageTokens positions a KV page holds
  * @property {{rows: number, sequences: number, logit_rows: number, context: number}} maxima
- * @property {number} blocksPerSequence columns of the block table
+ * @property {KvGroup[]} kvGroups where they are several, or have a window; else all layers are one
+ * @property {BlockTable[]} blockTables that stand side by side in a sequence's row
+ * @property {number} blocksPerSequence columns of the row
  * @property {number[]} arenas bytes of each
  * @property {number} arenaBytes of all
  * @property {number} pageBytes of all kv together
@@ -57,8 +61,11 @@ const REGIONS = { wasm: { arenas: 1, kv: 1 }, webgpu: { arenas: 2, kv: 65536 } }
 export function readPlan(value, tensors, backend) {
   const p = read(value, PLAN, "plan", "plan");
   const { maxima, arenas, vocab } = p;
-  if (p.blocks_per_sequence * p.page_tokens < maxima.context) {
-    throw invalidArtifact(`${p.blocks_per_sequence} pages do not hold the context`, "plan.blocks_per_sequence");
+  const kvGroups = readGroups(p.kv_groups ?? [], p.page_tokens, maxima.context);
+  const sizes = kvGroups.length > 0 ? kvGroups.map((group) => group.page_tokens) : [p.page_tokens];
+  const { tables, columns } = sideBySide(sizes, maxima.context);
+  if (columns > p.blocks_per_sequence) {
+    throw invalidArtifact(`${p.blocks_per_sequence} pages; ${maxima.context} tokens need ${columns}`, "plan.blocks_per_sequence");
   }
   if (arenas.length > REGIONS[backend].arenas) {
     throw invalidArtifact(`has ${arenas.length}, this engine takes ${REGIONS[backend].arenas}`, "plan.arenas");
@@ -75,6 +82,8 @@ export function readPlan(value, tensors, backend) {
     target: p.target,
     pageTokens: p.page_tokens,
     maxima,
+    kvGroups,
+    blockTables: tables,
     blocksPerSequence: p.blocks_per_sequence,
     arenas,
     arenaBytes: sum(arenas),
@@ -91,6 +100,47 @@ export function readPlan(value, tensors, backend) {
 }
 
 /** @typedef {import("./structure.js").Checked} Checked */
+
+/**
+ * @param {KvGroup[]} items
+ * @param {number} pageTokens
+ * @param {number} context
+ * @returns {KvGroup[]}
+ */
+function readGroups(items, pageTokens, context) {
+  const seen = new Set();
+  for (const [i, { layers, window }] of items.entries()) {
+    for (const [k, layer] of layers.entries()) {
+      if (seen.has(layer)) throw invalidArtifact(`layer ${layer} stands twice`, `plan.kv_groups[${i}].layers[${k}]`);
+      seen.add(layer);
+    }
+    if (window !== null && window >= context) {
+      throw invalidArtifact(`${window} in a context of ${context}; null is all of it`, `plan.kv_groups[${i}].window`);
+    }
+  }
+  for (let layer = 0; layer < seen.size; layer++) {
+    if (!seen.has(layer)) throw invalidArtifact(`there are ${seen.size} layers, but none ${layer}`, "plan.kv_groups");
+  }
+  if (items.length > 0 && items[0].page_tokens !== pageTokens) {
+    throw invalidArtifact(`is ${items[0].page_tokens}, the plan's page_tokens ${pageTokens}`, "plan.kv_groups[0].page_tokens");
+  }
+  return items.length === 1 && items[0].window === null ? [] : items; // one of all layers is as if it were not said
+}
+
+/**
+ * @param {number[]} sizes tokens of a page of each table
+ * @param {number} context
+ * @returns {{tables: BlockTable[], columns: number}}
+ */
+function sideBySide(sizes, context) {
+  let columns = 0;
+  const tables = sizes.map((pageTokens) => {
+    const first = columns;
+    columns += Math.ceil(context / pageTokens);
+    return { first, pageTokens };
+  });
+  return { tables, columns };
+}
 
 /** @param {number[]} numbers */
 function sum(numbers) {
