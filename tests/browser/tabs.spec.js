@@ -63,6 +63,7 @@ const test = base.extend(
     /** @param {{context: import("@playwright/test").BrowserContext, origin: string, start: unknown}} fixtures @param {(value: any) => Promise<void>} use */
     tab: async ({ context, origin, start: _ }, use) => {
       await context.addInitScript(held); // of the browser: it is there in the next test too
+      await context.addInitScript(() => void Object.assign(globalThis, { INPAGE_VERSION: "of-a-test" }));
       await use(async (/** @type {object} */ options = {}) => {
         const tab = await context.newPage();
         await tab.goto(`${origin}/tests/browser/support/blank.html`);
@@ -160,6 +161,9 @@ test("a second tab has no Python and no weights of its own, and all that the fir
   server.log = [];
   const second = await tab();
   expect(workers(second)).toEqual([]);
+  // Tabs of another version of the site would have another lock, and so a router of their own.
+  const locks = await first.evaluate(async () => (await navigator.locks.query()).held?.map(({ name }) => name));
+  expect(locks).toContainEqual(expect.stringMatching(/^inpage-tabs-of-a-test-[0-9a-f]{64}$/));
   expect(server.log.map(({ path }) => path).filter((path) => path.startsWith(MODEL) || /\.(zip|wasm)$|\/worker\.js$/.test(path))).toEqual([]);
   expect(await ask(second, "hello")).toBe(said(model, "hello"));
   /** What may differ from tab to tab is left out. @param {Page} tab */

@@ -29,17 +29,41 @@ def test_a_bundle_imports_other_bundles_and_vendored_files_only() -> None:
     assert {name for name in bundled if "/shared-" in name} <= seen
 
 
-def test_a_bundle_of_other_sources_is_made_again_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    web = tmp_path / "web"
-    for name, path in scripts.sources().items():
+def own_web(folder: Path) -> Path:
+    """A copy of what versions and bundles are made from."""
+    web = folder / "web"
+    for name, path in (scripts.sources() | {"vendor.json": paths.web() / "vendor.json"}).items():
         (web / name).parent.mkdir(parents=True, exist_ok=True)
         (web / name).write_bytes(path.read_bytes())
+    return web
+
+
+def test_pages_know_which_version_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, package = own_web(tmp_path), tmp_path / "inpage"
+    for name, path in scripts.modules().items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(paths, "web", lambda: web)
+    monkeypatch.setattr(paths, "PACKAGE", package)
+    found = [scripts.version()]
+    for changed in (web / "client/tabs.js", package / "worker/messages.py", web / "vendor.json"):
+        changed.write_bytes(changed.read_bytes() + b"\n")
+        found.append(scripts.version())
+    assert len(set(found)) == 4
+    assert scripts.version_script() == f'export const VERSION = "{found[-1]}";\n'.encode()
+    told = [name for name, path in scripts.bundled().items() if found[-1] in path.read_text("utf-8")]
+    assert len(told) == 1 and "/shared-" in told[0]  # with what tabs share
+
+
+def test_a_bundle_of_other_sources_is_made_again_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = own_web(tmp_path)
     monkeypatch.setattr(paths, "web", lambda: web)
     before = {name: path.read_bytes() for name, path in scripts.bundled().items()}
     changed = web / "router/worker.js"
     changed.write_text(changed.read_text() + '\nconsole.log("changed");\n')
     after = {name: path.read_bytes() for name, path in scripts.bundled().items()}
-    assert [name for name in after if after[name] != before.get(name)] == ["router/worker.js"]
+    others = {name for name in after if after[name] != before.get(name)}
+    assert others & scripts.WORKERS.keys() == {"router/worker.js"}
 
     record = web / "bundled/bundled.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "sources": "others"}))

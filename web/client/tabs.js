@@ -1,8 +1,9 @@
 /**
- * @file One router for all tabs of an origin that start inpage with the same options. The tab that has the lock hosts it,
- * the others ask that tab (remote.js, guest.js). When it goes, closed or crashed, the browser gives the lock to the next
- * that waits for it; a tab that is frozen gives its router up, and one that was frozen without a word, and does not answer,
- * is robbed of the lock. Then the next one starts a router, and each tab asks there for what it still misses.
+ * @file One router for all tabs of an origin that start the same version of inpage with the same options. The tab that has
+ * the lock hosts it, the others ask that tab (remote.js, guest.js). When it goes, closed or crashed, the browser gives the
+ * lock to the next that waits for it; a tab that is frozen gives its router up, and one that was frozen without a word, and
+ * does not answer, is robbed of the lock. Then the next one starts a router, and each tab asks there for what it still
+ * misses.
  *
  * On the channel of all: {hello: name of a link, models, hidden} by a tab that looks for the host, {host} by a new host.
  */
@@ -12,6 +13,7 @@ import { hasChannels, locksAnswer, openChannel, takeLock } from "../engine/host/
 import { digestOf } from "../engine/storage/sha256.js";
 import { Guest } from "./guest.js";
 import { RemoteLink } from "./remote.js";
+import { VERSION } from "./version.js";
 
 /**
  * @typedef {import("./link.js").Link} Link
@@ -19,8 +21,6 @@ import { RemoteLink } from "./remote.js";
  * @typedef {import("./visibility.js").Seen} Seen
  */
 
-/** What tabs say to each other changes with it. */
-const PROTOCOL = 1;
 /** After one tab took over from a frozen one, no other takes it from that before it had heard of it. */
 const TAKING_MS = 1000;
 
@@ -32,7 +32,7 @@ const TAKING_MS = 1000;
 export async function joined(options, owner) {
   if (!hasChannels() || !(await locksAnswer())) return null;
   const digest = await digestOf(new TextEncoder().encode(JSON.stringify(options)));
-  return new Tabs(`inpage-tabs-${PROTOCOL}-${digest}`, owner);
+  return new Tabs(`inpage-tabs-${VERSION}-${digest}`, owner);
 }
 
 export class Tabs {

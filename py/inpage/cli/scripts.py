@@ -30,6 +30,9 @@ WORKERS = {
 }
 # Of the router, which a page may import too (docs/endpoint.md): as it is.
 FOLDERS = ("app", "client", "engine", "router")
+# Says which version of inpage it is, and is in a bundle.
+VERSION = "client/version.js"
+_NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
 _RECORD = "bundled.json"
 _COMMON = ("--bundle", "--format=esm", "--target=es2022", "--log-level=warning", "--external:../vendor/*")
 
@@ -41,10 +44,26 @@ def sources() -> dict[str, Path]:
     return {path.relative_to(web).as_posix(): path for path in sorted(found)}
 
 
+def modules() -> dict[str, Path]:
+    """The page's Python, by its path in the package."""
+    found = (path for path in paths.PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+    own = {path.relative_to(paths.PACKAGE).as_posix(): path for path in sorted(found)}
+    return {name: path for name, path in own.items() if not name.startswith(_NOT_IN_PAGE)}
+
+
+def version() -> str:
+    """Of inpage in the page: another one if any of its files is."""
+    return _digest(sources() | modules() | {"vendor.json": paths.web() / "vendor.json"})
+
+
+def version_script() -> bytes:
+    return f'export const VERSION = "{version()}";\n'.encode()
+
+
 def bundled() -> dict[str, Path]:
     """What stands in for the modules of the same name, and what that imports; nothing where it cannot be made."""
     folder = paths.web() / "bundled"
-    digest = _digest(sources())
+    digest = version()
     names = _recorded(folder, digest)
     if names is None and (esbuild := _esbuild()) is not None:
         _bundle(esbuild, folder, digest)
@@ -69,7 +88,8 @@ def _recorded(folder: Path, digest: str) -> list[str] | None:
 def _bundle(esbuild: Path, folder: Path, digest: str) -> None:
     made = Path(tempfile.mkdtemp(prefix="bundled-", dir=folder.parent))  # others may make it at the same time
     split = ("--splitting", "--chunk-names=client/shared-[hash]", '--define:import.meta.up="../"')
-    _run(esbuild, PAGES, made, *split)
+    told = f'--define:globalThis.INPAGE_VERSION="{digest}"'
+    _run(esbuild, PAGES, made, *split, told)
     for up in sorted(set(WORKERS.values())):
         entries = tuple(name for name, own in WORKERS.items() if own == up)
         _run(esbuild, entries, made, f'--define:import.meta.up="{up}"')
@@ -101,7 +121,7 @@ def _esbuild() -> Path | None:
 
 
 def _digest(files: dict[str, Path]) -> str:
-    """Of the sources and of how they are bundled."""
+    """Of the files and of how they are bundled."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for name, path in files.items():
         digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

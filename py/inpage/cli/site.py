@@ -20,7 +20,6 @@ from . import paths, scripts, service_worker, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
-_NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
 _NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json")
 _RULE = "=" * 100
@@ -48,7 +47,7 @@ def files(
         for path in _tree(web / part):
             if path.suffix in _SCRIPTS:
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
-    site |= scripts.bundled()
+    site |= scripts.bundled() | {scripts.VERSION: scripts.version_script()}
     site["index.html"] = site.pop("app/index.html")
     vendored = vendor.ensure()
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
@@ -76,8 +75,7 @@ def package_zip() -> bytes:
     """The ``inpage`` package as the page's Python imports it, without the command line and the native engine, and the
     packages that it imports there."""
     vendor.ensure()
-    own = {path.relative_to(paths.PACKAGE).as_posix(): path for path in _tree(paths.PACKAGE) if path.suffix == ".py"}
-    files = {f"inpage/{name}": path for name, path in own.items() if not name.startswith(_NOT_IN_PAGE)}
+    files = {f"inpage/{name}": path for name, path in scripts.modules().items()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, path in (files | vendor.python_modules()).items():
