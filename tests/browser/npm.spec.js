@@ -29,6 +29,28 @@ function writeSnippets(folder) {
   }
 }
 
+/** What `inpage/ai-sdk` needs, as the checkout has it. @param {string} folder of a project */
+function addProvider(folder) {
+  for (const name of ["@ai-sdk/provider", "json-schema", "@types/json-schema"]) {
+    cpSync(path.join(ROOT, "node_modules", name), path.join(folder, "node_modules", name), { recursive: true });
+  }
+}
+
+/** All of the package's entries, those that the app does not use too. @param {string} folder Vite's */
+function addEntries(folder) {
+  addProvider(folder);
+  cpSync(path.join(ROOT, "tests/npm/vite"), folder, { recursive: true });
+  /** @param {string} name @param {string} from @param {string} to */
+  const change = (name, from, to) => {
+    const text = readFileSync(path.join(folder, name), "utf-8");
+    expect(text).toContain(from);
+    writeFileSync(path.join(folder, name), text.replace(from, to));
+  };
+  change("src/main.tsx", 'import { App } from "./App";', 'import { App } from "./App";\nimport "./entries";');
+  const worker = 'build: { rollupOptions: { input: ["index.html", "src/sw.ts"], output: { entryFileNames: "[name].js" } } }';
+  change("vite.config.ts", 'base: "./",', `base: "./", ${worker},`);
+}
+
 /** Ask by the page's form. @param {import("@playwright/test").Page} page */
 async function ask(page) {
   await expect(page.getByRole("status")).toHaveText(/^wasm-/); // until then it may be reloaded
@@ -40,6 +62,7 @@ test("built by Vite, or copied, the package answers below a sub-path", async ({ 
   const vite = viteProject(project, whole);
   const plain = project("examples/plain-html");
   writeSnippets(path.join(vite, "src"));
+  addEntries(vite);
   run(vite, "npm", "run", "build"); // checks the types first
   run(plain, "npm", "run", "copy");
   const server = new FaultServer(
@@ -59,6 +82,13 @@ test("built by Vite, or copied, the package answers below a sub-path", async ({ 
   await page.goto(`${origin}/a/b/vite/index.html`);
   await ask(page);
   await expect(page.locator("#answer")).toHaveText(expected(model));
+  const entries = await page.evaluate(async () => {
+    const { entries } = /** @type {any} */ (globalThis);
+    await entries.InPage.register({ worker: "sw.js" });
+    const { status } = await fetch("v1/models"); // this page serves none
+    return [Object.keys(entries), status];
+  });
+  expect(entries).toEqual([["EngineError", "InPage", "createInPage", "openai", "useInPage"], 503]);
 
   await page.goto(`${origin}/a/b/plain/index.html?model=synthetic`);
   await ask(page);
@@ -81,6 +111,7 @@ test("built by Vite, or copied, the package answers below a sub-path", async ({ 
 
 (SLOW ? test : test.skip)("built by webpack, with grammars, the package answers below a sub-path", async ({ page, context, project, whole }) => {
   const webpack = project("tests/npm/webpack");
+  addProvider(webpack);
   run(webpack, "node", "build.js");
   const server = new FaultServer(
     {
@@ -95,14 +126,20 @@ test("built by Vite, or copied, the package answers below a sub-path", async ({ 
   await page.goto(`${origin}/a/b/webpack/index.html`);
   await page.addScriptTag({ type: "module", url: "main.js" });
   await page.waitForFunction(() => "InPage" in globalThis);
-  const held = await page.evaluate(async () => {
-    const { InPage } = /** @type {any} */ (globalThis);
+  const answers = await page.evaluate(async () => {
+    const { InPage, createInPage, openai } = /** @type {any} */ (globalThis);
     const inpage = await InPage.start({ model: "synthetic" });
     let held = "";
     for await (const piece of inpage.chat("hello", { regex: "[ab]{5}", max_tokens: 20 })) held += piece.text;
-    return held;
+    const prompt = [{ role: "user", content: [{ type: "text", text: "hello" }] }];
+    const { finishReason } = await createInPage(inpage)("synthetic").doGenerate({ prompt, maxOutputTokens: 2, temperature: 0 });
+    const { baseURL, fetch } = openai(inpage);
+    await InPage.register({ worker: "sw.js" });
+    await inpage.serve();
+    const [own, served] = await Promise.all([fetch(`${baseURL}/models`), globalThis.fetch("v1/models")]);
+    return { held, finish: finishReason.unified, own: (await own.json()).data[0].id, served: (await served.json()).data[0].id };
   });
-  expect(held).toMatch(/^[ab]{5}$/);
+  expect(answers).toEqual({ held: expect.stringMatching(/^[ab]{5}$/), finish: "length", own: "synthetic", served: "synthetic" });
   expect(others).toEqual([]);
   await server.stop();
 });

@@ -2,7 +2,7 @@
 import webpack from "webpack";
 
 const optimization = { minimize: Boolean(process.env.INPAGE_SLOW) };
-webpack({ mode: "production", entry: "./src/index.js", optimization, performance: false }, (error, stats) => {
+webpack({ mode: "production", entry: { main: "./src/index.js", sw: "./src/sw.js" }, optimization, performance: false }, (error, stats) => {
   console.log(error ?? stats.toString());
   process.exitCode = error || stats.hasErrors() ? 1 : 0;
 });

@@ -1,4 +1,6 @@
 import { EngineError, InPage } from "inpage";
+import { createInPage } from "inpage/ai-sdk";
 import "inpage/grammar";
+import { openai } from "inpage/openai";
 
-Object.assign(globalThis, { EngineError, InPage });
+Object.assign(globalThis, { EngineError, InPage, createInPage, openai });
