@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from inpage.cli import main
@@ -99,7 +100,7 @@ async def test_openais_client_gets_the_routers_answers_and_errors(small_tokenize
             (openai.BadRequestError, 400, "temperature", None, {"temperature": 9}),
             (openai.BadRequestError, 400, "messages[0].role", None, {"messages": [{"role": "x", "content": "y"}]}),
             (openai.BadRequestError, 400, "response_format", "unsupported",
-             {"response_format": {"type": "json_object"}}),  # the double has no grammars, as the native engine
+             {"response_format": {"type": "json_object"}}),  # the double has no grammars
         ):  # fmt: skip
             with pytest.raises(kind) as caught:
                 await client.chat.completions.create(**ASK | wrong)
@@ -284,7 +285,8 @@ def two_workers(artifact: Path) -> Iterator[str]:
 def test_the_real_model_in_two_processes(
     two_workers: str, reference: dict[str, Any], real_tokenizer: Tokenizer
 ) -> None:
-    """The server's answer is that of float32 in PyTorch, and each worker's figures are there whichever is asked."""
+    """The server's answer is that of float32 in PyTorch, or follows a schema, and each worker's figures are there
+    whichever is asked."""
     asked = reference["prompts"]["p32"]
     with openai.OpenAI(api_key="-", base_url=two_workers) as client, httpx.Client(timeout=DEADLINE) as http:
         health: dict[str, Any] = {"workers": {}}
@@ -297,6 +299,12 @@ def test_the_real_model_in_two_processes(
         text = "".join(chunk.choices[0].text for chunk in told)
         assert text == real_tokenizer.decode(asked["greedy_f32"][:12])
         metrics = http.get(two_workers.replace("/v1", "/metrics")).text
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+        held = client.chat.completions.create(
+            model="smollm2-135m-instruct", messages=[{"role": "user", "content": "Are you well?"}], max_tokens=20,
+            response_format={"type": "json_schema", "json_schema": {"name": "state", "schema": schema, "strict": True}},
+        )  # fmt: skip
+        assert Draft202012Validator(schema).is_valid(json.loads(held.choices[0].message.content or ""))
     families = {family.name: family for family in text_string_to_metric_families(metrics)}
     samples = families["inpage_tokens"].samples
     assert {s.labels["worker"] for s in families["inpage_model_loads"].samples} == set(health["workers"])

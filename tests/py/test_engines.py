@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,9 +169,8 @@ async def test_a_request_goes_to_an_engine_that_can(both: Path) -> None:
         other = await whole(router, "What is gravity?", temperature=0, max_tokens=8)
         assert other.token_ids == expected(other)
         assert [s.info.backend for s in router.replicas.schedulers] == ["ngram", "native"]
-        with pytest.raises(Unsupported) as error:  # neither can
-            await whole(router, "hello", regex="a+")
-        assert error.value.field == "regex"
+        held = await whole(router, "hello", temperature=1, max_tokens=20, regex="[ab]{5}")
+        assert re.fullmatch("[ab]{5}", held.text)
 
 
 def native_dies(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[InpageError]:

@@ -7,8 +7,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,32 +20,16 @@ from inpage.json_schema.regex import NotRegular, pattern
 from inpage.requests.grammar import asked_grammar
 from inpage.requests.tools import asked_tools
 from support.calling import HERMES
+from support.matching import CASES, matched, source
 from support.random_schemas import SchemaMaker, documents
 
-TESTS = Path(__file__).resolve().parents[1]
-CASES: list[dict[str, Any]] = json.loads((TESTS / "reference" / "json-schemas.json").read_text("utf-8"))
 SLOW = bool(os.environ.get("INPAGE_SLOW"))
 RANDOM = 5000 if SLOW else 200
-
-
-def matched(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the real matcher makes of grammars, see tests/support/matcher.mjs."""
-    script = str(TESTS / "support" / "matcher.mjs")
-    done = subprocess.run(["node", script], input=json.dumps(jobs), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
 
 
 def validator(schema: Any) -> Draft202012Validator:
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-
-def source(schema: Any) -> str:
-    grammar = asked_grammar({"schema": schema})
-    assert grammar is not None and grammar.kind == "schema"
-    return grammar.source
 
 
 def test_what_schemas_allow_and_refuse() -> None:

@@ -2,9 +2,11 @@
  * @file Grammars through the real matcher, as a grammar worker compiles and follows them, but in Node: for pytest. Reads
  * a list of jobs from standard input, `{source, kind, texts, walks, seed}`, and writes what came of each:
  * `{accepted: boolean[], said: string[]}` or `{error}`; `accepted`: which texts are whole answers, however they are cut
- * into tokens; `said`: answers of allowed tokens chosen at random.
+ * into tokens; `said`: answers of allowed tokens chosen at random. A job with `trace` gets `traces` too: of each such answer
+ * its tokens, and a hash of the masks before each. `{vocabulary: true}` asks for `{texts, stops}`.
  */
 
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -38,7 +40,8 @@ tokens.push(Uint8Array.of(0xe3, 0x81), Uint8Array.of(0xc3), Uint8Array.of(0xa9, 
 const STOP = tokens.length;
 const WORDS = Math.ceil((STOP + 1) / 32);
 const texts = tokens.map((bytes) => Array.from(bytes, (byte) => alphabet.get(byte)).join(""));
-const grammars = new Grammars({ kind: "byte_level", texts: [...texts, "<end>"], stops: [STOP] }, 4);
+const vocabulary = { texts: [...texts, "<end>"], stops: [STOP] };
+const grammars = new Grammars({ kind: "byte_level", ...vocabulary }, 4);
 const closing = new Set(tokens.flatMap((bytes, id) => (CLOSING.test(Buffer.from(bytes).toString("latin1")) ? [id] : [])));
 
 /** @param {number} from @param {number} to */
@@ -80,18 +83,23 @@ function has(words, id) {
   return Boolean(words && (words[id >> 5] >>> (id & 31)) & 1);
 }
 
-/** @param {any} grammar @param {() => number} next @returns {Promise<string | null>} null: without end */
-async function walk(grammar, next) {
+/** @param {any} grammar @param {() => number} next @param {(ids: number[], masks: string) => void} trace @returns {Promise<string | null>} null: without end */
+async function walk(grammar, next, trace) {
   /** @type {number[]} */
   const ids = [];
+  const masks = createHash("sha256");
   while (ids.length < MOST) {
     const words = await mask(grammar, ids);
+    if (words) masks.update(words);
     if (!words) throw new Error(`nothing may follow ${JSON.stringify(text(ids))}`);
     const may = range(0, STOP).filter((id) => has(words, id));
     const ends = may.filter((id) => id === STOP || closing.has(id));
     const among = ends.length && next() < 0.25 + ids.length / 100 ? ends : may;
     const id = ends.includes(STOP) && next() < 0.5 ? STOP : among[Math.floor(next() * among.length)];
-    if (id === STOP) return text(ids);
+    if (id === STOP) {
+      trace(ids, masks.digest("hex"));
+      return text(ids);
+    }
     ids.push(id);
   }
   return null;
@@ -109,7 +117,11 @@ function text(ids) {
 
 const results = [];
 let count = 0;
-for (const { kind = "schema", source, texts = [], walks = 0, seed = 1 } of JSON.parse(readFileSync(0, "utf8"))) {
+for (const { kind = "schema", source, texts = [], walks = 0, seed = 1, trace = false, vocabulary: asked } of JSON.parse(readFileSync(0, "utf8"))) {
+  if (asked) {
+    results.push(vocabulary);
+    continue;
+  }
   const grammar = { id: String(count++), kind, source };
   try {
     await grammars.prepare(grammar);
@@ -122,8 +134,10 @@ for (const { kind = "schema", source, texts = [], walks = 0, seed = 1 } of JSON.
     }
     const said = [];
     const next = random(seed);
-    for (let i = 0; i < walks; i++) said.push(await walk(grammar, next));
-    results.push({ accepted, said });
+    /** @type {{ids: number[], masks: string}[]} */
+    const traces = [];
+    for (let i = 0; i < walks; i++) said.push(await walk(grammar, next, (ids, masks) => void traces.push({ ids, masks })));
+    results.push({ accepted, said, ...(trace && { traces }) });
   } catch (error) {
     results.push({ error: String(error) });
   }

@@ -10,9 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactInvalid, InpageError
@@ -22,6 +20,7 @@ from ..format.limits import FILE_BYTES
 from ..format.schema import Manifest
 from ..host.browser import IN_PAGE, host, settle
 from ..host.capability import Device
+from ..host.folders import cache_folder
 from .faults import FaultLog
 from .kernel_choice import KernelChoice
 from .measurement import Measurement
@@ -82,12 +81,6 @@ def _choice(kernels: list[str], settled: bool, threads: int, threads_measured: d
         raise ValueError("no such choice")
     measured = {str(n): float(rate) for n, rate in threads_measured.items()} if threads_measured else None
     return KernelChoice(tuple(kernels), bool(settled), int(threads), measured)
-
-
-def cache_folder() -> Path:
-    """CPython's: ``$XDG_CACHE_HOME/inpage`` or the system's usual place."""
-    usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / usual) / "inpage"
 
 
 async def _read(key: str) -> str:

@@ -31,7 +31,7 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
             )
     kernels = None if known is None else known.kernels
     job = LoadJob(
-        kind.flags, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress
+        kind.able, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress
     )
     engine = await kind.load(job)
     if not engine.info.alternatives or not isinstance(engine, Tunable):

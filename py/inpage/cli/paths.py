@@ -7,10 +7,22 @@ import os
 import shutil
 from pathlib import Path
 
-from ..backends.device_profile import cache_folder
 from ..errors import InvalidRequest, Unsupported
+from ..host.folders import PACKAGE, cache_folder, checkout, vendor, web
 
-PACKAGE = Path(__file__).resolve().parents[1]
+__all__ = [
+    "DEFAULT_MODEL",
+    "PACKAGE",
+    "artifact",
+    "cache_folder",
+    "checkout",
+    "chromium",
+    "examples",
+    "models",
+    "vendor",
+    "web",
+]
+
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 _BROWSERS = (
@@ -23,32 +35,10 @@ _BROWSERS = (
 )
 
 
-def checkout() -> Path | None:
-    """The root of the checkout that this package runs from, if it does."""
-    root = PACKAGE.parents[1]
-    return root if (root / "pyproject.toml").is_file() and (root / "web").is_dir() else None
-
-
-def web() -> Path:
-    """The folder of what a browser loads, vendored files apart in an installed wheel."""
-    root = checkout()
-    return root / "web" if root else PACKAGE / "_web"
-
-
 def examples() -> Path:
     """The folder of example pages."""
     root = checkout()
     return root / "examples" if root else PACKAGE / "_examples"
-
-
-def vendor() -> Path:
-    """Where the vendored npm files are or go: beside the web sources of a checkout, else in the user's cache."""
-    root = checkout()
-    return root / "web" / "vendor" if root else cache() / "vendor"
-
-
-def cache() -> Path:
-    return cache_folder()
 
 
 def models() -> Path:

@@ -12,8 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import InvalidRequest, Unsupported
-from . import paths
+from ..engines.native_needs import PACKAGE
+from ..errors import InpageError, InvalidRequest, Unsupported
+from . import paths, vendor
 from .csp import policy_of
 from .http_request import LOOPBACK
 from .session import trust_argument
@@ -85,10 +86,19 @@ def _api(args: argparse.Namespace) -> int:
         listener, url = bound(args.host, args.port)
     except OSError as error:
         raise _occupied(args, error) from error
+    _fetch_grammars()
     serving = Serving(models, args.host, args.workers, args.threads, args.trust, args.origin or (), args.verbose)
     with listener:
         serve(serving, listener, url)
     return 0
+
+
+def _fetch_grammars() -> None:
+    """Once. A server without them answers all that needs none."""
+    try:
+        vendor.ensure_one(PACKAGE)
+    except InpageError as error:
+        print(f"inpage: no answer can be held to a schema or a grammar: {error}", file=sys.stderr)
 
 
 def _occupied(args: argparse.Namespace, error: OSError) -> InvalidRequest:

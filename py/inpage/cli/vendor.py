@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,17 @@ def ensure() -> Path:
     if complete(target):
         return target
     _copy_python(target / PYTHON)
-    root = paths.checkout()
-    if root and (root / "node_modules").is_dir():
-        _copy(root / "node_modules", target)
-        return target
-    with tempfile.TemporaryDirectory(prefix="inpage-npm-") as scratch:
-        _install(Path(scratch))
-        _copy(Path(scratch) / "node_modules", target)
+    _fetch(packages(), target)
     return target
+
+
+def ensure_one(name: str) -> None:
+    """The files of one package of npm. Raises as `ensure` does."""
+    target = paths.vendor()
+    (package,) = (package for package in packages() if package["name"] == name)
+    files = package["files"].items()
+    if not all(_is(target / package["folder"] / file, described["sha256"]) for file, described in files):
+        _fetch([package], target)
 
 
 def complete(folder: Path) -> bool:
@@ -79,12 +83,23 @@ def complete(folder: Path) -> bool:
     return all(_is(folder / name, digest) for name, digest in (*wanted().items(), *python))
 
 
-def _install(folder: Path) -> None:
+def _fetch(wanted: Sequence[dict[str, Any]], target: Path) -> None:
+    root = paths.checkout()
+    if root and (root / "node_modules").is_dir():
+        _copy(wanted, root / "node_modules", target)
+        return
+    with tempfile.TemporaryDirectory(prefix="inpage-npm-") as scratch:
+        _install(wanted, Path(scratch))
+        _copy(wanted, Path(scratch) / "node_modules", target)
+
+
+def _install(wanted: Sequence[dict[str, Any]], folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        raise Unsupported("npm is needed once, to fetch Pyodide and the tokenizer for the page; install Node.js")
+        names = ", ".join(package["name"] for package in wanted)
+        raise Unsupported(f"npm is needed once, to fetch {names}; install Node.js")
     (folder / "package.json").write_text('{"private": true}\n', "utf-8")
-    specs = [f"{package['name']}@{package['version']}" for package in packages()]
+    specs = [f"{package['name']}@{package['version']}" for package in wanted]
     print(f"fetching {', '.join(specs)}", file=sys.stderr)
     command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *specs]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -93,8 +108,8 @@ def _install(folder: Path) -> None:
         raise NetworkError(f"npm could not fetch {', '.join(specs)}: {reason}")
 
 
-def _copy(node_modules: Path, target: Path) -> None:
-    for package in packages():
+def _copy(wanted: Sequence[dict[str, Any]], node_modules: Path, target: Path) -> None:
+    for package in wanted:
         source, folder = node_modules / package["name"], target / package["folder"]
         folder.mkdir(parents=True, exist_ok=True)
         for name, file in package["files"].items():

@@ -7,13 +7,24 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, Unsupported
-from .protocol import Logprob, SequenceInput
+from ..errors import InvalidRequest
+from .protocol import Grammar, Logprob, SequenceInput
 
 MAX_TOP = 20
+FIELDS = {"schema": "schema", "regex": "regex", "ebnf": "grammar", "tag": "tools"}  # by kind: what a caller calls it
 _REPORT = 1 + 2 * MAX_TOP  # doubles of one choice: its logprob, then pairs of id and logprob, -1 where there are fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer so far, and what it is held to. ``request``: by which its state is kept."""
+
+    grammar: Grammar
+    request: str
+    tokens: list[int]
 
 
 def guidance(places: Iterable[tuple[int, SequenceInput]]) -> dict[str, Any]:
@@ -46,16 +57,6 @@ def likeliest(logits: Sequence[float], token: int, logprob: float, top: int) -> 
     log_sum = logits[token] - logprob
     best = heapq.nlargest(_checked(top), range(len(logits)), key=logits.__getitem__)
     return Logprob(token, logprob, tuple((i, logits[i] - log_sum) for i in best))
-
-
-def no_grammars(feeds: Iterable[SequenceInput]) -> None:
-    """For an engine that cannot follow them."""
-    if any(feed.grammar is not None for feed in feeds):
-        raise no_grammar()
-
-
-def no_grammar() -> Unsupported:
-    return Unsupported("this engine cannot hold answers to a grammar; ask in the page", field="grammar")
 
 
 def _checked(top: int) -> int:

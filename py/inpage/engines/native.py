@@ -22,15 +22,16 @@ from typing import Any, TypeVar
 from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
 from ..format.abi import ABI_VERSION, MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
 from ..format.plan import parse_plan
-from ..format.plan_types import Plan
-from ..format.plan_views import encode_io, encode_program
+from ..format.plan_types import Buffer, Plan
 from ..format.schema import Manifest
 from . import batch as flat
 from .block_tables import pages_needed, tables_on
-from .guided_decoding import likeliest, no_grammar, no_grammars
+from .guided_decoding import Held, likeliest
 from .mapping import MappedWeights, available_bytes, base, lay_out, physical_bytes, reserve
+from .native_guidance import Guidance
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
+from .native_program import check_room, load_program
 from .native_trust import require_trust
 from .protocol import (
     RUNTIME_COUNTS,
@@ -52,17 +53,18 @@ class NativeEngine:
     """See `inpage.engines.protocol.Engine`. Make one with `load`; several may live in one process."""
 
     def __init__(self, plan: Plan, kernels: bytes, weights: MappedWeights, *, variant: str, threads: int,
-                 max_pages: int, started: float) -> None:  # fmt: skip
+                 max_pages: int, started: float, guidance: Guidance) -> None:  # fmt: skip
         """Place buffers, load the program, start the threads. ``weights`` are the engine's from now on."""
         self._plan = plan
         self._weights = weights
+        self._guidance = guidance
         self._kv = reserve(max_pages * plan.page_bytes, "KV pages")
         self._lib: ctypes.CDLL | None = open_kernels(kernels)
         if self._lib.inpage_abi_version() != ABI_VERSION:
             raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
         self._offsets, size = lay_out(plan)
         self._work = reserve(size, "the arena")
-        self._load_program(self._lib)
+        load_program(self._lib, plan, self._address)
         if self._lib.inpage_set_threads(threads) != 0:
             raise OutOfMemory(f"{threads} threads cannot be started")
         calibrate_spins(self._lib)
@@ -74,6 +76,7 @@ class NativeEngine:
         m = plan.maxima
         self._info = EngineInfo(
             backend="native",
+            grammars=guidance.there,
             variant=variant,
             threads=threads,
             vocab=plan.vocab,
@@ -101,11 +104,13 @@ class NativeEngine:
         threads: int | None = None,
         max_pages: int | None = None,
         trust: bool = False,
+        grammars: bool = False,
         on_progress: Progress | None = None,
     ) -> NativeEngine:
         """Load a variant of the artifact in ``folder``. ``max_pages``: KV pages to reserve room for, by default a
         whole context for every sequence, as far as three quarters of the machine's memory go; at most `KV_BYTES` of
-        them in any case. ``trust``: run kernels that this machine did not compile. Progress is in bytes.
+        them in any case. ``trust``: run kernels that this machine did not compile. ``grammars``: follow them,
+        which takes what `native_needs` names. Progress is in bytes.
         Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Untrusted`,
         `Unsupported`, `OutOfMemory`, `InvalidRequest`."""
         started = time.perf_counter()
@@ -128,10 +133,12 @@ class NativeEngine:
             pages = plan.maxima.sequences * plan.blocks_per_sequence
             pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
             pages = min(pages, KV_BYTES // plan.page_bytes)
-            _check_room(manifest.weights.bytes, plan)
+            check_room(manifest.weights.bytes, plan)
+            guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if grammars else Guidance()
             weights = MappedWeights.open(folder, manifest, report)
             try:
-                return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started)
+                return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started,
+                           guidance=guidance)  # fmt: skip
             except BaseException:
                 weights.close()
                 raise
@@ -185,27 +192,30 @@ class NativeEngine:
         await self._call(write)
 
     async def prepare(self, grammar: Grammar) -> None:
-        raise no_grammar()
+        await asyncio.to_thread(self._guidance.prepare, grammar)
 
     async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
-        no_grammars(feeds)
+        held = self._guidance.held([feed for feed in feeds if feed.sample])
         batch = flat.step_batch(feeds, self._limits())
-        return await self._call(lambda lib: self._step(lib, batch, feeds))
+        return await self._call(lambda lib: self._step(lib, batch, feeds, held))
 
     async def run(
         self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
     ) -> list[RunOutput]:
-        no_grammars(feeds)
+        held = self._guidance.held(feeds)
         batch = flat.run_batch(feeds, max_steps, self._limits())
-        if any(feed.top is not None for feed in feeds):
-            return await self._call(lambda lib: self._run(lib, batch, 1, feeds))  # logits last until the next step
-        if on_tokens is None:
-            return await self._call(lambda lib: self._run(lib, batch, max_steps, feeds))
         loop = asyncio.get_running_loop()
 
-        def tell(outs: list[RunOutput]) -> None:
-            loop.call_soon_threadsafe(on_tokens, outs)
+        def elsewhere(outs: list[RunOutput]) -> None:
+            if on_tokens is not None:
+                loop.call_soon_threadsafe(on_tokens, outs)
 
+        tell = None if on_tokens is None else elsewhere
+        self._guidance.serve(held)
+        if held or any(feed.top is not None for feed in feeds):
+            return await self._call(lambda lib: self._stepwise(lib, batch, max_steps, feeds, held, tell))
+        if tell is None:
+            return await self._call(lambda lib: self._run(lib, batch, max_steps))
         return await self._call(lambda lib: self._tell(lib, batch, max_steps, tell))
 
     async def choose_kernels(self, names: Sequence[str]) -> None:
@@ -258,7 +268,9 @@ class NativeEngine:
         finally:
             self._busy_s += time.perf_counter() - began
 
-    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
+    def _step(self, lib: ctypes.CDLL, batch: flat.StepBatch, feeds: Sequence[SequenceInput],
+              held: dict[int, Held]) -> list[StepOutput]:  # fmt: skip
+        mask = self._guidance.mask(held, batch.sequences)
         self._place(batch)
         rows, logit_rows = len(batch.token_ids), len(batch.logit_rows)
         check(lib.inpage_step(rows, len(feeds), logit_rows))
@@ -268,7 +280,7 @@ class NativeEngine:
             check(lib.inpage_score(address(batch.targets), logit_rows, address(scores)))
         if batch.sequences is not None:
             n = len(batch.sequences) // SEQUENCE_WORDS
-            check(lib.inpage_sample(address(batch.sequences), n, address(batch.bias), None))
+            check(lib.inpage_sample(address(batch.sequences), n, address(batch.bias), mask and address(mask)))
         logits = None
         if batch.want_logits:
             at = self._offsets[self._plan.io["logits"]]
@@ -279,18 +291,35 @@ class NativeEngine:
                 out.logprobs = [likeliest(self._logits(row), out.token, out.logprob, feed.top)]
         return outs
 
-    def _run(
-        self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[SequenceInput]
-    ) -> list[RunOutput]:
+    def _run(self, lib: ctypes.CDLL, batch: flat.RunBatch, steps: int, mask: array[int] | None = None,
+             ) -> list[RunOutput]:  # fmt: skip
         self._put("block_tables", batch.block_tables)
-        steps, out = self._steps(lib, batch, max_steps)
-        outs = flat.run_outputs(batch.n, steps, out, flat.finished_words(batch.n, batch.sequences))
-        rows = [i for i, out in enumerate(outs) if out.tokens]  # of the step, where it is one
-        for row, i in enumerate(rows):
-            top = feeds[i].top
-            if top is not None:
+        done, out = self._steps(lib, batch, steps, mask)
+        return flat.run_outputs(batch.n, done, out, flat.finished_words(batch.n, batch.sequences))
+
+    def _stepwise(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, feeds: Sequence[SequenceInput],
+                  held: dict[int, Held], tell: OnTokens | None) -> list[RunOutput]:  # fmt: skip
+        """A step at a time: the next choice may depend on this one, and logits last until the next step."""
+        outs, told = _empty(batch.n), 0.0
+        for left in reversed(range(max_steps)):
+            stepped = self._run(lib, batch, 1, self._guidance.mask(held, batch.sequences))
+            for row, i in enumerate(i for i, out in enumerate(stepped) if out.tokens):
                 token, logprob, _ = flat.choice(batch.sequences, i)
-                outs[i].logprobs = [likeliest(self._logits(row), token, logprob, top)]
+                top = feeds[i].top
+                outs[i].tokens.append(token)
+                if top is not None:
+                    outs[i].logprobs = [*outs[i].logprobs, likeliest(self._logits(row), token, logprob, top)]
+                if i in held:
+                    held[i].tokens.append(token)
+            for i, out in enumerate(stepped):
+                outs[i].finished = out.finished
+                if out.finished and i in held:
+                    self._guidance.ended(held.pop(i))
+            if self._rung or left == 0 or all(out.finished for out in outs):
+                break
+            if tell and time.perf_counter() - told >= flat.tell_seconds(batch.n):
+                tell(outs)
+                outs, told = _empty(batch.n), time.perf_counter()
         return outs
 
     def _tell(self, lib: ctypes.CDLL, batch: flat.RunBatch, max_steps: int, tell: OnTokens) -> list[RunOutput]:
@@ -309,10 +338,11 @@ class NativeEngine:
             tell(outs)
             some = flat.next_slice(some, took, flat.tell_seconds(batch.n))
 
-    def _steps(self, lib: ctypes.CDLL, batch: flat.RunBatch, most: int) -> tuple[int, array[int]]:
+    def _steps(self, lib: ctypes.CDLL, batch: flat.RunBatch, most: int, mask: array[int] | None = None,
+               ) -> tuple[int, array[int]]:  # fmt: skip
         out = array("i", bytes(4 * most * batch.n))
-        sequences, bias = address(batch.sequences), address(batch.bias)
-        return check(lib.inpage_run(sequences, batch.n, most, bias, None, address(out))), out
+        sequences, bias, masks = address(batch.sequences), address(batch.bias), mask and address(mask)
+        return check(lib.inpage_run(sequences, batch.n, most, bias, masks, address(out))), out
 
     def _logits(self, row: int) -> memoryview[float]:
         vocab = self._plan.vocab
@@ -362,26 +392,11 @@ class NativeEngine:
                 self._doorbell.value = 0
                 raise
 
-    def _load_program(self, lib: ctypes.CDLL) -> None:
-        plan = self._plan
-        bases = {"weight": self._weights.base, "kv": base(self._kv)}
-        work = base(self._work)
-        addresses = []
-        for i, b in enumerate(plan.buffers):
-            addresses.append(bases[b.kind] + b.offset if b.kind in bases else work + self._offsets[i])
-        table = (ctypes.c_void_p * len(addresses))(*addresses)
-        program = encode_program(plan)
-        io = encode_io(plan)
-        if lib.inpage_load(table, len(addresses), address(program), len(program), address(io)) != 0:
-            raise ArtifactInvalid("kernels.so refuses the plan's program: they do not belong together", field="plan")
+    def _address(self, i: int, buffer: Buffer) -> int:
+        if buffer.kind == "weight":
+            return self._weights.base + buffer.offset
+        return base(self._kv) + buffer.offset if buffer.kind == "kv" else base(self._work) + self._offsets[i]
 
 
-def _check_room(weights: int, plan: Plan) -> None:
-    """Raise `OutOfMemory` where weights, arena and KV pages for one sequence's first tokens are more than there is."""
-    need, free = weights + plan.arena_bytes + plan.page_bytes, available_bytes()
-    if need > free:
-        raise OutOfMemory(
-            f"needs {need} bytes ({weights} of weights, {plan.arena_bytes} of arena, {plan.page_bytes} of KV for "
-            f"{plan.page_tokens} tokens); {free} bytes of this machine's memory are available",
-            field="weights",
-        )
+def _empty(n: int) -> list[RunOutput]:
+    return [RunOutput([], None) for _ in range(n)]

@@ -19,6 +19,7 @@ async def load(job: LoadJob) -> NativeEngine:
         variant=job.variant.name,
         threads=job.threads,
         trust=job.trust,
+        grammars=job.flags.grammars,
         on_progress=job.on_progress,
     )
     task = asyncio.ensure_future(loading)

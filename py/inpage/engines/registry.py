@@ -8,8 +8,8 @@ so that an artifact may carry what only later versions can run.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..errors import Unsupported, quoted
@@ -44,7 +44,8 @@ Load: TypeAlias = Callable[[LoadJob], Awaitable[Engine]]
 class EngineKind:
     """``place``: "page" or "host". ``files``: by role, that each of its variants must have. ``variants``: names of its
     usual ones, the one expected to be the fastest first. ``gpu``: it computes on a WebGPU adapter and not on threads,
-    and compiles its kernels when it is loaded. ``maps_weights``: several engines in one process share their weights."""
+    and compiles its kernels when it is loaded. ``maps_weights``: several engines in one process share their weights.
+    ``lacks``: which of its ``flags`` it does not have on this machine, and what would help."""
 
     backend: str
     title: str
@@ -55,6 +56,12 @@ class EngineKind:
     variants: tuple[str, ...] = ()
     gpu: bool = False
     maps_weights: bool = False
+    lacks: Callable[[], Mapping[str, str]] = dict
+
+    @property
+    def able(self) -> Flags:
+        """What it can do here."""
+        return replace(self.flags, **dict.fromkeys(self.lacks(), False))
 
 
 def _module(name: str) -> Load:
@@ -71,6 +78,12 @@ async def _nowhere(job: LoadJob) -> Engine:
     raise Unsupported(f"this version has no engine for {quoted(job.variant.backend)}", field="backend")
 
 
+def _lacking() -> Mapping[str, str]:
+    from .native_needs import lacking  # no page has it
+
+    return lacking()
+
+
 _IN_PAGE = Flags(grammars=True)
 _GPU = ("webgpu-f16", "webgpu-f32")
 _engines: dict[str, EngineKind] = {}
@@ -83,7 +96,11 @@ def register(kind: EngineKind) -> None:
 
 register(EngineKind("webgpu", "WebGPU", "page", _module("in_page"), _IN_PAGE, variants=_GPU, gpu=True))
 register(EngineKind("wasm", "WASM", "page", _module("in_page"), _IN_PAGE, variants=("wasm-relaxed", "wasm-simd")))
-register(EngineKind("native", "native", "host", _module("native_load"), maps_weights=True))
+register(
+    EngineKind(
+        "native", "native", "host", _module("native_load"), Flags(grammars=True), maps_weights=True, lacks=_lacking
+    )
+)
 
 
 def engine_kind(backend: str) -> EngineKind:

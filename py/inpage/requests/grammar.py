@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..engines.guided_decoding import FIELDS
 from ..engines.protocol import EngineInfo, Grammar
+from ..engines.registry import engine_kind
 from ..errors import InvalidRequest, Unsupported, said
 from ..format import bounded
 
 SOURCE_BYTES = 64 << 10
-FIELDS = {"schema": "schema", "regex": "regex", "ebnf": "grammar", "tag": "tools"}  # by kind: what a caller calls it
 
 _REPEATS = 1000  # of one bound; compiling takes milliseconds for each repetition
 _ALL_REPEATS = 2000
@@ -59,7 +60,8 @@ def unmet_need(
     can = can or info.has
     if grammar is not None and not can("grammars"):
         field = FIELDS[grammar.kind]
-        return Unsupported(f"{field} cannot be followed by the {info.backend} engine; ask in the page", field=field)
+        help = engine_kind(info.backend).lacks().get("grammars", "ask in the page")
+        return Unsupported(f"{field} cannot be followed by the {info.backend} engine: {help}", field=field)
     if top is not None and not can("logprobs"):
         return Unsupported(f"logprobs are not told by the {info.backend} engine: leave them out", field="logprobs")
     return None

@@ -34,7 +34,7 @@ class Specialists:
         """Those whose engine can do all of it."""
         if not self._room():
             return []
-        return [c for c in self._backends.ranked if all(map(c.kind.flags.has, needs))]
+        return [c for c in self._backends.ranked if all(map(c.kind.able.has, needs))]
 
     def open_for(self, request: Request) -> None:
         """Load one, then submit the request; what fails comes by its ``events``."""

@@ -22,7 +22,7 @@ from ..host.browser import IN_PAGE, host, settle
 from .pieces import Pieces, pieces_of
 from .token_bounds import longest_token
 
-_ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
+ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
 _HALF = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 _DROPPED = "\ufdd0dropped"  # a byte without a token, which is left out; no text holds this noncharacter
 
@@ -275,7 +275,7 @@ class _Source(Protocol):
 
 class _NativeSource:
     def __init__(self, text: str) -> None:
-        self.outline = bounded.read(text, FILE_BYTES["tokenizer"], items=_ITEMS)
+        self.outline = bounded.read(text, FILE_BYTES["tokenizer"], items=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
         return _NativeCodec(json.dumps(description, ensure_ascii=False))
@@ -285,8 +285,8 @@ class _PageSource:
     """Over web/router/texts.js."""
 
     def __init__(self, text: str) -> None:
-        self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], _ITEMS, bounded.DEPTH)
-        self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=_ITEMS)
+        self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH)
+        self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
         return _PageCodec(self._read.make(json.dumps(description, ensure_ascii=False)))
