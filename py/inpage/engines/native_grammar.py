@@ -113,6 +113,8 @@ class Grammars:
             return work()
         except LibraryFailed as error:
             said = "".join(self._library.complaints if self._library else ()).splitlines()
+            if self._library is not None:
+                self._library.close()
             fatal = next((line for line in reversed(said) if "[FATAL]" in line), str(error))
             self._library = self._compiler = None
             self._compiled.clear()

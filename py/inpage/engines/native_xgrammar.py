@@ -12,6 +12,7 @@ import hashlib
 import re
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,6 +180,10 @@ class Library:
     def delete(self, handle: Handle) -> None:
         self._guarded(self._function(self._destructors[handle.kind]), handle.own)
 
+    def close(self) -> None:
+        """Free its memory, though what it failed with still refers to it."""
+        self._store.close()
+
     # -- calls into the module -----------------------------------------------------------------------------------
 
     def _guarded(self, function: Callable[..., Any], *arguments: int) -> Any:
@@ -223,17 +228,17 @@ class Library:
     # -- calls from the module -----------------------------------------------------------------------------------
 
     def _import(self, name: str, answers: bool) -> Callable[..., Any]:
-        found: Callable[..., Any] | None = getattr(self, f"_import_{name.lstrip('_')}", None)
-        if found is not None:
-            return found
-        ignored = _IGNORED.fullmatch(name)
+        """wasmtime holds it as long as there is the store, so it must not hold this library, which has the store."""
+        method, ignored, library = f"_import_{name.lstrip('_')}", _IGNORED.fullmatch(name), weakref.ref(self)
 
-        def other(*_: Any) -> int | None:
-            if not ignored:
+        def called(*arguments: Any) -> Any:
+            if ignored and not hasattr(Library, method):
+                return 0 if answers else None
+            if not hasattr(Library, method):
                 raise LibraryFailed(f"{name} is not there")
-            return 0 if answers else None
+            return getattr(library(), method)(*arguments)
 
-        return other
+        return called
 
     def _import_embind_register_class(self, kind: int, pointer: int, constant: int, *more: int) -> None:
         *_, name, _, destructor = more
