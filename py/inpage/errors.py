@@ -40,9 +40,11 @@ def said(error: BaseException) -> str:
     return _LONG_WORD.sub(r"\1…", " ".join(str(error).split())[:_SAID])
 
 
-def is_panic(error: BaseException) -> bool:
-    """Whether it is what a library written in Rust raises for a fault of its own, which is no `Exception`."""
-    return type(error).__name__ == "PanicException"
+def only_faults(error: BaseException) -> None:
+    """In ``except BaseException``, which libraries written in Rust need: their ``PanicException`` is no `Exception`.
+    What is no fault (a cancellation, an interrupt, an exit) is raised again."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 @contextmanager
@@ -50,11 +52,11 @@ def foreign(kind: type[InpageError], what: str, field: str | None) -> Iterator[N
     """Round calls of another library: all that it raises becomes a ``kind`` that says ``what`` cannot be done."""
     try:
         yield
-    except InpageError:
-        raise
     except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
+        # One without a code of its own is JavaScript's, of a library there.
+        if isinstance(error, InpageError) and error.code != InpageError.code:
             raise
+        only_faults(error)
         raise kind(f"{what}: {said(error)}", field=field) from error
 
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ..errors import InvalidRequest, quoted, said
+from ..errors import InvalidRequest, only_faults, quoted, said
 from ..format import bounded
 from ..format.limits import REQUEST_CHARS
 from ..observe.health import Health
@@ -52,7 +52,8 @@ class Api:
         try:
             position = None if resume is None else Position.of(resume)
             return await self._route(method, path.partition("?")[0].rstrip("/"), body, position)
-        except Exception as error:
+        except BaseException as error:
+            only_faults(error)
             return _failed(renamed(error) if path.startswith("/v1/responses") else error)
 
     async def _route(self, method: str, path: str, body: str | bytes, position: Position | None) -> Reply:
@@ -197,7 +198,7 @@ def _json(body: Mapping[str, Any], status: int = 200) -> Reply:
     return Reply(status, json.dumps(body, ensure_ascii=False), {"Content-Type": "application/json"})
 
 
-def _failed(error: Exception) -> Reply:
+def _failed(error: BaseException) -> Reply:
     status = responses.error_status(error)
     headers = {"Content-Type": "application/json"}
     if status == 429:

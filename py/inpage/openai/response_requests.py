@@ -75,7 +75,7 @@ def response_request(body: Any) -> ResponseRequest:
     return ResponseRequest(asked.model, asked.prompts, asked.params, stream=asked.stream, repeated=repeated)
 
 
-def renamed(error: Exception) -> Exception:
+def renamed(error: BaseException) -> BaseException:
     """With the field as this API calls it."""
     if not isinstance(error, InpageError) or not error.field:
         return error

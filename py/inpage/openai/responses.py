@@ -144,11 +144,11 @@ def _read(text: str) -> tuple[str, list[dict[str, Any]]]:
 _ENDLESS: dict[str, Any] = {"logprobs": None, "finish_reason": None}
 
 
-def error_status(error: Exception) -> int:
+def error_status(error: BaseException) -> int:
     return _STATUS.get(error.code, (500, ""))[0] if isinstance(error, InpageError) else 500
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: BaseException) -> dict[str, Any]:
     """OpenAI's error shape; ``param`` is the field at fault."""
     if not isinstance(error, InpageError):
         return _error(str(typed(error)), "server_error", None, None)

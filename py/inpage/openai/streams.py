@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import InpageError, InvalidRequest, typed
+from ..errors import InpageError, InvalidRequest, only_faults, typed
 from ..requests.tool_calls import CallReader, Event, Said
 from ..responses.stream import Completion, Delta, Stream
 from . import responses
@@ -130,7 +130,8 @@ async def events(writer: Writes, streams: list[Stream], position: Position | Non
                 if written:
                     begun = True
                     yield "".join(written)
-    except Exception as error:
+    except BaseException as error:
+        only_faults(error)
         if not begun:
             raise
         yield "".join(writer.failed(typed(error)))  # the status is sent already: the stream itself must say it
@@ -145,7 +146,8 @@ async def _merged(streams: list[Stream]) -> AsyncGenerator[tuple[int, Delta]]:
             async with aclosing(stream.__aiter__()) as deltas:
                 async for delta in deltas:
                     pieces.put_nowait((index, delta))
-        except Exception as error:
+        except BaseException as error:
+            only_faults(error)
             pieces.put_nowait((index, error))
         else:
             pieces.put_nowait((index, None))

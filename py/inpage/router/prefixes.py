@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import Cancelled, InpageError, Unsupported
+from ..errors import Cancelled, InpageError, Unsupported, only_faults
 from ..format.schema import Manifest
 from ..host.capability import Device
 from ..kv import KvManager
@@ -107,7 +107,8 @@ class Prefixes:
             wanted = self._wanted[0]
             try:
                 whole = self._kept(wanted.ids) >= self._pages_of(wanted.ids) or await self._read(wanted.ids)
-            except Exception as error:  # whoever waits gets it; the next one may fare better
+            except BaseException as error:  # whoever waits gets it; the next one may fare better
+                only_faults(error)
                 whole = True
                 if not wanted.read.done():
                     wanted.read.set_exception(error)

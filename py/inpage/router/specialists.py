@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ..backends.failover import Backends
 from ..backends.selection import Candidate
 from ..engines.protocol import Engine
-from ..errors import InpageError
+from ..errors import InpageError, only_faults
 from ..requests.request import Burst, Request
 from ..scheduling.scheduler import Scheduler
 
@@ -67,7 +67,8 @@ class Specialists:
             if None not in unmet:
                 raise unmet[-1] or InpageError("no engine can do what was asked")
             self._submit(request)
-        except Exception as error:  # a bug here must reach the caller
+        except BaseException as error:  # a bug here must reach the caller
+            only_faults(error)
             _fail(request, error)
         finally:
             self._tasks.pop(request, None)

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 
 from ..engines.protocol import Engine, Grammar
-from ..errors import DeviceLost, InpageError, QueueFull, Timeout
+from ..errors import DeviceLost, InpageError, QueueFull, Timeout, only_faults
 from ..requests.request import Request
 from .scheduler import Scheduler
 
@@ -66,7 +66,8 @@ class GrammarQueue:
             # An engine that is gone is missed by the first step, and the one that takes over compiles it then.
             if not isinstance(error, DeviceLost) and scheduler.engine is engine and not scheduler.lost:
                 failure = error
-        except Exception as error:  # a bug here must reach the caller
+        except BaseException as error:  # a bug here must reach the caller
+            only_faults(error)
             failure = error
         del self._tasks[request]
         ended = time.perf_counter()

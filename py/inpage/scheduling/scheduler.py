@@ -20,7 +20,7 @@ from ..backends.failover import Backends
 from ..backends.faults import Suspects, poisoned, too_late
 from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
-from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull
+from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, only_faults
 from ..kv import open_kv
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Burst, Request
@@ -178,7 +178,8 @@ class Scheduler:
                 except (DeviceLost, OutOfMemory) as error:
                     await self._fail_over(error)
                     self.metrics.resume(self.engine.busy_s)
-        except Exception as error:  # a bug here must reach the callers: nobody may wait forever
+        except BaseException as error:  # a bug here must reach the callers: nobody may wait forever
+            only_faults(error)
             self._fail_all(error)
         if self._lost is not None:
             self._fail_all(self._lost)

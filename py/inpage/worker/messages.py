@@ -41,7 +41,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import InpageError, InvalidRequest, Unsupported, quoted, typed
+from ..errors import InpageError, InvalidRequest, Unsupported, only_faults, quoted, typed
 from ..format import bounded
 from ..host.capability import tell_memory
 from ..host.jobs import announce_to, for_request
@@ -126,7 +126,8 @@ class RouterWorker:
                 raise InvalidRequest(f"unknown operation {quoted(op)}", field="op")
             check_message(message)
             value = await getattr(self, f"_{op}")(message)
-        except Exception as error:
+        except BaseException as error:
+            only_faults(error)
             self._fail(number, error)
         else:
             self._post({"id": number, "value": value})
@@ -369,7 +370,7 @@ class RouterWorker:
     def _post(self, message: Message) -> None:
         self._send(json.dumps(message, default=str))
 
-    def _fail(self, number: int, error: Exception) -> None:
+    def _fail(self, number: int, error: BaseException) -> None:
         self._post({"id": number, "error": typed(error).to_wire()})
 
 

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...errors import quoted
+from ...errors import only_faults, quoted
 from ...observe.health import Health
 from ...openai import Api
 from ...openai.api import health_reply, metrics_reply
@@ -155,7 +155,8 @@ class _Endpoint:
             try:
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
-            except Exception as error:  # the status is sent: the stream itself must say it
+            except BaseException as error:  # the status is sent: the stream itself must say it
+                only_faults(error)
                 last = event(error_body(error)).encode()
                 await send({"type": "http.response.body", "body": last, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
