@@ -31,8 +31,9 @@ export class Rows {
     const [rows, uses] = STORES.map((name) => transaction.objectStore(name));
     /** @type {(Row | undefined)[]} */
     const found = await Promise.all(keys.map((key) => done(rows.get(key))));
-    for (const row of found) if (row) uses.put({ key: row.key, bytes: row.value.length, used: this.#now() });
-    return found.map((row) => row?.value ?? null);
+    const values = found.map((row) => (row?.value instanceof Uint8Array ? row.value : null)); // what else lies there counts as nothing
+    for (const [i, value] of values.entries()) if (value) uses.put({ key: keys[i], bytes: value.length, used: this.#now() });
+    return values;
   }
 
   /**
@@ -48,11 +49,11 @@ export class Rows {
     }
     /** @type {Use[]} */
     const all = await done(uses.index("used").getAll());
-    let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
+    let total = all.reduce((sum, { bytes }) => sum + sizeOf(bytes), 0);
     for (const old of all) {
       if (total <= budget) break;
       for (const store of [rows, uses]) store.delete(old.key);
-      total -= old.bytes;
+      total -= sizeOf(old.bytes);
     }
     await finished(transaction);
   }
@@ -75,7 +76,7 @@ export class Rows {
     const transaction = await this.#transaction("readonly");
     /** @type {Use[]} */
     const all = await done(transaction.objectStore("uses").index("used").getAll());
-    return all.map(({ key }) => key).filter((key) => key.startsWith(start)).reverse();
+    return all.map(({ key }) => key).filter((key) => typeof key === "string" && key.startsWith(start)).reverse();
   }
 
   /** @param {IDBTransactionMode} mode */
@@ -108,4 +109,9 @@ export class Rows {
     this.#clock = Math.max(this.#clock + 0.001, Date.now());
     return this.#clock;
   }
+}
+
+/** What damage may have made of it. @param {unknown} bytes @returns {number} */
+function sizeOf(bytes) {
+  return typeof bytes === "number" && bytes >= 0 ? bytes : 0;
 }

@@ -5,7 +5,7 @@
  */
 
 import { EngineError, toWire } from "../engine/format/errors.js";
-import { checkMessage } from "../engine/format/json.js";
+import { parsed, plain } from "../engine/format/json.js";
 import { verifyAhead } from "../engine/storage/verify.js";
 import { place } from "../engine/host/places.js";
 import { imported } from "../engine/host/waits.js";
@@ -54,8 +54,12 @@ scope.onmessage = async (event) => {
 
 /** While Python starts, a core has nothing to do. @param {string} message the first: which model is wanted */
 function ahead(message) {
-  const { op, artifact } = JSON.parse(message);
-  if (op === "load" && typeof artifact === "string") verifyAhead(artifact);
+  try {
+    const { op, artifact } = /** @type {any} */ (parsed(message, "message"));
+    if (op === "load" && typeof artifact === "string") verifyAhead(artifact);
+  } catch {
+    // It is refused when Python would have it.
+  }
 }
 
 /**
@@ -68,7 +72,7 @@ function checked(text) {
   try {
     const message = JSON.parse(text);
     id = message.id;
-    checkMessage(message);
+    plain(message);
     return id;
   } catch (error) {
     const wire = toWire(error instanceof EngineError ? error : new EngineError("invalid_request", `the message is not JSON: ${String(error)}`));

@@ -190,7 +190,7 @@ def _io(ids: dict[str, int], buffers: tuple[Buffer, ...], maxima: Maxima, blocks
         io[name] = i
     for i, b in enumerate(buffers):
         if b.kind in ("input", "output") and i not in io.values():
-            raise wrong("plan.io", f"nobody knows what {b.kind} {quoted(b.name)} is for")
+            raise wrong("plan.io", f"unused {b.kind} buffer {quoted(b.name)}")
     return io
 
 

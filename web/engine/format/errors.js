@@ -3,6 +3,12 @@
  * `{code, message, field}` and becomes an `EngineError` again on the other side.
  */
 
+import { said, shortened } from "./quoting.js";
+
+const MESSAGE = 4000;
+const FIELD = 200;
+const CODE = /^[a-z_]{1,40}$/;
+
 /**
  * @typedef {"artifact_invalid" | "artifact_damaged" | "unsupported" | "invalid_request" | "out_of_memory" | "storage_full" | "network"
  *   | "device_lost" | "fatal" | "poison_request" | "timeout" | "cancelled" | "error"} ErrorCode
@@ -18,10 +24,10 @@ export class EngineError extends Error {
    * @param {unknown} [cause]
    */
   constructor(code, message, field = null, cause = undefined) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(shortened(message, MESSAGE), cause === undefined ? undefined : { cause });
     this.name = "EngineError";
     this.code = code;
-    this.field = field;
+    this.field = field === null ? null : shortened(field, FIELD);
   }
 }
 
@@ -32,16 +38,18 @@ export class EngineError extends Error {
  */
 export function toWire(error) {
   if (error instanceof EngineError) return { code: error.code, message: error.message, field: error.field };
-  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  return { code: "error", message, field: null };
+  return { code: "error", message: said(error), field: null };
 }
 
 /**
- * @param {WireError} wire
+ * @param {unknown} wire what `toWire` gave, or what another tab says that it is
  * @returns {EngineError}
  */
 export function fromWire(wire) {
-  return new EngineError(/** @type {ErrorCode} */ (wire.code), wire.message, wire.field);
+  const { code, message, field } = /** @type {Record<string, unknown>} */ (Object(wire));
+  const known = typeof code === "string" && CODE.test(code) ? code : "error";
+  const text = typeof message === "string" ? message : "an error that does not say what it is";
+  return new EngineError(/** @type {ErrorCode} */ (known), text, typeof field === "string" ? field : null);
 }
 
 /**

@@ -1,14 +1,17 @@
 /**
- * @file The one way by which JSON from outside comes in: depth, size and types are counted before anything recurses over
- * it. Python's parser, and some browsers', end the whole worker where their stack overflows. The limits are those of
- * py/inpage/format/bounded.py.
+ * @file The one way by which JSON from outside comes in, and a caller's values go out: depth, size and types are counted
+ * before anything recurses over them. Python's parser, and some browsers', end the whole worker where their stack
+ * overflows. The limits are those of py/inpage/format/bounded.py.
  */
 
 import { EngineError, invalidArtifact } from "./errors.js";
+import { brief, said } from "./quoting.js";
 
 export const DEPTH = 100;
 const ITEMS = 1 << 20;
 const CHARACTERS = 64 << 20;
+/** Python reads no whole number that has more. */
+const DIGITS = 4300;
 
 /**
  * What a text of JSON holds. Depth and values are counted before it is parsed.
@@ -24,24 +27,31 @@ export function parsed(text, field, { characters = CHARACTERS, items = ITEMS, de
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new EngineError("artifact_invalid", `${field}: is no JSON: ${String(error)}`, field, error);
+    throw new EngineError("artifact_invalid", `${field}: is no JSON: ${said(error)}`, field, error);
   }
 }
 
 /** @param {string} text @param {string} field @param {number} items @param {number} most */
 function measure(text, field, items, most) {
-  const mark = /"|[[\]{},]/g; // strings are skipped, as they may hold any of these
+  const mark = /"|[[\]{},]|\d{100,}/g; // strings are skipped, as they may hold any of these
   let count = 0;
   let depth = 0;
   for (let found = mark.exec(text); found; found = mark.exec(text)) {
     const [sign] = found;
     if (sign === '"') mark.lastIndex = stringEnd(text, found.index + 1);
-    else if (sign === "]" || sign === "}") depth--;
+    else if (sign.length > 1) {
+      if (sign.length > DIGITS && isWhole(text, found.index, mark.lastIndex)) throw invalidArtifact(`has a number of more than ${DIGITS} digits`, field);
+    } else if (sign === "]" || sign === "}") depth--;
     else {
       if (++count > items) throw invalidArtifact(`holds more than ${items} values`, field);
       if (sign !== "," && ++depth > most) throw invalidArtifact(`is nested more than ${most} deep`, field);
     }
   }
+}
+
+/** Whether digits are a whole number, not a part of another. @param {string} text @param {number} from @param {number} to */
+function isWhole(text, from, to) {
+  return !/[.eE]/.test(text[to] ?? "") && !/[.eE][+-]?$/.test(text.slice(Math.max(0, from - 2), from));
 }
 
 /** @param {string} text @param {number} from @returns {number} behind the string's closing quote */
@@ -55,88 +65,129 @@ function stringEnd(text, from) {
 }
 
 /**
- * A message as text. What belongs to a request is named by its own name, in `params` by the name there.
- * @param {Record<string, any>} message
+ * A message as text.
+ * @param {object} message
  * @returns {string}
  * @throws {EngineError} invalid_request
  */
 export function toJson(message) {
-  checkMessage(message);
-  return written(message, "message");
+  return JSON.stringify(plain(message));
 }
 
 /**
- * @param {unknown} message
+ * A copy of a message of a caller, as JSON has it: what the caller changes later, and what reads otherwise a second time,
+ * changes nothing. What belongs to a request is named by its own name, in `params` by the name there.
+ * @template {object} T
+ * @param {T} message
+ * @returns {T}
+ * @throws {EngineError} invalid_request: it holds what JSON cannot, is nested too deeply, or too large
+ */
+export function plain(message) {
+  const whole = Object.entries(message).map(([name, value]) => [name, name === "params" && isObject(value) ? named(value) : copied(value, name)]);
+  return Object.fromEntries(whole);
+}
+
+/** Each member by its name. @param {object} params @returns {object} */
+function named(params) {
+  const names = guarded("params", () => Object.keys(params));
+  return Object.fromEntries(names.map((name) => [name, copied(member(params, name), brief(name))]));
+}
+
+/**
+ * A member of an object of the caller's own, whatever reading it does.
+ * @param {object} holder
+ * @param {string} name
+ * @returns {unknown}
  * @throws {EngineError} invalid_request
  */
-export function checkMessage(message) {
-  for (const [name, value] of members(message)) {
-    if (name !== "params") check(value, name);
-    else for (const [inner, its] of members(value)) check(its, inner);
+export function member(holder, name) {
+  return guarded(brief(name), () => /** @type {Record<string, unknown>} */ (holder)[name]);
+}
+
+/**
+ * @template T
+ * @param {string} field
+ * @param {() => T} action
+ * @returns {T}
+ * @throws {EngineError} invalid_request, whatever the caller's object throws
+ */
+export function guarded(field, action) {
+  try {
+    return action();
+  } catch (error) {
+    throw error instanceof EngineError ? error : refused(field, `cannot be read: ${said(error)}`);
   }
 }
 
 /**
  * @param {unknown} value
- * @param {string} field for errors
- * @throws {EngineError} invalid_request
+ * @param {string} field
+ * @returns {unknown}
  */
-function check(value, field) {
-  /** @type {unknown[]} */
-  let level = [value];
-  let items = 0;
-  let characters = 0;
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > DEPTH) throw refused(field, `is nested more than ${DEPTH} deep`);
-    /** @type {unknown[]} */
-    const next = [];
-    for (const each of level) {
-      if (typeof each === "string") characters += each.length;
-      else if (["function", "symbol", "bigint"].includes(typeof each) || ArrayBuffer.isView(each)) {
-        throw refused(field, `holds what JSON cannot (${ArrayBuffer.isView(each) ? each.constructor.name : typeof each})`);
-      } else if (typeof each === "object" && each !== null) {
-        for (const [name, inner] of members(each, field)) {
-          if (typeof inner !== "number") next.push(inner);
-          items++;
-          characters += name.length;
-          if (items > ITEMS) throw refused(field, `holds more than ${ITEMS} values`);
-        }
-      }
-    }
-    if (characters > CHARACTERS) throw refused(field, `is larger than ${CHARACTERS} characters`);
-    level = next;
+export function copied(value, field) {
+  return guarded(field, () => copy(value, 0, { field, items: 0, characters: 0 }));
+}
+
+/** @typedef {{field: string, items: number, characters: number}} Sum of all that was copied */
+
+/** @param {unknown} value @param {number} depth @param {Sum} sum @returns {unknown} */
+function copy(value, depth, sum) {
+  if (typeof value === "string") {
+    count(sum, 0, value.length);
+    return value;
   }
+  if (typeof value === "number" && !Number.isFinite(value)) throw refused(sum.field, `holds ${value}, which JSON cannot: numbers must be finite`);
+  if (["function", "symbol", "bigint"].includes(typeof value)) throw refused(sum.field, `holds what JSON cannot (${typeof value})`);
+  if (!isObject(value)) return value;
+  if (depth > DEPTH) throw refused(sum.field, `is nested more than ${DEPTH} deep`);
+  if (Array.isArray(value)) return list(value, depth, sum);
+  if (!isPlain(value)) throw refused(sum.field, `holds what JSON cannot (${brief(kindOf(value))})`);
+  const { toJSON } = /** @type {{toJSON?: unknown}} */ (value);
+  const given = typeof toJSON === "function" ? toJSON.call(value) : value;
+  if (!isObject(given)) return copy(given, depth, sum);
+  if (Array.isArray(given)) return list(given, depth, sum);
+  const names = Object.keys(given);
+  count(sum, names.length, names.reduce((all, { length }) => all + length, 0));
+  const entries = names.map((name) => [name, copy(/** @type {any} */ (given)[name], depth + 1, sum)]);
+  return Object.fromEntries(entries.filter(([, inner]) => inner !== undefined));
+}
+
+/** @param {unknown[]} value @param {number} depth @param {Sum} sum @returns {unknown[]} */
+function list(value, depth, sum) {
+  const { length } = value;
+  if (!Number.isSafeInteger(length)) throw refused(sum.field, "is a list without a length"); // a Proxy says what it likes
+  count(sum, length, 0); // before it is gone through: a list may have holes only
+  return Array.from({ length }, (_, i) => copy(value[i], depth + 1, sum) ?? null);
+}
+
+/** @param {Sum} sum @param {number} items @param {number} characters */
+function count(sum, items, characters) {
+  sum.items += items;
+  sum.characters += characters;
+  if (sum.items > ITEMS) throw refused(sum.field, `holds more than ${ITEMS} values`);
+  if (sum.characters > CHARACTERS) throw refused(sum.field, `is larger than ${CHARACTERS} characters`);
 }
 
 /**
+ * Whether it has its members by name: a Date, a Map or a typed array would go as something else, or as nothing.
  * @param {unknown} value
- * @param {string} [field]
- * @returns {Iterable<[string, unknown]>}
+ * @returns {value is object}
  */
-function* members(value, field = "message") {
-  if (typeof value !== "object" || value === null) return;
-  try {
-    const own = /** @type {{toJSON?: unknown}} */ (value);
-    const plain = typeof own.toJSON === "function" ? own.toJSON() : value;
-    if (Array.isArray(plain)) for (const inner of plain) yield ["", inner];
-    else if (typeof plain === "object" && plain !== null) for (const name of Object.keys(plain)) yield [name, plain[name]];
-    else yield ["", plain];
-  } catch (error) {
-    if (error instanceof EngineError) throw error;
-    throw refused(field, `cannot be read: ${String(error)}`);
-  }
+export function isPlain(value) {
+  return isObject(value) && ["Object", "Module"].includes(kindOf(value));
 }
 
-/** @param {unknown} value @param {string} field @returns {string} */
-function written(value, field) {
-  try {
-    return JSON.stringify(value);
-  } catch (error) {
-    throw refused(field, `is not JSON: ${String(error)}`);
-  }
+/** @param {object} value @returns {string} */
+function kindOf(value) {
+  return Object.prototype.toString.call(value).slice(8, -1);
+}
+
+/** @param {unknown} value @returns {value is object} */
+function isObject(value) {
+  return typeof value === "object" && value !== null;
 }
 
 /** @param {string} field @param {string} why */
-function refused(field, why) {
+export function refused(field, why) {
   return new EngineError("invalid_request", `${field} ${why}`, field);
 }

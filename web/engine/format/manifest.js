@@ -7,6 +7,7 @@ import { EngineError, invalidArtifact } from "./errors.js";
 import { bitsOf, rawBytes, rowsBytes } from "./formats.js";
 import { parsed } from "./json.js";
 import { ALIGN } from "./limits.js";
+import { brief, quoted } from "./quoting.js";
 import { MANIFEST } from "./schemas.js";
 import { read } from "./structure.js";
 
@@ -44,7 +45,7 @@ export function described(manifest) {
  */
 export function readManifest(value, variantName) {
   const m = read(value, MANIFEST, "manifest");
-  const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${name}`)]));
+  const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${brief(name)}`)]));
   checkArchitecture(m.architecture);
   checkTokenizer(m.tokenizer, m.architecture.vocab);
   const manifest = {
@@ -74,7 +75,7 @@ function checkArchitecture({ heads, kv_heads: kvHeads, head_dim: headDim }) {
 function checkTokenizer({ bos, eos, special }, vocab) {
   /** @type {[string, number][]} */
   const ids = [["bos", bos ?? 0], ...eos.map((/** @type {number} */ id, /** @type {number} */ i) => [`eos[${i}]`, id])];
-  for (const [text, id] of Object.entries(special)) ids.push([`special.${text}`, id]);
+  for (const [text, id] of Object.entries(special)) ids.push([`special.${brief(text)}`, id]);
   for (const [where, id] of ids) {
     if (id >= vocab) throw invalidArtifact(`${id} is outside the vocabulary of ${vocab}`, `tokenizer.${where}`);
   }
@@ -110,9 +111,9 @@ function tensorsOf(items, formats, space) {
   let end = 0;
   for (const [i, { name, shape, format, layout, offset, bytes }] of items.entries()) {
     const field = `tensors[${i}]`;
-    if (tensors.has(name)) throw invalidArtifact(`${JSON.stringify(name)} appears twice`, `${field}.name`);
+    if (tensors.has(name)) throw invalidArtifact(`${quoted(name)} appears twice`, `${field}.name`);
     const bits = formats.get(format);
-    if (!bits) throw invalidArtifact(`${JSON.stringify(format)} is not one of ${[...formats.keys()].join(", ")}`, `${field}.format`);
+    if (!bits) throw invalidArtifact(`${quoted(format)} is not one of ${[...formats.keys()].map(brief).join(", ")}`, `${field}.format`);
     const need = layout === "raw" ? rawBytes(shape, bits) : rowsBytes(shape, bits);
     if (need === null) throw invalidArtifact(`does not go with format ${format} and layout ${layout}`, `${field}.shape`);
     if (bytes !== need) throw invalidArtifact(`is ${bytes}, but this shape and format need ${need}`, `${field}.bytes`);
@@ -133,10 +134,10 @@ function tensorsOf(items, formats, space) {
 function variantOf(variants, name) {
   const names = variants.map((entry) => entry.name);
   const twice = names.findIndex((one, i) => names.indexOf(one) < i);
-  if (twice >= 0) throw invalidArtifact(`${JSON.stringify(names[twice])} stands twice`, `variants[${twice}].name`);
+  if (twice >= 0) throw invalidArtifact(`${quoted(names[twice])} stands twice`, `variants[${twice}].name`);
   const i = names.indexOf(name);
   if (i < 0) {
-    throw new EngineError("unsupported", `the artifact has no variant ${JSON.stringify(name)}; it has: ${names.join(", ")}`, "variant");
+    throw new EngineError("unsupported", `the artifact has no variant ${quoted(name)}; it has: ${names.map(brief).join(", ")}`, "variant");
   }
   const files = variants.map(filesOf);
   return { name, backend: variants[i].backend, requires: variants[i].requires, files: files[i] };
@@ -152,7 +153,7 @@ function filesOf({ plan, kernels, "*": others }, i) {
   const field = `variants[${i}]`;
   if (!plan !== !kernels) throw invalidArtifact("is missing", `${field}.${plan ? "kernels" : "plan"}`);
   const all = Object.entries({ ...(plan ? { plan, kernels } : {}), ...others });
-  return Object.fromEntries(all.map(([role, file]) => [role, { ...file, field: `${field}.${role}` }]));
+  return Object.fromEntries(all.map(([role, file]) => [role, { ...file, field: `${field}.${brief(role)}` }]));
 }
 
 /** @param {import("./structure.js").Checked} m */
@@ -160,7 +161,7 @@ function checkLevels({ level, levels, variants, weights }) {
   if (!levels?.length) return;
   const names = levels.map((/** @type {{name: string}} */ entry) => entry.name);
   for (const [i, entry] of levels.entries()) {
-    if (names.indexOf(entry.name) < i) throw invalidArtifact(`${JSON.stringify(entry.name)} stands twice`, `levels[${i}].name`);
+    if (names.indexOf(entry.name) < i) throw invalidArtifact(`${quoted(entry.name)} stands twice`, `levels[${i}].name`);
     if (i && !entry.manifest) throw invalidArtifact("is missing", `levels[${i}].manifest`);
   }
   const own = JSON.stringify([level ?? "", weights.bytes, variants.map((/** @type {{name: string}} */ entry) => entry.name)]);
@@ -184,7 +185,7 @@ function checkFilesDistinct(m) {
   for (const [i, { manifest }] of (m.levels ?? []).slice(1).entries()) named.push([`levels[${i + 1}].manifest.file`, manifest.file]);
   const seen = new Set(["manifest.json"]);
   for (const [field, file] of named) {
-    if (seen.has(file.toLowerCase())) throw invalidArtifact(`${JSON.stringify(file)} is named twice`, field);
+    if (seen.has(file.toLowerCase())) throw invalidArtifact(`${quoted(file)} is named twice`, field);
     seen.add(file.toLowerCase());
   }
 }

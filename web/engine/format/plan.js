@@ -4,9 +4,11 @@
  */
 
 import { MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES } from "./abi.js";
-import { EngineError, invalidArtifact } from "./errors.js";
+import { invalidArtifact } from "./errors.js";
+import { parsed } from "./json.js";
 import { ALIGN, BINDING_BYTES, INVOCATIONS, STORAGE_BUFFERS, WORKGROUP_Z, WORKGROUPS } from "./limits.js";
 import { ADDRESSABLE } from "./manifest.js";
+import { brief, said } from "./quoting.js";
 import { PLAN } from "./schemas.js";
 import { read } from "./structure.js";
 
@@ -158,7 +160,7 @@ function readBuffers(items, arenas, tensors, maxima) {
   const names = new Set();
   return items.map((b, i) => {
     const field = `plan.buffers[${i}]`;
-    if (names.has(b.name)) throw invalidArtifact(`${b.name} stands twice`, `${field}.name`);
+    if (names.has(b.name)) throw invalidArtifact(`${brief(b.name)} stands twice`, `${field}.name`);
     names.add(b.name);
     const { name, kind } = b;
     const buffer = { name, kind, arena: b.arena ?? 0, offset: 0, bytes: b.bytes ?? 0, pageBytes: b.page_bytes ?? 0, dtype: b.dtype ?? null };
@@ -168,9 +170,9 @@ function readBuffers(items, arenas, tensors, maxima) {
       if (b.offset + b.bytes > arenas[b.arena]) throw invalidArtifact("ends outside the arena", `${field}.bytes`);
     } else if (kind === "weight") {
       const tensor = tensors.get(b.tensor);
-      if (!tensor) throw invalidArtifact(`the manifest has no tensor ${b.tensor}`, `${field}.tensor`);
+      if (!tensor) throw invalidArtifact(`the manifest has no tensor ${brief(b.tensor)}`, `${field}.tensor`);
       const start = begin(b.start ?? 0, tensor.bytes, `${field}.start`);
-      if (start + b.bytes > tensor.bytes) throw invalidArtifact(`tensor ${b.tensor} has ${tensor.bytes} bytes`, `${field}.bytes`);
+      if (start + b.bytes > tensor.bytes) throw invalidArtifact(`tensor ${brief(b.tensor)} has ${tensor.bytes} bytes`, `${field}.bytes`);
       buffer.offset = tensor.offset + start;
     } else if (kind === "input") {
       const sizes = b.shape.map((/** @type {number | keyof Plan["maxima"]} */ d) => (typeof d === "string" ? maxima[d] : d));
@@ -229,7 +231,7 @@ function readIo({ io: ids, maxima, blocks_per_sequence: blocks, vocab }, buffers
   }
   for (const [id, { kind, name }] of buffers.entries()) {
     const unknown = (kind === "input" || kind === "output") && !known.has(id);
-    if (unknown) throw invalidArtifact(`nobody knows what ${kind} ${name} is for`, "plan.io");
+    if (unknown) throw invalidArtifact(`unused ${kind} buffer ${brief(name)}`, "plan.io");
   }
   return io;
 }
@@ -267,7 +269,7 @@ function readAlternatives(groups, kernels) {
       if (seen.has(id)) throw invalidArtifact(`kernel ${id} stands twice`, field);
       seen.add(id);
       if (takes(kernels[id]) !== takes(kernels[ids[0]])) {
-        throw invalidArtifact(`${kernels[id].name} does not take what ${kernels[ids[0]].name} takes`, field);
+        throw invalidArtifact(`${brief(kernels[id].name)} does not take what ${brief(kernels[ids[0]].name)} takes`, field);
       }
     }
   }
@@ -325,7 +327,7 @@ function readLaunch(item, field, kernels, buffers, others, most) {
   if (!kernel) throw invalidArtifact(`there is no kernel ${item.kernel}`, `${field}.kernel`);
   if (others.has(item.kernel)) throw invalidArtifact(`${item.kernel} is not the first of its alternatives`, `${field}.kernel`);
   for (const what of /** @type {const} */ (["buffers", "scalars"])) {
-    if (item[what].length !== kernel[what]) throw invalidArtifact(`kernel ${kernel.name} takes ${kernel[what]}`, `${field}.${what}`);
+    if (item[what].length !== kernel[what]) throw invalidArtifact(`kernel ${brief(kernel.name)} takes ${kernel[what]}`, `${field}.${what}`);
   }
   for (const [i, id] of item.buffers.entries()) checkBinding(item.buffers, i, kernel.access, buffers, `${field}.buffers[${i}]`, id);
   return {
@@ -351,12 +353,12 @@ function checkBinding(ids, i, access, buffers, field, id) {
   const buffer = buffers[id];
   if (!buffer) throw invalidArtifact(`there is no buffer ${id}`, field);
   if (access[i] !== "r" && (buffer.kind === "weight" || buffer.kind === "input")) {
-    throw invalidArtifact(`${buffer.kind} ${buffer.name} is written`, field);
+    throw invalidArtifact(`${buffer.kind} ${brief(buffer.name)} is written`, field);
   }
   for (let j = 0; j < i; j++) {
     const writes = access[i] !== "r" || access[j] !== "r";
     if (writes && (ids[j] === id || overlap(buffers[ids[j]], buffer))) {
-      throw invalidArtifact(`${buffer.name} shares bytes with ${buffers[ids[j]].name} and one of them is written`, field);
+      throw invalidArtifact(`${brief(buffer.name)} shares bytes with ${brief(buffers[ids[j]].name)} and one of them is written`, field);
     }
   }
 }
@@ -411,7 +413,7 @@ function checkBindings({ functions, kernels, buffers }) {
       const arenas = { r: new Set(), w: new Set() };
       for (const [i, id] of ids.entries()) {
         const { kind, arena, bytes, name } = buffers[id];
-        if (bytes > BINDING_BYTES) throw invalidArtifact(`${name} has ${bytes} bytes, WebGPU binds ${BINDING_BYTES}`, `${field}[${i}]`);
+        if (bytes > BINDING_BYTES) throw invalidArtifact(`${brief(name)} has ${bytes} bytes, WebGPU binds ${BINDING_BYTES}`, `${field}[${i}]`);
         if (kind === "arena") arenas[access[i] === "r" ? "r" : "w"].add(arena);
       }
       if ([...arenas.r].some((arena) => arenas.w.has(arena))) throw invalidArtifact("an arena is read and written", field);
@@ -423,11 +425,14 @@ function checkBindings({ functions, kernels, buffers }) {
 /**
  * @param {Uint8Array} bytes of plan.json
  * @returns {unknown}
+ * @throws {import("./errors.js").EngineError} artifact_invalid
  */
 export function parseJson(bytes) {
+  let text;
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
-    throw new EngineError("artifact_invalid", `plan.json is no JSON: ${String(error)}`, "plan", error);
+    throw invalidArtifact(`is not UTF-8: ${said(error)}`, "plan");
   }
+  return parsed(text, "plan");
 }

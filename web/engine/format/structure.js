@@ -6,6 +6,7 @@
 
 import { invalidArtifact } from "./errors.js";
 import { LINE } from "./limits.js";
+import { brief, quoted } from "./quoting.js";
 
 /**
  * @typedef {Record<string, any>} Rule
@@ -75,7 +76,7 @@ function get(given, field, path) {
 
 /** @param {string} path @param {string} key */
 function at(path, key) {
-  return path ? `${path}.${key}` : key;
+  return path ? `${path}.${brief(key)}` : brief(key);
 }
 
 /**
@@ -108,12 +109,14 @@ function check(value, rule, schema, path) {
     case "map": {
       const entries = Object.entries(object(value, path));
       for (const [key] of entries) {
-        if (!TEXTS[rule.keys].test(key)) throw invalidArtifact(`${JSON.stringify(key.slice(0, 80))} is not a valid name`, path);
+        if (!TEXTS[rule.keys].test(key)) throw invalidArtifact(`${quoted(key)} is not a valid name`, path);
       }
       return Object.fromEntries(entries.map(([key, item]) => [key, check(item, rule.of, schema, at(path, key))]));
     }
     case "exactly":
-      if (JSON.stringify(value) !== JSON.stringify(rule.of)) throw invalidArtifact(`must be ${rule.of.join(", ")}`, path);
+      if (!Array.isArray(value) || value.length !== rule.of.length || !rule.of.every((/** @type {unknown} */ each, /** @type {number} */ i) => value[i] === each)) {
+        throw invalidArtifact(`must be ${rule.of.join(", ")}`, path);
+      }
       return value;
     default:
       return extent(value, rule, path, 0);
@@ -135,7 +138,7 @@ function text(value, kind, path) {
     if (length > LINE) throw invalidArtifact(`has more than ${LINE} characters`, path);
     if (NOT_IN_A_LINE.test(value)) throw invalidArtifact("must be one line of text", path);
   } else if (kind !== "any" && (value.length > 8 * LINE || !TEXTS[kind].test(value))) {
-    throw invalidArtifact(`${JSON.stringify(value.slice(0, 80))} is not allowed here`, path);
+    throw invalidArtifact(`${quoted(value)} is not allowed here`, path);
   }
   return value;
 }
@@ -143,7 +146,7 @@ function text(value, kind, path) {
 /** @param {unknown} value @param {string[]} allowed @param {string} path @returns {string} */
 function choice(value, allowed, path) {
   if (typeof value !== "string") throw invalidArtifact("must be a string", path);
-  if (!allowed.includes(value)) throw invalidArtifact(`${JSON.stringify(value.slice(0, 80))} is not one of ${allowed.join(", ")}`, path);
+  if (!allowed.includes(value)) throw invalidArtifact(`${quoted(value)} is not one of ${allowed.join(", ")}`, path);
   return value;
 }
 

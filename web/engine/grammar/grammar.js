@@ -7,7 +7,8 @@
  */
 
 import { array, integer, object } from "../format/check.js";
-import { EngineError } from "../format/errors.js";
+import { EngineError, invalidArtifact } from "../format/errors.js";
+import { parsed } from "../format/json.js";
 import { described } from "../format/manifest.js";
 import { MANIFEST } from "../format/schemas.js";
 import { read } from "../format/structure.js";
@@ -15,6 +16,8 @@ import { place } from "../host/places.js";
 import { imported } from "../host/waits.js";
 import { fetchFile } from "../storage/shards.js";
 
+/** Values of a tokenizer.json, as in py/inpage/text/tokenizer.py. */
+const ITEMS = 16 << 20;
 /** Grammars kept compiled. */
 const COMPILED = 32;
 /** What a caller calls each kind. */
@@ -233,17 +236,29 @@ async function load(complain, start) {
 async function readVocabulary(source, manifest, size) {
   const entry = read(object(described(manifest), "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
   const file = { file: entry.file, bytes: entry.bytes, sha256: entry.sha256, field: "tokenizer" };
+  return vocabularyOf(entry, new TextDecoder().decode(await fetchFile(source, file, () => undefined)), size);
+}
+
+/**
+ * @param {{eos: unknown, special: Record<string, unknown>}} entry of the manifest
+ * @param {string} text of the tokenizer.json
+ * @param {number} size of the vocabulary
+ * @returns {Vocabulary}
+ * @throws {EngineError} artifact_invalid, unsupported
+ */
+export function vocabularyOf(entry, text, size) {
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
-  const description = object(JSON.parse(new TextDecoder().decode(await fetchFile(source, file, () => undefined))), "tokenizer");
+  const description = object(parsed(text, "tokenizer", { items: ITEMS }), "tokenizer");
   const kind = kindOf(object(description.decoder ?? {}, "tokenizer.decoder"), size);
   const texts = new Array(size).fill("");
-  for (const [text, id] of Object.entries(object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab"))) {
-    texts[token(id)] = text;
+  for (const [piece, id] of Object.entries(object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab"))) {
+    texts[token(id)] = piece;
   }
   for (const added of array(description.added_tokens ?? [], "tokenizer.added_tokens", size)) {
     const { id, content, special } = object(added, "tokenizer.added_tokens");
-    texts[token(id)] = special ? "" : String(content);
+    if (typeof content !== "string") throw invalidArtifact("must be a text", "tokenizer.added_tokens.content");
+    texts[token(id)] = special ? "" : content;
   }
   for (const id of Object.values(entry.special)) texts[token(id)] = "";
   return { kind, texts, stops };

@@ -4,6 +4,8 @@
  * straight to the place in wasm memory.
  */
 
+import { object } from "../format/check.js";
+import { parsed } from "../format/json.js";
 import { originFolder } from "../host/site_data.js";
 
 /**
@@ -73,14 +75,28 @@ async function committed(folder, sha256, bytes) {
   try {
     const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
     if (record.size > MAX_RECORD) return null;
-    const said = JSON.parse(await record.text());
+    const text = await record.text();
     const data = await folder.getFileHandle(`${sha256}.bin`);
     const { size } = await data.getFile();
-    return said?.sha256 === sha256 && said.bytes === bytes && size === bytes ? data : null;
+    return isRecord(text, sha256, bytes) && size === bytes ? data : null;
   } catch (error) {
-    // Absent, a folder in its place, or a record cut off by a crash: not committed.
-    if (error instanceof SyntaxError || isNoFile(error)) return null;
+    if (isNoFile(error)) return null; // absent, or a folder in its place
     throw error;
+  }
+}
+
+/**
+ * @param {string} text
+ * @param {string} sha256
+ * @param {number} bytes
+ * @returns {boolean} false also for a record that was cut off by a crash
+ */
+export function isRecord(text, sha256, bytes) {
+  try {
+    const said = object(parsed(text, "record"), "record");
+    return said.sha256 === sha256 && said.bytes === bytes;
+  } catch {
+    return false;
   }
 }
 
