@@ -60,12 +60,14 @@ test("requests: wrong ones are named, typed arrays are ids, an answer is a strea
       () => inpage.chat("x", null), () => inpage.chat("x", "greedy"), () => inpage.chat("x", { signal: 1 }),
       () => inpage.chat("x", { max_tokens: 3n }), () => inpage.chat("x", { schema: cyclic }), () => inpage.chat("x", { temprature: 0 }),
       () => inpage.chat("x", { model: "other" }), () => inpage.chat(undefined), () => inpage.complete(new Float64Array([0.5])),
-      () => inpage.resume("x", { signal: "now" }),
+      () => inpage.resume("x", { signal: "now" }), () => inpage.chat("x", { temperature: NaN }), () => inpage.prefetch(new Array(4e9)),
+      () => inpage.chat([{ role: "user", content: 5n }], { keep: "it" }), () => inpage.score("x", 5n), () => inpage.serve({ isolate: "yes" }),
     ];
     const told = [];
     for (const call of calls) {
       try {
-        for await (const piece of call()) told.push(piece);
+        const made = call();
+        for await (const piece of made[Symbol.asyncIterator] ? made : [await made]) told.push(piece);
         told.push(null);
       } catch (error) {
         const { code, field } = /** @type {any} */ (error);
@@ -75,7 +77,7 @@ test("requests: wrong ones are named, typed arrays are ids, an answer is a strea
     return told;
   });
   expect(told).toEqual(
-    ["params", "params", "signal", "max_tokens", "schema", "temprature", "model", "messages", "prompt[0]", "signal"].map((field) => ["invalid_request", field]),
+    ["params", "params", "signal", "max_tokens", "schema", "temprature", "model", "messages", "prompt[0]", "signal", "temperature", "prompts", "messages", "window", "isolate"].map((field) => ["invalid_request", field]),
   );
 
   const asked = prompt("hello");

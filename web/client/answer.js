@@ -5,7 +5,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { checkMessage } from "../engine/format/json.js";
+import { plain } from "../engine/format/json.js";
 import { DEATHS, poisoned, Turn } from "./turns.js";
 
 /**
@@ -82,11 +82,11 @@ class Asked {
 
   /** @param {object} message @param {Params} params */
   constructor(message, params) {
-    this.#message = message;
-    this.#params = params;
-    checkMessage({ ...message, params });
-    this.#tokens = Array.isArray(params.resume) ? [...params.resume] : [];
-    const { timeout } = params;
+    const { params: given, ...rest } = plain({ ...message, params });
+    this.#message = rest;
+    this.#params = given;
+    this.#tokens = Array.isArray(given.resume) ? [...given.resume] : [];
+    const { timeout } = given;
     if (typeof timeout !== "number" || !(timeout > 0) || timeout > 1e6) return;
     const over = new EngineError("timeout", `the answer was not whole after ${timeout} s: allow more time, or ask when less is waiting`);
     this.#timers.push(setTimeout(() => this.#giveUp({ error: over }), timeout * 1000 + LATE_MS));

@@ -15,7 +15,7 @@
 import { EngineError } from "../engine/format/errors.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
-import { ids, modelOptions, requestParams, startOptions } from "./options.js";
+import { ids, idsOfEach, modelOptions, requestParams, serveOptions, startOptions } from "./options.js";
 import { host, register, registered } from "./serve.js";
 import { storage } from "./storage.js";
 import { streaming } from "./streaming.js";
@@ -110,7 +110,7 @@ export class InPage {
    */
   complete(prompt, params) {
     const { model, ...rest } = requestParams(params);
-    return streaming(keeping({ op: "complete", prompt: ids(prompt), model }, rest, (...asked) => this.#router.answer(...asked)));
+    return streaming(keeping({ op: "complete", prompt: ids(prompt, "prompt"), model }, rest, (...asked) => this.#router.answer(...asked)));
   }
 
   /**
@@ -126,7 +126,7 @@ export class InPage {
    * sends no headers, after one reload; with `offline` it works without a network after this visit. For pages that start no
    * model themselves, or before they do.
    */
-  static register = register;
+  static register = /** @type {typeof register} */ (async (options) => register(serveOptions(options)));
 
   /**
    * Answer what the site's pages ask of `v1/…`, `health` and `metrics` below the service worker's scope, until `unload`.
@@ -135,7 +135,7 @@ export class InPage {
    * @returns {Promise<boolean>} false where there are no service workers: `fetch` of this object answers all the same
    */
   async serve(options) {
-    const registration = await registered(false, options);
+    const registration = await registered(false, serveOptions(options));
     if (this.#router.ended) throw this.#router.ended;
     this.#stopServing();
     this.#stopServing = host(registration, this.fetch);
@@ -176,7 +176,7 @@ export class InPage {
    * @returns {Promise<Score>}
    */
   score(text, window, model) {
-    return this.#router.ask({ op: "score", ids: ids(text), window, model });
+    return this.#router.ask({ op: "score", ids: ids(text, "ids"), window, model });
   }
 
   /**
@@ -187,7 +187,7 @@ export class InPage {
    * @returns {Promise<number[]>} tokens of each that need not be read any more
    */
   prefetch(prompts, model) {
-    return this.#router.ask({ op: "prefetch", prompts: Array.isArray(prompts) ? prompts.map(ids) : prompts, model });
+    return this.#router.ask({ op: "prefetch", prompts: idsOfEach(prompts, "prompts"), model });
   }
 
   /**
@@ -206,7 +206,7 @@ export class InPage {
    * @returns {Promise<number>} tokens
    */
   exportPrefix(prompt, model) {
-    return this.#router.ask({ op: "export_prefix", prompt: ids(prompt), model });
+    return this.#router.ask({ op: "export_prefix", prompt: ids(prompt, "prompt"), model });
   }
 
   /**
@@ -215,7 +215,7 @@ export class InPage {
    * @returns {Promise<number>} tokens of it that need not be read any more; 0 where nothing fits this engine and version
    */
   importPrefix(prompt, model) {
-    return this.#router.ask({ op: "import_prefix", prompt: ids(prompt), model });
+    return this.#router.ask({ op: "import_prefix", prompt: ids(prompt, "prompt"), model });
   }
 
   /**
@@ -244,8 +244,7 @@ export class InPage {
    * @throws {EngineError} invalid_request where the name is taken
    */
   async add(options) {
-    modelOptions(options);
-    return this.#router.add(this.#router.entry(options));
+    return this.#router.add(this.#router.entry(modelOptions(options)));
   }
 
   /** Load a model now, if it is not. @param {string} [model] @returns {Promise<Info>} */

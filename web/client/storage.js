@@ -5,6 +5,7 @@
 
 import { EngineError } from "../engine/format/errors.js";
 import { cachedFiles, deleteCaches, deleteFolder, done, finished, folderFiles, openDatabase, persistStorage, siteData, storageSpace } from "../engine/host/site_data.js";
+import { named } from "../engine/format/quoting.js";
 import { unknown } from "./options.js";
 
 /**
@@ -53,7 +54,7 @@ async function list() {
  * @throws {EngineError} invalid_request; error where another tab is writing what should go
  */
 async function remove(kind) {
-  if (kind !== undefined && !KINDS.includes(kind)) throw unknown("kind", String(kind), KINDS);
+  if (kind !== undefined && !KINDS.includes(kind)) throw unknown("kind", typeof kind === "string" ? kind : named(kind), KINDS);
   try {
     for (const each of kind ? [kind] : KINDS) {
       if (each === "site") await deleteCaches(CACHES);

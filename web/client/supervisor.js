@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { checkMessage } from "../engine/format/json.js";
+import { plain } from "../engine/format/json.js";
 import { place } from "../engine/host/places.js";
 import { answer } from "./answer.js";
 import { Link } from "./link.js";
@@ -74,12 +74,12 @@ export class Supervisor {
 
   /**
    * What ends with an answer; asked again where the router died over it, in its turn.
-   * @param {{op: string, [name: string]: unknown}} message
+   * @param {{op: string, [name: string]: unknown}} asked
    * @param {(message: any) => void} [heard]
    * @returns {Promise<any>}
    */
-  async ask(message, heard) {
-    checkMessage(message);
+  async ask(asked, heard) {
+    const message = plain(asked);
     const turn = HARMLESS.has(message.op) ? null : new Turn();
     try {
       for (let deaths = 1; ; deaths++) {

@@ -10,6 +10,11 @@
 
 import { APICallError, NoSuchModelError } from "@ai-sdk/provider";
 
+import { array, integer, object } from "../engine/format/check.js";
+import { EngineError } from "../engine/format/errors.js";
+import { parsed } from "../engine/format/json.js";
+import { ENTRIES } from "../engine/format/limits.js";
+import { said } from "../engine/format/quoting.js";
 import { bodyOf, finishOf, usageOf } from "./ai-sdk-wire.js";
 
 /**
@@ -158,7 +163,8 @@ class Parts {
       out.enqueue({ type: "tool-input-start", id, toolName: name });
     }
     const call = this.#calls[index];
-    call.input += delta;
+    if (!call) throw new EngineError("network", "the stream is broken: a call has no name", "stream");
+    call.input += delta ?? "";
     if (delta) out.enqueue({ type: "tool-input-delta", id: call.id, delta });
   }
 
@@ -180,9 +186,32 @@ function events() {
     transform(text, out) {
       const whole = (rest + text).split("\n\n");
       rest = whole.pop() ?? "";
-      for (const event of whole) if (event !== "data: [DONE]") out.enqueue(JSON.parse(event.slice("data: ".length)));
+      for (const event of whole) if (event !== "data: [DONE]") out.enqueue(chunkOf(event));
     },
   });
+}
+
+/**
+ * @param {string} event
+ * @returns {any} a chunk of OpenAI's, or {error}
+ * @throws {EngineError} network
+ */
+function chunkOf(event) {
+  try {
+    const chunk = object(parsed(event.slice("data: ".length), "stream"), "stream");
+    if (chunk.error) return { error: { ...object(chunk.error, "error"), message: String(object(chunk.error, "error").message) } };
+    const [choice] = array(chunk.choices, "choices", ENTRIES);
+    if (choice === undefined) return chunk;
+    const { tool_calls: calls } = object(object(choice, "choices[0]").delta, "delta");
+    for (const call of calls === undefined ? [] : array(calls, "tool_calls", ENTRIES)) {
+      const { index, function: called } = object(call, "tool_calls");
+      integer(index, "index", 0, ENTRIES);
+      object(called, "function");
+    }
+    return chunk;
+  } catch (error) {
+    throw new EngineError("network", `the stream is broken: ${said(error)}`, "stream", error);
+  }
 }
 
 /** @param {{id: string, created: number, model: string}} answer */

@@ -42,7 +42,7 @@ const shared = new Map();
  * @returns {State}
  */
 export function useInPage(options) {
-  const key = JSON.stringify(options);
+  const key = keyOf(options);
   const given = useMemo(() => options, [key]);
   const [state, setState] = useState(NOTHING);
   useEffect(() => {
@@ -57,6 +57,15 @@ export function useInPage(options) {
     };
   }, [key, given]);
   return state;
+}
+
+/** @param {StartOptions} options */
+function keyOf(options) {
+  try {
+    return JSON.stringify(options);
+  } catch {
+    return "no JSON"; // `InPage.start` says what is wrong with them
+  }
 }
 
 /** @param {string} key @param {StartOptions} options @returns {Shared} */
