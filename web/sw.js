@@ -163,8 +163,8 @@
         if (!(await scope.clients.get(client.id))) lost();
       }, WATCH_MS);
       const body = new ReadableStream({ start: (its) => void (controller = its), cancel: leave });
-      port.onmessage = ({ data }) => {
-        if (ended) return;
+      /** @param {any} data */
+      const hear = (data) => {
         if (data === "ping") port.postMessage("pong");
         else if (data.taken) clearTimeout(taken);
         else if (data.head) resolve(new Response(body, data.head));
@@ -173,6 +173,14 @@
           if (data.end) controller.close();
           else controller.error(new TypeError(data.error));
           end();
+        }
+      };
+      port.onmessage = ({ data }) => {
+        if (ended) return;
+        try {
+          hear(data);
+        } catch {
+          lost(); // no answer that a page of this version gives
         }
       };
       port.addEventListener("close", lost);

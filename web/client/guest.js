@@ -3,8 +3,10 @@
  * ends them where that tab is gone. The other end, and what goes to and fro, is remote.js.
  */
 
-import { toWire } from "../engine/format/errors.js";
+import { EngineError, toWire } from "../engine/format/errors.js";
+import { parsed } from "../engine/format/json.js";
 import { openChannel, whenFree } from "../engine/host/site_data.js";
+import { toHost } from "./tab_messages.js";
 import { HARMLESS, standing, Turn } from "./turns.js";
 
 /**
@@ -24,7 +26,7 @@ export class Guest {
 
   /**
    * @param {string} name of its link
-   * @param {{models: any[], hidden: boolean}} hello
+   * @param {import("./tab_messages.js").Hello} hello
    * @param {Supervisor} owner
    * @param {{seen: () => void, gone: () => void}} on seen: `hidden` changed; gone: that tab is no more
    */
@@ -75,11 +77,13 @@ export class Guest {
     }
   }
 
-  /** @param {any} message */
-  #receive(message) {
+  /** @param {unknown} said */
+  #receive(said) {
+    const message = toHost(said);
+    if (message === null) return;
     if (message === "ping") this.#channel.post("pong");
-    else if (message.cancel !== undefined) this.#cancel(message.cancel);
-    else if (message.hidden !== undefined) {
+    else if ("cancel" in message) this.#cancel(message.cancel);
+    else if ("hidden" in message) {
       this.hidden = message.hidden;
       this.#seen();
     } else void this.#relay(message);
@@ -87,8 +91,13 @@ export class Guest {
 
   /** @param {{id: number, call: string, standing: Standing | null}} message */
   async #relay({ id, call, standing: brought }) {
-    const message = JSON.parse(call);
-    if (message.op === "add" && this.#owner.knows(message)) return this.#channel.post({ id, value: message.model });
+    let message;
+    try {
+      message = requestOf(call);
+    } catch (error) {
+      return this.#channel.post({ id, error: toWire(error) });
+    }
+    if (message.op === "add" && this.#owner.knows(/** @type {any} */ (message))) return this.#channel.post({ id, value: message.model });
     const turn = HARMLESS.has(message.op) ? null : Object.assign(new Turn(), brought);
     /** @type {Relayed} */
     const relayed = { turn, link: null, number: 0 };
@@ -127,6 +136,13 @@ export class Guest {
       if (call.turn) this.#owner.turns.leave(call.turn);
     }
   }
+}
+
+/** @param {string} call @returns {{op: string, [name: string]: unknown}} */
+function requestOf(call) {
+  const message = /** @type {any} */ (parsed(call, "message"));
+  if (typeof message?.op === "string") return message;
+  throw new EngineError("invalid_request", "the message is no request", "message");
 }
 
 /** Whether a request has shown that it does the router no harm. @param {any} heard */

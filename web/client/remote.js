@@ -11,6 +11,7 @@
 import { EngineError, fromWire } from "../engine/format/errors.js";
 import { toJson } from "../engine/format/json.js";
 import { holdLock, openChannel } from "../engine/host/site_data.js";
+import { toGuest } from "./tab_messages.js";
 import { standing } from "./turns.js";
 import { Watch } from "./watch.js";
 
@@ -149,8 +150,10 @@ export class RemoteLink {
     for (const [, { reject }] of pending) reject(reason);
   }
 
-  /** @param {any} message */
-  #receive(message) {
+  /** @param {unknown} said */
+  #receive(said) {
+    const message = toGuest(said);
+    if (message === null) return;
     this.#watch.heard();
     if (message === "pong" || this.#ended) return;
     if (message.here) this.#here = true;
@@ -160,7 +163,7 @@ export class RemoteLink {
     } else if (message.bye) this.end(gone("gave it up"), true);
     else if (message.died) this.end(fromWire(message.died), false, message.standings);
     else if (message.admitted !== undefined) Object.assign(this.#pending.get(message.admitted) ?? {}, { admitted: true });
-    else if (message.id === undefined) this.#heard(message.event);
+    else if (message.event) this.#heard(message.event);
     else if (message.heard) this.#pending.get(message.id)?.heard?.(message.heard);
     else {
       const call = this.#pending.get(message.id);

@@ -131,6 +131,7 @@ export function host(registration, fetch) {
   if (!container || !registration) return () => {};
   /** @param {MessageEvent} event */
   const heard = ({ data, ports: [port] }) => {
+    if (!port) return;
     if (data?.inpage === "hosts?") port.postMessage("here");
     else if (data?.inpage === "request") void pass(fetch, data, port);
   };

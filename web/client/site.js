@@ -2,7 +2,11 @@
  * @file Where things of a site lie: absolute URLs, since the worker that is told them has another address than the page.
  */
 
+import { array, object } from "../engine/format/check.js";
 import { EngineError } from "../engine/format/errors.js";
+import { parsed } from "../engine/format/json.js";
+import { ENTRIES } from "../engine/format/limits.js";
+import { brief, said } from "../engine/format/quoting.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
 /** The last part of a URL, or the id itself. @param {string} model @returns {string} */
@@ -28,7 +32,7 @@ function siteUrl(base, path) {
   try {
     return new URL(path, new URL(base ?? "./", globalThis.document?.baseURI ?? globalThis.location.href)).href;
   } catch (error) {
-    throw new EngineError("invalid_request", `no URL: base ${base}, ${path}`, "base", error);
+    throw new EngineError("invalid_request", `no URL: base ${brief(String(base))}, ${brief(path)}: ${said(error)}`, "base", error);
   }
 }
 
@@ -39,12 +43,20 @@ function siteUrl(base, path) {
 export async function siteModels(base) {
   try {
     const response = await within(fetch(siteUrl(base, "site.json")), STALL_MS, "site.json", "model");
-    const { models } = JSON.parse(new TextDecoder().decode(await bytesOf(response, "site", "site.json", "model")));
-    const known = models.map((/** @type {{id: unknown}} */ { id }) => id);
-    return known.every((/** @type {unknown} */ id) => typeof id === "string") ? known : null;
+    return modelsIn(new TextDecoder().decode(await bytesOf(response, "site", "site.json", "model")));
   } catch {
     return null;
   }
+}
+
+/**
+ * @param {string} text of a site.json
+ * @returns {string[] | null} null where it does not say so
+ */
+export function modelsIn(text) {
+  const { models } = object(parsed(text, "site.json"), "site.json");
+  const known = array(models, "models", ENTRIES).map((each, i) => object(each, `models[${i}]`).id);
+  return known.every((id) => typeof id === "string") ? known : null;
 }
 
 /**

@@ -13,6 +13,7 @@ import { hasChannels, locksAnswer, openChannel, takeLock } from "../engine/host/
 import { digestOf } from "../engine/storage/sha256.js";
 import { Guest } from "./guest.js";
 import { RemoteLink } from "./remote.js";
+import { toAll } from "./tab_messages.js";
 import { VERSION } from "./version.js";
 
 /**
@@ -196,9 +197,11 @@ export class Tabs {
     this.#owner.wake();
   }
 
-  /** @param {any} message */
-  #heard(message) {
-    if (message.hello && this.#release && !this.#asleep && !this.#guests.has(message.hello)) {
+  /** @param {unknown} said */
+  #heard(said) {
+    const message = toAll(said);
+    if (message === null) return;
+    if ("hello" in message && this.#release && !this.#asleep && !this.#guests.has(message.hello)) {
       const gone = () => {
         guest.close();
         if (this.#guests.delete(message.hello)) this.#look();
@@ -206,7 +209,7 @@ export class Tabs {
       const guest = new Guest(message.hello, message, this.#owner, { gone, seen: () => this.#look() });
       this.#guests.set(message.hello, guest);
       this.#look();
-    } else if (message.host && !this.#release) {
+    } else if ("host" in message && !this.#release) {
       this.#remote?.replaced();
       if (!this.#asleep) this.#owner.wake();
     }

@@ -6,17 +6,19 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
+import { plain } from "../engine/format/json.js";
 import { REQUEST_CHARS } from "../engine/format/limits.js";
 import { heldLocks, holdLock } from "../engine/host/site_data.js";
 import { inStore } from "../router/in_store.js";
+import { headOf, progressOf } from "./unfinished_records.js";
 
 /**
  * @typedef {import("./types.js").Params} Params
  * @typedef {import("./types.js").Piece} Piece
  * @typedef {import("./types.js").Unfinished} Unfinished
- * @typedef {{op: string, model?: string, [name: string]: unknown}} Message
- * @typedef {{id: string, keep: string, began: number, message: Message, params: Params}} Head
- * @typedef {{at: number, tokens: number[], text: string}} Progress
+ * @typedef {import("./unfinished_records.js").Head} Head
+ * @typedef {import("./unfinished_records.js").Message} Message
+ * @typedef {import("./unfinished_records.js").Progress} Progress
  */
 
 const NAME = "inpage-unfinished";
@@ -93,8 +95,9 @@ export async function discard(id) {
  * @returns {AsyncGenerator<Piece, void, void>}
  */
 async function* recorded(head, progress, params, ask) {
+  const { params: written, ...message } = /** @type {Message & {params: Params}} */ (plain({ ...head.message, params: head.params }));
+  const text = JSON.stringify({ ...head, message, params: written });
   const release = hold(head.id);
-  const text = JSON.stringify(head);
   const small = text.length <= REQUEST_CHARS;
   // Each write follows the one before: what is deleted in the end is not written again.
   let writing = small ? put(head.id, text) : Promise.resolve(null);
@@ -106,7 +109,7 @@ async function* recorded(head, progress, params, ask) {
     writing = writing.then(() => put(`${head.id}+`, JSON.stringify({ ...progress, at: now }))).finally(() => (busy = false));
   };
   try {
-    for await (const piece of ask(head.message, params)) {
+    for await (const piece of ask(message, params)) {
       progress.tokens.push(...piece.token_ids);
       progress.text += piece.text;
       write();
@@ -138,29 +141,6 @@ async function stored() {
     if (locks || Date.now() - progress.at > ALIVE_MS) found.push({ head, progress });
   }
   return found;
-}
-
-/** @param {unknown} text @param {string} id @returns {Head | null} */
-function headOf(text, id) {
-  try {
-    const { id: own, keep, began, message, params } = JSON.parse(/** @type {string} */ (text));
-    const whole = own === id && typeof keep === "string" && Number.isFinite(began) && (message.op === "chat" || message.op === "complete");
-    return whole && params && typeof params === "object" ? { id, keep, began, message, params } : null;
-  } catch {
-    return null;
-  }
-}
-
-/** Without it the answer begins anew, with its seed. @param {unknown} text @returns {Progress} */
-function progressOf(text) {
-  try {
-    const { at, tokens, text: said } = JSON.parse(/** @type {string} */ (text));
-    const whole = Number.isFinite(at) && typeof said === "string" && Array.isArray(tokens) && tokens.every((id) => Number.isInteger(id) && id >= 0);
-    if (whole) return { at, tokens, text: said };
-  } catch {
-    // Nothing was written yet, or it is damaged.
-  }
-  return { at: 0, tokens: [], text: "" };
 }
 
 /** Says to other pages that this answer runs here. @param {string} id @returns {() => void} */
