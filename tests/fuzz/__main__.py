@@ -1,28 +1,43 @@
-"""``python -m fuzz --minutes 10``: every reader in turn, from a seed that is told; ``--number`` runs one document."""
+"""``python -m fuzz --minutes 10``: every reader in turn, from a seed that is told; ``--number`` runs one document.
+Those in JavaScript (their names begin with "js-") run beside them, in Node."""
 
 from __future__ import annotations
 
 import argparse
 import collections
 import random
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from .harness import Fault, Runner
 from .readers import READERS
 
 _TURN = 200  # documents of a reader before the next one's
+_NODE = Path(__file__).with_name("node") / "main.mjs"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--reader", action="append", choices=[reader.name for reader in READERS])
+    parser.add_argument("--reader", action="append", help="only these")
     parser.add_argument("--number", type=int, help="this document alone")
     args = parser.parse_args()
-    chosen = [reader for reader in READERS if not args.reader or reader.name in args.reader]
+    names = {reader.name for reader in READERS}
+    named = args.reader or ["js-", *names]
+    chosen = [reader for reader in READERS if reader.name in named]
+    foreign = [name for name in named if name.startswith("js-")]
+    if unknown := set(named) - names - set(foreign):
+        parser.error(f"unknown readers {', '.join(unknown)}; there are {', '.join(names)} and those of {_NODE.name}")
     runners = [Runner(reader, args.seed) for reader in chosen]
+    in_node = ["--minutes", str(args.minutes), "--seed", str(args.seed)]
+    in_node += [f"--reader={name}" for name in foreign if name != "js-"]
+    in_node += [] if args.number is None else ["--number", str(args.number)]
+    node = subprocess.Popen(["node", str(_NODE), *in_node]) if foreign else None
+    if not chosen:
+        return node.wait() if node else 0
     if args.number is not None:
         for runner in runners:
             print(ascii(runner.document(args.number))[:20000])
@@ -50,7 +65,7 @@ def main() -> int:
     print(
         f"fuzz: {counts.total()} documents ({', '.join(f'{n} {c}' for n, c in counts.items())}), {len(faults)} faults"
     )
-    return 1 if faults else 0
+    return 1 if (node and node.wait()) or faults else 0
 
 
 def _tell(runner: Runner, number: int, fault: Fault, faults: dict[str, int]) -> None:
