@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { WAIT } from "./support/model.js";
+import { expectPenalties } from "./support/penalties.js";
 import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
 
 /**
@@ -65,7 +66,7 @@ test("settings bound the engine's memory and its threads, and say what is too li
   expect(error.message).toMatch(/needs \d+ bytes and KV pages; the memory may have \d+/);
 });
 
-test("several at once answer as each alone, and their pages come back", async ({ page, start, model }) => {
+test("several at once answer as each alone, and their pages come back; penalties and a repeated prompt's logprobs are numpy's", async ({ page, start, artifact, model }) => {
   await start({ threads: 2 });
   const questions = ["hello", "a b c", "who are you", "0123456789", "x", "the last one"];
   const answers = await Promise.all(questions.map((question) => ask(page, "chat", question)));
@@ -74,6 +75,7 @@ test("several at once answer as each alone, and their pages come back", async ({
   });
   const info = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.refresh());
   expect(info.kv_pages.used).toBe(0);
+  await expectPenalties(page, artifact);
 });
 
 test("layers with a window have pages of their own, as the plan says", async ({ page, start, model, server, whole }) => {

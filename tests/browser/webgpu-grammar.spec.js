@@ -1,18 +1,19 @@
 /**
  * @file Answers held to a grammar on WebGPU, on the software adapter: the likeliest token that may come, also after the
- * device was lost; logprobs are those of the model's logits, and one beside it is what it is alone.
+ * device was lost; logprobs are those of the model's logits, and one beside it is what it is alone. Penalties as well.
  */
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { expect, greedy, test } from "./support/failing.js";
+import { expectPenalties } from "./support/penalties.js";
 import { ids, MODEL, prompt, text } from "./support/router.js";
 import { WITH_WEBGPU } from "./support/webgpu.js";
 
 test.use(WITH_WEBGPU);
 
-test("the likeliest that may come, device lost or not; one beside it does not change", async ({ start, killer, ask, server, whole, model }) => {
+test("the likeliest that may come, device lost or not; one beside it does not change", async ({ page, start, killer, ask, server, artifact, whole, model }) => {
   server.fault(`${MODEL}manifest.json`, { body: readFileSync(path.join(whole, "manifest-webgpu.json")), always: true });
   expect((await start({ backend: "webgpu" })).variant).toBe("webgpu-f32");
   const held = { regex: "[a-f]{6}[0-9]{2}", logprobs: 3, logit_bias: {} };
@@ -37,6 +38,7 @@ test("the likeliest that may come, device lost or not; one beside it does not ch
     expect(top).toEqual(best.map((id) => [id, expect.closeTo(logits[id] - sum, 4)]));
   }
 
+  await expectPenalties(page, artifact);
   await killer.engines([{ device: 1 }]); // under the burst that follows the prompt
   const after = await ask("chat", "hello", held);
   expect(after).not.toHaveProperty("code");
