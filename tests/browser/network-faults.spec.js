@@ -93,13 +93,6 @@ test("what had arrived is kept for a network that fails, and dropped where the s
   await load(lab, model);
 });
 
-test("a server that refuses ranges on a network that keeps breaking", async ({ lab, model, server }) => {
-  // Cut, refused, cut again: the whole is asked for until it comes.
-  server.fault(FIRST, { endAfter: 150_000 }, { status: 501 }, { cutAfter: 100_000 }, { cutAfter: 300_000 });
-  await load(lab, model);
-  expect(ranges(server)).toEqual([null, "bytes=150000-", null, null, null]);
-});
-
 test("a shorter file is artifact_invalid, however its server says so", async ({ lab, model, server, manifest }) => {
   const short = structuredClone(manifest);
   short.weights.shards[4].bytes += 256;
