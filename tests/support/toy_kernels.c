@@ -6,13 +6,14 @@ enum { LANES = 8, PAGE = 16 };
 
 static uint32_t rotl(uint32_t x, int n) { return x << n | x >> (32 - n); }
 
-/* token_ids, positions, row_sequence, block_tables, kv (x) · rows, blocks, the group's first column */
+/* token_ids, positions, row_sequence, block_tables, kv (x) · rows, blocks, the group's first column, which is added to
+ * what is stored: no group can do with another's pages. */
 static void append(void *const *b, const int32_t *s, int32_t thread, int32_t threads) {
   const int32_t *ids = b[0], *positions = b[1], *sequence = b[2], *tables = b[3];
   uint32_t *kv = b[4];
   for (int32_t r = thread; r < s[0]; r += threads) {
     const int32_t page = tables[sequence[r] * s[1] + s[2] + positions[r] / PAGE];
-    kv[page * PAGE + positions[r] % PAGE] = (uint32_t)ids[r];
+    kv[page * PAGE + positions[r] % PAGE] = (uint32_t)(ids[r] + s[2]);
   }
 }
 
@@ -39,7 +40,7 @@ static void slide(void *const *b, const int32_t *s, int32_t thread, int32_t thre
   uint32_t *state = b[4];
   for (int32_t r = thread; r < s[0]; r += threads)
     for (int32_t p = positions[r] < s[3] ? 0 : positions[r] - s[3] + 1; p <= positions[r]; p++) {
-      const uint32_t token = kv[tables[sequence[r] * s[1] + s[2] + p / PAGE] * PAGE + p % PAGE];
+      const uint32_t token = kv[tables[sequence[r] * s[1] + s[2] + p / PAGE] * PAGE + p % PAGE] - (uint32_t)s[2];
       for (int32_t lane = 0; lane < LANES; lane++)
         state[r * LANES + lane] += (token + 3u) * 3266489917u * (2u * (uint32_t)p + 1u);
     }
