@@ -59,6 +59,11 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: options({"x" * 5000: 1}, 10), "x" * 60 + "…"),
     (lambda: options({5: 1, "nope": 1}, 10), "5"),  # type: ignore[dict-item]
     (lambda: checked_ids([1, LONG], 10, "prompt"), "prompt[1]"),
+    (lambda: checked_messages([{"role": "user", "content": ["text"]}]), "messages[0].content[0].type"),
+    (
+        lambda: checked_messages([{"role": "assistant", "tool_calls": 5, "function_call": {"name": "f"}}]),
+        "messages[0].tool_calls",
+    ),
     (lambda: checked_messages(_called(id=LONG)), "messages[0].tool_calls[0].id"),
     (lambda: checked_messages(_called(id="\ud800")), "messages[0].tool_calls[0].id"),
     (lambda: settings_from({"scheduler": {"timeout": HUGE}}), "scheduler.timeout"),

@@ -7,6 +7,7 @@
 import { readAtMost } from "../engine/format/bounded.js";
 import { EngineError } from "../engine/format/errors.js";
 import { REQUEST_CHARS } from "../engine/format/limits.js";
+import { brief, said } from "../engine/format/quoting.js";
 import { Exchange } from "./exchange.js";
 
 /**
@@ -64,7 +65,7 @@ class BodyError extends EngineError {
 
 /** @param {unknown} error @returns {Response} */
 function refused(error) {
-  const { code, message, field } = error instanceof EngineError ? error : new EngineError("error", String(error));
+  const { code, message, field } = error instanceof EngineError ? error : new EngineError("error", said(error));
   const status = error instanceof BodyError ? error.status : (STATUS[code] ?? 500);
   const type = status < 500 ? "invalid_request_error" : status === 503 ? "service_unavailable_error" : "server_error";
   return Response.json({ error: { message, type, param: field, code: code === "invalid_request" ? null : code } }, { status });
@@ -74,7 +75,7 @@ function refused(error) {
 async function textOf(request) {
   const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
   if (!["identity", "gzip", ""].includes(encoding)) {
-    throw new BodyError(415, "unsupported", `content-encoding is ${encoding}: send gzip, or none`, "content-encoding");
+    throw new BodyError(415, "unsupported", `content-encoding is ${brief(encoding)}: send gzip, or none`, "content-encoding");
   }
   const plain = new Blob([await request.arrayBuffer()]).stream();
   const stream = encoding === "gzip" ? plain.pipeThrough(new DecompressionStream("gzip")) : plain;
@@ -83,6 +84,6 @@ async function textOf(request) {
     return new TextDecoder("utf-8", { fatal: true }).decode(await readAtMost(stream, REQUEST_CHARS, tooLarge));
   } catch (error) {
     if (error instanceof EngineError) throw error;
-    throw new EngineError("invalid_request", `the body is not ${encoding === "gzip" ? "gzip of UTF-8" : "UTF-8"}: ${String(error)}`);
+    throw new EngineError("invalid_request", `the body is not ${encoding === "gzip" ? "gzip of UTF-8" : "UTF-8"}: ${said(error)}`);
   }
 }

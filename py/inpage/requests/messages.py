@@ -82,12 +82,14 @@ def _with_older(calls: Any, older: Any, field: str) -> Any:
         return calls
     if not isinstance(older, Mapping):
         raise InvalidRequest(f"{field}.function_call must be an object", field=f"{field}.function_call")
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        return calls  # which `_calls` refuses
     return [*calls, {"type": "function", "function": older}]
 
 
 def _part(part: Any, field: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else part
-    if kind not in ("text", "refusal"):
+    if not isinstance(part, Mapping) or kind not in ("text", "refusal"):
         raise InvalidRequest(f"{field}: this model reads text only, not {quoted(kind)}", field=f"{field}.type")
     text = part.get(kind)
     if not isinstance(text, str):

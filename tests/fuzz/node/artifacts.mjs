@@ -95,7 +95,13 @@ function crossed(thrown) {
   for (const text of [said(thrown), named(thrown)]) if (typeof text !== "string" || text.length > 400) throw new Fault(`${text}`);
   const { code, message, field } = fromWire(toWire(thrown));
   if (typeof code !== "string" || message.length > 4000 || (field !== null && field.length > 200)) throw new Fault(`${code} ${field} ${message.slice(0, 100)}`);
-  const told = fromWire(/** @type {any} */ (thrown));
+  let wire;
+  try {
+    wire = structuredClone(thrown);
+  } catch {
+    return; // nobody can post it
+  }
+  const told = fromWire(wire);
   JSON.stringify([told.code, told.message, told.field]);
 }
 

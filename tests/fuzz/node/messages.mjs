@@ -47,15 +47,20 @@ globalThis.BroadcastChannel = /** @type {any} */ (
   }
 );
 
-/** As from another tab: what a structured clone makes of it. @param {string} name @param {unknown[]} messages */
-async function say(name, messages) {
-  for (const message of messages) {
-    let data;
+/** What arrives of messages: nobody can post some. @param {unknown[]} messages @returns {unknown[]} */
+function cloned(messages) {
+  return messages.flatMap((message) => {
     try {
-      data = structuredClone(message);
+      return [structuredClone(message)];
     } catch {
-      continue; // nobody can post it
+      return [];
     }
+  });
+}
+
+/** As from another tab. @param {string} name @param {unknown[]} messages */
+async function say(name, messages) {
+  for (const data of cloned(messages)) {
     for (const channel of channels.get(name) ?? []) channel.onmessage?.({ data });
     await null;
   }
@@ -162,14 +167,8 @@ function serviceWorker() {
 /** @param {{data: unknown, url: string, headers: [string, string][], method: string, body: any, replies: unknown[]}} given */
 async function asWorker({ data, url, headers, method, body, replies: said }) {
   if (!heard) serviceWorker();
-  replies = said.filter((reply) => {
-    try {
-      return structuredClone(reply) !== undefined;
-    } catch {
-      return false;
-    }
-  });
-  heard.dispatchEvent(Object.assign(new Event("message"), { source: { id: "x" }, data, waitUntil: () => {} }));
+  replies = cloned(said);
+  for (const each of cloned([data])) heard.dispatchEvent(Object.assign(new Event("message"), { source: { id: "x" }, data: each, waitUntil: () => {} }));
   heard.dispatchEvent(Object.assign(new Event("message"), { source: { id: "page" }, data: { inpage: "hosts" } }));
   let request;
   try {

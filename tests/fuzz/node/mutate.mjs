@@ -70,7 +70,7 @@ const WILD = [
   () => new Proxy({ role: "user", content: "x" }, {}), () => new Proxy(["a"], {}), revoked, cyclic, shared, () => globalThis, () => new Error("x".repeat(5000)),
   () => ({ get [Symbol.toStringTag]() {
     return fail();
-  } }), () => new Uint32Array(5e7), () => fail, () => new AbortController().signal, () => new WeakMap(), () => (function* () {})(),
+  } }), () => new Uint32Array(2 ** 21), () => fail, () => new AbortController().signal, () => new WeakMap(), () => (function* () {})(),
 ];
 
 /** @returns {never} */
@@ -222,7 +222,7 @@ export class Mutator {
     if (typeof old === "boolean" || old === null) holder[key] = !old;
     else if (typeof old === "number") holder[key] = this.choice([old + 1, old - 1, -old, old / 2, ...NUMBERS]);
     else if (typeof old === "string") holder[key] = this.text(old);
-    else if (Array.isArray(old) && isPlain(old)) {
+    else if (isPlain(old) && Array.isArray(old)) {
       const times = this.choice([0, 2, 20]);
       holder[key] = old.length < 100 ? Array.from({ length: times }, () => old).flat() : old.slice(0, 1);
     } else if (isPlain(old)) set(old, this.choice([...TEXTS, "type", "id", "name"]), this.atom());

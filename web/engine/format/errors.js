@@ -37,7 +37,11 @@ export class EngineError extends Error {
  * @returns {WireError}
  */
 export function toWire(error) {
-  if (error instanceof EngineError) return { code: error.code, message: error.message, field: error.field };
+  try {
+    if (error instanceof EngineError) return { code: error.code, message: error.message, field: error.field };
+  } catch {
+    // A Proxy that throws whatever it is asked was thrown.
+  }
   return { code: "error", message: said(error), field: null };
 }
 
@@ -46,7 +50,7 @@ export function toWire(error) {
  * @returns {EngineError}
  */
 export function fromWire(wire) {
-  const { code, message, field } = /** @type {Record<string, unknown>} */ (Object(wire));
+  const { code, message, field } = /** @type {Record<string, unknown>} */ (Object(wire ?? {}));
   const known = typeof code === "string" && CODE.test(code) ? code : "error";
   const text = typeof message === "string" ? message : "an error that does not say what it is";
   return new EngineError(/** @type {ErrorCode} */ (known), text, typeof field === "string" ? field : null);

@@ -22,7 +22,8 @@ export function quoted(text) {
 /** What an error of the browser or of another library says, in one line. @param {unknown} error @returns {string} */
 export function said(error) {
   try {
-    return String(error).slice(0, 10 * SAID).replace(/\s+/g, " ").replace(LONG_WORD, "$1…").slice(0, SAID);
+    const text = typeof error === "string" || error instanceof Error ? String(error) : named(error);
+    return text.slice(0, 10 * SAID).replace(/\s+/g, " ").replace(LONG_WORD, "$1…").slice(0, SAID);
   } catch {
     return "what was thrown cannot be shown";
   }
