@@ -35,7 +35,7 @@ function program() {
 async function visit(base, model) {
   const { InPage } = await import(`${base}client/inpage.js`);
   const inpage = await InPage.start({ base, model, threads: 2 });
-  const { threads, backend, storage } = inpage.info;
+  const { threads, backend } = inpage.info;
   const pieces = [];
   for await (const piece of inpage.chat("hello", { temperature: 0, max_tokens: 20 })) pieces.push(piece);
   const response = await inpage.fetch("http://inpage/v1/chat/completions", {
@@ -43,7 +43,7 @@ async function visit(base, model) {
   });
   const again = (await response.json()).choices[0].message.content;
   await inpage.unload();
-  return { threads, backend, storage, ids: pieces.flatMap((piece) => piece.token_ids), text: pieces.map((piece) => piece.text).join(""), again, isolated: crossOriginIsolated };
+  return { threads, backend, ids: pieces.flatMap((piece) => piece.token_ids), text: pieces.map((piece) => piece.text).join(""), again, isolated: crossOriginIsolated };
 }
 
 test.describe("Firefox ESR", () => {
@@ -66,7 +66,7 @@ test.describe("Firefox ESR", () => {
           const weights = server.log.filter(({ path }) => path.endsWith(".bin")).length;
           if (first || !kept) expect(weights).toBeGreaterThan(0);
           else expect(weights).toBe(0);
-          console.log(`Firefox, ${name}: storage ${found.storage}, ${weights} downloads of weights`);
+          console.log(`Firefox, ${name}: ${weights} downloads of weights`);
         }
       } finally {
         await firefox.stop();

@@ -20,6 +20,7 @@ from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest
 from inpage.format import bounded
 from inpage.host.artifact_store import open_store
 from inpage.openai import Api
+from inpage.openai.requests import chat_request
 from inpage.openai.response_requests import response_request
 from inpage.requests.grammar import schema_grammar
 from inpage.requests.messages import checked_messages
@@ -35,6 +36,7 @@ from support.small import small_router, small_tokenizer_json
 from support.tiny import TEMPLATE
 
 HUGE, LONG = 10**400, 10**5000
+_HI = [{"role": "user", "content": "hi"}]
 
 
 def _called(**more: Any) -> list[dict[str, Any]]:
@@ -59,6 +61,9 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: options({"x" * 5000: 1}, 10), "x" * 60 + "…"),
     (lambda: options({5: 1, "nope": 1}, 10), "5"),  # type: ignore[dict-item]
     (lambda: checked_ids([1, LONG], 10, "prompt"), "prompt[1]"),
+    (lambda: chat_request({"messages": _HI, "response_format": "json_schema"}), "response_format.type"),
+    (lambda: response_request({"input": [{"role": "user", "content": ["input_text"]}]}), "input[0].content[0].type"),
+    (lambda: response_request({"input": "hi", "tools": ["function"]}), "tools[0].type"),
     (lambda: checked_messages([{"role": "user", "content": ["text"]}]), "messages[0].content[0].type"),
     (
         lambda: checked_messages([{"role": "assistant", "tool_calls": 5, "function_call": {"name": "f"}}]),

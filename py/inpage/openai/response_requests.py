@@ -127,7 +127,7 @@ def _text(content: Any, where: str) -> str:
     text = ""
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else part
-        if not isinstance(kind, str) or kind not in _TEXTS:
+        if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _TEXTS:
             raise InvalidRequest(
                 f"{where}[{i}]: this model reads text only, not {quoted(kind)}", field=f"{where}[{i}].type"
             )
@@ -155,7 +155,7 @@ def _format(text: Mapping[str, Any]) -> Any:
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
     kind = tool.get("type") if isinstance(tool, dict) else tool
-    if kind != "function":
+    if kind != "function" or not isinstance(tool, dict):
         raise InvalidRequest(f"{where}: only functions can be called, not {quoted(kind)}", field=f"{where}.type")
     names = ("name", "description", "parameters", "strict")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}

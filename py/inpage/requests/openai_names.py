@@ -83,7 +83,7 @@ def format_schema(form: Any) -> Any:
         return None
     if kind == "json_object":
         return {"type": "object"}
-    if kind != "json_schema":
+    if kind != "json_schema" or not isinstance(form, Mapping):
         raise InvalidRequest(
             f"{where}.type is {quoted(kind)}; it must be text, json_object or json_schema", field=f"{where}.type"
         )
