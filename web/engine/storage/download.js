@@ -16,6 +16,7 @@
  */
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
+import { brief } from "../format/quoting.js";
 import { Patience, STALL_MS } from "../host/waits.js";
 
 /**
@@ -212,7 +213,7 @@ function checkResponse(response, job, from) {
     const wrong = range !== null && (Number(range[1]) !== from || (range[2] !== "*" && Number(range[2]) !== entry.bytes));
     const unread = headers.has("content-encoding") || /^multipart\//.test(headers.get("content-type") ?? "");
     if (from > 0 && (wrong || unread)) throw new Refused("another range than was asked for");
-    if (wrong) throw invalidArtifact(`${entry.file} is sent as ${range[0]}, not as ${entry.bytes} bytes`, entry.field);
+    if (wrong) throw invalidArtifact(`${entry.file} is sent as ${brief(range[0])}, not as ${entry.bytes} bytes`, entry.field);
   } else if (status !== 200) {
     if (from > 0) throw new Refused(`HTTP ${status}`);
     if (status === 404 || status === 410) throw invalidArtifact(`${entry.file} is missing (HTTP ${status})`, entry.field);

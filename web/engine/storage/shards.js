@@ -9,6 +9,7 @@
  */
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
+import { brief } from "../format/quoting.js";
 import { download } from "./download.js";
 import { digestOf, endDigests, hasWebCrypto } from "./sha256.js";
 import { isQuotaError, withLock } from "./storage.js";
@@ -51,7 +52,7 @@ export function folderUrl(base) {
   try {
     return new URL(base.endsWith("/") ? base : `${base}/`, globalThis.location.href).href;
   } catch (error) {
-    throw new EngineError("invalid_request", `base is no URL: ${base}`, "base", error);
+    throw new EngineError("invalid_request", `base is no URL: ${brief(base)}`, "base", error);
   }
 }
 
