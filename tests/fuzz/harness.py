@@ -22,7 +22,7 @@ from .mutate import Mutator
 SECONDS = 5
 KILOBYTES = 64 << 10
 _MESSAGE, _FIELD = 4000, 200
-_QUOTED = re.compile(r"(.)\1{80}", re.DOTALL)  # of the fillers that mutations put in
+_QUOTED = re.compile(r"([^\\])\1{80}")  # of the fillers that mutations put in; escapes are doubled
 
 
 @dataclass(frozen=True)

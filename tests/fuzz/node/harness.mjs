@@ -5,7 +5,7 @@ import { Mutator, random } from "./mutate.mjs";
 
 const KILOBYTES = 64 << 10;
 const [MESSAGE, FIELD] = [4000, 200];
-const QUOTED = /(.)\1{80}/s; // of the fillers that mutations put in
+const QUOTED = /([^\\])\1{80}/; // of the fillers that mutations put in; escapes are doubled
 const CODE = /^(?!error$)[a-z_]{3,40}$/;
 
 /**
