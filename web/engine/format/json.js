@@ -83,7 +83,10 @@ export function toJson(message) {
  * @throws {EngineError} invalid_request: it holds what JSON cannot, is nested too deeply, or too large
  */
 export function plain(message) {
-  const whole = Object.entries(message).map(([name, value]) => [name, name === "params" && isPlain(value) ? named(value) : copied(value, name)]);
+  const whole = Object.entries(message).map(([name, value]) => {
+    const byName = name === "params" && guarded(name, () => isPlain(value));
+    return [name, byName ? named(value) : copied(value, name)];
+  });
   return Object.fromEntries(whole);
 }
 
