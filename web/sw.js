@@ -171,7 +171,7 @@
         else if (data.chunk) controller.enqueue(data.chunk);
         else {
           if (data.end) controller.close();
-          else controller.error(new TypeError(data.error));
+          else controller.error(new TypeError(typeof data.error === "string" ? data.error : "the page that answered failed"));
           end();
         }
       };

@@ -158,7 +158,7 @@ class Parts {
 
   /** @param {any} piece @param {TransformStreamDefaultController<StreamPart>} out */
   #call({ index, id, function: { name, arguments: delta } }, out) {
-    if (name) {
+    if (name && index <= this.#calls.length) {
       this.#calls[index] = { id, name, input: "" };
       out.enqueue({ type: "tool-input-start", id, toolName: name });
     }
