@@ -233,7 +233,7 @@ def test_what_a_browser_can_refuse_is_explained() -> None:
     patterns = [_pattern(message) for message in _messages()]
     missing = []
     for path in (ROOT / "web").rglob("*.js"):
-        if "vendor" in path.parts:
+        if {"vendor", "bundled"} & set(path.parts):
             continue
         for found in re.finditer(
             r"""EngineError\("(?:network|unsupported)", ([`"])(.*?)\1[,)]""", _flat(path.read_text("utf-8"))
