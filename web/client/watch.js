@@ -17,6 +17,9 @@ const SILENT_MS = 6000;
 const JOBS = {
   script: { ms: Infinity, perCharacter: 0 }, // has its own: engine/host/workers.js
   start: { ms: 60_000, perCharacter: 0 },
+  import: { ms: 30_000, perCharacter: 0 },
+  template: { ms: 10_000, perCharacter: 0.05 },
+  schema: { ms: 10_000, perCharacter: 0.05 },
   tokenizer: { ms: 20_000, perCharacter: 0.002 },
   prompt: { ms: 3000, perCharacter: 0.05 },
 };

@@ -7,6 +7,8 @@ one, the request that it was for is known.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +16,7 @@ from typing import Any
 
 _request: ContextVar[int | None] = ContextVar("request", default=None)
 _post: Callable[[dict[str, Any]], None] | None = None
+_under_way: list[dict[str, Any]] = []
 
 
 def announce_to(post: Callable[[dict[str, Any]], None]) -> None:
@@ -28,12 +31,22 @@ def for_request(number: int) -> None:
 
 @contextmanager
 def job(name: str, characters: int = 0) -> Iterator[None]:
-    """Around code that awaits nothing and begins no other job."""
+    """Around code that awaits nothing. A job within another has its own limit while it lasts."""
     if _post is None:
         yield
         return
-    _post({"job": {"name": name, "id": _request.get(), "characters": characters}})
+    _under_way.append({"name": name, "id": _request.get(), "characters": characters})
+    _post({"job": _under_way[-1]})
     try:
         yield
     finally:
-        _post({"job": None})
+        _under_way.pop()
+        _post({"job": _under_way[-1] if _under_way else None})
+
+
+def imported(name: str) -> Any:
+    """A module that only some requests need. Python compiles it first, for seconds where the processor is busy."""
+    if name in sys.modules:
+        return sys.modules[name]
+    with job("import"):
+        return importlib.import_module(name)

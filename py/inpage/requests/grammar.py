@@ -16,6 +16,7 @@ from ..engines.protocol import EngineInfo, Grammar
 from ..engines.registry import engine_kind
 from ..errors import InvalidRequest, Unsupported, said
 from ..format import bounded
+from ..host.jobs import imported, job
 
 SOURCE_BYTES = 64 << 10
 
@@ -88,9 +89,11 @@ def schema_grammar(schema: Any, field: str = "schema") -> Grammar:
 def _grammar_text(schema: str, field: str) -> str:
     """Kept, as a request's schema is checked where the request is read, and made into its grammar further on, where its
     field has another name: only an error depends on that."""
-    from ..json_schema import compile_schema  # imported with the first schema: see worker/kept_memory.py
-
-    text = _compiled.pop(schema, None) or compile_schema(bounded.read(schema), field)
+    text = _compiled.pop(schema, None)
+    if text is None:
+        compiler = imported("inpage.json_schema")  # with the first schema: see worker/kept_memory.py
+        with job("schema", len(schema)):
+            text = str(compiler.compile_schema(bounded.read(schema), field))
     _compiled[schema] = text
     if len(_compiled) > _KEPT:
         del _compiled[next(iter(_compiled))]

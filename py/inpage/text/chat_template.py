@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, said
 from ..host.browser import IN_PAGE
+from ..host.jobs import imported, job
 from .slices import at_once, in_slices
 from .tokenizer import Tokenizer
 
@@ -209,7 +210,8 @@ def _compiled(source: str) -> BoundedTemplate:
     """Imports jinja2 with the first template: in the page that takes longer than all else of a chat, see
     web/router/python.js."""
     try:
-        from .template_sandbox import BoundedTemplate
+        sandbox = imported(f"{__package__}.template_sandbox")
     except ImportError:
         raise Unsupported("chat templates need the jinja2 package: pip install 'inpage[cli]'") from None
-    return BoundedTemplate(source)
+    with job("template", len(source)):
+        return sandbox.BoundedTemplate(source)  # type: ignore[no-any-return]

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..host.jobs import imported
+
 _TEMPLATES = "inpage.text.template_sandbox"
 _LATER = (_TEMPLATES, "inpage.json_schema")
 _WORTH = 8 << 20  # bytes still to come that take longer than the import
@@ -37,7 +39,7 @@ class KeptMemory:
         left = event["total"] - event["loaded"]
         if left > max(_WORTH, event["loaded"]):
             self._asked = True
-            asyncio.get_running_loop().call_soon(importlib.import_module, _TEMPLATES)
+            asyncio.get_running_loop().call_soon(imported, _TEMPLATES)
 
     def idle(self) -> None:
         """Somebody was answered, and nobody waits: what takes a core for two seconds slows nobody down."""
