@@ -30,8 +30,10 @@ for (const [what, { code, ...variant }] of Object.entries(BLOCKS).slice(0, proce
     expect(answers.map((answer) => answer.ids ?? answer.code)).toEqual(asked.map((question) => (question === BAD ? code : greedy(model, question, 60))));
     if (code !== "poison_request") return; // counted: it blocks nothing
 
-    if (process.env.INPAGE_SLOW) expect(await ask("chat", BAD, { timeout: 1 })).toEqual({ code: "timeout" });
-    expect(await page.evaluate(async () => (await /** @type {any} */ (globalThis).inpage.health()).status)).toBe("healthy");
+    if (process.env.INPAGE_SLOW) {
+      expect(await ask("chat", BAD, { timeout: 1 })).toEqual({ code: "timeout" });
+      expect(await page.evaluate(async () => (await /** @type {any} */ (globalThis).inpage.health()).status)).toBe("healthy");
+    }
     const ended = await page.evaluate(async (bad) => {
       const { inpage } = /** @type {any} */ (globalThis);
       const stop = new AbortController();

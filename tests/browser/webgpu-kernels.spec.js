@@ -9,7 +9,7 @@ import { FaultServer } from "./support/server.js";
 import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const OUT = path.join(ROOT, "build/tests/gpu-kernels");
+const OUT = path.join(ROOT, `build/tests/gpu-kernels${process.env.INPAGE_SLOW ? "-slow" : ""}`);
 const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention"];
 
 /** @typedef {{page: import("@playwright/test").Page}} Kernels */

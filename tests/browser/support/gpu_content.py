@@ -7,6 +7,7 @@ these kernels do, from float64 here; no kernel code is used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from support.weights import columns_of, packed, random_weights
 Array = npt.NDArray[Any]
 PAGE = 16
 SMALLEST_HALF = 2.0**-24
+SLOW = "INPAGE_SLOW" in os.environ
 NAMES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
 LATER = ("bf16", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k")
 
@@ -87,12 +89,12 @@ class Content:
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 for tile, count in ((1, 9), (4, 9), (8, 9), (8, 1), (4, 4)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
-        # Three super-blocks, where a share of the columns has parts of two, and one. Tiles of four are for some only: a
-        # pipeline takes the adapter most of a second.
+        # Three super-blocks, where a share of the columns has parts of two, and one. A pipeline takes the
+        # adapter most of a second: some tiles are for Q6_K only.
         for fmt, n, k in (*((fmt, 20, 3 * max(FORMATS[fmt].span, 32)) for fmt in LATER), ("q6_k", 7, 256)):
             w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
             fours = ((4, 9), (4, 4)) if fmt == "q6_k" and n == 20 else ()
-            for tile, count in ((1, 9), (8, 9), (8, 1), *fours):
+            for tile, count in ((1, 9), (8, 9), *(((8, 1), *fours) if SLOW or fmt == "q6_k" else ())):
                 yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
         norm = rng.standard_normal(96).astype(np.float32)
