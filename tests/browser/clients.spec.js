@@ -84,7 +84,7 @@ test("Vercel's ai and npm's openai: chats, streams, tools, schemas, errors, abor
   for (const answer of seen.npm) expect(answer).toEqual(["tool_calls", [["weather", input]]]);
 });
 
-test("OpenAI's Python package in Pyodide: the same, by a transport of ours", async ({ lab }) => {
+(process.env.INPAGE_SLOW ? test : test.skip)("OpenAI's Python package in Pyodide: the same, by a transport of ours", async ({ lab }) => {
   const wheels = execFileSync(path.join(ROOT, ".venv/bin/python"), ["tools/pyodide_wheels.py"], { cwd: ROOT, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim();
   await lab.route("**/wheels/*", (route) => route.fulfill({ path: path.join(wheels, path.basename(route.request().url())) }));
   const { text, prompt_ids } = await said(lab);

@@ -144,7 +144,7 @@ test("built by Vite, or copied, the package answers below a sub-path", async ({ 
   await server.stop();
 });
 
-test("Vite's development server needs no configuration", async ({ page, context, project, whole, model }) => {
+(SLOW ? test : test.skip)("Vite's development server needs no configuration", async ({ page, context, project, whole, model }) => {
   const server = await developed(viteProject(project, whole), "node_modules/vite/bin/vite.js", "--host", "127.0.0.1", "--port", "0");
   try {
     let routers = 0;

@@ -225,7 +225,7 @@ test("a page of a host without headers is isolated after one reload, and answers
   expect(await chat(other, "hello")).toEqual([503, "service_unavailable_error"]);
 });
 
-test("the scripts of docs/endpoint.md run as they stand, but for the model's name", async ({ page, origin, server, model }) => {
+(process.env.INPAGE_SLOW ? test : test.skip)("the scripts of docs/endpoint.md run as they stand, but for the model's name", async ({ page, origin, server, model }) => {
   const all = Array.from(readFileSync(path.join(ROOT, "docs/endpoint.md"), "utf-8").matchAll(/```js\n(.*?)```/gs), ([, code]) => code);
   const blocks = all.filter((code) => !code.includes("loadPyodide")); // Python's client needs wheels: clients.spec.js
   expect(blocks).toHaveLength(2);

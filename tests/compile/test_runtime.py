@@ -130,7 +130,7 @@ def test_scratch_is_private_to_a_thread_and_aligned() -> None:
         [0],
         [1, 4],
         [1, 4, 1],
-        [1, 4, 1, 5, 0, 0],  # no such kernel
+        [1, 4, 1, 99, 0, 0],  # no such kernel
         [1, 4, 1, -1, 0, 0],
         [1, 4, 1, 2, 1, 9, 0],  # no such buffer
         [1, 4, 1, 2, 1, -1, 0],

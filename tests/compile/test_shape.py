@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inpage.engines import native
+from inpage.engines import native, native_program
 from inpage.engines.native import NativeEngine
 from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
 from inpage.text.tokenizer import load_tokenizer
@@ -171,7 +171,7 @@ async def test_what_does_not_fit_is_refused_with_both_numbers(
     path, folder = recipe(tmp_path, lender), ROOT / "shape-grouped"
     compile_model(str(path), folder, variants=VARIANTS["shape-grouped"])
     manifest = manifest_of(folder)
-    monkeypatch.setattr(native, "available_bytes", lambda: 100_000)
+    monkeypatch.setattr(native_program, "available_bytes", lambda: 100_000)
     monkeypatch.setattr(native.MappedWeights, "open", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(OutOfMemory) as memory:
         await NativeEngine.load(folder, manifest)

@@ -210,7 +210,7 @@ async def test_a_request_moves_on_when_what_takes_over_cannot_do_it(
     """In mid-answer, from native, which runs out of memory once, over the table, which has no logprobs, to native."""
     async with await Router.load(both) as router:
         plain = await whole(router, "What is gravity?", temperature=0, max_tokens=40)
-    deaths = native_dies(monkeypatch, after=60)
+    deaths = native_dies(monkeypatch, after=20)
     async with await Router.load(both) as router:
         done = await whole(router, "What is gravity?", temperature=0, max_tokens=40, logprobs=0)
         assert next(deaths, None) is None and router.engine.info.backend == "ngram"

@@ -155,7 +155,12 @@ def rendered(source: str, conversation: str) -> str:
     except Exception as error:
         return f"ERR {type(error).__name__}: {error}"
     now = datetime.now()
-    return texts[0].replace(f"{now:%Y-%m-%d}", "{date}").replace(f"{now:%d %b %Y}", "{day}")
+    return (
+        texts[0]
+        .replace(f"{now:%Y-%m-%d}", "{date}")
+        .replace(f"{now:%d %b %Y}", "{day}")
+        .replace(f"{now:%B %d, %Y}", "{today}")
+    )
 
 
 def main(folder: Path) -> None:

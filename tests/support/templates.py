@@ -43,6 +43,8 @@ MUCH = [
     "{{ range(99999) | list | tojson(indent=99999) }}",
     *RECURSIVE,
     "{% set n = namespace(x=[]) %}{% for i in range(9000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x | tojson }}",
+    "{% set n = namespace(x=[]) %}{% for i in range(99000) %}{% set n.x = [n.x] %}{% endfor %}",
+    "{% set n = namespace(x={}) %}{% for i in range(99000) %}{% set n.x = {'a': [n.x, n.x]} %}{% endfor %}",
 ]
 # What Python in the page would not survive.
 DEEP = [
@@ -75,4 +77,8 @@ def rendered(source: str, conversation: dict[str, Any]) -> str:
 
 def undated(text: str) -> str:
     now = datetime.now()
-    return text.replace(f"{now:%Y-%m-%d}", "{date}").replace(f"{now:%d %b %Y}", "{day}")
+    return (
+        text.replace(f"{now:%Y-%m-%d}", "{date}")
+        .replace(f"{now:%d %b %Y}", "{day}")
+        .replace(f"{now:%B %d, %Y}", "{today}")
+    )

@@ -140,7 +140,7 @@ class Grammars:
                 found = lib.compile_grammar(compiler, grammar.source)
             else:
                 regex = grammar.kind == "regex"
-                form = {"type": "regex", "pattern": grammar.source} if regex else json.loads(grammar.source)
+                form = {"type": "regex", "pattern": grammar.source} if regex else bounded.read(grammar.source)
                 found = lib.compile_tag(compiler, json.dumps({"type": "structural_tag", "format": form}))
         for old in _keep(self._compiled, grammar, found, _COMPILED):
             lib.delete(old)

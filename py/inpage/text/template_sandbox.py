@@ -23,6 +23,7 @@ from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from ..errors import ArtifactInvalid
@@ -53,6 +54,7 @@ _WIDENING = {
 _DEPTH = 100  # of a template's nodes, and of what it makes; models' have up to 30
 _BETWEEN = frozenset(("comma", "data", "block_begin", "block_end", "variable_begin", "variable_end"))
 _OPERANDS = frozenset(("string", "integer", "float", "colon", "rparen", "rbracket", "rbrace"))
+_NOW_AND_THEN = 8
 _CALLS = 32  # of macros within one another: a hundred would end Python in the page
 _CHAIN = 300  # operators one after another: they nest without brackets
 _HOLDS = (list, tuple, dict)
@@ -68,6 +70,7 @@ class _Allowance:
     chars: int
     stand_ins: Mapping[int, str]
     calls: int = 0  # under way
+    kept: int = 0  # values that a namespace was given
 
 
 _left: ContextVar[_Allowance] = ContextVar("_left")
@@ -230,6 +233,31 @@ def _format(text: str, values: Any) -> None:
         raise _too_much("too wide a text")
 
 
+class _Namespace(Namespace):
+    """The one place where a loop can put a list into a list, again and again: thousands deep, Python in the page ends
+    when it is given back. Looked at now and then, as a conversation's list may be long."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        left = _left.get()
+        left.kept += 1
+        if left.kept % _NOW_AND_THEN == 0:
+            _flat(value)
+        super().__setitem__(name, value)
+
+
+def _flat(value: Any) -> None:
+    """Refuse what is nested too deeply; what is in it twice is looked at once."""
+    seen: set[int] = set()
+    depth, level = 0, [value]
+    while level:
+        held = {id(one): one for one in level if isinstance(one, _HOLDS) and id(one) not in seen}
+        seen.update(held)
+        depth += bool(held)
+        if depth > _DEPTH:
+            raise _too_much("too deep a list")
+        level = [one for item in held.values() for one in (item.values() if isinstance(item, dict) else item)]
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
@@ -241,6 +269,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.measured = _measured
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = _now
+        self.globals["namespace"] = _Namespace
         del self.globals["lipsum"]  # writes as much as it is asked to
         self.filters["tojson"] = _to_json  # jinja2's own is meant for HTML
         self.filters = {name: _bounded(name, found) for name, found in self.filters.items()}
