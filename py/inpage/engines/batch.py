@@ -25,8 +25,8 @@ from ..format.abi import (
     SEQUENCE_WORDS,
     pack_sequence,
 )
-from ..format.plan_types import KvGroup
-from .block_tables import first_columns, page_sizes
+from ..format.plan_types import KvGroup, page_sizes
+from .block_tables import first_columns
 from .protocol import RunOutput, Sampling, SequenceInput, StepOutput
 
 _REASONS = {0: None, 1: "stop", 2: "length", 3: "pages"}

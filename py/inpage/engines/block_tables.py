@@ -5,13 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..format.plan_types import KvGroup
+from ..format.plan_types import page_sizes, sequence_pages
 from .protocol import EngineInfo
-
-
-def page_sizes(page_tokens: int, groups: Sequence[KvGroup]) -> list[int]:
-    """Tokens of a page, for each table."""
-    return [group.page_tokens for group in groups] or [page_tokens]
 
 
 def first_columns(context: int, sizes: Sequence[int]) -> list[int]:
@@ -24,7 +19,7 @@ def first_columns(context: int, sizes: Sequence[int]) -> list[int]:
 
 def pages_needed(info: EngineInfo, tokens: int) -> int:
     """Pages of a sequence of so many tokens, those of all groups together."""
-    return sum(-(-tokens // size) for size in page_sizes(info.page_tokens, info.groups))
+    return sequence_pages(tokens, info.page_tokens, info.groups)
 
 
 def tables_on(info: EngineInfo, tokens: int, pages: Sequence[int]) -> list[Sequence[int]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
-from ..format.plan_types import KvGroup, block_pages
+from ..format.plan_types import KvGroup, sequence_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class EngineInfo(Flags):
     @property
     def block_bytes(self) -> int:
         """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
-        return self.page_bytes * block_pages(self.page_tokens, self.groups)
+        return self.page_bytes * sequence_pages(self.page_tokens, self.page_tokens, self.groups)
 
 
 # What engines count, in the order in which they tell it.

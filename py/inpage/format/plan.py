@@ -61,7 +61,7 @@ from ..errors import quoted
 from . import limits, structure
 from .abi import MAX_BINDINGS, MAX_LAUNCHES, MAX_SCALARS
 from .limits import ALIGN
-from .plan_types import Buffer, Extent, Function, Kernel, KvGroup, Launch, Maxima, Plan, extent
+from .plan_types import Buffer, Extent, Function, Kernel, KvGroup, Launch, Maxima, Plan, extent, sequence_pages
 from .schema import Tensor
 from .schemas import PLAN
 from .structure import read_json, wrong
@@ -81,7 +81,7 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     maxima = Maxima(**p["maxima"])
     blocks, vocab, arenas = p["blocks_per_sequence"], p["vocab"], tuple(p["arenas"])
     groups = _kv_groups(p["kv_groups"] or [], p["page_tokens"], maxima.context)
-    need = sum(-(-maxima.context // size) for size in [group.page_tokens for group in groups] or [p["page_tokens"]])
+    need = sequence_pages(maxima.context, p["page_tokens"], groups)
     if blocks < need:
         raise wrong("plan.blocks_per_sequence", f"{blocks} pages; {maxima.context} tokens need {need}")
     buffers = _buffers(p["buffers"], arenas, {t.name: t for t in tensors}, maxima)

@@ -21,9 +21,14 @@ class KvGroup:
     window: int | None = None
 
 
-def block_pages(page_tokens: int, groups: Sequence[KvGroup]) -> int:
-    """Pages that ``page_tokens`` more tokens of a sequence take at most, those of all groups together."""
-    return sum(-(-page_tokens // group.page_tokens) for group in groups) if groups else 1
+def page_sizes(page_tokens: int, groups: Sequence[KvGroup]) -> list[int]:
+    """Tokens of a page, for each of a sequence's block tables."""
+    return [group.page_tokens for group in groups] or [page_tokens]
+
+
+def sequence_pages(tokens: int, page_tokens: int, groups: Sequence[KvGroup]) -> int:
+    """Pages that so many tokens of a sequence take at most, those of all groups together."""
+    return sum(-(-tokens // size) for size in page_sizes(page_tokens, groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class Plan:
     @property
     def block_bytes(self) -> int:
         """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
-        return self.page_bytes * block_pages(self.page_tokens, self.kv_groups)
+        return self.page_bytes * sequence_pages(self.page_tokens, self.page_tokens, self.kv_groups)
 
 
 def extent(value: Extent, variables: Mapping[str, int]) -> int:
