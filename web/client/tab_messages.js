@@ -3,6 +3,8 @@
  * post on these channels. What is none of these messages counts as not heard.
  */
 
+import { areTokens, isObject } from "./shapes.js";
+
 /**
  * @typedef {import("./supervisor.js").ModelEntry} ModelEntry
  * @typedef {import("./turns.js").Standing} Standing
@@ -65,11 +67,6 @@ function isHeard(heard) {
   return piece === undefined || (typeof text === "string" && areTokens(those) && Array.isArray(failovers));
 }
 
-/** @param {unknown} value @returns {value is number[]} */
-function areTokens(value) {
-  return Array.isArray(value) && value.every((id) => Number.isSafeInteger(id) && id >= 0);
-}
-
 /** @param {unknown} value @returns {value is ModelEntry} */
 function isEntry(value) {
   const { model, artifact } = fields(value);
@@ -89,11 +86,6 @@ function isId(value) {
 /** @param {unknown} value @returns {value is string} */
 function isName(value) {
   return typeof value === "string" && value !== "" && value.length <= NAME;
-}
-
-/** @param {unknown} value @returns {value is Record<string, any>} */
-function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** @param {unknown} value @returns {Record<string, any>} */

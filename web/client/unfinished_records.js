@@ -4,6 +4,7 @@
 
 import { parsed } from "../engine/format/json.js";
 import { REQUEST_CHARS } from "../engine/format/limits.js";
+import { areTokens, isObject } from "./shapes.js";
 
 /**
  * @typedef {import("./types.js").Params} Params
@@ -33,14 +34,4 @@ function read(text) {
   } catch {
     return {};
   }
-}
-
-/** @param {unknown} value @returns {value is number[]} */
-function areTokens(value) {
-  return Array.isArray(value) && value.every((id) => Number.isSafeInteger(id) && id >= 0);
-}
-
-/** @param {unknown} value @returns {value is Record<string, any>} */
-function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
