@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +54,7 @@ _WIDENING = {
 _DEPTH = 100  # of a template's nodes, and of what it makes; models' have up to 30
 _BETWEEN = frozenset(("comma", "data", "block_begin", "block_end", "variable_begin", "variable_end"))
 _OPERANDS = frozenset(("string", "integer", "float", "colon", "rparen", "rbracket", "rbrace"))
-_NOW_AND_THEN = 8
+_EVERY = 8  # value that a namespace is given is looked into
 _CALLS = 32  # of macros within one another: a hundred would end Python in the page
 _CHAIN = 300  # operators one after another: they nest without brackets
 _HOLDS = (list, tuple, dict)
@@ -185,13 +185,14 @@ def _measured(value: Any) -> Any:
                 raise _too_much("too long a list")
             if depth > _DEPTH:
                 raise _too_much("too deep a list")
-            level = [
-                one
-                for item in level
-                for one in (item.values() if isinstance(item, dict) else item)
-                if isinstance(one, _HOLDS)
-            ]
+            level = _inside(level)
     return value
+
+
+def _inside(holders: Iterable[Any]) -> list[Any]:
+    """The lists, tuples and objects that stand in these, as often as they do."""
+    items = (one for item in holders for one in (item.values() if isinstance(item, dict) else item))
+    return [one for one in items if isinstance(one, _HOLDS)]
 
 
 def _foreseen(chars: float) -> None:
@@ -234,28 +235,25 @@ def _format(text: str, values: Any) -> None:
 
 
 class _Namespace(Namespace):
-    """The one place where a loop can put a list into a list, again and again: thousands deep, Python in the page ends
-    when it is given back. Looked at now and then, as a conversation's list may be long."""
+    """The one place where a loop can put a list into a list, again and again: freeing one that is thousands deep
+    overflows the stack of Python in the page. Not each is looked into, as a conversation's list may be long."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         left = _left.get()
         left.kept += 1
-        if left.kept % _NOW_AND_THEN == 0:
+        if left.kept % _EVERY == 0:
             _flat(value)
         super().__setitem__(name, value)
 
 
 def _flat(value: Any) -> None:
-    """Refuse what is nested too deeply; what is in it twice is looked at once."""
-    seen: set[int] = set()
-    depth, level = 0, [value]
+    """Refuse what is nested too deeply; what stands twice on a level is looked at once."""
+    depth, level = 0, _inside([[value]])
     while level:
-        held = {id(one): one for one in level if isinstance(one, _HOLDS) and id(one) not in seen}
-        seen.update(held)
-        depth += bool(held)
+        depth += 1
         if depth > _DEPTH:
             raise _too_much("too deep a list")
-        level = [one for item in held.values() for one in (item.values() if isinstance(item, dict) else item)]
+        level = _inside({id(one): one for one in level}.values())
 
 
 class _Environment(ImmutableSandboxedEnvironment):
