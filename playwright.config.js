@@ -34,7 +34,7 @@ export default defineConfig({
   ],
   workers: Number(process.env.INPAGE_WORKERS ?? 2),
   forbidOnly: Boolean(process.env.CI),
-  retries: process.env.CI ? 1 : 0, // on a machine that is busy with others; what needed it is told as flaky
+  retries: process.env.CI ? 1 : 0, // against timeouts on an overloaded machine; the report lists what needed it as flaky
   timeout: 240_000, // a software adapter beside another test takes its time
   expect: { timeout: 60_000 },
   reporter: process.env.CI ? [["list"]] : [["line"]],

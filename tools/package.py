@@ -81,9 +81,8 @@ def main() -> None:
 
 def bundle(dist: Path) -> None:
     """The entries share what they have in common; of a worker, all is in its file, what it imports later included."""
-    common = ["--bundle", "--format=esm", "--target=es2022", "--log-level=warning"]
+    common = [*scripts.OPTIONS, scripts.version_option(scripts.version())]
     common.append("--define:import.meta.resolve=undefined")  # engine/host/places.js
-    common.append(f'--define:globalThis.INPAGE_VERSION="{scripts.version()}"')  # client/version.js
     entries = [str(WEB / f"npm/{name}.js") for name in ENTRIES.values()]
     shared = ["--splitting", "--chunk-names=shared-[hash]"]
     run("esbuild", *entries, *common, *shared, *(f"--external:{peer}" for peer in PEERS), f"--outdir={dist}")

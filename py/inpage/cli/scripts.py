@@ -28,13 +28,13 @@ WORKERS = {
     "engine/storage/verify_worker.js": "../../",
     "engine/wasm/thread.js": "../../",
 }
-# Of the router, which a page may import too (docs/endpoint.md): as it is.
 FOLDERS = ("app", "client", "engine", "router")
 # Says which version of inpage it is, and is in a bundle.
 VERSION = "client/version.js"
 _NOT_IN_PAGE = ("bench/", "cli/", "_web/", "_models/", "engines/native", "responses/sqlite.py")
 _RECORD = "bundled.json"
-_COMMON = ("--bundle", "--format=esm", "--target=es2022", "--log-level=warning", "--external:../vendor/*")
+# Of esbuild, for the package too (tools/package.py).
+OPTIONS = ("--bundle", "--format=esm", "--target=es2022", "--log-level=warning")
 
 
 def sources() -> dict[str, Path]:
@@ -46,14 +46,18 @@ def sources() -> dict[str, Path]:
 
 def modules() -> dict[str, Path]:
     """The page's Python, by its path in the package."""
-    found = (path for path in paths.PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
-    own = {path.relative_to(paths.PACKAGE).as_posix(): path for path in sorted(found)}
+    own = {path.relative_to(paths.PACKAGE).as_posix(): path for path in sorted(paths.PACKAGE.rglob("*.py"))}
     return {name: path for name, path in own.items() if not name.startswith(_NOT_IN_PAGE)}
 
 
 def version() -> str:
     """Of inpage in the page: another one if any of its files is."""
     return _digest(sources() | modules() | {"vendor.json": paths.web() / "vendor.json"})
+
+
+def version_option(version: str) -> str:
+    """Of esbuild: what client/version.js says."""
+    return f'--define:globalThis.INPAGE_VERSION="{version}"'
 
 
 def version_script() -> bytes:
@@ -88,8 +92,7 @@ def _recorded(folder: Path, digest: str) -> list[str] | None:
 def _bundle(esbuild: Path, folder: Path, digest: str) -> None:
     made = Path(tempfile.mkdtemp(prefix="bundled-", dir=folder.parent))  # others may make it at the same time
     split = ("--splitting", "--chunk-names=client/shared-[hash]", '--define:import.meta.up="../"')
-    told = f'--define:globalThis.INPAGE_VERSION="{digest}"'
-    _run(esbuild, PAGES, made, *split, told)
+    _run(esbuild, PAGES, made, *split, version_option(digest))
     for up in sorted(set(WORKERS.values())):
         entries = tuple(name for name, own in WORKERS.items() if own == up)
         _run(esbuild, entries, made, f'--define:import.meta.up="{up}"')
@@ -108,7 +111,15 @@ def _bundle(esbuild: Path, folder: Path, digest: str) -> None:
 def _run(esbuild: Path, entries: tuple[str, ...], out: Path, *options: str) -> None:
     web = paths.web()
     inputs = [str(web / name) for name in entries]
-    command = [str(esbuild), *inputs, *_COMMON, *options, f"--outbase={web}", f"--outdir={out}"]
+    command = [
+        str(esbuild),
+        *inputs,
+        *OPTIONS,
+        "--external:../vendor/*",
+        *options,
+        f"--outbase={web}",
+        f"--outdir={out}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unsupported(f"esbuild cannot bundle the site's scripts:\n{done.stderr.strip()}")

@@ -204,13 +204,7 @@ class NativeEngine:
     ) -> list[RunOutput]:
         held = self._guidance.held(feeds)
         batch = flat.run_batch(feeds, max_steps, self._limits())
-        loop = asyncio.get_running_loop()
-
-        def elsewhere(outs: list[RunOutput]) -> None:
-            if on_tokens is not None:
-                loop.call_soon_threadsafe(on_tokens, outs)
-
-        tell = None if on_tokens is None else elsewhere
+        tell = None if on_tokens is None else _from_thread(on_tokens)
         self._guidance.serve(held)
         if held or any(feed.top is not None for feed in feeds):
             return await self._call(lambda lib: self._stepwise(lib, batch, max_steps, feeds, held, tell))
@@ -396,6 +390,16 @@ class NativeEngine:
         if buffer.kind == "weight":
             return self._weights.base + buffer.offset
         return base(self._kv) + buffer.offset if buffer.kind == "kv" else base(self._work) + self._offsets[i]
+
+
+def _from_thread(on_tokens: OnTokens) -> OnTokens:
+    """The same, for a worker thread to call."""
+    loop = asyncio.get_running_loop()
+
+    def tell(outs: list[RunOutput]) -> None:
+        loop.call_soon_threadsafe(on_tokens, outs)
+
+    return tell
 
 
 def _empty(n: int) -> list[RunOutput]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
+from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, said
 from ..format import bounded
 from ..format.abi import SEQUENCE, SEQUENCE_WORDS
 from ..format.limits import FILE_BYTES
@@ -63,7 +63,7 @@ def read_vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
             texts[i] = ""
         kind = _kind(description.get("decoder") or {})
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactInvalid(f"tokenizer.json cannot be used: {error}", field="tokenizer") from error
+        raise ArtifactInvalid(f"tokenizer.json cannot be used: {said(error)}", field="tokenizer") from error
     return Vocabulary(kind, texts, entry.eos)
 
 
@@ -112,10 +112,10 @@ class Grammars:
         try:
             return work()
         except LibraryFailed as error:
-            said = "".join(self._library.complaints if self._library else ()).splitlines()
+            printed = "".join(self._library.complaints if self._library else ()).splitlines()
             if self._library is not None:
                 self._library.close()
-            fatal = next((line for line in reversed(said) if "[FATAL]" in line), str(error))
+            fatal = next((line for line in reversed(printed) if "[FATAL]" in line), str(error))
             self._library = self._compiler = None
             self._compiled.clear()
             self._matchings.clear()

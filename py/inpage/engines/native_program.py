@@ -1,4 +1,4 @@
-"""A plan's program, told to a native library; and whether the model fits into this machine's memory."""
+"""Loads a plan's program into a native library; checks that the model fits into this machine's memory."""
 
 from __future__ import annotations
 

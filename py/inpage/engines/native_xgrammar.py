@@ -45,7 +45,7 @@ _EACH = """
           (i32.and (i32.const -4) (i32.add (i32.const 7) (i32.add (local.get $at) (i32.load (local.get $at))))))
         (br $next))))))
 """
-# What the module tells of types that no call here has, and what it gives back that is not counted here.
+# Imports without an effect here: types that no call here has, and reference counts of JavaScript's values.
 _IGNORED = re.compile(r"__embind_(register|finalize)_\w+|__emval_(incref|decref|run_destructors)|_fd_close")
 
 

@@ -107,7 +107,7 @@ class Prefixes:
             wanted = self._wanted[0]
             try:
                 whole = self._kept(wanted.ids) >= self._pages_of(wanted.ids) or await self._read(wanted.ids)
-            except BaseException as error:  # whoever waits gets it; the next one may fare better
+            except BaseException as error:  # the waiting caller gets it; the next prefix may succeed
                 only_faults(error)
                 whole = True
                 if not wanted.read.done():

@@ -178,7 +178,7 @@ class Scheduler:
                 except (DeviceLost, OutOfMemory) as error:
                     await self._fail_over(error)
                     self.metrics.resume(self.engine.busy_s)
-        except BaseException as error:  # a bug here must reach the callers: nobody may wait forever
+        except BaseException as error:  # a bug here must fail every request instead of leaving it waiting
             only_faults(error)
             self._fail_all(error)
         if self._lost is not None:
