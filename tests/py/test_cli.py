@@ -125,6 +125,9 @@ def test_score(run: Run, model: Path, tmp_path: Path) -> None:
     assert code == 0
     assert len(score["nll"]) == len(score["argmax"]) == len(score["margin"]) == 3 + 3 + 1
     assert score["perplexity"] > 1
+    in_page = ("--ids", str(tmp_path / "ids.json"), "--window", "4", "--model", str(model), "--json")
+    page = json.loads(run("score", *in_page)[1])  # with whatever is usual: no backend, no number of threads
+    assert page["backend"] == "wasm" and page["argmax"] == score["argmax"]
     assert run("score", "hello", *arguments, "--json")[0] == 0  # the usual window fits this model's context
     fails(run("score", "hello", "--window", "512", *arguments), "window is 512")
     code, out, _ = run("score", "hello hello hello", "--window", "32", *arguments)

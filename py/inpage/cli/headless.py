@@ -126,7 +126,9 @@ class _Page:
         await page.expose_function("tell", self._told)
         await page.add_init_script(_PRELUDE)
         await page.goto(url + "terminal.html")
-        await self._call(_START, {"base": url, "model": model, "backend": backend, "threads": threads})
+        pinned = {"backend": backend, "threads": threads}
+        given = {name: value for name, value in pinned.items() if value is not None}  # JavaScript's null is no default
+        await self._call(_START, {"base": url, "model": model, **given})
         self._progress.end()
 
     async def ask(self, kind: str, prompt: Any, params: dict[str, Any], write: Callable[[str], None]) -> dict[str, Any]:
