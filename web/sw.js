@@ -167,7 +167,7 @@
       const hear = (data) => {
         if (data === "ping") port.postMessage("pong");
         else if (data.taken) clearTimeout(taken);
-        else if (data.head) resolve(new Response(body, data.head));
+        else if (data.head) resolve(new Response(body, headOf(data.head)));
         else if (data.chunk) controller.enqueue(data.chunk);
         else {
           if (data.end) controller.close();
@@ -187,6 +187,20 @@
       signal.addEventListener("abort", leave);
       client.postMessage(message, [port2]);
     });
+  }
+
+  /**
+   * Of any other shape, a list nested in itself above all, `Headers` would make texts without an end.
+   *
+   * @param {any} head
+   * @returns {ResponseInit}
+   * @throws {TypeError}
+   */
+  function headOf({ status, headers }) {
+    const isText = (/** @type {unknown} */ item) => typeof item === "string";
+    const isPair = (/** @type {unknown} */ pair) => Array.isArray(pair) && pair.length === 2 && pair.every(isText);
+    if (!Number.isInteger(status) || !Array.isArray(headers) || !headers.every(isPair)) throw new TypeError("no head of a response");
+    return { status, headers };
   }
 
   /** @param {number} status @param {string} type @param {string} message @returns {Response} */

@@ -186,13 +186,17 @@ async function asWorker({ data, url, headers, method, body, replies: said }) {
   });
 }
 
+/** As text it would have 2 ** 60 letters. @type {unknown} */
+let endless = "x";
+for (let i = 0; i < 60; i++) endless = [endless, endless];
+
 /** @param {import("./mutate.mjs").Mutator} m */
 function makeRequest(m) {
   const path = m.choice(["v1/models", "v1/chat/completions", "health", "index.html"]);
   const headers = Object.entries({ origin: "http://a", "sec-fetch-site": "same-origin" }).map(([name, value]) => [name, m.chance(0.8) ? value : m.text(value).replace(/[^\x20-\x7e]/g, "")]);
   return {
     data: m.value({ inpage: "hosts" }), url: m.chance(0.4) ? m.text(path) : path, headers, method: m.choice(["GET", "POST", "PUT"]), body: m.bytes(Uint8Array.of(1, 2, 3)),
-    replies: damaged(OF_PAGE)(m),
+    replies: m.chance(0.2) ? [{ head: { status: 200, headers: m.choice([endless, [["a", endless]]]) } }] : damaged(OF_PAGE)(m),
   };
 }
 
