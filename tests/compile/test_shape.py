@@ -4,6 +4,7 @@ against numpy."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -48,12 +49,22 @@ SMALL = {"hidden": 96, "heads": 4, "kv_heads": 1, "ffn": 11008, "vocab": VOCAB, 
 CASES = {
     "shape-grouped": SMALL,
     "shape-each": SMALL | {"heads": 2, "kv_heads": 2, "ffn": 864, "hidden": 160, "tied": "false", "matrices": "q4_1"},
-}
+    # Llama-3.2-1B's columns in llama.cpp's mixture: layer 0 in Q4_K, of layer 1 values and down in Q6_K, as the head is.
+    "shape-wide": {
+        "hidden": 2048, "heads": 8, "kv_heads": 2, "ffn": 512, "vocab": VOCAB, "tied": "false", "matrices": "q4_k_m",
+    },
+}  # fmt: skip
 
 
-# Largest error of a logit, relative to the largest logit.
+# Largest error of a logit, relative to the largest logit; with int8 activations the smaller, the more columns there are.
 ERROR = {"native-f32": 2e-4, "native": 0.08}
-VARIANTS = {"shape-grouped": ("native-f32", "native"), "shape-each": ("native-f32",)}
+WIDE_ERROR = 0.02
+VARIANTS = {
+    "shape-grouped": ("native-f32", "native"),
+    "shape-each": ("native-f32",),
+    # Float activations there take half a minute to compile.
+    "shape-wide": ("native", "native-f32") if "INPAGE_SLOW" in os.environ else ("native",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +159,11 @@ async def test_kernels_at_these_shapes_say_what_numpy_says(name: str, tmp_path: 
     wanted = logits(cast("Any", Witness(source)), ids, halves=True)
     room = np.abs(wanted).max()
     for variant in VARIANTS[name]:
+        error = WIDE_ERROR if (name, variant) == ("shape-wide", "native") else ERROR[variant]
         engine = await open_engine(folder, variant, threads=2)
         for length in (1, 17, 70):
             out = await feed(engine, ids[:length], [5, 2, 9, 0, 7])
-            assert np.abs(np.array(out.logits) - wanted[length - 1]).max() <= ERROR[variant] * room, (variant, length)
+            assert np.abs(np.array(out.logits) - wanted[length - 1]).max() <= error * room, (variant, length)
         await engine.unload()
 
 
