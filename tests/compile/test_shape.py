@@ -49,14 +49,14 @@ SMALL = {"hidden": 96, "heads": 4, "kv_heads": 1, "ffn": 11008, "vocab": VOCAB, 
 CASES = {
     "shape-grouped": SMALL,
     "shape-each": SMALL | {"heads": 2, "kv_heads": 2, "ffn": 864, "hidden": 160, "tied": "false", "matrices": "q4_1"},
-    # Llama-3.2-1B's columns in llama.cpp's mixture: layer 0 in Q4_K, of layer 1 values and down in Q6_K, as the head is.
+    # Llama-3.2-1B's columns in llama.cpp's mixture: layer 0 in Q4_K, of layer 1 values and down in Q6_K, the head too.
     "shape-wide": {
         "hidden": 2048, "heads": 8, "kv_heads": 2, "ffn": 512, "vocab": VOCAB, "tied": "false", "matrices": "q4_k_m",
     },
 }  # fmt: skip
 
 
-# Largest error of a logit, relative to the largest logit; with int8 activations the smaller, the more columns there are.
+# Largest error of a logit, relative to the largest logit; more columns, less error of int8 activations.
 ERROR = {"native-f32": 2e-4, "native": 0.08}
 WIDE_ERROR = 0.02
 VARIANTS = {
