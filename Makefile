@@ -81,6 +81,7 @@ test-python: setup $(SITE)
 	@.venv/bin/python -m pytest $(ARGS)
 
 test-browser: setup $(SITE)
+	@tools/system.sh firefox
 	@npx --no-install playwright test $(ARGS)
 
 fuzz: setup ## damaged documents to every reader of untrusted input, from a new seed: make fuzz MINUTES=10 ARGS="--reader gguf"

@@ -2,7 +2,8 @@
 # What must be on the machine before anything of the project is: Python >= 3.11 with venv, and a Chromium. On Debian or
 # Ubuntu as root, what is missing is installed; elsewhere this says what to install. (Node comes as a Python wheel
 # where the machine has none that is new enough.) It takes a tenth of a second once all is there.
-# `tools/system.sh python` prints the Python that the project uses; `tools/system.sh node` fails without a new Node.
+# `tools/system.sh python` prints the Python that the project uses; `tools/system.sh node` fails without a new Node;
+# `tools/system.sh firefox` sees to Firefox ESR, whose tests are skipped where there is none.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -27,7 +28,18 @@ node_is_new() {
 }
 python_has_venv() { local p; p=$(find_python) && "$p" -c 'import venv, ensurepip' 2>/dev/null; }
 
-case "${1:-}" in python) find_python; exit ;; node) node_is_new; exit ;; esac
+on_debian() { command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; }
+install() {
+  echo "setup: installing from Debian: $*"
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+firefox() {
+  command -v "${INPAGE_FIREFOX:-firefox-esr}" >/dev/null 2>&1 && return
+  on_debian && install firefox-esr && return
+  echo "setup: without firefox-esr (or INPAGE_FIREFOX set to a Firefox) its tests are skipped" >&2
+}
+
+case "${1:-}" in python) find_python; exit ;; node) node_is_new; exit ;; firefox) firefox; exit 0 ;; esac
 
 missing=()
 find_python >/dev/null || missing+=(python3)
@@ -35,11 +47,7 @@ find_python >/dev/null || missing+=(python3)
 find_chromium || missing+=(chromium)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
-  echo "setup: installing from Debian: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" || exit 1
-fi
+if on_debian; then install "${missing[@]}" || exit 1; fi
 
 status=0
 need() { echo "setup: $1" >&2; status=1; }
