@@ -197,9 +197,10 @@
    * @throws {TypeError}
    */
   function headOf({ status, headers }) {
-    const isText = (/** @type {unknown} */ item) => typeof item === "string";
-    const isPair = (/** @type {unknown} */ pair) => Array.isArray(pair) && pair.length === 2 && pair.every(isText);
-    if (!Number.isInteger(status) || !Array.isArray(headers) || !headers.every(isPair)) throw new TypeError("no head of a response");
+    const isPair = (/** @type {any} */ pair) => Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string";
+    if (!Number.isInteger(status) || !Array.isArray(headers)) throw new TypeError("no head of a response");
+    // Not `every`: it passes over holes, and takes minutes where there are billions.
+    for (let i = 0; i < headers.length; i++) if (!isPair(headers[i])) throw new TypeError("no head of a response");
     return { status, headers };
   }
 

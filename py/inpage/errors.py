@@ -62,8 +62,8 @@ def foreign(kind: type[InpageError], what: str, field: str | None) -> Iterator[N
 
 def _shortened(text: str, most: int) -> str:
     """As it can be shown and sent: not too long, and no half of a character."""
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return text.encode("utf-8", "backslashreplace").decode()
+    text = text[: most + 1].encode("utf-8", "backslashreplace").decode()  # which makes six characters of one
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 _SHORT = reprlib.Repr()

@@ -5,7 +5,21 @@ export function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/**
+ * `every` passes over holes, and takes minutes where there are billions.
+ *
+ * @template T
+ * @param {unknown} value
+ * @param {(item: any) => item is T} is
+ * @returns {value is T[]}
+ */
+export function areAll(value, is) {
+  if (!Array.isArray(value)) return false;
+  for (let i = 0; i < value.length; i++) if (!is(value[i])) return false;
+  return true;
+}
+
 /** @param {unknown} value @returns {value is number[]} */
 export function areTokens(value) {
-  return Array.isArray(value) && value.every((id) => Number.isSafeInteger(id) && id >= 0);
+  return areAll(value, /** @returns {id is number} */ (id) => Number.isSafeInteger(id) && id >= 0);
 }

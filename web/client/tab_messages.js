@@ -3,7 +3,7 @@
  * post on these channels. What is none of these messages counts as not heard.
  */
 
-import { areTokens, isObject } from "./shapes.js";
+import { areAll, areTokens, isObject } from "./shapes.js";
 
 /**
  * @typedef {import("./supervisor.js").ModelEntry} ModelEntry
@@ -23,7 +23,7 @@ const MODELS = 1000;
 export function toAll(message) {
   const { hello, models, hidden, host } = fields(message);
   if (host === true) return { host };
-  const whole = isName(hello) && typeof hidden === "boolean" && Array.isArray(models) && models.length <= MODELS && models.every(isEntry);
+  const whole = isName(hello) && typeof hidden === "boolean" && areAll(models, isEntry) && models.length <= MODELS;
   return whole ? { hello, models, hidden } : null;
 }
 

@@ -33,9 +33,9 @@ export function outlined(text, characters, items, depth) {
   const named = list ? {} : object(vocab ?? {}, "tokenizer.model.vocab");
   const texts = list ? vocab.map((entry) => entry?.[0]) : Object.keys(named);
   const longest = longestOf(texts);
-  const ids = Object.values(named);
+  const ids = /** @type {number[]} */ (Object.values(named));
   if (!ids.every((id) => Number.isSafeInteger(id))) throw invalidArtifact("must hold whole numbers", "tokenizer.model.vocab");
-  const short = list ? [[longest, 0]] : { [longest]: ids.reduce((/** @type {number} */ most, id) => Math.max(most, id), 0) };
+  const short = list ? [[longest, 0]] : { [longest]: ids.reduce((most, id) => Math.max(most, id), 0) };
   const spelled = JSON.stringify(whole.decoder ?? null).includes('"ByteFallback"');
   const outline = { ...whole, model: { ...model, vocab: spelled ? vocab : short, merges: [] } };
   return {

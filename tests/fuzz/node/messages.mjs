@@ -196,7 +196,7 @@ function makeRequest(m) {
   const headers = Object.entries({ origin: "http://a", "sec-fetch-site": "same-origin" }).map(([name, value]) => [name, m.chance(0.8) ? value : m.text(value).replace(/[^\x20-\x7e]/g, "")]);
   return {
     data: m.value({ inpage: "hosts" }), url: m.chance(0.4) ? m.text(path) : path, headers, method: m.choice(["GET", "POST", "PUT"]), body: m.bytes(Uint8Array.of(1, 2, 3)),
-    replies: m.chance(0.2) ? [{ head: { status: 200, headers: m.choice([endless, [["a", endless]]]) } }] : damaged(OF_PAGE)(m),
+    replies: m.chance(0.2) ? [{ head: { status: 200, headers: m.choice([endless, [["a", endless]], new Array(4e9)]) } }] : damaged(OF_PAGE)(m),
   };
 }
 
