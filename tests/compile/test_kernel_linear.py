@@ -22,7 +22,10 @@ Case = tuple[str, str, str, int, bool]  # instruction set, format, form, output 
 ROWS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
 COLUMNS = 96  # of what has no super-blocks; see `columns_of`
 FORMS = {"q4_0": ["i8"], "q4_1": ["i8", "i16p", "f32"], "q8_0": ["i16", "f32"], "f16": ["f32"], "f32": ["f32"]}
-FORMS |= {"bf16": ["f32"]} | {f: ["i8", "i16p", "f32"] for f in ("q5_0", "q5_1", "q4_k", "q5_k", "q6_k")}
+FORMS |= {"bf16": ["f32"]} | {
+    f: ["i8", "i16p", "f32"] for f in ("q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
+}
+FORMS |= {f: ["i16", "f32"] for f in ("iq4_nl", "iq4_xs", "mxfp4")}
 # What this machine's variants run, at a width that ends inside a block; i16p is plain wasm's, but runs here too.
 CASES: list[Case] = [
     (isa, format, form, 40, True)
@@ -107,8 +110,12 @@ def test_sums_at_the_extremes_are_exact(libraries: dict[str, Kernels], case: Cas
     rng, fmt = np.random.default_rng(1), FORMATS[format]
     shape = (width, COLUMNS // 32)
     d = rng.choice([1, -2], shape).astype(np.float16).view(np.uint16)
+    if fmt.scale == "e8m0":
+        d = rng.choice([128, 129], shape).astype(np.uint8)
     m = rng.choice([-4, 0, 1], shape).astype(np.float16).view(np.uint16) if fmt.min else None
     low, high = (-128, 127) if fmt.type == "int" else (0, (1 << fmt.bits) - 1)
+    if fmt.table is not None:
+        low, high = int(np.argmin(fmt.table)), int(np.argmax(fmt.table))
     q = extremes(low, high, rng, (width, COLUMNS)).astype(np.int8 if fmt.type == "int" else np.uint8)
     weights = Groups(format, q, d, m)
     x = rng.choice([-127, 127], (9, COLUMNS))
@@ -128,11 +135,12 @@ def test_sums_of_a_super_block_at_the_extremes_are_exact(libraries: dict[str, Ke
     isa, format, form, width, _ = case
     rng, fmt, columns = np.random.default_rng(1), FORMATS[case[1]], columns_of(case[1])
     assert fmt.super is not None
-    least, most = (-128, 127) if fmt.super.signed else (0, 63)
+    least, most = (-128, 127) if fmt.super.signed else (0, (1 << fmt.super.scale_bits) - 1)
+    most_minimum = (1 << fmt.super.min_bits) - 1
     ones = [rng.choice([1, -1], (width, columns // fmt.span)).astype(np.float16).view(np.uint16) for _ in range(2)]
     shape = (width, columns // fmt.group)
     sub = extremes(least, most, rng, shape).astype(np.int8 if fmt.super.signed else np.uint8)
-    minima = (ones[1], rng.choice([0, 63], shape).astype(np.uint8)) if fmt.super.min else (None, None)
+    minima = (ones[1], rng.choice([0, most_minimum], shape).astype(np.uint8)) if fmt.super.min else (None, None)
     quants = extremes(0, (1 << fmt.bits) - 1, rng, (width, columns)).astype(np.uint8)
     weights = Groups(format, quants, ones[0], minima[0], sub, minima[1])
     rows = columns // 32
@@ -144,7 +152,8 @@ def test_sums_of_a_super_block_at_the_extremes_are_exact(libraries: dict[str, Ke
     inputs = [*reference.activations(form, x, scales).values(), packed(weights), skip]
     (y,) = libraries[isa].run_split(name(*case[1:]), inputs, [rows], [((rows, width), np.float32)])
     expected = reference.dot_int8(weights, x, scales).value + skip
-    assert np.abs(expected).max() > 1e6
+    largest = (1 << fmt.bits) * (1 << fmt.super.scale_bits) * 127  # of one product, nearly
+    assert np.abs(expected).max() > 4 * largest
     assert np.array_equal(y, expected)
 
 
@@ -154,7 +163,7 @@ def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, K
     rng = np.random.default_rng(2)
     weights = random_weights(rng, format, width, columns_of(format))
     assert weights.d is not None
-    weights.d[:, 1] = np.float16(65504).view(np.uint16)
+    weights.d[:, 1] = 143 if weights.format == "mxfp4" else np.float16(65504).view(np.uint16)
     x, scales = random_quants(rng, 5, columns_of(format))
     scales[:, 1] = 1e28
     zero = np.zeros((5, width), np.float32)

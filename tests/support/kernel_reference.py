@@ -82,32 +82,39 @@ def dot_int8(weights: Groups, quants: Array, scales: Array) -> Real:
     """x · Wᵀ for quantized activations: exact integers within a group, float32 across groups."""
     rows, columns = quants.shape
     groups = columns // GROUP
-    d, m, centre = _affine(weights, groups)
-    w = weights.q.astype(np.int64).reshape(-1, groups, 2, GROUP // 2) - centre
+    w, d, m = _affine(weights, groups)
     x = quants.astype(np.int64).reshape(rows, groups, 2, GROUP // 2)
     s = scales.astype(np.float64)
     dots = np.einsum("nghk,rghk,ngh->rng", w, x, d) * s[:, None]
-    sums = x.sum((2, 3))[:, None] * m[None] * s[:, None]
+    sums = np.einsum("rgh,ngh->rng", x.sum(3), m) * s[:, None]
     size = np.abs(dots).sum(2) + np.abs(sums).sum(2)
     return Real(dots.sum(2) + sums.sum(2), _gamma(3 * groups + 8) * size + TINY)
 
 
-def _affine(weights: Groups, groups: int) -> tuple[Array, Array, int]:
-    """Scales of half a group of 32 columns, minima of a whole one, float64; and what is subtracted from quants."""
+def _affine(weights: Groups, groups: int) -> tuple[Array, Array, Array]:
+    """Whole numbers [rows, groups, 2, 16] and, float64 [rows, groups, 2], of each half of a group of 32 columns what they
+    are multiplied by and what is added."""
     fmt = FORMATS[weights.format]
     assert weights.d is not None
-    d = weights.d.view(np.float16).astype(np.float64)
-    m = None if weights.m is None else weights.m.view(np.float16).astype(np.float64)
+    rows = len(weights.q)
+    q = weights.q.astype(np.int64)
+    w = (np.array(fmt.table)[q] if fmt.table else q).reshape(rows, groups, 2, GROUP // 2)
+
+    def halves(numbers: Array) -> Array:
+        """Of a group, or of a super-block → of each 16 columns."""
+        return np.repeat(numbers.astype(np.float64), groups * 2 // numbers.shape[1], 1).reshape(rows, groups, 2)
+
+    if fmt.scale == "e8m0":
+        return w, halves(2.0 ** (weights.d.astype(np.float64) - 128)), np.zeros((rows, groups, 2))
+    d = halves(weights.d.view(np.float16))
+    m = None if weights.m is None else halves(weights.m.view(np.float16))
     if fmt.super is None:
-        return np.repeat(d[:, :, None], 2, 2), -float(fmt.zero) * d if m is None else m, 0
+        return w, d, -float(fmt.zero) * d if m is None else m  # a zero is a minimum there
     assert weights.sub_d is not None
-    rows = d.shape[0]
-    halves = np.repeat(weights.sub_d.astype(np.float64), fmt.group // 16, 1).reshape(rows, -1, fmt.super.size // 16)
-    halves = (halves * d[:, :, None]).reshape(rows, groups, 2)
+    d = d * (halves(weights.sub_d) - fmt.super.zero)
     if m is None or weights.sub_m is None:
-        return halves, np.zeros((rows, groups)), fmt.zero
-    minima = weights.sub_m.astype(np.float64).reshape(rows, -1, fmt.super.size // GROUP) * m[:, :, None]
-    return halves, -minima.reshape(rows, groups), fmt.zero
+        return w - fmt.zero, d, np.zeros((rows, groups, 2))
+    return w, d, -m * halves(weights.sub_m)
 
 
 def dot_float(weights: Groups, x: Array) -> Real:

@@ -37,6 +37,11 @@ def random_weights(rng: np.random.Generator, format: str, rows: int, columns: in
         d.flat[0], d.flat[-1] = 0, 3e-7
         return d.astype(np.float16).view(np.uint16)
 
+    if fmt.scale == "e8m0":
+        exponents = rng.integers(110, 130, (rows, groups))
+        exponents.flat[0], exponents.flat[-1] = 0, 1  # float32 denormals
+        return Groups(format, q, exponents.astype(np.uint8))
+
     def subs(bits: int) -> Array:
         return rng.integers(0, 1 << bits, (rows, columns // fmt.group)).astype(np.uint8)
 

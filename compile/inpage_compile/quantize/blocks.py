@@ -21,6 +21,11 @@ def nibbles(packed: Array, run: int) -> Array:
     return np.stack([runs & 15, runs >> 4], axis=3).reshape(*packed.shape[:2], -1)
 
 
+def nibbles_in_order(packed: Array) -> Array:
+    """Each byte holds two neighbours, the first one in its low nibble."""
+    return nibbles(packed, 1)
+
+
 def high_bits(packed: Array) -> Array:
     """32 bits in 4 bytes, the first column's lowest: each one as the fifth bit of a quant."""
     return np.unpackbits(packed, axis=2, bitorder="little") << 4

@@ -1,9 +1,5 @@
-"""The formats an artifact can describe, by name, and which GGML tensor types map into which of them.
-
-GGUF's affine types and those with tables are described, so that the artifact need not change when their converters
-come;
-`GGML_FORMATS` holds those that have one.
-"""
+"""The formats an artifact can describe, by name, and which GGML tensor types map into which of them: all of GGUF's affine
+types but the ternary ones, and those with a table of 16 whole numbers."""
 
 from __future__ import annotations
 
@@ -43,16 +39,21 @@ FORMATS: dict[str, Format] = {
 NAMES: dict[Format, str] = {format: name for name, format in FORMATS.items()}
 
 # GGML type name -> format name: the types that can be read.
-GGML_FORMATS = {
-    name.upper(): name
-    for name in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k")
-}
+GGML_FORMATS = {name.upper(): name for name in FORMATS}
+# What a person whose file has another type can take in its place, by how such types' names begin: about as many bits.
+_INSTEAD = {
+    "IQ1": "Q2_K", "IQ2": "Q2_K", "IQ3": "Q3_K", "TQ": "Q2_K", "Q1": "Q2_K", "Q8": "Q8_0", "NVFP4": "MXFP4 or Q4_K",
+}  # fmt: skip
 
 
 def format_of(ggml_type: str, tensor: str) -> str:
-    """The format that holds a GGML type. Raises `SourceInvalid` naming ``tensor`` where none does yet."""
+    """The format that holds a GGML type. Raises `SourceInvalid` naming ``tensor`` where none does, and what to take."""
     name = GGML_FORMATS.get(ggml_type)
     if name is None:
+        near = next((instead for start, instead in _INSTEAD.items() if ggml_type.startswith(start)), None)
+        take = f"take the model's file in {near}; " if near else ""
         known = ", ".join(GGML_FORMATS)
-        raise SourceInvalid(f"{tensor}: tensor type {ggml_type} is not supported; supported are {known}", field=tensor)
+        raise SourceInvalid(
+            f"{tensor}: tensor type {ggml_type} is not supported; {take}supported are {known}", field=tensor
+        )
     return name

@@ -59,6 +59,14 @@ def _q5_1(b: Array) -> Groups:
     return Groups("q5_1", nibbles(b[..., 8:], 16) | high_bits(b[..., 4:8]), halves(b, 0), halves(b, 2))
 
 
+def _iq4_nl(b: Array) -> Groups:
+    return Groups("iq4_nl", nibbles(b[..., 2:], 16), halves(b, 0))
+
+
+def _mxfp4(b: Array) -> Groups:
+    return Groups("mxfp4", nibbles(b[..., 1:], 16), b[..., :1])
+
+
 _SIZES = {name: tensor_bytes(FORMATS[name], "rows16", (16, FORMATS[name].span)) // 16 for name in FORMATS}
 _READERS: dict[str, Callable[[Array], Groups]] = {
     "q8_0": _q8_0,
@@ -66,7 +74,12 @@ _READERS: dict[str, Callable[[Array], Groups]] = {
     "q4_1": _q4_1,
     "q5_0": _q5_0,
     "q5_1": _q5_1,
+    "q2_k": k_quants.q2_k,
+    "q3_k": k_quants.q3_k,
     "q4_k": k_quants.q4_k,
     "q5_k": k_quants.q5_k,
     "q6_k": k_quants.q6_k,
+    "iq4_nl": _iq4_nl,
+    "iq4_xs": k_quants.iq4_xs,
+    "mxfp4": _mxfp4,
 }

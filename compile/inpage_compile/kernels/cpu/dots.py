@@ -12,6 +12,8 @@ from functools import partial
 
 from tvm import tirx
 
+from inpage.format.schema import Format
+
 from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store
 from ..shared.packed import GROUP
 from ..shared.planes import planes_of
@@ -20,7 +22,7 @@ from .isa import Isa
 from .math import bfloat_decode, f16_decode
 from .quantize import byte_splat
 from .sub_scales import SubScales, doubled, read_sub_scales, widened
-from .weights import Records, bytes_of, lanes_of_pairs, piece_of, quant_of
+from .weights import Records, bytes_of, lanes_of_pairs, piece_of, quant_of, table_number
 
 Dots = Iterator[tuple[int, int, Expr]]  # (quad of output rows, row of the tile, float32x4)
 Sums = dict[tuple[int, int], Expr]  # by quad and row: int32x4 or int16x8
@@ -81,7 +83,7 @@ def accumulate(
     if reader.super_groups and form != "f32":
         _accumulate_supers(isa, form, reader, blocks, rows, acc, quad, tiles)
         return
-    group_dot = _floats if form == "f32" else _bytes_i16 if form == "i16" else _group_sums(form, quad)
+    group_dot = _floats if form == "f32" else _group_sums(form, quad)
     with loop(reader.groups) as group:
         for b, block in enumerate(blocks):
             place = reader.super_of(block, group)
@@ -113,8 +115,8 @@ def _accumulate_supers(
             for b, record in enumerate(records):
                 subs = read_sub_scales(reader, record, within)
                 base = let(record + (reader.w.header + within * reader.w.step))
-                least = widened(subs.minima) if subs.minima is not None else None
-                scaled = _SUMS["quad" if quad else form](subs)
+                scaled = _sums_of(form, quad)(subs)
+                least = _least(form, quad, subs)
                 for tile in tiles(b, base, group):
                     sums = scaled(tile)
                     scale = [let(splat(tile.x.scales[tile.row + r, group, 0])) for r in range(rows)]
@@ -124,12 +126,8 @@ def _accumulate_supers(
                             store(dots, isa.madd(cast("float32x4", sums[q, r]), scale[r], dots[i]), i)
                     if minima is None or least is None:
                         continue
-                    total = [let(splat(tile.x.scales[tile.row + r, group, 1])) for r in range(rows)]
-                    for q in tile.quads:
-                        m = let(cast("float32x4", least[q]))
-                        for r in range(rows):
-                            i = tile.at(q, r)
-                            store(minima, isa.madd(m, total[r], minima[i]), i)
+                    for i, m, total in least(tile, scale):
+                        store(minima, isa.madd(m, total, minima[i]), i)
         for b, record in enumerate(records):
             for q in range(4):
                 d = reader.super_scale(record, q)
@@ -142,6 +140,34 @@ def _accumulate_supers(
                 for r in range(rows):
                     i = b * vectors + q * rows + r
                     store(acc, isa.madd(minima[i], m, acc[i]), i)
+
+
+Least = Callable[[_Tile, list[Expr]], Iterator[tuple[int, Expr, Expr]]]
+
+
+def _least(form: str, quad: bool, subs: SubScales) -> Least | None:
+    """What a group's sub-minima add: for each sum its place, a number, float32x4, and what that is multiplied by."""
+    if len(subs.minima) == 0:
+        return None
+    if len(subs.minima) == 1:
+        widths = widened(subs.minima[0])
+
+        def whole(t: _Tile, _: list[Expr]) -> Iterator[tuple[int, Expr, Expr]]:
+            total = [let(splat(t.x.scales[t.row + r, t.group, 1])) for r in range(t.rows)]
+            for q in t.quads:
+                m = let(cast("float32x4", widths[q]))
+                for r in range(t.rows):
+                    yield t.at(q, r), m, total[r]
+
+        return whole
+    # Activations have one sum for 32 columns; that of each half is their dot product with ones.
+    sums = _sums_of(form, quad, ones=True)(SubScales(subs.minima))
+
+    def by_halves(t: _Tile, scale: list[Expr]) -> Iterator[tuple[int, Expr, Expr]]:
+        for (q, r), value in sums(t).items():
+            yield t.at(q, r), let(cast("float32x4", value)), scale[r]
+
+    return by_halves
 
 
 def _affine(t: _Tile, sums: Sums) -> Dots:
@@ -167,7 +193,7 @@ def _group_sums(form: str, quad: bool) -> Callable[[_Tile], Dots]:
     """The dot of one group that has floats for scales."""
 
     def dot(t: _Tile) -> Dots:
-        yield from _affine(t, _SUMS["quad" if quad else form](None)(t))
+        yield from _affine(t, _sums_of(form, quad)(None)(t))
 
     return dot
 
@@ -189,17 +215,17 @@ def _lane_pieces(t: _Tile) -> int:
 class _Products:
     """How a form multiplies eight columns at a time. ``xs``: of a piece, each row's activations; ``ws``: a quad's
     weights, one for each of a row's activations; ``constant``: a weight that is the same everywhere; ``add``: a sum and
-    the products of both, where None is no sum yet."""
+    the products of both, where None is no sum yet. Without ``ws`` every weight is 1."""
 
     xs: Callable[[_Tile, int], list[Sequence[Expr]]]
-    ws: Callable[[_Tile, int, int], Sequence[Expr]]
+    ws: Callable[[_Tile, int, int], Sequence[Expr]] | None
     constant: Callable[[int], Expr]
     add: Callable[[Isa, Expr | None, Sequence[Expr], Sequence[Expr]], Expr]
 
 
 def _sums(t: _Tile, products: _Products, pieces: int, scaled: Callable[[Expr, int, int], Expr]) -> Sums:
     """Integer sums, int32. ``pieces``: so many are added up before ``scaled(sum, first piece, quad)``."""
-    centre = _centre(t)
+    centre = _centre(t) if products.ws is not None else 0
     out: Sums = {}
     for start in range(0, 4, pieces):
         part: Sums = {}
@@ -210,7 +236,7 @@ def _sums(t: _Tile, products: _Products, pieces: int, scaled: Callable[[Expr, in
                 for r, row in enumerate(xs):
                     offset[r] = products.add(t.isa, offset.get(r), row, [products.constant(centre)] * len(row))
             for q in t.quads:
-                ws = products.ws(t, q, piece)
+                ws = products.ws(t, q, piece) if products.ws else [products.constant(1)] * len(xs[0])
                 for r in range(t.rows):
                     part[q, r] = products.add(t.isa, part.get((q, r)), xs[r], ws)
         for (q, r), value in part.items():
@@ -219,7 +245,7 @@ def _sums(t: _Tile, products: _Products, pieces: int, scaled: Callable[[Expr, in
     return out
 
 
-def _pair_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
+def _pair_sums(products: _Products, subs: SubScales | None) -> Callable[[_Tile], Sums]:
     """Signed bytes × unsigned ones into 16-bit pair sums, for as many columns as these are exact; then into 32 bits,
     by the sub-scales."""
     factors = [doubled(scale) for scale in subs.scales] if subs is not None else [[splat(1, 8, "int16")] * 4]
@@ -228,7 +254,7 @@ def _pair_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
         def scaled(value: Expr, start: int, q: int) -> Expr:
             return t.isa.dot16(value, factors[start // 2 % len(factors)][q])
 
-        return _sums(t, _PAIRS, _lane_pieces(t), scaled)
+        return _sums(t, products, _lane_pieces(t), scaled)
 
     return sums
 
@@ -292,26 +318,58 @@ _LANES = _Products(
 )
 
 
-def _bytes_i16(t: _Tile) -> Dots:
-    """Bytes widened to 16 bits; each dot leaves two neighbouring sums a row, which are joined after the group."""
-    halves: dict[tuple[int, int, int], Expr] = {}
-    for piece in range(8):
-        at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece) for r in range(t.rows)]
-        fours = [let(bits("int16x8", splat(t.x.fours[a], 2))) for a in at]
+def _wide_sums(subs: SubScales | None) -> Callable[[_Tile], Sums]:
+    """Signed bytes widened to 16 bits; each dot leaves two neighbouring sums a row, which are joined at the end."""
+    factors = widened(subs.scales[0]) if subs is not None else None
+
+    def sums(t: _Tile) -> Sums:
+        wide = _of_table(t) if t.reader.w.format.table is not None else _as_stored(t)
+        halves: dict[tuple[int, int, int], Expr] = {}
+        for piece in range(8):
+            at = [let((t.row + r) * (t.x.columns // 4) + t.group * 8 + piece) for r in range(t.rows)]
+            fours = [let(bits("int16x8", splat(t.x.fours[a], 2))) for a in at]
+            for q in t.quads:
+                for half in range(2):
+                    w = wide(piece, q, half)
+                    for r in range(t.rows):
+                        part = t.isa.dot16(w, fours[r])
+                        halves[q, r, half] = part if piece == 0 else let(halves[q, r, half] + part)
+        out: Sums = {}
         for q in t.quads:
-            for half in range(2):
-                wide = let(cast("int16x8", t.reader.bytes[span(t.base + piece * 64 + q * 16 + half * 8, 8)]))
-                for r in range(t.rows):
-                    part = t.isa.dot16(wide, fours[r])
-                    halves[q, r, half] = part if piece == 0 else let(halves[q, r, half] + part)
-    sums: Sums = {}
-    for q in t.quads:
-        for r in range(t.rows):
-            both = [halves[q, r, 0], halves[q, r, 1]]
-            even = tirx.Shuffle(both, [i32(j) for j in (0, 2, 4, 6)])
-            odd = tirx.Shuffle(both, [i32(j) for j in (1, 3, 5, 7)])
-            sums[q, r] = let(even + odd)
-    yield from _affine(t, sums)
+            for r in range(t.rows):
+                both = [halves[q, r, 0], halves[q, r, 1]]
+                even = tirx.Shuffle(both, [i32(j) for j in (0, 2, 4, 6)])
+                odd = tirx.Shuffle(both, [i32(j) for j in (1, 3, 5, 7)])
+                own = let(even + odd)
+                out[q, r] = own if factors is None else let(own * factors[q])
+        return out
+
+    return sums
+
+
+Wide = Callable[[int, int, int], Expr]  # (four columns, quad, which half of its rows) → int16x8
+
+
+def _as_stored(t: _Tile) -> Wide:
+    def wide(piece: int, q: int, half: int) -> Expr:
+        return let(cast("int16x8", t.reader.bytes[span(t.base + piece * 64 + q * 16 + half * 8, 8)]))
+
+    return wide
+
+
+def _of_table(t: _Tile) -> Wide:
+    table = t.reader.w.format.table
+    assert table is not None
+    found: dict[tuple[int, int], list[Expr]] = {}
+
+    def wide(piece: int, q: int, half: int) -> Expr:
+        if (piece // 2, q) not in found:
+            places = bytes_of(t.reader, t.base, q, piece // 2)
+            found[piece // 2, q] = [let(t.isa.lookup(table, place)) for place in places]
+        numbers = found[piece // 2, q][piece % 2]
+        return let(cast("int16x8", tirx.Shuffle([numbers], [i32(half * 8 + i) for i in range(8)])))
+
+    return wide
 
 
 def _floats(t: _Tile) -> Dots:
@@ -333,7 +391,7 @@ def _floats(t: _Tile) -> Dots:
                     t.reader.words[span((t.base >> 2) + (p.at // 4 + piece_of(p.width, k) * 16 + q * 4))]
                     for p in planes_of(f)
                 ]
-                quant = cast("float32x4", quant_of(f, words, k))
+                quant = cast("float32x4", _number(t.isa, f, quant_of(f, words, k)))
                 if f.zero:
                     quant = quant - splat(float(f.zero))
                 d, m = scales[k // 16]
@@ -351,21 +409,36 @@ def _affine_of(t: _Tile) -> Callable[[int], list[tuple[Expr, Expr | None]]]:
     record, within = t.place
     subs = read_sub_scales(t.reader, record, within)
     scales = [widened(scale) for scale in subs.scales]
-    minima = widened(subs.minima) if subs.minima is not None else None
+    minima = [widened(minimum) for minimum in subs.minima]
 
     def of(q: int) -> list[tuple[Expr, Expr | None]]:
         d = t.reader.super_scale(record, q)
-        m = None
-        if minima is not None:
-            m = let(cast("float32x4", minima[q]) * (splat(0.0) - t.reader.super_scale(record, q, 1)))
+        least: list[Expr | None] = [None]
+        if minima:
+            of_minima = splat(0.0) - t.reader.super_scale(record, q, 1)
+            least = [let(cast("float32x4", minimum[q]) * of_minima) for minimum in minima]
         by_half = [let(cast("float32x4", scale[q]) * d) for scale in scales]
-        return [(by_half[half % len(by_half)], m) for half in range(2)]
+        return [(by_half[half % len(by_half)], least[half % len(least)]) for half in range(2)]
 
     return of
 
 
-_SUMS: dict[str, Callable[[SubScales | None], Callable[[_Tile], Sums]]] = {
-    "i8": _pair_sums,
-    "quad": partial(_whole_sums, _QUADS),
-    "i16p": partial(_whole_sums, _LANES),
-}
+def _number(isa: Isa, f: Format, quant: Expr) -> Expr:
+    """What a quant of the format stands for, int32x4: itself, or what stands in the table there."""
+    if f.table is None:
+        return quant
+    if isa.name == "portable":
+        return table_number(f.table, quant, lambda n: splat(n, dtype="int32"))
+    # The other bytes of each lane are shifted out.
+    looked_up = bits("int32x4", isa.lookup(f.table, bits("int8x16", quant)))
+    return (looked_up << splat(24, dtype="int32")) >> splat(24, dtype="int32")
+
+
+def _sums_of(form: str, quad: bool, ones: bool = False) -> Callable[[SubScales | None], Callable[[_Tile], Sums]]:
+    """Integer sums of a group by its sub-scales. ``ones``: as if every quant were 1."""
+    if form == "i16":
+        return _wide_sums
+    sums, products = (
+        (_whole_sums, _LANES) if form == "i16p" else (_whole_sums, _QUADS) if quad else (_pair_sums, _PAIRS)
+    )
+    return partial(sums, replace(products, ws=None) if ones else products)

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
 from ..shared.expressions import Expr
-from .build import splat
+from .build import splat, vector
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Isa:
         high = (wide_a >> splat(16, dtype="int32")) * (wide_b >> splat(16, dtype="int32"))
         low = _low16(wide_a) * _low16(wide_b)
         return low + high
+
+    def lookup(self, table: Sequence[int], places: Expr) -> Expr:
+        """table[places], int8x16, for 16 numbers of 8 bits and places in 0..15."""
+        name = "llvm.wasm.swizzle" if self.name.startswith("wasm") else "llvm.x86.ssse3.pshuf.b.128"
+        return _intrinsic("int8x16", name, vector([tirx.const(n, "int8") for n in table]), places)
 
     def madd(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """a*b + c. Fused or not is the instruction set's choice, but always the same one."""

@@ -14,10 +14,10 @@ from ..shared.planes import planes_of
 from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
 from .dots import InputView, accumulate
 from .isa import Isa
-from .math import bfloat_scalar, exp, f16_decode_scalar
+from .math import bfloat_scalar, e8m0_decode, exp, f16_decode_scalar
 from .quantize import FORM_DTYPE, store_group
 from .sub_scales import sub_scale_of
-from .weights import Records, form_for, piece_of, quant_of
+from .weights import Records, form_for, piece_of, quant_of, table_number
 
 ROW_TILE = 4  # activation rows that share one unpacking of the weights
 
@@ -226,7 +226,12 @@ def _element(
         return bfloat_scalar(half) if f.type == "bfloat" else f16_decode_scalar(half)
     planes = planes_of(f)
     words = [reader.words[(base + (p.at + piece_of(p.width, k) * 64)) // 4 + lane] for p in planes]
-    quant = cast("float32", quant_of(f, words, k, 1) - weights.zero)
+    place_or_quant = quant_of(f, words, k, 1)
+    if f.table is not None:
+        place_or_quant = table_number(f.table, let(place_or_quant), i32)
+    quant = cast("float32", place_or_quant - weights.zero)
+    if f.scale == "e8m0":
+        return quant * e8m0_decode(cast("int32", reader.bytes[base + weights.step + lane]), 1)
     if place is None:
         at = (base + weights.step) // 2 + lane
         value = quant * f16_decode_scalar(reader.halves[at])

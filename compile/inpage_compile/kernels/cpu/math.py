@@ -44,6 +44,17 @@ def bfloat_scalar(half: Expr) -> Expr:
     return bits("float32", cast("int32", half) << 16)
 
 
+def e8m0_decode(byte: Expr, lanes: int = 4) -> Expr:
+    """Bytes e, int32x4 or with one lane int32 (their upper bits are ignored), → 2^(e - 128), denormals included."""
+
+    def many(n: int) -> Expr:
+        return splat(n, dtype="int32") if lanes == 4 else tirx.const(n, "int32")
+
+    e = let(byte & many(255))
+    bits_of = tirx.Select(e < many(2), many(0x200000) << e, (e - many(1)) << many(23))
+    return bits("float32x4" if lanes == 4 else "float32", bits_of)
+
+
 def f16_encode(value: Expr) -> Expr:
     """float32x4 → int16x4 of half bits, clamped to ±65504: nearest even, except that a half's denormals (below 2^-14)
     are rounded twice, so that what lies within 2^-37 of the middle between two of them may go to the other one."""

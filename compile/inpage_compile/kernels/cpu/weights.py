@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tvm import tirx
 
 from inpage.format.schema import Format
 
-from ..shared.expressions import Buffer, Expr, let
+from ..shared.expressions import Buffer, Expr, cast, let
 from ..shared.packed import GROUP, PackedMatrix, groups_of
 from ..shared.planes import Plane, planes_of
 from .build import bits, span, splat, view
 from .isa import Isa
-from .math import f16_decode
+from .math import e8m0_decode, f16_decode
 
 
 def form_for(isa: Isa, format: Format, activations: str) -> str:
     """The activation form that a weight format wants; ``activations``: "int8", or "f32" to leave them unquantized."""
     if activations == "f32" or format.is_float or isa.name == "portable":
         return "f32"
-    return isa.nibble_form if format.planes[0] == 4 else "i16"
+    return "i16" if format.table is not None or format.planes[0] == 8 else isa.nibble_form
 
 
 class Records:
@@ -61,6 +63,8 @@ class Records:
 
     def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
         """Four rows' scales, or with ``which`` 1 minima, of the record whose quants begin at ``base``."""
+        if self.w.format.scale == "e8m0":
+            return let(e8m0_decode(cast("int32x4", self.bytes[span(base + (self.w.step + quad * 4))])))
         at = (base >> 1) + (self.w.step // 2 + which * 16 + quad * 4)
         return let(f16_decode(self.halves[span(at)]))
 
@@ -80,7 +84,8 @@ def shift_of(width: int, k: int) -> int:
 
 
 def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:
-    """Column k's quant out of each row's 32-bit words, one of each plane; ``lanes`` 1: of one row's."""
+    """Column k's quant, or its place in the table, out of each row's 32-bit words, one of each plane; ``lanes`` 1: of one
+    row's."""
     if format.bits == 8:
         left, right = (_many(n, lanes, "int32") for n in (24 - 8 * (k % 4), 24))
         return (words[0] << left) >> right
@@ -91,6 +96,18 @@ def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:
         quant = part if quant is None else quant | part
     assert quant is not None
     return quant
+
+
+def table_number(table: Sequence[int], place: Expr, of: Callable[[int], Expr]) -> Expr:
+    """table[place] for int32 places, by comparing bit after bit; ``of`` makes a constant like them."""
+
+    def among(numbers: Sequence[int], bit: int) -> Expr:
+        if len(numbers) == 1:
+            return of(numbers[0])
+        half = len(numbers) // 2
+        return tirx.Select((place & of(bit)) == of(0), among(numbers[:half], bit >> 1), among(numbers[half:], bit >> 1))
+
+    return let(among(table, len(table) // 2))
 
 
 def _shifted(value: Expr, left: int, lanes: int, dtype: str) -> Expr:
@@ -108,39 +125,49 @@ def _many(value: int, lanes: int, dtype: str) -> Expr:
 def bytes_of(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr, Expr]:
     """The quants of 4 rows × 8 columns as bytes: of the first four columns, and of the other four. A row's four columns
     are neighbours."""
-    packed, uppers = _planes(reader, base, quad, piece)
-    packed = let(packed)
-    mask = splat(15, 16, "int8")
-    out = [packed & mask, bits("int8x16", bits("uint16x8", packed) >> splat(4, 8, "uint16")) & mask]
+    nibbles, uppers = _planes(reader, base, quad, piece)
+    out: list[Expr] = []
+    if nibbles is not None:
+        packed = let(nibbles)
+        mask = splat(15, 16, "int8")
+        out = [packed & mask, bits("int8x16", bits("uint16x8", packed) >> splat(4, 8, "uint16")) & mask]
     for plane, upper in uppers:
         for i in range(2):
             left = plane.low - shift_of(plane.width, piece * 8 + i * 4)
-            out[i] |= bits("int8x16", _shifted(upper, left, 8, "uint16")) & splat(plane.mask, 16, "int8")
+            part = bits("int8x16", _shifted(upper, left, 8, "uint16")) & splat(plane.mask, 16, "int8")
+            if len(out) == 2:
+                out[i] |= part
+            else:
+                out.append(part)
     return let(out[0]), let(out[1])
 
 
 def lanes_of_pairs(reader: Records, base: Expr, quad: int, piece: int) -> list[Expr]:
     """The quants of 4 rows × 8 columns as 16-bit lanes: columns (0,2) (1,3) (4,6) (5,7)."""
-    packed, uppers = _planes(reader, base, quad, piece)
-    packed = let(bits("uint16x8", packed))
+    nibbles, uppers = _planes(reader, base, quad, piece)
+    packed = None if nibbles is None else let(bits("uint16x8", nibbles))
     mask = splat(15, 8, "uint16")
     lanes = []
     for i, nibble in enumerate((0, 2, 1, 3)):
-        value = packed if nibble == 0 else packed >> splat(4 * nibble, 8, "uint16")
-        value = value if nibble == 3 else value & mask
+        value = None
+        if packed is not None:
+            value = packed if nibble == 0 else packed >> splat(4 * nibble, 8, "uint16")
+            value = value if nibble == 3 else value & mask
         for plane, upper in uppers:
             left = plane.low - shift_of(plane.width, piece * 8 + i // 2 * 4) - i % 2 * 8
-            value |= _shifted(upper, left, 8, "uint16") & splat(plane.mask, 8, "uint16")
+            part = _shifted(upper, left, 8, "uint16") & splat(plane.mask, 8, "uint16")
+            value = part if value is None else value | part
         lanes.append(let(bits("int16x8", value)))
     return lanes
 
 
-def _planes(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr, list[tuple[Plane, Expr]]]:
-    """Of 4 rows × 8 columns the lowest plane, int8x16, and the others, uint16x8."""
-    first, *others = planes_of(reader.w.format)
+def _planes(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr | None, list[tuple[Plane, Expr]]]:
+    """Of 4 rows × 8 columns the plane of nibbles, int8x16, where there is one, and the others, uint16x8."""
+    planes = planes_of(reader.w.format)
 
     def load(plane: Plane) -> Expr:
         at = base + (plane.at + piece_of(plane.width, piece * 8) * 64)
         return reader.bytes[span(at + quad * 16, 16)]
 
-    return load(first), [(plane, let(bits("uint16x8", load(plane)))) for plane in others]
+    nibbles = load(planes.pop(0)) if planes[0].width == 4 else None
+    return nibbles, [(plane, let(bits("uint16x8", load(plane)))) for plane in planes]

@@ -89,8 +89,8 @@ class PackedMatrix:
         sup = self.format.super
         if sup is not None:
             return self.header + sup.size // GROUP * self.step
-        scales = 0 if self.format.is_float else 32 * (2 if self.minimum else 1)
-        return self.step + scales
+        scale = 0 if self.format.is_float else 16 if self.format.scale == "e8m0" else 32
+        return self.step + scale * (2 if self.minimum else 1)
 
     @property
     def words(self) -> int:
@@ -100,11 +100,15 @@ class PackedMatrix:
 
 def _read(f: Format) -> bool:
     """Whether there are dot products for such quants."""
-    if f.table is not None or f.scale == "e8m0":
+    sup = f.super
+    if f.table is not None and f.bits != 4:
         return False
-    if f.super is None:
-        return f.group == GROUP and (f.type, f.bits) in {("uint", 4), ("uint", 5), ("int", 8)}
-    # By pairs of a scale and a minimum for 32 columns, or by signed bytes for 16.
-    paired = f.group == GROUP and f.super.scale_bits == 6 and f.super.min is not None and not f.zero
-    bytewise = f.group == GROUP // 2 and f.super.signed
-    return f.bits in (4, 5, 6) and f.super.zero == 0 and (paired or bytewise)
+    if sup is None:
+        known = f.table is not None or f.scale == "f16"
+        return known and f.group == GROUP and (f.type, f.bits) in {("uint", 4), ("uint", 5), ("int", 8)}
+    if f.bits > 6 or f.group not in (GROUP, GROUP // 2):
+        return False
+    if sup.signed:  # a byte for each half of a group
+        return f.group < GROUP and f.table is None and sup.min is None and not sup.zero
+    # A minimum belongs to plain quants and scales: there is one sum of activations for both.
+    return sup.scale_bits in (4, 6) and not (sup.min is not None and (f.zero or sup.zero or f.table))
