@@ -23,7 +23,7 @@ const OUT = path.join(ROOT, "build/tests/page-tiny");
  */
 const FLOAT = 5e-4;
 const INT8 = 0.08;
-const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-q5_0", "all-q5_1", "all-bf16"]];
+const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "few_bits", "all-q2_k", "all-q3_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-iq4_nl", "all-iq4_xs", "all-mxfp4", "all-q5_0", "all-q5_1", "all-bf16"]];
 /** @type {Record<string, {threads: number[], usual: string[], slow: string[]}>} The slow ones stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
 const ENGINES = {
   "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...ROPES, ...KINDS] },

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType as Type
 from inpage.errors import SourceInvalid
 from inpage.format.schema import tensor_bytes
 from inpage_compile.quantize import FORMATS, Groups, dequantize, format_of, pack, read_groups, unpack
+from support.ggml_blocks import BEHIND
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 TYPES += ["IQ4_NL", "IQ4_XS", "MXFP4"]
@@ -18,8 +19,6 @@ TYPES += ["IQ4_NL", "IQ4_XS", "MXFP4"]
 EDGE_SCALES = np.array(
     [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0xBC00, 0x2E66], np.uint16
 )
-# Where the f16 scales begin that do not stand in front.
-BEHIND = {Type.Q2_K: 80, Type.Q3_K: 108, Type.Q6_K: 208}
 
 
 def bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:

@@ -92,8 +92,8 @@ def dot_int8(weights: Groups, quants: Array, scales: Array) -> Real:
 
 
 def _affine(weights: Groups, groups: int) -> tuple[Array, Array, Array]:
-    """Whole numbers [rows, groups, 2, 16] and, float64 [rows, groups, 2], of each half of a group of 32 columns what they
-    are multiplied by and what is added."""
+    """Whole numbers [rows, groups, 2, 16] and, float64 [rows, groups, 2], what those of each half of a group of 32
+    columns are multiplied by and what is added."""
     fmt = FORMATS[weights.format]
     assert weights.d is not None
     rows = len(weights.q)

@@ -35,6 +35,10 @@ _WORDS = (
 )
 
 
+# What the `gguf` package takes apart, but does not make.
+ONLY_READ = (Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL, Type.IQ4_XS)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """``types``: the GGML type of each matrix by its GGUF name's last part ("attn_q"), ``default`` for the others.
@@ -104,7 +108,7 @@ class Tiny:
         out: dict[str, tuple[Type, npt.NDArray[np.generic]]] = {}
         for name, values in self.weights().items():
             kind = self.type_of(name) if values.ndim == 2 else Type.F32
-            if kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):  # the package only takes these apart
+            if kind in ONLY_READ:
                 rng = np.random.default_rng([self.seed, *name.encode()])
                 out[name] = (kind, noise(rng, kind.name.lower(), *values.shape, self.scale / np.sqrt(values.shape[1])))
             else:
@@ -229,12 +233,15 @@ K_MODELS: dict[str, Tiny] = {
     "k_quants": replace(_K, seed=20, rope=_LLAMA3, rope_theta=500000.0, tied=False, default="Q4_K",
                         types=(("attn_k", "Q5_K"), ("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("ffn_down", "Q6_K"),
                                ("token_embd", "BF16"), ("output", "Q6_K"))),
+    "few_bits": replace(_K, seed=22, tied=False, default="Q3_K",
+                        types=(("attn_k", "Q2_K"), ("attn_v", "IQ4_XS"), ("attn_output", "IQ4_NL"),
+                               ("ffn_down", "MXFP4"), ("token_embd", "Q3_K"), ("output", "Q2_K"))),
     "q4_k_m": replace(_K, seed=15, ffn=512, default="Q4_K",
                       types=(("attn_v", "Q6_K"), ("ffn_down", "Q6_K"), ("token_embd", "Q6_K"))),
     "q5_k": replace(_K, seed=16, default="Q5_K", tied=False,
                     types=(("attn_v", "Q5_0"), ("attn_output", "Q5_1"), ("token_embd", "BF16"), ("ffn_down", "BF16"))),
     **{f"all-{kind.lower()}": replace(_K, seed=21, default=kind)
-       for kind in ("Q4_K", "Q5_K", "Q6_K", "Q5_0", "Q5_1", "BF16")},
+       for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "Q5_0", "Q5_1", "BF16")},
 }  # fmt: skip
 FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
 ROPES = ("llama3", "linear", "yarn", "qwen3-yarn")

@@ -271,7 +271,8 @@ class _ShardWriter:
 
 
 def _format_json(fmt: Format) -> dict[str, Any]:
-    return {k: v for k, v in asdict(fmt).items() if k not in ("super", "table") or v is not None}
+    parts = asdict(fmt) | {"table": None if fmt.table is None else list(fmt.table)}
+    return {k: v for k, v in parts.items() if k not in ("super", "table") or v is not None}
 
 
 def _remove_leftovers(out: Path) -> None:

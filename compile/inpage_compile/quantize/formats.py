@@ -1,5 +1,5 @@
-"""The formats an artifact can describe, by name, and which GGML tensor types map into which of them: all of GGUF's affine
-types but the ternary ones, and those with a table of 16 whole numbers."""
+"""The formats an artifact can describe, by name, and which GGML tensor types map into which of them: all of GGUF's
+affine types but the ternary ones, and those with a table of 16 whole numbers."""
 
 from __future__ import annotations
 

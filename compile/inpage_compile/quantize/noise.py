@@ -13,12 +13,15 @@ from inpage.format.schema import tensor_bytes
 from .formats import FORMATS
 from .ggml import dequantize
 
-# Where a super-block's f16 scales are, in bytes: of its sub-scales, then, where there are any, of its sub-minima.
-_SCALES = {"q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,)}
+# Of what the `gguf` package does not quantize: where a block's f16 scale is, in bytes, then, where there is one, that
+# of its sub-minima.
+_SCALES = {
+    "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,), "iq4_nl": (0,), "iq4_xs": (0,),
+}  # fmt: skip
 
 
 def noise(rng: np.random.Generator, format: str, rows: int, columns: int, deviation: float) -> npt.NDArray[np.uint8]:
-    """A matrix of this standard deviation, mean 0: its bytes, uint8 [rows, bytes of a row]."""
+    """A matrix of this standard deviation, mean about 0: its bytes, uint8 [rows, bytes of a row]."""
     if format not in _SCALES:
         values = rng.standard_normal((rows, columns), np.float32) * np.float32(deviation)
         data = gguf.quants.quantize(values, gguf.GGMLQuantizationType[format.upper()])

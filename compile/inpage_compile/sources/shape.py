@@ -26,7 +26,7 @@ from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
 
 KIND = "shape"
-FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "f16", "bf16")
+FORMATS = tuple(name for name in NUMBER_FORMATS if name != "f32")
 # llama.cpp's mixtures: most matrices in the first; those that an error costs most, in some layers in the second.
 MIXTURES = {"q4_k_m": ("q4_k", "q6_k"), "q5_k_m": ("q5_k", "q6_k")}
 _ROWS = 64  # random ones of a matrix at most: as many as are drawn and quantized in an instant

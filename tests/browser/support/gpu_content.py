@@ -33,7 +33,19 @@ PAGE = 16
 SMALLEST_HALF = 2.0**-24
 SLOW = "INPAGE_SLOW" in os.environ
 NAMES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
-LATER = ("bf16", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k")
+LATER = (
+    "bf16",
+    "q5_0",
+    "q5_1",
+    "q2_k",
+    "q3_k",
+    "q4_k",
+    "q5_k",
+    "q6_k",
+    "iq4_xs",
+    "mxfp4",
+    *(["iq4_nl"] if SLOW else []),
+)
 
 # One head; no whole group of columns at the end; more heads a key head than one workgroup has room for, in parts that
 # overlap, and in whole ones.
@@ -93,6 +105,8 @@ class Content:
         # adapter most of a second: some tiles are for Q6_K only.
         for fmt, n, k in (*((fmt, 20, 3 * max(FORMATS[fmt].span, 32)) for fmt in LATER), ("q6_k", 7, 256)):
             w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
+            if fmt == "mxfp4" and w.d is not None:
+                w.d[w.d < 2] = 2  # adapters may take float32's denormals for 0
             fours = ((4, 9), (4, 4)) if fmt == "q6_k" and n == 20 else ()
             for tile, count in ((1, 9), (8, 9), *(((8, 1), *fours) if SLOW or fmt == "q6_k" else ())):
                 yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)

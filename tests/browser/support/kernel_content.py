@@ -31,7 +31,8 @@ Array = npt.NDArray[Any]
 
 ROWS = (1, 2, 3, 4, 5, 8, 9)
 QUANTIZED = ("q4_0", "q4_1", "q8_0")
-OTHERS = ("q5_0", "q5_1", "q4_k", "q5_k", "q6_k", "bf16")  # with planes or super-blocks: fewer cases
+# With planes, super-blocks or tables: fewer cases.
+OTHERS = ("q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4", "bf16")
 ALL = (*QUANTIZED, "f16", "f32")
 LENGTHS = (1, 15, 16, 17, 63, 64, 65, 200)
 LAYERS, BLOCKS = 2, 13
@@ -205,7 +206,8 @@ def _others(rng: np.random.Generator, isa: Isa, format: str) -> Iterator[Case]:
             yield Case("linear", name, kernel, inputs, reference.stored("f32", y.plus(skip)), {"rows": rows})
     both = random_weights(rng, format, 128, columns)
     if both.d is not None:  # gates of a size where silu bends
-        both = replace(both, d=np.full_like(both.d, 0x1000), m=None if both.m is None else np.full_like(both.m, 0x1000))
+        size = 117 if FORMATS[format].scale == "e8m0" else 0x1000
+        both = replace(both, d=np.full_like(both.d, size), m=None if both.m is None else np.full_like(both.m, size))
     kernel = gated(isa, PackedMatrix(FORMATS[format], 128, columns), form, form)
     yield _gated_case(kernel, f"{format} to {form}", both, form, _random_x(rng, form, 5, columns), form)
 

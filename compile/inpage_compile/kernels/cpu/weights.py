@@ -84,8 +84,8 @@ def shift_of(width: int, k: int) -> int:
 
 
 def quant_of(format: Format, words: list[Expr], k: int, lanes: int = 4) -> Expr:
-    """Column k's quant, or its place in the table, out of each row's 32-bit words, one of each plane; ``lanes`` 1: of one
-    row's."""
+    """Column k's quant, or its place in the table, out of each row's 32-bit words, one of each plane. ``lanes`` 1: of
+    one row's."""
     if format.bits == 8:
         left, right = (_many(n, lanes, "int32") for n in (24 - 8 * (k % 4), 24))
         return (words[0] << left) >> right
@@ -149,7 +149,7 @@ def lanes_of_pairs(reader: Records, base: Expr, quad: int, piece: int) -> list[E
     mask = splat(15, 8, "uint16")
     lanes = []
     for i, nibble in enumerate((0, 2, 1, 3)):
-        value = None
+        value: Expr | None = None
         if packed is not None:
             value = packed if nibble == 0 else packed >> splat(4 * nibble, 8, "uint16")
             value = value if nibble == 3 else value & mask
@@ -157,6 +157,7 @@ def lanes_of_pairs(reader: Records, base: Expr, quad: int, piece: int) -> list[E
             left = plane.low - shift_of(plane.width, piece * 8 + i // 2 * 4) - i % 2 * 8
             part = _shifted(upper, left, 8, "uint16") & splat(plane.mask, 8, "uint16")
             value = part if value is None else value | part
+        assert value is not None
         lanes.append(let(bits("int16x8", value)))
     return lanes
 
@@ -169,5 +170,5 @@ def _planes(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr | 
         at = base + (plane.at + piece_of(plane.width, piece * 8) * 64)
         return reader.bytes[span(at + quad * 16, 16)]
 
-    nibbles = load(planes.pop(0)) if planes[0].width == 4 else None
+    nibbles: Expr | None = load(planes.pop(0)) if planes[0].width == 4 else None
     return nibbles, [(plane, let(bits("uint16x8", load(plane)))) for plane in planes]

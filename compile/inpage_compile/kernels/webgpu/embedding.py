@@ -17,6 +17,7 @@ from .build import (
     cast,
     f32,
     halves,
+    i32,
     kernel,
     lane,
     let,
@@ -27,7 +28,7 @@ from .build import (
     vector,
     when,
 )
-from .weights import BYTES, bfloats, check_format
+from .weights import BYTES, bfloats, check_format, e8m0, table_number
 
 THREADS = 64
 
@@ -86,6 +87,10 @@ class _Row:
         d, m = self._scales(four)
         out = []
         for k in range(4):
+            if self.format.table is not None:
+                number = table_number(self.format.table, let((word >> u32(8 * k)) & u32(15)), u32)
+                out.append(let(cast("float32", bits("int32", number << u32(24)) >> i32(24)) * d))
+                continue
             quant = cast("float32", call("int32" if weights.bits == 8 else "uint32", "extractBits", word, u32(8 * k),
                                          u32(weights.bits)))  # fmt: skip
             value = quant - f32(float(weights.zero)) if weights.zero else quant
@@ -113,18 +118,31 @@ class _Row:
         weights, sup = self.weights, self.format.super
         if sup is None:
             scale = self.record + weights.step // 4
+            if self.format.scale == "e8m0":
+                return let(e8m0(self._byte(scale))), None
             return self._half(scale, self.row), self._half(scale + 8, self.row) if weights.minimum else None
         number = let(self.step * (GROUP // self.format.group) + four * 4 // self.format.group)
-        subs = self.record + weights.sub_scales // 4
-        d, low = self._half(self.record, self.row), self._byte(subs + number * 4)
+        subs, d = self.record + weights.sub_scales // 4, self._half(self.record, self.row)
         if sup.signed:
-            return let(d * (cast("float32", low ^ u32(0x80)) - f32(128.0))), None
+            return let(d * (cast("float32", self._byte(subs + number * 4) ^ u32(0x80)) - f32(128.0))), None
         pairs = sup.size // self.format.group
+        if sup.min is None:
+            first, second = self._pair(subs, let(number // 2), pairs // 2)
+            own = tirx.Select(number % 2 == 1, second, first)
+            return let(d * (cast("float32", own) - f32(float(sup.zero)))), None
+        first, second = self._pair(subs, number, pairs)
+        least = self._half(self.record + 8, self.row) * cast("float32", second)
+        return let(d * cast("float32", first)), let(-least)
+
+    def _pair(self, subs: Expr, number: Expr, pairs: int) -> tuple[Expr, Expr]:
+        """Both numbers of a pair. ``subs``: where the pairs begin, of which there are ``pairs``."""
+        low = self._byte(subs + number * 4)
+        first, second = low & u32(15), low >> u32(4)
+        if self.format.super is not None and self.format.super.scale_bits == 4:
+            return first, second
         high = let(self.w[subs + pairs * 4 + number * 2 + self.row % 8 // 4])
         high = let(high >> cast("uint32", self.row % 4 * 8 + self.row // 8 * 4))
-        scale = cast("float32", (low & u32(15)) | ((high & u32(3)) << u32(4)))
-        minimum = cast("float32", (low >> u32(4)) | ((high >> u32(2) & u32(3)) << u32(4)))
-        return let(d * scale), let(-(self._half(self.record + 8, self.row) * minimum))
+        return first | ((high & u32(3)) << u32(4)), second | ((high >> u32(2) & u32(3)) << u32(4))
 
     def _byte(self, start: Expr) -> Expr:
         """The row's byte of 16 that begin there."""

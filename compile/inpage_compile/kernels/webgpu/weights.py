@@ -6,7 +6,7 @@ its words are every fourth vector, so that neighbouring threads read neighbourin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from inpage.format.schema import Format
 
 from ..shared.packed import GROUP, PackedMatrix, groups_of
 from ..shared.planes import planes_of
-from .build import Buffer, Expr, bits, cast, halves, lane, let, loop, madd, splat, u32, vector
+from .build import Buffer, Expr, bits, cast, halves, i32, lane, let, loop, madd, splat, u32, vector
 
 BYTES = 0x01010101  # times a byte: the same one in each of a word's four
 
@@ -35,16 +35,17 @@ def _is_read(f: Format) -> bool:
     if f.is_float:
         return True
     minimum = f.min is not None or (sup is not None and sup.min is not None)
-    if f.table is not None or f.scale == "e8m0" or (minimum and f.zero):
+    if (f.table is not None and f.bits != 4) or (minimum and (f.zero or f.table is not None)):
         return False
     if f.bits == 8:
-        return f.type == "int" and sup is None and f.group == GROUP and not minimum
-    if f.planes[0] != 4:
+        return f.type == "int" and sup is None and f.group == GROUP and not minimum and f.scale == "f16"
+    if f.type != "uint" or f.bits > 6:
         return False
     if sup is None:
-        return f.group == GROUP
-    pairs = f.group == GROUP and sup.scale_bits == 6 and minimum and sup.zero == 0 and sup.size % 64 == 0
-    return sup.signed or pairs
+        return f.group == GROUP and f.bits >= 4 and (f.scale == "f16" or f.table is not None)
+    if sup.signed:
+        return f.group < GROUP and not minimum
+    return sup.scale_bits in (4, 6) and sup.size % 64 == 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,9 @@ class QuadReader:
         w = self.w
         at = record.start + GROUP * w.bits // 8
         minimum = None
-        if not supers:
+        if self.format.scale == "e8m0":
+            scale = [self._exponents(at)]
+        elif not supers:
             scale = [self._four_halves(at)]
         else:
             subs = self._sub_scales(record, record.step * (GROUP // self.format.group) + group)
@@ -171,18 +174,28 @@ class QuadReader:
         assert sup is not None
         number = let(number)
         at = record.start + self.w.sub_scales // 16
-        low = let(_lane_at(let(self.buffer[at + number]), self.quad))
         if sup.signed:
+            low = let(_lane_at(let(self.buffer[at + number]), self.quad))
             return [_bytes(low ^ u32(0x80808080)) - splat(128.0)]
+        if sup.min is not None:
+            return [_bytes(each) for each in self._pair(at, number, sup.size // self.format.group)]
+        first, second = self._pair(at, let(number // 2), sup.size // self.format.group // 2)
+        return [let(_bytes(tirx.Select(number % 2 == 1, second, first)) - splat(float(sup.zero)))]
+
+    def _pair(self, at: Expr, number: Expr, pairs: int) -> list[Expr]:
+        """Both numbers of a pair, a byte a row in a word. ``at``: where pairs begin; ``pairs``: how many there are."""
+        sup, mask = self.format.super, u32(0x0F0F0F0F)
+        assert sup is not None
+        low = let(_lane_at(let(self.buffer[at + number]), self.quad))
+        first, second = low & mask, (low >> u32(4)) & mask
+        if sup.scale_bits == 4:
+            return [first, second]
         # Two bits of both, in a nibble a row: those of rows 8 to 15 are the high ones.
-        pairs = sup.size // self.format.group
         vectors = let(self.buffer[at + pairs + number // 2])
         high = _lane_at(vectors, let(number % 2 * 2 + self.quad % 2))
         high = let(high >> cast("uint32", self.quad // 2 * 4))
-        return [
-            _bytes((low & u32(0x0F0F0F0F)) | ((high << u32(4)) & u32(0x30303030))),
-            _bytes(((low >> u32(4)) & u32(0x0F0F0F0F)) | ((high << u32(2)) & u32(0x30303030))),
-        ]
+        upper = u32(0x30303030)
+        return [first | ((high << u32(4)) & upper), second | ((high << u32(2)) & upper)]
 
     def _word(self, at: Expr) -> Expr:
         return let(self.buffer[at + self.quad])
@@ -197,6 +210,8 @@ class QuadReader:
             return [self._four_halves(start + (four * 4 + k) * 2) for k in range(4)]
         assert of.scales is not None
         words, scale = of.words, of.scales.scale
+        if self.format.table is not None:
+            return [let(_numbers(self.format.table, words, k) * scale[0]) for k in range(4)]
         out = []
         biased = let(words ^ splat(u32(0x80808080))) if w.bits == 8 else words
         for k in range(4):
@@ -207,6 +222,11 @@ class QuadReader:
             quant = _masked(biased, ((1 << w.bits) - 1) << (8 * k))
             out.append(let(madd(quant, scale[k], of.scales.minimum)))
         return out
+
+    def _exponents(self, at: Expr) -> Expr:
+        """The quad's four of 16 bytes e, a vector: 2^(e - 128)."""
+        word = let(_lane_at(let(self.buffer[at]), self.quad))
+        return let(vector(*(e8m0(let((word >> u32(8 * i)) & u32(255))) for i in range(4))))
 
     def _four_halves(self, at: Expr) -> Expr:
         """Values of the quad's rows out of 16 halves, two vectors."""
@@ -245,6 +265,34 @@ class _Nest:
         return i if self.size == GROUP else self.at * count + i
 
 
+def e8m0(exponent: Expr) -> Expr:
+    """2^(e - 128), float32, of a uint32 e."""
+    small = u32(0x200000) << exponent  # denormals, which the device may take for 0
+    return bits("float32", tirx.Select(exponent < u32(2), small, (exponent - u32(1)) << u32(23)))
+
+
+def table_number(table: Sequence[int], place: Expr, of: Callable[[int], Expr]) -> Expr:
+    """table[place], a whole number of 8 bits as the lowest byte of a word whose other bits are any. ``place``: uint32,
+    of one lane or more, below 16; ``of`` makes a constant like it."""
+    words = [sum((n & 255) << (8 * i) for i, n in enumerate(table[at : at + 4])) for at in range(0, 16, 4)]
+
+    def either(bit: int, low: Expr, high: Expr) -> Expr:
+        return tirx.Select((place & of(bit)) == of(0), low, high)
+
+    word = let(either(8, either(4, of(words[0]), of(words[1])), either(4, of(words[2]), of(words[3]))))
+    return let(word >> ((place & of(3)) << of(3)))
+
+
+def _numbers(table: Sequence[int], words: Expr, k: int) -> Expr:
+    """Of byte k of each row's word, float32x4."""
+
+    def of(n: int) -> Expr:
+        return splat(u32(n))
+
+    number = table_number(table, let((words >> of(8 * k)) & of(15)), of)
+    return cast("float32x4", bits("int32x4", number << of(24)) >> splat(i32(24)))
+
+
 def bfloats(word: Expr) -> tuple[Expr, Expr]:
     """The two bfloat16 in a 32-bit word, float32."""
     return bits("float32", word << u32(16)), bits("float32", word & u32(0xFFFF0000))
@@ -266,4 +314,4 @@ def _masked(words: Expr, mask: int) -> Expr:
     return cast("float32x4", bits("int32x4", words & splat(u32(mask))))
 
 
-__all__ = ["BYTES", "Four", "QuadReader", "Record", "Scales", "bfloats", "check_format"]
+__all__ = ["BYTES", "Four", "QuadReader", "Record", "Scales", "bfloats", "check_format", "e8m0", "table_number"]
