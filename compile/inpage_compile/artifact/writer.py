@@ -297,4 +297,5 @@ def _alive(pid: int) -> bool:
 
 def _architecture(a: Architecture) -> dict[str, Any]:
     """Flags that a family does not have are left out."""
-    return {f.name: value for f in fields(a) if (value := getattr(a, f.name)) != f.default}
+    found = {f.name: value for f in fields(a) if (value := getattr(a, f.name)) != f.default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}

@@ -11,8 +11,9 @@ import pkgutil
 from inpage.errors import SourceInvalid
 
 from .family import Family
+from .others import OTHERS
 
-_SHARED = ("family", "graph", "keys", "rope")
+_SHARED = ("family", "graph", "keys", "layers", "others", "rope")
 
 
 def _families() -> dict[str, Family]:
@@ -27,6 +28,9 @@ FAMILIES = _families()
 def family_of(name: str, field: str) -> Family:
     """Raises `SourceInvalid` naming ``field`` for an unknown family."""
     if name not in FAMILIES:
+        if name in OTHERS:
+            what, instead = OTHERS[name]
+            raise SourceInvalid(f"architecture {name!r}: {what} is not supported; {instead} run", field=field)
         known = ", ".join(FAMILIES)
         raise SourceInvalid(f"architecture {name[:80]!r} is not supported; supported: {known}", field=field)
     return FAMILIES[name]

@@ -15,7 +15,7 @@ from inpage.format.structure import one_line
 
 from ..families import family_of
 from ..families.family import check_tensors
-from ..families.rope import FACTORS
+from ..families.rope import FACTORS, LONG, SHORT
 from ..gguf.metadata import Metadata
 from ..gguf.reading import read_gguf
 from ..quantize import format_of
@@ -64,8 +64,11 @@ def open_gguf(
     meta, problems = file.meta, _Problems()
     family = problems.of(lambda: family_of(meta.text("general.architecture"), "general.architecture"))
     tensors = problems.of(lambda: _tensors(each for reader in file.readers for each in reader.tensors))
-    factors = tensors.pop(FACTORS, None) if tensors else None
+    factors = {name: tensors.pop(name) for name in (FACTORS, SHORT, LONG) if name in tensors} if tensors else {}
     keys = None if family is None else family.keys(meta)
+    if family is not None and keys is not None and tensors is not None:
+        stored = tensors
+        tensors = problems.of(lambda: family.adapt(keys, stored))
     read = None
     if family is not None and keys is not None and tensors is not None:
         read = problems.of(lambda: family.read(keys, tensors, factors))
@@ -89,8 +92,14 @@ def open_gguf(
         tokenizer=tokenizer,
         chat_template=meta.text("tokenizer.chat_template", "") or None,
         license=terms,
-        rope_divisors=rope.divisors,
-        warnings=tuple(f"{path.name}: what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
+        rope=rope,
+        warnings=tuple(
+            f"{path.name}: {note}"
+            for note in (
+                *keys.notes,
+                *(f"what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
+            )
+        ),
     )
 
 

@@ -104,7 +104,8 @@ def _architecture(a: dict[str, Any]) -> Architecture:
         raise wrong("architecture.kv_heads", why)
     if a["head_dim"] % 2:
         raise wrong("architecture.head_dim", "must be even")
-    return Architecture(**{name: value for name, value in a.items() if value is not None})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in a.items() if v is not None}
+    return Architecture(**given)
 
 
 def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
