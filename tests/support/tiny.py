@@ -265,6 +265,7 @@ MODELS |= {
 }  # fmt: skip
 # Families beyond Llama's and Qwen's, and windows shorter than a prompt, than a page, than a chunk of attention.
 FAMILY_MODELS: dict[str, Tiny] = {
+    "mistral": Tiny(seed=22, family="mistral3", layers=3, scale=1.0, numbers=(("window", 12),)),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.

@@ -30,6 +30,7 @@ class Traits:
 TRAITS: dict[str, Traits] = {
     "llama": Traits("Llama"),
     "qwen2": Traits("Qwen2", bias=True, halves=True),
+    "mistral3": Traits("Mistral"),
     "qwen3": Traits("Qwen3", head_norms=True, halves=True),
 }  # fmt: skip
 # A model's numbers by our names: the key of a GGUF file, and what transformers' configurations call it.
