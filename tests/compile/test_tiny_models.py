@@ -131,7 +131,7 @@ def test_only_what_has_one_format_is_fused() -> None:
 @pytest.mark.parametrize(
     ("model", "variant"),
     [
-        *((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", *KINDS)),
+        *((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", "gemma3", *KINDS)),
         *((name, "native-f32") for name in (*ROPES, *FAMILY_MODELS)),
     ],
 )

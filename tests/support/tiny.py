@@ -266,6 +266,8 @@ MODELS |= {
 # Families beyond Llama's and Qwen's, and windows shorter than a prompt, than a page, than a chunk of attention.
 FAMILY_MODELS: dict[str, Tiny] = {
     "mistral": Tiny(seed=22, family="mistral3", layers=3, scale=1.0, numbers=(("window", 12),)),
+    "gemma3": Tiny(seed=23, family="gemma3", layers=7, heads=2, kv_heads=1, head_dim=32, default="Q8_0", rope_theta=1e6,
+                   rope=(("rope_type", "linear"), ("factor", 8.0)), scale=1.0, numbers=(("window", 20),)),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.

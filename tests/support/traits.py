@@ -31,6 +31,8 @@ TRAITS: dict[str, Traits] = {
     "llama": Traits("Llama"),
     "qwen2": Traits("Qwen2", bias=True, halves=True),
     "mistral3": Traits("Mistral"),
+    "gemma3": Traits("Gemma3", head_norms=True, halves=True, post_norms=True, shifted=True, gelu=True, root_scaled=True,
+                     whole_every=6, local_theta=10000.0),
     "qwen3": Traits("Qwen3", head_norms=True, halves=True),
 }  # fmt: skip
 # A model's numbers by our names: the key of a GGUF file, and what transformers' configurations call it.
