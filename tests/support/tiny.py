@@ -268,6 +268,8 @@ FAMILY_MODELS: dict[str, Tiny] = {
     "mistral": Tiny(seed=22, family="mistral3", layers=3, scale=1.0, numbers=(("window", 12),)),
     "gemma3": Tiny(seed=23, family="gemma3", layers=7, heads=2, kv_heads=1, head_dim=32, default="Q8_0", rope_theta=1e6,
                    rope=(("rope_type", "linear"), ("factor", 8.0)), scale=1.0, numbers=(("window", 20),)),
+    "gemma2": Tiny(seed=24, family="gemma2", layers=4, head_dim=32, scale=1.5,
+                   numbers=(("window", 20), ("attention_cap", 4.0), ("logit_cap", 6.0))),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.

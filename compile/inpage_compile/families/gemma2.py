@@ -1,0 +1,17 @@
+"""Gemma 2: a layer with a window, then one that sees everything; scores of attention and logits kept within soft caps;
+else as Gemma 3, without norms of heads. The 27B, of 46 layers, scales attention in its own way."""
+
+from .family import Family
+from .keys import CAPS, DECODER, ROPE, WINDOWS
+
+FAMILY = Family(
+    "gemma2",
+    post_norms=True,
+    activation="gelu",
+    half_rotation=True,
+    scaled_embedding=True,
+    whole_every=2,
+    window=4096,
+    mean_scale=46,
+    gguf={**DECODER, **ROPE, **WINDOWS, **CAPS},
+)
