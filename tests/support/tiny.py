@@ -270,6 +270,7 @@ FAMILY_MODELS: dict[str, Tiny] = {
                    rope=(("rope_type", "linear"), ("factor", 8.0)), scale=1.0, numbers=(("window", 20),)),
     "gemma2": Tiny(seed=24, family="gemma2", layers=4, head_dim=32, scale=1.5,
                    numbers=(("window", 20), ("attention_cap", 4.0), ("logit_cap", 6.0))),
+    "smollm3": Tiny(seed=25, family="smollm3", layers=4, scale=1.0, default="Q8_0", rope_theta=5e6),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.
