@@ -271,6 +271,9 @@ FAMILY_MODELS: dict[str, Tiny] = {
     "gemma2": Tiny(seed=24, family="gemma2", layers=4, head_dim=32, scale=1.5,
                    numbers=(("window", 20), ("attention_cap", 4.0), ("logit_cap", 6.0))),
     "smollm3": Tiny(seed=25, family="smollm3", layers=4, scale=1.0, default="Q8_0", rope_theta=5e6),
+    "granite": Tiny(seed=26, family="granite", layers=3,
+                    numbers=(("embedding_scale", 12.0), ("attention_scale", 0.1), ("residual_scale", 0.22),
+                             ("logit_scale", 8.0))),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.
