@@ -263,6 +263,7 @@ MODELS |= {
     "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
                        rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
 }  # fmt: skip
+_DIVISORS = [1 + 0.5 * i for i in range(12)]
 # Families beyond Llama's and Qwen's, and windows shorter than a prompt, than a page, than a chunk of attention.
 FAMILY_MODELS: dict[str, Tiny] = {
     "mistral": Tiny(seed=22, family="mistral3", layers=3, scale=1.0, numbers=(("window", 12),)),
@@ -274,6 +275,8 @@ FAMILY_MODELS: dict[str, Tiny] = {
     "granite": Tiny(seed=26, family="granite", layers=3,
                     numbers=(("embedding_scale", 12.0), ("attention_scale", 0.1), ("residual_scale", 0.22),
                              ("logit_scale", 8.0))),
+    "phi3": Tiny(seed=27, family="phi3", heads=2, kv_heads=1, head_dim=32, turning=24, tied=True, default="Q8_0",
+                 rope=(("rope_type", "longrope"), *_LONG, ("long_factor", _DIVISORS), ("short_factor", _DIVISORS))),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.

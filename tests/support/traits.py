@@ -36,6 +36,7 @@ TRAITS: dict[str, Traits] = {
     "gemma2": Traits("Gemma2", halves=True, post_norms=True, shifted=True, gelu=True, root_scaled=True, whole_every=2),
     "smollm3": Traits("SmolLM3", plain_every=4),
     "granite": Traits("Granite"),
+    "phi3": Traits("Phi3", halves=True, fused=True),
     "qwen3": Traits("Qwen3", head_norms=True, halves=True),
 }  # fmt: skip
 # A model's numbers by our names: the key of a GGUF file, and what transformers' configurations call it.
