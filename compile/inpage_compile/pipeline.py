@@ -63,7 +63,7 @@ def compile_model(
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
-    model = _limit_context(open_source(source, licensed=lambda terms: check_license(terms, accept_license)), context)
+    model = limit_context(open_source(source, licensed=lambda terms: check_license(terms, accept_license)), context)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)
@@ -165,7 +165,7 @@ def _maxima(architecture: Architecture) -> Maxima:
     return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
 
 
-def _limit_context(model: Source, context: int | None) -> Source:
+def limit_context(model: Source, context: int | None) -> Source:
     if context is None:
         return model
     most = model.architecture.context

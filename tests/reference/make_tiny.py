@@ -5,7 +5,7 @@ every kind of rotary positions, other families. Hugging Face's models run the sa
 by hand, in an environment of its own:
 
     python -m venv /tmp/witness && /tmp/witness/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 numpy
-    /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
+    PYTHONPATH=compile:py /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
 
 Models that are not named stay as they were.
 """
