@@ -275,7 +275,7 @@ FAMILY_MODELS: dict[str, Tiny] = {
     "granite": Tiny(seed=26, family="granite", layers=3,
                     numbers=(("embedding_scale", 12.0), ("attention_scale", 0.1), ("residual_scale", 0.22),
                              ("logit_scale", 8.0))),
-    "phi3": Tiny(seed=27, family="phi3", heads=2, kv_heads=1, head_dim=32, turning=24, tied=True, default="Q8_0",
+    "phi3": Tiny(seed=27, family="phi3", heads=2, kv_heads=1, head_dim=32, turning=24, scale=0.8, default="Q8_0",
                  rope=(("rope_type", "longrope"), *_LONG, ("long_factor", _DIVISORS), ("short_factor", _DIVISORS))),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
