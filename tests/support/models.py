@@ -47,7 +47,6 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "yarn": ("native-f32",),
     "qwen3-yarn": ("native-f32",),
     **dict.fromkeys(FAMILY_MODELS, ("native-f32",)),
-    "gemma3": ("native", "native-f32"),
     **dict.fromkeys(K_MODELS, ("native", "native-f32")),
 }
 
