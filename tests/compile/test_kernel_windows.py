@@ -1,5 +1,5 @@
 """Attention that sees a window of tokens, in block tables of its own, and with capped scores, against numpy in float64:
-windows around pages and chunks of the sum, pages that fell out of them holding what no sum survives."""
+windows around pages and chunks of the sum, block tables that name no page where one fell out of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ LAYERS, SEQUENCES, BLOCKS = 2, 3, 13
 LENGTHS = (1, 12, 16, 17, 40, 64, 65, 79, 80, 81, 129, 200)
 WINDOWS = (1, 12, 16, 17, 64, 70, EVERYTHING)
 FIRST = BLOCKS  # the second of two tables in a sequence's row
-POISON = 0x7E00  # NaN
+POISON = 0x7BFF  # 65504
+GONE = 1 << 17  # a page gigabytes away: who reads it is ended by the system
 CAPS = (0.0, 2.0)
 
 
@@ -60,7 +61,7 @@ def test_a_window_shows_its_tokens_and_reads_no_page_before_it(library: Kernels,
     for row in range(rows):
         own = tables.copy()
         gone = max(0, LENGTHS[row] - window) // PAGE  # as the KV manager: of these no token is seen
-        own[:, :FIRST], own[:, FIRST : FIRST + gone] = 0, 0
+        own[:, :FIRST], own[:, FIRST : FIRST + gone] = GONE, GONE
         poisoned = reference.Cache(cache.kv.copy(), 1, 32)
         poisoned.kv[sorted({*range(heads.pages)} - {*own[sequences[row], FIRST + gone :]})] = POISON
         place = [positions[row : row + 1], sequences[row : row + 1], own, poisoned.kv.reshape(-1)]
