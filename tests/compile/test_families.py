@@ -86,6 +86,21 @@ def test_layers_without_rotation_have_a_table_of_zeros(tmp_path: Path) -> None:
     assert source.architecture.plain_layers == (3,) and not source.rope.tables(source.architecture)[PLAIN].any()
 
 
+def test_granites_without_rotary_positions(tmp_path: Path) -> None:
+    """As llama.cpp, which takes the key for a switch in this family."""
+    key = "granite.rope.scaling.finetuned"
+    assert opened("granite", tmp_path, {key: False}).architecture.plain_layers == (0, 1, 2)
+    assert opened("granite", tmp_path, {key: True}).architecture.plain_layers == ()
+
+
+@pytest.mark.parametrize("value", [1e-4, 1e4, -1.0])
+def test_a_factor_that_leaves_no_sum_is_named(value: float, tmp_path: Path) -> None:
+    key = "granite.residual_scale"
+    with pytest.raises(SourceInvalid) as e:
+        opened("granite", tmp_path, {key: value})
+    assert e.value.field == key
+
+
 def test_where_queries_would_grow_the_context_ends(tmp_path: Path) -> None:
     keys = {"mistral3.attention.temperature_scale": 0.1, "mistral3.rope.scaling.original_context_length": 64}
     source = opened("mistral", tmp_path, keys)

@@ -79,11 +79,16 @@ class Family:
         if (found := keys.integer("value_dim", head_dim)) != head_dim:
             raise keys.wrong("value_dim", f"value heads of another width are not supported: {found}, not {head_dim}")
         context, theta = _context(keys), keys.number("rope_theta", 10000.0)
-        window, whole = self._window(keys, layers)
+        window, whole = self._window(keys, layers, context)
         rope = read_rope(keys, head_dim, theta, context, factors or {})
         if window and self.local_theta:
             rope = replace(rope, local_theta=keys.number("local_theta", self.local_theta))
         residual = keys.scale("residual_scale")
+        if not 1e-3 <= residual <= 1e3:
+            raise keys.wrong("residual_scale", f"{residual} is outside 0.001..1000")
+        plain = _last_of(self.plain_every, layers)
+        if "rope_used" in keys.table and not keys.flag("rope_used", True):
+            plain = tuple(range(layers))
         architecture = Architecture(
             family=self.name,
             layers=layers,
@@ -105,7 +110,7 @@ class Family:
             window=window,
             whole_layers=whole,
             local_rope=rope.local_theta is not None,
-            plain_layers=_last_of(self.plain_every, layers),
+            plain_layers=plain,
             post_norms=self.post_norms,
             activation=self.activation,
             embedding_scale=(math.sqrt(hidden) if self.scaled_embedding else keys.scale("embedding_scale")) / residual,
@@ -115,7 +120,7 @@ class Family:
         )
         return architecture, rope
 
-    def _window(self, keys: Keys, layers: int) -> tuple[int, tuple[int, ...]]:
+    def _window(self, keys: Keys, layers: int, context: int) -> tuple[int, tuple[int, ...]]:
         """How many tokens layers see, and which of them all; 0 where all of them do."""
         window = keys.integer("window", self.window) if "window" in keys.table else self.window
         if window < 0:
@@ -123,7 +128,7 @@ class Family:
         whole = _last_of(self.whole_every, layers)
         if "window_pattern" in keys.table and keys.has("window_pattern"):
             whole = keys.whole_layers("window_pattern", layers)
-        return (window, whole) if window and len(whole) < layers else (0, ())
+        return (min(window, context), whole) if window and len(whole) < layers else (0, ())
 
     def _attention_scale(self, keys: Keys, hidden: int, heads: int, layers: int) -> float:
         if self.mean_scale == layers:

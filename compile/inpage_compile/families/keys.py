@@ -42,6 +42,8 @@ SCALES: Mapping[str, str] = {
     "residual_scale": "residual_scale",
     "logit_scale": "logit_scale",
 }
+# Whether there are rotary positions at all, in the Granites' sense of the key.
+ROPE_SWITCH: Mapping[str, str] = {"rope_used": "rope.scaling.finetuned"}
 # Queries grow with the logarithm of their position, beyond the original context.
 TEMPERATURE: Mapping[str, str] = {"temperature_scale": "attention.temperature_scale"}
 # How `rope` changes frequencies.
@@ -120,6 +122,9 @@ class Keys:
     def real(self, name: str, default: float) -> float:
         """Of either sign."""
         return self.meta.real(self.key(name), default)
+
+    def flag(self, name: str, default: bool) -> bool:
+        return self.meta.flag(self.key(name), default)
 
     def text(self, name: str, default: str | None = None) -> str:
         return self.meta.text(self.key(name), default)

@@ -77,8 +77,8 @@ def read_rope(keys: Keys, head_dim: int, theta: float, context: int, factors: Ma
     own = factors.get(SHORT) if SHORT in factors else factors.get(FACTORS)
     rope = Rope(_divisors(turning, own), keys.number("rope_attn_factor", 1.0), turning)
     if LONG in factors or SHORT in factors or kind == "longrope":
-        return _longrope(keys, context, rope, factors)
-    if kind == "linear":
+        rope = _longrope(keys, context, rope, factors)
+    elif kind == "linear":
         rope = replace(rope, divisors=rope.divisors * _factor(keys))
     elif kind == "yarn":
         rope = _yarn(keys, turning, theta, context, rope)
