@@ -14,6 +14,7 @@ from inpage.format.schema import Architecture
 
 from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor
+from .checkpoint import Checkpoint
 from .keys import Keys
 from .rope import Rope, read_rope
 
@@ -23,7 +24,8 @@ class Family:
     """``name``: GGUF's ``general.architecture``. The flags are `Architecture`'s, but for one: ``half_rotation``, rotary
     positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX does). Kernels turn
     neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed. ``gguf``:
-    the keys of a GGUF file that are read, by our names for them."""
+    the keys of a GGUF file that are read, by our names for them. ``checkpoint``: the same of a folder with a config.json,
+    where heads always turn by halves; None: such folders are not read."""
 
     name: str
     _: KW_ONLY
@@ -31,6 +33,7 @@ class Family:
     qk_norm: bool = False
     half_rotation: bool = False
     gguf: Mapping[str, str] = field(repr=False)
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
 
     def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
         """Which element of a source's head each element of the artifact's is; None: the same."""
@@ -118,9 +121,9 @@ def check_tensors(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
             raise SourceInvalid(f"tensor {written} is missing", field=name)
         if tensors[name].shape != shape:
             raise SourceInvalid(f"{name}: shape {list(tensors[name].shape)}, expected {list(shape)}", field=name)
-        if len(shape) == 1 and tensors[name].format not in ("f32", "f16"):
+        if len(shape) == 1 and tensors[name].format not in ("f32", "f16", "bf16"):
             what = "bias" if name.endswith(".bias") else "norm"
-            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32 or f16", field=name)
+            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32, f16 or bf16", field=name)
     for name in tensors:
         if name not in expected:
             raise SourceInvalid(f"tensor {name} has no place in a {a.family} model", field=name)

@@ -12,6 +12,7 @@ from inpage.format.schema import SourceRef
 from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
+from .folder import is_model_folder, open_folder
 from .gguf import open_gguf
 from .pypi import fetch
 from .recipe import Recipe, find_recipe, load_recipe
@@ -26,6 +27,7 @@ __all__ = [
     "dequantize",
     "find_recipe",
     "load_recipe",
+    "open_folder",
     "open_gguf",
     "open_source",
 ]
@@ -64,6 +66,8 @@ def open_source(
         source = open_gguf(package.path, sha256=sha256, license_text=package.license_text, licensed=terms)
         origin = SourceRef("pypi", package.ref, package.path.name, source.origin.sha256)
         source = replace(source, origin=origin)
+    elif is_model_folder(Path(ref)):
+        source = open_folder(Path(ref), sha256=sha256, licensed=terms)
     elif ref.endswith(".gguf") or Path(ref).is_file():
         source = open_gguf(Path(ref), sha256=sha256, licensed=terms)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inpage.format.schema import Architecture, SourceRef
+from inpage.format.schema import Architecture, SamplingDefaults, SourceRef
 
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ class LicenseInfo:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An opened model. ``rope_divisors``: what rope frequencies are divided by, float64 [head_dim / 2]; None: by 1.
-    ``warnings``: what the file says and nothing here follows, a line each."""
+    ``sampling``: how its makers mean it to be sampled. ``warnings``: what the file says and nothing here follows, a line each."""
 
     id: str
     name: str
@@ -39,6 +39,7 @@ class Source:
     chat_template: str | None = field(repr=False)
     license: LicenseInfo = field(repr=False)
     rope_divisors: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    sampling: SamplingDefaults | None = None
     warnings: tuple[str, ...] = ()
 
     @property

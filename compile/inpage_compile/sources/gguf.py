@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from gguf.gguf_reader import ReaderTensor
 
@@ -22,31 +21,8 @@ from ..quantize import format_of
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.gguf import build_tokenizer
 from .base import LicenseInfo, Source
-
-T = TypeVar("T")
-
-
-class _Problems:
-    """Everything that is wrong with a file, so that one error reports all of it."""
-
-    def __init__(self) -> None:
-        self.found: list[SourceInvalid] = []
-
-    def of(self, work: Callable[[], T]) -> T | None:
-        try:
-            return work()
-        except SourceInvalid as error:
-            self.found.append(error)
-            return None
-
-    def check(self) -> None:
-        if len(self.found) == 1:
-            raise self.found[0]
-        if self.found:
-            listed = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found, 1))
-            raise SourceInvalid(
-                f"{len(self.found)} things stand against this file: {listed}", field=self.found[0].field
-            )
+from .problems import Problems
+from .sampling import from_gguf
 
 
 def open_gguf(
@@ -61,7 +37,7 @@ def open_gguf(
     that will be refused, which is told with what else is wrong. Raises `SourceInvalid` with the field at fault, and
     where several things are, with all of them."""
     file = read_gguf(path, sha256)
-    meta, problems = file.meta, _Problems()
+    meta, problems = file.meta, Problems()
     family = problems.of(lambda: family_of(meta.text("general.architecture"), "general.architecture"))
     tensors = problems.of(lambda: _tensors(each for reader in file.readers for each in reader.tensors))
     factors = tensors.pop(FACTORS, None) if tensors else None
@@ -80,6 +56,7 @@ def open_gguf(
     problems.check()
     assert tensors is not None and keys is not None and read is not None and tokenizer is not None
     architecture, rope = read
+    sampling, notes = from_gguf(meta)
     return Source(
         id=re.sub(r"[^a-z0-9._-]+", "-", file.name.lower()).strip("._-") or "model",
         name=one_line(meta.text("general.name", file.name)) or "model",
@@ -90,7 +67,11 @@ def open_gguf(
         chat_template=meta.text("tokenizer.chat_template", "") or None,
         license=terms,
         rope_divisors=rope.divisors,
-        warnings=tuple(f"{path.name}: what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
+        sampling=sampling,
+        warnings=tuple(
+            f"{path.name}: {note}"
+            for note in (*(f"what {key[:80]!r} says is not known here and left out" for key in keys.unread()), *notes)
+        ),
     )
 
 
