@@ -54,11 +54,11 @@ def weight_files(folder: ModelFolder) -> list[str]:
 
 def read_weights(folder: ModelFolder) -> dict[str, Stored]:
     """All tensors by name; the index must say of each where it is."""
-    files = weight_files(folder)
+    paths = {file: folder.file(file) for file in weight_files(folder)}
     found: dict[str, Stored] = {}
     index = _index(folder) if folder.has(INDEX) else None
-    for file in files:
-        for tensor in read_safetensors(folder.file(file)).values():
+    for file, path in paths.items():
+        for tensor in read_safetensors(path).values():
             if index is not None and index.get(tensor.name) != file:
                 where = index.get(tensor.name, "no file")
                 raise SourceInvalid(

@@ -42,7 +42,7 @@ def open_source(
 ) -> Source:
     """Open a model.
 
-    ``ref``: a path to a ``.gguf`` file or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, or
+    ``ref``: a path to a ``.gguf`` file, to a folder with a ``config.json`` or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, or
     ``shape:NAME`` for ``models/shapes/NAME.toml``, or ``shape:NAME:FORMAT`` for the same with matrices in another
     number format or mixture (``q4_k``, ``q4_k_m``).
     ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
@@ -72,7 +72,9 @@ def open_source(
         source = open_gguf(Path(ref), sha256=sha256, licensed=terms)
     else:
         raise SourceInvalid(
-            f"{ref!r} is neither a .gguf file, nor pypi:NAME, nor shape:NAME, nor a recipe's id", field="source"
+            f"{ref!r} is neither a .gguf file, nor a folder with a config.json, nor pypi:NAME, nor shape:NAME, nor a "
+            "recipe's id",
+            field="source",
         )
     return _with_recipe(source, recipe) if recipe else source
 

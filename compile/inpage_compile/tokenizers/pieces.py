@@ -47,17 +47,19 @@ def pieces(tokenizer: Mapping[str, Any], byte_fallback: bool) -> Steps:
     if not byte_fallback:
         raise _wrong("model", "neither byte-level nor with bytes to fall back on: what has no token would be lost")
     notes: list[str] = []
+    made = []
     for step in cuts:
         if step["type"] == "Metaspace":
-            normal += _metaspace(step, notes)
+            made.append(_metaspace(step, notes))
         elif step["type"] != "Split" or step.get("pattern") != {"String": " "} or not _replaces_blanks(normal):
             raise _wrong("pre_tokenizer", f"{quoted(step['type'])} is not supported where tokens hold blanks")
-    prefix = any(step["type"] == "Prepend" for step in normal)
+    prefix = any(step["type"] == "Prepend" for step in normal) or any(step["prepend_scheme"] == "always" for step in made)
     spaces = {"type": "Replace", "pattern": {"String": _BLANK}, "content": " "}
     stripped = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
     decoders = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *stripped]
     decoder = {"type": "Sequence", "decoders": decoders}
-    return Steps(False, _sequence(normal, "normalizers"), None, decoder, tuple(notes))
+    cut = _sequence(made, "pretokenizers")
+    return Steps(False, _sequence(normal, "normalizers"), cut, decoder, tuple(notes))
 
 
 def _wrong(what: str, why: str) -> SourceInvalid:
@@ -138,14 +140,13 @@ def _split(expression: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
 
 
-def _metaspace(step: Mapping[str, Any], notes: list[str]) -> Iterator[dict[str, Any]]:
+def _metaspace(step: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if step.get("replacement", _BLANK) != _BLANK or step.get("split", True) is not False:
         raise _wrong("pre_tokenizer", f"Metaspace is only supported with {_BLANK} and without split")
     scheme = step.get("prepend_scheme", "always")
     if scheme not in ("always", "first", "never"):
         raise _wrong("pre_tokenizer", f"Metaspace: prepend_scheme {quoted(scheme)} is unknown")
     if scheme == "first":
+        scheme = "always"  # a text between control tokens is encoded by itself
         notes.append("tokenizer.json: text behind a control token gets a blank in front, as in llama.cpp")
-    if scheme != "never":
-        yield {"type": "Prepend", "prepend": _BLANK}
-    yield {"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}
+    return {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": scheme, "split": False}
