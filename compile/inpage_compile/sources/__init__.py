@@ -99,4 +99,7 @@ def _with_recipe(source: Source, recipe: Recipe) -> Source:
         architecture = replace(architecture, context=recipe.context)
     terms = source.license
     terms = LicenseInfo(recipe.license or terms.id, terms.text, recipe.notice or terms.notice)
-    return replace(source, id=recipe.id, name=recipe.name, architecture=architecture, license=terms)
+    sampling = recipe.sampling or source.sampling
+    return replace(
+        source, id=recipe.id, name=recipe.name, architecture=architecture, license=terms, sampling=sampling
+    )

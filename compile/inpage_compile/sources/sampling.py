@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inpage.errors import quoted
+from inpage.errors import SourceInvalid, quoted
 from inpage.format import bounded
 from inpage.format.schema import SamplingDefaults
 
@@ -33,6 +33,20 @@ def from_gguf(meta: Metadata) -> tuple[SamplingDefaults | None, list[str]]:
     keys = {name: f"general.sampling.{key}" for name, key in _GGUF.items()}
     given = {name: meta.get(key) for name, key in keys.items() if meta.get(key) is not None}
     return _defaults(given, "general.sampling.")
+
+
+def from_recipe(table: Any, where: str) -> SamplingDefaults:
+    """Raises `SourceInvalid` naming the key at fault."""
+    if not isinstance(table, Mapping):
+        raise SourceInvalid(f"{where}: sampling must be a table", field="sampling")
+    for key in table:
+        if key not in _RANGES:
+            known = ", ".join(_RANGES)
+            raise SourceInvalid(f"{where}: unknown key {quoted(key)} in sampling; there are {known}", field="sampling")
+    made, notes = _defaults(table, f"{where}: sampling.")
+    if notes or made is None:
+        raise SourceInvalid(notes[0] if notes else f"{where}: sampling says nothing", field="sampling")
+    return made
 
 
 def _defaults(given: Mapping[str, Any], where: str) -> tuple[SamplingDefaults | None, list[str]]:

@@ -90,7 +90,8 @@ class Router:
             answers=answers,
             memory=self.memory,
         )
-        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers)
+        sampling = (settings or Settings()).sampling
+        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers, sampling)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._asking.prefix_ids, pages)
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
@@ -151,8 +152,9 @@ class Router:
     ) -> Stream:
         """Answer a conversation; a string is one user message. Iterate the result for pieces or await it whole.
 
-        Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0.7; 0 is greedy), ``top_p`` (0.95),
-        ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``seed``,
+        Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0 is greedy), ``top_p``, ``top_k``,
+        ``min_p`` and ``repetition_penalty`` (of these five what is not given is as `inpage.settings` has it, else as the
+        model's makers mean it, else the model's own probabilities decide), ``presence_penalty``, ``frequency_penalty``, ``seed``,
         ``logit_bias``, ``stop`` (texts that end the answer where they would begin), ``timeout`` (seconds until it is
         given up with `Timeout`), ``client`` (any name: clients take turns, each with all of its requests) and
         ``priority`` (0; higher goes first). With an answer cache, a determined request (greedy, or with a ``seed``) may
