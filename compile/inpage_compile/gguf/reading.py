@@ -44,6 +44,12 @@ class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
         self._mapped = np.asarray(mapped)
 
 
+def is_first_part(path: Path) -> bool:
+    """Whether a file's name is not that of a later part of another."""
+    match = _PART.fullmatch(path.name)
+    return match is None or int(match["no"]) == 1
+
+
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     try:
