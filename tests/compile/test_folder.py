@@ -138,7 +138,11 @@ def fails(folder: Path, field: str, match: str | None = None) -> None:
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings", "true or false"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters.rope_type", "'dynamic'"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters.low_freq_factor", "missing"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "truncate": False}}, "rope_parameters.truncate", "False is"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "truncate": False}},
+            "rope_parameters.truncate",
+            "False is",
+        ),
         ({"rope_parameters": {"rope_type": "linear", "factor": -1.0}}, "rope_parameters.factor", "negative"),
     ],
 )

@@ -23,9 +23,7 @@ TEXTS: list[str] = stored()["texts"]
 FEW = TEXTS if "INPAGE_SLOW" in os.environ else TEXTS[::4]
 BLANK = "\u2581"
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-CL100K = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def tiny() -> dict[str, Any]:
@@ -128,7 +126,9 @@ def test_the_pages_library_cuts_alike(tmp_path: Path) -> None:
     job = json.dumps({"texts": texts, "documents": made})
     done = subprocess.run(["node", script], input=job, capture_output=True, text=True, check=True)
     for kind, ids in zip(KINDS, json.loads(done.stdout), strict=True):
-        library_ids = tokenizers.Tokenizer.from_str(json.dumps(KINDS[kind])).encode_batch(texts, add_special_tokens=False)
+        library_ids = tokenizers.Tokenizer.from_str(json.dumps(KINDS[kind])).encode_batch(
+            texts, add_special_tokens=False
+        )
         wrong = [t for t, a, b in zip(texts, ids, library_ids, strict=True) if a != b.ids]
         assert wrong == [], kind
 

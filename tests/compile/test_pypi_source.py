@@ -16,7 +16,11 @@ from inpage_compile.sources.wheels import holds_model, unpack
 
 
 def make_wheel(
-    folder: Path, files: Mapping[str, bytes], version: str = "1.2", name: str = "tiny_model", requires: Sequence[str] = ()
+    folder: Path,
+    files: Mapping[str, bytes],
+    version: str = "1.2",
+    name: str = "tiny_model",
+    requires: Sequence[str] = (),
 ) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"

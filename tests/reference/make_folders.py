@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE))
 
 from make_tiny import torch_model  # noqa: E402  # after the paths are set
+
 from support.folder import FOLDERS  # noqa: E402
 from support.tiny import CONTROL, TEMPLATE, vocabulary  # noqa: E402
 

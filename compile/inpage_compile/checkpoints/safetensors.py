@@ -47,7 +47,9 @@ def weight_files(folder: ModelFolder) -> list[str]:
         return sorted(set(_index(folder).values()))
     if folder.has(SINGLE):
         return [SINGLE]
-    others = [name for name in folder.names if name.endswith((".bin", ".pt", ".pth", ".safetensors", ".h5", ".msgpack"))]
+    others = [
+        name for name in folder.names if name.endswith((".bin", ".pt", ".pth", ".safetensors", ".h5", ".msgpack"))
+    ]
     listed = f" ({', '.join(map(brief, others[:3]))} cannot be read)" if others else ""
     raise SourceInvalid(f"{folder.path.name} has neither {SINGLE} nor {INDEX}{listed}", field=SINGLE)
 

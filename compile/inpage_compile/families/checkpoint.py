@@ -98,14 +98,54 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
 }
 # Changes no number when a model answers, or is read elsewhere.
 _SILENT = frozenset(
-    """_name_or_path architectures model_type vocab_size hidden_act hidden_activation tie_word_embeddings torch_dtype dtype
-    transformers_version initializer_range use_cache attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop
-    bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id pretraining_tp is_llama_config
-    max_window_layers layer_types cache_implementation layer_norm_eps return_dict output_attentions
-    output_hidden_states num_experts_per_tok router_aux_loss_coef output_router_logits unsloth_fixed unsloth_version
-    original_max_position_embeddings rope_scaling.type rope_scaling.rope_theta rope_parameters.type
-    rope_parameters.partial_rotary_factor rope_scaling.low_freq_factor rope_scaling.high_freq_factor
-    rope_parameters.low_freq_factor rope_parameters.high_freq_factor""".split()
+    [
+        "_name_or_path",
+        "architectures",
+        "model_type",
+        "vocab_size",
+        "hidden_act",
+        "hidden_activation",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "initializer_range",
+        "use_cache",
+        "attention_dropout",
+        "hidden_dropout",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "sep_token_id",
+        "cls_token_id",
+        "pretraining_tp",
+        "is_llama_config",
+        "max_window_layers",
+        "layer_types",
+        "cache_implementation",
+        "layer_norm_eps",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "num_experts_per_tok",
+        "router_aux_loss_coef",
+        "output_router_logits",
+        "unsloth_fixed",
+        "unsloth_version",
+        "original_max_position_embeddings",
+        "rope_scaling.type",
+        "rope_scaling.rope_theta",
+        "rope_parameters.type",
+        "rope_parameters.partial_rotary_factor",
+        "rope_scaling.low_freq_factor",
+        "rope_scaling.high_freq_factor",
+        "rope_parameters.low_freq_factor",
+        "rope_parameters.high_freq_factor",
+    ]
 )
 _SILENT_UNDER = ("transformers.js_config.", "task_specific_params.", "id2label.", "label2id.", "auto_map.")
 
@@ -193,7 +233,9 @@ class ConfigKeys(Keys):
                 raise SourceInvalid(f"{key}: {str(value)[:60]} is not supported; only {off[0]} is", field=key)
         for key in (f"{PREFIX}.hidden_act", f"{PREFIX}.hidden_activation"):
             if (value := self.meta.get(key)) is not None and value not in self.activations:
-                raise SourceInvalid(f"{key}: {quoted(value)} is not supported; only {self.activations[0]} is", field=key)
+                raise SourceInvalid(
+                    f"{key}: {quoted(value)} is not supported; only {self.activations[0]} is", field=key
+                )
         key = f"{PREFIX}.layer_types"
         kinds = self.meta.get(key) or []
         if "layer_types" not in self.table.values() and any(kind != "full_attention" for kind in kinds):

