@@ -107,8 +107,8 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How tokens are chosen where a request does not say; null: as the model's manifest has it (``sampling``), and where
-    that has nothing either, by the model's own probabilities."""
+    """How tokens are chosen where a request does not say; null: as the model's manifest has it (``sampling``), and
+    where that has nothing either, by the model's own probabilities."""
 
     temperature: float | None = None
     """0: always the most likely token."""

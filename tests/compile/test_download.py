@@ -298,13 +298,13 @@ def test_a_split_file_of_the_hub(hub: Server, server: Server, tmp_path: Path) ->
     offer(hub, server, "me/tiny", data)
     assert open_source("hf:me/tiny").architecture.layers == 2
     offer(hub, server, "me/less", dict(list(data.items())[:1]))
-    with pytest.raises(SourceInvalid, match="me/less lacks Q8_0/tiny-00002-of-00002.gguf"):
+    with pytest.raises(SourceInvalid, match=r"me/less lacks Q8_0/tiny-00002-of-00002\.gguf"):
         open_source("hf:me/less")
 
 
 def test_which_file(hub: Server, server: Server) -> None:
     names = ("m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "m-q8_0.gguf", "mmproj-m.gguf")
-    offer(hub, server, "me/many", {name: b"GGUF" * 5 for name in names} | {"notes.txt": b""})
+    offer(hub, server, "me/many", dict.fromkeys(names, b"GGUF" * 5) | {"notes.txt": b""})
     fetch = Hub(Path("/nowhere"))
 
     def fails(ref: str, match: str) -> None:
@@ -368,7 +368,7 @@ def test_an_address(server: Server, tmp_path: Path) -> None:
     assert open_source(url, cache=tmp_path / "cache").origin == source.origin
     with pytest.raises(SourceInvalid, match=r"tiny.gguf is not there"):
         open_source(f"{server.url}/models/tiny.gguf", cache=tmp_path / "cache")
-    with pytest.raises(SourceInvalid, match="not the address of a .gguf file"):
+    with pytest.raises(SourceInvalid, match=r"not the address of a \.gguf file"):
         open_source(f"{server.url}/models/", cache=tmp_path / "cache")
     wrong = Recipe("tiny", "Tiny", url, "0" * 64)
     with pytest.raises(SourceInvalid, match="expected 0000"):

@@ -1,4 +1,5 @@
-"""MLC's converted folders: written here as MLC's converter writes them, in a few lines of numpy, from a float checkpoint."""
+"""MLC's converted folders: written here as MLC's converter writes them, in a few lines of numpy, from a float
+checkpoint."""
 
 from __future__ import annotations
 
@@ -105,8 +106,10 @@ def write_mlc(folder: Path, name: str, quantization: str = "q4f16_1", old: bool 
     end_shard()
     cache = {"metadata": {"ParamSize": len(values), "BitsPerParam": 4.5}, "records": shards}
     (folder / ("ndarray-cache.json" if old else "tensor-cache.json")).write_text(json.dumps(cache))
-    kept = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "head_dim",
-            "rms_norm_eps", "vocab_size", "hidden_act", "tie_word_embeddings")  # fmt: skip
+    kept = (
+        "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
+        "head_dim", "rms_norm_eps", "vocab_size", "hidden_act", "tie_word_embeddings",
+    )  # fmt: skip
     rope = config["rope_parameters"]
     own = {key: config[key] for key in kept} | {
         "position_embedding_base": rope["rope_theta"], "context_window_size": config["max_position_embeddings"],

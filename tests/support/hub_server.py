@@ -43,7 +43,8 @@ class Server:
     def add_model(
         self, name: str, files: Mapping[str, bytes], card: Mapping[str, Any] | None = None, cdn: str = ""
     ) -> None:
-        """A repository: large files as the hub keeps them, by sha256 and elsewhere (``cdn``); others by their git id."""
+        """A repository: large files as the hub keeps them, by sha256 and elsewhere (``cdn``); others by their git
+        id."""
         siblings: list[dict[str, Any]] = []
         for file, data in files.items():
             large = file.endswith((".gguf", ".safetensors"))

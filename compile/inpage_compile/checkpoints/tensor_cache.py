@@ -1,5 +1,5 @@
-"""The weights of MLC's folders, mapped: tensor-cache.json (before TVM 0.22 ndarray-cache.json) names the tensors in each of
-the files params_shard_*.bin.
+"""The weights of MLC's folders, mapped: tensor-cache.json (before TVM 0.22 ndarray-cache.json) names the tensors in
+each of the files params_shard_*.bin.
 
 As with safetensors every length is checked against the files, and no two tensors share a byte."""
 
@@ -98,7 +98,7 @@ def _span(file: str, entry: Any, size: int) -> tuple[int, int]:
         raise SourceInvalid(
             f"{file}: {name} is {quoted(dtype)} as {quoted(entry.get('format'))}, which is unknown", field=name
         )
-    numbers = [entry.get("byteOffset"), entry.get("nbytes")]
+    numbers: list[Any] = [entry.get("byteOffset"), entry.get("nbytes")]
     if (
         not isinstance(shape, list)
         or len(shape) > 8

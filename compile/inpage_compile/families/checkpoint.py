@@ -152,9 +152,9 @@ _SILENT_UNDER = ("transformers.js_config.", "task_specific_params.", "id2label."
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """``types``: what config.json calls the family (``model_type``). ``config``, ``layer``: keys and tensors of a layer,
-    from our names and to them. ``activations``: names of the gate's. ``tied``: whether the head is the embedding where
-    config.json does not say it. ``norm_offset``: what norms' weights lack."""
+    """``types``: what config.json calls the family (``model_type``). ``config``, ``layer``: keys and tensors of a
+    layer, from our names and to them. ``activations``: names of the gate's. ``tied``: whether the head is the embedding
+    where config.json does not say it. ``norm_offset``: what norms' weights lack."""
 
     types: tuple[str, ...]
     config: Mapping[str, str] = field(default_factory=lambda: CONFIG)
@@ -223,8 +223,8 @@ class ConfigKeys(Keys):
         method = self.meta.get(f"{PREFIX}.quantization_config.quant_method")
         if method is not None or f"{PREFIX}.quantization_config" in self.meta.names():
             raise SourceInvalid(
-                f"{PREFIX}.quantization_config: weights quantized by {quoted(method)} are not supported; take the model "
-                "in bf16, or as a GGUF file",
+                f"{PREFIX}.quantization_config: weights quantized by {quoted(method)} are not supported; take the "
+                "model in bf16, or as a GGUF file",
                 field=f"{PREFIX}.quantization_config",
             )
         for rest, off in _OFF.items():

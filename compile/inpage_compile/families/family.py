@@ -24,8 +24,8 @@ class Family:
     """``name``: GGUF's ``general.architecture``. The flags are `Architecture`'s, but for one: ``half_rotation``, rotary
     positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX does). Kernels turn
     neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed. ``gguf``:
-    the keys of a GGUF file that are read, by our names for them. ``checkpoint``: the same of a folder with a config.json,
-    where heads always turn by halves; None: such folders are not read."""
+    the keys of a GGUF file that are read, by our names for them. ``checkpoint``: the same of a folder with a
+    config.json, where heads always turn by halves; None: such folders are not read."""
 
     name: str
     _: KW_ONLY

@@ -1,5 +1,5 @@
-"""MLC's 4-bit groups (q4f16_1, q4f32_1): along a row, 8 quants in a uint32, the first in the lowest bits, a scale for 32 of
-them, and 7 for zero. One more than each quant is Q4_0's, whose zero is 8: nothing is rounded."""
+"""MLC's 4-bit groups (q4f16_1, q4f32_1): along a row, 8 quants in a uint32, the first in the lowest bits, a scale for
+32 of them, and 7 for zero. One more than each quant is Q4_0's, whose zero is 8: nothing is rounded."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MOST = 14  # quants are 0 to 14, as -7 to 7 have no -8
 
 @dataclass(frozen=True, slots=True)
 class Int4Words(SourceTensor):
-    """``data``: the words, uint8; ``scales``: float16 or float32 [rows, columns / 32]. Raises `SourceInvalid` where it is
-    taken apart, for quants or scales that a Q4_0 cannot hold."""
+    """``data``: the words, uint8; ``scales``: float16 or float32 [rows, columns / 32]. Raises `SourceInvalid` where it
+    is taken apart, for quants or scales that a Q4_0 cannot hold."""
 
     scales: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0), np.float16), repr=False)
 

@@ -49,14 +49,13 @@ def open_source(
 ) -> Source:
     """Open a model.
 
-    ``ref``: a path to a ``.gguf`` file, to a folder with a ``config.json`` or an ``mlc-chat-config.json`` or to a recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``,
-    ``hf:OWNER/NAME[@REVISION][:FILE]``, an https address of a ``.gguf`` file, or ``shape:NAME`` for ``models/shapes/NAME.toml``, or ``shape:NAME:FORMAT`` for the same with matrices in another
-    number format or mixture (``q4_k``, ``q4_k_m``).
-    ``recipe``: pins hash, licence and names; found by itself for references that a recipe in ``models/`` claims.
-    ``cache``: where downloads are kept; ``licensed``: see `open_gguf`; ``progress``: bytes of a download that came, and
-    of how many.
-    Raises `SourceInvalid`, or `NetworkError` where a download failed.
-    """
+    ``ref``: a path to a ``.gguf`` file, to a folder with a ``config.json`` or an ``mlc-chat-config.json`` or to a
+    recipe (``.toml``), a recipe's id, ``pypi:NAME[==VERSION]``, ``hf:OWNER/NAME[@REVISION][:FILE]``, an https address
+    of a ``.gguf`` file, or ``shape:NAME`` for ``models/shapes/NAME.toml``, or ``shape:NAME:FORMAT`` for the same with
+    matrices in another number format or mixture (``q4_k``, ``q4_k_m``). ``recipe``: pins hash, licence and names; found
+    by itself for references that a recipe in ``models/`` claims. ``cache``: where downloads are kept; ``licensed``: see
+    `open_gguf`; ``progress``: bytes of a download that came, and of how many. Raises `SourceInvalid`, or `NetworkError`
+    where a download failed."""
     if recipe is None:
         recipe = load_recipe(Path(ref)) if ref.endswith(".toml") else find_recipe(ref) or _other_format(ref)
         if recipe is not None:
@@ -88,8 +87,8 @@ def open_source(
         source = open_gguf(Path(ref), sha256=sha256, licensed=terms)
     else:
         raise SourceInvalid(
-            f"{ref!r} is neither a .gguf file, nor a folder with a config.json, nor hf:OWNER/NAME, pypi:NAME, shape:NAME, "
-            "an https address of a .gguf file, nor a recipe's id",
+            f"{ref!r} is neither a .gguf file, nor a folder with a config.json, nor hf:OWNER/NAME, pypi:NAME, "
+            "shape:NAME, an https address of a .gguf file, nor a recipe's id",
             field="source",
         )
     return _with_recipe(source, recipe) if recipe else source

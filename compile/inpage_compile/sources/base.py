@@ -28,7 +28,8 @@ class LicenseInfo:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An opened model. ``rope_divisors``: what rope frequencies are divided by, float64 [head_dim / 2]; None: by 1.
-    ``sampling``: how its makers mean it to be sampled. ``warnings``: what the file says and nothing here follows, a line each."""
+    ``sampling``: how its makers mean it to be sampled. ``warnings``: what the file says and nothing here follows, a
+    line each."""
 
     id: str
     name: str

