@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gguf.gguf_reader import ReaderTensor
 
-from inpage.errors import SourceInvalid
+from inpage.errors import SourceInvalid, quoted
 from inpage.format.schema import SourceRef
 from inpage.format.structure import one_line
 
@@ -23,6 +23,8 @@ from ..tokenizers.gguf import build_tokenizer
 from .base import LicenseInfo, Source
 from .problems import Problems
 from .sampling import from_gguf
+
+_TEMPLATE = "tokenizer.chat_template"
 
 
 def open_gguf(
@@ -57,6 +59,7 @@ def open_gguf(
     assert tensors is not None and keys is not None and read is not None and tokenizer is not None
     architecture, rope = read
     sampling, notes = from_gguf(meta)
+    notes += _other_templates(meta)
     return Source(
         id=re.sub(r"[^a-z0-9._-]+", "-", file.name.lower()).strip("._-") or "model",
         name=one_line(meta.text("general.name", file.name)) or "model",
@@ -64,7 +67,7 @@ def open_gguf(
         architecture=architecture,
         tensors=tensors,
         tokenizer=tokenizer,
-        chat_template=meta.text("tokenizer.chat_template", "") or None,
+        chat_template=meta.text(_TEMPLATE, "") or None,
         license=terms,
         rope_divisors=rope.divisors,
         sampling=sampling,
@@ -73,6 +76,14 @@ def open_gguf(
             for note in (*(f"what {key[:80]!r} says is not known here and left out" for key in keys.unread()), *notes)
         ),
     )
+
+
+def _other_templates(meta: Metadata) -> list[str]:
+    """Chat templates beside the one that is taken."""
+    start = f"{_TEMPLATE}."
+    names = sorted(quoted(key.removeprefix(start)) for key in meta.names() if key.startswith(start))
+    taken = "only the one without a name is taken" if meta.get(_TEMPLATE) else "none is taken: none is without a name"
+    return [f"of the chat templates {taken}, not {', '.join(names[:8])}"] if names else []
 
 
 def _tensors(found: Iterable[ReaderTensor]) -> dict[str, SourceTensor]:

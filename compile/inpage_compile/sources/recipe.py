@@ -73,6 +73,7 @@ def load_recipe(path: Path) -> Recipe:
     terms = data.get("license", {})
     if not isinstance(terms, dict):
         raise SourceInvalid(f"{path.name}: license must be a table", field="license")
+    _check_id(_text(data, "id", path), path)
     recipe = Recipe(
         id=_text(data, "id", path),
         name=_text(data, "name", path),
@@ -85,7 +86,6 @@ def load_recipe(path: Path) -> Recipe:
         notice=_text(terms, "notice", path, lines=True) if "notice" in terms else None,
         sampling=from_recipe(data["sampling"], path.name) if "sampling" in data else None,
     )
-    _check_id(recipe.id, path)
     for key in ("context", "bytes"):
         value = data.get(key)
         if value is not None and (type(value) is not int or value < 1):
