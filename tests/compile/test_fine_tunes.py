@@ -1,4 +1,5 @@
-"""Files as people's fine-tunes are, from the file to an answer: greedy as llama.cpp's wherever that is no close call."""
+"""Files as people's fine-tunes are, from the file to an answer: greedy as llama.cpp's wherever that is no close
+call."""
 
 from __future__ import annotations
 

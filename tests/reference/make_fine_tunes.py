@@ -1,5 +1,5 @@
-"""Makes fine_tunes.json: what llama.cpp goes on with, greedily, in the files of `support.fine_tunes`. Run it by hand; it
-needs a folder with npm's node-llama-cpp (``npm i node-llama-cpp``):
+"""Makes fine_tunes.json: what llama.cpp goes on with, greedily, in the files of `support.fine_tunes`. Run it by hand;
+it needs a folder with npm's node-llama-cpp (``npm i node-llama-cpp``):
 
     python tests/reference/make_fine_tunes.py FOLDER
 """

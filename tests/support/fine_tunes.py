@@ -1,5 +1,5 @@
-"""Files as people's fine-tunes are: without a licence, with several ends, without a chat template, with several templates,
-with control tokens that are declared as text."""
+"""Files as people's fine-tunes are: without a licence, with several ends, without a chat template, with several
+templates, with control tokens that are declared as text."""
 
 from __future__ import annotations
 
