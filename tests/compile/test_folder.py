@@ -131,7 +131,8 @@ def fails(folder: Path, field: str, match: str | None = None) -> None:
         ({"attention_bias": True}, "attention_bias", "True is not supported"),
         ({"num_local_experts": 8}, "num_local_experts", "8 is not supported"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping", "30.0 is not supported"),
-        ({"sliding_window": 64}, "sliding_window", "window"),
+        ({"model_type": "mistral", "sliding_window": 64}, "sliding_window", "window"),
+        ({"use_sliding_window": True}, "use_sliding_window", "True is not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types", "only full_attention"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor", "partial rotary"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config", "'gptq'.*GGUF"),
@@ -150,6 +151,12 @@ def test_wrong_config(values: dict[str, Any], field: str, match: str, tmp_path: 
     folder = write_folder(tmp_path / "m", "f32")
     change(folder, "config.json", **values)
     fails(folder, f"config.json.{field}", match)
+
+
+def test_a_window_counts_where_transformers_has_one(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "qwen2")
+    change(folder, "config.json", sliding_window=64, use_sliding_window=False)
+    assert open_folder(folder).warnings == ()
 
 
 def test_keys_that_nothing_follows_are_told_by_name(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ CONFIG: Mapping[str, str] = {
     "heads": "num_attention_heads",
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
-    "window": "sliding_window",
     "ffn": "intermediate_size",
     "norm_eps": "rms_norm_eps",
     "context": "max_position_embeddings",
@@ -97,66 +96,30 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
     "rope_parameters.truncate": (True,),
 }
 # Changes no number when a model answers, or is read elsewhere.
-_SILENT = frozenset(
-    [
-        "_name_or_path",
-        "architectures",
-        "model_type",
-        "vocab_size",
-        "hidden_act",
-        "hidden_activation",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "dtype",
-        "transformers_version",
-        "initializer_range",
-        "use_cache",
-        "attention_dropout",
-        "hidden_dropout",
-        "resid_pdrop",
-        "embd_pdrop",
-        "attn_pdrop",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "unk_token_id",
-        "sep_token_id",
-        "cls_token_id",
-        "pretraining_tp",
-        "is_llama_config",
-        "max_window_layers",
-        "layer_types",
-        "cache_implementation",
-        "layer_norm_eps",
-        "return_dict",
-        "output_attentions",
-        "output_hidden_states",
-        "num_experts_per_tok",
-        "router_aux_loss_coef",
-        "output_router_logits",
-        "unsloth_fixed",
-        "unsloth_version",
-        "original_max_position_embeddings",
-        "rope_scaling.type",
-        "rope_scaling.rope_theta",
-        "rope_parameters.type",
-        "rope_parameters.partial_rotary_factor",
-        "rope_scaling.low_freq_factor",
-        "rope_scaling.high_freq_factor",
-        "rope_parameters.low_freq_factor",
-        "rope_parameters.high_freq_factor",
-    ]
-)
+_SILENT = frozenset((
+    "_name_or_path", "architectures", "model_type", "vocab_size", "hidden_act", "hidden_activation",
+    "tie_word_embeddings", "torch_dtype", "dtype", "transformers_version", "initializer_range", "use_cache",
+    "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "bos_token_id",
+    "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "pretraining_tp",
+    "is_llama_config", "max_window_layers", "sliding_window", "layer_types", "cache_implementation",
+    "layer_norm_eps", "return_dict", "output_attentions", "output_hidden_states", "num_experts_per_tok",
+    "router_aux_loss_coef", "output_router_logits", "unsloth_fixed", "unsloth_version",
+    "original_max_position_embeddings", "rope_scaling.type", "rope_scaling.rope_theta", "rope_parameters.type",
+    "rope_parameters.partial_rotary_factor", "rope_scaling.low_freq_factor", "rope_scaling.high_freq_factor",
+    "rope_parameters.low_freq_factor", "rope_parameters.high_freq_factor",
+))  # fmt: skip
 _SILENT_UNDER = ("transformers.js_config.", "task_specific_params.", "id2label.", "label2id.", "auto_map.")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """``types``: what config.json calls the family (``model_type``). ``config``, ``layer``: keys and tensors of a
+    """``types``: what config.json calls the family (``model_type``); ``windowed``: those of them whose
+    ``sliding_window`` counts, which others leave unread. ``config``, ``layer``: keys and tensors of a
     layer, from our names and to them. ``activations``: names of the gate's. ``tied``: whether the head is the embedding
     where config.json does not say it. ``norm_offset``: what norms' weights lack."""
 
     types: tuple[str, ...]
+    windowed: tuple[str, ...] = ()
     config: Mapping[str, str] = field(default_factory=lambda: CONFIG)
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
     activations: tuple[str, ...] = ("silu", "swish")
@@ -167,6 +130,8 @@ class Checkpoint:
         block = next((name for name in _ROPE_BLOCKS if isinstance(values.get(name), Mapping)), _ROPE_BLOCKS[0])
         own: Mapping[str, Any] = values.get(block) or {}
         table = dict(self.config)
+        if values.get("model_type") in self.windowed:
+            table["window"] = "sliding_window"
         if isinstance(own.get("full_attention"), Mapping):  # of layers that see everything, and of those with a window
             table["local_theta"] = f"{block}.sliding_attention.rope_theta"
             block, own = f"{block}.full_attention", own["full_attention"]

@@ -5,4 +5,4 @@ from .checkpoint import Checkpoint
 from .family import Family
 from .keys import DECODER, ROPE
 
-FAMILY = Family("llama", gguf={**DECODER, **ROPE}, checkpoint=Checkpoint(("llama", "mistral")))
+FAMILY = Family("llama", gguf={**DECODER, **ROPE}, checkpoint=Checkpoint(("llama", "mistral"), windowed=("mistral",)))

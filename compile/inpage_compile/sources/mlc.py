@@ -133,9 +133,9 @@ def _model_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and (theirs not in kept or name == "context_window_size"):
             kept[theirs] = value
     window = own.get("sliding_window_size", -1)
-    if type(window) is int and window > 0:
-        kept["sliding_window"] = window
-    return kept
+    if window not in (None, -1):
+        raise SourceInvalid(f"{CONFIG}: a sliding_window_size of {quoted(window)} is not supported", field=CONFIG)
+    return kept | {"model_type": config.get("model_type")}
 
 
 def _model(family: Family, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> Opened:
