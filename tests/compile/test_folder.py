@@ -197,6 +197,7 @@ def test_tensors_are_named_as_in_the_folder(tmp_path: Path) -> None:
     extra = {"model__layers__0__self_attn__q_proj__lora": np.zeros((8, 8)), "score__weight": np.zeros((2, 64))}
     fails(with_tensors(**extra), "model.layers.0.self_attn.q_proj.lora", "score.weight has no place in a llama model")
     fails(with_tensors(embed_tokens__weight=np.zeros((320, 64))), "embed_tokens.weight", "stands twice")
+    fails(with_tensors(token_embd=np.zeros((320, 64))), "token_embd of the file", "has no place")
     open_folder(with_tensors(model__layers__0__self_attn__rotary_emb__inv_freq=np.zeros(8)))  # of old files
     change(folder, "config.json", tie_word_embeddings=True)
     assert open_folder(with_tensors()).architecture.tied  # the head that lies there is a copy
@@ -345,6 +346,7 @@ def test_other_weights_are_named(tmp_path: Path) -> None:
         ("---\ntags: x\n---\n", "                  Apache License\n  Version 2.0, January 2004", "Apache-2.0"),
         (None, "MIT License\n\nCopyright", "MIT"),
         (None, None, None),
+        ("---\nlicense: " + " " * 500_000 + "x\n---\n", None, None),
     ],
 )
 def test_licences(card: str | None, file: str | None, expected: str | None, tmp_path: Path) -> None:

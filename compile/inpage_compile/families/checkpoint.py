@@ -156,7 +156,10 @@ class Checkpoint:
             return MODEL[rest]
         match = re.fullmatch(r"layers\.(0|[1-9]\d{0,4})\.(.{1,100})", rest)
         ours = self.layer.get(match[2]) if match else None
-        return f"blk.{match[1]}.{ours}" if match and ours else tensor
+        if match and ours:
+            return f"blk.{match[1]}.{ours}"
+        # What a file calls by a name of ours is none of its own.
+        return f"{tensor} of the file" if tensor in {"output", *MODEL.values()} or tensor.startswith("blk.") else tensor
 
     def file_names(self) -> dict[str, str]:
         """The last part of our names to what stands behind ``model.layers.N.`` or ``model.``."""

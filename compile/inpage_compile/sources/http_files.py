@@ -19,6 +19,7 @@ SECONDS = 30.0  # without a byte
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_TOKEN = re.compile(r"[!-~]{1,1000}")
 _WAITS = 60.0
 
 
@@ -61,6 +62,8 @@ class Client:
     may be a key."""
 
     def __init__(self, token: str | None = None, origin: str = "") -> None:
+        if token is not None and not _TOKEN.fullmatch(token):  # the library's error would quote it
+            raise SourceInvalid("HF_TOKEN holds no token: it has blanks or other signs in it", field="source")
         self._token, self._origin = token, _origin(origin) if origin else None
         self._opener = urllib.request.build_opener(_Redirects(self._authorize))
 
@@ -151,7 +154,7 @@ def check_url(url: str) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or any(ord(c) <= 32 or ord(c) == 127 for c in url):
+    if not host or any(not 32 < ord(c) < 127 for c in url):
         raise SourceInvalid(f"{quoted(shown(url))} is not an address", field="source")
     if parts.username is not None or parts.password is not None:
         raise SourceInvalid(f"{shown(url)}: an address with a password in it is not taken", field="source")

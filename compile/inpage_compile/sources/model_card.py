@@ -14,7 +14,8 @@ _CARD = "README.md"
 _BYTES = 1 << 20
 _FILE = re.compile(r"(licen[cs]e|copying)(\.(md|txt))?", re.IGNORECASE)
 _FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---\s*$", re.DOTALL | re.MULTILINE)
-_LINE = re.compile(r"^(license|license_name):[ \t]*(.*?)[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_LINE = re.compile(r"(license|license_name):[ \t]*(.*?)[ \t]*(?:#.*)?")
+_LINE_CHARS = 300
 # How licence texts begin, for a folder without a card.
 _BEGINS = (("apache license version 2.0", "Apache-2.0"), ("mit license", "MIT"))
 
@@ -23,7 +24,9 @@ def license_of(folder: ModelFolder) -> LicenseInfo:
     """No card and no file is no error here: who compiles a model must know its terms (`check_license`)."""
     text = next((found for name in folder.names if _FILE.fullmatch(name) and (found := _text(folder, name))), None)
     front = _FRONT.match(_text(folder, _CARD) or "")
-    said = {key: value.strip("'\"") for key, value in _LINE.findall(front[1])} if front else {}
+    lines = front[1].splitlines() if front else []
+    found = (_LINE.fullmatch(line) for line in lines if len(line) <= _LINE_CHARS)
+    said = {match[1]: match[2].strip("'\"") for match in found if match}
     name = said.get("license")
     if name in ("other", "") or (name or "").startswith(("[", "{", "|", ">", "&", "*", "!")):
         name = said.get("license_name") or (name if name == "other" else None)
