@@ -63,7 +63,12 @@ def compile_model(
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
-    model = limit_context(open_source(source, licensed=lambda terms: check_license(terms, accept_license)), context)
+    opened = open_source(
+        source,
+        licensed=lambda terms: check_license(terms, accept_license),
+        progress=lambda done, total: report("download", done, total),
+    )
+    model = limit_context(opened, context)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)

@@ -15,6 +15,7 @@ from inpage.format.schema import Architecture
 
 from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor, dequantize
+from .checkpoint import Checkpoint
 from .keys import Keys
 from .rope import Rope, read_rope
 
@@ -32,7 +33,8 @@ class Family:
     ``local_theta``: rotary base of layers with a window, whose frequencies nothing divides; 0: they are as the others.
     ``plain_every``: of so many layers the last one has no rotary positions. ``mean_scale``: models of so many layers
     scale attention by 1/√(hidden / heads). ``fused``: the file holds queries, keys and values as one matrix, and gate
-    and up."""
+    and up. ``checkpoint``: how a folder with a config.json holds the family, where heads always turn by halves; None:
+    such folders are not read."""
 
     name: str
     _: KW_ONLY
@@ -49,6 +51,7 @@ class Family:
     mean_scale: int = 0
     fused: bool = False
     gguf: Mapping[str, str] = field(repr=False)
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
 
     def head_order(self, head_dim: int, turning: int = 0) -> npt.NDArray[np.intp] | None:
         """Which element of a source's head each element of the artifact's is, the first ``turning`` of which have
@@ -222,9 +225,9 @@ def check_tensors(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
             raise SourceInvalid(f"tensor {written} is missing", field=name)
         if tensors[name].shape != shape:
             raise SourceInvalid(f"{name}: shape {list(tensors[name].shape)}, expected {list(shape)}", field=name)
-        if len(shape) == 1 and tensors[name].format not in ("f32", "f16"):
+        if len(shape) == 1 and tensors[name].format not in ("f32", "f16", "bf16"):
             what = "bias" if name.endswith(".bias") else "norm"
-            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32 or f16", field=name)
+            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32, f16 or bf16", field=name)
     for name in tensors:
         if name not in expected:
             raise SourceInvalid(f"tensor {name} has no place in a {a.family} model", field=name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inpage.format.schema import Architecture, SourceRef
+from inpage.format.schema import Architecture, SamplingDefaults, SourceRef
 
 from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor
@@ -25,7 +25,7 @@ class LicenseInfo:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened model. ``rope``: its rotary positions.
+    """An opened model. ``rope``: its rotary positions. ``sampling``: how its makers mean it to be sampled.
     ``warnings``: what the file says and nothing here follows, a line each."""
 
     id: str
@@ -37,6 +37,7 @@ class Source:
     chat_template: str | None = field(repr=False)
     license: LicenseInfo = field(repr=False)
     rope: Rope = field(repr=False)
+    sampling: SamplingDefaults | None = None
     warnings: tuple[str, ...] = ()
 
     @property

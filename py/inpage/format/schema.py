@@ -153,6 +153,17 @@ class TokenizerRef:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """How the model's makers mean it to be sampled; None: they say nothing. Names and ranges are those of requests."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class License:
     """``notices``: a file; its size and hash where the compiler wrote them."""
 
@@ -216,6 +227,7 @@ class Manifest:
     tensors: tuple[Tensor, ...]
     weights: Weights
     variants: tuple[Variant, ...]
+    sampling: SamplingDefaults | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
 

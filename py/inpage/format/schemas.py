@@ -20,6 +20,7 @@ MANIFEST: Final[Schema] = {
         "architecture": {"is": "object", "of": "architecture"},
         "tokenizer": {"is": "object", "of": "tokenizer"},
         "chat_template": {"is": "text", "of": "any", "optional": True, "null": True},
+        "sampling": {"is": "object", "of": "sampling", "optional": True},
         "formats": {"is": "map", "of": {"is": "object", "of": "format"}, "keys": "name"},
         "tensors": {"is": "list", "of": {"is": "object", "of": "tensor"}, "low": 0, "high": 65536},
         "weights": {"is": "object", "of": "weights"},
@@ -34,7 +35,7 @@ MANIFEST: Final[Schema] = {
         "sha256": {"is": "text", "of": "hash", "optional": True},
     },
     "source": {
-        "kind": {"is": "choice", "of": ["gguf", "pypi", "shape"]},
+        "kind": {"is": "choice", "of": ["gguf", "pypi", "shape", "safetensors", "mlc", "hub", "url"]},
         "ref": {"is": "text", "of": "line"},
         "file": {"is": "text", "of": "line"},
         "sha256": {"is": "text", "of": "hash"},
@@ -87,6 +88,13 @@ MANIFEST: Final[Schema] = {
         "eos": {"is": "list", "of": {"is": "int", "low": 0, "high": 16777216}, "low": 0, "high": 65536},
         "add_bos": {"is": "flag"},
         "special": {"is": "map", "of": {"is": "int", "low": 0, "high": 16777216}, "keys": "any"},
+    },
+    "sampling": {
+        "temperature": {"is": "number", "optional": True},
+        "top_p": {"is": "number", "optional": True},
+        "top_k": {"is": "int", "low": 1, "high": 16777216, "optional": True},
+        "min_p": {"is": "number", "optional": True},
+        "repetition_penalty": {"is": "number", "optional": True},
     },
     "format": {
         "type": {"is": "choice", "of": ["float", "bfloat", "uint", "int"]},

@@ -15,6 +15,7 @@ export const MANIFEST = {
     "architecture": {"is": "object", "of": "architecture"},
     "tokenizer": {"is": "object", "of": "tokenizer"},
     "chat_template": {"is": "text", "of": "any", "optional": true, "null": true},
+    "sampling": {"is": "object", "of": "sampling", "optional": true},
     "formats": {"is": "map", "of": {"is": "object", "of": "format"}, "keys": "name"},
     "tensors": {"is": "list", "of": {"is": "object", "of": "tensor"}, "low": 0, "high": 65536},
     "weights": {"is": "object", "of": "weights"},
@@ -29,7 +30,7 @@ export const MANIFEST = {
     "sha256": {"is": "text", "of": "hash", "optional": true},
   },
   "source": {
-    "kind": {"is": "choice", "of": ["gguf", "pypi", "shape"]},
+    "kind": {"is": "choice", "of": ["gguf", "pypi", "shape", "safetensors", "mlc", "hub", "url"]},
     "ref": {"is": "text", "of": "line"},
     "file": {"is": "text", "of": "line"},
     "sha256": {"is": "text", "of": "hash"},
@@ -70,6 +71,13 @@ export const MANIFEST = {
     "eos": {"is": "list", "of": {"is": "int", "low": 0, "high": 16777216}, "low": 0, "high": 65536},
     "add_bos": {"is": "flag"},
     "special": {"is": "map", "of": {"is": "int", "low": 0, "high": 16777216}, "keys": "any"},
+  },
+  "sampling": {
+    "temperature": {"is": "number", "optional": true},
+    "top_p": {"is": "number", "optional": true},
+    "top_k": {"is": "int", "low": 1, "high": 16777216, "optional": true},
+    "min_p": {"is": "number", "optional": true},
+    "repetition_penalty": {"is": "number", "optional": true},
   },
   "format": {
     "type": {"is": "choice", "of": ["float", "bfloat", "uint", "int"]},
