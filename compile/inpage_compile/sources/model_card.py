@@ -25,8 +25,8 @@ def license_of(folder: ModelFolder) -> LicenseInfo:
     text = next((found for name in folder.names if _FILE.fullmatch(name) and (found := _text(folder, name))), None)
     front = _FRONT.match(_text(folder, _CARD) or "")
     lines = front[1].splitlines() if front else []
-    found = (_LINE.fullmatch(line) for line in lines if len(line) <= _LINE_CHARS)
-    said = {match[1]: match[2].strip("'\"") for match in found if match}
+    matches = [_LINE.fullmatch(line) for line in lines if len(line) <= _LINE_CHARS]
+    said = {match[1]: match[2].strip("'\"") for match in matches if match}
     name = said.get("license")
     if name in ("other", "") or (name or "").startswith(("[", "{", "|", ">", "&", "*", "!")):
         name = said.get("license_name") or (name if name == "other" else None)
