@@ -184,7 +184,9 @@ class ConfigKeys(Keys):
 
     def integer(self, name: str, default: int | None = None) -> int:
         if name == "rope_dim" and self.has(name):
-            return int((default or 0) * self.number(name))
+            if (share := self.number(name)) > 1:
+                raise self.wrong(name, f"{share} is more than all of a head")
+            return int((default or 0) * share)
         return Keys.integer(self, name, default)
 
     def refuse_others(self) -> None:
