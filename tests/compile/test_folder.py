@@ -134,6 +134,8 @@ def fails(folder: Path, field: str, match: str | None = None) -> None:
         ({"model_type": "mistral", "sliding_window": -64}, "sliding_window", "a window of -64"),
         ({"use_sliding_window": True}, "use_sliding_window", "True is not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types", "only full_attention"),
+        ({"partial_rotary_factor": 1e12}, "partial_rotary_factor", "more than all of a head"),
+        ({"head_dim": 1 << 50}, "head_dim", "outside"),
         ({"partial_rotary_factor": 0.19}, "partial_rotary_factor", "3 of a head's 16 elements"),
         ({"rope_parameters": {"rope_type": "longrope", "short_factor": 1}}, "rope_parameters.short_factor", "list of"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config", "'gptq'.*GGUF"),

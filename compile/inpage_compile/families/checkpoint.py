@@ -225,7 +225,9 @@ class ConfigKeys(Keys):
 
     def integer(self, name: str, default: int | None = None) -> int:
         if name == "rope_dim" and self.has(name):
-            return int((default or 0) * self.number(name))
+            if (share := self.number(name)) > 1:
+                raise self.wrong(name, f"{share} is more than all of a head")
+            return int((default or 0) * share)
         return Keys.integer(self, name, default)
 
     def number(self, name: str, default: float | None = None) -> float:

@@ -114,7 +114,8 @@ def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, Sourc
     ``tensors`` by our names. ``where``: the file that has those keys."""
     checkpoint = _checkpoint(family)
     keys = checkpoint.keys(config)
-    tied = config.get("tie_word_embeddings", checkpoint.tied or "output" not in tensors)
+    tied = config.get("tie_word_embeddings")
+    tied = checkpoint.tied or "output" not in tensors if tied is None else tied
     if not isinstance(tied, bool):
         key = f"{CONFIG}.tie_word_embeddings"
         raise SourceInvalid(f"{key}: must be true or false, is {quoted(tied)}", field=key)
@@ -125,7 +126,7 @@ def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, Sourc
     tensors = family.adapt(keys, tensors)
     if "token_embd" not in tensors:
         raise SourceInvalid("tensor model.embed_tokens.weight is missing", field="model.embed_tokens.weight")
-    head_dim = keys.integer("head_dim", max(keys.size("hidden") // keys.size("heads"), 1))
+    head_dim = keys.size("head_dim", max(keys.size("hidden") // keys.size("heads"), 1))
     factors = keys.rope_factors(head_dim, keys.number("rope_theta", 10000.0))
     architecture, rope = family.read(keys, tensors, factors)
     _check(checkpoint, architecture, tensors)

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from inpage.errors import SourceInvalid, StorageFull, brief
 
+from ..gguf.reading import other_parts
+
 _PARTS = 1000
 # model.gguf.part00, model.gguf.001, model.gguf.part-1-of-4
 _PART = re.compile(r"(?P<name>[^/]+\.gguf)[._-]?(?:part|chunk)?[._-]?(?P<no>\d{1,4})(?:[._-]?of[._-]?(?P<of>\d{1,4}))?")
@@ -32,7 +34,8 @@ class _Part:
 
 def holds_model(wheel: Path) -> bool:
     """Whether there is a whole one, and no need to look at what the wheel requires."""
-    return any(info.filename.endswith(".gguf") for info in _files(wheel))
+    names = {PurePosixPath(info.filename).name for info in _files(wheel)}
+    return any(name.endswith(".gguf") and names >= set(other_parts(name)) for name in names)
 
 
 def unpack(wheels: Sequence[Path], named: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inpage.errors import SourceInvalid, brief, foreign, quoted
+from inpage.format.schema import ARCHITECTURE_LIMITS
 
 from ..gguf.metadata import Metadata
 from .control import Control, read_control
@@ -38,6 +39,8 @@ class TokenizerFiles:
 
 def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[str]]:
     """``size``: rows of the embedding. Beside it what was left out, a line each. Raises `SourceInvalid`."""
+    if size > ARCHITECTURE_LIMITS["vocab"]:
+        raise wrong("model.vocab", f"an embedding of {size} rows")
     notes: list[str] = []
     model = _model(files.tokenizer)
     added = _added(files.tokenizer.get("added_tokens"))

@@ -89,7 +89,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         tensors=_tensors(m["tensors"], formats, weights.bytes),
         weights=weights,
         variants=_variants(m["variants"]),
-        sampling=_sampling(m["sampling"]),
+        sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
     )
@@ -116,16 +116,6 @@ def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
         if i >= vocab:
             raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
     return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
-
-
-_MOST = {"temperature": 2.0, "top_p": 1.0, "min_p": 1.0, "repetition_penalty": 10.0}  # as of requests
-
-
-def _sampling(s: dict[str, Any] | None) -> SamplingDefaults | None:
-    for name, most in _MOST.items():
-        if s and s[name] is not None and s[name] > most:
-            raise wrong(f"sampling.{name}", f"{s[name]} is more than {most}")
-    return SamplingDefaults(**s) if s else None
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

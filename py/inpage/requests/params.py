@@ -42,10 +42,15 @@ class Options:
     max_repeats: int | None = None  # copies of a block of tokens that end the answer
 
 
+_MOST = {"temperature": 2.0, "top_p": 1.0, "min_p": 1.0, "repetition_penalty": 10.0}
+
+
 def sampling_defaults(settings: SamplingSettings, model: SamplingDefaults | None) -> dict[str, float]:
-    """Of requests: as the settings say, else the model's makers, else none."""
+    """Of requests: as the settings say, else the model's makers, else none. A manifest may say anything: what is more
+    than a request may ask for counts as the most that it may."""
     said = ((name, [getattr(settings, name), getattr(model, name, None), none]) for name, none in _NONE.items())
-    return {name: next(value for value in values if value is not None) for name, values in said}
+    found = {name: next(value for value in values if value is not None) for name, values in said}
+    return {name: min(value, _MOST.get(name, value)) for name, value in found.items()}
 
 
 def options(params: Mapping[str, Any], vocab: int, defaults: Mapping[str, float] = _NONE) -> Options:
