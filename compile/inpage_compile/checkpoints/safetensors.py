@@ -1,7 +1,7 @@
 """Safetensors files, mapped: a length (u64, little-endian), so many bytes of JSON, then the tensors' bytes.
 
 Every length is checked against the file before anything is mapped, and no two tensors share a byte, so that what is
-read later lies where the header says. Format: https://huggingface.co/docs/safetensors.
+read later lies where the header says.
 """
 
 from __future__ import annotations

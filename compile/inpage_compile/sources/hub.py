@@ -102,7 +102,7 @@ class Hub:
             if not target.is_file() or target.stat().st_size != remote.size:
                 if _offline():
                     raise NetworkError(
-                        f"{file} was not fetched yet, and HF_HUB_OFFLINE says to ask nobody", field="source"
+                        f"{file} was not fetched yet, and HF_HUB_OFFLINE forbids requests", field="source"
                     )
                 self.make(client, came).fetch(remote, target)
             before += remote.size or 0
@@ -115,7 +115,7 @@ class Hub:
         url = f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true"
         try:
             if _offline():
-                raise TryAgain("HF_HUB_OFFLINE says to ask nobody")
+                raise TryAgain("HF_HUB_OFFLINE forbids requests")
             data = read_small(client, url, _ANSWER_BYTES)
         except TryAgain as error:
             if kept.is_file():
