@@ -39,6 +39,7 @@ FLOORS = (
     "inpage",
     "inpage.tokenizer",
     "inpage_compile.gguf",
+    "inpage_compile.checkpoints",
     "inpage_compile.quantize",
     "inpage_compile.kernels",
     "inpage_compile.kernels.shared",

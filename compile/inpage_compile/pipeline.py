@@ -23,6 +23,7 @@ from .artifact.levels import SOURCE, sources_of
 from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
 from .families.graph import build_gpu_graphs, build_graph, heads_of
+from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
@@ -62,7 +63,12 @@ def compile_model(
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
-    model = _limit_context(open_source(source, licensed=lambda terms: check_license(terms, accept_license)), context)
+    opened = open_source(
+        source,
+        licensed=lambda terms: check_license(terms, accept_license),
+        progress=lambda done, total: report("download", done, total),
+    )
+    model = limit_context(opened, context)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)
@@ -142,11 +148,12 @@ def lower_variant(
 ) -> LoweredPlan:
     """The plan of a variant and its kernels, not yet compiled."""
     maxima = maxima or _maxima(architecture)
+    groups = layout_of(architecture).groups
     if spec.backend == "webgpu":
         tiers = tiers_for(maxima.rows, maxima.sequences)
         mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
         graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
-        return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, arenas=2)
+        return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, 2, groups)
     graphs = []
     for name, rows in (("decode", 1), ("batch", FEW_ROWS), ("step", maxima.rows)):
         if graphs and rows <= graphs[-1].rows:
@@ -156,14 +163,14 @@ def lower_variant(
             architecture, tensors, spec.isa, spec.activations, limits, split=not last, single=limits.rows == 1
         )
         graphs.append(Graph(name, limits.rows, mod))
-    return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab)
+    return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, groups=groups)
 
 
 def _maxima(architecture: Architecture) -> Maxima:
     return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
 
 
-def _limit_context(model: Source, context: int | None) -> Source:
+def limit_context(model: Source, context: int | None) -> Source:
     if context is None:
         return model
     most = model.architecture.context

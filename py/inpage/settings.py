@@ -106,6 +106,29 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How tokens are chosen where a request does not say; null: as the model's manifest has it (``sampling``), and
+    where that has nothing either, by the model's own probabilities."""
+
+    temperature: float | None = None
+    """0: always the most likely token."""
+    top_p: float | None = None
+    top_k: int | None = None
+    """0: all tokens."""
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    """1: none."""
+
+    def _check(self) -> None:
+        _at_least(self, 0, "temperature", "top_p", "top_k", "min_p")
+        _at_most(self, 2, "temperature")
+        _at_most(self, 1, "top_p", "min_p")
+        _at_most(self, 10, "repetition_penalty")
+        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
+            raise ValueError("repetition_penalty", "above 0")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """Several models in one process or page: see `inpage.models`."""
 
@@ -161,6 +184,7 @@ class Settings:
     kv: KvSettings = field(default_factory=KvSettings)
     answers: AnswerSettings = field(default_factory=AnswerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     wasm: WasmSettings = field(default_factory=WasmSettings)
     webgpu: WebGpuSettings = field(default_factory=WebGpuSettings)
@@ -237,6 +261,13 @@ def _at_least(settings: Any, least: float, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < least:
             raise ValueError(name, f"at least {quoted(least)}")
+
+
+def _at_most(settings: Any, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value > most:
+            raise ValueError(name, f"at most {quoted(most)}")
 
 
 def _one_of(settings: Any, words: tuple[str, ...], name: str) -> None:

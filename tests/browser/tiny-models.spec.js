@@ -23,22 +23,23 @@ const OUT = path.join(ROOT, "build/tests/page-tiny");
  */
 const FLOAT = 5e-4;
 const INT8 = 0.08;
+const NEW = ["gemma3", "gemma2", "mistral", "smollm3", "granite", "phi3"];
 const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "few_bits", "all-q2_k", "all-q3_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-iq4_nl", "all-iq4_xs", "all-mxfp4", "all-q5_0", "all-q5_1", "all-bf16"]];
 /** @type {Record<string, {threads: number[], usual: string[], slow: string[]}>} The slow ones stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
 const ENGINES = {
-  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...ROPES, ...KINDS] },
-  "wasm-simd": { threads: [1, 2], usual: ["alone", "qwen2", "k_quants"], slow: ["eighty", "uneven", ...ROPES, ...KINDS] },
+  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "gemma3", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...NEW, ...ROPES, ...KINDS] },
+  "wasm-simd": { threads: [1, 2], usual: ["alone", "qwen2", "k_quants"], slow: ["eighty", "uneven", ...NEW, ...ROPES, ...KINDS] },
   "webgpu-f32": {
     threads: [1],
     usual: ["qwen3-yarn", "k_quants"],
-    slow: ["qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...ROPES, ...KINDS],
+    slow: ["qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...NEW, ...ROPES, ...KINDS],
   },
 };
 /** @param {string} variant */
 const modelsOf = (variant) => [...new Set([...ENGINES[variant].usual, ...(process.env.INPAGE_SLOW ? ENGINES[variant].slow : [])])];
 const MODELS = [...new Set(Object.keys(ENGINES).flatMap(modelsOf))];
 /** Weights are floats, so that activations are never rounded to eight bits. */
-const FLOATS = ["alone", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
+const FLOATS = ["alone", "gemma2", "mistral", "granite", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
 const PAGES = 64;
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
@@ -116,8 +117,8 @@ async function sameBits(page, engine, ids) {
 for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
   for (const name of modelsOf(variant)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
-      /** @type {{ids: number[], nll: number[], logits: number[][]}} of all tokens; of the last ones */
-      const { ids, nll, logits } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
+      /** @type {{ids: number[], nll: number[], logits: number[][], groups: number}} of all tokens; of the last ones; of layers */
+      const { ids, nll, logits, groups } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
       const bound = variant.startsWith("wasm") && !FLOATS.includes(name) ? INT8 : FLOAT;
       const largest = Math.max(...logits.flat().map(Math.abs));
       const tokens = logits[0].map((_, i) => i);
@@ -125,7 +126,8 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
       const traces = [];
       for (const threads of counts) {
         const engine = `${variant} ${name} ${threads}`;
-        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: PAGES });
+        const inGroups = (/** @type {number} */ i) => Array.from({ length: groups }, (_, g) => pagesOf(i).map((page) => page + PAGES * g)).flat();
+        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: PAGES * groups });
         const scores = await call(page, "score", engine, { ids, from: 0, pages: pagesOf(0) });
         expect(worst(scores.nll, nll) / largest, `prefill on ${threads} threads`).toBeLessThan(2 * bound);
         /** @param {number} i of the steps @param {number[]} pages */
@@ -136,7 +138,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         const off = Math.max(...found.map((row, i) => worst(row, logits[first + i]))) / largest;
         console.log(`${engine}: logits off by ${off.toExponential(1)} of the largest at most`);
         expect(off, `decoded on ${threads} threads`).toBeLessThan(bound);
-        await call(page, "movePages", engine, { from: pagesOf(0), to: pagesOf(5) });
+        await call(page, "movePages", engine, { from: inGroups(0), to: inGroups(5) });
         expect(await after(logits.length - 1, pagesOf(5)), "from pages that were read and written back elsewhere").toEqual(found.at(-1));
         traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
         await call(page, "unload", engine);

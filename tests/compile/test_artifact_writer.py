@@ -17,10 +17,10 @@ from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid
 from inpage.format.schema import Manifest
 from inpage_compile.artifact import writer
 from inpage_compile.artifact.fingerprint import fingerprint
-from inpage_compile.artifact.weights import load_tensor, plan, plan_and_write, rope_frequencies
+from inpage_compile.artifact.weights import load_tensor, plan, plan_and_write
 from inpage_compile.artifact.writer import ArtifactWriter, is_current, load_manifest, verify
 from inpage_compile.sources import LicenseInfo, Source, dequantize, open_source
-from support.tiny import MODELS
+from support.tiny import MODELS, Tiny
 
 
 def write(source: Source, out: Path, *, variant: bool = False, mark: str = "") -> Manifest:
@@ -35,11 +35,15 @@ def listing(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def neighbours(values: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of heads whose halves turn together: element 0, the one half a head behind it, element 1, …"""
-    half = head_dim // 2
-    heads = values.reshape(-1, head_dim, *values.shape[1:])
-    return np.stack([heads[:, :half], heads[:, half:]], axis=2).reshape(values.shape)
+def neighbours(values: np.ndarray, tiny: Tiny) -> np.ndarray:
+    """Rows of heads whose halves turn together: element 0, the one half of what turns behind it, element 1, …; the rest
+    of the head as it was."""
+    half = tiny.rope_dim // 2
+    heads = values.reshape(-1, tiny.head_dim, *values.shape[1:])
+    turning = np.stack([heads[:, :half], heads[:, half : 2 * half]], axis=2).reshape(
+        len(heads), 2 * half, *values.shape[1:]
+    )
+    return np.concatenate([turning, heads[:, 2 * half :]], axis=1).reshape(values.shape)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -59,8 +63,9 @@ def test_every_tensor_comes_back_exactly(
         names.discard(ours)
 
     check("token_embd", values["token_embd"])
-    check("rope_freqs", rope_frequencies(source))
-    check("output_norm", values["output_norm"])
+    for table, frequencies in source.rope.tables(source.architecture).items():
+        check(table, frequencies)
+    check("output_norm", values["output_norm"] / np.float32(tiny.number("logit_scale", 1.0)))
     if not tiny.tied:
         check("output", values["output"])
     for i in range(tiny.layers):
@@ -70,14 +75,17 @@ def test_every_tensor_comes_back_exactly(
         out = values[b + "attn_output"]  # with columns of zeros where all heads together make no whole groups
         check(b + "attn_out", np.pad(out, ((0, 0), (0, -out.shape[1] % 32))))
         q, k, v = (values[f"{b}attn_{x}"] for x in "qkv")
-        if tiny.family != "llama":
-            q, k = neighbours(q, tiny.head_dim), neighbours(k, tiny.head_dim)
-        if tiny.family == "qwen2":
+        if tiny.traits.halves:
+            q, k = neighbours(q, tiny), neighbours(k, tiny)
+        if tiny.traits.post_norms:
+            check(b + "attn_post_norm", values[b + "post_attention_norm"])
+            check(b + "ffn_post_norm", values[b + "post_ffw_norm"])
+        if tiny.traits.bias:
             biases = [values[f"{b}attn_{x}.bias"] for x in "qkv"]
-            turned = [neighbours(bias, tiny.head_dim) for bias in biases[:2]]
+            turned = [neighbours(bias, tiny) for bias in biases[:2]]
             check(b + "attn_qkv_bias", np.concatenate([*turned, biases[2]]))
-        if tiny.family == "qwen3":
-            norms = [neighbours(values[f"{b}attn_{x}_norm"], tiny.head_dim) for x in "qk"]
+        if tiny.traits.head_norms:
+            norms = [neighbours(values[f"{b}attn_{x}_norm"], tiny) for x in "qk"]
             check(b + "attn_qk_norm", np.concatenate(norms))
         if name.endswith("apart"):
             for part, value in (("attn_q", q), ("attn_k", k), ("attn_v", v)):

@@ -27,8 +27,11 @@ def test_tiny_models_open_exactly(name: str, tiny_files: dict[str, Path]) -> Non
         tiny.kv_heads,
         tiny.head_dim,
     )
-    assert (a.ffn, a.vocab, a.context, a.tied, a.norm_eps) == (tiny.ffn, tiny.vocab, tiny.context, tiny.tied, 1e-5)
+    assert (a.ffn, a.vocab, a.context, a.tied) == (tiny.ffn, tiny.vocab, tiny.context, tiny.tied)
+    assert a.norm_eps == pytest.approx(1e-5 / tiny.number("residual_scale", 1.0) ** 2)
     for tensor, values in tiny.dequantized().items():
+        if tensor == "output_norm":
+            values = values / np.float32(tiny.number("logit_scale", 1.0))
         assert np.array_equal(dequantize(source.tensors[tensor]).view(np.uint32), values.view(np.uint32))
     assert source.tokenizer.special == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
     assert source.tokenizer.eos == (2, 0)
@@ -73,12 +76,12 @@ def test_rope_keys(keys: dict[str, Any], divisor: float | None, scale: float, tm
     names = {"scale_linear": "llama.rope.scale_linear"}
     path = Tiny().write(tmp_path / "rope.gguf", {names.get(k, f"llama.rope.scaling.{k}"): v for k, v in keys.items()})
     source = open_source(str(path))
-    assert source.rope_divisors is not None
+    divisors = source.rope.divisors
     if divisor is not None:
-        np.testing.assert_allclose(source.rope_divisors, np.full(8, divisor))
+        np.testing.assert_allclose(divisors, np.full(8, divisor))
     else:  # the fastest pair stays, the slowest is stretched by all of the factor
-        assert source.rope_divisors[0] == 1 and source.rope_divisors[-1] == 4
-        assert np.all(np.diff(source.rope_divisors) >= 0)
+        assert divisors[0] == 1 and divisors[-1] == 4
+        assert np.all(np.diff(divisors) >= 0)
     assert source.architecture.rope_scale == pytest.approx(scale)
 
 
@@ -249,16 +252,16 @@ def test_missing_metadata(key: str, tmp_path: Path) -> None:
         ("tokenizer.ggml.pre", "whitespace", "tokenizer.ggml.pre"),
         ("llama.attention.head_count_kv", 3, "llama.attention.head_count_kv"),
         ("llama.attention.head_count", 0, "llama.attention.head_count"),
-        ("llama.rope.dimension_count", 8, "llama.rope.dimension_count"),
+        ("llama.rope.dimension_count", 18, "llama.rope.dimension_count"),
+        ("llama.rope.dimension_count", 7, "llama.rope.dimension_count"),
         ("llama.expert_count", 8, "llama.expert_count"),
-        ("llama.rope.scaling.type", "longrope", "llama.rope.scaling.type"),
+        ("llama.rope.scaling.type", "longrope", "rope_factors_short"),
         ("llama.rope.scaling.type", "dynamic", "llama.rope.scaling.type"),
         ("llama.rope.scaling.factor", -2.0, "llama.rope.scaling.factor"),
         ("llama.rope.scaling.factor", float("nan"), "llama.rope.scaling.factor"),
         ("llama.rope.scale_linear", "2", "llama.rope.scale_linear"),
         ("llama.rope.scaling.attn_factor", 0.0, "llama.rope.scaling.attn_factor"),
         ("llama.rope.scaling.alpha", 1000.0, "llama.rope.scaling.alpha"),
-        ("llama.attention.sliding_window", 64, "llama.attention.sliding_window"),
         ("llama.attention.causal", False, "llama.attention.causal"),
         ("llama.attention.scale", 0.1, "llama.attention.scale"),
         ("llama.attention.value_length", 8, "llama.attention.value_length"),

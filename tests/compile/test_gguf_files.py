@@ -82,7 +82,7 @@ def test_all_that_stands_against_a_file_is_told_at_once(tmp_path: Path) -> None:
         open_source(str(path), licensed=lambda terms: check_license(terms, False))
     said = str(error.value)
     assert said.startswith(
-        "4 things stand against this file: (1) architecture 'mamba' is not supported; supported: llama"
+        "4 things stand against this file: (1) architecture 'mamba': Mamba, a state-space model, is not"
     )
     for each in ("(in all 15 of TQ2_0)", "supported are F32", "'whitespace' is not supported; supported: default",
                  "licence 'other' is not one we know", "--accept-license"):  # fmt: skip
@@ -112,7 +112,7 @@ def test_no_key_of_a_family_is_passed_over(tmp_path: Path) -> None:
     assert {name for name in silent if not name.startswith("rope.scaling.yarn_")} <= {
         "context_length", "rope.freq_base", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor",
         "attention.layer_norm_rms_epsilon", "rope.scaling.original_context_length", "vocab_size",
-        "tensor_data_layout", "rope.scaling.finetuned",
+        "tensor_data_layout", "rope.scaling.finetuned", "attention.sliding_window",
     }  # fmt: skip
 
 

@@ -11,24 +11,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inpage.engines.protocol import SequenceInput
 from inpage_compile.artifact.writer import load_manifest
 from support.llama_reference import logits
-from support.models import TINY_VARIANTS, feed, open_engine, score, tiny_artifact
-from support.tiny import FAMILIES, K_MODELS, MODELS, ROPES
+from support.models import TINY_VARIANTS, feed, open_engine, part, score, tiny_artifact
+from support.tiny import FAMILIES, FAMILY_MODELS, K_MODELS, MODELS, ROPES
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "tiny.json").read_text("utf-8"))["models"]
-SLOW = ("nine", "three", "wide", "apart")  # shapes between those of the others
+SLOW = (
+    "nine",
+    "three",
+    "wide",
+    "apart",
+    "mistral",
+    "smollm3",
+    "granite",
+)  # between the others, of which they have parts
 KINDS = tuple(K_MODELS) if "INPAGE_SLOW" in os.environ else ("k_quants", "few_bits")  # all of them
+
+
+def usual(*models: str) -> list[str]:
+    return [model for model in models if "INPAGE_SLOW" in os.environ or model not in SLOW]
+
+
 CASES = [
     pytest.param(model, variant, id=f"{model}-{variant}")
     for model, variants in TINY_VARIANTS.items()
     for variant in variants
-    if "native" in variant and model in MODELS and ("INPAGE_SLOW" in os.environ or model not in SLOW)
+    if "native" in variant and model in usual(*MODELS)
 ]
 # Largest error of a logit, relative to the largest logit. In float32 a last-bit difference now and then sends a key or
 # a value to the neighbouring half; int8 activations cost what they cost on 64 columns of random weights.
-ERROR = {"native-f32": 2e-4, "native": 0.08}
+ERROR = {"native-f32": 5e-4, "native": 0.08}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -66,7 +79,7 @@ async def test_logits_and_tokens_are_the_witnesses(model: str, variant: str) -> 
     await engine.unload()
 
 
-@pytest.mark.parametrize("model", [*FAMILIES, *ROPES])
+@pytest.mark.parametrize("model", usual(*FAMILIES, *ROPES))
 async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
     """Three prompts in one step, then 32 steps of one token each, beyond the original context where there is one.
     Against PyTorch's float32 (by way of numpy), and closer where keys and values are halves there too."""
@@ -79,7 +92,7 @@ async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
     for _ in range(33):
         outs = await engine.step(
             [
-                SequenceInput(ids[start : start + size], start, own, want_logits=True)
+                part(engine, ids[start : start + size], start, own, want_logits=True)
                 for ids, start, size, own in zip(texts, starts, sizes, pages, strict=True)
             ]
         )
@@ -92,7 +105,7 @@ async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
         exact, halves = (logits(MODELS[model], ids, rounded)[-33:] for rounded in (False, True))
         largest = np.abs(exact).max()
         assert np.abs(np.array(made) - halves).max() <= ERROR["native-f32"] * largest
-        assert np.abs(np.array(made) - exact).max() <= (1e-3 if MODELS[model].rope else 2e-3) * largest
+        assert np.abs(np.array(made) - exact).max() <= (2e-3 if model in ("qwen2", "qwen3") else 1e-3) * largest
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,7 @@ async def test_k_quants_answer_as_the_file_dequantized_does(model: str, variant:
     out = await feed(engine, ids[:16], pages)
     assert np.abs(np.array(out.logits) - wanted[15]).max() <= room
     for i in range(16, 48):
-        (out,) = await engine.step([SequenceInput([ids[i]], i, pages, want_logits=True)])
+        (out,) = await engine.step([part(engine, [ids[i]], i, pages, want_logits=True)])
         assert np.abs(np.array(out.logits) - wanted[i]).max() <= room
     await engine.unload()
 
@@ -133,7 +146,7 @@ def test_only_what_has_one_format_is_fused() -> None:
     ("model", "variant"),
     [
         *((name, "native") for name in ("mixed", "nine", "qwen2", "qwen3", *KINDS)),
-        *((name, "native-f32") for name in ROPES),
+        *((name, "native-f32") for name in usual(*ROPES, *FAMILY_MODELS)),
     ],
 )
 async def test_chunks_threads_neighbours_and_prefixes_change_no_bit(model: str, variant: str) -> None:
@@ -147,12 +160,12 @@ async def test_chunks_threads_neighbours_and_prefixes_change_no_bit(model: str, 
             await feed(engine, prompt[i : i + 9], pages[i])
         if shared:
             await feed(engine, [*prompt[:shared], 7, 8, 9], [*pages[0][: shared // 16], 63])
-            (out,) = await engine.step([SequenceInput(prompt[shared:], shared, pages[0], want_logits=True)])
+            (out,) = await engine.step([part(engine, prompt[shared:], shared, pages[0], want_logits=True)])
         else:
             out = await feed(engine, prompt, pages[0], chunk)
         first = int(np.argmax(out.logits))
-        feeds = [SequenceInput([first], len(prompt), pages[0], max_new_tokens=24)]
-        feeds += [SequenceInput([i], 9, pages[i], max_new_tokens=10 + i) for i in range(1, beside + 1)]
+        feeds = [part(engine, [first], len(prompt), pages[0], max_new_tokens=24)]
+        feeds += [part(engine, [i], 9, pages[i], max_new_tokens=10 + i) for i in range(1, beside + 1)]
         tokens = (await engine.run(feeds, 24))[0].tokens
         await engine.unload()
         return out.logits, tokens

@@ -5,7 +5,7 @@ every kind of rotary positions, other families. Hugging Face's models run the sa
 by hand, in an environment of its own:
 
     python -m venv /tmp/witness && /tmp/witness/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0 numpy
-    /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
+    PYTHONPATH=compile:py /tmp/witness/bin/python tests/reference/make_tiny.py [MODEL…]
 
 Models that are not named stay as they were.
 """
@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from support.tiny import MODELS, Tiny  # noqa: E402  # after the path is set
+from support.traits import NUMBERS  # noqa: E402
 
 PROMPT_LENGTHS = (1, 7, 40)
 GREEDY, LONGER = 24, 32  # tokens that follow a prompt; more of them for families and kinds of rotary positions
@@ -32,8 +33,9 @@ GREEDY, LONGER = 24, 32  # tokens that follow a prompt; more of them for familie
 
 def torch_model(tiny: Tiny) -> Any:
     """Hugging Face's model of the family with the tiny model's weights, float32."""
-    prefix = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[tiny.family]
-    config = getattr(transformers, f"{prefix}Config")(
+    traits = tiny.traits
+    own = getattr(transformers, f"{traits.hf}TextConfig", None)  # of families that see images too
+    config = (own or getattr(transformers, f"{traits.hf}Config"))(
         vocab_size=tiny.vocab,
         hidden_size=tiny.hidden,
         intermediate_size=tiny.ffn,
@@ -43,13 +45,22 @@ def torch_model(tiny: Tiny) -> Any:
         head_dim=tiny.head_dim,
         max_position_embeddings=tiny.context,
         rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": tiny.rope_theta} | dict(tiny.rope),
+        rope_parameters=rope_parameters(tiny),
         tie_word_embeddings=tiny.tied,
         attn_implementation="eager",
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **special(tiny),
     )
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval().float()
+    model = getattr(transformers, f"{traits.hf}ForCausalLM")(config).eval().float()
     weights = tiny.dequantized()
     names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_output": "self_attn.o_proj"}
+    if traits.post_norms:
+        names |= {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm"}
+        names |= {"post_ffw_norm": "post_feedforward_layernorm"}
+    if traits.head_norms:
+        names |= {f"attn_{x}_norm": f"self_attn.{x}_norm" for x in "qk"}
     names |= {f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"} | {
         f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")
     }
@@ -59,16 +70,51 @@ def torch_model(tiny: Tiny) -> Any:
         for ours, theirs in names.items():
             w = weights[f"blk.{i}.{ours}"]
             if (
-                ours in ("attn_q", "attn_k") and tiny.family == "llama"
+                ours in ("attn_q", "attn_k") and not traits.halves
             ):  # GGUF rotates neighbours, Hugging Face the two halves of a head
                 w = w.reshape(-1, tiny.head_dim // 2, 2, tiny.hidden).swapaxes(1, 2).reshape(w.shape)
             state[f"model.layers.{i}.{theirs}.weight"] = w
-        for x in "qkv" if tiny.family == "qwen2" else "":
+        for x in "qkv" if traits.bias else "":
             state[f"model.layers.{i}.self_attn.{x}_proj.bias"] = weights[f"blk.{i}.attn_{x}.bias"]
-        for x in "qk" if tiny.family == "qwen3" else "":
-            state[f"model.layers.{i}.self_attn.{x}_norm.weight"] = weights[f"blk.{i}.attn_{x}_norm"]
+        for whole, parts in FUSED.items() if traits.fused else ():
+            rows = [state.pop(f"model.layers.{i}.{part}.weight") for part in parts]
+            state[f"model.layers.{i}.{whole}.weight"] = np.concatenate(rows)
+    if traits.shifted:
+        state |= {name: w - 1 for name, w in state.items() if "norm" in name}
     model.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()})
     return model
+
+
+FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def rope_parameters(tiny: Tiny) -> dict[str, Any]:
+    own = {"rope_type": "default", "rope_theta": tiny.rope_theta} | dict(tiny.rope)
+    if tiny.turning:
+        own["partial_rotary_factor"] = tiny.turning / tiny.head_dim
+    if not tiny.traits.local_theta:
+        return own
+    return {"full_attention": own, "sliding_attention": {"rope_type": "default", "rope_theta": tiny.traits.local_theta}}
+
+
+def special(tiny: Tiny) -> dict[str, Any]:
+    """What the configurations of some families have."""
+    out: dict[str, Any] = {NUMBERS[name][1]: value for name, value in tiny.numbers}
+    if tiny.number("window"):
+        out["sliding_window"] = int(tiny.number("window"))
+        if tiny.traits.whole_every:
+            windowed = map(tiny.windowed, range(tiny.layers))
+            out["layer_types"] = ["sliding_attention" if one else "full_attention" for one in windowed]
+    if tiny.traits.root_scaled:  # the Gemmas, whose scale has a name of its own
+        out["query_pre_attn_scalar"] = tiny.head_dim
+    if "original_max_position_embeddings" in dict(tiny.rope) and tiny.traits.hf == "Phi3":  # which has it at the top
+        out["original_max_position_embeddings"] = dict(tiny.rope)["original_max_position_embeddings"]
+    if tiny.traits.plain_every:
+        out["no_rope_layers"] = [int((i + 1) % tiny.traits.plain_every != 0) for i in range(tiny.layers)]
+    return out
 
 
 def run(model: Any, ids: list[int]) -> np.ndarray[Any, Any]:
@@ -114,6 +160,7 @@ def main(names: list[str]) -> None:
         "models": {
             name: kept[name] if names and name not in names else witness(tiny, 1000 + i)
             for i, (name, tiny) in enumerate(MODELS.items())
+            if not names or name in names or name in kept
         },
     }
     file.write_text(json.dumps(out, separators=(",", ":")) + "\n")

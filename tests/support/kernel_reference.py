@@ -236,24 +236,29 @@ def rope_append(
 
 
 def attention(
-    cache: Cache, heads: int, layer: int, q: Array, positions: Array, row_sequence: Array, tables: Array
-) -> Real:
-    """Causal attention of each row over its sequence's pages, up to and with its own position. ``q`` [rows, heads ·
-    dim] comes times 1/√dim and 2^112, as rope_append leaves it."""
+    cache: Cache, heads: int, layer: int, q: Array, positions: Array, row_sequence: Array, tables: Array,
+    window: int | None = None, cap: float = 0.0,
+) -> Real:  # fmt: skip
+    """Causal attention of each row over its sequence's pages, up to and with its own position, of which it sees
+    ``window``. ``q`` [rows, heads · dim] comes times 1/√dim and 2^112, as rope_append leaves it."""
     rows, dim, shared = q.shape[0], cache.dim, heads // cache.kv_heads
     queries = q.astype(np.float64).reshape(rows, heads, dim) / F16_SCALE
     value, error = np.zeros(queries.shape), np.zeros(queries.shape)
     halves = Cache(cache.kv.view(np.float16), cache.kv_heads, dim)
     for row in range(rows):
         length = positions[row] + 1
-        pages = tables[row_sequence[row], : -(-length // PAGE)]
+        first = 0 if window is None else max(0, length - window)
+        seen = slice(first % PAGE, first % PAGE + length - first)
+        pages = tables[row_sequence[row], first // PAGE : -(-length // PAGE)]
         by_head = (cache.kv_heads, -1, dim)
-        k = halves.keys(layer)[pages].transpose(1, 0, 3, 2).reshape(by_head)[:, :length].astype(np.float64)
-        v = halves.values(layer)[pages].transpose(1, 0, 2, 3).reshape(by_head)[:, :length].astype(np.float64)
+        k = halves.keys(layer)[pages].transpose(1, 0, 3, 2).reshape(by_head)[:, seen].astype(np.float64)
+        v = halves.values(layer)[pages].transpose(1, 0, 2, 3).reshape(by_head)[:, seen].astype(np.float64)
         for head in range(heads):
             keys, values = k[head // shared], v[head // shared]
             scores = keys @ queries[row, head]
             doubt = _gamma(dim + 2) * (np.abs(keys) @ np.abs(queries[row, head])).max()
+            if cap:
+                scores, doubt = cap * np.tanh(scores / cap), doubt + cap * 2.0**-21
             below = scores - scores.max()
             w = np.exp(below)
             share = w / w.sum()

@@ -17,32 +17,48 @@ Array = npt.NDArray[Any]
 def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
     """Logits [len(ids), vocab]. ``halves``: keys and values rounded to float16, as KV pages hold them."""
     w = {name: values.astype(np.float64) for name, values in tiny.dequantized().items()}
-    x = w["token_embd"][ids]
-    turn = _turns(tiny, len(ids))
+    traits, grown = tiny.traits, tiny.number("residual_scale", 1.0)
+    x = w["token_embd"][ids] * (np.sqrt(tiny.hidden) if traits.root_scaled else tiny.number("embedding_scale", 1.0))
     for i in range(tiny.layers):
         blk = {name.removeprefix(f"blk.{i}."): w[name] for name in w if name.startswith(f"blk.{i}.")}
-        x = x + _attend(tiny, blk, _norm(x, blk["attn_norm"]), turn, halves)
+        made = _attend(tiny, i, blk, _norm(x, blk["attn_norm"]), halves)
+        x = x + grown * (_norm(made, blk["post_attention_norm"]) if traits.post_norms else made)
         h = _norm(x, blk["ffn_norm"])
         gates, ups = h @ blk["ffn_gate"].T, h @ blk["ffn_up"].T
-        x = x + (gates / (1 + np.exp(-gates)) * ups) @ blk["ffn_down"].T
-    return np.asarray(_norm(x, w["output_norm"]) @ w["token_embd" if tiny.tied else "output"].T)
+        made = ((_gelu(gates) if traits.gelu else gates / (1 + np.exp(-gates))) * ups) @ blk["ffn_down"].T
+        x = x + grown * (_norm(made, blk["post_ffw_norm"]) if traits.post_norms else made)
+    out = _norm(x, w["output_norm"]) @ w["token_embd" if tiny.tied else "output"].T / tiny.number("logit_scale", 1.0)
+    return np.asarray(_capped(out, tiny.number("logit_cap")))
 
 
-def _attend(tiny: Tiny, blk: dict[str, Array], h: Array, turn: Array, halves: bool) -> Array:
-    rows = len(h)
+def _gelu(x: Array) -> Array:
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def _capped(x: Array, cap: float) -> Array:
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def _attend(tiny: Tiny, layer: int, blk: dict[str, Array], h: Array, halves: bool) -> Array:
+    rows, traits = len(h), tiny.traits
     q, k, v = (
         (h @ blk[f"attn_{x}"].T + blk.get(f"attn_{x}.bias", 0.0)).reshape(rows, heads, -1)
         for x, heads in (("q", tiny.heads), ("k", tiny.kv_heads), ("v", tiny.kv_heads))
     )
-    if tiny.family == "qwen3":
+    if traits.head_norms:
         q, k = _norm(q, blk["attn_q_norm"]), _norm(k, blk["attn_k_norm"])
-    rotate = _rotate if tiny.family == "llama" else _rotate_halves
-    q, k = rotate(q, turn), rotate(k, turn)
+    if not (traits.plain_every and layer % traits.plain_every == traits.plain_every - 1):
+        turn, size = _turns(tiny, layer, rows), tiny.rope_dim
+        rotate = _rotate_halves if traits.halves else _rotate
+        q, k = (np.concatenate([rotate(a[..., :size], turn), a[..., size:]], axis=-1) for a in (q, k))
     if halves:
         k, v = (a.astype(np.float32).astype(np.float16).astype(np.float64) for a in (k, v))
     k, v = (a.repeat(tiny.heads // tiny.kv_heads, axis=1) for a in (k, v))
-    scores = np.einsum("ahd,bhd->hab", q, k) / np.sqrt(tiny.head_dim)
+    scores = np.einsum("ahd,bhd->hab", q, k) * tiny.number("attention_scale", tiny.head_dim**-0.5)
+    scores = _capped(scores, tiny.number("attention_cap"))
     scores[:, np.triu(np.ones((rows, rows), bool), 1)] = -np.inf
+    if tiny.windowed(layer):
+        scores[:, np.tril(np.ones((rows, rows), bool), -int(tiny.number("window")))] = -np.inf
     weights = np.exp(scores - scores.max(axis=2, keepdims=True))
     weights /= weights.sum(axis=2, keepdims=True)
     return np.asarray(np.einsum("hab,bhd->ahd", weights, v).reshape(rows, -1) @ blk["attn_output"].T)
@@ -52,9 +68,10 @@ def _norm(x: Array, weight: Array) -> Array:
     return np.asarray(x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5) * weight)
 
 
-def _turns(tiny: Tiny, rows: int) -> Array:
-    """Complex rotations [rows, 1, head_dim / 2]."""
-    frequencies, scale = rope.turns(dict(tiny.rope), tiny.head_dim, tiny.rope_theta)
+def _turns(tiny: Tiny, layer: int, rows: int) -> Array:
+    """Complex rotations [rows, 1, rope_dim / 2]."""
+    local = tiny.traits.local_theta if tiny.windowed(layer) else 0.0
+    frequencies, scale = rope.turns({} if local else dict(tiny.rope), tiny.rope_dim, local or tiny.rope_theta)
     return np.asarray(scale * np.exp(1j * np.arange(rows)[:, None, None] * frequencies))
 
 

@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import SequenceInput, StepOutput
 from inpage.format.schema import Manifest
 from inpage_compile.artifact.writer import load_manifest
+from inpage_compile.families.layers import layout_of
 from inpage_compile.kernels.cpu import linear
 from inpage_compile.pipeline import compile_model
 
-from .tiny import K_MODELS, MODELS
+from .tiny import FAMILY_MODELS, K_MODELS, MODELS
 
 ROOT = Path(__file__).parents[2] / "build" / "tests" / "models"
 REAL = "smollm2-135m-instruct"
@@ -44,6 +46,7 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "linear": ("native-f32",),
     "yarn": ("native-f32",),
     "qwen3-yarn": ("native-f32",),
+    **dict.fromkeys(FAMILY_MODELS, ("native-f32",)),
     **dict.fromkeys(K_MODELS, ("native", "native-f32")),
 }
 
@@ -103,18 +106,25 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 async def open_engine(folder: Path, variant: str = "native", threads: int = 1, pages: int = 64) -> NativeEngine:
-    """An engine with ``pages`` KV pages to use."""
-    engine = await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads, max_pages=pages)
-    await engine.reserve_pages(pages)
+    """An engine with ``pages`` KV pages to use, of each group of layers."""
+    most = pages * max(1, len(layout_of(manifest_of(folder).architecture).groups))
+    engine = await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads, max_pages=most)
+    await engine.reserve_pages(most)
     return engine
+
+
+def part(engine: NativeEngine, tokens: Sequence[int], start: int, pages: Sequence[int], **rest: Any) -> SequenceInput:
+    """What to feed of a sequence on ``pages``, below 64; where layers form groups, each has 64 pages of its own."""
+    tables = [[64 * i + page for page in pages] for i in range(len(engine.info.groups))]
+    return SequenceInput(tokens, start, pages, tables=tables, **rest)
 
 
 async def feed(engine: NativeEngine, ids: Sequence[int], pages: Sequence[int], chunk: int | None = None) -> StepOutput:
     """Feed a whole prompt, ``chunk`` tokens a step; the last step's output, with logits."""
     size = chunk or engine.info.max_rows
     for start in range(0, len(ids), size):
-        part, last = ids[start : start + size], start + size >= len(ids)
-        (out,) = await engine.step([SequenceInput(part, start, pages, want_logits=last)])
+        last = start + size >= len(ids)
+        (out,) = await engine.step([part(engine, ids[start : start + size], start, pages, want_logits=last)])
     return out
 
 
@@ -128,7 +138,7 @@ async def score(
     size = engine.info.max_logit_rows
     for start in range(first - 1, len(ids) - 1, size):
         end = min(start + size, len(ids) - 1)
-        (step,) = await engine.step([SequenceInput(ids[start:end], start, pages, targets=ids[start + 1 : end + 1])])
+        (step,) = await engine.step([part(engine, ids[start:end], start, pages, targets=ids[start + 1 : end + 1])])
         assert step.scores is not None
         out += step.scores
     return out

@@ -31,6 +31,8 @@ def turns(rope: Mapping[str, Any], head_dim: int, theta: float) -> tuple[Array, 
         return plain / rope["factor"], 1.0
     if kind == "llama3":
         return plain / llama3_factors(rope, head_dim, theta).astype(np.float64), 1.0
+    if kind == "longrope":
+        return plain / np.array(rope["long_factor"]), _longrope_scale(rope)
     if kind != "yarn":
         return plain, 1.0
     factor = rope["factor"]
@@ -46,9 +48,16 @@ def turns(rope: Mapping[str, Any], head_dim: int, theta: float) -> tuple[Array, 
     )
 
 
+def _longrope_scale(rope: Mapping[str, Any]) -> float:
+    return math.sqrt(1 + math.log(rope["factor"]) / math.log(rope["original_max_position_embeddings"]))
+
+
 def write(writer: gguf.GGUFWriter, rope: Mapping[str, Any]) -> None:
     """The keys that llama.cpp's converter makes of ``rope_parameters``."""
     kind = rope.get("rope_type")
+    if kind == "longrope":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_attn_factors(_longrope_scale(rope))
     if kind not in ("linear", "yarn"):
         return
     writer.add_rope_scaling_type(gguf.RopeScalingType(kind))

@@ -21,6 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from inpage_compile.quantize.noise import noise
 
 from . import rope
+from .traits import NUMBERS, TRAITS, Traits
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCAB = 320
@@ -43,7 +44,8 @@ ONLY_READ = (Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL,
 class Tiny:
     """``types``: the GGML type of each matrix by its GGUF name's last part ("attn_q"), ``default`` for the others.
     ``scale``: standard deviation of the weights times sqrt(inputs); larger makes logits further apart. ``rope``:
-    Hugging Face's ``rope_parameters``, without ``rope_theta``."""
+    Hugging Face's ``rope_parameters``, without ``rope_theta``. ``turning``: elements of a head that turn, 0 for all.
+    ``numbers``: by the names of `traits.NUMBERS`."""
 
     seed: int = 0
     hidden: int = 64
@@ -60,7 +62,24 @@ class Tiny:
     scale: float = 2.0
     vocab: int = VOCAB
     family: str = "llama"
-    rope: tuple[tuple[str, str | float], ...] = ()
+    rope: tuple[tuple[str, Any], ...] = ()
+    turning: int = 0
+    numbers: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self.family]
+
+    @property
+    def rope_dim(self) -> int:
+        return self.turning or self.head_dim
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        return dict(self.numbers).get(name, default)
+
+    def windowed(self, layer: int) -> bool:
+        every = self.traits.whole_every
+        return self.number("window") > 0 and not (every and layer % every == every - 1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
@@ -78,10 +97,12 @@ class Tiny:
                 f"blk.{i}.ffn_up": (self.ffn, self.hidden),
                 f"blk.{i}.ffn_down": (self.hidden, self.ffn),
             }
-            if self.family == "qwen2":
+            if self.traits.bias:
                 out |= {f"blk.{i}.attn_{x}.bias": (q if x == "q" else kv,) for x in "qkv"}
-            if self.family == "qwen3":
+            if self.traits.head_norms:
                 out |= {f"blk.{i}.attn_{x}_norm": (self.head_dim,) for x in "qk"}
+            if self.traits.post_norms:
+                out |= {f"blk.{i}.post_{x}_norm": (self.hidden,) for x in ("attention", "ffw")}
         out["output_norm"] = (self.hidden,)
         if not self.tied:
             out["output"] = (self.vocab, self.hidden)
@@ -115,6 +136,15 @@ class Tiny:
                 out[name] = (kind, gguf.quants.quantize(values, kind))
         return out
 
+    def stored(self) -> dict[str, tuple[Type, npt.NDArray[np.generic]]]:
+        """As `quantized`, under the names of the family's files."""
+        out = self.quantized()
+        for i in range(self.layers if self.traits.fused else 0):
+            for whole, parts in (("attn_qkv", ("attn_q", "attn_k", "attn_v")), ("ffn_up", ("ffn_gate", "ffn_up"))):
+                kinds, data = zip(*(out.pop(f"blk.{i}.{part}") for part in parts), strict=True)
+                out[f"blk.{i}.{whole}"] = (kinds[0], np.concatenate(data))
+        return out
+
     def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
         """What the model computes with: the `gguf` package's own dequantization."""
         return {name: gguf.quants.dequantize(data, kind) for name, (kind, data) in self.quantized().items()}
@@ -126,11 +156,16 @@ class Tiny:
             h.update(name.encode() + np.ascontiguousarray(values, "<f4").tobytes())
         return h.hexdigest()
 
-    def factors(self) -> npt.NDArray[np.float32] | None:
-        """The file's rope divisors, float32 [head_dim / 2]."""
-        if ("rope_type", "llama3") not in self.rope:
-            return None
-        return rope.llama3_factors(dict(self.rope), self.head_dim, self.rope_theta)
+    def factors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The file's tensors of rope divisors, float32 [rope_dim / 2]. Hugging Face goes by the long ones for long
+        texts, llama.cpp for models of long contexts, which the tiny ones are: transformers gets them twice."""
+        kind = dict(self.rope).get("rope_type")
+        if kind == "longrope":
+            long = np.array(dict(self.rope)["long_factor"], np.float32)
+            return {"rope_factors_long": long, "rope_factors_short": np.ones(self.rope_dim // 2, np.float32)}
+        if kind != "llama3":
+            return {}
+        return {"rope_freqs": rope.llama3_factors(dict(self.rope), self.rope_dim, self.rope_theta)}
 
     def write(self, path: Path, override: Mapping[str, Any] | None = None) -> Path:
         """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out."""
@@ -145,9 +180,12 @@ class Tiny:
         w.add_head_count_kv(self.kv_heads)
         w.add_key_length(self.head_dim)
         w.add_value_length(self.head_dim)
-        w.add_rope_dimension_count(self.head_dim)
+        w.add_rope_dimension_count(self.rope_dim)
         w.add_rope_freq_base(self.rope_theta)
         rope.write(w, dict(self.rope))
+        for key, value in self.numbers:
+            add = w.add_uint32 if key == "window" else w.add_float32
+            add(f"{self.family}.{NUMBERS[key][0]}", int(value) if key == "window" else value)
         w.add_layer_norm_rms_eps(1e-5)
         w.add_vocab_size(self.vocab)
         tokens, merges = vocabulary(self.vocab)
@@ -162,10 +200,9 @@ class Tiny:
         w.add_eos_token_id(2)
         w.add_add_bos_token(False)
         w.add_chat_template(TEMPLATE)
-        factors = self.factors()
-        if factors is not None:
-            w.add_tensor("rope_freqs.weight", factors)
-        for name, (kind, data) in self.quantized().items():
+        for name, divisors in self.factors().items():
+            w.add_tensor(f"{name}.weight", divisors)
+        for name, (kind, data) in self.stored().items():
             w.add_tensor(name if name.endswith(".bias") else f"{name}.weight", data, raw_dtype=kind)
         kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY,
                  float: gguf.GGUFValueType.FLOAT32, bool: gguf.GGUFValueType.BOOL}  # fmt: skip
@@ -226,6 +263,22 @@ MODELS |= {
     "qwen3-yarn": Tiny(seed=19, scale=1.0, family="qwen3", head_dim=32,
                        rope=(*_YARN, ("beta_fast", 4.0), ("beta_slow", 0.5), ("attention_factor", 1.1))),
 }  # fmt: skip
+_DIVISORS = [1 + 0.5 * i for i in range(12)]
+# Families beyond Llama's and Qwen's, and windows shorter than a prompt, than a page, than a chunk of attention.
+FAMILY_MODELS: dict[str, Tiny] = {
+    "mistral": Tiny(seed=22, family="mistral3", layers=3, scale=1.0, numbers=(("window", 12),)),
+    "gemma3": Tiny(seed=23, family="gemma3", layers=7, heads=2, kv_heads=1, head_dim=32, default="Q8_0", rope_theta=1e6,
+                   rope=(("rope_type", "linear"), ("factor", 8.0)), scale=1.0, numbers=(("window", 20),)),
+    "gemma2": Tiny(seed=24, family="gemma2", layers=4, head_dim=32, scale=1.5,
+                   numbers=(("window", 20), ("attention_cap", 4.0), ("logit_cap", 6.0))),
+    "smollm3": Tiny(seed=25, family="smollm3", layers=4, scale=1.0, default="Q8_0", rope_theta=5e6),
+    "granite": Tiny(seed=26, family="granite", layers=3,
+                    numbers=(("embedding_scale", 12.0), ("attention_scale", 0.1), ("residual_scale", 0.22),
+                             ("logit_scale", 8.0))),
+    "phi3": Tiny(seed=27, family="phi3", heads=2, kv_heads=1, head_dim=32, turning=24, scale=0.8, default="Q8_0",
+                 rope=(("rope_type", "longrope"), *_LONG, ("long_factor", _DIVISORS), ("short_factor", _DIVISORS))),
+}  # fmt: skip
+MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.
 # Beside `MODELS`: their witness is `llama_reference` on what the `gguf` package makes of the file.
 _K = Tiny(hidden=256, ffn=256, heads=4, head_dim=64, scale=1.0)
@@ -243,7 +296,7 @@ K_MODELS: dict[str, Tiny] = {
     **{f"all-{kind.lower()}": replace(_K, seed=21, default=kind)
        for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "Q5_0", "Q5_1", "BF16")},
 }  # fmt: skip
-FAMILIES = ("qwen2", "qwen2-apart", "qwen3")
+FAMILIES = ("qwen2", "qwen2-apart", "qwen3", *FAMILY_MODELS)
 ROPES = ("llama3", "linear", "yarn", "qwen3-yarn")
 HEADS = ("eighty", "alone", "three", "wide", "uneven")
 

@@ -82,8 +82,8 @@
  * @typedef {object} Params
  * @property {string} [model] the model that answers; the one of the start if not given
  * @property {number} [max_tokens] to the end of the context if not given
- * @property {number} [temperature] 0 is greedy; 0.7 if not given
- * @property {number} [top_p] 0.95 if not given
+ * @property {number} [temperature] 0 is greedy; this and the four below: the settings' or the model's own if not given
+ * @property {number} [top_p]
  * @property {number} [top_k]
  * @property {number} [min_p]
  * @property {number} [repetition_penalty]

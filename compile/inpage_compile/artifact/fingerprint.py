@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def fingerprint(source: Source, options: Mapping[str, Any]) -> str:
                 "id": source.id,
                 "name": source.name,
                 "license": [source.license.id, source.license.notice, source.license.text],
+                "sampling": asdict(source.sampling) if source.sampling else None,
                 "context": source.architecture.context,
                 "compiler": compiler_hash(),
                 "machine": [platform.system(), platform.machine()],

@@ -66,4 +66,4 @@ def _at(tensor: SourceTensor, level: str) -> SourceTensor:
     target = FORMATS[wanted]
     if len(tensor.shape) != 2 or FORMATS[tensor.format].bits <= target.bits or tensor.shape[1] % target.group:
         return tensor
-    return Rounded(tensor.name, tensor.shape, wanted, tensor.data, tensor.repeats, original=tensor.format)
+    return Rounded(tensor.name, tensor.shape, wanted, tensor.data, tensor.repeats, tensor.order, original=tensor.format)

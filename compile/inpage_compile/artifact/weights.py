@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from inpage.format.limits import ALIGN, BLOCK_ROWS
 from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
 from ..families import FAMILIES
+from ..families.rope import TABLE
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
 from ..sources import Source, SourceTensor, dequantize
@@ -95,13 +97,8 @@ def _lay_out(tensors: Iterable[_Planned]) -> list[PlannedTensor]:
 
 
 def rope_frequencies(source: Source) -> npt.NDArray[np.float32]:
-    """Radians a position, float32 [head_dim / 2]: theta^(-2j / head_dim), divided by the model's divisors."""
-    a = source.architecture
-    j = np.arange(a.head_dim // 2, dtype=np.float64)
-    frequencies = a.rope_theta ** (-2.0 * j / a.head_dim)
-    if source.rope_divisors is not None:
-        frequencies = frequencies / source.rope_divisors
-    return frequencies.astype(np.float32)
+    """Radians a position, float32 [head_dim / 2]."""
+    return source.rope.tables(source.architecture)[TABLE]
 
 
 def load_tensor(folder: Path, manifest: Manifest, name: str) -> npt.NDArray[np.float32]:
@@ -123,10 +120,10 @@ _Planned = tuple[str, tuple[int, ...], str, str, Make]
 
 def _order(source: Source) -> Iterable[_Planned]:
     tensors, a = source.tensors, source.architecture
-    order = FAMILIES[a.family].head_order(a.head_dim)
+    order = FAMILIES[a.family].head_order(a.head_dim, source.rope.turning)
     yield _matrix("token_embd", [tensors["token_embd"]])
-    frequencies = rope_frequencies(source)
-    yield ("rope_freqs", frequencies.shape, "f32", "raw", lambda: frequencies.view(np.uint8))
+    for name, frequencies in source.rope.tables(a).items():
+        yield (name, frequencies.shape, "f32", "raw", partial(frequencies.view, np.uint8))
     for i in range(a.layers):
         blk = f"blk.{i}."
 
@@ -143,11 +140,15 @@ def _order(source: Source) -> Iterable[_Planned]:
         if a.qk_norm:
             yield _vector(blk + "attn_qk_norm", [(t, order) for t in some("attn_q_norm", "attn_k_norm")])
         yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
+        if a.post_norms:
+            yield _norm(tensors[blk + "post_attention_norm"], blk + "attn_post_norm")
         yield _norm(tensors[blk + "ffn_norm"])
         pair = some("ffn_gate", "ffn_up")
         fused = _alike(pair) and a.ffn % BLOCK_ROWS == 0
         yield from [_matrix(blk + "ffn_gate_up", pair, interleave=True)] if fused else map(_own, pair)
         yield _own(tensors[blk + "ffn_down"])
+        if a.post_norms:
+            yield _norm(tensors[blk + "post_ffw_norm"], blk + "ffn_post_norm")
     yield _norm(tensors["output_norm"])
     if not a.tied:
         yield _own(tensors["output"])
@@ -157,8 +158,8 @@ def _alike(parts: Sequence[SourceTensor]) -> bool:
     return len({p.format for p in parts}) == 1
 
 
-def _norm(t: SourceTensor) -> _Planned:
-    return (t.name, t.shape, "f32", "raw", lambda: dequantize(t).view(np.uint8))
+def _norm(t: SourceTensor, name: str = "") -> _Planned:
+    return (name or t.name, t.shape, "f32", "raw", lambda: dequantize(t).view(np.uint8))
 
 
 def _reordered(t: SourceTensor, order: npt.NDArray[np.intp] | None) -> SourceTensor:

@@ -26,7 +26,7 @@ from inpage.engines.native_trust import RECORD, STAMPS, stamp
 from inpage.errors import InvalidRequest, StorageFull
 from inpage.format.limits import ALIGN
 from inpage.format.manifest import parse_manifest, revision_of
-from inpage.format.schema import SCHEMA, SHARD_BYTES, Architecture, Format, Manifest, Tensor
+from inpage.format.schema import SCHEMA, SHARD_BYTES, Architecture, Format, Manifest, SamplingDefaults, Tensor
 
 from ..quantize import FORMATS
 from ..sources import Source
@@ -175,6 +175,7 @@ class ArtifactWriter:
                 "special": dict(tokenizer.special),
             },
             "chat_template": source.chat_template,
+            **({"sampling": _sampling(source.sampling)} if source.sampling else {}),
         }
 
     def _at(self, level: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,6 +296,11 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _sampling(s: SamplingDefaults) -> dict[str, Any]:
+    return {name: value for name, value in asdict(s).items() if value is not None}
+
+
 def _architecture(a: Architecture) -> dict[str, Any]:
     """Flags that a family does not have are left out."""
-    return {f.name: value for f in fields(a) if (value := getattr(a, f.name)) != f.default}
+    found = {f.name: value for f in fields(a) if (value := getattr(a, f.name)) != f.default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}

@@ -11,8 +11,9 @@ import pkgutil
 from inpage.errors import SourceInvalid
 
 from .family import Family
+from .others import OTHERS
 
-_SHARED = ("family", "graph", "keys", "rope")
+_SHARED = ("checkpoint", "family", "graph", "keys", "layers", "others", "rope")
 
 
 def _families() -> dict[str, Family]:
@@ -27,9 +28,21 @@ FAMILIES = _families()
 def family_of(name: str, field: str) -> Family:
     """Raises `SourceInvalid` naming ``field`` for an unknown family."""
     if name not in FAMILIES:
+        if name in OTHERS:
+            what, instead = OTHERS[name]
+            raise SourceInvalid(f"architecture {name!r}: {what} is not supported; {instead} run", field=field)
         known = ", ".join(FAMILIES)
         raise SourceInvalid(f"architecture {name[:80]!r} is not supported; supported: {known}", field=field)
     return FAMILIES[name]
 
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+def family_of_checkpoint(model_type: str, field: str) -> Family:
+    """By what config.json calls it. Raises `SourceInvalid` naming ``field`` for an unknown one."""
+    types = {kind: family for family in FAMILIES.values() if family.checkpoint for kind in family.checkpoint.types}
+    if model_type not in types:
+        known = ", ".join(types)
+        raise SourceInvalid(f"{field}: {model_type[:80]!r} is not supported; supported: {known}", field=field)
+    return types[model_type]
+
+
+__all__ = ["FAMILIES", "Family", "family_of", "family_of_checkpoint"]

@@ -3,8 +3,9 @@ artifact's."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,58 +14,87 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import Architecture
 
 from ..gguf.metadata import Metadata
-from ..quantize.tensor import SourceTensor
+from ..quantize.tensor import SourceTensor, dequantize
+from .checkpoint import Checkpoint
 from .keys import Keys
 from .rope import Rope, read_rope
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``name``: GGUF's ``general.architecture``. The flags are `Architecture`'s, but for one: ``half_rotation``, rotary
-    positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX does). Kernels turn
-    neighbours, so rows of queries and keys, and whatever goes with them, change places when they are packed. ``gguf``:
-    the keys of a GGUF file that are read, by our names for them."""
+    """``name``: GGUF's ``general.architecture``. ``gguf``: the keys of a GGUF file that are read, by our names for
+    them; a key that is not in the table is not read. ``qkv_bias``, ``qk_norm``, ``post_norms``, ``activation``: as
+    `Architecture`'s. The other flags are over once a model is read:
+
+    ``half_rotation``: rotary positions turn element i of a head together with element i + head_dim / 2 (as GPT-NeoX
+    does). Kernels turn neighbours, so rows of queries and keys, and whatever goes with them, change places when they
+    are packed. ``scaled_embedding``: embeddings are multiplied by √hidden. ``whole_every``: of so many layers the last
+    one sees everything where the others have a window; 0: none does. ``window``: where the file names none.
+    ``local_theta``: rotary base of layers with a window, whose frequencies nothing divides; 0: they are as the others.
+    ``plain_every``: of so many layers the last one has no rotary positions. ``mean_scale``: models of so many layers
+    scale attention by 1/√(hidden / heads). ``fused``: the file holds queries, keys and values as one matrix, and gate
+    and up. ``checkpoint``: how a folder with a config.json holds the family, where heads always turn by halves; None:
+    such folders are not read."""
 
     name: str
     _: KW_ONLY
     qkv_bias: bool = False
     qk_norm: bool = False
+    post_norms: bool = False
+    activation: str = "silu"
     half_rotation: bool = False
+    scaled_embedding: bool = False
+    whole_every: int = 0
+    window: int = 0
+    local_theta: float = 0.0
+    plain_every: int = 0
+    mean_scale: int = 0
+    fused: bool = False
     gguf: Mapping[str, str] = field(repr=False)
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
 
-    def head_order(self, head_dim: int) -> npt.NDArray[np.intp] | None:
-        """Which element of a source's head each element of the artifact's is; None: the same."""
+    def head_order(self, head_dim: int, turning: int = 0) -> npt.NDArray[np.intp] | None:
+        """Which element of a source's head each element of the artifact's is, the first ``turning`` of which have
+        rotary positions (0: all); None: the same."""
         if not self.half_rotation:
             return None
-        return np.arange(head_dim).reshape(2, -1).T.reshape(-1)
+        turning = turning or head_dim
+        return np.concatenate([np.arange(turning).reshape(2, -1).T.reshape(-1), np.arange(turning, head_dim)])
 
     def keys(self, meta: Metadata) -> Keys:
         return Keys(meta, self.name, self.gguf)
 
     def read(
-        self, keys: Keys, tensors: Mapping[str, SourceTensor], rope_factors: SourceTensor | None = None
+        self, keys: Keys, tensors: Mapping[str, SourceTensor], factors: Mapping[str, SourceTensor] | None = None
     ) -> tuple[Architecture, Rope]:
-        """What a model is. Raises `SourceInvalid` naming the key for what is missing, out of range or not supported."""
+        """What a model is. ``factors``: the file's tensors of rotary positions. Raises `SourceInvalid` naming the key
+        for what is missing, out of range or not supported."""
         keys.refuse_others()
         if "token_embd" not in tensors:
             raise SourceInvalid("tensor token_embd.weight is missing", field="token_embd")
-        hidden, heads = keys.size("hidden"), keys.size("heads")
+        hidden, heads, layers = keys.size("hidden"), keys.size("heads"), keys.size("layers")
         kv_heads = keys.size("kv_heads", heads)
         if heads % kv_heads:
             raise keys.wrong("kv_heads", f"{heads} heads do not divide among {kv_heads} key/value heads")
         head_dim = keys.size("head_dim", max(hidden // heads, 1))
         if head_dim % 2:
             raise keys.wrong("head_dim", f"a head of {head_dim} elements; their number must be even")
-        for name, what in (("value_dim", "value heads of another width"), ("rope_dim", "partial rotary positions")):
-            if (found := keys.integer(name, head_dim)) != head_dim:
-                raise keys.wrong(name, f"{what} are not supported: {found}, expected {head_dim}")
-        context, theta = keys.size("context"), keys.number("rope_theta", 10000.0)
-        if 0 < (window := keys.integer("window", 0)) < context:
-            raise keys.wrong("window", f"a window of {window} tokens in a context of {context} is not supported")
-        rope = read_rope(keys, head_dim, theta, context, rope_factors)
+        if (found := keys.integer("value_dim", head_dim)) != head_dim:
+            raise keys.wrong("value_dim", f"value heads of another width are not supported: {found}, not {head_dim}")
+        context, theta = _context(keys), keys.number("rope_theta", 10000.0)
+        window, whole = self._window(keys, layers, context)
+        rope = read_rope(keys, head_dim, theta, context, factors or {})
+        if window and self.local_theta:
+            rope = replace(rope, local_theta=keys.number("local_theta", self.local_theta))
+        residual = keys.scale("residual_scale")
+        if not 1e-3 <= residual <= 1e3:
+            raise keys.wrong("residual_scale", f"{residual} is outside 0.001..1000")
+        plain = _last_of(self.plain_every, layers)
+        if "rope_used" in keys.table and not keys.flag("rope_used", True):
+            plain = tuple(range(layers))
         architecture = Architecture(
             family=self.name,
-            layers=keys.size("layers"),
+            layers=layers,
             hidden=hidden,
             heads=heads,
             kv_heads=kv_heads,
@@ -72,14 +102,89 @@ class Family:
             ffn=keys.size("ffn"),
             vocab=tensors["token_embd"].shape[0],
             rope_theta=theta,
-            norm_eps=keys.number("norm_eps"),
+            # The sum of the layers is kept divided by the factor of what each adds to it: norms see no difference.
+            norm_eps=keys.number("norm_eps") / residual**2,
             tied="output" not in tensors,
             context=context,
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
             rope_scale=rope.scale,
+            turning=rope.turning % head_dim,
+            window=window,
+            whole_layers=whole,
+            local_rope=rope.local_theta is not None,
+            plain_layers=plain,
+            post_norms=self.post_norms,
+            activation=self.activation,
+            embedding_scale=(math.sqrt(hidden) if self.scaled_embedding else keys.scale("embedding_scale")) / residual,
+            attention_scale=self._attention_scale(keys, hidden, heads, layers),
+            attention_cap=keys.scale("attention_cap", 0.0),
+            logit_cap=keys.scale("logit_cap", 0.0),
         )
         return architecture, rope
+
+    def _window(self, keys: Keys, layers: int, context: int) -> tuple[int, tuple[int, ...]]:
+        """How many tokens layers see, and which of them all; 0 where all of them do."""
+        window = keys.integer("window", self.window) if "window" in keys.table else self.window
+        if window < 0:
+            raise keys.wrong("window", f"a window of {window} tokens")
+        whole = _last_of(self.whole_every, layers)
+        if "window_pattern" in keys.table and keys.has("window_pattern"):
+            whole = keys.whole_layers("window_pattern", layers)
+        return (min(window, context), whole) if window and len(whole) < layers else (0, ())
+
+    def _attention_scale(self, keys: Keys, hidden: int, heads: int, layers: int) -> float:
+        if self.mean_scale == layers:
+            return float((hidden // heads) ** -0.5)
+        return keys.scale("attention_scale", 0.0)
+
+    def adapt(self, keys: Keys, tensors: Mapping[str, SourceTensor]) -> dict[str, SourceTensor]:
+        """A file's tensors as `expected_tensors` has them. Raises `SourceInvalid` for shapes that leave none."""
+        out = dict(tensors)
+        if self.fused:
+            for name, parts in ((n, p) for n in tensors for end, p in _FUSED.items() if n.endswith(end)):
+                out |= _parted(keys, out.pop(name), name, parts)
+        scale = keys.scale("logit_scale")
+        if scale != 1 and "output_norm" in out:
+            t = out["output_norm"]
+            out["output_norm"] = replace(t, format="f32", data=dequantize(t) / np.float32(scale))
+        return out
+
+
+# Matrices that hold several: what they are called in files, and what the parts are. The rows of the heads come from the
+# keys; gate and up are halves.
+_FUSED = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_up": ("ffn_gate", "ffn_up")}
+
+
+def _parted(keys: Keys, t: SourceTensor, name: str, parts: tuple[str, ...]) -> dict[str, SourceTensor]:
+    head_dim = keys.size("head_dim", max(keys.size("hidden") // keys.size("heads"), 1))
+    kv = keys.size("kv_heads", keys.size("heads")) * head_dim
+    sizes = [keys.size("heads") * head_dim, kv, kv] if len(parts) == 3 else [keys.size("ffn")] * 2
+    if len(t.shape) != 2 or t.shape[0] != sum(sizes):
+        raise SourceInvalid(f"{name}: shape {list(t.shape)}, expected {sum(sizes)} rows", field=name)
+    rows, ends = t.data.reshape(t.shape[0], -1), np.cumsum(sizes)
+    block = name.rpartition(".")[0]
+    return {
+        f"{block}.{part}": replace(t, name=f"{block}.{part}", shape=(size, t.shape[1]), data=rows[end - size : end])
+        for part, size, end in zip(parts, sizes, ends, strict=True)
+    }
+
+
+def _context(keys: Keys) -> int:
+    """As long as queries are not scaled by their position."""
+    context = keys.size("context")
+    if keys.scale("temperature_scale", 0.0):
+        original = keys.integer("rope_original_context", context)
+        if not 0 < original <= context:
+            raise keys.wrong("rope_original_context", f"{original} is outside 1..{context}")
+        if original < context:
+            keys.notes.append(f"{keys.key('temperature_scale')}: not supported, so that the context ends at {original}")
+        return original
+    return context
+
+
+def _last_of(every: int, layers: int) -> tuple[int, ...]:
+    return tuple(range(every - 1, layers, every)) if every else ()
 
 
 def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:
@@ -100,6 +205,8 @@ def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:
         }
         if a.qkv_bias:
             blk |= {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+        if a.post_norms:
+            blk |= {"post_attention_norm": (a.hidden,), "post_ffw_norm": (a.hidden,)}
         if a.qk_norm:
             blk |= {"attn_q_norm": (a.head_dim,), "attn_k_norm": (a.head_dim,)}
         out |= {f"blk.{i}.{name}": shape for name, shape in blk.items()}
@@ -118,9 +225,9 @@ def check_tensors(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
             raise SourceInvalid(f"tensor {written} is missing", field=name)
         if tensors[name].shape != shape:
             raise SourceInvalid(f"{name}: shape {list(tensors[name].shape)}, expected {list(shape)}", field=name)
-        if len(shape) == 1 and tensors[name].format not in ("f32", "f16"):
+        if len(shape) == 1 and tensors[name].format not in ("f32", "f16", "bf16"):
             what = "bias" if name.endswith(".bias") else "norm"
-            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32 or f16", field=name)
+            raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32, f16 or bf16", field=name)
     for name in tensors:
         if name not in expected:
             raise SourceInvalid(f"tensor {name} has no place in a {a.family} model", field=name)

@@ -1,5 +1,5 @@
 """The decoder that the families share: RMS norm, rotary positions, grouped-query attention over KV pages, gated SiLU
-feed-forward; biases and norms of heads where a family has them.
+feed-forward; biases, further norms, windows, soft caps where a family has them.
 
 One function, ``step``, serves prefill and decode: ``rows`` tokens of several sequences, each with its position and its
 sequence's row of the block table; ``logit_rows`` of them get logits. KV pages are an explicit tensor, written in
@@ -17,11 +17,12 @@ import tvm
 from tvm import tirx
 from tvm.relax.frontend import nn
 
+from inpage.errors import Unsupported
 from inpage.format.schema import Architecture
 from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
-from ..kernels.shared.heads import Heads
+from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix, groups_of
 from ..kernels.webgpu.attention import page_words
 from ..ops.cpu import Activations, CpuOps
@@ -29,6 +30,8 @@ from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier, slices
 from ..quantize import FORMATS
+from .layers import layout_of
+from .rope import TABLE, table_of
 
 MakeOps = Callable[[tirx.Var, tirx.Var], Operations[W, X, K]]
 
@@ -82,6 +85,8 @@ class Decoder(nn.Module, Generic[W, X, K]):
     ) -> None:
         super().__init__()
         self.a, self.heads, self.ops = a, heads, ops
+        self.tables = [table_of(a, layer) for layer in range(a.layers)]
+        self.places = layout_of(a).places(heads.blocks)
         self.top = _Matrices("", tensors, handles)
         self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, handles) for i in range(a.layers)])
 
@@ -97,17 +102,22 @@ class Decoder(nn.Module, Generic[W, X, K]):
         """Logits float32 [logit_rows, vocab], and the KV pages after the step."""
         ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = (positions, row_sequence, block_tables)
-        x = ops.embed(*self.top.matrix("token_embd"), token_ids)
-        table = ops.rope_table(self.a.head_dim, self.a.rope_scale, positions, self.top.rope_freqs)
+        x = ops.embed(*self.top.matrix("token_embd"), token_ids, self.a.embedding_scale)
+        tables = {name: self._turns(ops, name, positions) for name in sorted(set(self.tables))}
         for layer, block in enumerate(self.blk):
-            x, kv = self._attend(ops, block, layer, x, table, where, kv)
+            x, kv = self._attend(ops, block, self.places[layer], x, tables[self.tables[layer]], where, kv)
             x = self._feed_forward(ops, block, x)
         head = self.top.matrix("token_embd" if self.a.tied else "output")
         picked = ops.norm(x, self.top.output_norm, self.a.norm_eps, ops.form(head[0]), pick=logit_rows)
-        return ops.linear(*head, picked), kv
+        logits = ops.linear(*head, picked)
+        return ops.cap(logits, self.a.logit_cap) if self.a.logit_cap else logits, kv
+
+    def _turns(self, ops: Operations[W, X, K], name: str, positions: nn.Tensor) -> nn.Tensor:
+        scale = self.a.rope_scale if name == TABLE else 1.0
+        return ops.rope_table(self.a.head_dim, scale, self.a.turning, positions, getattr(self.top, name))
 
     def _attend(
-        self, ops: Operations[W, X, K], block: _Matrices[W], layer: int, x: nn.Tensor, table: nn.Tensor,
+        self, ops: Operations[W, X, K], block: _Matrices[W], place: Place, x: nn.Tensor, table: nn.Tensor,
         where: Sequence[nn.Tensor], kv: K,
     ) -> tuple[nn.Tensor, K]:  # fmt: skip
         names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
@@ -117,21 +127,30 @@ class Decoder(nn.Module, Generic[W, X, K]):
             joined = ops.add_bias(joined, block.attn_qkv_bias)
         if self.a.qk_norm:
             joined = ops.head_norm(self.heads, joined, block.attn_qk_norm, self.a.norm_eps)
-        q, kv = ops.rope_append(self.heads, layer, joined, table, where, kv)
+        q, kv = ops.rope_append(self.heads, place, joined, table, where, kv)
         weights, w = block.matrix("attn_out")
-        attended = ops.attention(self.heads, layer, q, where, kv, ops.form(weights))
-        return ops.linear(weights, w, attended, residual=x), kv
+        attended = ops.attention(self.heads, place, q, where, kv, ops.form(weights))
+        return self._add(ops, x, weights, w, attended, block, "attn_post_norm"), kv
 
     def _feed_forward(self, ops: Operations[W, X, K], block: _Matrices[W], x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
         if "ffn_gate_up" in block.shapes:
             weights, w = block.matrix("ffn_gate_up")
             normed = ops.norm(x, block.ffn_norm, self.a.norm_eps, ops.form(weights))
-            h = ops.gated(weights, w, normed, ops.form(down))
+            h = ops.gated(weights, w, normed, ops.form(down), self.a.activation)
         else:
             gates, ups = self._project(ops, block, x, block.ffn_norm, ["ffn_gate", "ffn_up"])
-            h = ops.gate(gates, ups, ops.form(down))
-        return ops.linear(down, down_w, h, residual=x)
+            h = ops.gate(gates, ups, ops.form(down), self.a.activation)
+        return self._add(ops, x, down, down_w, h, block, "ffn_post_norm")
+
+    def _add(
+        self, ops: Operations[W, X, K], x: nn.Tensor, weights: PackedMatrix, w: W, made: X, block: _Matrices[W],
+        norm: str,
+    ) -> nn.Tensor:  # fmt: skip
+        """x + weights · made, through a norm where the family has one there."""
+        if not self.a.post_norms:
+            return ops.linear(weights, w, made, residual=x)
+        return ops.add_normed(x, ops.linear(weights, w, made), getattr(block, norm), self.a.norm_eps)
 
     def _project(
         self,
@@ -175,9 +194,11 @@ def build_gpu_graphs(
     i of a packed matrix. ``dtype``: of activations.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
+    if dtype == "float16" and a.post_norms:
+        raise Unsupported(f"activation: what {a.family} models compute leaves half precision", field="activation")
     heads, mods = heads_of(a, maxima), []
     names: list[str] = []
-    pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * a.layers
+    pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * heads.layers
     for tier in tiers:
         model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
             a, tensors, heads, partial(GpuOps, dtype, tier), _SLICED
@@ -192,8 +213,12 @@ def heads_of(a: Architecture, maxima: Maxima) -> Heads:
     kernels' own checks, before a weight is read."""
     groups_of(a.hidden, "hidden")
     groups_of(a.ffn, "ffn")
-    pages = maxima.sequences * maxima.blocks
-    return Heads(a.heads, a.kv_heads, a.head_dim, a.layers, pages, maxima.sequences, maxima.blocks)
+    layout = layout_of(a)
+    return Heads(
+        a.heads, a.kv_heads, a.head_dim, layout.slots, maxima.sequences * maxima.blocks * layout.tables,
+        maxima.sequences, maxima.blocks, bool(layout.groups), layout.tables, a.attention_scale,
+        a.attention_cap,
+    )  # fmt: skip
 
 
 def _export(model: Decoder[W, X, K], maxima: Maxima, kv: Any) -> tuple[tvm.IRModule, list[str]]:
@@ -202,7 +227,7 @@ def _export(model: Decoder[W, X, K], maxima: Maxima, kv: Any) -> tuple[tvm.IRMod
             "token_ids": nn.spec.Tensor(["rows"], "int32"),
             "positions": nn.spec.Tensor(["rows"], "int32"),
             "row_sequence": nn.spec.Tensor(["rows"], "int32"),
-            "block_tables": nn.spec.Tensor([maxima.sequences, maxima.blocks], "int32"),
+            "block_tables": nn.spec.Tensor([maxima.sequences, model.heads.columns_of_table], "int32"),
             "logit_rows": nn.spec.Tensor(["logit_rows"], "int32"),
             "kv": kv,
             "$": {"param_mode": "plain", "effect_mode": "none"},

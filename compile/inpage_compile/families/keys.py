@@ -6,7 +6,7 @@ the family's prefix. A checkpoint with a ``config.json`` has a table of its own 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inpage.errors import SourceInvalid
@@ -29,6 +29,23 @@ DECODER: Mapping[str, str] = {
     "rope_theta": "rope.freq_base",
     "rope_dim": "rope.dimension_count",
 }
+# Of which layers see a window, and how often one sees everything.
+WINDOWS: Mapping[str, str] = {"window_pattern": "attention.sliding_window_pattern"}
+# Layers with a window turn by frequencies of their own.
+LOCAL_ROPE: Mapping[str, str] = {"local_theta": "rope.freq_base_swa"}
+# What scores and logits are kept within.
+CAPS: Mapping[str, str] = {"attention_cap": "attn_logit_softcapping", "logit_cap": "final_logit_softcapping"}
+# Factors of embeddings, queries, what layers add, logits (divided by it).
+SCALES: Mapping[str, str] = {
+    "embedding_scale": "embedding_scale",
+    "attention_scale": "attention.scale",
+    "residual_scale": "residual_scale",
+    "logit_scale": "logit_scale",
+}
+# Whether there are rotary positions at all, in the Granites' sense of the key.
+ROPE_SWITCH: Mapping[str, str] = {"rope_used": "rope.scaling.finetuned"}
+# Queries grow with the logarithm of their position, beyond the original context.
+TEMPERATURE: Mapping[str, str] = {"temperature_scale": "attention.temperature_scale"}
 # How `rope` changes frequencies.
 ROPE: Mapping[str, str] = {
     "rope_kind": "rope.scaling.type",
@@ -66,11 +83,13 @@ _SILENT = frozenset({"vocab_size", "tensor_data_layout", "rope.scaling.finetuned
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """``table``: our names to keys; every key begins with ``prefix`` and a dot. Errors name the file's key."""
+    """``table``: our names to keys; every key begins with ``prefix`` and a dot. Errors name the file's key.
+    ``notes``: what a reader of the model should know, a line each."""
 
     meta: Metadata
     prefix: str
     table: Mapping[str, str]
+    notes: list[str] = field(default_factory=list)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}.{self.table[name]}"
@@ -104,8 +123,29 @@ class Keys:
         """Of either sign."""
         return self.meta.real(self.key(name), default)
 
+    def flag(self, name: str, default: bool) -> bool:
+        return self.meta.flag(self.key(name), default)
+
     def text(self, name: str, default: str | None = None) -> str:
         return self.meta.text(self.key(name), default)
+
+    def scale(self, name: str, default: float = 1.0) -> float:
+        """A factor that not every family reads, above 0; what stands for "not here" in a file is the default."""
+        if name not in self.table or self.meta.get(self.key(name)) in (None, *_OFF.get(self.table[name], ())):
+            return default
+        return self.number(name)
+
+    def whole_layers(self, name: str, layers: int) -> tuple[int, ...]:
+        """Layers without a window: of so many the last one, or said of each by a flag, true where it has one."""
+        value = self.meta.get(self.key(name))
+        if not isinstance(value, list):
+            every = self.integer(name)
+            if not 0 <= every <= layers:
+                raise self.wrong(name, f"{every} is outside 0..{layers}")
+            return tuple(range(every - 1, layers, every)) if every else ()
+        if len(value) < layers or not all(isinstance(x, int) for x in value):
+            raise self.wrong(name, f"must be an array of flags, one for each of {layers} layers")
+        return tuple(i for i in range(layers) if not value[i])
 
     def has(self, name: str) -> bool:
         return self.meta.get(self.key(name)) is not None
@@ -119,7 +159,10 @@ class Keys:
             key = f"{self.prefix}.{rest}"
             value = self.meta.get(key)
             if value is not None and rest not in self.table.values() and value not in off:
-                raise SourceInvalid(f"{key}: {str(value)[:60]} is not supported; only {off[0]} is", field=key)
+                why = "a mixture of experts is not supported; dense models run"
+                if rest != "expert_count":
+                    why = f"{str(value)[:60]} is not supported; only {off[0]} is"
+                raise SourceInvalid(f"{key}: {why}", field=key)
 
     def unread(self) -> list[str]:
         """Keys under the prefix that nothing is known about."""

@@ -44,6 +44,21 @@ class _Reader(GGUFReader):  # type: ignore[misc]  # the package is untyped
         self._mapped = np.asarray(mapped)
 
 
+def is_first_part(path: Path) -> bool:
+    """Whether a file's name is not that of a later part of another."""
+    match = _PART.fullmatch(path.name)
+    return match is None or int(match["no"]) == 1
+
+
+def other_parts(name: str) -> list[str]:
+    """All parts by the name of one; of a file that is whole its own."""
+    match = _PART.fullmatch(name)
+    if match is None or not 0 < int(match["count"]) <= _PARTS:
+        return [name]
+    count = int(match["count"])
+    return [f"{match['name']}-{i + 1:05}-of-{count:05}.gguf" for i in range(count)]
+
+
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     try:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import tvm
 from tvm import ir, relax, tirx
 
 from inpage.format.plan import VERSION
+from inpage.format.plan_types import KvGroup
 from inpage.format.schema import Tensor
 
 from ..kernels.shared.heads import PAGE
@@ -46,23 +47,25 @@ class Graph:
 
 def make_plan(
     graphs: Sequence[Graph], weights: Sequence[str], tensors: Mapping[str, Tensor], target: str, maxima: Maxima,
-    vocab: int, arenas: int = 1,
+    vocab: int, arenas: int = 1, groups: Sequence[KvGroup] = (),
 ) -> LoweredPlan:  # fmt: skip
     """The plan of ``graphs``, which have the same parameters. ``weights``: names of those after the inputs, a
-    tensor's or ``tensor@i`` for slice i of one. ``arenas``: 2 where no launch may read the one that it writes."""
+    tensor's or ``tensor@i`` for slice i of one. ``arenas``: 2 where no launch may read the one that it writes.
+    ``groups``: of layers, where they are several or have a window."""
     walk = _Walk(weights, tensors, maxima, vocab)
     functions = [walk.function(graph, arenas) for graph in graphs]
     content = {
         "version": VERSION,
         "target": target,
         "page_tokens": PAGE,
+        **({"kv_groups": [{**asdict(group), "layers": list(group.layers)} for group in groups]} if groups else {}),
         "maxima": {
             "rows": maxima.rows,
             "sequences": maxima.sequences,
             "logit_rows": maxima.logit_rows,
             "context": maxima.context,
         },
-        "blocks_per_sequence": maxima.blocks,
+        "blocks_per_sequence": maxima.blocks * max(1, len(groups)),
         "variables": ["rows", "sequences", "logit_rows"],
         "arenas": walk.arenas,
         "vocab": vocab,

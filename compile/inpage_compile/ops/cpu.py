@@ -15,7 +15,7 @@ from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.pages import rope_append
 from ..kernels.cpu.quantize import FORM_DTYPE
 from ..kernels.cpu.softmax import whole_groups
-from ..kernels.shared.heads import Heads
+from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix, groups_of
 
 
@@ -44,8 +44,8 @@ class CpuOps:
         """The activation form that a matrix wants."""
         return linear.form_for(self.isa, weights.format, self.activations)
 
-    def embed(self, weights: PackedMatrix, w: Tensor, ids: Tensor) -> Tensor:
-        return self._call(linear.embed(weights), [ids, w], [self._float(weights.columns)])[0]
+    def embed(self, weights: PackedMatrix, w: Tensor, ids: Tensor, scale: float = 1.0) -> Tensor:
+        return self._call(linear.embed(weights, scale), [ids, w], [self._float(weights.columns)])[0]
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> Activations:
         """RMS norm; with ``pick`` only of the rows that get logits."""
@@ -64,13 +64,21 @@ class CpuOps:
         out = Tensor.placeholder([rows, weights.rows], "float32")
         return self._call(func, args, [out], [rows])[0]
 
-    def gated(self, weights: PackedMatrix, w: Tensor, x: Activations, form: str) -> Activations:
-        func = linear.gated(self.isa, weights, x.form, form, self.single)
+    def gated(self, weights: PackedMatrix, w: Tensor, x: Activations, form: str, activation: str) -> Activations:
+        func = linear.gated(self.isa, weights, x.form, form, self.single, activation)
         return Activations(form, self._call(func, [*x.tensors, w], self._formed(form, self.rows, weights.rows // 2)))
 
-    def gate(self, gates: Tensor, ups: Tensor, form: str) -> Activations:
+    def add_normed(self, x: Tensor, y: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """In place."""
+        return self._in_place(norm.add_normed(self.isa, int(x.shape[1]), epsilon), [x, y, weight])
+
+    def cap(self, logits: Tensor, size: float) -> Tensor:
+        """In place."""
+        return self._in_place(parts.cap(self.isa, int(logits.shape[1]), size), [logits], self.logit_rows)
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str, activation: str) -> Activations:
         width = gates.shape[1]
-        func = parts.gate(self.isa, width, form)
+        func = parts.gate(self.isa, width, form, activation)
         return Activations(form, self._call(func, [gates, ups], self._formed(form, self.rows, width)))
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -85,30 +93,33 @@ class CpuOps:
         """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
         return self._in_place(norm.head_norm(h, epsilon), [qkv, weight])
 
-    def rope_table(self, head_dim: int, scale: float, positions: Tensor, freqs: Tensor) -> Tensor:
+    def rope_table(self, head_dim: int, scale: float, turning: int, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
-        return self._call(norm.rope_table(head_dim, scale), [positions, freqs], [out])[0]
+        return self._call(norm.rope_table(head_dim, scale, turning), [positions, freqs], [out])[0]
 
     def rope_append(
-        self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor
+        self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Rotated queries, and the KV pages with this layer's keys and values added."""
         func = rope_append(self.isa, h)
         q = self._float(h.heads * h.dim)
-        args = [qkv, table, *where, kv, self.rows, tirx.const(layer, "int32")]
+        args = [qkv, table, *where, kv, self.rows, *_place(h, place)]
         pages, queries = tensor_ir_inplace_op(func, _name(func), args, [5, -1], [_like(kv), q])
         return queries, pages
 
-    def attention(self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str) -> Activations:
+    def attention(
+        self, h: Heads, place: Place, q: Tensor, where: Sequence[Tensor], kv: Tensor, form: str
+    ) -> Activations:
         columns = h.columns
         direct = form if whole_groups(h) else "f32"
-        scalars = [self.rows, tirx.const(layer, "int32")]
+        slot, *window = _place(h, place)
+        scalars = [self.rows, slot, *window]
         out = self._formed(direct, self.rows, columns)
         if self.split:
             shapes = [[self.rows, h.chunks, h.heads * h.dim], [self.rows, h.chunks, h.heads, 2]]
             outs = [Tensor.placeholder(shape, "float32") for shape in shapes]
             chunks = self._call(attn.attention_chunks(self.isa, h), [q, *where, kv], outs, scalars)
-            made = self._call(attn.attention_merge(self.isa, h, direct), [*chunks, where[0]], out)
+            made = self._call(attn.attention_merge(self.isa, h, direct), [*chunks, where[0]], out, [self.rows, *window])
         else:
             made = self._call(attn.attention(self.isa, h, direct), [q, *where, kv], out, scalars)
         if direct != form:
@@ -116,9 +127,10 @@ class CpuOps:
             made = self._call(func, [made[0]], self._formed(form, self.rows, columns))
         return Activations(form, made)
 
-    def _in_place(self, func: tirx.PrimFunc, args: list[Tensor]) -> Tensor:
+    def _in_place(self, func: tirx.PrimFunc, args: list[Tensor], rows: tirx.Var | None = None) -> Tensor:
         """A kernel that writes its first argument."""
-        made: Tensor = tensor_ir_inplace_op(func, _name(func), [*args, self.rows], 0, _like(args[0]))
+        count = self.rows if rows is None else rows
+        made: Tensor = tensor_ir_inplace_op(func, _name(func), [*args, count], 0, _like(args[0]))
         return made
 
     def _float(self, columns: int) -> Tensor:
@@ -133,6 +145,10 @@ class CpuOps:
     ) -> tuple[Tensor, ...]:
         made = tensor_ir_op(func, _name(func), [*args, *(scalars or [self.rows])], out)
         return (made,) if isinstance(made, Tensor) else tuple(made)
+
+
+def _place(h: Heads, place: Place) -> list[tirx.IntImm]:
+    return [tirx.const(i, "int32") for i in (place.slot, *h.scalars(place))]
 
 
 def _name(func: tirx.PrimFunc) -> str:

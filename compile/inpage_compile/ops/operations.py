@@ -3,7 +3,7 @@ holds both, and every graph, against it.
 
 Three types are an implementation's own. ``W``: a packed matrix in the graph, one tensor or its slices. ``X``: what a
 linear layer reads, floats, quants with scales, or a row that still has to go through a norm. ``K``: KV pages, one
-tensor or one a layer."""
+tensor or one a layer of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from tvm.relax.frontend.nn import Tensor
 
-from ..kernels.shared.heads import Heads
+from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
 
 W = TypeVar("W", contravariant=True)
@@ -27,8 +27,8 @@ class Operations(Protocol[W, X, K]):
         """The form of activations that a matrix reads; layers that read the same form share it."""
         ...
 
-    def embed(self, weights: PackedMatrix, w: W, ids: Tensor) -> Tensor:
-        """The tokens' rows of the embedding, float32 [rows, columns]."""
+    def embed(self, weights: PackedMatrix, w: W, ids: Tensor, scale: float = 1.0) -> Tensor:
+        """The tokens' rows of the embedding, times ``scale``, float32 [rows, columns]."""
         ...
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float, form: str, pick: Tensor | None = None) -> X:
@@ -39,12 +39,20 @@ class Operations(Protocol[W, X, K]):
         """x · weights^T, added to ``residual`` where there is one, maybe in place."""
         ...
 
-    def gated(self, weights: PackedMatrix, w: W, x: X, form: str) -> X:
-        """silu(gate) · up of a matrix whose rows are both, interleaved by 16."""
+    def add_normed(self, x: Tensor, y: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """x + the RMS norm of y, in place of x."""
         ...
 
-    def gate(self, gates: Tensor, ups: Tensor, form: str) -> X:
-        """silu(gates) · ups, maybe in place."""
+    def cap(self, logits: Tensor, size: float) -> Tensor:
+        """size · tanh(logits / size), in place."""
+        ...
+
+    def gated(self, weights: PackedMatrix, w: W, x: X, form: str, activation: str) -> X:
+        """activation(gate) · up of a matrix whose rows are both, interleaved by 16. ``activation``: silu or gelu."""
+        ...
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str, activation: str) -> X:
+        """activation(gates) · ups, maybe in place."""
         ...
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -59,17 +67,17 @@ class Operations(Protocol[W, X, K]):
         """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
         ...
 
-    def rope_table(self, head_dim: int, scale: float, positions: Tensor, freqs: Tensor) -> Tensor:
-        """cos and sin of position · frequency, times ``scale``, float32 [rows, head_dim / 2, 2]."""
+    def rope_table(self, head_dim: int, scale: float, turning: int, positions: Tensor, freqs: Tensor) -> Tensor:
+        """cos and sin of position · frequency, times ``scale`` where a head turns, float32 [rows, head_dim / 2, 2]."""
         ...
 
     def rope_append(
-        self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: K
+        self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: K
     ) -> tuple[Tensor, K]:
         """Rotated queries, and the KV pages with this layer's keys and values added, in place. ``where``: positions,
         the rows' sequences, block tables."""
         ...
 
-    def attention(self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: K, form: str) -> X:
-        """Of every row over its sequence's tokens up to its own."""
+    def attention(self, h: Heads, place: Place, q: Tensor, where: Sequence[Tensor], kv: K, form: str) -> X:
+        """Of every row over its sequence's tokens up to its own, as many as the place's window shows."""
         ...

@@ -1,7 +1,7 @@
 """The operations that graphs for WebGPU are written in: `Operations`, as in `cpu`, with other kernels behind.
 
 A layer's norms are not kernels: the linear layer after them folds them in. What a step adds to is written in place.
-Keys and values have pages of their own in each layer, so ``kv`` is a list.
+Each layer of a page has a buffer of its own, so ``kv`` is a list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.format.limits import ALIGN, BINDING_BYTES
 
-from ..kernels.shared.heads import Heads
+from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
@@ -80,10 +80,10 @@ class GpuOps:
     def form(self, weights: PackedMatrix) -> str:
         return self.dtype
 
-    def embed(self, weights: PackedMatrix, w: Sequence[Tensor], ids: Tensor) -> Tensor:
+    def embed(self, weights: PackedMatrix, w: Sequence[Tensor], ids: Tensor, scale: float = 1.0) -> Tensor:
         y, first = Tensor.placeholder([self.rows, weights.columns], "float32"), 0
         for part, data in zip(slices(weights), w, strict=True):
-            func = embed(part, first, again=first > 0)
+            func = embed(part, first, first > 0, scale)
             y = self._again(func, [ids, data, y], 2) if first else self._call(func, [ids, data], y)
             first += part.rows
         return y
@@ -116,18 +116,29 @@ class GpuOps:
             first += part.rows
         return y
 
-    def gated(self, weights: PackedMatrix, w: Sequence[Tensor], x: NormedActivations, form: str) -> NormedActivations:
+    def gated(
+        self, weights: PackedMatrix, w: Sequence[Tensor], x: NormedActivations, form: str, activation: str
+    ) -> NormedActivations:
         width = weights.rows // 2
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
-            func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first)
+            func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first, activation)
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
         return NormedActivations(h)
 
-    def gate(self, gates: Tensor, ups: Tensor, form: str) -> NormedActivations:
-        return NormedActivations(self._again(rows.gate(int(gates.shape[1]), self.dtype), [gates, ups], 0))
+    def add_normed(self, x: Tensor, y: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """In place."""
+        return self._again(rows.add_normed(int(x.shape[1]), epsilon), [x, y, weight], 0)
+
+    def cap(self, logits: Tensor, size: float) -> Tensor:
+        """In place."""
+        return self._again(rows.cap(int(logits.shape[1]), size), [logits], 0, self.logit_rows)
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str, activation: str) -> NormedActivations:
+        func = rows.gate(int(gates.shape[1]), self.dtype, activation)
+        return NormedActivations(self._again(func, [gates, ups], 0))
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         widths = tuple(int(t.shape[1]) for t in tensors)
@@ -141,27 +152,28 @@ class GpuOps:
         """RMS norm of each head of queries and keys, in place; ``weight``: one for queries, one for keys."""
         return self._again(rows.head_norm(h, epsilon, self.dtype), [qkv, weight], 0)
 
-    def rope_table(self, head_dim: int, scale: float, positions: Tensor, freqs: Tensor) -> Tensor:
+    def rope_table(self, head_dim: int, scale: float, turning: int, positions: Tensor, freqs: Tensor) -> Tensor:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
-        return self._call(rows.rope_table(head_dim, scale), [positions, freqs], out)
+        return self._call(rows.rope_table(head_dim, scale, turning), [positions, freqs], out)
 
     def rope_append(
-        self, h: Heads, layer: int, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor]
+        self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Queries, keys and values side by side, the queries rotated; and the KV pages with this layer's added."""
         func = attn.rope_append(h, self.dtype)
-        made, pages = self._in_place(func, [qkv, table, *where, kv[layer]], [0, 5])
-        return made, [*kv[:layer], pages, *kv[layer + 1 :]]
+        slot = place.slot
+        made, pages = self._in_place(func, [qkv, table, *where, kv[slot]], [0, 5], rest=h.scalars(place))
+        return made, [*kv[:slot], pages, *kv[slot + 1 :]]
 
     def attention(
-        self, h: Heads, layer: int, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
+        self, h: Heads, place: Place, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
     ) -> NormedActivations:
-        args, out = [q, *where, kv[layer]], self._wide(h.columns)
+        args, out, rest = [q, *where, kv[place.slot]], self._wide(h.columns), h.scalars(place)
         if not self.tier.spans or not attn.spans_fit(h, self.tier.rows):
-            return NormedActivations(self._call(attn.attention(h, self.dtype), args, out))
+            return NormedActivations(self._call(attn.attention(h, self.dtype), args, out, rest=rest))
         shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
-        parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"))
-        return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out))
+        parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"), rest=rest)
+        return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out, rest=rest))
 
     def _input(self, x: NormedActivations, w: Tensor) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
@@ -170,8 +182,12 @@ class GpuOps:
     def _wide(self, columns: int) -> Tensor:
         return Tensor.placeholder([self.rows, columns], self.dtype)
 
-    def _call(self, func: tirx.PrimFunc, args: list[Tensor], out: Tensor, count: tirx.Var | None = None) -> Tensor:
-        scalars = [self.rows if count is None else count]
+    def _call(
+        self, func: tirx.PrimFunc, args: list[Tensor], out: Tensor, count: tirx.Var | None = None,
+        rest: Sequence[int] = (),
+    ) -> Tensor:  # fmt: skip
+        """``rest``: scalars behind the number of rows."""
+        scalars = self._scalars(count, rest)
         made: Tensor = tensor_ir_op(_declared(func, args, scalars, [out]), _name(func), [*args, *scalars], out)
         return made
 
@@ -181,17 +197,22 @@ class GpuOps:
         return made
 
     def _in_place(
-        self, func: tirx.PrimFunc, args: list[Tensor], at: list[int], count: tirx.Var | None = None
-    ) -> tuple[Tensor, ...]:
-        scalars, like = [self.rows if count is None else count], [_like(args[i]) for i in at]
+        self, func: tirx.PrimFunc, args: list[Tensor], at: list[int], count: tirx.Var | None = None,
+        rest: Sequence[int] = (),
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        scalars, like = self._scalars(count, rest), [_like(args[i]) for i in at]
         made = tensor_ir_inplace_op(_declared(func, args, scalars, []), _name(func), [*args, *scalars], at, like)
         return (made,) if isinstance(made, Tensor) else tuple(made)
 
+    def _scalars(self, count: tirx.Var | None, rest: Sequence[int]) -> list[Any]:
+        return [self.rows if count is None else count, *(tirx.const(i, "int32") for i in rest)]
 
-def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[tirx.Var], out: list[Tensor]) -> tirx.PrimFunc:
+
+def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[Any], out: list[Tensor]) -> tirx.PrimFunc:
     """What Relax checks a call against: a kernel's buffers with the shapes of this call, and no body. The kernel
     itself, which sees flat buffers of elements of its own choice, is an attribute."""
-    own = {v.name: tirx.Var(v.name, "int64") for v in (*scalars, *(d for t in (*args, *out) for d in _symbols(t)))}
+    counts = [v for v in scalars if isinstance(v, tirx.Var)]
+    own = {v.name: tirx.Var(v.name, "int64") for v in (*counts, *(d for t in (*args, *out) for d in _symbols(t)))}
 
     def buffer(t: Tensor) -> Any:
         return T.buffer(tuple(own[d.name] if isinstance(d, tirx.Var) else d for d in t.shape), t.dtype)
@@ -201,8 +222,10 @@ def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[tirx.Var], 
         T.func_attr({"tirx.is_scheduled": True})
         for i, t in enumerate(args):
             T.arg(f"in{i}", buffer(t))
-        for v in scalars:
+        for v in counts:
             T.arg(v.name, own[v.name])
+        for i in range(len(counts), len(scalars)):
+            T.arg(f"scalar{i}", T.int32())
         for i, t in enumerate(out):
             T.arg(f"out{i}", buffer(t))
         T.evaluate(0)

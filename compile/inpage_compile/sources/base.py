@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from inpage.format.schema import Architecture, SamplingDefaults, SourceRef
 
-from inpage.format.schema import Architecture, SourceRef
-
+from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
 
@@ -27,7 +25,7 @@ class LicenseInfo:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened model. ``rope_divisors``: what rope frequencies are divided by, float64 [head_dim / 2]; None: by 1.
+    """An opened model. ``rope``: its rotary positions. ``sampling``: how its makers mean it to be sampled.
     ``warnings``: what the file says and nothing here follows, a line each."""
 
     id: str
@@ -38,7 +36,8 @@ class Source:
     tokenizer: Tokenizer = field(repr=False)
     chat_template: str | None = field(repr=False)
     license: LicenseInfo = field(repr=False)
-    rope_divisors: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    rope: Rope = field(repr=False)
+    sampling: SamplingDefaults | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -5,48 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from gguf.gguf_reader import ReaderTensor
 
-from inpage.errors import SourceInvalid
+from inpage.errors import SourceInvalid, quoted
 from inpage.format.schema import SourceRef
 from inpage.format.structure import one_line
 
 from ..families import family_of
 from ..families.family import check_tensors
-from ..families.rope import FACTORS
+from ..families.rope import FACTORS, LONG, SHORT
 from ..gguf.metadata import Metadata
 from ..gguf.reading import read_gguf
 from ..quantize import format_of
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.gguf import build_tokenizer
 from .base import LicenseInfo, Source
+from .problems import Problems
+from .sampling import from_gguf
 
-T = TypeVar("T")
-
-
-class _Problems:
-    """Everything that is wrong with a file, so that one error reports all of it."""
-
-    def __init__(self) -> None:
-        self.found: list[SourceInvalid] = []
-
-    def of(self, work: Callable[[], T]) -> T | None:
-        try:
-            return work()
-        except SourceInvalid as error:
-            self.found.append(error)
-            return None
-
-    def check(self) -> None:
-        if len(self.found) == 1:
-            raise self.found[0]
-        if self.found:
-            listed = "; ".join(f"({i}) {error}" for i, error in enumerate(self.found, 1))
-            raise SourceInvalid(
-                f"{len(self.found)} things stand against this file: {listed}", field=self.found[0].field
-            )
+_TEMPLATE = "tokenizer.chat_template"
 
 
 def open_gguf(
@@ -61,11 +39,14 @@ def open_gguf(
     that will be refused, which is told with what else is wrong. Raises `SourceInvalid` with the field at fault, and
     where several things are, with all of them."""
     file = read_gguf(path, sha256)
-    meta, problems = file.meta, _Problems()
+    meta, problems = file.meta, Problems()
     family = problems.of(lambda: family_of(meta.text("general.architecture"), "general.architecture"))
     tensors = problems.of(lambda: _tensors(each for reader in file.readers for each in reader.tensors))
-    factors = tensors.pop(FACTORS, None) if tensors else None
+    factors = {name: tensors.pop(name) for name in (FACTORS, SHORT, LONG) if name in tensors} if tensors else {}
     keys = None if family is None else family.keys(meta)
+    if family is not None and keys is not None and tensors is not None:
+        stored = tensors
+        tensors = problems.of(lambda: family.adapt(keys, stored))
     read = None
     if family is not None and keys is not None and tensors is not None:
         read = problems.of(lambda: family.read(keys, tensors, factors))
@@ -80,6 +61,8 @@ def open_gguf(
     problems.check()
     assert tensors is not None and keys is not None and read is not None and tokenizer is not None
     architecture, rope = read
+    sampling, notes = from_gguf(meta)
+    notes += _other_templates(meta)
     return Source(
         id=re.sub(r"[^a-z0-9._-]+", "-", file.name.lower()).strip("._-") or "model",
         name=one_line(meta.text("general.name", file.name)) or "model",
@@ -87,11 +70,27 @@ def open_gguf(
         architecture=architecture,
         tensors=tensors,
         tokenizer=tokenizer,
-        chat_template=meta.text("tokenizer.chat_template", "") or None,
+        chat_template=meta.text(_TEMPLATE, "") or None,
         license=terms,
-        rope_divisors=rope.divisors,
-        warnings=tuple(f"{path.name}: what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
+        rope=rope,
+        sampling=sampling,
+        warnings=tuple(
+            f"{path.name}: {note}"
+            for note in (
+                *keys.notes,
+                *(f"what {key[:80]!r} says is not known here and left out" for key in keys.unread()),
+                *notes,
+            )
+        ),
     )
+
+
+def _other_templates(meta: Metadata) -> list[str]:
+    """Chat templates beside the one that is taken."""
+    start = f"{_TEMPLATE}."
+    names = sorted(quoted(key.removeprefix(start)) for key in meta.names() if key.startswith(start))
+    taken = "only the one without a name is taken" if meta.get(_TEMPLATE) else "none is taken: none is without a name"
+    return [f"of the chat templates {taken}, not {', '.join(names[:8])}"] if names else []
 
 
 def _tensors(found: Iterable[ReaderTensor]) -> dict[str, SourceTensor]:

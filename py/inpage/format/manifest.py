@@ -27,6 +27,7 @@ from .schema import (
     LevelRef,
     License,
     Manifest,
+    SamplingDefaults,
     Shard,
     SourceRef,
     SuperBlock,
@@ -88,6 +89,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         tensors=_tensors(m["tensors"], formats, weights.bytes),
         weights=weights,
         variants=_variants(m["variants"]),
+        sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
     )
@@ -104,7 +106,8 @@ def _architecture(a: dict[str, Any]) -> Architecture:
         raise wrong("architecture.kv_heads", why)
     if a["head_dim"] % 2:
         raise wrong("architecture.head_dim", "must be even")
-    return Architecture(**{name: value for name, value in a.items() if value is not None})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in a.items() if v is not None}
+    return Architecture(**given)
 
 
 def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:

@@ -40,6 +40,17 @@ class Architecture:
     qkv_bias: bool = False  # queries, keys and values have a bias
     qk_norm: bool = False  # each head of queries and keys goes through an RMS norm, with ``norm_eps``
     rope_scale: float = 1.0  # rotary positions' cos and sin are multiplied by it (YaRN's attention factor)
+    turning: int = 0  # so many elements of a head have rotary positions, the first ones; 0: all
+    window: int = 0  # tokens that a layer sees, the own one included; 0: all before it
+    whole_layers: tuple[int, ...] = ()  # layers that see everything in spite of it
+    local_rope: bool = False  # layers with a window have rotary frequencies of their own
+    plain_layers: tuple[int, ...] = ()  # layers without rotary positions
+    post_norms: bool = False  # what attention and feed-forward make goes through a norm before it is added
+    activation: str = "silu"  # of the gate: silu, or gelu (by tanh)
+    embedding_scale: float = 1.0  # embeddings are multiplied by it
+    attention_scale: float = 0.0  # queries are multiplied by it; 0: 1/√head_dim
+    attention_cap: float = 0.0  # scores become cap · tanh(score / cap); 0: they stay
+    logit_cap: float = 0.0  # and logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,17 @@ class TokenizerRef:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """How the model's makers mean it to be sampled; None: they say nothing. Names and ranges are those of requests."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class License:
     """``notices``: a file; its size and hash where the compiler wrote them."""
 
@@ -205,6 +227,7 @@ class Manifest:
     tensors: tuple[Tensor, ...]
     weights: Weights
     variants: tuple[Variant, ...]
+    sampling: SamplingDefaults | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
 

@@ -13,13 +13,15 @@ from ..engines.protocol import Grammar, Sampling
 from ..errors import InvalidRequest, brief, quoted
 from ..format import bounded
 from ..format.abi import MAX_BIAS
+from ..format.schema import SamplingDefaults
+from ..settings import SamplingSettings
 from .grammar import asked_grammar
 from .openai_names import NAMES, translated
 
 SEEDS = 1 << 53  # exact in JavaScript too, so that a reported seed can be sent back
 
-# The defaults of a small chat model: varied, but seldom off the road.
-_TEMPERATURE, _TOP_P = 0.7, 0.95
+# Where nobody says anything: the model's own probabilities.
+_NONE: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,21 @@ class Options:
     max_repeats: int | None = None  # copies of a block of tokens that end the answer
 
 
-def options(params: Mapping[str, Any], vocab: int) -> Options:
-    """Check keyword parameters, by our names or OpenAI's. A random answer without a ``seed`` gets one, which the
-    result reports; seeds beyond `SEEDS`, such as negative ones, mean the remainder."""
+_MOST = {"temperature": 2.0, "top_p": 1.0, "min_p": 1.0, "repetition_penalty": 10.0}
+
+
+def sampling_defaults(settings: SamplingSettings, model: SamplingDefaults | None) -> dict[str, float]:
+    """Of requests: as the settings say, else the model's makers, else none. A manifest may say anything: what is more
+    than a request may ask for counts as the most that it may."""
+    said = ((name, [getattr(settings, name), getattr(model, name, None), none]) for name, none in _NONE.items())
+    found = {name: next(value for value in values if value is not None) for name, values in said}
+    return {name: min(value, _MOST.get(name, value)) for name, value in found.items()}
+
+
+def options(params: Mapping[str, Any], vocab: int, defaults: Mapping[str, float] = _NONE) -> Options:
+    """Check keyword parameters, by our names or OpenAI's. ``defaults``: see `sampling_defaults`. A random answer
+    without a ``seed`` gets one, which the result reports; seeds beyond `SEEDS`, such as negative ones, mean the
+    remainder."""
     unknown = sorted(map(str, set(params) - _KNOWN - NAMES))
     if unknown:
         import difflib  # only for the mistaken
@@ -56,7 +70,7 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
     for name, value in params.items():
         bounded.check(value, name)
     given = translated(params)
-    temperature = _number(given, "temperature", _TEMPERATURE, 0, 2)
+    temperature = _number(given, "temperature", defaults["temperature"], 0, 2)
     seed = _integer(given, "seed", None, -_SEEDS64, _SEEDS64 - 1)
     seed = None if seed is None else seed % SEEDS
     determined = temperature == 0 or seed is not None
@@ -65,10 +79,10 @@ def options(params: Mapping[str, Any], vocab: int) -> Options:
     return Options(
         sampling=Sampling(
             temperature=temperature,
-            top_k=_integer(given, "top_k", 0, 0, vocab) or 0,
-            top_p=_number(given, "top_p", _TOP_P, 0, 1),
-            min_p=_number(given, "min_p", 0.0, 0, 1),
-            repetition_penalty=_number(given, "repetition_penalty", 1.0, 0, 10, above=True),
+            top_k=_integer(given, "top_k", min(int(defaults["top_k"]), vocab), 0, vocab) or 0,
+            top_p=_number(given, "top_p", defaults["top_p"], 0, 1),
+            min_p=_number(given, "min_p", defaults["min_p"], 0, 1),
+            repetition_penalty=_number(given, "repetition_penalty", defaults["repetition_penalty"], 0, 10, above=True),
             presence_penalty=_number(given, "presence_penalty", 0.0, -2, 2),
             frequency_penalty=_number(given, "frequency_penalty", 0.0, -2, 2),
             seed=seed,

@@ -96,7 +96,11 @@ class Prompts:
     def _chat_template(self) -> ChatTemplate:
         source = self._manifest.chat_template
         if source is None:
-            raise Unsupported("this model has no chat template; use complete", field="messages")
+            raise Unsupported(
+                f"{self._manifest.id} is a base model: it has no chat template, and so no chat. It continues texts: "
+                "use complete, or POST /v1/completions",
+                field="messages",
+            )
         if self._template is None:
             ref = self._manifest.tokenizer
             eos = ref.eos[0] if ref.eos else None

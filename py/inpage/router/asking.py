@@ -11,13 +11,14 @@ from ..engines.protocol import EngineInfo, Grammar
 from ..errors import InvalidRequest
 from ..format.schema import Manifest
 from ..requests.grammar import one_grammar, unmet_need
-from ..requests.params import Options, answer_room, checked_ids, options
+from ..requests.params import Options, answer_room, checked_ids, options, sampling_defaults
 from ..requests.prompts import Prompt, Prompts
 from ..requests.request import Request
 from ..requests.tools import asked_tools
 from ..responses import AnswerCache, answer_key, weights_digest
 from ..responses.sharing import SharedRuns
 from ..responses.stream import Facts, Kept, Later, Stream
+from ..settings import SamplingSettings
 from ..text.tokenizer import Tokenizer
 from .prefixes import Prompt as Prefix
 from .replicas import Replicas
@@ -33,8 +34,10 @@ class Asking:
         replicas: Replicas,
         facts: Callable[[], Facts],
         answers: AnswerCache | None,
+        sampling: SamplingSettings,
     ) -> None:
         self._manifest, self._tokenizer, self._replicas, self._facts = manifest, tokenizer, replicas, facts
+        self._defaults = sampling_defaults(sampling, manifest.sampling)
         self._runs = SharedRuns(answers, replicas.submit, replicas.cancel) if answers else None
         self._weights = weights_digest(manifest)
         self._prompts = Prompts(manifest, tokenizer, lambda: replicas.schedulers[0].metrics.work("encode"))
@@ -78,7 +81,7 @@ class Asking:
 
     def _ask(self, prompt: Prompt, params: Mapping[str, Any], field: str, resume: Iterable[int],
              calls: Grammar | None = None) -> Stream:  # fmt: skip
-        asked = options(params, self._info.vocab)
+        asked = options(params, self._info.vocab, self._defaults)
         grammar = one_grammar(asked.grammar, calls)
         unmet = unmet_need(grammar, asked.top, self._info, self._replicas.can)
         if unmet is not None:

@@ -90,7 +90,8 @@ class Router:
             answers=answers,
             memory=self.memory,
         )
-        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers)
+        sampling = (settings or Settings()).sampling
+        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers, sampling)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._asking.prefix_ids, pages)
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
@@ -151,18 +152,20 @@ class Router:
     ) -> Stream:
         """Answer a conversation; a string is one user message. Iterate the result for pieces or await it whole.
 
-        Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0.7; 0 is greedy), ``top_p`` (0.95),
-        ``top_k``, ``min_p``, ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``, ``seed``,
-        ``logit_bias``, ``stop`` (texts that end the answer where they would begin), ``timeout`` (seconds until it is
-        given up with `Timeout`), ``client`` (any name: clients take turns, each with all of its requests) and
-        ``priority`` (0; higher goes first). With an answer cache, a determined request (greedy, or with a ``seed``) may
-        be answered from it, unless ``cache`` is false; ``tags`` are names to `AnswerCache.invalidate` it by.
-        ``schema`` (JSON schema), ``regex`` or ``grammar`` (EBNF with a rule ``root``): what the answer is held to, see
-        `inpage.requests.grammar`; ``logprobs`` (0 to 20): report each token, with so many of the likeliest. ``tools``
-        and the two after it are OpenAI's: see `inpage.requests.tools`; `inpage.requests.tool_calls` reads the calls out
-        of the text. ``resume``: token ids that an earlier run of the same request gave (with the same ``seed``); the
-        answer goes on after them. Raises `InvalidRequest` at once, or when it is read where the prompt is long: that is
-        tokenized beside the event loop then; `QueueFull` when it is read."""
+        Parameters: ``max_tokens`` (to the end of the context), ``temperature`` (0 is greedy), ``top_p``, ``top_k``,
+        ``min_p`` and ``repetition_penalty`` (of these five what is not given is as `inpage.settings` has it, else as
+        the model's makers mean it, else the model's own probabilities decide), ``presence_penalty``,
+        ``frequency_penalty``, ``seed``, ``logit_bias``, ``stop`` (texts that end the answer where they would begin),
+        ``timeout`` (seconds until it is given up with `Timeout`), ``client`` (any name: clients take turns, each with
+        all of its requests) and ``priority`` (0; higher goes first). With an answer cache, a determined request
+        (greedy, or with a ``seed``) may be answered from it, unless ``cache`` is false; ``tags`` are names to
+        `AnswerCache.invalidate` it by. ``schema`` (JSON schema), ``regex`` or ``grammar`` (EBNF with a rule ``root``):
+        what the answer is held to, see `inpage.requests.grammar`; ``logprobs`` (0 to 20): report each token, with so
+        many of the likeliest. ``tools`` and the two after it are OpenAI's: see `inpage.requests.tools`;
+        `inpage.requests.tool_calls` reads the calls out of the text. ``resume``: token ids that an earlier run of the
+        same request gave (with the same ``seed``); the answer goes on after them. Raises `InvalidRequest` at once, or
+        when it is read where the prompt is long: that is tokenized beside the event loop then; `QueueFull` when it is
+        read."""
         return self._asking.chat(messages, tools, tool_choice, parallel_tool_calls, resume, params)
 
     def complete(self, prompt: str | Iterable[int], *, resume: Iterable[int] = (), **params: Any) -> Stream:

@@ -245,22 +245,31 @@ class Content:
                     continue
                 yield from self._attention(rng, h, kv, f"{heads}/{kv_heads} of {dim}, {name}", rows_)
 
+        # Layers with block tables of their own, here the second one, and windows; scores that are capped.
+        h = Heads(4, 2, 16, 1, 120, 3, 20, grouped=True, tables=2, cap=3.0)
+        for name, window in (("edges", 1), ("two in a tile", 20), ("edges", 130)):
+            yield from self._attention(rng, h, _pages(rng, h), f"{name}, window {window}", batches[name], window)
+
     def _attention(
-        self, rng: np.random.Generator, h: Heads, kv: Array, name: str, rows_: list[tuple[int, int]]
+        self, rng: np.random.Generator, h: Heads, kv: Array, name: str, rows_: list[tuple[int, int]], window: int = 0
     ) -> Iterator[Case]:
         where, count = Where.of(rng, h, rows_), len(rows_)
+        rest = [h.blocks, window] if h.grouped else []
         qkv = self.activations(rng, count, (h.heads + 2 * h.kv_heads) * h.dim) * (60 if self.half else 1.5)
-        real, missing = _attended(h, where, qkv[:, : h.heads * h.dim], kv), ((0, 0), (0, -(h.heads * h.dim) % 32))
+        real, missing = (
+            _attended(h, where, qkv[:, : h.heads * h.dim], kv, window),
+            ((0, 0), (0, -(h.heads * h.dim) % 32)),
+        )
         want = {"y": stored(Real(np.pad(real.value, missing), np.pad(real.error, missing)), self.dtype)}
         shared = {"qkv": qkv, **where.buffers(), "kv": kv, "y": None}
         sizes = {"parts": count * h.kv_heads * attn.spans(h) * attn.partial_pairs(h) * 8}
         two = [
-            (attn.attention_spans(h, self.dtype), ["qkv", *where.buffers(), "kv", "parts"], [count]),
-            (attn.attention_merge(h, self.dtype), ["parts", "positions", "y"], [count]),
+            (attn.attention_spans(h, self.dtype), ["qkv", *where.buffers(), "kv", "parts"], [count, *rest]),
+            (attn.attention_merge(h, self.dtype), ["parts", "positions", "y"], [count, *rest]),
         ]
         yield Case("attention", f"{name}, by spans", {**shared, "parts": None}, two, want, sizes=sizes)
         yield Case("attention", f"{name}, in tiles", shared,
-                   [(attn.attention(h, self.dtype), ["qkv", *where.buffers(), "kv", "y"], [count])],
+                   [(attn.attention(h, self.dtype), ["qkv", *where.buffers(), "kv", "y"], [count, *rest])],
                    want, like=f"{name}, by spans")  # fmt: skip
 
 
@@ -274,7 +283,7 @@ class Where:
 
     @classmethod
     def of(cls, rng: np.random.Generator, h: Heads, rows_: Sequence[tuple[int, int]]) -> Where:
-        tables = rng.permutation(h.pages)[: h.sequences * h.blocks].reshape(h.sequences, h.blocks)
+        tables = rng.permutation(h.pages)[: h.sequences * h.columns_of_table].reshape(h.sequences, -1)
         sequence, positions = (np.array(part, np.int32) for part in zip(*rows_, strict=True))
         return cls(positions, sequence, tables.astype(np.int32))
 
@@ -339,20 +348,24 @@ def _appended(h: Heads, where: Where, qkv: Array, table: Array) -> tuple[Real, E
     return Real(q.reshape(count, -1), error.reshape(count, -1)), Expected(want, room, "float16")
 
 
-def _attended(h: Heads, where: Where, q: Array, kv: Array) -> Real:
-    """Causal attention of each row over its sequence's pages, up to and with its own position."""
+def _attended(h: Heads, where: Where, q: Array, kv: Array, window: int) -> Real:
+    """Causal attention of each row over its sequence's pages, up to and with its own position, of which it sees
+    ``window`` (0: all); of several block tables the second is meant."""
     queries = q.astype(np.float64).reshape(len(q), h.heads, h.dim)
     out, error = np.zeros(queries.shape), np.zeros(queries.shape)
     halves = kv.view(np.float16)
     for row in range(len(q)):
         length = where.positions[row] + 1
-        pages = where.tables[where.sequence[row], : -(-length // PAGE)]
-        keys = _keys(h, halves)[pages].transpose(1, 0, 3, 2, 4).reshape(h.kv_heads, -1, h.dim)[:, :length]
-        values = _values(h, halves)[pages].transpose(1, 0, 2, 3).reshape(h.kv_heads, -1, h.dim)[:, :length]
+        seen = slice(max(0, length - window) if window else 0, length)
+        pages = where.tables[where.sequence[row], (h.tables - 1) * h.blocks :][: -(-length // PAGE)]
+        keys = _keys(h, halves)[pages].transpose(1, 0, 3, 2, 4).reshape(h.kv_heads, -1, h.dim)[:, seen]
+        values = _values(h, halves)[pages].transpose(1, 0, 2, 3).reshape(h.kv_heads, -1, h.dim)[:, seen]
         for head in range(h.heads):
             k, v = (x[head // h.shared].astype(np.float64) for x in (keys, values))
             scores = k @ queries[row, head]
             doubt = (h.dim + 2) * EPS * (np.abs(k) @ np.abs(queries[row, head])).max()
+            if h.cap:
+                scores, doubt = h.cap * np.tanh(scores / h.cap), doubt + 2.0**-19 * h.cap
             share = np.exp(scores - scores.max())
             share /= share.sum()
             out[row, head] = share @ v

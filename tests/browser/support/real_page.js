@@ -33,13 +33,18 @@ async function hash(row) {
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+const GROUP_PAGES = 64; // where layers form groups, each has so many pages of its own
+
 /**
- * @param {number[][]} pages of each sequence
- * @param {number} columns
+ * @param {number[][]} pages of each sequence, of the first group
+ * @param {Pick<import("../../../web/engine/load.js").Info, "blocks_per_sequence" | "groups">} info
  */
-function blockTables(pages, columns) {
+function blockTables(pages, { blocks_per_sequence: columns, groups }) {
   const table = new Int32Array(pages.length * columns).fill(-1);
-  pages.forEach((row, i) => table.set(row, i * columns));
+  const tables = Math.max(1, groups.length);
+  pages.forEach((row, i) => {
+    for (let g = 0; g < tables; g++) table.set(row.map((page) => page + GROUP_PAGES * g), i * columns + (columns / tables) * g);
+  });
   return table;
 }
 
@@ -55,7 +60,7 @@ async function prefill(name, sequences, chunk) {
   /** @type {Record<number, string>[]} */
   const found = sequences.map(() => ({}));
   const done = sequences.map(({ start = 0 }) => start);
-  const tables = blockTables(sequences.map(({ pages }) => pages), info.blocks_per_sequence);
+  const tables = blockTables(sequences.map(({ pages }) => pages), info);
   while (sequences.some(({ ids }, s) => done[s] < ids.length)) {
     /** @type {{token: number, position: number, s: number}[]} */
     const rows = [];
@@ -149,7 +154,7 @@ const lab = {
    */
   async score(name, { ids, from, pages }) {
     const { client, info } = engine(name);
-    const tables = blockTables([pages], info.blocks_per_sequence);
+    const tables = blockTables([pages], info);
     /** @type {Scores} */
     const scores = { argmax: [], nll: [], margin: [] };
     for (let at = 0; at < ids.length - 1; ) {
@@ -189,7 +194,7 @@ const lab = {
   async burst(name, { ids, pages, steps }) {
     const { client, info } = engine(name);
     await prefill(name, [{ ids: ids.slice(0, -1), pages }], info.max_rows);
-    const tables = blockTables([pages], info.blocks_per_sequence);
+    const tables = blockTables([pages], info);
     const sequences = structs([{ ids, pages }], [ids[ids.length - 1]], [ids.length - 1], {}, steps);
     await client.run({ sequences, n: 1, blockTables: tables, maxSteps: 1 });
     const before = await client.counters();
@@ -221,7 +226,7 @@ const lab = {
       tokenIds: Int32Array.of(ids[last]),
       positions: Int32Array.of(last),
       rowSequence: Int32Array.of(0),
-      blockTables: blockTables([pages], info.blocks_per_sequence),
+      blockTables: blockTables([pages], info),
       logitRows: Int32Array.of(0),
       wantLogits: true,
     });
@@ -246,7 +251,7 @@ const lab = {
     const probes = (await prefill(name, prompts, chunk))[watched];
     const fed = sequences.map(({ ids }) => ids[ids.length - 1]);
     const at = sequences.map(({ ids }) => ids.length - 1);
-    const tables = blockTables(sequences.map(({ pages }) => pages), info.blocks_per_sequence);
+    const tables = blockTables(sequences.map(({ pages }) => pages), info);
     const everyRow = Int32Array.from(sequences, (_, i) => i);
     /** @param {Int32Array} [sample] */
     const step = (sample) =>

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inpage_compile.artifact.writer import load_manifest
+from inpage_compile.families.layers import layout_of
 from inpage_compile.pipeline import compile_model
 from support.llama_reference import logits
 from support.models import first_ways, tiny_file
@@ -37,6 +39,7 @@ def main(out: Path, models: list[str]) -> None:
         shifted = wanted - wanted.max(axis=1, keepdims=True)
         nll = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(ids)), np.roll(ids, -1)]
         text = {"ids": ids, "nll": nll[:-1].tolist(), "logits": wanted[-STEPS:].astype(np.float32).tolist()}
+        text["groups"] = layout_of(load_manifest(out / f"tiny-{name}").architecture).tables
         (out / f"{name}.json").write_text(json.dumps(text))
 
 

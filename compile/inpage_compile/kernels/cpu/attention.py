@@ -9,19 +9,31 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.expressions import let, loop, store
-from ..shared.heads import Heads
+from ..shared.heads import EVERYTHING, Heads
 from ..shared.packed import GROUP
 from .build import Args, kernel, local, parallel, share, span
 from .isa import Isa
 from .quantize import FORM_DTYPE
-from .softmax import Inputs, Part, State, attend, chunk_count, finish, heads_at_once, merge, parts_of, whole_groups
+from .softmax import (
+    Inputs,
+    Part,
+    State,
+    attend,
+    chunk_count,
+    finish,
+    first_chunk_of,
+    heads_at_once,
+    merge,
+    parts_of,
+    whole_groups,
+)
 
 
 @cache
 def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
-    """(q, positions, row_sequence, block_tables, kv, rows, layer → y, [y_scales]): causal attention of each row over
-    its sequence's pages up to its own position. One iteration: query heads of one row that share a key head. y has
-    `Heads.columns`. ``form``: quantized only where the heads are `whole_groups`."""
+    """(q, positions, row_sequence, block_tables, kv, rows, layer[, first, window] → y, [y_scales]): causal attention of
+    each row over its sequence's pages up to its own position. One iteration: query heads of one row that share a key
+    head. y has `Heads.columns`. ``form``: quantized only where the heads are `whole_groups`."""
     each = h.kv_heads * parts_of(h)
 
     def build(a: Args) -> None:
@@ -34,19 +46,19 @@ def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
             sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
             state = State(heads_at_once(h), h.dim)
             state.clear()
-            with loop(chunk_count(length)) as chunk:
+            with loop(chunk_count(length), x.first_chunk(length)) as chunk:
                 attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
                 merge(isa, state)
             finish(isa, h, form, state, y, y_scales, row, part)
 
-    return kernel(f"attention_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_{form}_{h.label}", build)
 
 
 @cache
 def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
-    """(q, positions, row_sequence, block_tables, kv, rows, layer → parts, sums): the first half of `attention` for few
-    rows, split by chunk as well as by head: parts[row, chunk, head, dim] and sums[row, chunk, head, (maximum, total)].
-    `attention_merge` is the other half; the two do what `attention` does, in the same order."""
+    """(q, positions, row_sequence, block_tables, kv, rows, layer[, first, window] → parts, sums): the first half of
+    `attention` for few rows, split by chunk as well as by head: parts[row, chunk, head, dim] and sums[row, chunk, head,
+    (maximum, total)]. `attention_merge` is the other half; the two do what `attention` does, in the same order."""
     vectors, at_once, each = h.dim // 4, heads_at_once(h), h.kv_heads * parts_of(h)
 
     def build(a: Args) -> None:
@@ -57,18 +69,20 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
         units = local(1, "int32")
         store(units, 0, 0)
         with loop(x.rows) as row:
-            store(units, units[0] + chunk_count(x.positions[row] + 1) * each, 0)
+            length = x.positions[row] + 1
+            store(units, units[0] + (chunk_count(length) - x.first_chunk(length)) * each, 0)
         with share(units[0]) as (first, last):
             before = local(1, "int32")  # units of the rows before this one
             store(before, 0, 0)
             with loop(x.rows) as row:
                 sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
-                own = let(chunk_count(length) * each)
+                first_chunk = x.first_chunk(length)
+                own = let((chunk_count(length) - first_chunk) * each)
                 start = let(tirx.Max(first - before[0], 0))
                 end = let(tirx.Min(last - before[0], own))
                 with loop(tirx.Max(end - start, 0)) as i:
                     unit = let(start + i)
-                    chunk, part = let(unit // each), Part.of(h, let(unit % each))
+                    chunk, part = let(unit // each + first_chunk), Part.of(h, let(unit % each))
                     state = State(at_once, h.dim)
                     attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
                     skipped = part.skip * vectors
@@ -81,12 +95,13 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
                             store(sums, state.chunk_total[j], row, chunk, part.first + j, 1)
                 store(before, before[0] + own, 0)
 
-    return kernel(f"attention_chunks_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_chunks_{h.label}", build)
 
 
 @cache
 def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
-    """(parts, sums, positions, rows → y, [y_scales]): a row's chunks into one, in order, as `attention` does."""
+    """(parts, sums, positions, rows[, first, window] → y, [y_scales]): a row's chunks into one, in order, as
+    `attention` does."""
     # Heads of one iteration: one where its values can be stored by themselves.
     at_once = 1 if h.dim % GROUP == 0 or not whole_groups(h) else heads_at_once(h)
 
@@ -96,6 +111,7 @@ def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
         sums = a.buffer("sums", (n, h.chunks, h.heads, 2), "float32")
         positions = a.buffer("positions", (n,), "int32")
         rows = a.count("rows", n)
+        window = (a.scalar("first"), a.scalar("window"))[1] if h.grouped else EVERYTHING
         y = a.buffer("y", (n, h.columns), FORM_DTYPE[form])
         y_scales = None if form == "f32" else a.buffer("y_scales", (n, h.columns // GROUP, 2), "float32")
         each = h.heads // at_once
@@ -103,7 +119,8 @@ def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
             row, first = let(unit // each), let(unit % each * at_once)
             state = State(at_once, h.dim)
             state.clear()
-            with loop(chunk_count(positions[row] + 1)) as chunk:
+            length = positions[row] + 1
+            with loop(chunk_count(length), first_chunk_of(h, length, window)) as chunk:
                 for j in range(at_once):
                     store(state.chunk_maximum, sums[row, chunk, first + j, 0], j)
                     store(state.chunk_total, sums[row, chunk, first + j, 1], j)
@@ -112,4 +129,4 @@ def attention_merge(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
                 merge(isa, state)
             finish(isa, h, form, state, y, y_scales, row, Part(first // h.shared, first, 0))
 
-    return kernel(f"attention_merge_{form}_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_merge_{form}_{h.label}", build)

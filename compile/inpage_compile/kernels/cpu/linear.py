@@ -8,13 +8,13 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.expressions import Buffer, Expr, cast, i32, let, loop, store, when  # fmt: skip
+from ..shared.expressions import Buffer, Expr, cast, f32, i32, let, loop, store, when  # fmt: skip
 from ..shared.packed import GROUP, PackedMatrix
 from ..shared.planes import planes_of
 from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
 from .dots import InputView, accumulate
 from .isa import Isa
-from .math import bfloat_scalar, e8m0_decode, exp, f16_decode_scalar
+from .math import activate, bfloat_scalar, e8m0_decode, f16_decode_scalar
 from .quantize import FORM_DTYPE, store_group
 from .sub_scales import sub_scale_of
 from .weights import Records, form_for, piece_of, quant_of, table_number
@@ -128,16 +128,21 @@ def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: W
 
 
 @cache
-def gated(isa: Isa, weights: PackedMatrix, form: str, out_form: str, single: bool = False) -> tirx.PrimFunc:
-    """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = silu(gate·x) · (up·x), in the next layer's form. In all
-    its `ways`.
+def gated(
+    isa: Isa, weights: PackedMatrix, form: str, out_form: str, single: bool = False, activation: str = "silu"
+) -> tirx.PrimFunc:
+    """(x, [x_scales], w, rows → h, [h_scales]): h[rows, N/2] = activation(gate·x) · (up·x), in the next layer's form.
+    In all its `ways`.
 
     ``w`` holds gate and up interleaved by 16 rows; four blocks make 32 outputs, a whole quantization group."""
-    return alternatives(*(gated_in(isa, weights, form, out_form, way) for way in ways(isa, weights, form, single)))
+    made = [gated_in(isa, weights, form, out_form, way, activation) for way in ways(isa, weights, form, single)]
+    return alternatives(*made)
 
 
 @cache
-def gated_in(isa: Isa, weights: PackedMatrix, form: str, out_form: str, way: Way) -> tirx.PrimFunc:
+def gated_in(
+    isa: Isa, weights: PackedMatrix, form: str, out_form: str, way: Way, activation: str = "silu"
+) -> tirx.PrimFunc:
     """`gated` in one way."""
     hidden = weights.rows // 2
 
@@ -168,14 +173,15 @@ def gated_in(isa: Isa, weights: PackedMatrix, form: str, out_form: str, way: Way
                     with loop(8) as i:
                         one = let(at + (i // 4 * 8 + i % 4))
                         gate, up = let(sums[one]), let(sums[one + 4])
-                        store(sums, gate / (splat(1.0) + exp(isa, splat(0.0) - gate)) * up, one)
+                        store(sums, activate(isa, activation, gate) * up, one)
                     made = [let(sums[at + (i // 4 * 8 + i % 4)]) for i in range(8)]
                     store_group(isa, out_form, made, h, h_scales, row + r, unit)
 
         with share(hidden // GROUP) as (first, last):
             _visit(rows, first, last, way, emit)
 
-    return kernel(f"gated_{weights.label}_{form}_{weights.rows}x{weights.columns}_{way}", build)
+    mark = "" if activation == "silu" else f"_{activation}"
+    return kernel(f"gated{mark}_{weights.label}_{form}_{weights.rows}x{weights.columns}_{way}", build)
 
 
 def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
@@ -192,8 +198,9 @@ def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr,
 
 
 @cache
-def embed(weights: PackedMatrix) -> tirx.PrimFunc:
-    """(token_ids, w, rows → y): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32."""
+def embed(weights: PackedMatrix, scale: float = 1.0) -> tirx.PrimFunc:
+    """(token_ids, w, rows → y): y[rows, K] = the tokens' rows of a packed matrix, dequantized to float32, times
+    ``scale``."""
     groups = weights.columns // GROUP
 
     def build(a: Args) -> None:
@@ -209,9 +216,11 @@ def embed(weights: PackedMatrix) -> tirx.PrimFunc:
             base, lane = let(reader.base(token >> 4, group)), let(token & 15)
             place = reader.super_of(token >> 4, group)
             for k in range(GROUP):
-                store(y, _element(weights, reader, base, place, lane, k), row, group * GROUP + k)
+                one = _element(weights, reader, base, place, lane, k)
+                store(y, one if scale == 1 else one * f32(scale), row, group * GROUP + k)
 
-    return kernel(f"embed_{weights.label}_{weights.columns}", build)
+    mark = "" if scale == 1 else "_scaled"
+    return kernel(f"embed_{weights.label}_{weights.columns}{mark}", build)
 
 
 def _element(

@@ -7,6 +7,8 @@ denormals included; infinities and NaNs do not occur in what is stored here.
 
 from __future__ import annotations
 
+import math
+
 from tvm import tirx
 
 from ..shared.expressions import Expr, cast, f32, let
@@ -92,3 +94,19 @@ def exp(isa: Isa, x: Expr) -> Expr:
         p = isa.madd(p, t, splat(c))
     scale = bits("float32x4", (cast("int32x4", n) + splat(127, dtype="int32")) << splat(23, dtype="int32"))
     return p * scale
+
+
+_GELU = math.sqrt(2 / math.pi)
+
+
+def activate(isa: Isa, kind: str, x: Expr) -> Expr:
+    """float32x4 → silu, x / (1 + e^-x), or gelu by tanh, which is x / (1 + e^-2u), u = √(2/π) (x + 0.044715 x³)."""
+    if kind == "silu":
+        return x / (splat(1.0) + exp(isa, splat(0.0) - x))
+    inner = let((splat(0.044715) * x * x + splat(1.0)) * x * splat(-2 * _GELU))
+    return x / (splat(1.0) + exp(isa, inner))
+
+
+def soft_cap(isa: Isa, x: Expr, cap: float) -> Expr:
+    """float32x4 → cap · tanh(x / cap), within 2^-22 of cap."""
+    return splat(cap) - splat(2 * cap) / (exp(isa, x * splat(2 / cap)) + splat(1.0))

@@ -6,7 +6,7 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.expressions import f32, i32, let, loop, store
+from ..shared.expressions import Buffer, Expr, f32, i32, let, loop, store
 from ..shared.heads import Heads
 from ..shared.packed import GROUP, groups_of
 from .build import Args, kernel, local, parallel, span, splat
@@ -34,13 +34,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
         scales = None if form == "f32" else a.buffer("y_scales", (m, groups, 2), "float32")
         with parallel(out_rows) as row:
             source = let(index[row]) if index is not None else row
-            squares = local(1, "float32x4")
-            store(squares, splat(0.0), 0)
-            with loop(columns // 4) as i:
-                v = let(x[source, span(i * 4)])
-                store(squares, isa.madd(v, v, squares[0]), 0)
-            mean = let(horizontal_sum(let(squares[0])) * f32(1.0 / columns) + f32(epsilon))
-            inverse = let(splat(f32(1.0) / tirx.sqrt(mean)))
+            inverse = _inverse_rms(isa, x, source, columns, epsilon)
             with loop(groups) as group:
                 made = []
                 for i in range(8):
@@ -49,6 +43,35 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
                 store_group(isa, form, made, y, scales, row, group)
 
     return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
+
+
+@cache
+def add_normed(isa: Isa, columns: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, y, weight, rows): x[rows, columns] += y / rms(y) · weight, float32, in place."""
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        x = a.buffer("x", (n, columns), "float32", in_place=True)
+        y = a.buffer("y", (n, columns), "float32")
+        weight = a.buffer("weight", (columns,), "float32")
+        rows = a.count("rows", n)
+        with parallel(rows) as row:
+            inverse = _inverse_rms(isa, y, row, columns, epsilon)
+            with loop(columns // 4) as i:
+                at = span(i * 4)
+                store(x, x[row, at] + y[row, at] * inverse * weight[at], row, at)
+
+    return kernel(f"add_normed_{columns}", build)
+
+
+def _inverse_rms(isa: Isa, x: Buffer, row: Expr, columns: int, epsilon: float) -> Expr:
+    squares = local(1, "float32x4")
+    store(squares, splat(0.0), 0)
+    with loop(columns // 4) as i:
+        v = let(x[row, span(i * 4)])
+        store(squares, isa.madd(v, v, squares[0]), 0)
+    mean = let(horizontal_sum(let(squares[0])) * f32(1.0 / columns) + f32(epsilon))
+    return let(splat(f32(1.0) / tirx.sqrt(mean)))
 
 
 @cache
@@ -79,9 +102,9 @@ def head_norm(h: Heads, epsilon: float) -> tirx.PrimFunc:
 
 
 @cache
-def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
+def rope_table(head_dim: int, scale: float = 1.0, turning: int = 0) -> tirx.PrimFunc:
     """(positions, freqs, rows → table): table[rows, head_dim/2, 2] = cos and sin of position · frequency, times
-    ``scale``."""
+    ``scale`` for the first ``turning`` elements of a head (0: all)."""
     half = head_dim // 2
 
     def build(a: Args) -> None:
@@ -94,6 +117,9 @@ def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
             row, pair = let(unit // i32(half)), let(unit % i32(half))
             angle = let(tirx.Cast("float32", positions[row]) * freqs[pair])
             for i, turn in enumerate((tirx.cos(angle), tirx.sin(angle))):
-                store(table, turn if scale == 1 else turn * f32(scale), row, pair, i)
+                size: Expr = f32(scale)
+                if turning not in (0, head_dim):
+                    size = tirx.Select(pair < turning // 2, size, f32(1.0))
+                store(table, turn if scale == 1 else turn * size, row, pair, i)
 
     return kernel(f"rope_table_{head_dim}" + ("" if scale == 1 else "_scaled"), build)

@@ -12,7 +12,7 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.expressions import Buffer, Expr, f32, let, loop, store
-from ..shared.heads import PAGE, Heads
+from ..shared.heads import EVERYTHING, PAGE, Heads
 from .build import Args, kernel, parallel, span, vector, view
 from .isa import Isa
 from .math import F16_SCALE, f16_encode
@@ -24,18 +24,24 @@ def tables(a: Args, h: Heads, n: Expr) -> tuple[Buffer, Buffer, Buffer]:
     return (
         a.buffer("positions", (n,), "int32"),
         a.buffer("row_sequence", (n,), "int32"),
-        a.buffer("block_tables", (h.sequences, h.blocks), "int32"),
+        a.buffer("block_tables", (h.sequences, h.columns_of_table), "int32"),
     )
+
+
+def place_scalars(a: Args, h: Heads) -> tuple[Expr, Expr, Expr]:
+    """Declares a layer's `Place`: (slot, first column, window)."""
+    slot = a.scalar("layer")
+    return (slot, a.scalar("first"), a.scalar("window")) if h.grouped else (slot, 0, EVERYTHING)
 
 
 @cache
 def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
-    """(qkv, table, positions, row_sequence, block_tables, kv, rows, layer → q).
+    """(qkv, table, positions, row_sequence, block_tables, kv, rows, layer[, first, window] → q).
 
     Rotates queries and keys pairwise by ``table`` (cos, sin), stores keys and values into their pages (``kv``, in
-    place), and queries into q[rows, heads · dim], times 1/√dim and the halves' 2^112."""
+    place), and queries into q[rows, heads · dim], times `Heads.factor` and the halves' 2^112."""
     width = (h.heads + 2 * h.kv_heads) * h.dim
-    factor = f32(h.dim**-0.5 * F16_SCALE)
+    factor = f32(h.factor * F16_SCALE)
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -44,13 +50,13 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
         positions, row_sequence, block_tables = tables(a, h, n)
         kv = a.buffer("kv", (h.pages, h.page_halves), "int16", in_place=True)
         rows = a.count("rows", n)
-        layer = a.scalar("layer")
+        layer, column, _ = place_scalars(a, h)
         q = a.buffer("q", (n, h.heads * h.dim), "float32")
         halves = view(kv, "int16", h.pages * h.page_halves)
         with parallel(rows * h.kv_heads) as unit:
             row, head = let(unit // h.kv_heads), let(unit % h.kv_heads)
             position = let(positions[row])
-            page, slot = let(block_tables[row_sequence[row], position // PAGE]), let(position % PAGE)
+            page, slot = let(block_tables[row_sequence[row], position // PAGE + column]), let(position % PAGE)
             keys, values = let(h.keys(page, layer, head)), let(h.values(page, layer, head))
             for j in range(h.shared):
                 first = let((head * h.shared + j) * h.dim)
@@ -71,7 +77,7 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
                 packed = let(f16_encode(let(qkv[row, span(first + four * 4)])))
                 store(halves, packed, span(values + slot * h.dim + four * 4))
 
-    return kernel(f"rope_append_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"rope_append_{h.label}", build)
 
 
 def _rotated(qkv: Buffer, table: Buffer, row: Expr, first: Expr, pair: Expr) -> tuple[Expr, Expr]:

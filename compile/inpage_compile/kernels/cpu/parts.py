@@ -7,12 +7,12 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.expressions import let, loop, store
+from ..shared.expressions import let, loop, store, when
 from ..shared.packed import GROUP, groups_of
 from .build import Args, kernel, parallel, span, splat
 from .isa import Isa
-from .math import exp
-from .quantize import FORM_DTYPE, store_group
+from .math import activate, soft_cap
+from .quantize import FORM_DTYPE, lanes_of, store_group
 
 
 @cache
@@ -50,8 +50,8 @@ def add_bias(width: int) -> tirx.PrimFunc:
 
 
 @cache
-def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
-    """(gate, up, rows → h, [h_scales]): h = silu(gate) · up, in the next layer's form."""
+def gate(isa: Isa, width: int, form: str, activation: str = "silu") -> tirx.PrimFunc:
+    """(gate, up, rows → h, [h_scales]): h = activation(gate) · up, in the next layer's form."""
     groups = groups_of(width)
 
     def build(a: Args) -> None:
@@ -67,10 +67,34 @@ def gate(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
             for i in range(8):
                 at = span(group * GROUP + i * 4)
                 g = let(gates[row, at])
-                made.append(let(g / (splat(1.0) + exp(isa, splat(0.0) - g)) * ups[row, at]))
+                made.append(let(activate(isa, activation, g) * ups[row, at]))
             store_group(isa, form, made, h, scales, row, group)
 
-    return kernel(f"gate_{form}_{width}", build)
+    mark = "" if activation == "silu" else f"_{activation}"
+    return kernel(f"gate{mark}_{form}_{width}", build)
+
+
+@cache
+def cap(isa: Isa, width: int, size: float) -> tirx.PrimFunc:
+    """(x, rows): x[rows, width] = size · tanh(x / size), float32, in place."""
+    vectors = width // 4
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        x = a.buffer("x", (n, width), "float32", in_place=True)
+        rows = a.count("rows", n)
+        with parallel(rows * (vectors + 1)) as unit:
+            row, at = let(unit // (vectors + 1)), let(unit % (vectors + 1))
+            with when(at < vectors):
+                place = span(at * 4)
+                store(x, soft_cap(isa, x[row, place], size), row, place)
+            if width % 4:
+                with when(at == vectors), loop(width % 4) as i:
+                    column = let(vectors * 4 + i)
+                    four = let(soft_cap(isa, splat(x[row, column]), size))
+                    store(x, lanes_of(four)[0], row, column)
+
+    return kernel(f"cap_{width}", build)
 
 
 @cache

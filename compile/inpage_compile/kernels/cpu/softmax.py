@@ -21,8 +21,8 @@ from ..shared.heads import CHUNK, PAGE, Heads
 from ..shared.packed import GROUP
 from .build import Args, divide_up, local, span, splat, vector, view
 from .isa import Isa
-from .math import F16_SCALE, exp, f16_shifted
-from .pages import tables
+from .math import F16_SCALE, exp, f16_shifted, soft_cap
+from .pages import place_scalars, tables
 from .quantize import horizontal_max, horizontal_sum, lanes_of, store_group
 
 _NEVER = -1e30  # a score that no softmax gives weight to
@@ -84,9 +84,14 @@ def chunk_count(length: Expr) -> Expr:
     return divide_up(length, CHUNK)
 
 
+def first_chunk_of(h: Heads, length: Expr, window: Expr) -> Expr:
+    """The chunk with the first token that a query sees, the last of ``length``."""
+    return let(tirx.Max(length - window, 0) // CHUNK) if h.grouped else 0
+
+
 class Inputs:
     """What attention reads, declared in the order of its kernels' arguments: the queries, where each row stands and
-    whose it is, the pages, and which layer of them."""
+    whose it is, the pages, and the layer's `Place`."""
 
     def __init__(self, a: Args, h: Heads) -> None:
         self.n = tirx.Var("rows", "int64")
@@ -94,12 +99,15 @@ class Inputs:
         self.positions, self.row_sequence, self.block_tables = tables(a, h, self.n)
         self.kv = a.buffer("kv", (h.pages, h.page_halves), "int16")
         self.rows = a.count("rows", self.n)
-        self.layer = a.scalar("layer")
-        self._halves = h.pages * h.page_halves
+        self.layer, self.column, self.window = place_scalars(a, h)
+        self._heads, self._halves = h, h.pages * h.page_halves
 
     def halves(self) -> Buffer:
         """The pages by number of a half. To be asked for when all arguments are declared."""
         return view(self.kv, "int16", self._halves)
+
+    def first_chunk(self, length: Expr) -> Expr:
+        return first_chunk_of(self._heads, length, self.window)
 
 
 class State:
@@ -133,12 +141,16 @@ def attend(
     start = let(chunk * CHUNK)
     count = let(tirx.Min(length - start, CHUNK))
     pages = let(divide_up(count, PAGE))
-    with loop(pages) as p:
-        page = let(x.block_tables[sequence, start // PAGE + p])
+    # Tokens that fell out of the window: of a page that has others too they get no weight; a page of them alone is not
+    # read, and may be another sequence's by now.
+    unseen = let(tirx.Max(length - x.window - start, 0)) if h.grouped else 0
+    first_page = let(unseen // PAGE) if h.grouped else 0
+    with loop(pages, first_page) as p:
+        page = let(x.block_tables[sequence, start // PAGE + p + x.column])
         _scores(isa, s, x.q, row, part.first, kv, let(h.keys(page, x.layer, part.head)), p)
-    _softmax(isa, s, count, pages)
-    with loop(pages) as p:
-        page = let(x.block_tables[sequence, start // PAGE + p])
+    _softmax(isa, s, h.cap, count, pages, unseen, first_page)
+    with loop(pages, first_page) as p:
+        page = let(x.block_tables[sequence, start // PAGE + p + x.column])
         tokens = let(tirx.Min(count - p * PAGE, PAGE))
         _weigh(isa, s, kv, let(h.values(page, x.layer, part.head)), p, tokens)
 
@@ -211,21 +223,24 @@ def _scores(isa: Isa, s: State, q: Buffer, row: Expr, first: Expr, kv: Buffer, k
                 store(s.weights, acc[j * 2 + i], span(j * CHUNK + page * PAGE + half * 8 + i * 4))
 
 
-def _softmax(isa: Isa, s: State, count: Expr, pages: Expr) -> None:
-    """weights → e^(score - maximum) · 2^112, 0 past ``count``; chunk_maximum, chunk_total."""
+def _softmax(isa: Isa, s: State, cap: float, count: Expr, pages: Expr, unseen: Expr, first_page: Expr) -> None:
+    """weights → e^(score - maximum) · 2^112, 0 before ``unseen`` and past ``count``; chunk_maximum, chunk_total."""
     for j in range(s.heads):
         top = local(1, "float32x4")
         store(top, splat(_NEVER), 0)
-        with loop(pages * (PAGE // 4)) as i:
+        with loop(pages * (PAGE // 4), first_page * (PAGE // 4)) as i:
             at = span(j * CHUNK + i * 4)
             lane = tirx.Ramp(i * 4, 1, 4)
-            masked = let(tirx.Select(lane < splat(count, 4), s.weights[at], splat(_NEVER)))
+            score = let(soft_cap(isa, s.weights[at], cap)) if cap else s.weights[at]
+            masked = let(tirx.Select(lane < splat(count, 4), score, splat(_NEVER)))
+            if not isinstance(unseen, int):
+                masked = let(tirx.Select(lane < splat(unseen, 4), splat(_NEVER), masked))
             store(s.weights, masked, at)
             store(top, tirx.Max(top[0], masked), 0)
         maximum = let(horizontal_max(let(top[0])))
         store(s.chunk_maximum, maximum, j)
         store(top, splat(0.0), 0)
-        with loop(pages * (PAGE // 4)) as i:
+        with loop(pages * (PAGE // 4), first_page * (PAGE // 4)) as i:
             at = span(j * CHUNK + i * 4)
             e = let(exp(isa, s.weights[at] - splat(maximum)))
             store(s.weights, e * splat(F16_SCALE), at)

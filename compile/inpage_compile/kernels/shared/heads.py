@@ -15,9 +15,25 @@ PAGE = 16
 CHUNK = 64  # tokens whose attention has a softmax of its own: see `softmax`
 
 
+EVERYTHING = 1 << 30  # the window of a layer that has none
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer's keys and values lie, and what it sees of them. ``slot``: which of a page's layers it is;
+    ``first``: the column of the block table where its group's pages begin; ``window``: tokens, its own included."""
+
+    slot: int
+    first: int = 0
+    window: int = EVERYTHING
+
+
 @dataclass(frozen=True)
 class Heads:
-    """``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block table.
+    """``layers``: of a page; ``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block
+    table for one group's pages of a whole context. ``grouped``: layers have block tables of their own, ``tables`` one
+    behind the other in a sequence's row, or windows: kernels take a `Place`'s first column and window as scalars.
+    ``scale``: of queries, 0 for 1/√dim; ``cap``: scores become cap · tanh(score / cap), 0 for none.
 
     Raises `Unsupported`, naming the field, for heads that the kernels do not take."""
 
@@ -28,6 +44,10 @@ class Heads:
     pages: int
     sequences: int
     blocks: int
+    grouped: bool = False
+    tables: int = 1
+    scale: float = 0.0
+    cap: float = 0.0
 
     def __post_init__(self) -> None:
         if self.dim % 8:
@@ -36,6 +56,25 @@ class Heads:
         if self.heads % self.kv_heads:
             message = f"heads: {self.heads} do not divide among {self.kv_heads} key heads"
             raise Unsupported(message, field="kv_heads")
+
+    @property
+    def label(self) -> str:
+        """What tells kernels apart, as a part of their names."""
+        marks = ("_grouped" if self.grouped else "") + ("_capped" if self.cap else "")
+        return f"{self.heads}_{self.kv_heads}_{self.dim}{marks}"
+
+    @property
+    def factor(self) -> float:
+        """Of queries."""
+        return self.scale or self.dim**-0.5
+
+    @property
+    def columns_of_table(self) -> int:
+        return self.blocks * self.tables
+
+    def scalars(self, place: Place) -> list[int]:
+        """What a launch passes of a layer's place, behind its slot."""
+        return [place.first, place.window] if self.grouped else []
 
     @property
     def shared(self) -> int:

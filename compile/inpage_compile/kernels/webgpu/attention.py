@@ -15,7 +15,7 @@ from inpage.format.limits import BINDING_BYTES, WORKGROUPS
 
 from ..shared.heads import PAGE, Heads
 from .build import Args, Expr, cast, kernel, lane, let, loop, splat, store, vector, when
-from .pages import page_words, rope_append, tables
+from .pages import page_words, place_scalars, rope_append, tables
 from .softmax import SPAN, THREADS, Merge, Part, Span, heads_at_once, parts_of, queries_at_once
 
 
@@ -38,7 +38,8 @@ def spans_fit(h: Heads, rows: int) -> bool:
 
 @cache
 def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(qkv, positions, row_sequence, block_tables, kv, rows → partials): each span of each row, by itself.
+    """(qkv, positions, row_sequence, block_tables, kv, rows[, first, window] → partials): each span of each row, by
+    itself.
 
     partials: float32x2 [rows, kv head, span, `partial_pairs`]; spans past a row's position are left as they are."""
     width, each = (h.heads + 2 * h.kv_heads) * h.dim, h.kv_heads * parts_of(h)
@@ -48,12 +49,13 @@ def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
         positions, row_sequence, block_tables = tables(a)
         kv = a.buffer("kv", "uint32")
         a.scalar("rows")
+        column, window = place_scalars(a, h)
         partials = a.buffer("partials", "float32x2", "w")
         with a.workgroups(spans(h) * each, "rows", THREADS) as (bx, row, t):
             part, span = Part(h, let(bx % each)), let(bx // each)
             start, length = let(span * SPAN), let(positions[row] + 1)
-            one = Span(a, h, part, 1, q, block_tables, kv, t)
-            with when(start < length):
+            one = Span(a, h, part, 1, q, block_tables, kv, t, column, window)
+            with when(one.sees(start, length)):
                 one.run(row_sequence[row], start, [let(row * (width // 4))], [length])
                 first = let(((row * h.kv_heads + part.head) * spans(h) + span) * partial_pairs(h))
                 for turn in range(one.turns):
@@ -64,12 +66,13 @@ def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
                             both = vector(one.maximum(0, j), one.sums[turn])
                             store(partials, both, first + h.shared * (h.dim // 2) + (part.first + j))
 
-    return kernel(f"attention_spans_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_spans_{h.label}", build)
 
 
 @cache
 def attention_merge(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(partials, positions, rows → y): y[rows, `Heads.columns`] from the spans of `attention_spans`."""
+    """(partials, positions, rows[, first, window] → y): y[rows, `Heads.columns`] from the spans of
+    `attention_spans`."""
     half, threads = h.dim // 2, 64
     pairs, wide = h.heads * half, h.columns // 2
 
@@ -77,6 +80,7 @@ def attention_merge(h: Heads, dtype: str) -> tirx.PrimFunc:
         partials = a.buffer("partials", "float32x2")
         positions = a.buffer("positions", "int32")
         a.scalar("rows")
+        _, window = place_scalars(a, h)
         y = a.buffer("y", f"{dtype}x2", "w")
         with a.workgroups(-(-wide // threads), "rows", threads) as (bx, row, t):
             unit = let(bx * threads + t)
@@ -87,18 +91,20 @@ def attention_merge(h: Heads, dtype: str) -> tirx.PrimFunc:
                 head, j, pair = let(unit // half // h.shared), let(unit // half % h.shared), let(unit % half)
                 state = Merge()
                 state.clear()
-                with loop(positions[row] // SPAN + 1) as span:
+                skipped = let(tirx.Max(positions[row] + 1 - window, 0) // SPAN) if h.grouped else 0
+                with loop(positions[row] // SPAN + 1, skipped) as span:
                     first = let(((row * h.kv_heads + head) * spans(h) + span) * partial_pairs(h))
                     both = let(partials[first + h.shared * half + j])
                     state.fold(lane(both, 0), lane(both, 1), let(partials[first + j * half + pair]))
                 store(y, cast(f"{dtype}x2", state.result()), row * wide + unit)
 
-    return kernel(f"attention_merge_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_merge_{h.label}", build)
 
 
 @cache
 def attention(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(qkv, positions, row_sequence, block_tables, kv, rows → y): y[rows, `Heads.columns`], some rows a workgroup.
+    """(qkv, positions, row_sequence, block_tables, kv, rows[, first, window] → y): y[rows, `Heads.columns`], some rows
+    a workgroup.
 
     Rows of one sequence share what is read; a workgroup with rows of several sequences takes one after another."""
     queries, each = queries_at_once(h), h.kv_heads * parts_of(h)
@@ -109,10 +115,11 @@ def attention(h: Heads, dtype: str) -> tirx.PrimFunc:
         positions, row_sequence, block_tables = tables(a)
         kv = a.buffer("kv", "uint32")
         rows = a.scalar("rows")
+        column, window = place_scalars(a, h)
         y = a.buffer("y", f"{dtype}x2", "w")
         with a.workgroups(each, ["ceildiv", "rows", queries], THREADS) as (unit, by, t):
             part = Part(h, unit)
-            body = Span(a, h, part, queries, q, block_tables, kv, t)
+            body = Span(a, h, part, queries, q, block_tables, kv, t, column, window)
             numbers = [let(by * queries + r) for r in range(queries)]
             safe = [let(tirx.Min(n, rows - 1)) for n in numbers]
             sequences = [let(row_sequence[n]) for n in safe]
@@ -140,7 +147,7 @@ def attention(h: Heads, dtype: str) -> tirx.PrimFunc:
                     with when(tirx.all(unit == each - 1, t < rest, number < rows)):
                         store(y, cast(f"{dtype}x2", splat(0.0, 2)), number * wide + h.heads * half + t)
 
-    return kernel(f"attention_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"attention_{h.label}", build)
 
 
 def _walk(body: Span, states: list[Merge], sequence: Expr, starts: list[Expr], lengths: list[Expr]) -> None:
@@ -150,14 +157,18 @@ def _walk(body: Span, states: list[Merge], sequence: Expr, starts: list[Expr], l
     longest = lengths[0]
     for length in lengths[1:]:
         longest = tirx.Max(longest, length)
-    with loop(let((longest + (SPAN - 1)) // SPAN)) as span:
+    skipped: Expr = 0
+    if body.h.grouped:
+        skipped = body.floor(lengths, longest)
+        skipped = let(tirx.Max(skipped, 0) // SPAN)
+    with loop(let((longest + (SPAN - 1)) // SPAN), skipped) as span:
         start = let(span * SPAN)
         body.run(sequence, start, starts, lengths)
         for turn in range(body.turns):
             _, j, _ = body.pair(turn)
             for r, length in enumerate(lengths):
                 i = turn * body.queries + r
-                with when(start < length):
+                with when(body.sees(start, length)):
                     states[i].fold(body.maximum(r, j), body.sums[i], body.values[i])
 
 

@@ -15,6 +15,7 @@ from .build import (
     bits,
     call,
     cast,
+    exact,
     f32,
     halves,
     i32,
@@ -23,6 +24,7 @@ from .build import (
     let,
     madd,
     quads_of,
+    splat,
     store,
     u32,
     vector,
@@ -34,9 +36,9 @@ THREADS = 64
 
 
 @cache
-def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
+def embed(weights: PackedMatrix, first: int, again: bool, scale: float = 1.0) -> tirx.PrimFunc:
     """(token_ids, w, [y], rows → [y]): y[rows, K] = the tokens' rows, dequantized to float32, of a matrix that begins
-    at token ``first``. ``again``: y is there already, and the rows of other tokens stay as they are.
+    at token ``first``, times ``scale``. ``again``: y is there already, and the rows of other tokens stay as they are.
 
     The values are ggml's to the last bit: a quant times its scales is exact, and a minimum's addition rounds once."""
     check_format(weights.format)
@@ -53,9 +55,10 @@ def embed(weights: PackedMatrix, first: int, again: bool) -> tirx.PrimFunc:
             token, quad = let(ids[row] - first), let(bx * THREADS + t)
             with when(tirx.all(quad < quads, token >= 0, token < weights.rows)):
                 columns = _Row(weights, w, token, quad // 8).columns(quad % 8)
-                store(y, vector(*columns), row * quads + quad)
+                four = vector(*columns) if scale == 1 else vector(*columns) * splat(exact(scale))
+                store(y, four, row * quads + quad)
 
-    mark = (f"_at{first}" if first else "") + ("_again" if again else "")
+    mark = (f"_at{first}" if first else "") + ("_again" if again else "") + ("" if scale == 1 else "_scaled")
     return kernel(f"embed_{weights.label}_{weights.rows}x{weights.columns}{mark}", build)
 
 

@@ -17,6 +17,7 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.packed import GROUP, PackedMatrix
+from .activations import activate
 from .build import (
     Args,
     Buffer,
@@ -93,9 +94,10 @@ def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = Fal
 
 
 @cache
-def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, first: int = 0) -> tirx.PrimFunc:
-    """(x, w, [norm weight], [h], rows → [h]): h[rows, width] from column ``first`` on = silu(gate·x) · (up·x); ``w``:
-    both interleaved by 16 rows. Where ``first`` is not 0, h is there already."""
+def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, first: int = 0,
+          activation: str = "silu") -> tirx.PrimFunc:  # fmt: skip
+    """(x, w, [norm weight], [h], rows → [h]): h[rows, width] from column ``first`` on = activation(gate·x) · (up·x);
+    ``w``: both interleaved by 16 rows. Where ``first`` is not 0, h is there already."""
     width = width or weights.rows // 2
 
     def build(a: Args) -> None:
@@ -114,7 +116,7 @@ def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, 
 
             def finish(row: Expr, quad: Expr, up: Expr) -> None:
                 gate = let(gates[0])
-                value = gate / (splat(1.0) + call("float32x4", "exp", -gate)) * up
+                value = activate(activation, gate) * up
                 store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
 
             body.total(0, keep)
@@ -122,7 +124,8 @@ def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, 
             body.total(1, finish)
 
     mark = f"_at{first}" if first else ""
-    return kernel(f"gated{tile}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    kind = "" if activation == "silu" else f"_{activation}"
+    return kernel(f"gated{tile}{kind}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
 
 
 def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer]:

@@ -8,6 +8,7 @@ from tvm import tirx
 
 from ..shared.heads import Heads
 from ..shared.packed import GROUP, PackedMatrix
+from .activations import activate, soft_cap
 from .build import (
     Args,
     Buffer,
@@ -38,9 +39,9 @@ THREADS = 64
 
 
 @cache
-def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
+def rope_table(head_dim: int, scale: float = 1.0, turning: int = 0) -> tirx.PrimFunc:
     """(positions, freqs, rows → table): table[rows, head_dim / 2] = cos and sin of position · frequency, times
-    ``scale``.
+    ``scale`` for the first ``turning`` elements of a head (0: all).
 
     WGSL promises nothing of its own sin beyond π, so the angle is reduced to within π/4 in three steps (Cody and
     Waite) and put into cephes' polynomials for single precision."""
@@ -55,7 +56,10 @@ def rope_table(head_dim: int, scale: float = 1.0) -> tirx.PrimFunc:
             pair = let(bx * THREADS + t)
             with when(pair < half):
                 cosine, sine = _cos_sin(let(cast("float32", positions[row]) * freqs[pair]))
-                turn = vector(cosine, sine) if scale == 1 else vector(cosine * f32(scale), sine * f32(scale))
+                size: Expr = f32(scale)
+                if turning not in (0, head_dim):
+                    size = let(tirx.Select(pair < turning // 2, size, f32(1.0)))
+                turn = vector(cosine, sine) if scale == 1 else vector(cosine * size, sine * size)
                 store(table, turn, row * half + pair)
 
     return kernel(f"rope_table_{head_dim}" + ("" if scale == 1 else "_scaled"), build)
@@ -96,19 +100,9 @@ def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
         a.scalar("rows")
         y = a.buffer("y", "float32x4", "w")
         with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            parts, own, total = a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
+            scratch = _row_scratch(a)
             start, turns = let(pick[row] * quads), let((quads - t + (THREADS - 1)) // THREADS)
-            store(own, splat(0.0), 0)
-            with loop(turns) as turn:
-                value = let(x[start + turn * THREADS + t])
-                store(own, madd(value, value, own[0]), 0)
-            v = let(own[0])
-            store(parts, (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3)), t)
-            barrier()
-            store(total, f32(0.0), 0)
-            with loop(THREADS) as i:
-                store(total, total[0] + parts[i], 0)
-            inverse = let(call("float32", "inverseSqrt", total[0] * f32(1.0 / columns) + f32(epsilon)))
+            inverse = _inverse_rms(scratch, x, start, turns, t, columns, epsilon)
             with loop(turns) as turn:
                 quad = let(turn * THREADS + t)
                 store(y, x[start + quad] * weight[quad] * splat(inverse), row * quads + quad)
@@ -165,8 +159,8 @@ def head_norm(h: Heads, epsilon: float, dtype: str) -> tirx.PrimFunc:
 
 
 @cache
-def gate(width: int, dtype: str) -> tirx.PrimFunc:
-    """(gate, up, rows): gate[rows, width] = silu(gate) · up, in place."""
+def gate(width: int, dtype: str, activation: str = "silu") -> tirx.PrimFunc:
+    """(gate, up, rows): gate[rows, width] = activation(gate) · up, in place."""
     quads = quads_of(width)
 
     def build(a: Args) -> None:
@@ -178,10 +172,71 @@ def gate(width: int, dtype: str) -> tirx.PrimFunc:
             at = let(row * quads + quad)
             with when(quad < quads):
                 g, u = let(cast("float32x4", gates[at])), let(cast("float32x4", ups[at]))
-                value = let(g / (splat(1.0) + call("float32x4", "exp", -g)) * u)
+                value = let(activate(activation, g) * u)
                 store(gates, cast(f"{dtype}x4", value), at)
 
-    return kernel(f"gate_{width}", build)
+    mark = "" if activation == "silu" else f"_{activation}"
+    return kernel(f"gate{mark}_{width}", build)
+
+
+@cache
+def cap(width: int, size: float) -> tirx.PrimFunc:
+    """(x, rows): x[rows, width] = size · tanh(x / size), float32, in place."""
+
+    def build(a: Args) -> None:
+        x = a.buffer("x", "float32", "x")
+        a.scalar("rows")
+        with a.workgroups(-(-width // (4 * THREADS)), "rows", THREADS) as (bx, row, t):
+            for i in range(4):
+                column = let((bx * 4 + i) * THREADS + t)
+                at = let(row * width + column)
+                with when(column < width):
+                    store(x, soft_cap(let(x[at]), size), at)
+
+    return kernel(f"cap_{width}", build)
+
+
+@cache
+def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, y, norm weight, rows): x[rows, columns] += the RMS norm of y, float32, in place."""
+    quads = quads_of(columns)
+
+    def build(a: Args) -> None:
+        x = a.buffer("x", "float32x4", "x")
+        y = a.buffer("y", "float32x4", "x")  # "x": as in `gate`
+        weight = a.buffer("norm", "float32x4")
+        a.scalar("rows")
+        with a.workgroups(1, "rows", THREADS) as (_, row, t):
+            scratch = _row_scratch(a)
+            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
+            inverse = _inverse_rms(scratch, y, start, turns, t, columns, epsilon)
+            with loop(turns) as turn:
+                quad = let(turn * THREADS + t)
+                store(x, x[start + quad] + y[start + quad] * weight[quad] * splat(inverse), start + quad)
+
+    return kernel(f"add_normed_{columns}", build)
+
+
+def _row_scratch(a: Args) -> tuple[Buffer, Buffer, Buffer]:
+    return a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
+
+
+def _inverse_rms(
+    scratch: tuple[Buffer, Buffer, Buffer], x: Buffer, start: Expr, turns: Expr, t: Expr, columns: int, epsilon: float
+) -> Expr:
+    """1/rms of a row, in every thread of its workgroup."""
+    parts, own, total = scratch
+    store(own, splat(0.0), 0)
+    with loop(turns) as turn:
+        value = let(x[start + turn * THREADS + t])
+        store(own, madd(value, value, own[0]), 0)
+    v = let(own[0])
+    store(parts, (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3)), t)
+    barrier()
+    store(total, f32(0.0), 0)
+    with loop(THREADS) as i:
+        store(total, total[0] + parts[i], 0)
+    return let(call("float32", "inverseSqrt", total[0] * f32(1.0 / columns) + f32(epsilon)))
 
 
 @cache
@@ -203,4 +258,4 @@ def join(widths: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
     return kernel("join_" + "_".join(map(str, widths)), build)
 
 
-__all__ = ["add_bias", "embed", "gate", "head_norm", "join", "norm", "rope_table"]
+__all__ = ["add_bias", "add_normed", "cap", "gate", "head_norm", "join", "norm", "rope_table"]

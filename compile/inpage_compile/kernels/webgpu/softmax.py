@@ -13,6 +13,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from ..shared.heads import PAGE, Heads
+from .activations import soft_cap
 from .build import (
     Args,
     Buffer,
@@ -86,8 +87,10 @@ class Span:
     and the workgroup's memory."""
 
     def __init__(
-        self, a: Args, h: Heads, part: Part, queries: int, q: Buffer, block_tables: Buffer, kv: Buffer, t: Expr
-    ) -> None:
+        self, a: Args, h: Heads, part: Part, queries: int, q: Buffer, block_tables: Buffer, kv: Buffer, t: Expr,
+        column: Expr, window: Expr,
+    ) -> None:  # fmt: skip
+        self.column, self.window = column, window
         self.h, self.queries, self.q, self.block_tables, self.kv, self.t = h, queries, q, block_tables, kv, t
         self.part, self.heads = part, heads_at_once(h)
         self.rows = queries * self.heads
@@ -116,19 +119,42 @@ class Span:
         for length in lengths[1:]:
             limit = tirx.Max(limit, length)
         limit = let(limit)
-        table = let(sequence * self.h.blocks)
-        self._score(table, start, starts, lengths, limit)
+        table = let(sequence * self.h.columns_of_table + self.column)
+        # A token that fell out of a query's window gets no weight; pages that fell out of all of them are not read.
+        unseen: list[Expr] = [let(length - self.window) for length in lengths] if self.h.grouped else []
+        floor: Expr = 0
+        if self.h.grouped:
+            floor = let(tirx.Max(self.floor(lengths, limit), start))
+        self._score(table, start, starts, lengths, limit, unseen, floor)
         barrier()
         self._softmax()
         barrier()
-        self._weigh(table, start, let(tirx.Min(limit - start, SPAN)))
+        first = let((floor - start) // PAGE) if self.h.grouped else 0
+        self._weigh(table, start, let(tirx.Min(limit - start, SPAN)), first)
         barrier()
 
-    def _score(self, table: Expr, start: Expr, starts: list[Expr], lengths: list[Expr], limit: Expr) -> None:
+    def floor(self, lengths: list[Expr], limit: Expr) -> Expr:
+        """The first token that one of the queries sees. Those of another sequence have length 0."""
+        firsts = [tirx.Select(length > 0, length - self.window, limit) for length in lengths]
+        out = firsts[0]
+        for first in firsts[1:]:
+            out = tirx.Min(out, first)
+        return out
+
+    def sees(self, start: Expr, length: Expr) -> Expr:
+        """Whether a query of so many tokens sees any of the span."""
+        if not self.h.grouped:
+            return start < length
+        return tirx.all(start < length, start + SPAN > length - self.window)
+
+    def _score(
+        self, table: Expr, start: Expr, starts: list[Expr], lengths: list[Expr], limit: Expr, unseen: list[Expr],
+        floor: Expr,
+    ) -> None:  # fmt: skip
         h, part, token = self.h, self.part, let(start + self.t)
         for i in range(self.rows):
             store(self.own, f32(0.0), i)
-        with when(token < limit):
+        with when(tirx.all(token >= floor, token < limit) if unseen else token < limit):
             page = let(self.block_tables[table + token // PAGE] * page_words(h))
             keys = let(page + part.head * (h.dim // 2 * PAGE) + token % PAGE)
             with loop(h.dim // 4) as i:
@@ -144,7 +170,9 @@ class Span:
         for r, length in enumerate(lengths):
             for j in range(self.heads):
                 i = r * self.heads + j
-                store(self.own, tirx.Select(token < length, self.own[i], f32(_NEVER)), i)
+                score = let(soft_cap(self.own[i], h.cap)) if h.cap else self.own[i]
+                seen = tirx.all(token < length, token >= unseen[r]) if unseen else token < length
+                store(self.own, tirx.Select(seen, score, f32(_NEVER)), i)
                 store(self.scores, self.own[i], i * SPAN + self.t)
 
     def _softmax(self) -> None:
@@ -170,7 +198,7 @@ class Span:
             e = call("float32", "exp", self.own[i] - self.tops[self.rows * _PARTS + i])
             store(self.scores, e, i * SPAN + self.t)
 
-    def _weigh(self, table: Expr, start: Expr, count: Expr) -> None:
+    def _weigh(self, table: Expr, start: Expr, count: Expr, first_page: Expr) -> None:
         half, head = self.h.dim // 2, self.part.head
         for turn in range(self.turns):
             there, j, pair = self.pair(turn)
@@ -178,7 +206,7 @@ class Span:
             for i in mine:
                 store(self.values, splat(0.0, 2), i)
                 store(self.sums, f32(0.0), i)
-            with when(there), loop((count + (PAGE - 1)) // PAGE) as p:
+            with when(there), loop((count + (PAGE - 1)) // PAGE, first_page) as p:
                 page = let(self.block_tables[table + start // PAGE + p] * page_words(self.h))
                 values = let(page + page_words(self.h) // 2 + head * (half * PAGE) + pair)
                 with loop(tirx.Min(count - p * PAGE, PAGE)) as i:

@@ -1,0 +1,228 @@
+"""Folders as Hugging Face's tools write them: safetensors, config.json, tokenizer.json and what lies beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inpage.errors import SourceInvalid, brief, quoted
+from inpage.format.limits import FILE_BYTES
+from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.format.structure import one_line
+from inpage.text.tokenizer import ITEMS
+
+from ..checkpoints.files import ModelFolder
+from ..checkpoints.safetensors import INDEX, Stored, read_weights, weight_files
+from ..families import Family, family_of_checkpoint
+from ..families.checkpoint import HEAD, Checkpoint
+from ..families.family import expected_tensors
+from ..families.rope import Rope
+from ..quantize.tensor import SourceTensor, dequantize
+from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
+from .base import LicenseInfo, Source
+from .model_card import license_of
+from .problems import Problems
+from .sampling import from_generation_config
+
+CONFIG = "config.json"
+_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_TEMPLATE, _TEMPLATE_BYTES = "chat_template.jinja", 1 << 20
+_LISTED = 3  # of tensors in one error
+
+
+def open_folder(
+    path: Path, *, sha256: str | None = None, licensed: Callable[[LicenseInfo], object] = lambda _: None
+) -> Source:
+    """Open a model's folder. Parameters and errors as `open_gguf`'s; ``sha256``: see `ModelFolder.sha256`."""
+    folder, problems = ModelFolder(path), Problems("this folder")
+    config = problems.of(lambda: _config(folder))
+    stored = problems.of(lambda: read_weights(folder))
+    family = (
+        None if config is None else problems.of(lambda: family_of_checkpoint(_type(config), f"{CONFIG}.model_type"))
+    )
+    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
+    model = None
+    if config is not None and stored is not None and family is not None:
+        model = problems.of(lambda: model_of(family, config, tensors_of(_checkpoint(family), stored), CONFIG))
+    rows = model[0].vocab if model else _rows(stored or {})
+    tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
+    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
+    terms = license_of(folder)
+    if problems.found:
+        problems.of(lambda: licensed(terms))
+    problems.check()
+    assert model is not None and config is not None and tokenizer is not None and template is not None
+    architecture, tensors, rope, notes = model
+    digest = folder.sha256(_deciding(folder))
+    if sha256 is not None and digest != sha256.lower():
+        raise SourceInvalid(f"{path.name} has sha256 {digest}, expected {sha256}", field="sha256")
+    sampling, more = from_generation_config(beside["generation_config.json"])
+    name = one_line(folder.path.name) or "model"
+    return Source(
+        id=re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "model",
+        name=name,
+        origin=SourceRef("safetensors", name, "model.safetensors", digest),
+        architecture=architecture,
+        tensors=tensors,
+        tokenizer=tokenizer[0],
+        chat_template=template[0],
+        license=terms,
+        rope=rope,
+        sampling=sampling,
+        warnings=tuple(f"{name}: {note}" for note in (*notes, *tokenizer[1], *template[1], *more)),
+    )
+
+
+def is_model_folder(path: Path) -> bool:
+    return path.is_dir() and (path / CONFIG).exists()
+
+
+def _config(folder: ModelFolder) -> dict[str, Any]:
+    folder.file(CONFIG)
+    return folder.json(CONFIG)
+
+
+def _type(config: Mapping[str, Any]) -> str:
+    found = config.get("model_type")
+    if not isinstance(found, str):
+        raise SourceInvalid(f"{CONFIG}.model_type: must be a text, is {quoted(found)}", field=f"{CONFIG}.model_type")
+    return found
+
+
+def _deciding(folder: ModelFolder) -> list[str]:
+    """The files that decide what the model answers."""
+    names = [CONFIG, "tokenizer.json", *BESIDE, _TEMPLATE, INDEX]
+    return [*(name for name in names if folder.has(name)), *weight_files(folder)]
+
+
+def _rows(stored: Mapping[str, Stored]) -> int:
+    embedding = stored.get("model.embed_tokens.weight")
+    return embedding.shape[0] if embedding and embedding.shape else 0
+
+
+Opened = tuple[Architecture, dict[str, SourceTensor], Rope, list[str]]
+
+
+def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, SourceTensor], where: str) -> Opened:
+    """Architecture, the artifact's tensors, rotary positions and notes, by a config.json's keys and
+    ``tensors`` by our names. ``where``: the file that has those keys."""
+    checkpoint = _checkpoint(family)
+    keys = checkpoint.keys(config)
+    tied = config.get("tie_word_embeddings")
+    tied = checkpoint.tied or "output" not in tensors if tied is None else tied
+    if not isinstance(tied, bool):
+        key = f"{CONFIG}.tie_word_embeddings"
+        raise SourceInvalid(f"{key}: must be true or false, is {quoted(tied)}", field=key)
+    if tied:
+        tensors.pop("output", None)  # a copy of the embedding, which is taken in its place
+    elif "output" not in tensors:
+        raise SourceInvalid(f"tensor {HEAD} is missing, and {where} ties no embeddings", field=HEAD)
+    tensors = family.adapt(keys, tensors)
+    if "token_embd" not in tensors:
+        raise SourceInvalid("tensor model.embed_tokens.weight is missing", field="model.embed_tokens.weight")
+    head_dim = keys.size("head_dim", max(keys.size("hidden") // keys.size("heads"), 1))
+    factors = keys.rope_factors(head_dim, keys.number("rope_theta", 10000.0))
+    architecture, rope = family.read(keys, tensors, factors)
+    _check(checkpoint, architecture, tensors)
+    keys.check_plain(architecture.layers, architecture.plain_layers)
+    if checkpoint.norm_offset:
+        tensors |= {n: _added(t, checkpoint.norm_offset) for n, t in tensors.items() if n.endswith("norm")}
+    if not family.half_rotation:  # such a family's rows lie in GGUF files as kernels want them
+        turned = np.arange(rope.turning).reshape(2, -1).T.reshape(-1)
+        order = np.concatenate([turned, np.arange(rope.turning, head_dim)])
+        for name, tensor in tensors.items():
+            if name.endswith((".attn_q", ".attn_k")):
+                starts = np.arange(0, tensor.shape[0], head_dim)
+                tensors[name] = replace(tensor, order=(starts[:, None] + order).reshape(-1))
+    notes = [f"what {where}'s {quoted(key)} says is not known here and left out" for key in keys.unread()]
+    return architecture, tensors, rope, [*keys.notes, *notes]
+
+
+def _checkpoint(family: Family) -> Checkpoint:
+    assert family.checkpoint is not None  # it was found by it
+    return family.checkpoint
+
+
+def tensors_of(checkpoint: Checkpoint, stored: Mapping[str, Stored]) -> dict[str, SourceTensor]:
+    """By our names, as views of the files."""
+    out: dict[str, SourceTensor] = {}
+    refused: dict[str, list[str]] = {}
+    for each in stored.values():
+        name = checkpoint.name_of(each.name)
+        if name is None:
+            continue
+        if name in out:
+            raise SourceInvalid(f"tensor {brief(each.name)} stands twice", field=brief(each.name))
+        if each.dtype not in _FORMATS:
+            refused.setdefault(each.dtype, []).append(each.name)
+            continue
+        if len(each.shape) not in (1, 2) or 0 in each.shape:
+            raise SourceInvalid(
+                f"{brief(each.name)}: shape {list(each.shape)}, expected 1 or 2", field=brief(each.name)
+            )
+        out[name] = SourceTensor(name, each.shape, _FORMATS[each.dtype], each.data)
+    if refused:
+        kind, names = next(iter(refused.items()))
+        counts = ", ".join(f"{len(found)} of {kind}" for kind, found in refused.items())
+        raise SourceInvalid(
+            f"{brief(names[0])}: type {kind} is not supported; supported are {', '.join(_FORMATS)} (in all {counts})",
+            field=brief(names[0]),
+        )
+    return out
+
+
+def _check(checkpoint: Checkpoint, a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
+    """As `check_tensors`, by the names in the file, and with all that is wrong."""
+    expected, named = expected_tensors(a), checkpoint.file_names()
+    wrong: list[tuple[str, str]] = []
+
+    def written(name: str) -> str:
+        blk, layer, rest = (*name.split(".", 2), "", "")[:3]
+        return f"model.layers.{layer}.{named.get(rest, rest)}" if blk == "blk" else named.get(name, name)
+
+    for name, shape in expected.items():
+        if name not in tensors:
+            wrong.append((written(name), "is missing"))
+        elif tensors[name].shape != shape:
+            wrong.append((written(name), f"has shape {list(tensors[name].shape)}, expected {list(shape)}"))
+    wrong += [(name, f"has no place in a {a.family} model") for name in tensors if name not in expected]
+    if wrong:
+        listed = "; ".join(f"tensor {brief(name)} {what}" for name, what in wrong[:_LISTED])
+        more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        raise SourceInvalid(listed + more, field=brief(wrong[0][0]))
+
+
+def _added(tensor: SourceTensor, offset: float) -> SourceTensor:
+    values = dequantize(tensor) + np.float32(offset)
+    assert values.size <= ARCHITECTURE_LIMITS["hidden"]  # its shape was checked
+    return replace(tensor, format="f32", data=values.view(np.uint8))
+
+
+def tokenizer_of(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[str, Any], rows: int) -> Any:
+    if not folder.has("tokenizer.json"):
+        raise SourceInvalid(
+            "tokenizer.json is missing; transformers makes it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained("
+            "FOLDER)",
+            field="tokenizer.json",
+        )
+    found = folder.json("tokenizer.json", FILE_BYTES["tokenizer"], ITEMS)
+    files = TokenizerFiles(
+        found,
+        beside["tokenizer_config.json"],
+        beside["special_tokens_map.json"],
+        config,
+        beside["generation_config.json"],
+    )
+    return read_tokenizer(files, rows)
+
+
+def template_of(folder: ModelFolder, tokenizer_config: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    text = folder.text(_TEMPLATE, _TEMPLATE_BYTES) if folder.has(_TEMPLATE) else None
+    more = ["others"] if folder.has("additional_chat_templates") else []
+    return chat_template(tokenizer_config, text, more)
