@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 
-import { keptMemory } from "./support/kept_python.js";
+import { keptMemory, rememberPlainStart } from "./support/kept_python.js";
 import { inPython, showPython } from "./support/python.js";
 import { BASE, expect, MODEL, test } from "./support/router.js";
 
@@ -139,11 +139,19 @@ function commented(zip) {
   return changed;
 }
 
-test("a snapshot that comes too slowly is given up", async ({ page, start, server, whole }) => {
-  const { file } = recordIn(whole);
+test("a snapshot is not begun where the line is too slow for it", async ({ page, start, server, whole }) => {
+  await rememberPlainStart(page, 1);
+  expect((await start({ threads: 1 })).error).toBeUndefined();
+  expect(await how(page)).toMatch(/snapshot of [\d.]+ MB would take [\d.]+ s, a start without it takes 0\.0 s/);
+  expect(server.requests(BASE + recordIn(whole).file)).toEqual([]);
+});
+
+// It waits as long as the start takes that it remembers.
+(process.env.INPAGE_SLOW ? test : test.skip)("a snapshot that does not come is given up", async ({ page, start, server, whole }) => {
   /** @type {(value?: unknown) => void} */
   let release = () => {};
-  server.fault(BASE + file, { hold: new Promise((resolve) => (release = resolve)), always: true });
+  server.fault(BASE + recordIn(whole).file, { hold: new Promise((resolve) => (release = resolve)) });
+  await rememberPlainStart(page, 20_000);
   expect((await start({ threads: 1 })).error).toBeUndefined();
   expect(await how(page)).toContain("did not come within");
   release();

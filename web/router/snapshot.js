@@ -19,8 +19,8 @@ const STEP = "fetching Python's snapshot";
 const PLAIN_MS = 2000;
 /** Of that, what a start from memory takes. */
 const RESTORE = 0.2;
-/** Before so much of it came, its own line says nothing. */
-const SAMPLE_MS = 150;
+/** Before, what has come says little: this thread is busy with Pyodide's scripts. */
+const SAMPLE_MS = 500;
 /** Characters. */
 const TEXT = 1000;
 const GZIP = [0x1f, 0x8b];

@@ -50,7 +50,7 @@ def missing(site: dict[str, Path | bytes]) -> str:
 
 def ensure(package: bytes) -> tuple[dict[str, Any], Path]:
     """Its description and where it lies. Raises `Unsupported` where it cannot be made."""
-    folder = paths.vendor() / "snapshot"
+    folder = kept()
     name = f"python-{_identity(package)[:16]}"
     path, described = folder / f"{name}.bin", folder / f"{name}.json"
     record = _recorded(described, path)
@@ -60,6 +60,11 @@ def ensure(package: bytes) -> tuple[dict[str, Any], Path]:
         _replace(described, json.dumps({**record, "packed_sha256": packed_sha256}).encode())
         _tidy(folder, name)
     return record, path
+
+
+def kept() -> Path:
+    """The folder of what was made."""
+    return paths.vendor() / "snapshot"
 
 
 def _identity(package: bytes) -> str:

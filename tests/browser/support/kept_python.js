@@ -16,6 +16,22 @@ export function renewMemory(page) {
 }
 
 /**
+ * As after a visit on which Python started without a snapshot.
+ * @param {import("@playwright/test").Page} page
+ * @param {number} ms that it took
+ */
+export function rememberPlainStart(page, ms) {
+  return page.evaluate(async (ms) => {
+    const opening = indexedDB.open("inpage-starts", 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("memory");
+    await new Promise((resolve) => (opening.onsuccess = resolve));
+    const putting = opening.result.transaction("memory", "readwrite").objectStore("memory").put(ms, "plain");
+    await new Promise((resolve) => (putting.onsuccess = resolve));
+    opening.result.close();
+  }, ms);
+}
+
+/**
  * What is kept, once something is whole: each by its name, which is its hash, and its length.
  * @param {import("@playwright/test").Page} page
  * @returns {Promise<Record<string, number>>}

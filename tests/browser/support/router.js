@@ -6,6 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { test as base } from "./fixtures.js";
+import { rememberPlainStart } from "./kept_python.js";
 import { FaultServer } from "./server.js";
 
 export { expect } from "@playwright/test";
@@ -13,6 +14,8 @@ export { expect } from "@playwright/test";
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const LETTERS = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ0123456789<>|_~^";
 
+/** As if Python's start took so long here: however busy the machine is, its snapshot comes sooner. */
+const PATIENT_MS = 100_000;
 /** Where the site and the model lie on the test's server. */
 export const BASE = "/web/";
 export const MODEL = "/model/";
@@ -83,11 +86,12 @@ export const test = base.extend(
     /**
      * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `snapshot`, as all sites have that
      * were built with Node, Python starts in a fifth of the time.
-     * @param {{page: import("@playwright/test").Page, origin: string, server: FaultServer}} fixtures
+     * @param {{page: import("@playwright/test").Page, origin: string, server: FaultServer, snapshot: boolean}} fixtures
      * @param {(value: (options?: Record<string, unknown>) => Promise<any>) => Promise<void>} use
      */
-    start: async ({ page, origin, server }, use) => {
+    start: async ({ page, origin, server, snapshot }, use) => {
       await page.goto(`${origin}/tests/browser/support/blank.html`);
+      if (snapshot) await rememberPlainStart(page, PATIENT_MS);
       server.log = [];
       await use((options = {}) =>
         page.evaluate(
