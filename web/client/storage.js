@@ -17,13 +17,13 @@ import { unknown } from "./options.js";
 
 /** Kind → the folder that its files lie in where there is no IndexedDB of them: see engine/storage/opfs.js. @type {Partial<Record<Kind, string>>} */
 const FOLDERS = { models: "inpage-files", python: "inpage-memory" };
-/** Kind → databases; what counts lies in the first store of the first. @type {Record<Kind, string[]>} */
+/** Kind → databases; what counts lies in the first store of the first. The last of python is an earlier version's. @type {Record<Kind, string[]>} */
 const DATABASES = {
   models: ["inpage-files"],
   prefixes: ["inpage-kv"],
   answers: ["inpage-answers"],
   unfinished: ["inpage-unfinished"],
-  python: ["inpage-memory", "inpage-starts"],
+  python: ["inpage-memory", "inpage-starts", "inpage-python"],
   measurements: ["inpage-notes"],
   site: [],
 };

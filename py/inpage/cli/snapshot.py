@@ -98,9 +98,9 @@ def _make(package: bytes, path: Path) -> dict[str, Any]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Unsupported(f"{node} failed: {str(error)[:200]}") from error
+            raise Unsupported(f"Node.js failed: {type(error).__name__}") from error
         if done.returncode:
-            raise Unsupported(f"{node} ({_version(node)}) failed: {_reason(done.stderr)}")
+            raise Unsupported(f"Node.js ({_version(node)}) failed: {_reason(done.stderr)}")
         memory = made.read_bytes()
     packed = gzip.compress(memory, 6, mtime=0)
     path.parent.mkdir(parents=True, exist_ok=True)
