@@ -141,7 +141,7 @@ def report(archive: Path) -> None:
         name = path.name
         kind = "client" if path.parent.name == "dist" else "grammars" if path.parent.name == "grammar" else "workers"
         if name.startswith(("pyodide", "python")):
-            kind = "Pyodide"
+            kind = "snapshot" if name in (SNAPSHOT, snapshot.RECORD) else "Pyodide"
         data = path.read_bytes()
         sizes = parts.setdefault(kind, [0, 0])
         sizes[0] += len(data)

@@ -51,6 +51,22 @@ test("a first visit fetches each file once and the snapshot with it, a second ne
   for (const name of [BASE + file, `${BASE}python.json`, ...shards.map((/** @type {{file: string}} */ shard) => MODEL + shard.file)]) expect(second[name]).toBeUndefined();
 });
 
+test("weights come while Python starts, and count as fetched", async ({ page, start, server, model }) => {
+  const names = model.manifest.weights.shards.map((/** @type {{file: string}} */ shard) => MODEL + shard.file);
+  /** @type {(value?: unknown) => void} */
+  let release = () => {};
+  server.fault(`${BASE}inpage.zip`, { hold: new Promise((resolve) => (release = resolve)) });
+  const started = start({ threads: 1 });
+  // Python cannot start without its package.
+  await expect.poll(() => names.filter((/** @type {string} */ name) => server.requests(name).length)).toEqual(names);
+  release();
+  expect((await started).error).toBeUndefined();
+  for (const name of names) expect(server.requests(name).length).toBe(1);
+  const events = await page.evaluate(() => /** @type {any} */ (globalThis).progress.filter((/** @type {any} */ { phase }) => phase === "weights"));
+  expect(events.at(-1).loaded).toBe(events.at(-1).total);
+  expect(events.filter((/** @type {any} */ { fromCache }) => fromCache)).toEqual([]);
+});
+
 test("pages that were restored from one snapshot draw different numbers", async ({ page, start }) => {
   await showPython(page);
   const draw = `
