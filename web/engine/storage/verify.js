@@ -1,7 +1,7 @@
 /**
  * @file Weights that came from storage are hashed where that keeps no visitor waiting, in a worker of its own: ahead, while
- * Python starts, or, where they are too many for that, behind, while answers run. Ahead, what is not stored is fetched too. A shard that turns out to be damaged
- * only then is removed from storage and ends the engine; the next load fetches it.
+ * Python starts, when what is not stored is fetched too; or, where they are too many for that, behind, while answers run. A
+ * shard that turns out to be damaged only then is removed from storage and ends the engine; the next load fetches it.
  */
 
 import { place } from "../host/places.js";

@@ -7,7 +7,7 @@
 
 import { array, object } from "../format/check.js";
 import { described, readManifest } from "../format/manifest.js";
-import { storageSpace } from "../host/site_data.js";
+import { locksAnswer, storageSpace } from "../host/site_data.js";
 import { begin } from "../host/workers.js";
 import { DEFAULT_POLICY } from "./download.js";
 import { digestOf } from "./sha256.js";
@@ -70,6 +70,7 @@ async function ahead(store, base, text) {
   if (total > AHEAD_BYTES) return;
   const { usage, quota } = await storageSpace();
   const room = usage !== null && quota !== null && quota - usage > total;
+  const kept = room && (!store.needsLock || (await locksAnswer())); // or it would be fetched twice
   const alone = array(said.levels ?? [], "levels", Infinity).length <= 1;
   const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
   let next = 0;
@@ -82,7 +83,7 @@ async function ahead(store, base, text) {
         if (await isWhole(store, shard, place)) scope.postMessage({ whole: shard.sha256 });
         continue;
       }
-      if (!room || !alone || source.warnings.length) return; // what cannot be stored would be fetched twice
+      if (!kept || !alone || source.warnings.length) return;
       scope.postMessage({ fetching: shard.sha256 });
       const hash = { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) };
       await bring(source, shard, { target, hash, progress: () => undefined });
