@@ -15,13 +15,16 @@ let spare = null;
 
 /** @param {string} artifact URL of the model's folder; behind "#" stands a level */
 export function prepareLoad(artifact) {
-  spare = new EngineClient();
-  spare.warm();
   const base = artifact.replace(/\/?(#.*)?$/, "/");
   const url = `${base}manifest.json`;
   const text = fetchText(url, "manifest", "manifest.json");
   early = { url, text };
-  text.then((manifest) => bringAhead(base, manifest)).catch(() => undefined);
+  text.then((manifest) => {
+    bringAhead(base, manifest);
+    if (!early) return; // Python was there sooner
+    spare = new EngineClient();
+    spare.warm();
+  }).catch(() => undefined);
 }
 
 /** @returns {EngineClient} */
