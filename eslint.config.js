@@ -50,5 +50,5 @@ export default [
   { files: ["examples/*/worker.js", "examples/*/sw.js"], languageOptions: { globals: globals.serviceworker }, rules: { "no-restricted-globals": "off" } },
   // A Playwright test runs in Node and evaluates functions in the page.
   { files: ["tests/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
-  { files: ["*.config.js", "web/npm/cli.js"], languageOptions: { globals: globals.node } },
+  { files: ["*.config.js", "web/npm/cli.js", "web/make_snapshot.mjs"], languageOptions: { globals: globals.node } },
 ];

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inpage.cli import scripts, service_worker, vendor
+from inpage.cli import scripts, service_worker, snapshot, vendor
 from inpage.cli.site import notices, package_zip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +41,8 @@ COPIED = {
     "vendor/pyodide/python_stdlib.zip": "files/python_stdlib.zip",
     "vendor/xgrammar/xgrammar.js": "grammar/xgrammar.js",
 }
+# Python's: bundlers name it by its hash, as `inpage build` does.
+SNAPSHOT = "python.bin"
 # Entry → its file in web/npm.
 ENTRIES = {".": "inpage", "./ai-sdk": "ai-sdk", "./grammar": "grammar", "./openai": "openai", "./react": "react"}
 # What an entry imports that its user has, and nobody else needs.
@@ -57,7 +59,11 @@ def main() -> None:
     bundle(dist)
     for source, name in COPIED.items():
         place(dist / name, (WEB / source).read_bytes())
-    place(dist / "files/inpage.zip", package_zip())
+    package = package_zip()
+    place(dist / "files/inpage.zip", package)
+    record, memory = snapshot.ensure(package)
+    place(dist / f"files/{SNAPSHOT}", memory.read_bytes())
+    place(dist / f"files/{snapshot.RECORD}", json.dumps({**record, "file": SNAPSHOT}).ljust(INLINED + 1).encode())
     for path in sorted(dist.glob("*/*")):
         if path.suffix == ".js":
             path.write_text(opaque(path.read_text("utf-8")), "utf-8")
@@ -67,6 +73,7 @@ def main() -> None:
     kept = {path.relative_to(dist).as_posix(): path for path in dist.rglob("*") if path.is_file()}
     for name in ("ai-sdk.js", "react.js"):  # for bundlers only: they import what their user has
         kept.pop(name)
+    kept.pop(f"files/{SNAPSHOT}")  # once it was used it is in the page's own storage
     place(dist / "sw.js", service_worker.script(kept))
     place(OUT / "types/sw.d.ts", b"export {};\n")
     shutil.copyfile(WEB / "npm/cli.js", made(OUT / "bin/inpage.js"))
@@ -134,7 +141,7 @@ def report(archive: Path) -> None:
         name = path.name
         kind = "client" if path.parent.name == "dist" else "grammars" if path.parent.name == "grammar" else "workers"
         if name.startswith(("pyodide", "python")):
-            kind = "Pyodide"
+            kind = "snapshot" if name in (SNAPSHOT, snapshot.RECORD) else "Pyodide"
         data = path.read_bytes()
         sizes = parts.setdefault(kind, [0, 0])
         sizes[0] += len(data)

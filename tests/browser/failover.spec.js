@@ -1,7 +1,7 @@
 /** @file Workers that die in mid-answer, over the synthetic model: answers go on, or end with a reason. */
 
 import { expect, greedy, test, weights } from "./support/failing.js";
-import { renewMemory } from "./support/kept_python.js";
+import { keptMemory, renewMemory } from "./support/kept_python.js";
 import { inPython, showPython } from "./support/python.js";
 import { BASE } from "./support/router.js";
 
@@ -47,23 +47,13 @@ test("a router that dies again and again with a request fails it, and nothing ha
 });
 
 test.describe(() => {
-  test.use({ keptPython: false });
+  test.use({ snapshot: false });
 
   test("Python's memory is kept for the next start", async ({ page, start, ask, model, server }) => {
     await showPython(page);
     /** @type {string[]} */
     const warnings = [];
     page.on("console", (message) => message.text().startsWith("Python") && warnings.push(message.text()));
-    /** How much is kept. */
-    const kept = () =>
-      page.evaluate(async () => {
-        const opening = indexedDB.open("inpage-python", 1);
-        await new Promise((resolve) => (opening.onsuccess = resolve));
-        const asked = opening.result.transaction("memory").objectStore("memory").getAll();
-        const values = await new Promise((resolve) => (asked.onsuccess = () => resolve(asked.result)));
-        opening.result.close();
-        return values.map((/** @type {Uint8Array} */ value) => value.length);
-      });
     /** @type {boolean[]} */
     const modules = [];
     const answer = async () => {
@@ -77,14 +67,14 @@ test.describe(() => {
       return seed;
     };
     const seeds = [await answer()];
-    await expect.poll(kept).toEqual([expect.any(Number)]);
+    await expect.poll(async () => Object.values(await keptMemory(page))).toEqual([expect.any(Number)]);
     // Beside the first visit it is kept anew with what only chats need, which later visits have from the start.
     const renewals = () => server.requests(`${BASE}router/memory_worker.js`).length;
-    expect(renewals()).toBe(1);
+    expect(renewals()).toBe(2); // it is kept, then renewed
     expect(await renewMemory(page)).toBe(true);
     seeds.push(await answer());
     expect(modules).toEqual([false, true]);
-    expect(renewals()).toBe(2); // ours, and no other
+    expect(renewals()).toBe(3); // ours, and no other
     expect(new Set(seeds).size).toBe(2); // chance does not repeat itself
     expect(warnings).toEqual([]);
   });

@@ -6,7 +6,6 @@
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
-import { isKept, putPython } from "./support/kept_python.js";
 import { plainServer } from "./support/plain.js";
 import { developed, elsewhere, expect, expected, QUESTION, ROOT, run, test } from "./support/projects.js";
 import { FaultServer } from "./support/server.js";
@@ -168,10 +167,6 @@ test("a PWA takes the service worker into its own, and works without a network a
   const server = await plainServer(path.dirname(pwa));
   const app = `${server.origin}/pwa/`;
   try {
-    if (isKept(whole)) {
-      await page.goto(server.origin);
-      await putPython(page, "/pwa/models/smollm2-135m-instruct/");
-    }
     await page.goto(app);
     await ask(page);
     await expect(page.locator("#answer")).toHaveText(expected(model));

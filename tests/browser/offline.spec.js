@@ -5,12 +5,11 @@
 
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { isKept, putPython } from "./support/kept_python.js";
 import { plainServer } from "./support/plain.js";
 import { expect, prompt, test, text } from "./support/router.js";
 
@@ -67,11 +66,6 @@ test("after one visit the site works without a network, isolated and with its en
   execFileSync(path.join(ROOT, ".venv/bin/inpage"), ["build", "--model", whole, "--out", site], { stdio: "ignore" });
   let server = await plainServer(folder);
   try {
-    if (isKept(whole)) {
-      copyFileSync(path.join(whole, "kept-python.bin"), path.join(folder, "kept-python.bin"));
-      await page.goto(server.origin);
-      await putPython(page, "/");
-    }
     const url = `${server.origin}/a/b/${QUERY}`;
     const announced = page.waitForEvent("console", (message) => message.text().includes("reloaded once"));
     await page.goto(url);

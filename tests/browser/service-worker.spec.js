@@ -7,8 +7,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { isKept, putPython } from "./support/kept_python.js";
-import { expect, MODEL, prompt, test as base, text } from "./support/router.js";
+import { expect, MODEL, prompt, pythonMounts, test as base, text } from "./support/router.js";
 import { FaultServer } from "./support/server.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -23,7 +22,7 @@ const test = base.extend({
     /** @param {{whole: string}} fixtures @param {(server: FaultServer) => Promise<void>} use */
     async ({ whole }, use) => {
       const page = path.join(ROOT, "tests/browser/support/blank.html");
-      const mounts = { [SITE]: path.join(ROOT, "web"), [`${SITE}inpage.zip`]: path.join(whole, "inpage.zip"), [PAGE]: page, "/outside.html": page };
+      const mounts = { [SITE]: path.join(ROOT, "web"), ...pythonMounts(SITE, whole, true), [PAGE]: page, "/outside.html": page };
       const server = new FaultServer({ ...mounts, [MODEL]: whole, "/node_modules/": path.join(ROOT, "node_modules") }, { isolated: false });
       server.policy = "";
       await use(server);
@@ -119,7 +118,7 @@ function chat(page, content) {
   );
 }
 
-test("a page of a host without headers is isolated after one reload, and answers for all pages of the site", async ({ page, context, origin, server, whole, model }) => {
+test("a page of a host without headers is isolated after one reload, and answers for all pages of the site", async ({ page, context, origin, server, model }) => {
   // Isolated, after one reload that is announced, with the policy that was asked for.
   await page.goto(origin + PAGE);
   expect(await page.evaluate(() => globalThis.crossOriginIsolated)).toBe(false);
@@ -143,7 +142,6 @@ test("a page of a host without headers is isolated after one reload, and answers
 
   // Nobody answers yet; then this page does, with threads.
   expect(await chat(page, "hello")).toEqual([503, "service_unavailable_error"]);
-  if (isKept(whole)) await putPython(page, MODEL);
   await page.evaluate(holding);
   const info = await page.evaluate(async (model) => {
     const scope = /** @type {any} */ (globalThis);

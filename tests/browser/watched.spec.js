@@ -17,7 +17,7 @@ const BLOCKS = {
   },
 };
 
-test.use({ keptPython: false }); // each start fetches all there is
+test.use({ snapshot: false }); // each start fetches all there is
 
 // The second is refused by its count of steps: bounded.spec.js has that in every run.
 for (const [what, { code, ...variant }] of Object.entries(BLOCKS).slice(0, process.env.INPAGE_SLOW ? 2 : 1)) {

@@ -87,6 +87,23 @@ def test_values_in_memory_are_walked_without_recursion() -> None:
         assert caught.value.field == "tags"
 
 
+MANY = json.dumps({f"key {i}": 0 for i in range(bounded.KEYS + 1)})
+
+
+def test_keys_that_could_be_made_to_collide_are_counted_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = {f"key {i}": i for i in range(bounded.KEYS)}
+    again = [{"a": i, "a:b": '"c":'} for i in range(2 * bounded.KEYS)]
+    for value in (most, again, [":" * 3 * bounded.KEYS, '"x": ' * bounded.KEYS, most]):
+        assert bounded.read(json.dumps(value)) == value
+    more = json.loads(MANY)
+    assert bounded.read(MANY, keys=len(more)) == more
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    apart = json.dumps([{key: 0} for key in more])  # the parser has one table for all of a text
+    for text in (MANY, apart, MANY.replace(":", " \n:"), MANY[:-1]):
+        with pytest.raises(bounded.Excessive, match="more than 10000 different keys"):
+            bounded.read(text)
+
+
 CALLS: list[tuple[Callable[[], Any], type[InpageError], str]] = [
     (lambda: options({"tags": nested()}, 10), InvalidRequest, "tags"),
     (lambda: options({"seed": nested()}, 10), InvalidRequest, "seed"),
@@ -103,6 +120,8 @@ CALLS: list[tuple[Callable[[], Any], type[InpageError], str]] = [
     (lambda: asked_tools(None, nested(kind="dict"), None, "tools", True), InvalidRequest, "tool_choice"),
     (lambda: settings_from({"kv": nested(kind="dict")}), InvalidRequest, "settings"),
     (lambda: Bundle(DEEP), ArtifactInvalid, "answers"),
+    (lambda: options({"schema": MANY}, 10), InvalidRequest, "schema"),
+    (lambda: checked_messages([_called(MANY)]), InvalidRequest, "messages[0].tool_calls[0].function.arguments"),
     (lambda: load_tokenizer(DEEP, {}), ArtifactInvalid, "tokenizer.file"),
 ]
 
@@ -142,14 +161,17 @@ def test_the_page_refuses_a_message_by_its_id() -> None:
     assert [(one["id"], one["error"]["code"], one["error"]["field"]) for one in sent] == [
         (7, "invalid_request", "tags")
     ]
+    page.handle(f'{{"id": 8, "op": "chat", "params": {{"logit_bias": {MANY}}}}}')
+    assert (sent[1]["id"], sent[1]["error"]["code"]) == (8, "invalid_request")
+    assert "different keys" in sent[1]["error"]["message"]
     for text in ("", "[]", "{}", DEEP, '{"id": "x", "op": "chat"}', '{"id": 1}', "nonsense"):
         page.handle(text)
-    assert len(sent) == 1
+    assert len(sent) == 2
 
 
 def test_nothing_else_parses_json() -> None:
     """What the package ships itself, and what its own processes say, is not from outside."""
-    own = ("bench/", "cli/vendor.py", "cli/scripts.py", "cli/profile.py", "format/bounded.py")
+    own = ("bench/", "cli/vendor.py", "cli/scripts.py", "cli/snapshot.py", "cli/profile.py", "format/bounded.py")
     found = [
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")

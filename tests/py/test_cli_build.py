@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inpage.cli import main, scripts, service_worker, site
+from inpage.cli import main, scripts, service_worker, site, snapshot
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage.format.manifest import parse_manifest, revision_of
@@ -365,3 +365,40 @@ def test_compiling_over_a_folder_keeps_what_no_compiler_wrote(
         assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["build.json", "main.c"]
         (model / "notes.txt").unlink()
         assert main([*again, str(model)]) == 0
+
+
+OLD_NODE = """#!/bin/sh
+if [ "$1" = --version ]; then echo v12.22.0; exit; fi
+echo "file:///made.mjs:1" >&2
+echo "SyntaxError: Unexpected token" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "why"), [(None, "no Node.js was found"), (OLD_NODE, "(v12.22.0) failed: SyntaxError")]
+)
+def test_a_site_is_built_without_node_or_with_one_that_is_too_old_and_says_so(
+    node: str | None,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: Path,
+) -> None:
+    monkeypatch.setattr(snapshot, "kept", lambda: tmp_path / "none")
+    (tmp_path / "bin").mkdir()
+    if node:
+        program = tmp_path / "bin/node"
+        program.write_text(node)
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert build(model, tmp_path / "site") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "snapshot" in line]
+    assert len(lines) == 1
+    assert why in lines[0]
+    record = json.loads((tmp_path / "site/python.json").read_text())
+    assert record["file"] is None
+    assert why in record["why"]
+    assert not list((tmp_path / "site").glob("python-*"))

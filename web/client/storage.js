@@ -15,15 +15,15 @@ import { unknown } from "./options.js";
  * @typedef {{kind: Kind, entries: number, bytes: number | null}} Stored bytes: null where the browser does not tell
  */
 
-/** What the files of models lie in where there is no IndexedDB of them: see engine/storage/opfs.js. */
-const FOLDER = "inpage-files";
-/** Kind → databases; what counts lies in the first store of the first. @type {Record<Kind, string[]>} */
+/** Kind → the folder that its files lie in where there is no IndexedDB of them: see engine/storage/opfs.js. @type {Partial<Record<Kind, string>>} */
+const FOLDERS = { models: "inpage-files", python: "inpage-memory" };
+/** Kind → databases; what counts lies in the first store of the first. The last of python is an earlier version's. @type {Record<Kind, string[]>} */
 const DATABASES = {
   models: ["inpage-files"],
   prefixes: ["inpage-kv"],
   answers: ["inpage-answers"],
   unfinished: ["inpage-unfinished"],
-  python: ["inpage-python", "inpage-starts"],
+  python: ["inpage-memory", "inpage-starts", "inpage-python"],
   measurements: ["inpage-notes"],
   site: [],
 };
@@ -39,7 +39,8 @@ async function list() {
         const entries = await cachedFiles(CACHES);
         return { kind, entries, bytes: entries ? null : 0 };
       }
-      const files = kind === "models" ? (await folderFiles(FOLDER)).filter(({ name }) => name.endsWith(".bin")) : [];
+      const folder = FOLDERS[kind];
+      const files = folder ? (await folderFiles(folder)).filter(({ name }) => name.endsWith(".bin")) : [];
       const rows = await inStores(DATABASES[kind][0], "readonly", ([first]) => first.count());
       const bytes = files.reduce((sum, { size }) => sum + size, 0);
       return { kind, entries: files.length + (rows ?? 0), bytes: rows ? null : bytes };
@@ -58,7 +59,8 @@ async function remove(kind) {
   try {
     for (const each of kind ? [kind] : KINDS) {
       if (each === "site") await deleteCaches(CACHES);
-      if (each === "models") await deleteFolder(FOLDER);
+      const folder = FOLDERS[each];
+      if (folder) await deleteFolder(folder);
       for (const name of DATABASES[each]) await inStores(name, "readwrite", (stores) => stores.map((store) => store.clear())[0]);
     }
   } catch (error) {

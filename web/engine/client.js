@@ -42,6 +42,8 @@ export class EngineClient {
   #grammars = null;
   /** @type {import("./storage/verify.js").Verifying | null} */
   #verifying = null;
+  /** Whether the worker was started before there was anything to load. */
+  #warm = false;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
@@ -53,6 +55,12 @@ export class EngineClient {
     this.#workerUrl = workerUrl ?? place("engine/worker.js");
   }
 
+  /** Start the worker for a load that is to come. */
+  warm() {
+    this.#start();
+    this.#warm = true;
+  }
+
   /**
    * Load a model, in place of the one loaded before. A failed load leaves nothing behind.
    * @param {LoadOptions & {onProgress?: (event: Progress) => void, signal?: AbortSignal}} options
@@ -60,9 +68,11 @@ export class EngineClient {
    * @throws {EngineError} artifact_invalid, unsupported, out_of_memory, network, cancelled, device_lost, invalid_request
    */
   async load({ onProgress, signal, ...options }) {
-    this.#end(new EngineError("cancelled", "another load took its place"));
+    const warm = this.#warm;
+    this.#warm = false;
+    if (!warm) this.#end(new EngineError("cancelled", "another load took its place"));
     if (signal?.aborted) throw new EngineError("cancelled", "the load was cancelled");
-    this.#start();
+    if (!this.#worker) this.#start();
     const worker = this.#worker;
     const id = this.#nextId;
     const cancel = () => worker?.postMessage({ cancel: id });
@@ -300,6 +310,7 @@ export class EngineClient {
    */
   #end(reason) {
     this.#endWorker();
+    this.#warm = false;
     for (const port of this.#faults) port.close();
     this.#faults = [];
     this.#grammars?.end(reason);

@@ -85,7 +85,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   /** @type {import("./core/protocol.js").Warning[]} */
   const warnings = [];
   const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
-  const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified };
+  const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified, fetched: options.fetched };
 
   const { plan: planFile, kernels: kernelFile } = variant.files;
   if (!planFile) throw invalidArtifact(`variant ${variant.name} has none: compile it again`, "variants.plan");

@@ -30,6 +30,8 @@ provide({
   "engine/webgpu/choosing.wgsl": new URL("./files/choosing.wgsl", import.meta.url).href,
   "engine/webgpu/sampling.wgsl": new URL("./files/sampling.wgsl", import.meta.url).href,
   "engine/worker.js": new URL("./files/engine.js", import.meta.url).href,
+  "python.bin": new URL("./files/python.bin", import.meta.url).href,
+  "python.json": new URL("./files/python.json", import.meta.url).href,
   "router/memory_worker.js": new URL("./files/memory.js", import.meta.url).href,
   "router/text_worker.js": new URL("./files/text.js", import.meta.url).href,
   "router/worker.js": new URL("./files/router.js", import.meta.url).href,

@@ -3,9 +3,8 @@
  * as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in. Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
-import { EngineClient } from "../engine/client.js";
 import { DEFAULT_POLICY } from "../engine/storage/download.js";
-import { EngineError, toWire } from "../engine/format/errors.js";
+import { toWire } from "../engine/format/errors.js";
 import { probe } from "../engine/core/features.js";
 import { fetchFile } from "../engine/storage/shards.js";
 import { storageSpace } from "../engine/host/site_data.js";
@@ -13,8 +12,8 @@ import { openStore } from "../engine/storage/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { Aside } from "./aside.js";
 import { outlined, tokenizer } from "./texts.js";
-import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 
+export { fetchJson, newEngine } from "./ahead.js";
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
 export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
 export { readNote, writeNote } from "./notes.js";
@@ -54,29 +53,6 @@ export function measure(name, began, ended) {
 export function absolute(url) {
   const page = /** @type {{document?: {baseURI: string}}} */ (/** @type {unknown} */ (globalThis)).document;
   return new URL(url, page?.baseURI ?? globalThis.location.href).href;
-}
-
-/** @returns {EngineClient} */
-export function newEngine() {
-  return new EngineClient();
-}
-
-/**
- * The text of a JSON file whose hash nobody knows beforehand. It is checked in Python, which knows the schema.
- * @param {string} url
- * @param {keyof typeof import("../engine/format/limits.js").FILE_BYTES} kind
- * @param {string} field what it is, for errors
- * @returns {Promise<string>}
- */
-export async function fetchJson(url, kind, field) {
-  try {
-    const response = await within(fetch(url, { cache: "no-cache" }), STALL_MS, url, field);
-    if (response.status === 404) throw new EngineError("artifact_invalid", `there is nothing at ${url}`, field);
-    if (!response.ok) throw new EngineError("network", `${url}: HTTP ${response.status}`, field);
-    return new TextDecoder().decode(await bytesOf(response, kind, url, field));
-  } catch (error) {
-    throw error instanceof EngineError ? error : new EngineError("network", `${url}: ${String(error)}`, field, error);
-  }
 }
 
 /**

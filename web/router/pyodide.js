@@ -18,6 +18,7 @@ const PAGE = 65_536;
 const FOLDER = "vendor/pyodide/";
 /** Pyodide names its files by a folder's URL; bundlers scatter them. */
 const INDEX = new URL(`/${FOLDER}`, globalThis.location.origin).href;
+const LIBRARY = "python_stdlib.zip";
 const WASM = "application/wasm";
 const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
 
@@ -27,6 +28,8 @@ const NOTHING = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
  * @property {Promise<{default: unknown}>} script
  * @property {Promise<WebAssembly.Module>} binary
  * @property {Promise<ArrayBuffer>} library Python's own modules, a zip
+ * @property {Promise<{bytes: number, ms: number}>} line what the library came with
+ * @property {Promise<unknown>} come settled when all have come, or one does not
  */
 
 /** @type {Files | undefined} */
@@ -39,7 +42,11 @@ let files;
 export function prepare() {
   if (files) return files;
   const script = imported(import(place(`${FOLDER}pyodide.asm.js`).href), STEP, "pyodide.asm.js");
-  files = { script, binary: compiled("pyodide.asm.wasm"), library: fetched("python_stdlib.zip").then((response) => whole(response, "python_stdlib.zip")) };
+  const binary = compiled("pyodide.asm.wasm");
+  const began = performance.now();
+  const library = fetched(LIBRARY).then((response) => whole(response, LIBRARY));
+  const line = library.then(({ byteLength: bytes }) => ({ bytes, ms: performance.now() - began }));
+  files = { script, binary, library, line, come: Promise.allSettled([script, binary, library]) };
   for (const file of Object.values(files)) file.catch(() => undefined);
   return files;
 }
@@ -67,7 +74,7 @@ export async function load(options) {
     if (!url.startsWith(INDEX)) return fetch(input, init);
     const name = url.slice(INDEX.length);
     if (name === "pyodide.asm.wasm") return Promise.resolve(new Response()); // the module is there without
-    const bytes = name === "python_stdlib.zip" ? library : fetched(name, fetch).then((response) => whole(response, name));
+    const bytes = name === LIBRARY ? library : fetched(name, fetch).then((response) => whole(response, name));
     bytes.catch(fail);
     needed.push(bytes);
     return bytes.then((body) => new Response(body));

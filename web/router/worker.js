@@ -6,7 +6,6 @@
 
 import { EngineError, toWire } from "../engine/format/errors.js";
 import { parsed, plain } from "../engine/format/json.js";
-import { verifyAhead } from "../engine/storage/verify.js";
 import { place } from "../engine/host/places.js";
 import { imported } from "../engine/host/waits.js";
 import { begin } from "../engine/host/workers.js";
@@ -36,7 +35,7 @@ scope.onmessage = async (event) => {
     scope.postMessage("pong");
     return;
   }
-  if (!asked) ahead(event.data);
+  if (!asked) void ahead(event.data);
   asked = true;
   const handle = await ready.catch(() => null); // told above
   if (!handle) return;
@@ -53,10 +52,10 @@ scope.onmessage = async (event) => {
 };
 
 /** While Python starts, a core has nothing to do. @param {string} message the first: which model is wanted */
-function ahead(message) {
+async function ahead(message) {
   try {
     const { op, artifact } = /** @type {any} */ (parsed(message, "message"));
-    if (op === "load" && typeof artifact === "string") verifyAhead(artifact);
+    if (op === "load" && typeof artifact === "string") (await import("./ahead.js")).prepareLoad(artifact);
   } catch {
     // It is refused when Python would have it.
   }
@@ -86,12 +85,12 @@ async function boot() {
   const hosting = scripts(import("./host.js"));
   hosting.catch(() => undefined); // told below
   const { renewMemory, startPython } = await scripts(import("./python.js"));
-  const [host, pyodide] = await Promise.all([hosting, startPython(place("inpage.zip"))]);
+  const [host, { pyodide, how }] = await Promise.all([hosting, startPython(place("inpage.zip"))]);
   const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.
   _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });
   pyodide.registerJsModule("inpage_host", host);
-  return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text), renewMemory);
+  return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text), renewMemory, how);
 }
 
 /**

@@ -10,9 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import answers, out_folder, paths, scripts, session, site
+from . import answers, out_folder, paths, scripts, session, site, snapshot
 
-_NOT_OURS = ("weights", "vendor/pyodide", "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
+_PYTHON = ("vendor/pyodide", "Python's snapshot")
+_NOT_OURS = ("weights", *_PYTHON, "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     out_folder.write(out, files)
     if not scripts.bundled():
         print("inpage: no esbuild in node_modules: the site has its scripts as single modules", file=sys.stderr)
+    if why := snapshot.missing(files):
+        print(f"inpage: the site has no snapshot of Python, first visits take longer: {why}", file=sys.stderr)
     report(files, out)
     return 0
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..format.manifest import Manifest
-from . import paths, scripts, service_worker, vendor
+from . import paths, scripts, service_worker, snapshot, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
-_NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json")
+# Python's snapshot is used once, and then in the page's own storage; nobody is to fetch it who does not use it.
+_NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -57,7 +58,8 @@ def files(
         pages = [part for part in folder.iterdir() if not (part / "package.json").exists()]
         found = [path for part in pages for path in (_tree(part) if part.is_dir() else [part])]
         site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in found}
-    site["inpage.zip"] = package_zip()
+    site["inpage.zip"] = package = package_zip()
+    site |= snapshot.files(package)
     models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
     described: dict[str, object] = {"models": models}
     if answers is not None:
@@ -131,6 +133,8 @@ def _part(name: str) -> str:
     pieces = name.split("/")
     if pieces[0] == "models":
         return "weights" if pieces[2] == "weights" else f"model: {pieces[2]}"
+    if name.startswith("python-"):
+        return "Python's snapshot"
     return "/".join(pieces[:2]) if pieces[0] == "vendor" else pieces[0]
 
 

@@ -53,7 +53,7 @@ def read_vocabulary(folder: Path, manifest: Manifest) -> Vocabulary:
     entry, size = manifest.tokenizer, manifest.architecture.vocab
     data = read_file(folder, FileRef(entry.file, entry.bytes, entry.sha256), "tokenizer")
     try:
-        description = bounded.read(data, FILE_BYTES["tokenizer"], items=ITEMS)
+        description = bounded.read(data, FILE_BYTES["tokenizer"], items=ITEMS, keys=ITEMS)
         texts = [""] * size
         for text, i in description["model"]["vocab"].items():
             texts[i] = text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
@@ -18,6 +19,9 @@ from ..errors import InvalidRequest, brief
 
 DEPTH = 100  # Pyodide's stack takes some hundred levels of json.loads; a schema may have 64 levels
 ITEMS = 1 << 20  # values of one text; a tokenizer.json may have more
+# Different keys of one text. Python in the page may be restored from a public snapshot, whose strings hash with a seed
+# that everybody knows (docs/security.md): keys that are made to collide cost the square of their number.
+KEYS = 10_000
 REQUEST_BYTES = 64 << 20
 
 # Possessive, so that a text without its last quote costs one pass too.
@@ -27,6 +31,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = (str, bytes, int, float)
 _HOLDERS = (Mapping, Sequence, Set)
 _STEP = {ord(c): 1 if c in "[{" else -1 for c in "[]{}"}
+_KEY = re.compile(r'("(?:[^"\\]++|\\.)*+"?)\s*+(:)?', re.DOTALL)
 _TOKEN = re.compile(r'("(?:[^"\\]++|\\.)*+")\s*+(:)?|[\[\]{}]', re.DOTALL)
 
 
@@ -44,18 +49,21 @@ def read(
     *,
     items: int = ITEMS,
     depth: int = DEPTH,
+    keys: int = KEYS,
     strict: bool = True,
     unique: bool = False,
 ) -> Any:
-    """Parse JSON of at most ``limit`` bytes or characters, ``items`` values and ``depth`` levels. ``strict``: no
-    control characters in strings. ``unique``: no key twice in an object. Raises `ValueError`, as `Excessive` where it
-    is too large or too deep."""
+    """Parse JSON of at most ``limit`` bytes or characters, ``items`` values, ``depth`` levels and ``keys`` different
+    keys. ``strict``: no control characters in strings. ``unique``: no key twice in an object. Raises `ValueError`, as
+    `Excessive` where it is too large or too deep."""
     if len(text) > limit:
         raise Excessive(f"it is larger than {limit} bytes")
     if not isinstance(text, str):
         text = bytes(text).decode(json.detect_encoding(bytes(text)), "surrogatepass").removeprefix("\ufeff")
     if text.count("[") + text.count("{") > depth or text.count(",") > items // 2:
         _measure(text, items, depth)
+    if text.count(":") > keys:
+        _count_keys(text, keys)
     hook = _once if unique else None
     return json.loads(text, strict=strict, parse_constant=_constant, object_pairs_hook=hook)
 
@@ -120,6 +128,18 @@ def _measure(text: str, items: int, depth: int) -> None:
     marks = _NO_BRACKET.sub("", bare).encode()
     if max(accumulate(map(_STEP.__getitem__, marks)), default=0) > depth:
         raise Excessive(f"it is nested more than {depth} deep", _deep_member(text, depth))
+
+
+def _count_keys(text: str, most: int) -> None:
+    """Behind a text that nobody can guess they hash as if the seed were not known; the parser's own table, and objects,
+    have them without."""
+    salt = secrets.token_hex(8)
+    seen: set[str] = set()
+    for match in _KEY.finditer(text):
+        if match[2]:
+            seen.add(salt + match[1])
+            if len(seen) > most:
+                raise Excessive(f"it has more than {most} different keys")
 
 
 def _deep_member(text: str, depth: int) -> str | None:

@@ -275,7 +275,7 @@ class _Source(Protocol):
 
 class _NativeSource:
     def __init__(self, text: str) -> None:
-        self.outline = bounded.read(text, FILE_BYTES["tokenizer"], items=ITEMS)
+        self.outline = bounded.read(text, FILE_BYTES["tokenizer"], items=ITEMS, keys=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
         return _NativeCodec(json.dumps(description, ensure_ascii=False))
@@ -286,7 +286,7 @@ class _PageSource:
 
     def __init__(self, text: str) -> None:
         self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH)
-        self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=ITEMS)
+        self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=ITEMS, keys=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:
         return _PageCodec(self._read.make(json.dumps(description, ensure_ascii=False)))

@@ -13,10 +13,12 @@ from ..router import Router
 _VERSION = "0.1.0"
 
 
-async def report(router: Router | None, failure: str = "", lesser: str = "") -> str:
+async def report(router: Router | None, failure: str = "", lesser: str = "", python: str = "") -> str:
     """``failure``: what the last load ended with, where nothing is loaded; ``lesser``: why not the best precision is
-    loaded. Lines of "name: value", to be copied."""
+    loaded; ``python``: how Python was started. Lines of "name: value", to be copied."""
     lines = [f"inpage {_VERSION}", *_device(await this_device())]  # asked again: storage has filled since the load
+    if python:
+        lines.append(f"Python: {python}")
     if router is None:
         lines.append(f"model: none is loaded{f' ({failure})' if failure else ''}")
     else:

@@ -1,14 +1,15 @@
 """What Python's kept memory (web/router/python.js) shall hold beyond what a start needs: what only some requests do.
 
-To import jinja2 takes a third of a second, so a first visit starts without: it is imported while weights arrive, or
-with the first chat; the compiler of schemas with the first schema. When a chat has been answered, the memory is kept
-anew, with both: later visits pay nothing.
+To import jinja2 takes a third of a second, so where Python starts from the beginning, it starts without: it is
+imported while weights arrive, or with the first chat; the compiler of schemas with the first schema. When a chat has
+been answered, the memory is kept anew, with both: later visits pay nothing. A site's snapshot has both from the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import random
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,12 @@ _WORTH = 8 << 20  # bytes still to come that take longer than the import
 def import_later() -> None:
     for name in _LATER:
         importlib.import_module(name)
+
+
+def renew_chance() -> None:
+    """For memory that was restored: all that are would go on from the same state. Whatever else draws (`secrets`,
+    `uuid`, `os.urandom`, names of temporary files) asks the browser each time. Strings keep their hash seed."""
+    random.seed()
 
 
 class KeptMemory:

@@ -67,8 +67,9 @@ _ANSWERED = ("chat", "complete", "http")
 class RouterWorker:
     """``post`` sends one JSON text to the page. ``renew``: see `KeptMemory`."""
 
-    def __init__(self, post: Callable[[str], None], renew: Callable[[], None] | None = None) -> None:
+    def __init__(self, post: Callable[[str], None], renew: Callable[[], None] | None = None, how: str = "") -> None:
         self._send = post
+        self._how = how
         self._memory = KeptMemory(renew)
         self._models: Models | None = None
         self._streams: dict[int, Stream] = {}
@@ -341,7 +342,8 @@ class RouterWorker:
 
     async def _explain(self, message: Message) -> str:
         router = self._router(message)
-        return self._known().explain() if router is None else router.explain()
+        told = self._known().explain() if router is None else router.explain()
+        return f"{told}\nPython: {self._how}" if self._how else told
 
     async def _counters(self, message: Message) -> Message:
         async with self._using(message) as router:
@@ -354,7 +356,7 @@ class RouterWorker:
     async def _report(self, message: Message) -> str:
         router = self._router(message)
         lesser = "" if router is None else self._known().lesser(message.get("model"))
-        return await report(router, self._failure, lesser)
+        return await report(router, self._failure, lesser, self._how)
 
     async def _health(self, message: Message) -> Message:
         return self._known().health().to_json()
@@ -387,8 +389,9 @@ def _named(params: Any) -> Message:
     return params
 
 
-def start(post: Callable[[str], None], renew: Callable[[], None]) -> Callable[[str], None]:
-    """Called by web/router/worker.js. Returns the function that takes messages."""
-    page = RouterWorker(post, renew)
+def start(post: Callable[[str], None], renew: Callable[[], None], how: str) -> Callable[[str], None]:
+    """Called by web/router/worker.js, which says ``how`` Python was started. Returns the function that takes
+    messages."""
+    page = RouterWorker(post, renew, how)
     announce_to(page._post)
     return page.handle

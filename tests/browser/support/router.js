@@ -1,12 +1,12 @@
 /** @file Fixtures of the router's tests: the whole stack (Pyodide, router, engine worker) over the synthetic model. */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { test as base } from "./fixtures.js";
-import { isKept, putPython, takePython } from "./kept_python.js";
+import { rememberPlainStart } from "./kept_python.js";
 import { FaultServer } from "./server.js";
 
 export { expect } from "@playwright/test";
@@ -14,6 +14,8 @@ export { expect } from "@playwright/test";
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const LETTERS = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ0123456789<>|_~^";
 
+/** As if Python's start took so long here: however busy the machine is, its snapshot comes sooner. */
+const PATIENT_MS = 100_000;
 /** Where the site and the model lie on the test's server. */
 export const BASE = "/web/";
 export const MODEL = "/model/";
@@ -37,8 +39,21 @@ export function prompt(content) {
 
 /**
  * @typedef {{whole: string}} RouterWorkerFixtures
- * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>, keptPython: boolean}} RouterFixtures
+ * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>, snapshot: boolean}} RouterFixtures
  */
+
+/**
+ * What the page's Python is, where the site has it.
+ * @param {string} base of the site
+ * @param {string} whole the folder that whole.py made
+ * @param {boolean} snapshot
+ * @returns {Record<string, string>}
+ */
+export function pythonMounts(base, whole, snapshot) {
+  const at = (/** @type {string} */ name) => path.join(whole, name);
+  const { file } = JSON.parse(readFileSync(at("python.json"), "utf-8"));
+  return { [`${base}inpage.zip`]: at("inpage.zip"), [`${base}python.json`]: at(snapshot ? "python.json" : "python-none.json"), [`${base}${file}`]: at(file) };
+}
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions & import("./fixtures.js").TestFixtures & RouterFixtures, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & import("./fixtures.js").WorkerFixtures & RouterWorkerFixtures>} */
 export const test = base.extend(
@@ -54,13 +69,13 @@ export const test = base.extend(
       },
       { scope: "worker" },
     ],
-    keptPython: [true, { option: true }],
-    /** @param {{whole: string, isolated: boolean}} fixtures @param {(value: FaultServer) => Promise<void>} use */
-    server: async ({ whole, isolated }, use) => {
+    snapshot: [true, { option: true }],
+    /** @param {{whole: string, isolated: boolean, snapshot: boolean}} fixtures @param {(value: FaultServer) => Promise<void>} use */
+    server: async ({ whole, isolated, snapshot }, use) => {
       const mounts = {
+        ...pythonMounts(BASE, whole, snapshot),
         [BASE]: path.join(ROOT, "web"),
         ...Object.fromEntries([MODEL, ...OTHERS].map((url) => [url, whole])),
-        "/web/inpage.zip": path.join(whole, "inpage.zip"),
         "/tests/": path.join(ROOT, "tests"),
         "/node_modules/": path.join(ROOT, "node_modules"),
       };
@@ -69,16 +84,14 @@ export const test = base.extend(
       await server.stop();
     },
     /**
-     * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `keptPython`, Python's memory is
-     * there as after an earlier visit.
-     * @param {{page: import("@playwright/test").Page, origin: string, whole: string, server: FaultServer, keptPython: boolean}} fixtures
+     * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `snapshot`, as all sites have that
+     * were built with Node, Python starts in a fifth of the time.
+     * @param {{page: import("@playwright/test").Page, origin: string, server: FaultServer, snapshot: boolean}} fixtures
      * @param {(value: (options?: Record<string, unknown>) => Promise<any>) => Promise<void>} use
-     * @param {import("@playwright/test").TestInfo} info
      */
-    start: async ({ page, origin, whole, server, keptPython }, use, info) => {
+    start: async ({ page, origin, server, snapshot }, use) => {
       await page.goto(`${origin}/tests/browser/support/blank.html`);
-      const kept = keptPython && isKept(whole);
-      if (kept) await putPython(page, MODEL);
+      if (snapshot) await rememberPlainStart(page, PATIENT_MS);
       server.log = [];
       await use((options = {}) =>
         page.evaluate(
@@ -99,7 +112,6 @@ export const test = base.extend(
           /** @type {const} */ ([BASE, MODEL, options]),
         ),
       );
-      if (keptPython && !kept && !page.isClosed() && info.status === info.expectedStatus) await takePython(page, whole);
     },
   }),
 );

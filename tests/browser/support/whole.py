@@ -2,7 +2,8 @@
 
 Adds what the router needs beside the engine: a revision, a template, and a tokenizer of 64 tokens, one for each
 character that the tests write. Also ``manifest-window.json``, whose plan says that all layers see a window of tokens,
-and ``inpage.zip``, the package as the page imports it.
+and what the page's Python is: ``inpage.zip``, the package as it imports it, with the snapshot and ``python.json``, and
+``python-none.json``, which says that there is no snapshot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inpage.cli import snapshot
 from inpage.cli.site import package_zip
 from inpage.format.manifest import parse_manifest, revision_of
 
@@ -49,7 +51,11 @@ def main(synthetic: Path, out: Path) -> None:
     data = tokenizer()
     (out / "tokenizer.json").write_bytes(data)
     (out / "NOTICES.txt").write_text("made for tests\n", "utf-8")
-    (out / "inpage.zip").write_bytes(package_zip())
+    package = package_zip()
+    (out / "inpage.zip").write_bytes(package)
+    for name, content in snapshot.files(package).items():
+        (out / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    (out / "python-none.json").write_text(json.dumps({"file": None, "why": "the test has none"}), "utf-8")
     for name in ("manifest.json", "manifest-webgpu.json", *(f"manifest-choice{i}.json" for i in range(3))):
         manifest = in_full(json.loads((synthetic / name).read_text("utf-8")), data)
         (out / name).write_text(json.dumps(manifest), "utf-8")

@@ -36,6 +36,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} [verifyBytes] stored weights of more bytes than this are hashed while answers run, not before; 256 MB if
  *   not given
  * @property {string[]} [verified] hashes of files that were found whole in storage a moment ago
+ * @property {string[]} [fetched] of those, and of files under way, which are there only since: they count as fetched
  * @property {Partial<Policy>} [network]
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
  * @property {number} [sliceMs] WebGPU: about how long a burst goes on after an interrupt; 20 if not given

@@ -5,15 +5,15 @@
 
 import { done, finished, openDatabase } from "../host/site_data.js";
 
-const DATABASE = "inpage-files";
 /** Bytes of one stored value: large enough to be fast, small enough to copy without a second of garbage. */
 const PIECE = 4 * 2 ** 20;
 
 /**
+ * @param {string} name of its database
  * @returns {Promise<import("./storage.js").Store>} rejects where IndexedDB is missing or refused
  */
-export async function openIdb() {
-  const db = await openDatabase(DATABASE, (fresh) => {
+export async function openIdb(name) {
+  const db = await openDatabase(name, (fresh) => {
     fresh.createObjectStore("records", { keyPath: "sha256" });
     fresh.createObjectStore("pieces"); // key [sha256, index]
   });

@@ -22,7 +22,6 @@ import { originFolder } from "../host/site_data.js";
 
 /** Bytes per read where only asynchronous file access is possible. */
 const SLICE = 4 * 2 ** 20;
-const FOLDER = "inpage-files";
 /** A record is shorter; what is not was not written here. */
 const MAX_RECORD = 1024;
 /** How long to wait for a handle of a worker that ended, and how often to look. */
@@ -30,12 +29,13 @@ const RELEASE_MS = 50;
 const RELEASE_TRIES = 20;
 
 /**
+ * @param {string} name of its folder
  * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
  */
-export async function openOpfs() {
+export async function openOpfs(name) {
   if (!("createSyncAccessHandle" in FileSystemFileHandle.prototype)) throw new Error("no sync handles");
   const root = await originFolder();
-  const folder = await root.getDirectoryHandle(FOLDER, { create: true });
+  const folder = await root.getDirectoryHandle(name, { create: true });
 
   /** @type {import("./storage.js").Store} */
   const store = {

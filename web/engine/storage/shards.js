@@ -26,6 +26,7 @@ const DAMAGED = "artifact_damaged";
  * @property {AbortSignal} signal
  * @property {import("../core/protocol.js").Warning[]} warnings appended to
  * @property {string[]} [verified] hashes of stored files that were hashed a moment ago
+ * @property {string[]} [fetched] of files that are stored only since a moment ago
  * @property {boolean} [behind] stored shards are hashed later (verify.js)
  * @typedef {object} Destination where one file goes
  * @property {Uint8Array} target exactly the file's length
@@ -129,19 +130,20 @@ export async function fetchWeights(source, manifest, sink, onProgress) {
  * @param {Destination} to
  * @returns {Promise<boolean>} whether it came from storage
  */
-async function bring(source, entry, to) {
+export async function bring(source, entry, to) {
   const { store, signal } = source;
+  const stored = !source.fetched?.includes(entry.sha256);
   signal.throwIfAborted();
   if (!store) {
     await fetchVerified(source, entry, to, null);
     return false;
   }
   let found = await readStored(source, store, entry, to);
-  if (found === "whole") return true;
+  if (found === "whole") return stored;
   return withLock(entry.sha256, signal, async (held) => {
     // Another tab may have committed it while this one waited for the lock.
     if (held) found = await readStored(source, store, entry, to);
-    if (found === "whole") return true;
+    if (found === "whole") return stored;
     if (found === "damaged") await store.delete(entry.sha256).catch((error) => warn(source, error));
     const writer = held || !store.needsLock ? await openWriter(source, store, entry) : null;
     await fetchVerified(source, entry, to, writer);
@@ -168,7 +170,7 @@ async function readStored(source, store, entry, to) {
     warnOnce(source, DAMAGED, `${entry.file} was damaged in browser storage (${store.kind}) and is fetched again`);
     return "damaged";
   }
-  to.progress(entry.bytes, true);
+  to.progress(entry.bytes, !source.fetched?.includes(entry.sha256));
   return "whole";
 }
 

@@ -36,17 +36,21 @@ import { openOpfs } from "./opfs.js";
 /** How long to wait for another tab that is writing the same file before going on without storing it. */
 const LOCK_WAIT_MS = 30_000;
 
+/** Of models' files. */
+const FILES = "inpage-files";
+
 /**
  * The best store this browser has.
  * @param {boolean | "opfs" | "idb"} wanted true: OPFS, else IndexedDB; false: none
+ * @param {string} [name] of the folder or the database
  * @returns {Promise<Store | null>} null where there is none, access is denied (private windows), or nothing answers
  */
-export async function openStore(wanted) {
+export async function openStore(wanted, name = FILES) {
   const kinds = wanted === true ? ["opfs", "idb"] : [wanted];
   for (const kind of kinds) {
     try {
-      if (kind === "opfs") return bounded(await answered(openOpfs(), ANSWER_MS, "OPFS"));
-      if (kind === "idb") return bounded(await answered(openIdb(), ANSWER_MS, "IndexedDB"));
+      if (kind === "opfs") return bounded(await answered(openOpfs(name), ANSWER_MS, "OPFS"));
+      if (kind === "idb") return bounded(await answered(openIdb(name), ANSWER_MS, "IndexedDB"));
     } catch (error) {
       // Not there, or refused: the next kind, and in the end none. Loading works without storage. Where one is silent,
       // the other is too, and a visitor has waited long enough.

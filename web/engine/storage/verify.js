@@ -1,7 +1,7 @@
 /**
  * @file Weights that came from storage are hashed where that keeps no visitor waiting, in a worker of its own: ahead, while
- * Python starts, or, where they are too many for that, behind, while answers run. A shard that turns out to be damaged
- * only then is removed from storage and ends the engine; the next load fetches it.
+ * Python starts, when what is not stored is fetched too; or, where they are too many for that, behind, while answers run. A
+ * shard that turns out to be damaged only then is removed from storage and ends the engine; the next load fetches it.
  */
 
 import { place } from "../host/places.js";
@@ -21,33 +21,36 @@ let distrusted = false;
  * @param {Pick<import("../core/protocol.js").LoadOptions, "verifyBytes">} options
  */
 export function trust({ verifyBytes }) {
-  return { verifyBytes: distrusted ? Infinity : verifyBytes, verified: verifiedAhead() };
+  return { verifyBytes: distrusted ? Infinity : verifyBytes, ...broughtAhead() };
 }
 
 /** @type {import("../host/workers.js").Started | null} */
 let scout = null;
-/** @type {string[]} hashes of files that it found whole */
-let whole = [];
+/** @type {{verified: string[], fetched: string[]}} hashes of files that it found or made whole, and that it fetches */
+let ahead = { verified: [], fetched: [] };
 
 /**
- * Begin to hash what a model has in storage; its load goes on where this is then.
- * @param {string} artifact URL of its folder
+ * Begin to hash what a model has in storage, and to fetch what it has not; its load goes on where this is then.
+ * @param {string} base URL of its folder
+ * @param {string} manifest its text
  */
-export function verifyAhead(artifact) {
+export function bringAhead(base, manifest) {
   const { worker, end } = (scout = start(() => undefined));
+  const { verified, fetched } = ahead;
   worker.onmessage = ({ data }) => {
-    if (data.whole) whole.push(data.whole);
+    if (data.whole) verified.push(data.whole);
+    else if (data.fetching) fetched.push(data.fetching);
     else end();
   };
-  worker.postMessage({ artifact });
+  worker.postMessage({ base, manifest });
 }
 
-/** What was found whole a moment ago; for one load. @returns {string[]} */
-function verifiedAhead() {
-  const found = whole;
-  scout?.end();
-  [scout, whole] = [null, []];
-  return found;
+/** What was found or made whole a moment ago; for one load. It still ends what it is at, which the load waits for. */
+function broughtAhead() {
+  const brought = ahead;
+  scout?.worker.postMessage({ stop: true });
+  [scout, ahead] = [null, { verified: [], fetched: [] }];
+  return { verified: [...brought.verified], fetched: [...brought.fetched] };
 }
 
 /** @param {() => void} lost */

@@ -1,12 +1,17 @@
 /**
  * @file Hashes stored files for verify.js: behind (`{files, cache}`, answered by `{damaged: file}` for the first that is not
- * what it should be, or is gone since, or by `{done: true}`), or ahead (`{artifact}`, answered by `{whole: sha256}` for each
- * that is, then `{done: true}`). One after the other, so on one core at most.
+ * what it should be, or is gone since, or by `{done: true}`), one after the other, so on one core at most; or ahead (`{base,
+ * manifest}`, answered by `{whole: sha256}` for each that is, or was fetched, which `{fetching: sha256}` says before, then
+ * `{done: true}`; `{stop: true}` lets it begin with no other).
  */
 
-import { readBounded } from "../format/bounded.js";
+import { array, object } from "../format/check.js";
+import { described, readManifest } from "../format/manifest.js";
+import { locksAnswer, storageSpace } from "../host/site_data.js";
 import { begin } from "../host/workers.js";
+import { DEFAULT_POLICY } from "./download.js";
 import { digestOf } from "./sha256.js";
+import { bring } from "./shards.js";
 import { openStore, withLock } from "./storage.js";
 
 /** @typedef {import("../format/manifest.js").FileEntry} FileEntry */
@@ -15,14 +20,18 @@ import { openStore, withLock } from "./storage.js";
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 /** Bytes that are hashed ahead: load.js hashes more than that behind. */
 const AHEAD_BYTES = 256e6;
-const MAX_SHARD = 16 * 2 ** 20;
+/** Files at once, each with memory of its own. */
+const SLOTS = 2;
+
+const stopped = new AbortController();
 
 begin();
 
-scope.onmessage = async ({ data: { artifact, files, cache } }) => {
+scope.onmessage = async ({ data: { base, manifest, stop, files, cache } }) => {
+  if (stop) return stopped.abort();
   try {
     const store = await openStore(cache ?? true);
-    if (store && artifact) await ahead(store, artifact);
+    if (store && base) await ahead(store, base, manifest);
     else if (store) await behind(store, files);
   } catch {
     // Storage that cannot be read says nothing of what was read before, and nothing of what will be.
@@ -48,20 +57,40 @@ async function behind(store, files) {
 }
 
 /**
- * The weights that a manifest names. It is the browser's copy, which may be old: then it names what nobody asks for.
+ * The weights that a manifest names. Which of several precisions is wanted is not known yet, so of such none is fetched;
+ * and what is damaged is left to the load, which says so.
  * @param {Store} store
- * @param {string} artifact URL of the folder
+ * @param {string} base URL of the folder
+ * @param {string} text of the manifest
  */
-async function ahead(store, artifact) {
-  const folder = artifact.replace(/\/?(#.*)?$/, "/"); // behind "#" stands a level
-  const response = await fetch(`${folder}manifest.json`, { cache: "only-if-cached", mode: "same-origin" });
-  /** @type {FileEntry[]} */
-  const shards = JSON.parse(new TextDecoder().decode(await readBounded(response, "manifest", "manifest.json", null))).weights.shards;
-  if (shards.reduce((sum, { bytes }) => sum + bytes, 0) > AHEAD_BYTES) return;
-  const place = new Uint8Array(Math.min(MAX_SHARD, Math.max(...shards.map(({ bytes }) => bytes))));
-  for (const shard of shards) {
-    if (await isWhole(store, shard, place)) scope.postMessage({ whole: shard.sha256 });
-  }
+async function ahead(store, base, text) {
+  const said = object(described(text), "manifest");
+  const [variant] = array(said.variants, "variants", Infinity);
+  const { shards, weightBytes: total } = readManifest(said, String(object(variant, "variants[0]").name));
+  if (total > AHEAD_BYTES) return;
+  const { usage, quota } = await storageSpace();
+  const room = usage !== null && quota !== null && quota - usage > total;
+  const kept = room && (!store.needsLock || (await locksAnswer())); // or it would be fetched twice
+  const alone = array(said.levels ?? [], "levels", Infinity).length <= 1;
+  const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
+  let next = 0;
+  const slot = async () => {
+    const place = new Uint8Array(Math.max(...shards.map(({ bytes }) => bytes)));
+    while (next < shards.length && !stopped.signal.aborted) {
+      const shard = shards[next++];
+      const target = place.subarray(0, shard.bytes);
+      if (await store.has(shard.sha256, shard.bytes)) {
+        if (await isWhole(store, shard, place)) scope.postMessage({ whole: shard.sha256 });
+        continue;
+      }
+      if (!kept || !alone || source.warnings.length) return;
+      scope.postMessage({ fetching: shard.sha256 });
+      const hash = { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) };
+      await bring(source, shard, { target, hash, progress: () => undefined });
+      if (!source.warnings.length) scope.postMessage({ whole: shard.sha256 });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(SLOTS, shards.length) }, slot));
 }
 
 /**
