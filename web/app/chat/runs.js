@@ -1,0 +1,187 @@
+/**
+ * @file Answers under way, one a conversation, whichever conversation is shown. A question waits for the model as long as
+ * it takes; what an answer has is stored as it grows, and goes on after a reload, token for token.
+ */
+
+import { unfinished } from "../../client/unfinished.js";
+import { EngineError } from "../../engine/format/errors.js";
+import { heldLocks, holdLock } from "../../engine/host/site_data.js";
+import { OURS, requestParams } from "../settings.js";
+import { fit, TooLong } from "./context.js";
+
+/**
+ * @typedef {import("../../client/inpage.js").InPage} InPage
+ * @typedef {import("../../client/inpage.js").Piece} Piece
+ * @typedef {import("../../client/types.js").Completion} Completion
+ * @typedef {import("../types.js").Message} Message
+ * @typedef {import("../types.js").Settings} Settings
+ * @typedef {import("./tree.js").Conversation} Conversation
+ * @typedef {{stop: AbortController, conversation: Conversation, message: Message}} Run
+ * @typedef {object} Host
+ * @property {import("../model/engine.js").Engine} engine
+ * @property {() => Settings} settings
+ * @property {(conversation: Conversation, message: Message) => void} changed its text or status: show it
+ * @property {(conversation: Conversation, messages: Message[]) => void} save
+ * @property {(conversation: Conversation, message: Message, dropped: number) => void} fitted how many messages are not read
+ * @property {(error: unknown) => void} failed
+ * @property {(completion: Completion, message: Message) => void} ended
+ */
+
+/** Says to other tabs that a message is written here. */
+const LOCK = "inpage-run-";
+/** Between two times that an answer under way is stored. */
+const SAVE_MS = 1000;
+
+export class Runs {
+  /** @type {Map<string, Run>} */
+  #running = new Map();
+  #host;
+
+  /** @param {Host} host */
+  constructor(host) {
+    this.#host = host;
+  }
+
+  /** @param {string} id of a conversation @returns {Message | null} what is answered there */
+  of(id) {
+    return this.#running.get(id)?.message ?? null;
+  }
+
+  /** @param {string} id of a conversation */
+  stop(id) {
+    this.#running.get(id)?.stop.abort();
+  }
+
+  get any() {
+    return this.#running.size > 0;
+  }
+
+  /**
+   * Answer the question that is the message's parent.
+   * @param {Conversation} conversation
+   * @param {Message} message the answer, empty, or with text where it should go on
+   */
+  async answer(conversation, message) {
+    await this.#run(conversation, message, async (inpage, signal) => {
+      if (message.tokens.length) sameModel(message, inpage);
+      const settings = this.#host.settings();
+      const { tokens } = message;
+      const most = (settings.max_tokens ?? OURS.max_tokens) + tokens.length;
+      const count = (/** @type {{role: string, content: string}[]} */ messages) => inpage.countTokens(messages);
+      const how = { system: settings.system, max_tokens: most, context: inpage.info.context, written: tokens.length };
+      const { messages, dropped, max_tokens } = await fit(conversation.path(message.parent), how, count);
+      this.#host.fitted(conversation, message, dropped);
+      message.model = inpage.info.name;
+      const params = { ...requestParams(settings), max_tokens, keep: message.id, signal };
+      if (tokens.length) Object.assign(params, { resume: [...tokens], ...(message.seed === null ? {} : { seed: message.seed }) });
+      return inpage.chat(messages, params);
+    });
+  }
+
+  /**
+   * Go on with an answer that was under way when its page was ended; asked anew where nothing is left of it.
+   * @param {Conversation} conversation
+   * @param {Message} message
+   */
+  async takeUp(conversation, message) {
+    if (this.#running.has(conversation.id)) return;
+    if ((await heldLocks())?.has(LOCK + message.id)) return; // another tab writes it
+    if (message.status === "waiting") return this.answer(conversation, message);
+    const [left] = await unfinished(message.id);
+    if (!left) {
+      message.status = "stopped";
+      this.#save(conversation, message);
+      this.#host.changed(conversation, message);
+      return;
+    }
+    await this.#run(conversation, message, async (inpage, signal) => {
+      sameModel(message, inpage);
+      message.text = "";
+      message.tokens = [];
+      return inpage.resume(left.id, { signal });
+    });
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Message} message
+   * @param {(inpage: InPage, signal: AbortSignal) => Promise<AsyncGenerator<Piece, void, void>>} begin
+   */
+  async #run(conversation, message, begin) {
+    if (this.#running.has(conversation.id)) return;
+    const stop = new AbortController();
+    const release = holdLock(LOCK + message.id, () => {});
+    this.#running.set(conversation.id, { stop, conversation, message });
+    message.note = "";
+    if (message.status !== "running") message.status = "waiting";
+    this.#save(conversation, message);
+    this.#host.changed(conversation, message);
+    try {
+      const inpage = await this.#host.engine.ready(stop.signal);
+      await this.#stream(await begin(inpage, stop.signal), conversation, message);
+    } catch (error) {
+      this.#broke(error, message, stop.signal.aborted);
+    } finally {
+      release();
+      this.#running.delete(conversation.id);
+      this.#save(conversation, message);
+      this.#host.changed(conversation, message);
+    }
+  }
+
+  /**
+   * @param {AsyncGenerator<Piece, void, void>} pieces
+   * @param {Conversation} conversation
+   * @param {Message} message
+   */
+  async #stream(pieces, conversation, message) {
+    message.status = "running";
+    this.#save(conversation, message);
+    let saved = Date.now();
+    for await (const { text, token_ids, finish_reason, completion } of pieces) {
+      message.text += text;
+      message.tokens.push(...token_ids);
+      if (completion) this.#finish(message, completion, finish_reason ?? "stop");
+      else if (Date.now() - saved > SAVE_MS) {
+        saved = Date.now();
+        this.#save(conversation, message);
+      }
+      this.#host.changed(conversation, message);
+    }
+  }
+
+  /** @param {Message} message @param {Completion} completion @param {Completion["finish_reason"]} reason */
+  #finish(message, completion, reason) {
+    message.seed = Number.isSafeInteger(completion.seed) ? completion.seed : null;
+    message.status = reason === "cancelled" ? "stopped" : reason === "length" ? "cut" : completion.ended === "repeats" ? "circles" : "done";
+    this.#host.ended(completion, message);
+  }
+
+  /** @param {unknown} error @param {Message} message @param {boolean} stopped */
+  #broke(error, message, stopped) {
+    if (stopped) {
+      message.status = "stopped";
+      return;
+    }
+    message.status = "failed";
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (code === "device_lost") this.#host.engine.lost(error);
+    else this.#host.failed(error);
+    message.note = error instanceof TooLong ? "too_long" : String(code || "error");
+  }
+
+  /** @param {Conversation} conversation @param {Message} message */
+  #save(conversation, message) {
+    this.#host.save(conversation, [message]);
+  }
+}
+
+/** @param {Message} message @param {InPage} inpage @throws {EngineError} its tokens mean nothing to another model */
+function sameModel({ model }, { info }) {
+  if (model && model !== info.name) throw new EngineError("invalid_request", `the answer was begun by ${model}, and ${info.name} runs now`, "model");
+}
+
+/** Whether an answer can be made longer. @param {Message} message */
+export function canGoOn({ role, status, tokens, text }) {
+  return role === "assistant" && ["stopped", "cut", "failed"].includes(status) && tokens.length > 0 && text.trim() !== "";
+}
