@@ -11,12 +11,16 @@ import { Engine } from "./model/engine.js";
 import { storedOf, bytesOf } from "./model/site.js";
 import { NONE, toAddress } from "./settings.js";
 import { Composer } from "./views/composer.js";
+import { Details } from "./views/details.js";
 import { Hello } from "./views/hello.js";
 import { List } from "./views/list.js";
 import { Loading } from "./views/loading.js";
 import { Log } from "./views/log.js";
 import { Notices } from "./views/notices.js";
+import { pickModel } from "./views/picker.js";
+import { editSettings } from "./views/settings.js";
 import { Side } from "./views/side.js";
+import { showStorage } from "./views/storage.js";
 import { runsOn, slowness } from "./views/words.js";
 
 /**
@@ -37,7 +41,7 @@ export class Page {
   #loading = new Loading();
   #side = new Side();
   #notices = new Notices(() => this.#start());
-  #hello = new Hello({ start: () => this.#consent(), ask: (question) => void this.#ask(question), choose: () => void this.pickModel() });
+  #hello = new Hello({ start: () => this.#consent(), ask: (question) => void this.#ask(question), choose: () => this.pickModel() });
   #log = new Log({
     edit: (message, text) => this.#edit(message, text),
     again: (message) => this.#again(message),
@@ -52,11 +56,12 @@ export class Page {
     search: (words) => this.#store.search(words),
   });
   #composer = new Composer({ ask: (question) => this.#ask(question), stop: () => this.#runs.stop(this.#library.current.id) });
+  #title = document.title;
   /** Messages of a conversation that its last prompt left out. @type {Map<string, number>} */
   #dropped = new Map();
   /** @type {Completion | null} */
   #last = null;
-  /** @type {import("./views/details.js").Details | null} */
+  /** @type {Details | null} */
   #details = null;
 
   /** @param {Site} site @param {Settings} settings with a model of the site */
@@ -77,6 +82,7 @@ export class Page {
         this.#library.save(conversation, messages);
         void this.#listed();
       },
+      renew: (conversation) => this.#library.changed(conversation.id, null),
       fitted: (conversation, _message, dropped) => {
         this.#dropped.set(conversation.id, dropped);
         this.#draw();
@@ -254,7 +260,7 @@ export class Page {
     const running = this.#runs.of(current.id);
     this.#log.show(current, running?.id ?? null, this.#dropped.get(current.id) ?? 0, this.#engine.info?.name ?? "");
     this.#composer.show(running !== null);
-    document.title = current.head.title ? `${current.head.title} · inpage` : "inpage";
+    document.title = current.head.title ? `${current.head.title} · ${this.#title}` : this.#title;
   }
 
   async #listed() {
@@ -331,16 +337,14 @@ export class Page {
     await this.#listed();
   }
 
-  // -- dialogs, loaded when they are asked for -------------------------------------------------------------------------
+  // -- dialogs ------------------------------------------------------------------------------------------------------
 
-  async showDetails() {
-    const { Details } = await import("./views/details.js");
+  showDetails() {
     const report = () => this.#engine.inpage?.report() ?? InPage.report();
     this.#details = new Details({ facts: () => this.#facts(), pin: (name) => this.#pin(name), report, closed: () => (this.#details = null) });
   }
 
-  async pickModel() {
-    const { pickModel } = await import("./views/picker.js");
+  pickModel() {
     pickModel(this.#site.models, { model: this.#model.id, level: this.#settings.level }, (model, level) => {
       this.#change({ model, level });
       this.#engineChanged();
@@ -348,8 +352,7 @@ export class Page {
     });
   }
 
-  async editSettings() {
-    const { editSettings } = await import("./views/settings.js");
+  editSettings() {
     editSettings({ ...NONE, ...this.#settings }, (settings) => {
       this.#change(settings);
       this.translate();
@@ -357,8 +360,7 @@ export class Page {
     });
   }
 
-  async showStorage() {
-    const { showStorage } = await import("./views/storage.js");
+  showStorage() {
     showStorage(this.#site.models);
   }
 }

@@ -50,3 +50,20 @@ export const answers = (page) => page.locator(".message.assistant");
 
 /** What the scripted model was asked. @param {Page} page @returns {Promise<any[]>} */
 export const asked = (page) => page.evaluate(() => /** @type {any} */ (globalThis).script.asked);
+
+/** Messages as this browser's storage has them, the oldest first. @param {Page} page @returns {Promise<any[]>} */
+export const messages = (page) =>
+  page.evaluate(async () => {
+    /** @type {IDBDatabase} */
+    const database = await new Promise((resolve) => {
+      const opening = indexedDB.open("inpage-conversations", 1);
+      opening.onsuccess = () => resolve(opening.result);
+    });
+    /** @type {any[]} */
+    const rows = await new Promise((resolve) => {
+      const asking = database.transaction("messages").objectStore("messages").getAll();
+      asking.onsuccess = () => resolve(asking.result);
+    });
+    database.close();
+    return rows.sort((a, b) => a.created - b.created);
+  });

@@ -75,7 +75,7 @@ export class InPage {
     const { content } = messages[messages.length - 1];
     const question = /^(say|hold) /.test(content) ? content : (content.split("\n\n").at(-1) ?? "");
     if (question === "die") throw new EngineError("device_lost", "the worker is gone");
-    const text = /^(say|hold) /.test(question) ? question.slice(5).trimStart() : `You said: ${question}`;
+    const text = /^(say|hold) /.test(question) ? question.slice(question.indexOf(" ") + 1) : `You said: ${question}`;
     const words = text.match(/\s*\S+|\s+$/g) ?? [];
     const ids = [...resume];
     let held = question.startsWith("hold ");

@@ -5,7 +5,7 @@
 
 import { unfinished } from "../../client/unfinished.js";
 import { EngineError } from "../../engine/format/errors.js";
-import { heldLocks, holdLock } from "../../engine/host/site_data.js";
+import { heldLocks, holdLock, takeLock } from "../../engine/host/site_data.js";
 import { OURS, requestParams } from "../settings.js";
 import { fit, TooLong } from "./context.js";
 
@@ -22,6 +22,7 @@ import { fit, TooLong } from "./context.js";
  * @property {() => Settings} settings
  * @property {(conversation: Conversation, message: Message) => void} changed its text or status: show it
  * @property {(conversation: Conversation, messages: Message[]) => void} save
+ * @property {(conversation: Conversation) => Promise<void>} renew with what storage has of it
  * @property {(conversation: Conversation, message: Message, dropped: number) => void} fitted how many messages are not read
  * @property {(error: unknown) => void} failed
  * @property {(completion: Completion, message: Message) => void} ended
@@ -35,6 +36,8 @@ const SAVE_MS = 1000;
 export class Runs {
   /** @type {Map<string, Run>} */
   #running = new Map();
+  /** Messages that another page may still have. @type {Set<string>} */
+  #awaited = new Set();
   #host;
 
   /** @param {Host} host */
@@ -84,10 +87,22 @@ export class Runs {
    * @param {Message} message
    */
   async takeUp(conversation, message) {
-    if (this.#running.has(conversation.id)) return;
-    if ((await heldLocks())?.has(LOCK + message.id)) return; // another tab writes it
+    if (this.#running.has(conversation.id) || this.#awaited.has(message.id)) return;
+    this.#awaited.add(message.id);
+    // Another tab may write it, or the page before a reload still has it: until that is gone.
+    const free = await takeLock(LOCK + message.id, {}, () => {}).catch(() => null);
+    free?.();
+    this.#awaited.delete(message.id);
+    await this.#host.renew(conversation);
+    const now = conversation.get(message.id);
+    if (now) await this.#goOn(conversation, now);
+  }
+
+  /** @param {Conversation} conversation @param {Message} message */
+  async #goOn(conversation, message) {
     if (message.status === "waiting") return this.answer(conversation, message);
-    const [left] = await unfinished(message.id);
+    if (message.status !== "running" || this.#running.has(conversation.id)) return;
+    const left = await leftOf(message.id);
     if (!left) {
       message.status = "stopped";
       this.#save(conversation, message);
@@ -137,17 +152,19 @@ export class Runs {
   async #stream(pieces, conversation, message) {
     message.status = "running";
     this.#save(conversation, message);
-    let saved = Date.now();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
     for await (const { text, token_ids, finish_reason, completion } of pieces) {
       message.text += text;
       message.tokens.push(...token_ids);
       if (completion) this.#finish(message, completion, finish_reason ?? "stop");
-      else if (Date.now() - saved > SAVE_MS) {
-        saved = Date.now();
-        this.#save(conversation, message);
-      }
+      else timer ??= setTimeout(() => {
+        timer = undefined;
+        if (message.status === "running") this.#save(conversation, message);
+      }, SAVE_MS);
       this.#host.changed(conversation, message);
     }
+    clearTimeout(timer);
   }
 
   /** @param {Message} message @param {Completion} completion @param {Completion["finish_reason"]} reason */
@@ -173,6 +190,21 @@ export class Runs {
   /** @param {Conversation} conversation @param {Message} message */
   #save(conversation, message) {
     this.#host.save(conversation, [message]);
+  }
+}
+
+/**
+ * What there is of an answer whose page is gone.
+ * @param {string} id
+ * @returns {Promise<import("../../client/types.js").Unfinished | undefined>}
+ */
+async function leftOf(id) {
+  for (let tries = 0; ; tries++) {
+    const [left] = await unfinished(id);
+    // A page that ends gives its locks back one after the other.
+    const held = [...((await heldLocks()) ?? [])].some((name) => name.startsWith("inpage-answer-"));
+    if (left || !held || tries === 10) return left;
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 

@@ -31,15 +31,13 @@ export class AnswerView {
     this.#after = after;
   }
 
-  /** @param {string} text @param {boolean} whole nothing more comes: shown at once */
+  /** @param {string} text @param {boolean} whole nothing more comes */
   update(text, whole) {
-    this.#text = text;
+    this.#text = text.replace(/\r\n?/g, "\n");
     this.#whole = whole;
-    if (whole) {
-      cancelAnimationFrame(this.#frame);
-      this.#frame = 0;
-      void loadParser().then(() => this.#write());
-    } else if (!this.#frame) {
+    // What was there before is shown at once, and so is the end where nobody looks: a hidden page has no frames.
+    if (whole && (this.writes === 0 || document.hidden)) void loadParser().then(() => this.#write());
+    else if (!this.#frame) {
       void loadParser();
       this.#next();
     }
@@ -48,8 +46,7 @@ export class AnswerView {
   #next() {
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
-      if (this.#whole) return;
-      if (performance.now() - this.#wrote < SHARE * this.#cost) this.#next();
+      if (!this.#whole && performance.now() - this.#wrote < SHARE * this.#cost) this.#next();
       else this.#write();
     });
   }

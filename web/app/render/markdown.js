@@ -40,6 +40,8 @@ export function block(token, depth = 0) {
       return list(token, depth);
     case "table":
       return table(token, depth);
+    case "checkbox":
+      return box(token);
     case "hr":
       return make("hr", "");
     default: // HTML, and what a later parser may know
@@ -54,9 +56,9 @@ export function block(token, depth = 0) {
  */
 export function codeBlock(code, info, open = false) {
   const language = /^[\w+#.-]{1,30}/.exec(info.trim())?.[0] ?? "";
-  const box = make("figure", "code");
+  const frame = make("figure", "code");
   const head = make("figcaption", "code-head");
-  head.append(make("span", "code-language", language || t("code")), copyButton(() => box.querySelector("code")?.textContent ?? "", t("copy_code")));
+  head.append(make("span", "code-language", language || t("code")), copyButton(() => frame.querySelector("code")?.textContent ?? "", t("copy_code")));
   const pre = make("pre", "");
   pre.tabIndex = 0; // it may scroll
   pre.setAttribute("role", "group");
@@ -64,8 +66,8 @@ export function codeBlock(code, info, open = false) {
   const inner = make("code", "");
   inner.append(...(open ? [code] : highlighted(code, language)));
   pre.append(inner);
-  box.append(head, pre);
-  return box;
+  frame.append(head, pre);
+  return frame;
 }
 
 /** @param {Token} token @param {number} depth */
@@ -74,19 +76,23 @@ function list(token, depth) {
   if (token.ordered && Number.isSafeInteger(token.start) && token.start !== 1) made.setAttribute("start", String(token.start));
   for (const item of token.items ?? []) {
     const entry = make("li", item.task ? "task" : "");
-    if (item.task) entry.append(make("span", "box", item.checked ? "☑ " : "☐ "));
-    entry.append(...blocks((item.tokens ?? []).filter((/** @type {Token} */ each) => each.type !== "checkbox"), depth + 1));
+    entry.append(...blocks(item.tokens ?? [], depth + 1));
     made.append(entry);
   }
   return made;
 }
 
+/** Of a task. @param {Token} token */
+function box({ checked }) {
+  return literal(checked ? "☑ " : "☐ ");
+}
+
 /** @param {Token} token @param {number} depth */
 function table(token, depth) {
-  const box = make("div", "table");
-  box.tabIndex = 0;
-  box.setAttribute("role", "group");
-  box.setAttribute("aria-label", t("table"));
+  const frame = make("div", "table");
+  frame.tabIndex = 0; // it may scroll
+  frame.setAttribute("role", "group");
+  frame.setAttribute("aria-label", t("table"));
   const whole = make("table", "");
   /** @param {any} cell @param {number} i @param {string} tag */
   const cell = (cell, i, tag) => {
@@ -99,8 +105,8 @@ function table(token, depth) {
   thead.append(head);
   for (const row of token.rows) tbody.append(filled(make("tr", ""), row.map((/** @type {any} */ each, /** @type {number} */ i) => cell(each, i, "td"))));
   whole.append(thead, tbody);
-  box.append(whole);
-  return box;
+  frame.append(whole);
+  return frame;
 }
 
 /** @param {Token[]} tokens @param {number} depth @returns {Node[]} */
@@ -118,6 +124,8 @@ function span(token, depth) {
       return [filled(make(token.type, ""), inline(token.tokens ?? [], depth))];
     case "codespan":
       return [make("code", "", token.text ?? "")];
+    case "checkbox":
+      return [box(token)];
     case "br":
       return [make("br", "")];
     case "link":
