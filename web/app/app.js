@@ -33,6 +33,7 @@ function bind(page) {
   /** @type {Record<string, () => unknown>} */
   const clicks = {
     new: () => page.fresh(),
+    "new-top": () => page.fresh(),
     model: () => page.pickModel(),
     engine: () => page.showDetails(),
     "open-settings": () => page.editSettings(),

@@ -41,13 +41,8 @@ export class Page {
   #loading = new Loading();
   #side = new Side();
   #notices = new Notices(() => this.#start());
-  #hello = new Hello({ start: () => this.#consent(), ask: (question) => void this.#ask(question), choose: () => this.pickModel() });
-  #log = new Log({
-    edit: (message, text) => this.#edit(message, text),
-    again: (message) => this.#again(message),
-    on: (message) => void this.#runs.answer(this.#library.current, message),
-    show: (message) => this.#show(message),
-  }, this.#hello.element);
+  #hello;
+  #log;
   #list = new List({
     open: (id) => void this.#open(id),
     rename: (id, title) => void this.#library.rename(id, title).then(() => this.#listed()),
@@ -68,6 +63,14 @@ export class Page {
   constructor(site, settings) {
     this.#site = site;
     this.#settings = settings;
+    const several = site.models.length > 1 || site.models[0].levels.length > 1;
+    this.#hello = new Hello({ start: () => this.#consent(), ask: (question) => void this.#ask(question), choose: several ? () => this.pickModel() : null });
+    this.#log = new Log({
+      edit: (message, text) => this.#edit(message, text),
+      again: (message) => this.#again(message),
+      on: (message) => void this.#runs.answer(this.#library.current, message),
+      show: (message) => this.#show(message),
+    }, this.#hello.element);
     this.#engine = new Engine(site, {
       change: () => this.#engineChanged(),
       progress: (event) => (event.phase === "ready" ? this.#loading.end() : this.#loading.show(event)),
@@ -164,7 +167,7 @@ export class Page {
       return;
     }
     const size = megabytes(bytesOf(this.#model, this.#settings.level));
-    this.#notices.show("offer", t("waiting_start"), { label: t("download_start", { size }), act: () => this.#consent() }, true);
+    this.#notices.show("offer", t("waiting_start"), { label: t("download_start", { size }), act: () => this.#consent(), needed: true }, true);
   }
 
   #slow() {

@@ -1,7 +1,7 @@
 /**
  * @file What the chat page sees of a model in tests of the page alone: the public client's face over a script. Storage and
  * unfinished answers are the real ones. A question says what the answer is: "say …" is repeated, "hold …" as well, and then
- * stands until `script.release()`; "die" ends the engine. A token is a word.
+ * stands until `script.release()`; "die" ends the engine. `script` may have others for each. A token is a word.
  */
 
 import { EngineError } from "../../../web/engine/format/errors.js";
@@ -9,10 +9,10 @@ import { keeping, resuming, unfinished } from "../../../web/client/unfinished.js
 import { storage } from "../../../web/client/storage.js";
 
 /** @typedef {{role: string, content: string}} Message */
-/** @typedef {{context?: number, fails?: number, waits?: boolean, info?: object, update?: boolean}} Script */
+/** @typedef {{answers?: Record<string, string>, holds?: string, dies?: string, context?: number, fails?: number, waits?: boolean, info?: object, update?: boolean}} Script */
 
 const scope = /** @type {any} */ (globalThis);
-/** Set by a test before the page runs. @type {Script & {asked: any[], starts: any[], release: () => void, go: () => void}} */
+/** Set by a test before the page runs. @type {Script & {asked: any[], starts: any[], release: () => void, go: () => void, held?: boolean}} */
 const script = (scope.script = { asked: [], starts: [], release: () => {}, go: () => {}, ...scope.script });
 
 const CANDIDATES = [
@@ -74,15 +74,16 @@ export class InPage {
     if (prompt + max_tokens > this.info.context) throw new EngineError("invalid_request", `max_tokens ${max_tokens} does not fit`, "max_tokens");
     const { content } = messages[messages.length - 1];
     const question = /^(say|hold) /.test(content) ? content : (content.split("\n\n").at(-1) ?? "");
-    if (question === "die") throw new EngineError("device_lost", "the worker is gone");
-    const text = /^(say|hold) /.test(question) ? question.slice(question.indexOf(" ") + 1) : `You said: ${question}`;
+    if (question === (script.dies ?? "die")) throw new EngineError("device_lost", "the worker is gone");
+    const text = script.answers?.[question] ?? (/^(say|hold) /.test(question) ? question.slice(question.indexOf(" ") + 1) : `You said: ${question}`);
     const words = text.match(/\s*\S+|\s+$/g) ?? [];
     const ids = [...resume];
-    let held = question.startsWith("hold ");
+    let held = question.startsWith("hold ") || question === script.holds;
     for (const word of words.slice(resume.length, max_tokens)) {
       if (held && ids.length >= Math.ceil(words.length / 2)) {
         await new Promise((resolve) => {
           script.release = () => resolve(null);
+          script.held = true;
           signal?.addEventListener("abort", () => resolve(null), { once: true });
         });
         held = false;

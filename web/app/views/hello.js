@@ -18,7 +18,7 @@ export class Hello {
   /** @type {State} */
   #state = "idle";
 
-  /** @param {{start: () => void, ask: (question: string) => void, choose: () => void}} actions */
+  /** @param {{start: () => void, ask: (question: string) => void, choose: (() => void) | null}} actions choose: where there is a choice */
   constructor(actions) {
     this.#actions = actions;
   }
@@ -51,7 +51,7 @@ export class Hello {
     const start = button(stored.bytes === stored.total ? t("start") : t("download_start", { size: megabytes(stored.total - stored.bytes) }), "primary", this.#actions.start);
     start.id = "start";
     const act = make("div", "row");
-    act.append(start, button(t("choose_model"), "plain", this.#actions.choose));
+    act.append(start, ...(this.#actions.choose ? [button(t("choose_model"), "plain", this.#actions.choose)] : []));
     this.#card.replaceChildren(rows, make("p", `fit ${made.fit}`, fitText(made)), ...smallNote(model), act);
   }
 }

@@ -21,7 +21,7 @@ export class Notices {
   /**
    * @param {string} key of the notice: one of a key stands
    * @param {string | null} text null takes it away
-   * @param {{label: string, act: () => void} | null} [action]
+   * @param {{label: string, act: () => void, needed?: boolean} | null} [action] needed: nothing goes on without it
    * @param {boolean} [news] no warning
    */
   show(key, text, action = null, news = false) {
@@ -30,11 +30,13 @@ export class Notices {
     if (text !== null && !this.#dismissed.has(key + text)) {
       const line = make("div", news ? "notice news" : "notice");
       const acts = make("span", "notice-acts");
-      if (action) acts.append(button(action.label, "plain small", action.act));
-      acts.append(iconButton("close", t("dismiss"), () => {
-        this.#dismissed.add(key + text);
-        this.show(key, null);
-      }));
+      if (action) acts.append(button(action.label, action.needed ? "primary small" : "plain small", action.act));
+      if (!action?.needed) {
+        acts.append(iconButton("close", t("dismiss"), () => {
+          this.#dismissed.add(key + text);
+          this.show(key, null);
+        }));
+      }
       line.append(make("span", "", text), acts);
       this.#shown.set(key, line);
       this.#box.append(line);

@@ -41,7 +41,8 @@ async function draw(body, models, error) {
   }
   const others = files.filter(({ sha256 }) => !named.has(sha256));
   if (others.length) rows.push(group({ name: t("stored_others"), files: others, total: 0 }, again));
-  parts.push(...(rows.length ? rows : [make("p", "quiet", t("stored_none"))]), make("h3", "", t("stored_rest")));
+  parts.push(...(rows.length ? rows : [make("p", "quiet", t("stored_none"))]));
+  if (KINDS.some((kind) => kinds.some((each) => each.kind === kind && each.entries))) parts.push(make("h3", "", t("stored_rest")));
   for (const kind of KINDS) {
     const found = kinds.find((each) => each.kind === kind);
     if (!found?.entries) continue;
