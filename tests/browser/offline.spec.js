@@ -112,9 +112,20 @@ test("after one visit the site works without a network, isolated and with its en
     expect(await version(other)).toEqual(FIRST);
     await expect(other.locator("#engine")).toHaveText(/ · 2 threads$/); // it was not reloaded: two pages are open
     expect(await version(other)).toEqual(FIRST);
+    // A person is told, and takes it when no other tab needs the earlier one, in mid-answer: it goes on.
+    const notice = page.locator("#notice");
+    await expect(notice).toContainText("A new version is here.");
+    await notice.getByRole("button", { name: "Reload" }).click();
+    await expect(notice).toContainText("Other tabs have this page open");
     await other.close();
-    await page.reload();
+    await expect(page.locator("#engine")).toHaveText(/ · 2 threads$/);
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByLabel("Message", { exact: true }).fill(QUESTION);
+    await page.getByLabel("Message", { exact: true }).press("Enter");
+    await notice.getByRole("button", { name: "Reload" }).click();
     await expect.poll(() => version(page)).toEqual(["second", "second"]);
+    await expect(page.locator(".message.assistant .actions")).toHaveCount(1);
+    expect((await messages(page)).at(-1)).toMatchObject({ text: expect.stringContaining(expected(model)), status: expect.stringMatching(/done|cut/) });
     await expect.poll(() => kept(page)).toEqual([before + 1]);
 
     // A page can see that, and forget it.

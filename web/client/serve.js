@@ -123,7 +123,11 @@ function watchUpdates(registration, onUpdate) {
   const before = watched.has(registration);
   watched.set(registration, onUpdate);
   const tell = () => registration.waiting && registration.active && watched.get(registration)?.();
-  if (!before) registration.addEventListener("updatefound", () => registration.installing?.addEventListener("statechange", tell));
+  const watch = () => registration.installing?.addEventListener("statechange", tell);
+  if (!before) {
+    registration.addEventListener("updatefound", watch);
+    watch(); // it may be under way already
+  }
   tell();
 }
 
