@@ -12,6 +12,11 @@ import { Notices } from "./views/notices.js";
 const query = new URLSearchParams(location.search);
 
 async function begin() {
+  /** @type {() => void} */
+  let tell = () => {};
+  const shown = new Promise((resolve) => (tell = () => resolve(undefined)));
+  // First: a later version that waits already is taken before anything is loaded.
+  const registered = register(() => void shown.then(() => page.newVersion()));
   const given = fromAddress(query);
   speak(given.lang ?? null);
   const kept = readSettings(await storedSettings());
@@ -22,7 +27,8 @@ async function begin() {
   const page = new Page(site, { ...settings, model: chosen.id, level });
   bind(page);
   void loadParser();
-  await register(() => page.newVersion());
+  tell();
+  await registered;
   await page.begin(query.has("start"));
   if (given.model && given.model !== chosen.id) page.unknown("unknown_model", given.model);
   else if (given.level && given.level !== level) page.unknown("unknown_level", given.level);
