@@ -40,6 +40,6 @@ export function ending({ status, note, text }) {
   if (status === "stopped") return t(text ? "ended_stopped" : "ended_unanswered");
   if (status === "cut") return t("ended_cut");
   if (status === "circles") return t("ended_circles");
-  if (status === "failed") return t(note === "too_long" ? "ended_too_long" : "ended_failed");
+  if (status === "failed") return t(note === "too_long" ? "ended_too_long" : note === "full" ? "ended_full" : "ended_failed");
   return "";
 }

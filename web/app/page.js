@@ -139,6 +139,7 @@ export class Page {
   }
 
   #start() {
+    this.#runs.interrupt();
     void this.#engine.start({ ...this.#settings, model: this.#model.id });
   }
 
@@ -241,6 +242,7 @@ export class Page {
     if (!this.#runs.of(current.id)) current.show(message);
     this.#library.save(current, []);
     this.#draw();
+    this.#takeUp();
   }
 
   /** @param {string} id @param {Message} message */

@@ -33,13 +33,22 @@ export function offerInstall() {
  */
 export async function register(onUpdate) {
   const options = { ...OFFLINE, onUpdate };
-  const now = !globalThis.crossOriginIsolated || navigator.serviceWorker?.controller;
+  const now = !globalThis.crossOriginIsolated || workers()?.controller;
   if (now) await InPage.register(options).catch(() => {});
   else setTimeout(() => void InPage.register(options).catch(() => {}), 1000);
   let looked = Date.now();
   document.addEventListener("visibilitychange", () => {
     if (document.hidden || Date.now() - looked < LOOK_MS) return;
     looked = Date.now();
-    void navigator.serviceWorker?.getRegistration().then((found) => found?.update()).catch(() => {});
+    void workers()?.getRegistration().then((found) => found?.update()).catch(() => {});
   });
+}
+
+/** @returns {ServiceWorkerContainer | null} */
+function workers() {
+  try {
+    return navigator.serviceWorker ?? null;
+  } catch {
+    return null; // a sandboxed frame
+  }
 }

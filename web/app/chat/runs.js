@@ -55,8 +55,9 @@ export class Runs {
     this.#running.get(id)?.stop.abort();
   }
 
-  get any() {
-    return this.#running.size > 0;
+  /** The model goes: what it writes stops, and can go on; what waits for one waits on. */
+  interrupt() {
+    for (const { stop, message } of this.#running.values()) if (message.status === "running") stop.abort();
   }
 
   /**
@@ -184,7 +185,7 @@ export class Runs {
     const code = error instanceof Error && "code" in error ? error.code : "";
     if (code === "device_lost") this.#host.engine.lost(error);
     else this.#host.failed(error);
-    message.note = error instanceof TooLong ? "too_long" : String(code || "error");
+    message.note = error instanceof TooLong ? (message.tokens.length ? "full" : "too_long") : String(code || "error");
   }
 
   /** @param {Conversation} conversation @param {Message} message */
@@ -214,6 +215,6 @@ function sameModel({ model }, { info }) {
 }
 
 /** Whether an answer can be made longer. @param {Message} message */
-export function canGoOn({ role, status, tokens, text }) {
-  return role === "assistant" && ["stopped", "cut", "failed"].includes(status) && tokens.length > 0 && text.trim() !== "";
+export function canGoOn({ role, status, tokens, text, note }) {
+  return role === "assistant" && note !== "full" && ["stopped", "cut", "failed"].includes(status) && tokens.length > 0 && text.trim() !== "";
 }

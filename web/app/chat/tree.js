@@ -13,6 +13,8 @@ import { newId, titleOf } from "../data/records.js";
 export class Conversation {
   /** @type {Map<string, Message>} */
   #messages = new Map();
+  /** By parent, the oldest first; made when it is asked for. @type {Map<string | null, Message[]> | null} */
+  #children = null;
 
   /** @param {Head} head @param {Message[]} messages in any order; those that hang on nothing become first ones */
   constructor(head, messages = []) {
@@ -37,9 +39,16 @@ export class Conversation {
   /** Take what another tab or storage has. @param {Message[]} messages */
   merge(messages) {
     for (const message of messages) this.#messages.set(message.id, message);
+    this.#children = null;
+    /** Those that lead to a first message. */
+    const rooted = new Set();
     for (const message of this.#messages.values()) {
-      if (message.parent === null) continue;
-      if (!this.#messages.has(message.parent) || this.#circular(message)) message.parent = null;
+      const way = new Set();
+      for (let at = /** @type {Message | undefined} */ (message); at && !rooted.has(at.id); at = this.get(at.parent)) {
+        way.add(at.id);
+        if (at.parent !== null && (!this.#messages.has(at.parent) || way.has(at.parent))) at.parent = null; // damaged
+      }
+      for (const id of way) rooted.add(id);
     }
     if (!this.head.leaf || !this.#messages.has(this.head.leaf)) this.head.leaf = this.#latest()?.id ?? null;
   }
@@ -58,13 +67,22 @@ export class Conversation {
   path(to = this.head.leaf) {
     /** @type {Message[]} */
     const path = [];
-    for (let at = this.get(to); at; at = this.get(at.parent)) path.unshift(at);
-    return path;
+    for (let at = this.get(to); at; at = this.get(at.parent)) path.push(at);
+    return path.reverse();
   }
 
   /** @param {Message} message @returns {Message[]} what stands at its place, itself included, the oldest first */
   variants({ parent, role }) {
-    return this.all().filter((each) => each.parent === parent && each.role === role);
+    return this.#after(parent).filter((each) => each.role === role);
+  }
+
+  /** @param {string | null} parent */
+  #after(parent) {
+    if (!this.#children) {
+      this.#children = new Map();
+      for (const message of this.all()) this.#children.set(message.parent, [...(this.#children.get(message.parent) ?? []), message]);
+    }
+    return this.#children.get(parent) ?? [];
   }
 
   /**
@@ -74,6 +92,7 @@ export class Conversation {
   add(given) {
     const message = { id: newId(), created: this.#now(), status: /** @type {Message["status"]} */ ("done"), model: "", tokens: [], seed: null, note: "", ...given };
     this.#messages.set(message.id, message);
+    this.#children = null;
     this.head.leaf = message.id;
     this.head.updated = Date.now();
     if (!this.head.title && message.role === "user") this.head.title = titleOf(message.text);
@@ -84,7 +103,7 @@ export class Conversation {
   show(message) {
     let end = message;
     for (;;) {
-      const next = this.all().filter(({ parent }) => parent === end.id).at(-1);
+      const next = this.#after(end.id).at(-1);
       if (!next) break;
       end = next;
     }
@@ -93,21 +112,13 @@ export class Conversation {
 
   /** Times of one conversation differ, so that their order is one. */
   #now() {
-    return Math.max(Date.now(), ...[...this.#messages.values()].map(({ created }) => created + 1));
+    let now = Date.now();
+    for (const { created } of this.#messages.values()) now = Math.max(now, created + 1);
+    return now;
   }
 
   #latest() {
     return this.all().at(-1);
-  }
-
-  /** @param {Message} message */
-  #circular(message) {
-    const seen = new Set();
-    for (let at = /** @type {Message | undefined} */ (message); at; at = this.get(at.parent)) {
-      if (seen.has(at.id)) return true;
-      seen.add(at.id);
-    }
-    return false;
   }
 }
 

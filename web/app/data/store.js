@@ -101,15 +101,19 @@ export class Store {
   /** @param {string} words @returns {Promise<Set<string>>} ids of the conversations that have all of these words */
   async search(words) {
     const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-    /** @type {Map<string, string[]>} */
+    await this.#writing;
+    /** @type {Map<string, string>} */
     const texts = new Map();
-    const add = (/** @type {string} */ id, /** @type {string} */ text) => texts.set(id, [...(texts.get(id) ?? []), text.toLowerCase()]);
-    for (const head of await this.heads()) {
-      add(head.id, head.title);
-      for (const { text } of (await this.load(head.id))?.messages ?? []) add(head.id, text);
+    const add = (/** @type {string} */ id, /** @type {string} */ text) => texts.set(id, `${texts.get(id) ?? ""}\n${text.toLowerCase()}`);
+    for (const { id, title } of await this.heads()) add(id, title);
+    const keys = (await this.#read(MESSAGES, (store) => store.getAllKeys())) ?? [];
+    const rows = (await this.#read(MESSAGES, (store) => store.getAll())) ?? [];
+    for (const [i, key] of keys.entries()) {
+      const text = readMessage(rows[i])?.text;
+      if (text && Array.isArray(key) && texts.has(String(key[0]))) add(String(key[0]), text);
     }
-    const has = (/** @type {string[]} */ all) => wanted.every((word) => all.some((text) => text.includes(word)));
-    return new Set([...texts].filter(([, all]) => has(all)).map(([id]) => id));
+    if (!this.kept) for (const [id, { messages }] of this.#known) for (const { text } of messages.values()) add(id, text);
+    return new Set([...texts].filter(([, text]) => wanted.every((word) => text.includes(word))).map(([id]) => id));
   }
 
   /** @param {object} settings */

@@ -9,6 +9,9 @@ import { day, t } from "../i18n.js";
  *   exportAs: (id: string, form: "json" | "markdown") => void, search: (words: string) => Promise<Set<string>>}} Actions
  */
 
+/** In typing, before it is searched. */
+const PAUSE_MS = 120;
+
 export class List {
   #list = element("conversations", HTMLElement);
   #search = element("search", HTMLInputElement);
@@ -17,19 +20,34 @@ export class List {
   #heads = [];
   /** @type {string | null} */
   #open = null;
+  /** What is drawn. */
+  #shown = "";
   /** @type {Set<string> | null} those that have what is searched for */
   #found = null;
 
   /** @param {Actions} actions */
   constructor(actions) {
     this.#actions = actions;
-    this.#search.addEventListener("input", () => void this.#look());
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    this.#search.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => void this.#look(), PAUSE_MS);
+    });
   }
 
   /** @param {Head[]} heads @param {string} open */
   show(heads, open) {
     this.#heads = heads.filter(({ title }) => title);
     this.#open = open;
+    this.#renew();
+  }
+
+  /** Where something of it changed; not under a menu, or a title, that a person has open. */
+  #renew() {
+    const shown = JSON.stringify([this.#heads.map(({ id, title, updated }) => [id, title, updated]), this.#open, [...(this.#found ?? "")], document.documentElement.lang]);
+    if (shown === this.#shown || this.#list.querySelector("details[open], form")) return;
+    this.#shown = shown;
     this.#draw();
   }
 
@@ -38,7 +56,7 @@ export class List {
     const found = words ? await this.#actions.search(words) : null;
     if (words !== this.#search.value.trim()) return; // typed on meanwhile
     this.#found = found;
-    this.#draw();
+    this.#renew();
   }
 
   #draw() {
@@ -75,6 +93,7 @@ export class List {
       button(t("delete"), "bad", act(() => this.#actions.remove(id))),
     );
     menu.append(summary, box);
+    menu.addEventListener("toggle", () => !menu.open && this.#renew());
     menu.addEventListener("focusout", (event) => {
       if (!(event.relatedTarget instanceof Node && menu.contains(event.relatedTarget))) menu.open = false;
     });
@@ -99,8 +118,8 @@ export class List {
     const end = (/** @type {boolean} */ keep) => {
       if (over) return;
       over = true;
+      this.#draw();
       if (keep && field.value.trim() && field.value.trim() !== title) this.#actions.rename(id, field.value.trim());
-      else this.#draw();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
