@@ -82,8 +82,9 @@ export class Page {
       settings: () => this.#settings,
       changed: (conversation, message) => this.#grew(conversation.id, message),
       save: (conversation, messages) => {
-        this.#library.save(conversation, messages);
+        const saved = this.#library.save(conversation, messages);
         void this.#listed();
+        return saved;
       },
       renew: (conversation) => this.#library.changed(conversation.id, null),
       fitted: (conversation, _message, dropped) => {
@@ -107,8 +108,8 @@ export class Page {
     this.#draw();
     void this.#listed();
     this.#notices.show("kept", this.#store.kept ? null : t("not_kept"));
-    const { bytes, total } = at_once ? { bytes: 1, total: 1 } : await storedOf(this.#model, this.#settings.level);
-    if (bytes === total) this.#start();
+    const stored = at_once ? null : await storedOf(this.#model, this.#settings.level);
+    if (!stored || stored.bytes === stored.total) this.#start();
     this.#takeUp();
   }
 
@@ -160,15 +161,16 @@ export class Page {
     this.#draw();
   }
 
-  /** A question that waits, where nothing is loaded yet. */
+  /** To load the model, where a conversation is shown and nothing is loaded yet. */
   #offer() {
     const { state } = this.#engine;
+    const waits = this.#library.current.path().at(-1)?.status === "waiting";
     if (state !== "idle" || this.#library.current.empty) {
       this.#notices.show("offer", null);
       return;
     }
     const size = megabytes(bytesOf(this.#model, this.#settings.level));
-    this.#notices.show("offer", t("waiting_start"), { label: t("download_start", { size }), act: () => this.#consent(), needed: true }, true);
+    this.#notices.show("offer", t(waits ? "waiting_start" : "not_loaded"), { label: t("download_start", { size }), act: () => this.#consent(), needed: true }, true);
   }
 
   #slow() {
@@ -213,7 +215,7 @@ export class Page {
   #answer(asked) {
     const { current } = this.#library;
     const answer = current.add({ role: "assistant", text: "", parent: asked.id, status: "waiting" });
-    this.#library.save(current, [asked, answer]);
+    void this.#library.save(current, [asked, answer]);
     if (this.#engine.state !== "failed") this.#notices.error(null);
     this.#log.toEnd();
     void this.#runs.answer(current, answer);
@@ -240,7 +242,7 @@ export class Page {
   #show(message) {
     const { current } = this.#library;
     if (!this.#runs.of(current.id)) current.show(message);
-    this.#library.save(current, []);
+    void this.#library.save(current, []);
     this.#draw();
     this.#takeUp();
   }

@@ -54,11 +54,11 @@ export class Library {
     return loaded;
   }
 
-  /** @param {Conversation} conversation @param {import("../types.js").Message[]} messages */
+  /** @param {Conversation} conversation @param {import("../types.js").Message[]} messages @returns {Promise<void>} */
   save(conversation, messages) {
     this.#open.set(conversation.id, conversation);
     if (conversation === this.current) keepTabValue(KEY, conversation.id);
-    void this.#store.save(conversation.head, messages);
+    return this.#store.save(conversation.head, messages);
   }
 
   /**

@@ -21,7 +21,7 @@ import { fit, TooLong } from "./context.js";
  * @property {import("../model/engine.js").Engine} engine
  * @property {() => Settings} settings
  * @property {(conversation: Conversation, message: Message) => void} changed its text or status: show it
- * @property {(conversation: Conversation, messages: Message[]) => void} save
+ * @property {(conversation: Conversation, messages: Message[]) => Promise<void>} save
  * @property {(conversation: Conversation) => Promise<void>} renew with what storage has of it
  * @property {(conversation: Conversation, message: Message, dropped: number) => void} fitted how many messages are not read
  * @property {(error: unknown) => void} failed
@@ -64,8 +64,9 @@ export class Runs {
    * Answer the question that is the message's parent.
    * @param {Conversation} conversation
    * @param {Message} message the answer, empty, or with text where it should go on
+   * @param {boolean} [held] other tabs know already that it is written here
    */
-  async answer(conversation, message) {
+  async answer(conversation, message, held = false) {
     await this.#run(conversation, message, async (inpage, signal) => {
       if (message.tokens.length) sameModel(message, inpage);
       const settings = this.#host.settings();
@@ -79,7 +80,7 @@ export class Runs {
       const params = { ...requestParams(settings), max_tokens, keep: message.id, signal };
       if (tokens.length) Object.assign(params, { resume: [...tokens], ...(message.seed === null ? {} : { seed: message.seed }) });
       return inpage.chat(messages, params);
-    });
+    }, held);
   }
 
   /**
@@ -92,45 +93,47 @@ export class Runs {
     this.#awaited.add(message.id);
     // Another tab may write it, or the page before a reload still has it: until that is gone.
     const free = await takeLock(LOCK + message.id, {}, () => {}).catch(() => null);
-    free?.();
-    this.#awaited.delete(message.id);
-    await this.#host.renew(conversation);
-    const now = conversation.get(message.id);
-    if (now) await this.#goOn(conversation, now);
+    try {
+      await this.#host.renew(conversation);
+      const now = conversation.get(message.id);
+      if (now) await this.#goOn(conversation, now);
+    } finally {
+      free?.();
+      this.#awaited.delete(message.id);
+    }
   }
 
   /** @param {Conversation} conversation @param {Message} message */
   async #goOn(conversation, message) {
-    if (message.status === "waiting") return this.answer(conversation, message);
+    if (message.status === "waiting") return this.answer(conversation, message, true);
     if (message.status !== "running" || this.#running.has(conversation.id)) return;
     const left = await leftOf(message.id);
     if (!left) {
       message.status = "stopped";
-      this.#save(conversation, message);
       this.#host.changed(conversation, message);
+      await this.#save(conversation, message);
       return;
     }
     await this.#run(conversation, message, async (inpage, signal) => {
       sameModel(message, inpage);
-      message.text = "";
-      message.tokens = [];
-      return inpage.resume(left.id, { signal });
-    });
+      return anew(message, inpage.resume(left.id, { signal }));
+    }, true);
   }
 
   /**
    * @param {Conversation} conversation
    * @param {Message} message
    * @param {(inpage: InPage, signal: AbortSignal) => Promise<AsyncGenerator<Piece, void, void>>} begin
+   * @param {boolean} held
    */
-  async #run(conversation, message, begin) {
+  async #run(conversation, message, begin, held) {
     if (this.#running.has(conversation.id)) return;
     const stop = new AbortController();
-    const release = holdLock(LOCK + message.id, () => {});
+    const release = held ? () => {} : holdLock(LOCK + message.id, () => {});
     this.#running.set(conversation.id, { stop, conversation, message });
     message.note = "";
     if (message.status !== "running") message.status = "waiting";
-    this.#save(conversation, message);
+    void this.#save(conversation, message);
     this.#host.changed(conversation, message);
     try {
       const inpage = await this.#host.engine.ready(stop.signal);
@@ -138,10 +141,10 @@ export class Runs {
     } catch (error) {
       this.#broke(error, message, stop.signal.aborted);
     } finally {
-      release();
       this.#running.delete(conversation.id);
-      this.#save(conversation, message);
       this.#host.changed(conversation, message);
+      await this.#save(conversation, message); // a tab that waits for the lock reads how it ended
+      release();
     }
   }
 
@@ -152,7 +155,7 @@ export class Runs {
    */
   async #stream(pieces, conversation, message) {
     message.status = "running";
-    this.#save(conversation, message);
+    void this.#save(conversation, message);
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     for await (const { text, token_ids, finish_reason, completion } of pieces) {
@@ -161,7 +164,7 @@ export class Runs {
       if (completion) this.#finish(message, completion, finish_reason ?? "stop");
       else timer ??= setTimeout(() => {
         timer = undefined;
-        if (message.status === "running") this.#save(conversation, message);
+        if (message.status === "running") void this.#save(conversation, message);
       }, SAVE_MS);
       this.#host.changed(conversation, message);
     }
@@ -177,20 +180,35 @@ export class Runs {
 
   /** @param {unknown} error @param {Message} message @param {boolean} stopped */
   #broke(error, message, stopped) {
-    if (stopped) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (stopped || code === "cancelled") {
       message.status = "stopped";
       return;
     }
     message.status = "failed";
-    const code = error instanceof Error && "code" in error ? error.code : "";
     if (code === "device_lost") this.#host.engine.lost(error);
     else this.#host.failed(error);
     message.note = error instanceof TooLong ? (message.tokens.length ? "full" : "too_long") : String(code || "error");
   }
 
-  /** @param {Conversation} conversation @param {Message} message */
+  /** @param {Conversation} conversation @param {Message} message @returns {Promise<void>} */
   #save(conversation, message) {
-    this.#host.save(conversation, [message]);
+    return this.#host.save(conversation, [message]);
+  }
+}
+
+/**
+ * The first piece has all that there was of the answer: what was stored with the conversation stands until it is there.
+ * @param {Message} message
+ * @param {AsyncGenerator<Piece, void, void>} pieces
+ * @returns {AsyncGenerator<Piece, void, void>}
+ */
+async function* anew(message, pieces) {
+  let first = true;
+  for await (const piece of pieces) {
+    if (first) [message.text, message.tokens] = ["", []];
+    first = false;
+    yield piece;
   }
 }
 
