@@ -14,7 +14,7 @@ const { p32 } = REFERENCE.prompts;
 const SUFFIX = [2, 198, 1, 520, 9531, 198];
 const PREFIX = p32.ids.slice(0, p32.ids.lastIndexOf(4093) + 2);
 
-/** @typedef {(kind: "chat" | "complete", asked: unknown, params?: object) => Promise<any>} Ask the completion, or {error} */
+/** @typedef {(kind: "chat" | "complete" | "countTokens", asked: unknown, params?: object) => Promise<any>} Ask the completion, or {error} */
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {site: import("./support/site.js").Served, ask: Ask}>} */
 const test = base.extend(
@@ -32,6 +32,7 @@ const test = base.extend(
           page.evaluate(
             async ([kind, asked, params]) => {
               try {
+                if (kind === "countTokens") return await /** @type {any} */ (globalThis).inpage.countTokens(asked);
                 let last;
                 for await (const piece of /** @type {any} */ (globalThis).inpage[kind](asked, params)) last = piece;
                 return last.completion;
@@ -62,6 +63,14 @@ async function works(ask) {
 
 test("asks as the reference asks, answers as it answers", async ({ ask }) => {
   await works(ask);
+});
+
+test("a prompt's tokens are counted as they are read, also where they do not fit", async ({ ask }) => {
+  const count = (/** @type {unknown} */ messages) => ask("countTokens", messages);
+  expect(await count("What is gravity?")).toBe(p32.ids.length);
+  expect(await count([{ role: "user", content: "What is gravity?" }])).toBe(p32.ids.length);
+  expect(await count("word ".repeat(9000))).toBeGreaterThan(9000);
+  expect(await count([])).toMatchObject({ error: { code: "invalid_request", field: "messages" } });
 });
 
 test("control tokens that a user spells stay text", async ({ ask }) => {

@@ -10,12 +10,13 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { messages } from "./support/chat_page.js";
 import { plainServer } from "./support/plain.js";
 import { expect, prompt, test, text } from "./support/router.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const QUESTION = "hello";
-const QUERY = "?temperature=0&max_tokens=60&threads=2";
+const QUERY = "?start&temperature=0&max_tokens=60&threads=2";
 
 /** @typedef {import("@playwright/test").Page} Page */
 
@@ -29,10 +30,12 @@ function expected(model) {
 /** Ask in the chat page, then its endpoint. @param {Page} page */
 async function ask(page) {
   await expect(page.locator("#engine")).toHaveText(/ · 2 threads$/);
-  await page.getByLabel("Message").fill(QUESTION);
-  await page.getByLabel("Message").press("Enter");
+  await page.getByRole("button", { name: "New chat" }).click();
+  await page.getByLabel("Message", { exact: true }).fill(QUESTION);
+  await page.getByLabel("Message", { exact: true }).press("Enter");
   await expect(page.getByRole("button", { name: "Send" })).toBeVisible();
-  const shown = await page.locator(".message.assistant").first().evaluate((message) => message.firstChild?.textContent ?? "");
+  await expect(page.locator(".message.assistant .actions")).toHaveCount(1);
+  const shown = (await messages(page)).filter(({ role }) => role === "assistant").at(-1)?.text ?? "";
   const request = JSON.stringify({ messages: [{ role: "user", content: QUESTION }], temperature: 0, max_tokens: 60 });
   const answered = await page.evaluate((body) => fetch("v1/chat/completions", { method: "POST", body }).then((response) => response.json()), request);
   return [shown.trim(), answered.choices[0].message.content.trim()];
@@ -92,7 +95,7 @@ test("after one visit the site works without a network, isolated and with its en
     });
     server = await plainServer(folder, server.port);
     /** @param {Page} page */
-    const version = (page) => page.evaluate(() => [document.title, document.documentElement.dataset.version]).catch(() => null);
+    const version = (page) => page.evaluate(() => [document.title.split(" · ").at(-1), document.documentElement.dataset.version]).catch(() => null);
     const FIRST = ["inpage", undefined];
     await page.reload();
     expect(await version(page)).toEqual(FIRST);
@@ -103,9 +106,20 @@ test("after one visit the site works without a network, isolated and with its en
     expect(await version(other)).toEqual(FIRST);
     await expect(other.locator("#engine")).toHaveText(/ · 2 threads$/); // it was not reloaded: two pages are open
     expect(await version(other)).toEqual(FIRST);
+    // A person is told, and takes it when no other tab needs the earlier one, in mid-answer: it goes on.
+    const notice = page.locator("#notice");
+    await expect(notice).toContainText("A new version is here.");
+    await notice.getByRole("button", { name: "Reload" }).click();
+    await expect(notice).toContainText("Other tabs have this page open");
     await other.close();
-    await page.reload();
+    await expect(page.locator("#engine")).toHaveText(/ · 2 threads$/);
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.getByLabel("Message", { exact: true }).fill(QUESTION);
+    await page.getByLabel("Message", { exact: true }).press("Enter");
+    await notice.getByRole("button", { name: "Reload" }).click();
     await expect.poll(() => version(page)).toEqual(["second", "second"]);
+    await expect(page.locator(".message.assistant .actions")).toHaveCount(1);
+    expect((await messages(page)).at(-1)).toMatchObject({ text: expect.stringContaining(expected(model)), status: expect.stringMatching(/done|cut/) });
     await expect.poll(() => kept(page)).toEqual([before + 1]);
 
     // A page can see that, and forget it.

@@ -3,6 +3,7 @@
  * system ends in mid-answer.
  */
 
+import { messages } from "./support/chat_page.js";
 import { inPython, showPython } from "./support/python.js";
 import { expect, test } from "./support/site.js";
 
@@ -124,23 +125,24 @@ test("an answer whose page was ended goes on token for token, once, and leaves n
 });
 
 (process.env.INPAGE_SLOW ? test : test.skip)("the chat page goes on with the answer after its tab was ended, and after a reload", async ({ page: first, site }) => {
-  const url = `${site.url}?temperature=0&max_tokens=100&threads=1&backend=wasm-relaxed`;
+  const url = `${site.url}?start&temperature=0&max_tokens=100&threads=1&backend=wasm-relaxed`;
   let page = first;
   let answer = page.locator(".message.assistant").first();
   await page.goto(url);
-  await page.getByLabel("Message").fill(QUESTION);
-  await page.getByLabel("Message").press("Enter");
+  await page.getByLabel("Message", { exact: true }).fill(QUESTION);
+  await page.getByLabel("Message", { exact: true }).press("Enter");
   await expect(answer).toHaveText(/(\w+\W+){10}/);
   await page.reload();
-  await expect(page.locator(".message.user")).toHaveText(QUESTION);
+  await expect(page.locator(".message.user .said")).toHaveText(QUESTION);
   await expect(answer).toHaveText(/(\w+\W+){25}/);
   page = await crash(page, await page.evaluate(() => ({ ...sessionStorage })));
   answer = page.locator(".message.assistant").first();
   await page.goto(url);
-  await expect(page.locator(".message.user")).toHaveText(QUESTION);
+  await expect(page.locator(".message.user .said")).toHaveText(QUESTION);
   await expect(page.getByRole("button", { name: "Send" })).toBeVisible();
   await expect(page.locator(".message.assistant")).toHaveCount(1);
-  const resumed = await answer.evaluate((place) => place.firstChild?.textContent);
+  await expect(answer.locator(".actions")).toBeVisible();
+  const resumed = (await messages(page)).at(-1);
   const whole = await page.evaluate(async (question) => {
     const { InPage } = await import(new URL("client/inpage.js", location.href).href);
     const inpage = await InPage.start({ base: "./", model: "smollm2-135m-instruct", backend: "wasm-relaxed", threads: 1 });
@@ -148,11 +150,12 @@ test("an answer whose page was ended goes on token for token, once, and leaves n
     for await (last of inpage.chat([{ role: "user", content: question }], { temperature: 0, max_tokens: 100 }));
     return last.completion.text;
   }, QUESTION);
-  expect(resumed).toBe(whole);
-  // What ended is not taken up again.
+  expect(resumed.text).toBe(whole);
+  // What ended is there again, and not taken up again.
   await page.reload();
-  await expect(page.locator("#load")).toBeHidden();
-  await expect(page.locator(".message")).toHaveCount(0);
+  await expect(page.locator("#engine")).toHaveAttribute("data-state", "ready");
+  await expect(page.locator(".message")).toHaveCount(2);
+  expect((await messages(page)).at(-1)).toEqual(resumed);
 });
 
 /** The page is hidden, or seen again. @param {Page} page @param {boolean} hidden */

@@ -49,6 +49,7 @@ MESSAGES_TO_PAGE: list[dict[str, Any]] = [
     {"id": 3, "op": "score", "ids": [5, 6, 7], "window": 64},
     {"id": 4, "op": "prefetch", "prompts": ["hello", [5, 6]]},
     {"id": 5, "op": "forget", "tag": "t"},
+    {"id": 15, "op": "count", "messages": _HELLO},
     {"id": 6, "op": "http", "method": "POST", "path": "/v1/completions",
      "body": json.dumps({"prompt": "hi", "stream": True, **_SHORT}), "resume": _RESUME},
     {"id": 7, "op": "pin", "model": "small", "pinned": True},

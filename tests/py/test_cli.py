@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,9 @@ def test_build_is_deterministic_and_complete(run: Run, model: Path, tmp_path: Pa
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     (listed,) = json.loads((one / "site.json").read_text())["models"]
     manifest = json.loads((one / listed["path"] / "manifest.json").read_text())
+    assert (listed["name"], listed["license"]) == (manifest["name"], manifest["license"]["id"])
+    assert (listed["context"], listed["bytes"]) == (manifest["architecture"]["context"], manifest["weights"]["bytes"])
+    assert listed["parameters"] == sum(math.prod(tensor["shape"]) for tensor in manifest["tensors"])
     assert {f"models/{manifest['id']}/{shard['file']}" for shard in manifest["weights"]["shards"]} <= set(names)
     assert not [name for name in names if "native" in Path(name).parts or name.endswith(".so")]
     notices = (one / "NOTICES.txt").read_text()

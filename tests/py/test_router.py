@@ -41,6 +41,14 @@ async def test_pieces_and_whole_are_the_same_answer(router: Router, small_tokeni
     assert last.usage["total_tokens"] == len(last.prompt_ids) + 30
 
 
+async def test_a_prompt_is_counted_as_it_is_read_also_where_it_does_not_fit(router: Router) -> None:
+    for messages in ("hello", [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a " * 50}]):
+        assert await router.count_tokens(messages) == len((await router.chat(messages, max_tokens=1)).prompt_ids)
+    assert await router.count_tokens("a " * 5000) > router.info["context"]
+    with pytest.raises(InvalidRequest, match="messages"):
+        await router.count_tokens([])
+
+
 async def test_what_a_completion_reports(router: Router) -> None:
     done = await router.complete("hello", **GREEDY)
     assert (done.backend, done.variant, done.threads, done.load_ms) == ("double", "native", 1, 12.0)

@@ -1,26 +1,27 @@
 // Errors as a person can use them: what happened, and what can be done.
+import { number, t } from "./i18n.js";
 
-/** @type {Record<string, string>} */
+/** @typedef {import("./i18n.js").Key} Key */
+
+/** @type {Record<string, Key>} */
 const ADVICE = {
-  network: "The download broke off. What has arrived is kept; trying again goes on from there.",
-  out_of_memory: "There is not enough memory for this model. Closing other tabs may help.",
-  unsupported: "This browser cannot run the model.",
-  artifact_invalid: "The model's files are damaged or incomplete on the server.",
-  artifact_damaged: "The stored model was damaged; the damaged part is fetched again. Please ask again.",
-  device_lost: "The model's worker stopped. It has to be loaded again.",
-  poison_request: "This question stopped the model twice. Another one can be asked.",
+  network: "error_network",
+  out_of_memory: "error_memory",
+  unsupported: "error_unsupported",
+  artifact_invalid: "error_artifact",
+  artifact_damaged: "error_damaged",
+  device_lost: "error_lost",
+  poison_request: "error_poison",
+  storage_full: "error_full",
+  queue_full: "error_queue",
 };
-const AGAIN = new Set(["network", "out_of_memory", "device_lost", "artifact_invalid"]);
 
-/**
- * @param {unknown} error
- * @returns {{text: string, again: boolean}} `again`: loading once more can help
- */
+/** @param {unknown} error @returns {string} */
 export function explain(error) {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const detail = error instanceof Error ? error.message : String(error);
   const advice = ADVICE[code];
-  return { text: advice ? `${advice} (${detail})` : detail, again: AGAIN.has(code) };
+  return advice ? `${t(advice)} (${detail})` : detail;
 }
 
 /**
@@ -28,8 +29,17 @@ export function explain(error) {
  * @param {import("../client/types.js").Failover[]} failovers
  */
 export function interruption(failovers) {
-  const seconds = failovers.reduce((sum, { gap_ms }) => sum + gap_ms, 0) / 1000;
+  const seconds = number(failovers.reduce((sum, { gap_ms }) => sum + gap_ms, 0) / 1000, 1);
   const { to } = failovers[failovers.length - 1];
-  const times = failovers.length === 1 ? "" : ` ${failovers.length} times`;
-  return `interrupted${times} for ${seconds.toFixed(1)} s; continued ${to === "router" ? "after a restart" : `on ${to}`}`;
+  const where = to === "router" ? t("continued_restart") : t("continued_on", { to });
+  return failovers.length === 1 ? t("interrupted", { seconds, where }) : t("interrupted_times", { times: failovers.length, seconds, where });
+}
+
+/** @param {import("./types.js").Message} message @returns {string} how it ended, where there is something to say */
+export function ending({ status, note, text }) {
+  if (status === "stopped") return t(text ? "ended_stopped" : "ended_unanswered");
+  if (status === "cut") return t("ended_cut");
+  if (status === "circles") return t("ended_circles");
+  if (status === "failed") return t(note === "too_long" ? "ended_too_long" : note === "full" ? "ended_full" : "ended_failed");
+  return "";
 }

@@ -16,7 +16,7 @@ import { EngineError } from "../engine/format/errors.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
 import { ids, idsOfEach, modelOptions, requestParams, serveOptions, startOptions } from "./options.js";
-import { host, register, registered } from "./serve.js";
+import { host, register, registered, takeUpdate } from "./serve.js";
 import { storage } from "./storage.js";
 import { streaming } from "./streaming.js";
 import { Supervisor } from "./supervisor.js";
@@ -48,7 +48,7 @@ export class InPage {
     return this.#router.info;
   }
 
-  /** What this origin keeps between visits: `list`, `delete`, `persist`, `estimate`. */
+  /** What this origin keeps between visits: `list`, `delete`, `files`, `deleteFiles`, `persist`, `estimate`. */
   static storage = storage;
 
   /**
@@ -129,6 +129,13 @@ export class InPage {
   static register = /** @type {typeof register} */ (async (options) => register(serveOptions(options)));
 
   /**
+   * Take a later version of the site that the service worker has fetched (`onUpdate`): the page is reloaded then, and
+   * answers with `keep` can be resumed. Looks for one where none is there yet.
+   * @returns {Promise<boolean>} false where there is none, or other pages of the site are open, which need the earlier one
+   */
+  static update = takeUpdate;
+
+  /**
    * Answer what the site's pages ask of `v1/…`, `health` and `metrics` below the service worker's scope, until `unload`.
    * Registers the worker; `window.fetch` and every client have the endpoint then.
    * @param {import("./serve.js").ServeOptions} [options]
@@ -177,6 +184,17 @@ export class InPage {
    */
   score(text, window, model) {
     return this.#router.ask({ op: "score", ids: ids(text, "ids"), window, model });
+  }
+
+  /**
+   * How many tokens the prompt has that `chat` makes of these messages, also where it is longer than the context: what
+   * remains of `info.context` is room for the answer.
+   * @param {string | Message[]} messages
+   * @param {string} [model]
+   * @returns {Promise<number>}
+   */
+  countTokens(messages, model) {
+    return this.#router.ask({ op: "count", messages, model });
   }
 
   /**

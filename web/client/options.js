@@ -17,7 +17,7 @@ const START = {
   ...MODEL, base: "url", models: "list", settings: "object", onProgress: "function", onChange: "function", shared: "flag", signal: "signal",
 };
 /** @type {Record<string, Kind>} */
-const SERVE = { worker: "worker", scope: "text", isolate: "isolation", policy: "string", offline: "flag", onReload: "function" };
+const SERVE = { worker: "worker", scope: "text", isolate: "isolation", policy: "string", offline: "flag", onReload: "function", onUpdate: "function" };
 
 /** Of any list of options. */
 const ENTRIES = 1000;

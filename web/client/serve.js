@@ -20,6 +20,7 @@ import { trusted } from "../engine/host/trusted.js";
  * @property {boolean} [offline] keep what pages of the site load, so that they work without a network after one visit; a later
  *   version of the site is taken as a whole, with a reload where this is its only page
  * @property {() => void} [onReload] called before the page is reloaded
+ * @property {() => void} [onUpdate] called when a later version of the site is there whole: see `InPage.update`
  */
 
 /** A worker that does not become active is not waited for any longer. */
@@ -45,7 +46,7 @@ export function register(options) {
  * @param {ServeOptions} [options]
  * @returns {Promise<ServiceWorkerRegistration | null>}
  */
-export async function registered(early, { worker, scope, isolate = false, policy, offline = false, onReload } = {}) {
+export async function registered(early, { worker, scope, isolate = false, policy, offline = false, onReload, onUpdate } = {}) {
   const container = serviceWorkers();
   if (!container) return null;
   const asIs = !(worker || scope || isolate || policy || offline);
@@ -57,6 +58,7 @@ export async function registered(early, { worker, scope, isolate = false, policy
   if (early && !own && registration.waiting && container.controller) {
     await update(container, registration.waiting, onReload ?? (() => announce("it has the latest version")));
   }
+  if (onUpdate) watchUpdates(registration, onUpdate);
   if (!location.href.startsWith(registration.scope)) return registration;
   if (!container.controller) {
     const controlled = new Promise((resolve) => container.addEventListener("controllerchange", resolve, { once: true }));
@@ -111,6 +113,35 @@ async function update(container, worker, onReload) {
   const changed = new Promise((resolve) => container.addEventListener("controllerchange", resolve, { once: true }));
   worker.postMessage({ inpage: "update" }, [port2]);
   if (await inTime(alone)) await inTime(changed.then(() => reloaded(onReload)));
+}
+
+/** The registrations that are watched. @type {Map<ServiceWorkerRegistration, () => void>} */
+const watched = new Map();
+
+/** @param {ServiceWorkerRegistration} registration @param {() => void} onUpdate */
+function watchUpdates(registration, onUpdate) {
+  const before = watched.has(registration);
+  watched.set(registration, onUpdate);
+  const tell = () => registration.waiting && registration.active && watched.get(registration)?.();
+  const watch = () => registration.installing?.addEventListener("statechange", tell);
+  if (!before) {
+    registration.addEventListener("updatefound", watch);
+    watch(); // it may be under way already
+  }
+  tell();
+}
+
+/**
+ * Look for a later version, and take one that waits, with a reload.
+ * @returns {Promise<boolean>} false where there is none, or other pages of the site are open, which need the earlier one
+ */
+export async function takeUpdate() {
+  const container = serviceWorkers();
+  const registration = await container?.getRegistration();
+  if (!container || !registration) return false;
+  if (!registration.waiting) await registration.update().catch(() => {}); // no network
+  if (registration.waiting) await update(container, registration.waiting, () => announce("it has the latest version"));
+  return false;
 }
 
 /** @returns {string[]} the page, what it has loaded, and what its model will need */

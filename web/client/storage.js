@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { cachedFiles, deleteCaches, deleteFolder, done, finished, folderFiles, openDatabase, persistStorage, siteData, storageSpace } from "../engine/host/site_data.js";
+import { cachedFiles, deleteCaches, deleteFile, deleteFolder, done, finished, folderFiles, openDatabase, persistStorage, siteData, storageSpace } from "../engine/host/site_data.js";
 import { named } from "../engine/format/quoting.js";
 import { unknown } from "./options.js";
 
@@ -12,6 +12,7 @@ import { unknown } from "./options.js";
  * @typedef {"models" | "prefixes" | "answers" | "unfinished" | "python" | "measurements" | "site"} Kind models: their files;
  *   prefixes: exported ones; python: its memory after a start; measurements: how fast what ran here; site: what its service
  *   worker keeps for use offline
+ * @typedef {{sha256: string, bytes: number, whole: boolean}} StoredFile whole: false while it is being fetched
  * @typedef {{kind: Kind, entries: number, bytes: number | null}} Stored bytes: null where the browser does not tell
  */
 
@@ -69,6 +70,50 @@ async function remove(kind) {
 }
 
 /**
+ * The files of models one by one: their names are their hashes, as a model's manifest has them.
+ * @returns {Promise<StoredFile[]>}
+ */
+async function files() {
+  const lying = await folderFiles(FOLDER);
+  const records = new Set(lying.filter(({ name }) => name.endsWith(".json")).map(({ name }) => name.slice(0, -5)));
+  const found = lying.filter(({ name }) => name.endsWith(".bin")).map(({ name, size }) => ({ sha256: name.slice(0, -4), bytes: size }));
+  const rows = (await inStores(DATABASES.models[0], "readonly", (stores) => recordsOf(stores).getAll())) ?? [];
+  return [
+    ...found.map((file) => ({ ...file, whole: records.has(file.sha256) })),
+    ...rows.filter((row) => typeof row?.sha256 === "string").map(({ sha256, bytes }) => ({ sha256, bytes, whole: true })),
+  ];
+}
+
+/** Of engine/storage/idb.js. @param {IDBObjectStore[]} stores */
+function recordsOf(stores) {
+  return stores.find(({ name }) => name === "records") ?? stores[0];
+}
+
+/**
+ * Forget some files of models.
+ * @param {string[]} hashes
+ * @returns {Promise<void>}
+ * @throws {EngineError} invalid_request; error where another tab is writing one of them
+ */
+async function deleteFiles(hashes) {
+  if (!Array.isArray(hashes) || !hashes.every((each) => /^[0-9a-f]{64}$/.test(each))) {
+    throw new EngineError("invalid_request", "hashes must be a list of SHA-256 hashes, as `files` gives them", "hashes");
+  }
+  try {
+    // The record first: what is left is then no longer trusted.
+    for (const sha256 of hashes) for (const end of ["json", "bin"]) await deleteFile(FOLDER, `${sha256}.${end}`);
+    for (const sha256 of hashes) {
+      await inStores(DATABASES.models[0], "readwrite", (stores) => {
+        recordsOf(stores).delete(sha256);
+        return stores[0].delete(IDBKeyRange.bound([sha256], [sha256, []])); // the pieces
+      });
+    }
+  } catch (error) {
+    throw new EngineError("error", `storage is in use: close other tabs of this site, or ask again later (${String(error)})`, "hashes", error);
+  }
+}
+
+/**
  * @template T
  * @param {string} name of a database
  * @param {IDBTransactionMode} mode
@@ -93,6 +138,8 @@ async function inStores(name, mode, ask) {
 export const storage = Object.freeze({
   list,
   delete: remove,
+  files,
+  deleteFiles,
   /** Ask the browser not to clear what is kept when space runs low. @returns {Promise<boolean>} whether it agreed */
   persist: persistStorage,
   /** Bytes that this origin uses and may use; null where the browser does not tell. */

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def files(
         site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in found}
     site["inpage.zip"] = package = package_zip()
     site |= snapshot.files(package)
-    models = [{"id": m.id, "name": m.name, "path": f"models/{m.id}/", "bytes": m.weights.bytes} for m in manifests]
+    models = [_described(manifest) for manifest in manifests]
     described: dict[str, object] = {"models": models}
     if answers is not None:
         site["answers.json"] = answers
@@ -71,6 +72,21 @@ def files(
     site["sw.js"] = service_worker.script({name: site[name] for name in kept})
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
+
+
+def _described(manifest: Manifest) -> dict[str, object]:
+    """A model as site.json has it: what a page says of it before anything is loaded."""
+    levels = [{"name": level.name, "bytes": level.bytes} for level in manifest.levels]
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "path": f"models/{manifest.id}/",
+        "bytes": manifest.weights.bytes,
+        "license": manifest.license.id,
+        "context": manifest.architecture.context,
+        "parameters": sum(math.prod(tensor.shape) for tensor in manifest.tensors),
+        **({"levels": levels} if levels else {}),
+    }
 
 
 def package_zip() -> bytes:

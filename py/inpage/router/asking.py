@@ -9,6 +9,7 @@ from typing import Any
 
 from ..engines.protocol import EngineInfo, Grammar
 from ..errors import InvalidRequest
+from ..format.limits import REQUEST_CHARS
 from ..format.schema import Manifest
 from ..requests.grammar import one_grammar, unmet_need
 from ..requests.params import Options, answer_room, checked_ids, options, sampling_defaults
@@ -69,6 +70,11 @@ class Asking:
 
     def text(self, prompt: str | Iterable[int], most: int | None) -> Prompt:
         return self._prompts.text(prompt, self._info.vocab, most)
+
+    async def count(self, messages: str | Sequence[Mapping[str, Any]]) -> int:
+        """How many tokens the prompt of `chat` has for these messages, also where they do not fit."""
+        found = self._prompts.chat(messages, REQUEST_CHARS)
+        return len(await found.aside() if found.long else found.now())
 
     async def prefix_ids(self, prompt: Prefix) -> list[int]:
         """The ids that a prompt of `Prefixes` begins with."""

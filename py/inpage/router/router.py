@@ -210,6 +210,11 @@ class Router:
             return [None] * len(ids)
         return [None, *await scoring.logprobs(self.scheduler, ids, top)]
 
+    async def count_tokens(self, messages: str | Sequence[Mapping[str, Any]]) -> int:
+        """How many tokens the prompt has that `chat` makes of these messages, also where it is longer than the context:
+        what remains of ``info["context"]`` is room for the answer."""
+        return await self._asking.count(messages)
+
     # -- prompts to come ---------------------------------------------------------------------------------------
 
     async def prefetch(self, prompts: Iterable[Prefix]) -> list[int]:

@@ -21,6 +21,7 @@
     {"id": 15, "op": "visibility", "hidden", "frozen"}                {"id": 15, "value": null}
     {"id": 16, "op": "http", "method", "path", "body": text}          see http.py: {"id": 16, "begun": {"status", …}},
                                                            {"id": 16, "chunk": text}…, {"id": 16, "value": null}
+    {"id": 17, "op": "count", "messages": […]}                        {"id": 17, "value": tokens of the prompt}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends, as "cancelled"
 
 Before work that nothing can interrupt comes ``{"job": {"name", "id", "characters"}}``, after it ``{"job": null}``.
@@ -58,7 +59,7 @@ _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
 _OPERATIONS = (
     *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
     *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
-    "http",
+    *("count", "http"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 _ANSWERED = ("chat", "complete", "http")
@@ -273,6 +274,11 @@ class RouterWorker:
         async with self._using(message) as router:
             score = await router.score(ids, message.get("window"))
         return {**asdict(score), "perplexity": score.perplexity}
+
+    async def _count(self, message: Message) -> int:
+        messages: Any = message.get("messages")
+        async with self._using(message) as router:
+            return await router.count_tokens(messages)
 
     async def _prefetch(self, message: Message) -> list[int]:
         prompts = message.get("prompts")

@@ -301,6 +301,15 @@ export async function deleteFolder(name) {
   }
 }
 
+/** @param {string} folder of the origin's file system @param {string} name @returns {Promise<void>} rejects where it is being written */
+export async function deleteFile(folder, name) {
+  try {
+    await (await (await originFolder()).getDirectoryHandle(folder)).removeEntry(name);
+  } catch (error) {
+    if (!(error instanceof DOMException && ["NotFoundError", "SecurityError"].includes(error.name))) throw error;
+  }
+}
+
 /** @param {string} prefix of caches' names @returns {Promise<number>} how many files they have */
 export async function cachedFiles(prefix) {
   let files = 0;

@@ -1,17 +1,11 @@
 // The loading line: what is being loaded now, and how many bytes of how many.
-import { element, megabytes } from "./dom.js";
+import { element, megabytes } from "../dom.js";
+import { t } from "../i18n.js";
 
-/** @type {Record<string, string>} */
-const PHASES = {
-  python: "Starting Python",
-  manifest: "Reading the model's description",
-  tokenizer: "Loading the tokenizer",
-  kernels: "Loading the kernels",
-  weights: "Loading the weights",
-  ready: "Ready",
-};
+/** @type {Record<string, import("../i18n.js").Key>} */
+const PHASES = { python: "phase_python", manifest: "phase_manifest", tokenizer: "phase_tokenizer", kernels: "phase_kernels", weights: "phase_weights", ready: "phase_ready" };
 
-/** @typedef {{phase: string, loaded?: number, total?: number, fromCache?: boolean | number}} LoadEvent */
+/** @typedef {import("../model/engine.js").Progress} LoadEvent */
 
 export class Loading {
   #box = element("load", HTMLElement);
@@ -22,11 +16,11 @@ export class Loading {
   /** Shows one progress event. @param {LoadEvent} event */
   show({ phase, loaded, total, fromCache }) {
     this.#box.hidden = false;
-    this.#what.textContent = (PHASES[phase] ?? phase) + (fromCache ? " from this browser's storage" : "");
+    this.#what.textContent = PHASES[phase] ? t(PHASES[phase]) + (fromCache ? t("from_storage") : "") : phase;
     if (loaded !== undefined && total) {
       this.#bar.max = total;
       this.#bar.value = loaded;
-      this.#bytes.textContent = `${megabytes(loaded)} of ${megabytes(total)}`;
+      this.#bytes.textContent = t("bytes_of", { loaded: megabytes(loaded), total: megabytes(total) });
     } else {
       this.#bar.removeAttribute("value"); // it moves without saying how far
       this.#bytes.textContent = "";

@@ -1,0 +1,60 @@
+/** @file The chat page as an app, of the built site: what its first screen takes, that it can be installed, its policy. */
+
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
+
+import { expect, SITE, test } from "./support/site.js";
+
+/** Before the first screen stands: the document, its style, two scripts and the icon; gzipped. */
+const REQUESTS = 5;
+const BYTES = 60_000;
+
+test("the first screen takes five requests and little more than fifty kilobytes, and nothing of a model", async ({ page, site }) => {
+  const before = site.requests.length;
+  await page.goto(site.url, { waitUntil: "commit" });
+  await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+  const names = await page.evaluate(() => {
+    const [{ startTime }] = performance.getEntriesByName("first-contentful-paint");
+    const entries = /** @type {PerformanceResourceTiming[]} */ (performance.getEntriesByType("resource"));
+    return ["/index.html", ...entries.filter((each) => each.startTime < startTime && each.initiatorType !== "fetch").map(({ name }) => new URL(name).pathname)];
+  });
+  expect(names).toEqual(expect.arrayContaining(["/index.html", "/app/style.css", "/app/app.js"]));
+  expect(names.length).toBeLessThanOrEqual(REQUESTS + 1); // the parser of Markdown may come this early, and is not waited for
+  const bytes = names.filter((name) => !name.startsWith("/vendor/")).reduce((sum, name) => sum + gzipSync(readFileSync(path.join(SITE, name))).length, 0);
+  expect(bytes).toBeLessThan(BYTES);
+  await expect(page.getByRole("button", { name: "Download 97 MB and start" })).toBeVisible();
+  await expect(page.locator(".card")).toContainText("97 MB · reads 8,192 tokens · Apache-2.0");
+  await expect(page.locator(".card")).toContainText("A very small model, of 135 million parameters");
+  await expect(page.locator(".card .fit")).toContainText("it takes about 497 MB of memory");
+  const asked = site.requests.slice(before).map((line) => line.split(" ")[1]);
+  expect(asked.filter((name) => /weights|pyodide|inpage\.zip|tokenizer/.test(name))).toEqual([]);
+});
+
+test("it can be installed, by a manifest and icons without fault, under a strict policy by header and in the page", async ({ playwright, launchOptions, site }) => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "inpage-profile-")); // what can be installed is not asked of private windows
+  const context = await playwright.chromium.launchPersistentContext(folder, { ...launchOptions, serviceWorkers: "allow" });
+  try {
+    const page = await context.newPage();
+    const response = await page.goto(site.url);
+    const meta = await page.locator("meta[http-equiv=Content-Security-Policy]").getAttribute("content");
+    for (const policy of [meta, response?.headers()["content-security-policy"]]) {
+      expect(policy).toContain("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'");
+      expect(policy).not.toContain("unsafe-inline");
+    }
+    const devtools = await context.newCDPSession(page);
+    const { url, errors, data } = await devtools.send("Page.getAppManifest");
+    expect([new URL(url).pathname, errors]).toEqual(["/app/manifest.webmanifest", []]);
+    const { icons } = JSON.parse(String(data));
+    for (const { src, sizes, type } of icons.filter((/** @type {any} */ { type }) => type === "image/png")) {
+      const png = readFileSync(path.join(SITE, "app", src));
+      expect([png.readUInt32BE(16), png.readUInt32BE(20)].join("x"), type).toBe(sizes);
+    }
+    expect(icons.map((/** @type {any} */ { purpose }) => purpose)).toContain("maskable");
+    expect((await devtools.send("Page.getInstallabilityErrors")).installabilityErrors).toEqual([]);
+  } finally {
+    await context.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+});

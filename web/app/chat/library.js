@@ -1,0 +1,139 @@
+/** @file What is done with conversations as a whole: open, rename, delete, export, import; and what other tabs do. */
+
+import { keepTabValue, tabValue } from "../../engine/host/site_data.js";
+import { readAtMost } from "../../engine/format/bounded.js";
+import { EngineError } from "../../engine/format/errors.js";
+import { FILE_BYTES, fromFile, toJson, toMarkdown } from "../data/transfer.js";
+import { download, megabytes } from "../dom.js";
+import { t } from "../i18n.js";
+import { Conversation } from "./tree.js";
+
+/** @typedef {import("../data/store.js").Store} Store */
+
+/** This tab's conversation outlives the page: a tab that the system ended keeps it, another tab has its own. */
+const KEY = "inpage-conversation";
+
+export class Library {
+  #store;
+  /** Those that were opened here, so that one that is answered in the background is the same. @type {Map<string, Conversation>} */
+  #open = new Map();
+  current = Conversation.fresh();
+
+  /** @param {Store} store */
+  constructor(store) {
+    this.#store = store;
+  }
+
+  /** The conversation that this tab had before a reload. */
+  async restore() {
+    const id = tabValue(KEY);
+    if (id) await this.open(id);
+  }
+
+  fresh() {
+    if (this.current.empty) return;
+    this.current = Conversation.fresh();
+    keepTabValue(KEY, this.current.id);
+  }
+
+  /** @param {string} id @returns {Promise<boolean>} false where there is none */
+  async open(id) {
+    const open = this.#open.get(id) ?? (await this.#load(id));
+    if (!open) return false;
+    this.current = open;
+    keepTabValue(KEY, id);
+    return true;
+  }
+
+  /** @param {string} id */
+  async #load(id) {
+    const found = await this.#store.load(id);
+    if (!found) return null;
+    const loaded = new Conversation(found.head, found.messages);
+    this.#open.set(id, loaded);
+    return loaded;
+  }
+
+  /** @param {Conversation} conversation @param {import("../types.js").Message[]} messages @returns {Promise<void>} */
+  save(conversation, messages) {
+    this.#open.set(conversation.id, conversation);
+    if (conversation === this.current) keepTabValue(KEY, conversation.id);
+    return this.#store.save(conversation.head, messages);
+  }
+
+  /**
+   * Another tab changed it.
+   * @param {string} id
+   * @param {string | null} running what is written here stays as it is here
+   */
+  async changed(id, running) {
+    const open = this.#open.get(id);
+    if (!open) return;
+    const found = await this.#store.load(id);
+    if (!found) {
+      this.#open.delete(id);
+      if (open === this.current && !running) this.current = Conversation.fresh();
+      return;
+    }
+    const { leaf } = open.head;
+    open.merge(found.messages.filter((message) => message.id !== running));
+    open.head.title = found.head.title;
+    // Where the other tab went on from here, this one follows.
+    if (!running && found.head.leaf && open.path(found.head.leaf).some((message) => message.id === leaf)) open.head.leaf = found.head.leaf;
+  }
+
+  /** @param {string} id @param {string} title */
+  async rename(id, title) {
+    const open = this.#open.get(id) ?? (await this.#load(id));
+    if (!open) return;
+    open.head.title = title.slice(0, 200);
+    await this.#store.save(open.head, []);
+  }
+
+  /** @param {string} id @returns {Promise<{title: string, undo: () => Promise<void>} | null>} */
+  async remove(id) {
+    const gone = this.#open.get(id) ?? (await this.#load(id));
+    if (!gone) return null;
+    this.#open.delete(id);
+    const was = gone === this.current;
+    if (was) this.current = Conversation.fresh();
+    await this.#store.remove(id);
+    return {
+      title: gone.head.title,
+      undo: async () => {
+        this.#open.set(id, gone);
+        await this.#store.save(gone.head, gone.all());
+        if (was && this.current.empty) await this.open(id);
+      },
+    };
+  }
+
+  /** @param {string} id @param {"json" | "markdown"} form */
+  async exportAs(id, form) {
+    const one = this.#open.get(id) ?? (await this.#load(id));
+    if (!one) return;
+    const name = one.head.title.replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "conversation";
+    if (form === "json") download(toJson([one]), `${name}.json`, "application/json");
+    else download(toMarkdown(one, { user: t("you"), assistant: t("answer") }), `${name}.md`, "text/markdown");
+  }
+
+  async exportAll() {
+    const all = [];
+    for (const { id } of await this.#store.heads()) {
+      const one = this.#open.get(id) ?? (await this.#load(id));
+      if (one) all.push(one);
+    }
+    download(toJson(all), "inpage.json", "application/json");
+  }
+
+  /** @param {Blob} file @returns {Promise<number>} how many @throws {EngineError} invalid_request */
+  async import(file) {
+    const tooLarge = () => new EngineError("invalid_request", t("import_large", { size: megabytes(FILE_BYTES) }), "file");
+    const bytes = await readAtMost(file.stream(), FILE_BYTES, tooLarge);
+    const found = fromFile(new TextDecoder().decode(bytes));
+    for (const conversation of found) await this.#store.save(conversation.head, conversation.all());
+    const [first] = found;
+    if (first) await this.open(first.id);
+    return found.length;
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * @file Tokens of the Markdown parser as elements. What a model writes becomes the elements below and text, nothing else:
+ * HTML stays text, images are links, and links say where they go.
+ */
+
+import { t } from "../i18n.js";
+import { copyButton, make } from "../dom.js";
+import { highlighted } from "./highlight.js";
+
+/** @typedef {{type: string, raw: string, text?: string, tokens?: Token[], [more: string]: any}} Token as marked has them */
+
+/** Nesting beyond this is text: no browser lays out ten thousand quotes inside each other. */
+const DEPTH = 24;
+const LINKS = new Set(["http:", "https:", "mailto:"]);
+
+/** @param {Token[]} tokens @param {number} [depth] @returns {Node[]} */
+export function blocks(tokens, depth = 0) {
+  return tokens.flatMap((token) => block(token, depth) ?? []);
+}
+
+/** @param {Token} token @param {number} depth @returns {Node | null} */
+export function block(token, depth = 0) {
+  if (depth > DEPTH) return make("p", "", token.raw);
+  switch (token.type) {
+    case "space":
+    case "def":
+      return null;
+    case "heading":
+      // The page's own headings come first.
+      return filled(make(`h${Math.min(6, token.depth + 2)}`, ""), inline(token.tokens ?? [], depth));
+    case "paragraph":
+      return filled(make("p", ""), inline(token.tokens ?? [], depth));
+    case "text":
+      return filled(make("span", ""), token.tokens ? inline(token.tokens, depth) : [literal(token.raw)]);
+    case "code":
+      return codeBlock(token.text ?? "", token.lang ?? "");
+    case "blockquote":
+      return filled(make("blockquote", ""), blocks(token.tokens ?? [], depth + 1));
+    case "list":
+      return list(token, depth);
+    case "table":
+      return table(token, depth);
+    case "checkbox":
+      return box(token);
+    case "hr":
+      return make("hr", "");
+    default: // HTML, and what a later parser may know
+      return make("p", "literal", token.raw.trimEnd());
+  }
+}
+
+/**
+ * @param {string} code
+ * @param {string} info of the fence
+ * @param {boolean} [open] it is still written: highlighted when it is whole
+ */
+export function codeBlock(code, info, open = false) {
+  const language = /^[\w+#.-]{1,30}/.exec(info.trim())?.[0] ?? "";
+  const frame = make("figure", "code");
+  const head = make("figcaption", "code-head");
+  head.append(make("span", "code-language", language || t("code")), copyButton(() => frame.querySelector("code")?.textContent ?? "", t("copy_code")));
+  const pre = make("pre", "");
+  pre.tabIndex = 0; // it may scroll
+  pre.setAttribute("role", "group");
+  pre.setAttribute("aria-label", language ? t("code_in", { language }) : t("code"));
+  const inner = make("code", "");
+  inner.append(...(open ? [code] : highlighted(code, language)));
+  pre.append(inner);
+  frame.append(head, pre);
+  return frame;
+}
+
+/** @param {Token} token @param {number} depth */
+function list(token, depth) {
+  const made = make(token.ordered ? "ol" : "ul", "");
+  if (token.ordered && Number.isSafeInteger(token.start) && token.start !== 1) made.setAttribute("start", String(token.start));
+  for (const item of token.items ?? []) {
+    const entry = make("li", item.task ? "task" : "");
+    entry.append(...blocks(item.tokens ?? [], depth + 1));
+    made.append(entry);
+  }
+  return made;
+}
+
+/** Of a task. @param {Token} token */
+function box({ checked }) {
+  return literal(checked ? "☑ " : "☐ ");
+}
+
+/** @param {Token} token @param {number} depth */
+function table(token, depth) {
+  const frame = make("div", "table");
+  frame.tabIndex = 0; // it may scroll
+  frame.setAttribute("role", "group");
+  frame.setAttribute("aria-label", t("table"));
+  const whole = make("table", "");
+  /** @param {any} cell @param {number} i @param {string} tag */
+  const cell = (cell, i, tag) => {
+    const align = token.align?.[i];
+    return filled(make(tag, ["center", "right"].includes(align) ? `align-${align}` : ""), inline(cell.tokens ?? [], depth + 1));
+  };
+  const head = make("tr", "");
+  head.append(...token.header.map((/** @type {any} */ each, /** @type {number} */ i) => cell(each, i, "th")));
+  const [thead, tbody] = [make("thead", ""), make("tbody", "")];
+  thead.append(head);
+  for (const row of token.rows) tbody.append(filled(make("tr", ""), row.map((/** @type {any} */ each, /** @type {number} */ i) => cell(each, i, "td"))));
+  whole.append(thead, tbody);
+  frame.append(whole);
+  return frame;
+}
+
+/** @param {Token[]} tokens @param {number} depth @returns {Node[]} */
+function inline(tokens, depth) {
+  return tokens.flatMap((token) => span(token, depth + 1));
+}
+
+/** @param {Token} token @param {number} depth @returns {Node[]} */
+function span(token, depth) {
+  if (depth > DEPTH) return [literal(token.raw)];
+  switch (token.type) {
+    case "strong":
+    case "em":
+    case "del":
+      return [filled(make(token.type, ""), inline(token.tokens ?? [], depth))];
+    case "codespan":
+      return [make("code", "", token.text ?? "")];
+    case "checkbox":
+      return [box(token)];
+    case "br":
+      return [make("br", "")];
+    case "link":
+      return link(token.href, inline(token.tokens ?? [], depth), token.raw);
+    case "image":
+      return link(token.href, [literal(t("image", { text: token.text ?? "" }))], token.raw);
+    case "text":
+      return token.tokens ? inline(token.tokens, depth) : [literal(entities(token.text ?? token.raw))];
+    case "escape":
+      return [literal(token.text ?? "")];
+    case "html":
+      return /^<br\s*\/?>$/i.test(token.raw) ? [make("br", "")] : [literal(token.raw)];
+    default:
+      return [literal(token.raw)];
+  }
+}
+
+/**
+ * A link that says where it goes; text where it goes nowhere that a person should be sent.
+ * @param {string} href
+ * @param {Node[]} content
+ * @param {string} raw
+ * @returns {Node[]}
+ */
+function link(href, content, raw) {
+  const url = URL.canParse(href) ? new URL(href) : null;
+  if (!url || !LINKS.has(url.protocol)) return [literal(raw)];
+  const made = /** @type {HTMLAnchorElement} */ (filled(make("a", ""), content));
+  made.href = url.href;
+  made.rel = "noopener noreferrer nofollow";
+  made.target = "_blank";
+  made.title = url.href;
+  const place = url.protocol === "mailto:" ? url.pathname : url.host;
+  return made.textContent?.includes(place) ? [made] : [made, make("span", "where", ` (${place})`)];
+}
+
+/** @param {string} text */
+function literal(text) {
+  return document.createTextNode(text);
+}
+
+/** @type {Record<string, string>} */
+const ENTITIES = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&nbsp;": "\u00a0" };
+
+/** The parser leaves them as they are written. @param {string} text */
+function entities(text) {
+  return text.replace(/&(?:amp|lt|gt|quot|#39|nbsp);/g, (name) => ENTITIES[name]);
+}
+
+/** @param {HTMLElement} made @param {Node[]} content @returns {HTMLElement} */
+function filled(made, content) {
+  made.append(...content);
+  return made;
+}
