@@ -7,9 +7,11 @@ import { offerInstall, register } from "./pwa.js";
 import { loadParser } from "./render/prose.js";
 import { fromAddress, readSettings } from "./settings.js";
 import { storedSettings } from "./data/store.js";
+import { Composer } from "./views/composer.js";
 import { Notices } from "./views/notices.js";
 
 const query = new URLSearchParams(location.search);
+const composer = new Composer();
 
 async function begin() {
   /** @type {() => void} */
@@ -24,7 +26,7 @@ async function begin() {
   const settings = { ...kept, ...given };
   const chosen = site.models.find(({ id }) => id === settings.model) ?? site.models[0];
   const level = chosen.levels.some(({ name }) => name === settings.level) ? settings.level : null;
-  const page = new Page(site, { ...settings, model: chosen.id, level });
+  const page = new Page(site, { ...settings, model: chosen.id, level }, composer);
   bind(page);
   void loadParser();
   tell();

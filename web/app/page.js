@@ -10,7 +10,6 @@ import { interruption } from "./messages.js";
 import { Engine } from "./model/engine.js";
 import { storedOf, bytesOf } from "./model/site.js";
 import { NONE, toAddress } from "./settings.js";
-import { Composer } from "./views/composer.js";
 import { Details } from "./views/details.js";
 import { Hello } from "./views/hello.js";
 import { List } from "./views/list.js";
@@ -25,6 +24,7 @@ import { runsOn, slowness } from "./views/words.js";
 
 /**
  * @typedef {import("./types.js").Message} Message
+ * @typedef {import("./views/composer.js").Composer} Composer
  * @typedef {import("./types.js").Settings} Settings
  * @typedef {import("./types.js").Site} Site
  * @typedef {import("../client/types.js").Completion} Completion
@@ -50,7 +50,7 @@ export class Page {
     exportAs: (id, form) => void this.#library.exportAs(id, form),
     search: (words) => this.#store.search(words),
   });
-  #composer = new Composer({ ask: (question) => this.#ask(question), stop: () => this.#runs.stop(this.#library.current.id) });
+  #composer;
   #title = document.title;
   /** Messages of a conversation that its last prompt left out. @type {Map<string, number>} */
   #dropped = new Map();
@@ -59,8 +59,9 @@ export class Page {
   /** @type {Details | null} */
   #details = null;
 
-  /** @param {Site} site @param {Settings} settings with a model of the site */
-  constructor(site, settings) {
+  /** @param {Site} site @param {Settings} settings with a model of the site @param {Composer} composer */
+  constructor(site, settings, composer) {
+    this.#composer = composer;
     this.#site = site;
     this.#settings = settings;
     const several = site.models.length > 1 || site.models[0].levels.length > 1;
@@ -105,6 +106,7 @@ export class Page {
   async begin(at_once) {
     this.translate();
     await this.#library.restore();
+    this.#composer.connect({ ask: (question) => this.#ask(question), stop: () => this.#runs.stop(this.#library.current.id) });
     this.#draw();
     void this.#listed();
     this.#notices.show("kept", this.#store.kept ? null : t("not_kept"));

@@ -13,13 +13,18 @@ export class Composer {
   #stop = element("stop", HTMLButtonElement);
   #running = false;
 
-  /** @param {{ask: (question: string) => boolean, stop: () => void}} actions ask: whether the question was taken */
-  constructor({ ask, stop }) {
-    this.#text.value = tabValue(DRAFT) ?? "";
+  /** What was sent before the page could take it is sent then. */
+  #early = false;
+  /** @type {{ask: (question: string) => boolean, stop: () => void} | null} */
+  #actions = null;
+
+  constructor() {
+    this.#text.value ||= tabValue(DRAFT) ?? ""; // typed while the scripts came
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const question = this.#text.value.trim();
-      if (!question || this.#running || !ask(question)) return;
+      this.#early = !this.#actions;
+      if (!question || this.#running || !this.#actions?.ask(question)) return;
       this.#text.value = "";
       this.#typed();
     });
@@ -30,11 +35,17 @@ export class Composer {
         this.#form.requestSubmit();
       }
     });
-    this.#stop.addEventListener("click", stop);
+    this.#stop.addEventListener("click", () => this.#actions?.stop());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) stop();
+      if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) this.#actions?.stop();
     });
     this.#controls();
+  }
+
+  /** @param {{ask: (question: string) => boolean, stop: () => void}} actions ask: whether the question was taken */
+  connect(actions) {
+    this.#actions = actions;
+    if (this.#early) this.#form.requestSubmit();
   }
 
   /** In the reader's language. */

@@ -119,7 +119,8 @@ export class Log {
     } else box.replaceChildren(make("div", "said", message.text));
     const said = [this.#notes.get(message.id) ?? "", running ? "" : ending(message)].filter(Boolean);
     for (const text of said) box.append(make("span", "ending", text));
-    if (!running) box.append(this.#bar(conversation, message, variants, last, model));
+    // What another page writes, or is about to be taken up here, has not ended.
+    if (!running && !["running", "waiting"].includes(message.status)) box.append(this.#bar(conversation, message, variants, last, model));
     this.#shown.set(message.id, { box, answer, text: message.text, key });
     if (focused) /** @type {HTMLElement | undefined} */ ([...box.querySelectorAll("button")].find(({ ariaLabel }) => ariaLabel === focused))?.focus();
     return box;
