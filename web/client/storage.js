@@ -74,7 +74,7 @@ async function remove(kind) {
  * @returns {Promise<StoredFile[]>}
  */
 async function files() {
-  const lying = await folderFiles(FOLDER);
+  const lying = await folderFiles(FOLDERS.models);
   const records = new Set(lying.filter(({ name }) => name.endsWith(".json")).map(({ name }) => name.slice(0, -5)));
   const found = lying.filter(({ name }) => name.endsWith(".bin")).map(({ name, size }) => ({ sha256: name.slice(0, -4), bytes: size }));
   const rows = (await inStores(DATABASES.models[0], "readonly", (stores) => recordsOf(stores).getAll())) ?? [];
@@ -101,7 +101,7 @@ async function deleteFiles(hashes) {
   }
   try {
     // The record first: what is left is then no longer trusted.
-    for (const sha256 of hashes) for (const end of ["json", "bin"]) await deleteFile(FOLDER, `${sha256}.${end}`);
+    for (const sha256 of hashes) for (const end of ["json", "bin"]) await deleteFile(FOLDERS.models, `${sha256}.${end}`);
     for (const sha256 of hashes) {
       await inStores(DATABASES.models[0], "readwrite", (stores) => {
         recordsOf(stores).delete(sha256);
