@@ -16,8 +16,10 @@ import { unknown } from "./options.js";
  * @typedef {{kind: Kind, entries: number, bytes: number | null}} Stored bytes: null where the browser does not tell
  */
 
+/** Where files of models lie, in OPFS: engine/storage/opfs.js. */
+const MODEL_FILES = "inpage-files";
 /** Kind → the folder that its files lie in where there is no IndexedDB of them: see engine/storage/opfs.js. @type {Partial<Record<Kind, string>>} */
-const FOLDERS = { models: "inpage-files", python: "inpage-memory" };
+const FOLDERS = { models: MODEL_FILES, python: "inpage-memory" };
 /** Kind → databases; what counts lies in the first store of the first. The last of python is an earlier version's. @type {Record<Kind, string[]>} */
 const DATABASES = {
   models: ["inpage-files"],
@@ -74,7 +76,7 @@ async function remove(kind) {
  * @returns {Promise<StoredFile[]>}
  */
 async function files() {
-  const lying = await folderFiles(FOLDERS.models);
+  const lying = await folderFiles(MODEL_FILES);
   const records = new Set(lying.filter(({ name }) => name.endsWith(".json")).map(({ name }) => name.slice(0, -5)));
   const found = lying.filter(({ name }) => name.endsWith(".bin")).map(({ name, size }) => ({ sha256: name.slice(0, -4), bytes: size }));
   const rows = (await inStores(DATABASES.models[0], "readonly", (stores) => recordsOf(stores).getAll())) ?? [];
@@ -101,7 +103,7 @@ async function deleteFiles(hashes) {
   }
   try {
     // The record first: what is left is then no longer trusted.
-    for (const sha256 of hashes) for (const end of ["json", "bin"]) await deleteFile(FOLDERS.models, `${sha256}.${end}`);
+    for (const sha256 of hashes) for (const end of ["json", "bin"]) await deleteFile(MODEL_FILES, `${sha256}.${end}`);
     for (const sha256 of hashes) {
       await inStores(DATABASES.models[0], "readwrite", (stores) => {
         recordsOf(stores).delete(sha256);
