@@ -52,11 +52,13 @@ export async function registered(early, { worker, scope, isolate = false, policy
   const asIs = !(worker || scope || isolate || policy || offline);
   const own = worker instanceof ServiceWorkerRegistration ? worker : asIs ? await container.getRegistration() : null;
   const script = scriptUrl(worker instanceof ServiceWorkerRegistration ? "" : (worker ?? "sw.js"), { isolate, policy, offline });
+  // One that comes only while this page starts is told of instead (`onUpdate`).
+  const waiting = early && !own ? (await container.getRegistration())?.waiting : null;
   const registration = own ?? (await made(container, script, scope));
   if (!registration) return null; // a browser that is told to have none
   await activated(registration);
-  if (early && !own && registration.waiting && container.controller) {
-    await update(container, registration.waiting, onReload ?? (() => announce("it has the latest version")));
+  if (waiting && registration.waiting === waiting && container.controller) {
+    await update(container, waiting, onReload ?? (() => announce("it has the latest version")));
   }
   if (onUpdate) watchUpdates(registration, onUpdate);
   if (!location.href.startsWith(registration.scope)) return registration;
