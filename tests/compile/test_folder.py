@@ -16,6 +16,7 @@ from inpage.errors import SourceInvalid
 from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.licenses import check_license
 from inpage_compile.artifact.weights import plan
+from inpage_compile.checkpoints.files import ModelFolder
 from inpage_compile.checkpoints.safetensors import read_safetensors
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import Source, dequantize, open_folder, open_source
@@ -248,6 +249,12 @@ def write_header(path: Path, header: Any, body: bytes) -> Path:
     return path
 
 
+def test_a_tokenizer_may_have_as_many_keys_as_real_ones(tmp_path: Path) -> None:
+    vocab = {f"t{i}": i for i in range(30_000)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
+    assert ModelFolder(tmp_path).json("tokenizer.json", 1 << 20, 1 << 17)["model"]["vocab"] == vocab
+
+
 def test_damaged_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     good = safetensors({"a": np.ones((2, 3)), "b": np.ones(4)})
@@ -404,7 +411,10 @@ def test_sampling_is_what_its_makers_say(tmp_path: Path) -> None:
     assert (found.min_p, found.repetition_penalty) == (None, 1.05)
     change(folder, "generation_config.json", do_sample=False)
     found = open_folder(folder).sampling
-    assert found is not None and (found.temperature, found.top_k, found.repetition_penalty) == (None, None, 1.05)
+    assert found is not None and (found.temperature, found.top_k, found.repetition_penalty) == (None, 1, 1.05)
+    change(folder, "generation_config.json", do_sample=True, temperature=0)
+    found = open_folder(folder).sampling
+    assert found is not None and (found.temperature, found.top_p, found.top_k) == (None, None, 1)
     change(folder, "generation_config.json", do_sample=True, temperature=9, top_p="high", top_k=2.5)
     source = open_folder(folder)
     assert source.sampling is not None and source.sampling.temperature is None

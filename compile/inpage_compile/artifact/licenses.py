@@ -42,7 +42,10 @@ def notices(source: Source, license_id: str) -> str:
     origin = source.origin
     lines += [f"Licence: {license_id}", f"Source: {origin.ref} ({origin.file}, sha256 {origin.sha256})"]
     if not origin.random:
-        lines.append("Changes: tensors were rearranged for the inpage runtime without changing any value.")
+        lines.append(
+            "Changes: tensors were rearranged for the inpage runtime, constant factors multiplied into norms; "
+            "levels other than the source's own are rounded."
+        )
     if source.license.text:
         lines += ["", "-" * 78, "", source.license.text.rstrip()]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 from inpage.errors import SourceInvalid, quoted, said
 from inpage.format import bounded
 
-JSON_BYTES = 1 << 20
+JSON_BYTES = 4 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
@@ -72,7 +72,7 @@ class ModelFolder:
             return {}
         data = self.read(name, most)
         try:
-            found = bounded.read(data, most, items=items, unique=True)
+            found = bounded.read(data, most, items=items, keys=items, unique=True)
         except ValueError as e:
             raise SourceInvalid(f"{name} is not JSON: {said(e)}", field=name) from e
         if not isinstance(found, dict):

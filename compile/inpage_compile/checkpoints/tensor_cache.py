@@ -94,7 +94,7 @@ def _span(file: str, entry: Any, size: int) -> tuple[int, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise SourceInvalid(f"{file}: a tensor must have a name", field=file)
     name, dtype, shape = brief(entry["name"]), entry.get("dtype"), entry.get("shape")
-    if dtype not in _TYPES or entry.get("format", "raw") not in ("raw", "f32-to-bf16"):
+    if not isinstance(dtype, str) or dtype not in _TYPES or entry.get("format", "raw") not in ("raw", "f32-to-bf16"):
         raise SourceInvalid(
             f"{file}: {name} is {quoted(dtype)} as {quoted(entry.get('format'))}, which is unknown", field=name
         )

@@ -271,6 +271,11 @@ class ConfigKeys(Keys):
         found = self.meta.get(key)
         if found and found != [int(i not in plain) for i in range(layers)]:
             raise SourceInvalid(f"{key}: only {plain} of {layers} layers may be without rotary positions", field=key)
+        key = f"{PREFIX}.no_rope_layer_interval"
+        every = self.meta.get(key)
+        said = tuple(range(every - 1, layers, every)) if type(every) is int and every > 0 else None
+        if not found and every is not None and said != plain:
+            raise SourceInvalid(f"{key}: {quoted(every)} is not supported", field=key)
 
     def refuse_others(self) -> None:
         method = self.meta.get(f"{PREFIX}.quantization_config.quant_method")
@@ -294,6 +299,8 @@ class ConfigKeys(Keys):
             raise SourceInvalid(f"{key}: {quoted(value)} is not supported; only default is", field=key)
         key = f"{PREFIX}.layer_types"
         kinds = self.meta.get(key) or []
+        if not isinstance(kinds, list):
+            raise SourceInvalid(f"{key}: must be a list, is {quoted(kinds)}", field=key)
         if "layer_types" not in self.table.values() and any(kind != "full_attention" for kind in kinds):
             raise SourceInvalid(f"{key}: only full_attention is supported, found {quoted(kinds)}", field=key)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from gguf import GGUFReader
 
-from inpage.errors import SourceInvalid
+from inpage.errors import SourceInvalid, quoted
+from inpage.format import bounded
 
 
 class Metadata:
@@ -47,9 +48,10 @@ class Metadata:
 
     def real(self, key: str, default: float | None = None) -> float:
         # float32 in the file: its shortest decimal form is what the author wrote (1e-5, not 9.99999974e-6)
-        v = float(str(np.float32(self._typed(key, (int, float), "a number", default))))
+        found = self._typed(key, (int, float), "a number", default)
+        v = float(str(np.float32(found))) if bounded.finite(found) else math.inf
         if not math.isfinite(v):
-            raise SourceInvalid(f"{key}: must be a finite number, is {v}", field=key)
+            raise SourceInvalid(f"{key}: must be a finite number, is {quoted(found)}", field=key)
         return v
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -6,6 +6,7 @@ comes in one piece, from its beginning."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -57,6 +58,14 @@ class Download:
     def fetch(self, remote: Remote, target: Path) -> Path:
         """``target`` as it is where it is there already. Raises `NetworkError`, `SourceInvalid` for what is not what it
         should be or cannot be had, `StorageFull`."""
+        try:
+            return self._fetch(remote, target)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(f"{target.parent} has no room for {target.name}", field="source") from error
+            raise SourceInvalid(f"{target.name} cannot be written: {error.strerror}", field="source") from error
+
+    def _fetch(self, remote: Remote, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
         with _alone(part):
@@ -86,7 +95,7 @@ class Download:
             size = remote.size
         if size is not None and (size > _MOST or (remote.size is not None and size != remote.size)):
             raise Gone(f"{shown(remote.url)} has {size} bytes, not {remote.size}")
-        kept = part.stat().st_size if part.exists() else 0
+        kept = part.stat().st_blocks * 512 if part.exists() else 0  # it has holes
         if size is not None and size - kept > shutil.disk_usage(part.parent).free:
             raise StorageFull(f"{part.parent} has no room for the {size} bytes of {part.name}", field="source")
         if not first.ranged or size is None:
@@ -118,7 +127,11 @@ class Download:
                         failed.append(error)
                     self._stop.set()  # the others need not go on
 
-            list(pool.map(one, missing))
+            try:
+                list(pool.map(one, missing))
+            except BaseException:  # such as Ctrl-C: the pool waits for what is under way
+                self._stop.set()
+                raise
         if failed:
             raise failed[0]
 

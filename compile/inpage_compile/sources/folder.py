@@ -109,9 +109,13 @@ def _rows(stored: Mapping[str, Stored]) -> int:
 Opened = tuple[Architecture, dict[str, SourceTensor], Rope, list[str]]
 
 
-def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, SourceTensor], where: str) -> Opened:
+def model_of(
+    family: Family, config: Mapping[str, Any], tensors: dict[str, SourceTensor], where: str,
+    norm_offset: float | None = None,
+) -> Opened:  # fmt: skip
     """Architecture, the artifact's tensors, rotary positions and notes, by a config.json's keys and
-    ``tensors`` by our names. ``where``: the file that has those keys."""
+    ``tensors`` by our names. ``where``: the file that has those keys; ``norm_offset``: what norms' weights lack, where
+    it is not what the family's checkpoints leave out."""
     checkpoint = _checkpoint(family)
     keys = checkpoint.keys(config)
     tied = config.get("tie_word_embeddings")
@@ -131,8 +135,9 @@ def model_of(family: Family, config: Mapping[str, Any], tensors: dict[str, Sourc
     architecture, rope = family.read(keys, tensors, factors)
     _check(checkpoint, architecture, tensors)
     keys.check_plain(architecture.layers, architecture.plain_layers)
-    if checkpoint.norm_offset:
-        tensors |= {n: _added(t, checkpoint.norm_offset) for n, t in tensors.items() if n.endswith("norm")}
+    offset = checkpoint.norm_offset if norm_offset is None else norm_offset
+    if offset:
+        tensors |= {n: _added(t, offset) for n, t in tensors.items() if n.endswith("norm")}
     if not family.half_rotation:  # such a family's rows lie in GGUF files as kernels want them
         turned = np.arange(rope.turning).reshape(2, -1).T.reshape(-1)
         order = np.concatenate([turned, np.arange(rope.turning, head_dim)])

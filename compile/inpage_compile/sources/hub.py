@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from inpage.errors import NetworkError, SourceInvalid, quoted, said
 from inpage.format import bounded
+from inpage.format.structure import one_line
 
 from ..gguf.reading import is_first_part, other_parts
 from .download import Download, Progress, Remote
@@ -70,7 +71,7 @@ class Hub:
     def fetch(self, ref: str) -> HubModel:
         """Raises `SourceInvalid`, `NetworkError`, `StorageFull`."""
         match = _REF.fullmatch(ref)
-        if not match or ".." in ref:
+        if not match or ".." in ref or "--" in f"{match['owner']}/{match['name']}":
             raise SourceInvalid(
                 f"{quoted(ref)} is not hf:OWNER/NAME, :FILE behind it if there are several", field="source"
             )
@@ -78,7 +79,9 @@ class Hub:
         check_url(endpoint)
         client = Client(os.environ.get("HF_TOKEN", "").strip() or None, endpoint)
         name = f"{match['owner']}/{match['name']}"
-        root = self.cache / "hub" / f"{match['owner']}--{match['name']}"
+        # Another server's word of what a file hashes to is not the hub's.
+        server = "hub" if endpoint == ENDPOINT else f"hub-{hashlib.sha256(endpoint.encode()).hexdigest()[:12]}"
+        root = self.cache / server / f"{match['owner']}--{match['name']}"
         listing = self._listing(client, endpoint, name, match["revision"] or "main", root)
         wanted = _wanted(name, listing.files, match["file"])
         folder = root / listing.commit
@@ -87,14 +90,14 @@ class Hub:
         first = Path(wanted[0])
         if first.suffix == ".gguf":
             sha256 = listing.files[wanted[0]].sha256 if len(wanted) == 1 else None
-            return HubModel(folder / first.name, pinned, sha256, listing.license)
+            return HubModel(folder / first, pinned, sha256, listing.license)
         return HubModel(folder, pinned, None, listing.license)
 
     def _fetch(self, client: Client, files: Mapping[str, Remote], folder: Path) -> None:
         total = sum(remote.size or 0 for remote in files.values())
         before = 0
         for file, remote in files.items():
-            target = folder / Path(file).name
+            target = folder / file  # `_FILE` has checked its parts
 
             def came(done: int, _: int, before: int = before) -> None:
                 self.progress(before + done, total)
@@ -122,6 +125,8 @@ class Hub:
                 return _read(kept.read_bytes(), endpoint, name)
             raise NetworkError(f"{shown(url)}: {error}", field="source") from None
         listing = _read(data, endpoint, name)
+        if _COMMIT.fullmatch(revision) and listing.commit != revision:
+            raise NetworkError(f"{name}: asked for {revision}, the hub answers {listing.commit}", field="source")
         root.mkdir(parents=True, exist_ok=True)
         for place in (kept, root / f"{listing.commit}.json"):
             new = place.with_name(f".{place.name}.{os.getpid()}")
@@ -147,11 +152,11 @@ def _read(data: bytes, endpoint: str, name: str) -> _Listing:
     files: dict[str, Remote] = {}
     for entry in siblings[:_FILES]:
         file = entry.get("rfilename") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not _FILE.fullmatch(file):
+        if not isinstance(file, str) or not _FILE.fullmatch(file) or not _writable(file):
             continue  # nothing that is asked for is called so
         lfs = entry.get("lfs")
         size, sha256, git = entry.get("size"), lfs.get("sha256") if isinstance(lfs, dict) else None, entry.get("blobId")
-        if type(size) is not int or size < 0 or not _hex(sha256, 64) or not _hex(git, 40):
+        if type(size) is not int or size < 0 or not _hex(sha256, 64) or not _hex(git, 40) or not (sha256 or git):
             raise NetworkError(
                 f"{name}: the hub's answer describes {quoted(file)} in a way that is not known", field="source"
             )
@@ -159,7 +164,15 @@ def _read(data: bytes, endpoint: str, name: str) -> _Listing:
         files[file] = Remote(url, size, sha256, None if sha256 else git)
     card = found.get("cardData")
     terms = card.get("license") if isinstance(card, dict) else None
-    return _Listing(commit, files, terms if isinstance(terms, str) else None)
+    return _Listing(commit, files, one_line(terms) or None if isinstance(terms, str) else None)
+
+
+def _writable(file: str) -> bool:
+    """Whether the names are short enough for file systems, with what a download puts behind them."""
+    try:
+        return all(len(part.encode()) <= 200 for part in file.split("/"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _hex(value: Any, digits: int) -> bool:

@@ -164,7 +164,7 @@ def _model(family: Family, config: Mapping[str, Any], stored: Mapping[str, Store
     for name in apart:
         if name.endswith(".q_scale") and f"{name.removesuffix('.q_scale')}.q_weight" not in apart:
             raise SourceInvalid(f"tensor {brief(name)} has no quants beside it", field=brief(name))
-    return model_of(family, config, tensors, CONFIG)
+    return model_of(family, config, tensors, CONFIG, norm_offset=0.0)  # MLC's converter has added it
 
 
 def _parted(tensor: Stored, qkv: list[int], ffn: int) -> list[tuple[str, Stored]]:

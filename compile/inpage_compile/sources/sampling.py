@@ -26,7 +26,7 @@ def from_generation_config(values: Mapping[str, Any]) -> tuple[SamplingDefaults 
     be drawn by means nothing."""
     drawn = values.get("do_sample") is not False
     given = {name: values[name] for name in _RANGES if values.get(name) is not None and (drawn or name not in _DRAWN)}
-    return _defaults(given, "generation_config.json: ")
+    return _defaults(given if drawn else given | {"temperature": 0}, "generation_config.json: ")
 
 
 def from_gguf(meta: Metadata) -> tuple[SamplingDefaults | None, list[str]]:
@@ -50,9 +50,13 @@ def from_recipe(table: Any, where: str) -> SamplingDefaults:
 
 
 def _defaults(given: Mapping[str, Any], where: str) -> tuple[SamplingDefaults | None, list[str]]:
-    """Zeros and -1 say that there is none, so they are left out silently."""
+    """Zeros and -1 say that there is none, so they are left out silently; but a temperature of 0 says that nothing is
+    drawn."""
     taken: dict[str, Any] = {}
     notes = []
+    if bounded.finite(given.get("temperature")) and given["temperature"] == 0:
+        taken["top_k"] = 1
+        given = {name: value for name, value in given.items() if name not in _DRAWN}
     for name, value in given.items():
         low, high = _RANGES[name]
         number = bounded.finite(value) and (name != "top_k" or int(value) == value)

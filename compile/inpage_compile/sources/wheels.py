@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -109,7 +110,7 @@ def _copy(wheel: Path, info: zipfile.ZipInfo, out: BinaryIO, digest: hashlib._Ha
                 out.write(block)
                 if digest is not None:
                     digest.update(block)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as e:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as e:
         raise SourceInvalid(f"{wheel.name}: {e}", field="source") from e
 
 
@@ -117,5 +118,5 @@ def _text(wheel: Path, info: zipfile.ZipInfo) -> str:
     try:
         with zipfile.ZipFile(wheel) as z, z.open(info) as data:
             return data.read(_TEXT_BYTES).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as e:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as e:
         raise SourceInvalid(f"{wheel.name}: {e}", field="source") from e

@@ -196,7 +196,8 @@ def _adds_bos(files: TokenizerFiles, vocabulary: Vocabulary, bos: int | None) ->
     """Whether texts begin with BOS: said in words, or by how texts are put together behind the tokenizer."""
     processor = files.tokenizer.get("post_processor")
     single = [item for step in _steps(processor, "processors") for item in _items(step)]
-    special = [item.get("SpecialToken", {}).get("id") for item in single]
+    tokens = [item.get("SpecialToken") for item in single]
+    special = [token.get("id") if isinstance(token, Mapping) else None for token in tokens]
     first = special[0] if special else None
     notes = []
     if special and special[-1] is not None and len(special) > 1:
