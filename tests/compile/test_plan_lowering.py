@@ -52,7 +52,11 @@ def lowered(tiny_files: dict[str, Path]) -> Lower:
     return cache(made)
 
 
-@pytest.fixture(params=[(model, variant) for model in MODELS for variant in VARIANTS], ids="-".join)
+# What a Gemma computes leaves half precision: it is refused.
+CASES = [(m, v) for m in MODELS for v in VARIANTS if not (v == "webgpu-f16" and MODELS[m].family.startswith("gemma"))]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest, lowered: Lower) -> Lowered:
     return lowered(*request.param)
 
@@ -77,7 +81,7 @@ def test_no_buffer_is_read_after_another_took_its_place(case: Lowered) -> None:
     _, plan, _ = case
     for function in plan.functions:
         valid: set[int] = set()
-        logits = []
+        logits: list[tuple[int, str]] = []
         for at, launch in enumerate(function.launches):
             accesses = list(zip(launch.buffers, plan.kernels[launch.kernel].access, strict=True))
             for i, access in accesses:
@@ -86,12 +90,18 @@ def test_no_buffer_is_read_after_another_took_its_place(case: Lowered) -> None:
             for i, access in accesses:
                 b = plan.buffers[i]
                 if access == "r" or b.kind != "arena":
-                    logits += [at] if access != "r" and b.kind == "output" else []
+                    logits += [(at, access)] if access != "r" and b.kind == "output" else []
                     continue
                 over = [j for j in valid if overlap(plan, i, j)]
                 valid -= set(over)
                 valid.add(i)
-        assert logits == [len(function.launches) - 1]
+        last = len(function.launches) - 1
+        assert logits == ([(last - 1, "w"), (last, "x")] if plan_caps(plan) else [(last, "w")])
+
+
+def plan_caps(plan: Plan) -> bool:
+    """Whether logits are changed once more, where they lie."""
+    return any(kernel.name.startswith("cap") for kernel in plan.kernels)
 
 
 def overlap(plan: Plan, i: int, j: int) -> bool:

@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from inpage_compile.sources.shape import fit
 from inpage_compile.sources.shape_gguf import write_gguf
 from support.llama_reference import logits
 from support.models import ROOT, feed, manifest_of, open_engine
-from support.tiny import MODELS, VOCAB
+from support.tiny import MODELS, VOCAB, Tiny
 
 RECIPE = """id = "{id}"
 name = "Small"
@@ -133,17 +133,18 @@ def test_the_tokenizer_is_cut_or_filled(smollm2: Source) -> None:
     assert e.value.field == "shape.vocab"
 
 
-class Witness:
-    """A shape's weights as `llama_reference` takes them."""
+def witness(source: Source) -> Tiny:
+    """The model as `llama_reference` takes it."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.__dict__ |= {n: getattr(source.architecture, n) for n in ("layers", "heads", "kv_heads", "head_dim")}
-        self.rope_theta, self.tied = source.architecture.rope_theta, source.architecture.tied
-        self.family, self.rope = source.architecture.family, ()
+    class Shaped(Tiny):
+        def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
+            return {name: dequantize(t) for name, t in source.tensors.items()}
 
-    def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
-        return {name: dequantize(t) for name, t in self._source.tensors.items()}
+    a = source.architecture
+    return Shaped(
+        layers=a.layers, hidden=a.hidden, heads=a.heads, kv_heads=a.kv_heads, head_dim=a.head_dim,
+        rope_theta=a.rope_theta, tied=a.tied,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -156,7 +157,7 @@ async def test_kernels_at_these_shapes_say_what_numpy_says(name: str, tmp_path: 
     for tensor in ("blk.1.ffn_down", "token_embd"):
         np.testing.assert_array_equal(load_tensor(folder, manifest, tensor), dequantize(source.tensors[tensor]))
     ids = [int(i) for i in np.random.default_rng(3).integers(3, VOCAB, 70)]
-    wanted = logits(cast("Any", Witness(source)), ids, halves=True)
+    wanted = logits(witness(source), ids, halves=True)
     room = np.abs(wanted).max()
     for variant in VARIANTS[name]:
         error = WIDE_ERROR if (name, variant) == ("shape-wide", "native") else ERROR[variant]

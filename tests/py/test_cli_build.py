@@ -210,7 +210,8 @@ def test_the_service_worker_keeps_what_a_page_loads_and_begins_anew_with_each_ch
     listed = kept(worker)
     bundled = scripts.bundled().keys()
     assert {"app/app.js", "client/inpage.js", "router/worker.js"} <= bundled
-    wanted = {name for name in files if not name.startswith("models/")} - {"sw.js", "NOTICES.txt"} - scripts.apart()
+    wanted = {name for name in files if not name.startswith(("models/", "python-"))}
+    wanted -= {"sw.js", "NOTICES.txt", *scripts.apart()}
     assert listed["files"].keys() == wanted
     for name, digest in listed["files"].items():
         content = files[name]
