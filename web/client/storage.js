@@ -34,7 +34,7 @@ const DATABASES = {
 const CACHES = "inpage ";
 const KINDS = /** @type {Kind[]} */ (Object.keys(DATABASES));
 
-/** @returns {Promise<Stored[]>} of each kind, those that are empty too */
+/** @returns {Promise<Stored[]>} of each kind, those that are empty too; what the browser refuses to show counts as empty */
 async function list() {
   return Promise.all(
     KINDS.map(async (kind) => {
@@ -44,7 +44,7 @@ async function list() {
       }
       const folder = FOLDERS[kind];
       const files = folder ? (await folderFiles(folder)).filter(({ name }) => name.endsWith(".bin")) : [];
-      const rows = await inStores(DATABASES[kind][0], "readonly", ([first]) => first.count());
+      const rows = await inStores(DATABASES[kind][0], "readonly", ([first]) => first.count()).catch(() => null);
       const bytes = files.reduce((sum, { size }) => sum + size, 0);
       return { kind, entries: files.length + (rows ?? 0), bytes: rows ? null : bytes };
     }),
@@ -79,7 +79,7 @@ async function files() {
   const lying = await folderFiles(MODEL_FILES);
   const records = new Set(lying.filter(({ name }) => name.endsWith(".json")).map(({ name }) => name.slice(0, -5)));
   const found = lying.filter(({ name }) => name.endsWith(".bin")).map(({ name, size }) => ({ sha256: name.slice(0, -4), bytes: size }));
-  const rows = (await inStores(DATABASES.models[0], "readonly", (stores) => recordsOf(stores).getAll())) ?? [];
+  const rows = (await inStores(DATABASES.models[0], "readonly", (stores) => recordsOf(stores).getAll()).catch(() => null)) ?? [];
   return [
     ...found.map((file) => ({ ...file, whole: records.has(file.sha256) })),
     ...rows.filter((row) => typeof row?.sha256 === "string").map(({ sha256, bytes }) => ({ sha256, bytes, whole: true })),
@@ -120,7 +120,7 @@ async function deleteFiles(hashes) {
  * @param {string} name of a database
  * @param {IDBTransactionMode} mode
  * @param {(stores: IDBObjectStore[]) => IDBRequest<T>} ask
- * @returns {Promise<T | null>} null where there is none, or no IndexedDB
+ * @returns {Promise<T | null>} null where there is none, or no IndexedDB; rejects where it refuses
  */
 async function inStores(name, mode, ask) {
   if (!siteData().idb) return null;

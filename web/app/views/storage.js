@@ -18,7 +18,7 @@ const KINDS = /** @type {const} */ (["prefixes", "answers", "unfinished", "pytho
 /** @param {SiteModel[]} models */
 export function showStorage(models) {
   const { body } = sheet("storage", t("storage"));
-  void draw(body, models);
+  draw(body, models).catch((error) => body.replaceChildren(alert(explain(error))));
 }
 
 /** @param {HTMLElement} body @param {SiteModel[]} models @param {unknown} [error] of the last deletion */
