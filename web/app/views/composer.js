@@ -37,7 +37,10 @@ export class Composer {
     });
     this.#stop.addEventListener("click", () => this.#actions?.stop());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) this.#actions?.stop();
+      if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+      // There it closes what is open, or clears what is typed.
+      if (document.querySelector("dialog[open], body.side-open") || (event.target instanceof HTMLInputElement && event.target.type === "search")) return;
+      this.#actions?.stop();
     });
     this.#controls();
   }

@@ -126,7 +126,7 @@ export class List {
       end(true);
     });
     field.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
+      if (event.key !== "Escape" || event.isComposing) return;
       event.stopPropagation();
       end(false);
     });

@@ -12,7 +12,7 @@ export class Side {
     element("close-list", HTMLButtonElement).addEventListener("click", () => this.close());
     element("shade", HTMLElement).addEventListener("click", () => this.close());
     document.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !document.body.classList.contains("side-open") || document.querySelector("dialog[open]")) return;
+      if (event.key !== "Escape" || event.isComposing || !document.body.classList.contains("side-open") || document.querySelector("dialog[open]")) return;
       event.preventDefault();
       this.close();
     });
