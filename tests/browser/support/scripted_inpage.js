@@ -15,6 +15,9 @@ const scope = /** @type {any} */ (globalThis);
 /** Set by a test before the page runs. @type {Script & {asked: any[], starts: any[], release: () => void, go: () => void, held?: boolean}} */
 const script = (scope.script = { asked: [], starts: [], release: () => {}, go: () => {}, ...scope.script });
 
+/** Models that this page has loaded and not unloaded: the router of a tab is one. */
+let loaded = 0;
+
 const CANDIDATES = [
   { variant: "wasm-relaxed", backend: "wasm", running: true, can_run: true, reason: "", decode_tps: 31.4, prefill_tps: 180, fault: "" },
   { variant: "wasm-simd", backend: "wasm", running: false, can_run: true, reason: "", decode_tps: 20.1, prefill_tps: 120, fault: "" },
@@ -30,6 +33,7 @@ export class InPage {
   /** @param {any} options */
   static async start(options) {
     script.starts.push({ model: options.model, backend: options.backend, threads: options.threads });
+    if (loaded) throw new EngineError("error", "the model of before is not unloaded");
     options.onProgress?.({ phase: "weights", loaded: 40e6, total: 97e6 });
     if (script.waits) await new Promise((resolve) => (script.go = () => resolve(null)));
     if (options.signal?.aborted) throw new EngineError("cancelled", "the start was given up");
@@ -42,6 +46,7 @@ export class InPage {
 
   /** @param {any} options */
   constructor({ model }) {
+    loaded++;
     this.info = {
       model, name: model === "small" ? "Small-135M" : `Other (${model})`, revision: "r", license: "Apache-2.0", backend: "wasm", variant: "wasm-relaxed", threads: 2,
       why: "wasm-relaxed: measured 31.4 tokens a second here", sentence: "WASM, 2 threads: 31.4 tokens a second", candidates: CANDIDATES, load_ms: 1234,
@@ -108,7 +113,10 @@ export class InPage {
   async refresh() {
     return this.info;
   }
-  async unload() {}
+  async unload() {
+    await new Promise((resolve) => setTimeout(resolve));
+    loaded--;
+  }
 }
 
 /** @param {Message[]} messages */

@@ -32,6 +32,8 @@ export class Engine {
   #load = 0;
   /** @type {AbortController | null} */
   #stop = null;
+  /** Until what was loaded before is gone: another start in this tab would find its router still there, and join it. @type {Promise<void>} */
+  #left = Promise.resolve();
 
   /**
    * @param {Site} site
@@ -51,13 +53,12 @@ export class Engine {
   async start({ model, level, backend, threads }) {
     const load = ++this.#load;
     this.#stop?.abort();
-    const before = this.inpage;
-    this.inpage = null;
+    this.#leave();
     const stop = (this.#stop = new AbortController());
     this.#set("loading", null);
     this.#on.progress({ phase: "python" });
     try {
-      await before?.unload();
+      await this.#left;
       const inpage = await InPage.start({
         base: new URL("./", document.baseURI).href,
         model: level ? `${model}#${level}` : /** @type {string} */ (model),
@@ -85,8 +86,14 @@ export class Engine {
 
   /** It is gone: it has to be loaded again. @param {unknown} error */
   lost(error) {
-    this.inpage = null;
+    this.#leave();
     this.#set("failed", error);
+  }
+
+  #leave() {
+    const { inpage } = this;
+    this.inpage = null;
+    if (inpage) this.#left = this.#left.then(() => inpage.unload()).catch(() => {}); // one that cannot be freed any more is gone as well
   }
 
   /**
