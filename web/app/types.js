@@ -13,6 +13,7 @@
  * @property {Status} status
  * @property {string} model name of what answered; empty for questions
  * @property {number[]} tokens of an answer, with which it can go on
+ * @property {{text: number, tokens: number}} from how much of it there was when it was last asked for or continued
  * @property {number | null} seed
  * @property {string} note of what went wrong, for people; empty where nothing did
  * @typedef {object} Head what the list shows of a conversation

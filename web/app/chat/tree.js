@@ -90,7 +90,7 @@ export class Conversation {
    * @returns {Message}
    */
   add(given) {
-    const message = { id: newId(), created: this.#now(), status: /** @type {Message["status"]} */ ("done"), model: "", tokens: [], seed: null, note: "", ...given };
+    const message = { id: newId(), created: this.#now(), status: /** @type {Message["status"]} */ ("done"), model: "", tokens: [], from: { text: 0, tokens: 0 }, seed: null, note: "", ...given };
     this.#messages.set(message.id, message);
     this.#children = null;
     this.head.leaf = message.id;

@@ -37,6 +37,11 @@ function isTime(value) {
   return typeof value === "number" && value >= 0 && value < 8.64e15;
 }
 
+/** @param {unknown} value @returns {value is number} */
+function isCount(value) {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
 /** @param {unknown} value @returns {Head | null} */
 export function readHead(value) {
   if (!isObject(value)) return null;
@@ -48,14 +53,15 @@ export function readHead(value) {
 /** @param {unknown} value @returns {Message | null} */
 export function readMessage(value) {
   if (!isObject(value)) return null;
-  const { id, parent, role, text, created, status, model, tokens, seed, note } = value;
+  const { id, parent, role, text, created, status, model, tokens, from, seed, note } = value;
   if (!isId(id) || !(parent === null || isId(parent)) || (role !== "user" && role !== "assistant")) return null;
   if (!isText(text, LONGEST) || !isTime(created) || !STATUSES.includes(/** @type {Status} */ (status))) return null;
-  const ids = Array.isArray(tokens) && tokens.length <= LONGEST && tokens.every((each) => Number.isSafeInteger(each) && each >= 0) ? tokens : [];
+  const ids = Array.isArray(tokens) && tokens.length <= LONGEST && tokens.every(isCount) ? tokens : [];
   return {
     id, parent, role, text, created, status: /** @type {Status} */ (status),
     model: isText(model, TITLE) ? model : "",
     tokens: ids,
+    from: isObject(from) && isCount(from.text) && isCount(from.tokens) ? { text: from.text, tokens: from.tokens } : { text: 0, tokens: 0 },
     seed: Number.isSafeInteger(seed) ? Number(seed) : null,
     note: isText(note, 2000) ? note : "",
   };

@@ -32,6 +32,7 @@ export class Prose {
   /** @type {{code: Text, from: number} | null} an open code block that grows */
   #fence = null;
   #source = "";
+  #whole = false;
 
   constructor() {
     this.element.className = "prose";
@@ -39,8 +40,9 @@ export class Prose {
 
   /** @param {string} source @param {boolean} whole */
   update(source, whole) {
-    if (!source.startsWith(this.#source)) this.#restart();
-    this.#source = source;
+    // What was whole and goes on may go on in the middle of its last block.
+    if (!source.startsWith(this.#source) || (this.#whole && !(whole && source === this.#source))) this.#restart();
+    [this.#source, this.#whole] = [source, whole];
     if (!parser) {
       this.#show([text(source)]);
       return;
