@@ -6,7 +6,7 @@ import { Runs } from "./chat/runs.js";
 import { Store } from "./data/store.js";
 import { element, megabytes } from "./dom.js";
 import { speak, t } from "./i18n.js";
-import { interruption } from "./messages.js";
+import { explain, interruption } from "./messages.js";
 import { Engine } from "./model/engine.js";
 import { storedOf, bytesOf } from "./model/site.js";
 import { NONE, toAddress } from "./settings.js";
@@ -36,7 +36,7 @@ export class Page {
   #site;
   #engine;
   #runs;
-  #store = new Store((id) => void this.#elsewhere(id));
+  #store = new Store((id, gone) => void this.#elsewhere(id, gone));
   #library = new Library(this.#store);
   #loading = new Loading();
   #side = new Side();
@@ -47,7 +47,7 @@ export class Page {
     open: (id) => void this.#open(id),
     rename: (id, title) => void this.#library.rename(id, title).then(() => this.#listed()),
     remove: (id) => void this.#remove(id),
-    exportAs: (id, form) => void this.#library.exportAs(id, form),
+    exportAs: (id, form) => this.#exported(this.#library.exportAs(id, form)),
     search: (words) => this.#store.search(words),
   });
   #composer;
@@ -71,6 +71,7 @@ export class Page {
       again: (message) => this.#again(message),
       on: (message) => void this.#runs.answer(this.#library.current, message),
       show: (message) => this.#show(message),
+      redraw: () => this.#draw(),
     }, this.#hello.element);
     this.#engine = new Engine(site, {
       change: () => this.#engineChanged(),
@@ -129,8 +130,8 @@ export class Page {
   }
 
   newVersion() {
-    const act = () => void InPage.update().then((taken) => taken || this.#notices.show("version", t("close_others"), { label: t("reload"), act }, true));
-    this.#notices.show("version", t("new_version"), { label: t("reload"), act }, true);
+    const act = () => void InPage.update().then((taken) => taken || this.#notices.show("version", t("close_others"), { label: t("reload"), act }, "news"));
+    this.#notices.show("version", t("new_version"), { label: t("reload"), act }, "news");
   }
 
   // -- the model --------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ export class Page {
       return;
     }
     const size = megabytes(bytesOf(this.#model, this.#settings.level));
-    this.#notices.show("offer", t(waits ? "waiting_start" : "not_loaded"), { label: t("download_start", { size }), act: () => this.#consent(), needed: true }, true);
+    this.#notices.show("offer", t(waits ? "waiting_start" : "not_loaded"), { label: t("download_start", { size }), act: () => this.#consent(), needed: true }, "news");
   }
 
   #slow() {
@@ -252,8 +253,8 @@ export class Page {
   /** @param {string} id @param {Message} message */
   #grew(id, message) {
     if (id !== this.#library.current.id) return;
-    if (message.status === "running" && message.text && this.#runs.of(id)) this.#log.grow(message);
-    else this.#draw();
+    if (message.status === "running" && message.text && this.#runs.of(id) && this.#log.grow(message)) return;
+    this.#draw();
   }
 
   /** @param {Completion} completion @param {Message} message */
@@ -315,7 +316,7 @@ export class Page {
       await gone.undo();
       this.#opened();
     };
-    this.#notices.show("deleted", t("deleted", { title: gone.title }), { label: t("undo"), act: () => void undo() }, true);
+    this.#notices.show("deleted", t("deleted", { title: gone.title }), { label: t("undo"), act: () => void undo() }, "news");
     this.#draw();
     await this.#listed();
   }
@@ -324,24 +325,38 @@ export class Page {
   async importFile(file) {
     try {
       const count = await this.#library.import(file);
-      this.#notices.show("imported", t("import_done", { count }), null, true);
+      this.#notices.show("file", t("import_done", { count }), null, "news");
       this.#opened();
     } catch (error) {
-      this.#notices.error(error);
+      this.#notices.show("file", explain(error), null, "bad");
     }
   }
 
   exportAll() {
-    void this.#library.exportAll();
+    this.#exported(this.#library.exportAll());
   }
 
-  /** Another tab changed a conversation; null: whether anything is kept has changed. @param {string | null} id */
-  async #elsewhere(id) {
+  /** @param {Promise<void>} saved */
+  #exported(saved) {
+    saved.catch((error) => this.#notices.show("file", explain(error), null, "bad"));
+  }
+
+  /**
+   * Another tab changed a conversation, or deleted it; null: whether anything is kept has changed.
+   * @param {string | null} id
+   * @param {boolean} gone
+   */
+  async #elsewhere(id, gone) {
     if (id === null) {
       this.#notices.show("kept", this.#store.kept ? null : t("not_kept"));
       return;
     }
-    await this.#library.changed(id, this.#runs.of(id)?.id ?? null);
+    if (gone) {
+      const writing = this.#runs.of(id) !== null;
+      this.#runs.stop(id);
+      this.#library.gone(id);
+      if (writing) await this.#store.remove(id); // what was just being written of it came after the deletion
+    } else await this.#library.changed(id, this.#runs.of(id)?.id ?? null);
     this.#draw();
     await this.#listed();
   }

@@ -17,6 +17,8 @@ export class Library {
   #store;
   /** Those that were opened here, so that one that is answered in the background is the same. @type {Map<string, Conversation>} */
   #open = new Map();
+  /** Of those that were deleted, here or in another tab: an answer that ends after that must not bring one back. @type {Set<string>} */
+  #removed = new Set();
   current = Conversation.fresh();
 
   /** @param {Store} store */
@@ -55,7 +57,8 @@ export class Library {
   }
 
   /** @param {Conversation} conversation @param {import("../types.js").Message[]} messages @returns {Promise<void>} */
-  save(conversation, messages) {
+  async save(conversation, messages) {
+    if (this.#removed.has(conversation.id)) return;
     this.#open.set(conversation.id, conversation);
     if (conversation === this.current) keepTabValue(KEY, conversation.id);
     return this.#store.save(conversation.head, messages);
@@ -65,21 +68,28 @@ export class Library {
    * Another tab changed it.
    * @param {string} id
    * @param {string | null} running what is written here stays as it is here
+   * @returns {Promise<boolean>} false where there is none any more
    */
   async changed(id, running) {
-    const open = this.#open.get(id);
-    if (!open) return;
+    if (!this.#open.has(id) && !this.#removed.has(id)) return true;
     const found = await this.#store.load(id);
-    if (!found) {
-      this.#open.delete(id);
-      if (open === this.current && !running) this.current = Conversation.fresh();
-      return;
-    }
+    if (!found) return false;
+    this.#removed.delete(id); // the other tab took the deletion back
+    const open = this.#open.get(id);
+    if (!open) return true;
     const { leaf } = open.head;
     open.merge(found.messages.filter((message) => message.id !== running));
     open.head.title = found.head.title;
     // Where the other tab went on from here, this one follows.
     if (!running && found.head.leaf && open.path(found.head.leaf).some((message) => message.id === leaf)) open.head.leaf = found.head.leaf;
+    return true;
+  }
+
+  /** It was deleted. @param {string} id */
+  gone(id) {
+    this.#removed.add(id);
+    this.#open.delete(id);
+    if (id === this.current.id) this.current = Conversation.fresh();
   }
 
   /** @param {string} id @param {string} title */
@@ -94,13 +104,13 @@ export class Library {
   async remove(id) {
     const gone = this.#open.get(id) ?? (await this.#load(id));
     if (!gone) return null;
-    this.#open.delete(id);
     const was = gone === this.current;
-    if (was) this.current = Conversation.fresh();
+    this.gone(id);
     await this.#store.remove(id);
     return {
       title: gone.head.title,
       undo: async () => {
+        this.#removed.delete(id);
         this.#open.set(id, gone);
         await this.#store.save(gone.head, gone.all());
         if (was && this.current.empty) await this.open(id);

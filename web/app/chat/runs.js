@@ -22,7 +22,7 @@ import { fit, TooLong } from "./context.js";
  * @property {() => Settings} settings
  * @property {(conversation: Conversation, message: Message) => void} changed its text or status: show it
  * @property {(conversation: Conversation, messages: Message[]) => Promise<void>} save
- * @property {(conversation: Conversation) => Promise<void>} renew with what storage has of it
+ * @property {(conversation: Conversation) => Promise<boolean>} renew with what storage has of it; false where it was deleted
  * @property {(conversation: Conversation, message: Message, dropped: number) => void} fitted how many messages are not read
  * @property {(error: unknown) => void} failed
  * @property {(completion: Completion, message: Message) => void} ended
@@ -77,6 +77,7 @@ export class Runs {
       const { messages, dropped, max_tokens } = await fit(conversation.path(message.parent), how, count);
       this.#host.fitted(conversation, message, dropped);
       message.model = inpage.info.name;
+      message.from = { text: message.text.length, tokens: tokens.length };
       const params = { ...requestParams(settings), max_tokens, keep: message.id, signal };
       if (tokens.length) Object.assign(params, { resume: [...tokens], ...(message.seed === null ? {} : { seed: message.seed }) });
       return inpage.chat(messages, params);
@@ -94,8 +95,7 @@ export class Runs {
     // Another tab may write it, or the page before a reload still has it: until that is gone.
     const free = await takeLock(LOCK + message.id, {}, () => {}).catch(() => null);
     try {
-      await this.#host.renew(conversation);
-      const now = conversation.get(message.id);
+      const now = (await this.#host.renew(conversation)) && conversation.get(message.id);
       if (now) await this.#goOn(conversation, now);
     } finally {
       free?.();
@@ -187,7 +187,7 @@ export class Runs {
     }
     message.status = "failed";
     if (code === "device_lost") this.#host.engine.lost(error);
-    else this.#host.failed(error);
+    else if (!(error instanceof TooLong)) this.#host.failed(error); // which its note says
     message.note = error instanceof TooLong ? (message.tokens.length ? "full" : "too_long") : String(code || "error");
   }
 
@@ -198,15 +198,17 @@ export class Runs {
 }
 
 /**
- * The first piece has all that there was of the answer: what was stored with the conversation stands until it is there.
+ * The first piece has all that was written since the answer was asked for or continued: what was stored with the
+ * conversation stands until it is there.
  * @param {Message} message
  * @param {AsyncGenerator<Piece, void, void>} pieces
  * @returns {AsyncGenerator<Piece, void, void>}
  */
 async function* anew(message, pieces) {
+  const { text, tokens } = message.from;
   let first = true;
   for await (const piece of pieces) {
-    if (first) [message.text, message.tokens] = ["", []];
+    if (first) [message.text, message.tokens] = [message.text.slice(0, text), message.tokens.slice(0, tokens)];
     first = false;
     yield piece;
   }

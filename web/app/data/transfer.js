@@ -6,6 +6,8 @@
 import { EngineError } from "../../engine/format/errors.js";
 import { parsed } from "../../engine/format/json.js";
 import { Conversation } from "../chat/tree.js";
+import { megabytes } from "../dom.js";
+import { number, t } from "../i18n.js";
 import { isObject, LONGEST, MOST_MESSAGES, newId, readHead, readMessage, titleOf } from "./records.js";
 
 /**
@@ -14,15 +16,28 @@ import { isObject, LONGEST, MOST_MESSAGES, newId, readHead, readMessage, titleOf
  */
 
 export const FILE_BYTES = 64 << 20;
+/** Values of a file: each has a line of its own there, and of tokens, which can be very many, a line has no less than this. */
+const VALUES = FILE_BYTES / 8;
 const KIND = "inpage-conversations";
 const MOST = 5000;
 /** In Markdown, whose turn follows. A message that has such a line itself has it with a backslash. */
 const MARK = /^<!-- inpage: (user|assistant) -->$/;
 
-/** @param {Conversation[]} conversations @returns {string} */
+/**
+ * @param {Conversation[]} conversations
+ * @returns {string}
+ * @throws {EngineError} invalid_request where it could not be imported again
+ */
 export function toJson(conversations) {
-  const all = conversations.map((each) => ({ ...each.head, messages: each.all() }));
-  return `${JSON.stringify({ kind: KIND, version: 1, conversations: all }, null, 1)}\n`;
+  const all = conversations.map((each) => ({ ...each.head, messages: each.all().map(written) }));
+  const text = `${JSON.stringify({ kind: KIND, version: 1, conversations: all }, null, 1)}\n`;
+  if (all.length > MOST || text.length > FILE_BYTES || new Blob([text]).size > FILE_BYTES) throw new EngineError("invalid_request", t("export_large", { size: megabytes(FILE_BYTES), count: number(MOST) }), "conversations");
+  return text;
+}
+
+/** @param {Message} message @returns {Message} without tokens, where nothing goes on with them */
+function written(message) {
+  return ["done", "circles"].includes(message.status) ? { ...message, tokens: [] } : message;
 }
 
 /** The branch that is shown. @param {Conversation} conversation @param {{user: string, assistant: string}} names */
@@ -49,7 +64,7 @@ export function fromFile(text) {
 function fromJson(text) {
   let whole;
   try {
-    whole = parsed(text, "file", { characters: FILE_BYTES, depth: 8 });
+    whole = parsed(text, "file", { characters: FILE_BYTES, items: VALUES, depth: 8 });
   } catch (error) {
     throw wrong("file", error instanceof Error ? error.message : String(error));
   }

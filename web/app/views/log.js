@@ -10,7 +10,7 @@ import { AnswerView } from "../render/answer.js";
  * @typedef {import("../chat/tree.js").Conversation} Conversation
  * @typedef {import("../types.js").Message} Message
  * @typedef {{edit: (message: Message, text: string) => void, again: (message: Message) => void, on: (message: Message) => void,
- *   show: (message: Message) => void}} Actions
+ *   show: (message: Message) => void, redraw: () => void}} Actions redraw: as it is now
  */
 
 /** Nearer to the end than this, what is written scrolls along. */
@@ -84,11 +84,13 @@ export class Log {
     this.#stay();
   }
 
-  /** @param {Message} message that grows */
+  /** @param {Message} message that grows @returns {boolean} false where it is not shown as one that does */
   grow(message) {
     const shown = this.#shown.get(message.id);
-    shown?.answer?.update(message.text, false);
-    if (shown && message.text) shown.box.classList.replace("waiting", "writing");
+    if (shown?.box.ariaBusy !== "true") return false;
+    shown.answer?.update(message.text, false);
+    if (message.text) shown.box.classList.replace("waiting", "writing");
+    return true;
   }
 
   #stay() {
@@ -104,8 +106,9 @@ export class Log {
    */
   #message(conversation, message, running, last, model) {
     const variants = conversation.variants(message);
-    const key = JSON.stringify([message.status, message.note, running, last, variants.length, variants.indexOf(message), message.model === model, document.documentElement.lang, this.#notes.get(message.id)]);
+    const key = JSON.stringify([message.status, message.note, running, last, variants.length, variants.indexOf(message), !model || message.model === model, document.documentElement.lang, this.#notes.get(message.id)]);
     const before = this.#shown.get(message.id);
+    if (before?.box.querySelector(".edit")) return before.box; // what is typed there stands until it is sent or left
     if (before && before.key === key && before.text === message.text) return before.box;
     const answer = before?.answer ?? (message.role === "assistant" ? new AnswerView(() => this.#stay()) : null);
     const box = before?.box ?? make("article", "");
@@ -163,8 +166,9 @@ export class Log {
     const row = make("div", "row end");
     const save = make("button", "primary", t("edit_send"));
     const leave = () => {
+      form.remove();
       shown.key = ""; // made anew
-      this.#actions.show(message);
+      this.#actions.redraw();
     };
     row.append(button(t("cancel"), "plain", leave), save);
     form.append(text, row);
@@ -173,10 +177,11 @@ export class Log {
       if (text.value.trim()) this.#actions.edit(message, text.value.trim());
     });
     form.addEventListener("keydown", (event) => {
+      if (event.isComposing) return;
       if (event.key === "Escape") {
         event.stopPropagation();
         leave();
-      } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      } else if (event.key === "Enter" && !event.shiftKey) {
         event.preventDefault();
         form.requestSubmit();
       }

@@ -22,18 +22,19 @@ export class Notices {
    * @param {string} key of the notice: one of a key stands
    * @param {string | null} text null takes it away
    * @param {{label: string, act: () => void, needed?: boolean} | null} [action] needed: nothing goes on without it
-   * @param {boolean} [news] no warning
+   * @param {"" | "news" | "bad"} [kind] news: no warning; bad: what a person asked for failed
    */
-  show(key, text, action = null, news = false) {
+  show(key, text, action = null, kind = "") {
     this.#shown.get(key)?.remove();
     this.#shown.delete(key);
     if (text !== null && !this.#dismissed.has(key + text)) {
-      const line = make("div", news ? "notice news" : "notice");
+      const line = make("div", `notice ${kind}`.trim());
+      if (kind === "bad") line.setAttribute("role", "alert");
       const acts = make("span", "notice-acts");
       if (action) acts.append(button(action.label, action.needed ? "primary small" : "plain small", action.act));
       if (!action?.needed) {
         acts.append(iconButton("close", t("dismiss"), () => {
-          this.#dismissed.add(key + text);
+          if (!kind) this.#dismissed.add(key + text); // a state; what is told once may happen again
           this.show(key, null);
         }));
       }
