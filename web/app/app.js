@@ -5,7 +5,7 @@ import { speak } from "./i18n.js";
 import { Page } from "./page.js";
 import { offerInstall, register } from "./pwa.js";
 import { loadParser } from "./render/prose.js";
-import { fromAddress, readSettings } from "./settings.js";
+import { fromAddress, readSettings, schemaFault } from "./settings.js";
 import { storedSettings } from "./data/store.js";
 import { Composer } from "./views/composer.js";
 import { Notices } from "./views/notices.js";
@@ -34,6 +34,8 @@ async function begin() {
   await page.begin(query.has("start"));
   if (given.model && given.model !== chosen.id) page.unknown("unknown_model", given.model);
   else if (given.level && given.level !== level) page.unknown("unknown_level", given.level);
+  const why = schemaFault(query.get("schema") ?? "");
+  if (why) page.schemaWrong(why);
 }
 
 /** @param {Page} page */

@@ -129,6 +129,11 @@ export class Page {
     this.#notices.show("unknown", t(key, { asked: asked.slice(0, 60), name: this.#model.name, names: this.#site.models.map(({ id }) => id).join(", ") }));
   }
 
+  /** The address has one that is no JSON. @param {string} why */
+  schemaWrong(why) {
+    this.#notices.show("schema", t("schema_wrong", { why }));
+  }
+
   newVersion() {
     const act = () => void InPage.update().then((taken) => taken || this.#notices.show("version", t("close_others"), { label: t("reload"), act }, "news"));
     this.#notices.show("version", t("new_version"), { label: t("reload"), act }, "news");
@@ -151,6 +156,9 @@ export class Page {
     const { state, error, info } = this.#engine;
     if (state !== "loading") this.#loading.end();
     this.#notices.error(state === "failed" ? error : null, true);
+    const pins = /** @type {const} */ (["backend", "threads"]).flatMap((name) => (this.#settings[name] === null ? [] : [`${name}=${this.#settings[name]}`]));
+    const unpin = { label: t("use_fastest"), act: () => this.#restart({ backend: null, threads: null }), needed: true };
+    this.#notices.show("pinned", state === "failed" && pins.length ? t("pin_failed", { pins: pins.join(", ") }) : null, unpin);
     element("model-name", HTMLElement).textContent = this.#model.name + (this.#settings.level ? ` · ${this.#settings.level}` : "");
     const engine = element("engine", HTMLButtonElement);
     engine.textContent = info ? runsOn(info) : t(state === "loading" ? "starting" : "not_loaded");
@@ -181,16 +189,16 @@ export class Page {
     const measured = this.#last && info && this.#last.variant === info.variant && this.#last.usage.completion_tokens > 8 ? this.#last.decode_tps : null;
     const words = info ? slowness(info, measured) : null;
     const pinned = this.#settings.backend !== null;
-    this.#notices.show("slow", words, words && pinned ? { label: t("use_fastest"), act: () => this.#pin(null) } : null);
+    this.#notices.show("slow", words, words && pinned ? { label: t("use_fastest"), act: () => this.#restart({ backend: null }) } : null);
   }
 
   #facts() {
     return { info: this.#engine.info, last: this.#last, pin: this.#settings.backend };
   }
 
-  /** @param {string | null} backend */
-  #pin(backend) {
-    this.#change({ backend });
+  /** @param {Partial<Settings>} changes of how the model runs */
+  #restart(changes) {
+    this.#change(changes);
     this.#start();
   }
 
@@ -365,7 +373,7 @@ export class Page {
 
   showDetails() {
     const report = () => this.#engine.inpage?.report() ?? InPage.report();
-    this.#details = new Details({ facts: () => this.#facts(), pin: (name) => this.#pin(name), report, closed: () => (this.#details = null) });
+    this.#details = new Details({ facts: () => this.#facts(), pin: (backend) => this.#restart({ backend }), report, closed: () => (this.#details = null) });
   }
 
   pickModel() {

@@ -8,7 +8,7 @@ import { isObject } from "./data/records.js";
 /** @typedef {import("./types.js").Settings} Settings */
 
 /** Name → least, most. */
-export const NUMBERS = /** @type {const} */ ({ temperature: [0, 5], top_p: [0.01, 1], max_tokens: [1, 1_000_000], seed: [0, 2 ** 53 - 1], max_repeats: [0, 1000], threads: [1, 256] });
+export const NUMBERS = /** @type {const} */ ({ temperature: [0, 2], top_p: [0.01, 1], max_tokens: [1, 1_000_000], seed: [0, 2 ** 53 - 1], max_repeats: [0, 1000], threads: [1, 256] });
 export const WHOLE = ["max_tokens", "seed", "max_repeats", "threads"];
 const TEXTS = /** @type {const} */ (["model", "level", "backend", "lang"]);
 /** Also empty, and long. */
@@ -33,31 +33,43 @@ export function readSettings(value) {
   }
   for (const name of TEXTS) if (typeof given[name] === "string" && given[name] && given[name].length < 200) read[name] = given[name];
   for (const name of PROSE) if (typeof given[name] === "string" && given[name].length < 100_000) read[name] = given[name];
+  if (schemaFault(String(read.schema))) read.schema = NONE.schema;
   return /** @type {Settings} */ (/** @type {unknown} */ (read));
+}
+
+/** @param {string} schema as text @returns {string | null} why it is no JSON; null where it is, or empty */
+export function schemaFault(schema) {
+  try {
+    if (schema.trim()) JSON.parse(schema);
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
 }
 
 /** @param {URLSearchParams} query @returns {Partial<Settings>} what the address says */
 export function fromAddress(query) {
   const given = Object.fromEntries([...query].map(([name, value]) => [name, name in NUMBERS && value.trim() ? Number(value) : value]));
   const read = readSettings(given);
-  return Object.fromEntries(Object.entries(read).filter(([name, value]) => value !== null && (value !== "" || query.has(name)) && query.has(name)));
+  return Object.fromEntries(Object.entries(read).filter(([name, value]) => value !== null && (value !== "" || query.get(name) === "") && query.has(name)));
 }
 
 /**
- * The address that says the same; what it says beside settings stays.
+ * The address that says the same, but for what a person wrote, which no server should read; what it says beside settings
+ * stays.
  * @param {URLSearchParams} query
  * @param {Settings} settings
  */
 export function toAddress(query, settings) {
   const next = new URLSearchParams(query);
   for (const [name, value] of Object.entries(settings)) {
-    if (value === null || value === "") next.delete(name);
+    if (value === null || value === "" || PROSE.some((each) => each === name)) next.delete(name);
     else next.set(name, String(value));
   }
   return next;
 }
 
-/** @param {Settings} settings @returns {Record<string, unknown>} parameters of a request @throws {SyntaxError} */
+/** @param {Settings} settings @returns {Record<string, unknown>} parameters of a request */
 export function requestParams({ temperature, top_p, seed, max_repeats, schema }) {
   const given = { temperature, top_p, seed, max_repeats: max_repeats ?? OURS.max_repeats, schema: schema.trim() ? JSON.parse(schema) : null };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));

@@ -2,7 +2,7 @@
 
 import { button, make } from "../dom.js";
 import { LANGUAGES, t } from "../i18n.js";
-import { NONE, NUMBERS, OURS, WHOLE } from "../settings.js";
+import { NONE, NUMBERS, OURS, schemaFault, WHOLE } from "../settings.js";
 import { sheet } from "./sheet.js";
 
 /**
@@ -11,8 +11,8 @@ import { sheet } from "./sheet.js";
  */
 
 const FIELDS = /** @type {const} */ (["temperature", "top_p", "max_tokens", "max_repeats", "seed"]);
-/** Of the router, and ours. */
-const DEFAULTS = { temperature: "0.7", top_p: "0.95", max_tokens: String(OURS.max_tokens), max_repeats: String(OURS.max_repeats), seed: "" };
+/** What is taken where nothing is given, in the reader's language. */
+const placeholders = () => ({ temperature: t("models_own"), top_p: t("models_own"), max_tokens: String(OURS.max_tokens), max_repeats: String(OURS.max_repeats), seed: t("random") });
 
 /**
  * @param {Settings} now
@@ -30,6 +30,7 @@ export function editSettings(now, save) {
   /** @type {Map<(typeof FIELDS)[number], HTMLInputElement>} */
   const numbers = new Map();
   const grid = make("div", "grid");
+  const defaults = placeholders();
   for (const name of FIELDS) {
     const field = make("input", "");
     field.type = "number";
@@ -37,7 +38,7 @@ export function editSettings(now, save) {
     field.step = WHOLE.includes(name) ? "1" : "any";
     field.inputMode = WHOLE.includes(name) ? "numeric" : "decimal";
     field.value = now[name] === null ? "" : String(now[name]);
-    field.placeholder = DEFAULTS[name] || t("random");
+    field.placeholder = defaults[name];
     numbers.set(name, field);
     grid.append(labelled(name, field));
   }
@@ -52,11 +53,10 @@ export function editSettings(now, save) {
   form.append(labelled("system", system), grid, labelled("schema", schema), labelled("language", language), bad, row);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    try {
-      if (schema.value.trim()) JSON.parse(schema.value);
-    } catch (error) {
+    const why = schemaFault(schema.value);
+    if (why) {
       bad.hidden = false;
-      bad.textContent = t("schema_wrong", { why: error instanceof Error ? error.message : String(error) });
+      bad.textContent = t("schema_wrong", { why });
       schema.focus();
       return;
     }
