@@ -16,10 +16,18 @@ const open = (page, name) => page.locator("#conversations").getByText(name).clic
 const listed = (page) => page.locator("#conversations .title").allTextContents();
 /** @param {Page} page */
 const box = (page) => page.getByLabel("Message", { exact: true });
+/** What storage has of answers under way. @param {Page} page @returns {Promise<string>} */
+const unfinished = (page) => page.evaluate(() => new Promise((resolve) => {
+  const opening = indexedDB.open("inpage-unfinished", 1);
+  opening.onsuccess = () => (opening.result.transaction("answers").objectStore("answers").getAll().onsuccess = (event) => resolve(/** @type {any} */ (event.target).result.join("")));
+}));
+/** Until the script holds an answer. @param {Page} page */
+const held = (page) => page.waitForFunction(() => /** @type {any} */ (globalThis).script.held);
 
 test("a full context: the oldest turns leave the prompt and are marked, answers get shorter, and a question that is too long can be mended", async ({ page, open: visit }) => {
   // A word is a token, a message has four more: the system prompt has 6.
-  await visit("?start&system=be%20brief&max_tokens=40", { context: 60 });
+  await visit("?start&system=be%20brief&max_tokens=40&schema=x", { context: 60 });
+  await expect(page.locator("#notice")).toContainText("The schema is no JSON"); // and answers are free text
   for (const n of [1, 2, 3]) {
     await ask(page, `say ${Array(12).fill(`w${n}`).join(" ")}`);
     await ended(page, n);
@@ -38,6 +46,7 @@ test("a full context: the oldest turns leave the prompt and are marked, answers 
   await ask(page, Array(70).fill("long").join(" "));
   await expect(answers(page).nth(3)).toContainText("longer than the model can read");
   await expect(page.locator(".said").last()).toContainText("long long");
+  await expect(page.locator("#error")).toBeHidden(); // it is told once, in the reader's language
   await ask(page, "say fine"); // it does not stand in the way of what follows
   await expect(answers(page).nth(4)).toContainText("fine");
   await page.locator(".message.user").nth(3).getByRole("button", { name: "Edit" }).click();
@@ -49,12 +58,15 @@ test("a full context: the oldest turns leave the prompt and are marked, answers 
 });
 
 test("a question asked while loading or in failure is kept, answered when it can be, also after a reload, and stands in the next prompt", async ({ page, open: visit }) => {
-  await visit("?start&model=nope", { fails: 1, waits: true });
+  await visit("?start&model=nope&threads=3", { fails: 1, waits: true });
   await expect(page.locator("#notice")).toContainText("This site has no model “nope”: Small-135M is taken. It has small, large.");
   await ask(page, "say one");
   await expect(answers(page)).toHaveCount(1);
   await page.evaluate(() => /** @type {any} */ (globalThis).script.go());
   await expect(page.getByRole("alert")).toContainText("The download broke off. What has arrived is kept");
+  await page.locator("#import-file").setInputFiles({ name: "x", mimeType: "text/plain", buffer: Buffer.from("{") });
+  await page.getByRole("alert").filter({ hasText: "is no JSON" }).getByRole("button", { name: "Dismiss" }).click();
+  await expect(page.getByRole("alert")).toContainText("The download broke off");
   await page.getByRole("button", { name: "Try again" }).click();
   await expect(page.getByRole("alert")).toBeHidden();
   await box(page).fill("typed and not sent");
@@ -62,7 +74,11 @@ test("a question asked while loading or in failure is kept, answered when it can
   await expect(box(page)).toHaveValue("typed and not sent");
   await expect(page.locator(".said")).toHaveText(["say one"]);
   await page.evaluate(() => /** @type {any} */ (globalThis).script.go());
-  await page.getByRole("button", { name: "Try again" }).click(); // the script fails once a page
+  await expect(page.getByRole("alert")).toBeVisible(); // the script fails once a page
+  await expect(page.locator("#notice")).toContainText("as this visit asks for it (threads=3)");
+  await page.getByRole("button", { name: "Use the fastest" }).click();
+  expect(new URL(page.url()).searchParams.has("threads")).toBe(false);
+  await expect.poll(() => page.evaluate(() => /** @type {any} */ (globalThis).script.starts.at(-1).threads ?? null)).toBe(null);
   await page.evaluate(() => /** @type {any} */ (globalThis).script.go());
   await expect(answers(page)).toContainText("one");
   await ended(page, 1);
@@ -71,9 +87,14 @@ test("a question asked while loading or in failure is kept, answered when it can
   await ask(page, "die");
   await expect(page.getByRole("alert")).toContainText("has to be loaded again");
   await ask(page, "say two");
+  await page.locator(".message.user").first().getByRole("button", { name: "Edit" }).click();
+  await page.getByLabel("Your question").fill("typed while it loads");
   await page.getByRole("button", { name: "Try again" }).click();
   await page.evaluate(() => /** @type {any} */ (globalThis).script.go());
   await ended(page, 3);
+  await expect(page.getByLabel("Your question")).toHaveValue("typed while it loads");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.locator(".said")).toHaveText(["say one", "die", "say two"]);
   const last = (await asked(page)).at(-1);
   expect(last.messages.map((/** @type {any} */ { content }) => content)).toEqual(["say one", "one", "die\n\nsay two"]);
   expect(last.params).toMatchObject({ max_repeats: 8, max_tokens: 1024 });
@@ -85,13 +106,28 @@ test("the box keeps what is typed while an answer runs; an answer that was stopp
   await expect(answers(page)).toContainText("c");
   await expect(answers(page)).toContainText("cut off: the answer reached its limit");
   await page.getByRole("button", { name: "Continue" }).click();
-  await expect(answers(page)).toContainText("a b c d");
+  await expect(answers(page).locator("p")).toHaveText(["a b c d"]); // in the middle of a paragraph
+  expect((await asked(page))[1].params.resume).toEqual([3, 4, 5]);
+  // A reload in the second part keeps the first.
+  await expect.poll(() => unfinished(page)).toContain('"tokens":[6]');
+  await page.reload();
+  await held(page);
+  await expect(answers(page).locator("p")).toHaveText(["a b c d"]);
+  await expect(page.getByRole("button", { name: "Stop" })).toBeVisible();
   await ask(page, "never sent");
   await expect(box(page)).toHaveValue("never sent");
+  // Escape means something else in the search, over the list, and while a word is composed.
+  await page.getByLabel("Search").press("Escape");
+  await box(page).evaluate((text) => text.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", isComposing: true, bubbles: true })));
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.locator("#open-list").click();
+  await page.keyboard.press("Escape");
+  await expect(page.locator("body")).not.toHaveClass(/side-open/);
+  await expect(page.getByRole("button", { name: "Stop" })).toBeVisible();
+  await page.setViewportSize({ width: 1280, height: 720 });
   await page.keyboard.press("Escape");
   await expect(answers(page)).toContainText("stopped");
   await expect(box(page)).toHaveValue("never sent");
-  expect((await asked(page))[1].params.resume).toEqual([3, 4, 5]);
   await page.getByRole("button", { name: "Continue" }).click();
   await page.evaluate(() => /** @type {any} */ (globalThis).script.release());
   await expect.poll(async () => (await messages(page)).at(-1).text).toBe("a b c d e f g");
@@ -117,10 +153,7 @@ test("an answer goes on after a reload, where it was and with its seed; another 
   await ask(page, "hold one two three four five six");
   await expect(answers(page)).toContainText("one two three");
   // What there is by now was written before the page goes.
-  await expect.poll(() => page.evaluate(() => new Promise((resolve) => {
-    const opening = indexedDB.open("inpage-unfinished", 1);
-    opening.onsuccess = () => (opening.result.transaction("answers").objectStore("answers").getAll().onsuccess = (event) => resolve(/** @type {any} */ (event.target).result.join("").includes("three")));
-  }))).toBe(true);
+  await expect.poll(() => unfinished(page)).toContain("three");
   const other = await context.newPage();
   await other.goto(`${chatUrl}?start`);
   await open(other, "hold one two");
@@ -143,6 +176,15 @@ test("an answer goes on after a reload, where it was and with its seed; another 
     ["hold one two three four five six", "left", "one two three four five six", "right", "say left", "say right"]);
   await page.reload();
   await expect(page.locator(".said").first()).toHaveText("hold one two three four five six");
+  // Deleted in one tab while another answers it, it stays deleted.
+  await ask(page, "hold p q r s");
+  await held(page);
+  await other.getByLabel("More about: hold one two").click();
+  await other.getByRole("button", { name: "Delete" }).click();
+  await expect(page.locator(".message")).toHaveCount(0);
+  await ask(page, "say on");
+  await ended(page, 1);
+  await expect.poll(async () => (await messages(page)).map(({ text, status }) => `${text} ${status}`)).toEqual(["say on done", "on done"]);
 });
 
 test("many conversations: found, renamed, deleted and brought back, asked again with the variants kept", async ({ page, open: visit }) => {
@@ -170,6 +212,10 @@ test("many conversations: found, renamed, deleted and brought back, asked again 
   await expect(answers(page)).toContainText("2/2");
   await page.getByRole("button", { name: "The variant before" }).click();
   await expect(answers(page)).toContainText("1/2");
+  await page.locator(".message.user").getByRole("button", { name: "Edit" }).click();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.locator(".said")).toHaveCount(1);
+  await expect(answers(page)).toContainText("1/2");
   await page.reload();
   await expect(answers(page)).toContainText("1/2");
   await expect(page).toHaveTitle("Yellow · inpage");
@@ -183,6 +229,22 @@ test("many conversations: found, renamed, deleted and brought back, asked again 
   await expect(answers(page)).toContainText("1/2");
   await page.reload();
   await expect(answers(page)).toContainText("1/2");
+
+  // Deleted while it is answered, it does not come back with the answer's end, and comes back whole.
+  await ask(page, "hold v w x y");
+  await held(page);
+  await page.getByLabel("More about: Yellow").click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await expect(page.locator(".message")).toHaveCount(0);
+  await ask(page, "say meanwhile");
+  await ended(page, 1);
+  await expect.poll(async () => (await messages(page)).at(-1)).toMatchObject({ text: "meanwhile", status: "done" });
+  expect((await messages(page)).filter(({ text }) => /banana|v w/.test(text))).toEqual([]);
+  await page.getByRole("button", { name: "Undo" }).click();
+  await open(page, "Yellow");
+  await expect(answers(page).first()).toContainText("1/2");
+  await expect(answers(page).last()).toContainText("v w");
+  await expect(answers(page).last()).toContainText("stopped");
 });
 
 test("conversations go out as JSON and Markdown and come in again; what is no such file is refused by name", async ({ page, open: visit }) => {
@@ -212,6 +274,22 @@ test("conversations go out as JSON and Markdown and come in again; what is no su
   expect(sorted(after)).toEqual(sorted([...before, ...before, ...before]));
 
   const whole = JSON.parse(json);
+  expect(whole.conversations[0].messages.map((/** @type {any} */ { tokens }) => tokens)).toEqual([[], [], [], []]);
+  // What was saved can be imported, however much there is to be continued; more than a file can hold is not saved.
+  const large = await page.evaluate(async () => {
+    const { fromFile, toJson } = await import(/** @type {string} */ ("/app/data/transfer.js"));
+    const { Conversation } = await import(/** @type {string} */ ("/app/chat/tree.js"));
+    const made = Conversation.fresh();
+    made.add({ role: "assistant", text: "x", parent: null, status: "cut", tokens: Array(2 ** 20 + 1).fill(12345) });
+    const { length } = fromFile(toJson([made]))[0].all()[0].tokens;
+    for (let n = 0; n < 17; n++) made.add({ role: "user", text: "x".repeat(4 << 20), parent: null });
+    try {
+      return [length, toJson([made]).length];
+    } catch (error) {
+      return [length, /** @type {any} */ (error).field];
+    }
+  });
+  expect(large).toEqual([2 ** 20 + 1, "conversations"]);
   const broken = {
     "no turns": "# Title\n\ntext", "is no JSON": "{", "kind is not": '{"kind": "other"}', "version is not 1": JSON.stringify({ ...whole, version: 2 }),
     "conversations must be a list": JSON.stringify({ ...whole, conversations: {} }), "conversations[0] must have id": JSON.stringify({ ...whole, conversations: [{}] }),
@@ -261,12 +339,32 @@ test("damaged records, storage that is cleared in mid-chat, and a browser that k
   await expect.poll(async () => (await messages(page)).map(({ text }) => text)).toEqual(["say sound", "sound", "say again", "again"]);
   await page.reload();
   await expect(answers(page)).toHaveCount(2);
+  // What could not be written is written with what comes next; until then the page says that it is not kept.
+  await page.evaluate(() => {
+    const { put } = IDBObjectStore.prototype;
+    Object.assign(globalThis, { mend: () => (IDBObjectStore.prototype.put = put) });
+    IDBObjectStore.prototype.put = () => {
+      throw new DOMException("no room", "QuotaExceededError");
+    };
+  });
+  await ask(page, "say refused");
+  await ended(page, 3);
+  await expect(page.locator("#notice")).toContainText("This browser keeps nothing for this page");
+  await page.evaluate(() => /** @type {any} */ (globalThis).mend());
+  await page.getByRole("button", { name: "New chat" }).click();
+  await ask(page, "say next");
+  await expect.poll(async () => (await messages(page)).map(({ text }) => text)).toEqual(["say sound", "sound", "say again", "again", "say refused", "refused", "say next", "next"]);
+  await expect(page.locator("#notice")).toBeHidden();
   // None at all: the page says so, and works.
-  await page.addInitScript(() => Object.defineProperty(globalThis, "indexedDB", { get: () => undefined }));
+  await page.addInitScript(() => Object.defineProperty(globalThis, "indexedDB", { get: () => undefined, configurable: true }));
   await page.reload();
   await expect(page.locator("#notice")).toContainText("This browser keeps nothing for this page");
   await ask(page, "say lost");
   await expect(answers(page)).toContainText("lost");
   await ask(page, "say kept until it closes");
   await ended(page, 2);
+  // One that is there and refuses.
+  await page.evaluate(() => Object.defineProperty(globalThis, "indexedDB", { value: { open: () => { throw new DOMException("refused", "SecurityError"); } } }));
+  await page.locator("#open-storage").click();
+  await expect(page.locator("#storage")).toContainText("No model is stored.");
 });
