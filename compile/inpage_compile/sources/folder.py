@@ -12,7 +12,7 @@ import numpy as np
 
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.limits import FILE_BYTES
-from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
+from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SamplingDefaults, SourceRef
 from inpage.format.structure import one_line
 from inpage.text.tokenizer import ITEMS
 
@@ -24,6 +24,7 @@ from ..families.family import expected_tensors
 from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
+from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
 from .model_card import license_of
 from .problems import Problems
@@ -58,16 +59,28 @@ def open_folder(
         problems.of(lambda: licensed(terms))
     problems.check()
     assert model is not None and config is not None and tokenizer is not None and template is not None
-    architecture, tensors, rope, notes = model
-    digest = folder.sha256(_deciding(folder))
-    if sha256 is not None and digest != sha256.lower():
-        raise SourceInvalid(f"{path.name} has sha256 {digest}, expected {sha256}", field="sha256")
     sampling, more = from_generation_config(beside["generation_config.json"])
+    return source_of(
+        path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder))), sha256,
+        model, tokenizer, template, terms, sampling, more,
+    )  # fmt: skip
+
+
+def source_of(
+    path: Path, folder: ModelFolder, origin: SourceRef, sha256: str | None, model: Opened,
+    tokenizer: tuple[Tokenizer, list[str]], template: tuple[str | None, list[str]], terms: LicenseInfo,
+    sampling: SamplingDefaults | None, more: list[str],
+) -> Source:  # fmt: skip
+    """A folder of any layout, read, under the folder's name. ``sha256``: what ``origin``'s must be; ``more``: notes
+    beside those of the parts."""
+    if sha256 is not None and origin.sha256 != sha256.lower():
+        raise SourceInvalid(f"{path.name} has sha256 {origin.sha256}, expected {sha256}", field="sha256")
+    architecture, tensors, rope, notes = model
     name = one_line(folder.path.name) or "model"
     return Source(
         id=re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "model",
         name=name,
-        origin=SourceRef("safetensors", name, "model.safetensors", digest),
+        origin=replace(origin, ref=name),
         architecture=architecture,
         tensors=tensors,
         tokenizer=tokenizer[0],

@@ -14,7 +14,6 @@ import numpy as np
 
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.schema import SourceRef
-from inpage.format.structure import one_line
 
 from ..checkpoints.files import ModelFolder
 from ..checkpoints.safetensors import Stored
@@ -23,7 +22,7 @@ from ..families import Family, family_of_checkpoint
 from ..quantize.int4_words import GROUP, Int4Words
 from ..quantize.tensor import SourceTensor
 from .base import LicenseInfo, Source
-from .folder import BESIDE, Opened, model_of, template_of, tensors_of, tokenizer_of
+from .folder import BESIDE, Opened, model_of, source_of, template_of, tensors_of, tokenizer_of
 from .model_card import license_of
 from .problems import Problems
 from .sampling import from_generation_config
@@ -77,28 +76,15 @@ def open_mlc(
         problems.of(lambda: licensed(terms))
     problems.check()
     assert config is not None and model is not None and tokenizer is not None and template is not None
-    architecture, tensors, rope, notes = model
     names = [CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja", index_of(folder)]
     digest = folder.sha256([*(name for name in names if folder.has(name)), *shard_files(folder)])
-    if sha256 is not None and digest != sha256.lower():
-        raise SourceInvalid(f"{path.name} has sha256 {digest}, expected {sha256}", field="sha256")
     sampling, more = from_generation_config({**config, **beside["generation_config.json"]})
     if template[0] is None and config.get("conv_template"):
         more = [*more, f"{CONFIG}: conv_template is not taken, so that there is no chat"]
-    name = one_line(folder.path.name) or "model"
-    return Source(
-        id=re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "model",
-        name=name,
-        origin=SourceRef("mlc", name, index_of(folder), digest),
-        architecture=architecture,
-        tensors=tensors,
-        tokenizer=tokenizer[0],
-        chat_template=template[0],
-        license=terms,
-        rope=rope,
-        sampling=sampling,
-        warnings=tuple(f"{name}: {note}" for note in (*notes, *tokenizer[1], *template[1], *more)),
-    )
+    return source_of(
+        path, folder, SourceRef("mlc", "", index_of(folder), digest), sha256,
+        model, tokenizer, template, terms, sampling, more,
+    )  # fmt: skip
 
 
 def _config(folder: ModelFolder) -> dict[str, Any]:
