@@ -184,7 +184,7 @@ def _wanted(name: str, files: Mapping[str, Remote], file: str | None) -> list[st
     if file is None and "config.json" in files and any(f.endswith(".safetensors") for f in files):
         return [f for f in files if _FOLDER.fullmatch(f)]
     models = [f for f in files if f.endswith(".gguf") and is_first_part(Path(f)) and "mmproj" not in f.lower()]
-    if file is not None and file not in files:  # by what tells them apart, such as Q4_K_M
+    if file is not None and file not in files:  # by the part of the name that differs, such as Q4_K_M
         alike = [f for f in models if re.search(rf"(?i)(^|[^a-z0-9]){re.escape(file)}([^a-z0-9_]|$)", f)]
         models, file = (alike or models), alike[0] if len(alike) == 1 else file
         if file not in files:

@@ -1,4 +1,4 @@
-"""Everything that stands against a model, told at once."""
+"""Collects every reason against a model, so that one error reports them all."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from .artifact_files import page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
-# Python's snapshot is used once, and then in the page's own storage; nobody is to fetch it who does not use it.
+# Python's snapshot is used once, then lies in the page's own storage: a precache would fetch it for nothing.
 _NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)

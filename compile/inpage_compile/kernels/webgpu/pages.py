@@ -26,7 +26,7 @@ def tables(a: Args) -> tuple[Buffer, Buffer, Buffer]:
 
 
 def place_scalars(a: Args, h: Heads) -> tuple[Expr, Expr]:
-    """Declares what is told of a layer's `Place`: (first column, window)."""
+    """Declares the scalars of a layer's `Place`: (first column, window)."""
     return (a.scalar("first"), a.scalar("window")) if h.grouped else (0, EVERYTHING)
 
 
