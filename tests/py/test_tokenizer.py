@@ -115,6 +115,42 @@ def test_a_broken_file_is_refused(text: str) -> None:
         load_tokenizer(text, {})
 
 
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "aaa"}
+_ANYWHERE = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aaa"}
+
+
+@pytest.mark.parametrize(
+    ("part", "inner", "steps", "said"),
+    [
+        ("pre_tokenizer", "pretokenizers", [_BYTES] * 12, "over 256 times as long"),
+        ("normalizer", "normalizers", [_LONGER] * 12, "over 256 times as long"),
+        ("normalizer", "normalizers", [_ANYWHERE] * 5, "over 256 times as long"),
+        ("decoder", "decoders", [_LONGER] * 12, "over 256 times as long"),
+        ("normalizer", "normalizers", [{"type": "Prepend", "prepend": "a" * 65}], "writes 65 characters"),
+        ("normalizer", "normalizers", [{"type": "NFC"}] * 64, "more than 64 steps"),
+    ],
+)
+def test_steps_that_make_a_text_ever_longer_are_refused(
+    part: str, inner: str, steps: list[dict[str, Any]], said: str
+) -> None:
+    """Thirty of them would turn a word into gigabytes. Sequences within each other are counted through."""
+    description = json.loads(small_tokenizer_json())
+    for first in range(0, len(steps), 4):
+        before = [description[part]] if description[part] else []
+        description[part] = {"type": "Sequence", inner: [*before, *steps[first : first + 4]]}
+    with pytest.raises(ArtifactInvalid, match=said):
+        load_tokenizer(json.dumps(description), {})
+
+
+def test_steps_as_files_have_them_are_taken() -> None:
+    description = json.loads(small_tokenizer_json())
+    ellipsis = {"type": "Replace", "pattern": {"String": "\u2026"}, "content": "..."}
+    description["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, ellipsis]}
+    tokenizer = load_tokenizer(json.dumps(description), {})
+    assert tokenizer.encode("a\u2026") == tokenizer.encode("a...")
+
+
 def test_what_would_give_wrong_ids_is_refused() -> None:
     description = json.loads(small_tokenizer_json())
     description["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}

@@ -20,6 +20,7 @@ from ..format import bounded
 from ..format.limits import FILE_BYTES
 from ..host.browser import IN_PAGE, host, settle
 from .pieces import Pieces, pieces_of
+from .text_growth import check_growth
 from .token_bounds import longest_token
 
 ITEMS = 1 << 24  # a vocabulary of 256,000 tokens has two million entries, merges included
@@ -231,6 +232,7 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
         source = _PageSource(text) if IN_PAGE else _NativeSource(text)
         description = source.outline
+        check_growth(description)
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
             raise Unsupported("a tokenizer that prepends a space to the first word only is not supported yet")
         added: list[dict[str, Any]] = description.get("added_tokens") or []
