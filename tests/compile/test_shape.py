@@ -82,19 +82,37 @@ def recipe(folder: Path, tokenizer: Path | str, name: str = "shape-grouped", **c
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("llama-1b", 1_235_814_400), ("llama-3b", 3_212_749_824), ("llama-7b", 6_738_415_616)],
+    [
+        ("llama-1b", 1_235_814_400),
+        ("llama-3b", 3_212_749_824),
+        ("llama-7b", 6_738_415_616),
+        ("mistral-7b", 7_248_023_552),
+        ("qwen3-0.6b", 596_049_920),  # the hub counts the embedding twice: 751,632,384
+        ("gemma3-1b", 999_885_952),
+    ],
 )
 def test_shipped_shapes_are_as_large_as_the_models(name: str, parameters: int) -> None:
-    """Against the numbers that Meta's models count."""
+    """Against the numbers that the models' pages on the hub count."""
     found = find_recipe(f"shape:{name}")
     assert found is not None and found.shape is not None and found == find_recipe(f"{name}-shape")
     sizes = expected_tensors(found.shape.architecture).values()
     assert sum(int(np.prod(size)) for size in sizes) == parameters
 
 
+def test_a_shape_has_its_familys_facts() -> None:
+    found = find_recipe("shape:gemma3-1b")
+    assert found is not None and found.shape is not None
+    a, rope = found.shape.read()
+    assert (a.window, a.whole_layers, a.local_rope) == (512, (5, 11, 17, 23), True)
+    assert (rope.local_theta, a.rope_theta) == (10000.0, 1000000.0)
+    assert (a.qk_norm, a.post_norms, a.activation, round(a.embedding_scale**2)) == (True, True, "gelu", 1152)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
+        ("layers = 2", 'layers = 2\nfamily = "gpt5"', "shape.family"),
+        ("head_dim = 128", "head_dim = 127", "shape.head_dim"),
         ("heads = 4", "heads = 3.5", "shape.heads"),
         ("kv_heads = 1", "kv_heads = 3", "shape.kv_heads"),
         ("layers = 2\n", "", "shape.layers"),

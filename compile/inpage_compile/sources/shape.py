@@ -18,7 +18,10 @@ from inpage.errors import SourceInvalid
 from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
+from ..checkpoints.config import PREFIX, Config
+from ..families import FAMILIES
 from ..families.family import expected_tensors
+from ..families.keys import Keys
 from ..families.rope import Rope
 from ..quantize import FORMATS as NUMBER_FORMATS
 from ..quantize.noise import noise
@@ -36,7 +39,8 @@ _REVISION = 1  # of how weights are made
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``matrices``, ``embedding``, ``head``: number formats (``head`` of an untied one: as ``matrices`` where it is not
+    """``family``: of `FAMILIES`, whose facts hold (which layers have a ``window``, which norms there are, what turns).
+    ``matrices``, ``embedding``, ``head``: number formats (``head`` of an untied one: as ``matrices`` where it is not
     given). ``tokenizer``: the model, as `open_source` takes it, whose tokenizer and template are borrowed."""
 
     layers: int
@@ -49,6 +53,8 @@ class Shape:
     context: int
     tied: bool
     tokenizer: str
+    family: str = "llama"
+    window: int = 0
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     matrices: str = "q4_0"
@@ -63,8 +69,15 @@ class Shape:
 
     @property
     def architecture(self) -> Architecture:
-        own = {f.name: getattr(self, f.name) for f in fields(Architecture) if hasattr(self, f.name)}
-        return Architecture(family="llama", **own)
+        return self.read()[0]
+
+    def read(self) -> tuple[Architecture, Rope]:
+        """As of a file that says these sizes under the family's keys."""
+        family = FAMILIES[self.family]
+        said = {key: getattr(self, name) for name, key in family.gguf.items() if hasattr(self, name)}
+        ends = {"token_embd": (self.vocab, self.hidden)} | ({} if self.tied else {"output": (self.vocab, self.hidden)})
+        tensors = {name: SourceTensor(name, size, self.format_of(name), np.empty(0)) for name, size in ends.items()}
+        return family.read(Keys(Config(said), PREFIX, family.gguf), tensors)
 
     def format_of(self, tensor: str) -> str:
         if tensor.endswith("norm"):
@@ -130,6 +143,10 @@ def read_shape(table: Any, where: str) -> Shape:
         ):
             raise SourceInvalid(f"{where}: {name} {value!r} is none of {', '.join(FORMATS)}", field=f"shape.{name}")
     shape = Shape(**table)
+    if shape.family not in FAMILIES:
+        raise SourceInvalid(f"{where}: family {shape.family!r} is none of {', '.join(FAMILIES)}", field="shape.family")
+    if shape.head_dim % 2:
+        raise SourceInvalid(f"{where}: head_dim must be even, is {shape.head_dim}", field="shape.head_dim")
     if shape.heads % shape.kv_heads:
         message = f"{where}: {shape.heads} heads do not divide among {shape.kv_heads} key/value heads"
         raise SourceInvalid(message, field="shape.kv_heads")
@@ -148,7 +165,7 @@ def read_shape(table: Any, where: str) -> Shape:
 def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
     """A model of this shape. ``ref``: what it is asked for by; ``name``: whose shape it is; ``lender``: whose tokenizer
     it has."""
-    architecture = shape.architecture
+    architecture, rope = shape.read()
     tensors = {
         tensor: _random(tensor, size, shape.format_of(tensor), shape.seed)
         for tensor, size in expected_tensors(architecture).items()
@@ -167,7 +184,7 @@ def open_shape(shape: Shape, ref: str, name: str, lender: Source) -> Source:
         tokenizer=fit(lender.tokenizer, shape.vocab),
         chat_template=lender.chat_template,
         license=LicenseInfo(lender.license.id, lender.license.text, notice),
-        rope=Rope(np.ones(architecture.head_dim // 2), turning=architecture.head_dim),
+        rope=rope,
     )
 
 

@@ -29,6 +29,8 @@ def write_gguf(source: Source, path: Path) -> None:
     w.add_rope_freq_base(a.rope_theta)
     w.add_layer_norm_rms_eps(a.norm_eps)
     w.add_vocab_size(a.vocab)
+    if a.window:
+        w.add_sliding_window(a.window)
     model, control = source.tokenizer_json["model"], source.tokenizer.special.values()
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(_PRE)
