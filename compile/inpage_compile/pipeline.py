@@ -40,6 +40,7 @@ ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
 # On CPUs, steps of one row and of so many rows have functions of their own: linear layers are made for one row, and
 # attention of few rows takes scratch for the whole context for each of them.
 FEW_ROWS = 8
+_WASM_BYTES = 1 << 32  # that WebAssembly addresses
 
 
 def compile_model(
@@ -78,7 +79,10 @@ def compile_model(
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
-        heads_of(model.architecture, _maxima(model.architecture))  # before gigabytes of weights are converted
+        # Before gigabytes of weights are converted:
+        heads_of(model.architecture, _maxima(model.architecture))
+        for spec in chosen if variants else ():
+            _check_size(spec, min(map(weights.size, at_levels.values())))
         _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
     return folder
 
@@ -125,6 +129,7 @@ def compile_variant(
     the field, where the variant cannot be made of this model."""
     lowered = lower_variant(spec, architecture, tensors)
     checked = parse_plan(lowered.json, tensors.values())
+    _check_size(spec, max(t.offset + t.bytes for t in tensors.values()) + checked.arena_bytes)
     text = json.dumps(lowered.json, separators=(",", ":"))
     if spec.backend == "webgpu":
         try:
@@ -141,6 +146,15 @@ def compile_variant(
     else:
         link_native([obj], table, library)
     return {"plan.json": text.encode(), spec.library: library}, describe(checked)
+
+
+def _check_size(spec: VariantSpec, needed: int) -> None:
+    if spec.backend == "wasm" and needed >= _WASM_BYTES:
+        raise Unsupported(
+            f"{spec.name} cannot be made of this model: {needed / 1e9:.2f} GB do not fit the {_WASM_BYTES / 1e9:.2f} "
+            "GB that WebAssembly addresses; a lower level (--levels) or a WebGPU variant may",
+            field="variants",
+        )
 
 
 def lower_variant(

@@ -254,5 +254,30 @@ def test_progress_reaches_the_total(tiny: Source, tmp_path: Path) -> None:
     assert seen[-1][1] == seen[-1][2] > 0
 
 
+def _resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory (proc_pid_smaps(5))."""
+    kilobytes, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        key, _, rest = line.partition(" ")
+        if not key.endswith(":"):
+            counts = line.endswith(str(path))
+        elif key == "Rss:" and counts:
+            kilobytes += int(rest.split()[0])
+    return kilobytes << 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_source_is_held_a_tensor_at_a_time(tmp_path: Path) -> None:
+    """What was read of a mapped file is given back: memory does not grow with the model."""
+    path = Tiny(hidden=256, layers=3, ffn=2048).write(tmp_path / "source.gguf")
+    source, held = open_source(str(path)), []
+    read = dequantize(source.tensors["blk.0.ffn_down"]).copy()
+    assert _resident(path) >= read.nbytes  # what is read is seen here
+    with ArtifactWriter(tmp_path / "a", source, progress=lambda *_: held.append(_resident(path))) as writer:
+        plan_and_write(source, writer)
+        writer.finish()
+    assert max(held) < 1 << 16 < path.stat().st_size // 50
+
+
 def test_dequantize_is_public(tiny: Source) -> None:
     assert dequantize(tiny.tensors["output_norm"]).shape == (64,)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +18,19 @@ import pytest
 
 from inpage.engines import native, native_program
 from inpage.engines.native import NativeEngine
-from inpage.errors import OutOfMemory, SourceInvalid, StorageFull
+from inpage.errors import OutOfMemory, SourceInvalid, StorageFull, Unsupported
+from inpage.format.plan import parse_plan
+from inpage.format.plan_views import check_for_webgpu
 from inpage.text.tokenizer import load_tokenizer
+from inpage_compile import pipeline
+from inpage_compile.artifact import weights
 from inpage_compile.artifact.weights import load_tensor
 from inpage_compile.families.family import expected_tensors
-from inpage_compile.pipeline import compile_model
+from inpage_compile.pipeline import compile_model, lower_variant
 from inpage_compile.sources import Source, dequantize, find_recipe, load_recipe, open_gguf, open_source
-from inpage_compile.sources.shape import fit
+from inpage_compile.sources.shape import fit, open_shape
 from inpage_compile.sources.shape_gguf import write_gguf
+from inpage_compile.targets.variants import all_variants
 from support.llama_reference import logits
 from support.models import ROOT, feed, manifest_of, open_engine
 from support.tiny import MODELS, VOCAB, Tiny
@@ -97,6 +103,45 @@ def test_shipped_shapes_are_as_large_as_the_models(name: str, parameters: int) -
     assert found is not None and found.shape is not None and found == find_recipe(f"{name}-shape")
     sizes = expected_tensors(found.shape.architecture).values()
     assert sum(int(np.prod(size)) for size in sizes) == parameters
+
+
+@pytest.fixture(scope="module")
+def large(lender: Path) -> Source:
+    """14.5 GB of weights, of which nothing is made: Mistral's shape with every number in half precision."""
+    found = find_recipe("shape:mistral-7b")
+    assert found is not None and found.shape is not None
+    shape = replace(found.shape, matrices="f16", embedding="f16", head="f16")
+    return open_shape(shape, "shape:large", "Large", open_source(str(lender)))
+
+
+def test_weights_beyond_4_gb_are_planned_for_a_gpu(large: Source) -> None:
+    """Every matrix is bound whole, or in slices where a binding would have over 128 MiB, and all of it is bound."""
+    tensors = {p.entry.name: p.entry for p in weights.plan(large)}
+    assert max(t.offset for t in tensors.values()) > 3 << 32
+    made = lower_variant(all_variants()["webgpu-f16"], large.architecture, tensors)
+    plan = parse_plan(made.json, tensors.values())
+    check_for_webgpu(plan)
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for b in plan.buffers:
+        if b.kind == "weight":
+            assert b.bytes <= 128 << 20
+            spans.setdefault(b.tensor, []).append((b.offset, b.offset + b.bytes))
+    assert spans.keys() == tensors.keys()
+    for name, found in spans.items():
+        starts, ends = zip(*sorted(set(found)), strict=True)
+        t = tensors[name]
+        assert starts == (t.offset, *ends[:-1]) and ends[-1] == t.offset + t.bytes
+    cut = {name for name, found in spans.items() if len(set(found)) > 1}
+    assert cut == {name for name, t in tensors.items() if t.bytes > 128 << 20} > {"token_embd", "output"}
+
+
+def test_weights_beyond_4_gb_are_refused_for_wasm_before_any_is_made(
+    large: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "open_source", lambda *_, **__: large)
+    with pytest.raises(Unsupported, match=r"14\.50 GB do not fit the 4\.29 GB") as e:
+        compile_model("shape:large", tmp_path / "out", variants=("native-f32", "wasm-simd"), accept_license=True)
+    assert e.value.field == "variants" and not (tmp_path / "out").exists()
 
 
 def test_a_shape_has_its_familys_facts() -> None:

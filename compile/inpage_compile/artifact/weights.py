@@ -27,6 +27,7 @@ from ..families import FAMILIES
 from ..families.rope import TABLE
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
+from ..quantize.tensor import Mapped
 from ..sources import Source, SourceTensor, dequantize
 from .writer import ArtifactWriter
 
@@ -75,11 +76,13 @@ def plan_and_write_levels(sources: Mapping[str, Source], writer: ArtifactWriter)
     laid = {levels: _lay_out(tensors) for levels, tensors in sorted(sections.items(), key=lambda s: -len(s[0]))}
     total = sum(planned[-1].entry.offset + planned[-1].entry.bytes for planned in laid.values())
     writer.check_room(total)
+    mapped = Mapped(t for source in sources.values() for t in source.tensors.values())
     done = 0
     for levels, section in laid.items():
         writer.begin_section(levels)
         for p in section:
             writer.add_tensor(p.entry, p.make())
+            mapped.forget()
             writer.report("weights", done + p.entry.offset + p.entry.bytes, total)
         done += section[-1].entry.offset + section[-1].entry.bytes
     return writer.tensors

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +46,27 @@ class SourceTensor:
         if self.repeats > 1:
             g = g.rows(lambda part: np.tile(part, (self.repeats, 1)))
         return g if self.order is None else g.rows(lambda part: part[self.order])
+
+
+class Mapped:
+    """The files that tensors are views of. What is read of a mapped file is held in memory until something else needs
+    the room: `forget` gives it back, so that what a compile holds does not grow with the model."""
+
+    def __init__(self, tensors: Iterable[SourceTensor]) -> None:
+        found = (_mapping(t.data) for t in tensors)
+        self._files = list({id(file): file for file in found if file is not None}.values())
+
+    def forget(self) -> None:
+        """Pages that were read leave memory; the next read brings them again, from the system's cache."""
+        if sys.platform != "win32":
+            for file in self._files:
+                file.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(data: Any) -> mmap.mmap | None:
+    while isinstance(data, np.ndarray):
+        data = data.base
+    return data if isinstance(data, mmap.mmap) else None
 
 
 def dequantize(tensor: SourceTensor) -> npt.NDArray[np.float32]:
