@@ -5,6 +5,8 @@
 
 import { gzipSync } from "node:zlib";
 
+import { toGuest } from "../../web/client/tab_messages.js";
+import { object } from "../../web/engine/format/check.js";
 import { inPython, showPython } from "./support/python.js";
 import { BASE, expect, MODEL, prompt, test } from "./support/router.js";
 
@@ -22,6 +24,17 @@ const OUTCOME = `
     }
   };
 `;
+
+test("bytes are no object whose members are walked, in what tabs say and in what an artifact holds", () => {
+  // A typed array has a member for each of its numbers: walking two million of them takes hundreds of megabytes.
+  const standing = { suspicion: 1, deaths: 2, rank: 3 };
+  expect(toGuest({ died: {}, standings: { 4: standing, 5: { rank: 3 } } })).toEqual({ died: {}, standings: { 4: standing } });
+  expect(toGuest({ died: {}, standings: new Uint32Array(4) })).toEqual({ died: {}, standings: {} });
+  for (const walked of [new Uint32Array(4), new DataView(new ArrayBuffer(4)), new Uint8Array(2)]) {
+    expect(() => object(walked, "field")).toThrow("must be an object");
+    expect(toGuest({ died: walked })).toBeNull();
+  }
+});
 
 test("10 MB and 100,000 messages are refused, and an answer beside them goes on", async ({ page, start, model }) => {
   await start({ threads: 1 });

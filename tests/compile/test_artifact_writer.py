@@ -15,7 +15,7 @@ import pytest
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid
 from inpage.format.schema import Manifest
-from inpage_compile.artifact import writer
+from inpage_compile.artifact import weights, writer
 from inpage_compile.artifact.fingerprint import fingerprint
 from inpage_compile.artifact.weights import load_tensor, plan, plan_and_write
 from inpage_compile.artifact.writer import ArtifactWriter, is_current, load_manifest, verify
@@ -51,6 +51,7 @@ def test_every_tensor_comes_back_exactly(
     name: str, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", 4096)  # so that tensors straddle shards
+    monkeypatch.setattr(weights, "_AT_ONCE", 2000)  # so that matrices are converted in pieces
     source, tiny = open_source(str(tiny_files[name])), MODELS[name]
     m = write(source, tmp_path / "out")
     values = tiny.dequantized()

@@ -1,8 +1,8 @@
 /** @file Of what shape a value is that came from outside: another tab, or storage. */
 
-/** @param {unknown} value @returns {value is Record<string, any>} */
+/** With members of its own: a typed array has one for each of its numbers. @param {unknown} value @returns {value is Record<string, any>} */
 export function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
 }
 
 /**

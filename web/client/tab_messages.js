@@ -14,6 +14,7 @@ import { areAll, areTokens, isObject } from "./shapes.js";
 /** Longer names than a tab gives itself are none. */
 const NAME = 200;
 const MODELS = 1000;
+const CALLS = 10_000; // of a tab, under way
 
 /**
  * On the channel of all: who looks for the host, or a new host.
@@ -50,7 +51,7 @@ export function toGuest(message) {
   if (here === true) return { here };
   if (bye === true) return { bye };
   if (isObject(welcome)) return { welcome };
-  if (isObject(died)) return { died, standings: Object.fromEntries(Object.entries(fields(standings)).filter((each) => isStanding(each[1]))) };
+  if (isObject(died)) return { died, standings: standingsOf(fields(standings)) };
   if (isId(admitted)) return { admitted };
   if (isObject(event)) return { event };
   if (!isId(id)) return null;
@@ -71,6 +72,17 @@ function isHeard(heard) {
 function isEntry(value) {
   const { model, artifact } = fields(value);
   return typeof model === "string" && typeof artifact === "string";
+}
+
+/** By the number of the call. @param {Record<string, unknown>} given @returns {Record<string, Standing>} */
+function standingsOf(given) {
+  /** @type {[string, Standing][]} */
+  const found = [];
+  for (const id in given) {
+    const standing = given[id];
+    if (found.length < CALLS && isStanding(standing)) found.push([id, standing]);
+  }
+  return Object.fromEntries(found);
 }
 
 /** @param {unknown} value @returns {value is Standing} */

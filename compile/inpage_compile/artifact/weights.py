@@ -33,6 +33,8 @@ from .writer import ArtifactWriter
 
 Make = Callable[[], npt.NDArray[Any]]
 
+_AT_ONCE = 1 << 24  # numbers of a matrix that are converted at a time, if whole blocks of rows are no more
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
@@ -205,11 +207,27 @@ def _matrix(name: str, parts: Sequence[SourceTensor], interleave: bool = False, 
         if any(p.stored_rows % BLOCK_ROWS or p.order is not None for p in parts):
             return pack(_join([filled(p.groups()) for p in parts], interleave))
         if interleave:
-            return _repeat(pack(_join([p.stored() for p in parts], True)), parts[0].repeats)
-        packed = [_repeat(pack(filled(p.stored())), p.repeats) for p in parts]
+            return _repeat(_packed(parts, lambda some: _join(some, True)), parts[0].repeats)
+        packed = [_repeat(_packed([p], lambda some: filled(some[0])), p.repeats) for p in parts]
         return packed[0] if len(packed) == 1 else np.concatenate(packed)
 
     return (name, shape, parts[0].format, "rows16", make)
+
+
+def _packed(parts: Sequence[SourceTensor], join: Callable[[list[Groups]], Groups]) -> npt.NDArray[Any]:
+    """The stored rows of ``parts`` joined and packed, some at a time: a large matrix is never whole in floats."""
+    rows, columns = parts[0].stored_rows, parts[0].shape[1]
+    step = max(_AT_ONCE // columns // BLOCK_ROWS, 1) * BLOCK_ROWS
+    out, at = np.empty(0, np.uint8), 0
+    for first in range(0, rows, step):
+        packed = pack(join([p.some(first, min(first + step, rows)).stored() for p in parts]))
+        if first == 0:
+            if rows <= step:
+                return packed
+            out = np.empty(packed.nbytes // step * -(-rows // BLOCK_ROWS) * BLOCK_ROWS, np.uint8)
+        out[at : at + packed.nbytes] = packed
+        at += packed.nbytes
+    return out
 
 
 def _repeat(packed: npt.NDArray[Any], repeats: int) -> npt.NDArray[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,11 @@ class SourceTensor:
     @property
     def stored_rows(self) -> int:
         return self.shape[0] // self.repeats if len(self.shape) == 2 else 1
+
+    def some(self, first: int, end: int) -> Self:
+        """Those of the stored rows, once each and in their own order."""
+        data = self.data.reshape(self.stored_rows, -1)[first:end]
+        return replace(self, shape=(end - first, self.shape[1]), data=data, repeats=1, order=None)
 
     def stored(self) -> Groups:
         """Quants, scales and minima of the stored rows; one-dimensional tensors count as one row."""

@@ -19,7 +19,7 @@ const STATUSES = ["waiting", "running", "done", "stopped", "cut", "circles", "fa
 
 /** @param {unknown} value @returns {value is Record<string, unknown>} */
 export function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
 }
 
 /** @param {unknown} value @returns {value is string} */

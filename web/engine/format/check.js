@@ -11,7 +11,7 @@ import { invalidArtifact } from "./errors.js";
  * @returns {Record<string, unknown>}
  */
 export function object(value, field) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+  if (typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
     throw invalidArtifact("must be an object", field);
   }
   return /** @type {Record<string, unknown>} */ (value);
