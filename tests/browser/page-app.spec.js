@@ -10,7 +10,7 @@ import { expect, SITE, test } from "./support/site.js";
 /** Of the document, its style and its script, gzipped. */
 const BYTES = 60_000;
 /** Of all that is asked for until the first screen is complete, of which no paint needs more than the above: requests, and bytes gzipped. */
-const FIRST_SCREEN = { requests: 12, bytes: 100_000 };
+const FIRST_SCREEN = { requests: 12, bytes: 110_000 };
 
 test("the first screen waits for its style alone, takes little more than fifty kilobytes, and nothing of a model", async ({ page, site }) => {
   const before = site.requests.length;
