@@ -18,6 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 VENV := .venv/.installed
 NODE := node_modules/.installed
 VENDOR := web/vendor/.complete
+LIGHTHOUSE := tests/lighthouse/node_modules/.installed
 ARTIFACT := build/models/$(MODEL)/manifest.json
 SITE := build/site/index.html
 COMPILER := $(shell find compile -type f \( -name '*.py' -o -name '*.[ch]' \) 2>/dev/null)
@@ -47,6 +48,11 @@ $(VENV): requirements.txt requirements-node.txt pyproject.toml | system
 $(NODE): package.json package-lock.json $(VENV)
 	@echo "setup: npm packages (Pyodide, the tokenizer, Playwright, linters; about 80 MB)"
 	@npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LIGHTHOUSE): tests/lighthouse/package-lock.json | $(VENV)
+	@echo "setup: Lighthouse, which looks at the built page in the tests (120 MB)"
+	@npm ci --prefix tests/lighthouse --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENDOR): web/vendor.json $(NODE)
@@ -80,7 +86,7 @@ test: lint $(SITE) ## everything that CI checks; each of the two kinds of tests 
 test-python: setup $(SITE)
 	@.venv/bin/python -m pytest $(ARGS)
 
-test-browser: setup $(SITE)
+test-browser: setup $(SITE) $(LIGHTHOUSE)
 	@tools/system.sh firefox
 	@npx --no-install playwright test $(ARGS)
 

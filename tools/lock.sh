@@ -27,6 +27,6 @@ lock() {
 peers=bench/inpage_bench/peers
 mv "$work/requirements-peers.txt" "$peers"
 mv "$work/requirements.txt" "$work/requirements-node.txt" .
-for folder in . "$peers" examples/next examples/vite-react tests/npm/webpack; do
+for folder in . "$peers" examples/next examples/vite-react tests/npm/webpack tests/lighthouse; do
   npm install --prefix "$folder" --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --ignore-scripts
 done

@@ -9,6 +9,8 @@ import { expect, SITE, test } from "./support/site.js";
 
 /** Of the document, its style and its script, gzipped. */
 const BYTES = 60_000;
+/** Of all that is asked for until the first screen is complete, of which no paint needs more than the above: requests, and bytes gzipped. */
+const FIRST_SCREEN = { requests: 12, bytes: 110_000 };
 
 test("the first screen waits for its style alone, takes little more than fifty kilobytes, and nothing of a model", async ({ page, site }) => {
   const before = site.requests.length;
@@ -28,6 +30,9 @@ test("the first screen waits for its style alone, takes little more than fifty k
   await expect(page.locator(".card .fit")).toContainText("it takes about 497 MB of memory");
   const asked = site.requests.slice(before).map((line) => line.split(" ")[1]);
   expect(asked.filter((name) => /weights|pyodide|inpage\.zip|tokenizer/.test(name))).toEqual([]);
+  const files = asked.map((name) => path.join(SITE, name.endsWith("/") ? `${name}index.html` : name));
+  expect(files.length, asked.join(" ")).toBeLessThanOrEqual(FIRST_SCREEN.requests);
+  expect(files.reduce((sum, file) => sum + gzipSync(readFileSync(file)).length, 0), asked.join(" ")).toBeLessThan(FIRST_SCREEN.bytes);
 });
 
 test("it can be installed, by a manifest and icons without fault, under a strict policy by header and in the page", async ({ playwright, launchOptions, site }) => {

@@ -21,6 +21,14 @@ const unfinished = (page) => page.evaluate(() => new Promise((resolve) => {
   const opening = indexedDB.open("inpage-unfinished", 1);
   opening.onsuccess = () => (opening.result.transaction("answers").objectStore("answers").getAll().onsuccess = (event) => resolve(/** @type {any} */ (event.target).result.join("")));
 }));
+/** The message at which the branch that is shown ends, as storage has it. @param {Page} page @param {string} title @returns {Promise<string>} */
+const shown = (page, title) => page.evaluate((title) => new Promise((resolve) => {
+  const opening = indexedDB.open("inpage-conversations", 1);
+  opening.onsuccess = () => (opening.result.transaction("heads").objectStore("heads").getAll().onsuccess = (event) => {
+    opening.result.close();
+    resolve(/** @type {any} */ (event.target).result.find((/** @type {any} */ head) => head.title === title)?.leaf);
+  });
+}), title);
 /** Until the script holds an answer. @param {Page} page */
 const held = (page) => page.waitForFunction(() => /** @type {any} */ (globalThis).script.held);
 
@@ -138,7 +146,7 @@ test("the box keeps what is typed while an answer runs; an answer that was stopp
   await page.keyboard.press("Enter");
   await expect(answers(page).nth(1)).toContainText("u v");
   await page.locator("#model").click();
-  await page.getByRole("button", { name: "Use this one: Large-7B q4_1" }).click();
+  await page.getByRole("button", { name: "Download 4.1 GB and use: Large-7B q4_1" }).click();
   await expect(answers(page).nth(1)).toContainText("stopped");
   await expect(page.locator("#engine")).toHaveAttribute("data-state", "ready");
   await expect(page.getByRole("button", { name: "Continue" })).toHaveCount(0);
@@ -195,12 +203,13 @@ test("many conversations: found, renamed, deleted and brought back, asked again 
     await page.getByRole("button", { name: "New chat" }).click();
     await expect(page.getByRole("heading", { level: 2 })).toBeVisible();
   }
-  expect(await listed(page)).toEqual(["say about cherry", "say about banana", "say about apple"]);
+  await expect.poll(() => listed(page)).toEqual(["say about cherry", "say about banana", "say about apple"]);
   await page.getByLabel("Search").fill("BANANA about");
   await expect(page.locator("#conversations .title")).toHaveText(["say about banana"]);
   await page.getByLabel("Search").fill("plum");
-  await expect(page.locator("#no-conversations")).toHaveText("Nothing found.");
+  await expect(page.locator("#no-conversations:visible")).toHaveText("Nothing found.");
   await page.getByLabel("Search").fill("");
+  await expect(page.locator("#conversations .title")).toHaveCount(3);
   await open(page, "say about banana");
   await page.getByLabel("More about: say about banana").click();
   await page.getByRole("button", { name: "Rename" }).click();
@@ -216,6 +225,9 @@ test("many conversations: found, renamed, deleted and brought back, asked again 
   await page.getByRole("button", { name: "Cancel" }).click();
   await expect(page.locator(".said")).toHaveCount(1);
   await expect(answers(page)).toContainText("1/2");
+  // The choice is in storage as well before the page goes.
+  const [variant] = (await messages(page)).filter(({ text }) => text === "about banana");
+  await expect.poll(() => shown(page, "Yellow")).toBe(variant.id);
   await page.reload();
   await expect(answers(page)).toContainText("1/2");
   await expect(page).toHaveTitle("Yellow · inpage");
@@ -328,7 +340,7 @@ test("damaged records, storage that is cleared in mid-chat, and a browser that k
   });
   await page.reload();
   await expect(answers(page)).toContainText("sound");
-  expect(await listed(page)).toEqual(["a ring", "say sound"]);
+  await expect.poll(() => listed(page)).toEqual(["a ring", "say sound"]);
   await open(page, "a ring");
   await expect(page.locator(".said").first()).toHaveText("ring");
   await open(page, "say sound");

@@ -14,8 +14,9 @@ import { TEXTS } from "../../web/app/texts.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const AXE = path.join(ROOT, "node_modules/axe-core/axe.min.js");
-const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
+/** A phone's scrollbars take no room, and it has no pointer that hovers. */
+const DEVICES = { desktop: { viewport: { width: 1280, height: 800 } }, phone: { viewport: PHONE, isMobile: true, hasTouch: true } };
 const SKY = `The sky is blue because air **scatters** short waves of light more than long ones ([Rayleigh](https://en.wikipedia.org/wiki/Rayleigh_scattering)).
 
 | light | wavelength | scattered |
@@ -129,12 +130,14 @@ async function states(page, open, seen) {
   await seen("failed");
 }
 
-for (const [name, viewport, colorScheme] of /** @type {const} */ ([["desktop", DESKTOP, "light"], ["phone", PHONE, "dark"]])) {
-  test(`every state is accessible and as wide as its window: ${name}, ${colorScheme}`, async ({ page, open }) => {
-    await page.setViewportSize(viewport);
-    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    await page.addInitScript({ path: AXE });
-    await states(page, open, (state) => sound(page, state));
+for (const [name, colorScheme] of /** @type {const} */ ([["desktop", "light"], ["phone", "dark"]])) {
+  test.describe(() => {
+    test.use(DEVICES[name]);
+    test(`every state is accessible and as wide as its window: ${name}, ${colorScheme}`, async ({ page, open }) => {
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await page.addInitScript({ path: AXE });
+      await states(page, open, (state) => sound(page, state));
+    });
   });
 }
 
@@ -151,25 +154,35 @@ async function webp(darkroom, png) {
   return Buffer.from(url.slice(url.indexOf(",") + 1), "base64");
 }
 
-for (const [name, viewport] of process.env.INPAGE_SLOW ? Object.entries({ desktop: DESKTOP, phone: PHONE }) : []) {
-  for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
-    test(`photographs: ${name}, ${colorScheme}`, async ({ page, context, open }) => {
-      const darkroom = await context.newPage();
-      mkdirSync(path.join(ROOT, "docs/page"), { recursive: true });
-      await page.setViewportSize(viewport);
-      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-      await states(page, open, async (state) => {
-        await page.mouse.move(0, 0);
-        const photo = await page.screenshot({ animations: "disabled", caret: "hide" });
-        writeFileSync(path.join(ROOT, `docs/page/${name}-${colorScheme}-${state}.webp`), await webp(darkroom, photo));
+for (const [name, device] of process.env.INPAGE_SLOW ? Object.entries(DEVICES) : []) {
+  test.describe(() => {
+    test.use(device);
+    for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+      test(`photographs: ${name}, ${colorScheme}`, async ({ page, context, open }) => {
+        const darkroom = await context.newPage();
+        mkdirSync(path.join(ROOT, "docs/page"), { recursive: true });
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        await page.clock.setFixedTime(new Date("2026-03-14T15:09:00")); // so that they are the same as before where nothing has changed
+        await states(page, open, async (state) => {
+          await page.mouse.move(0, 0);
+          const photo = await page.screenshot({ animations: "disabled", caret: "hide" });
+          writeFileSync(path.join(ROOT, `docs/page/${name}-${colorScheme}-${state}.webp`), await webp(darkroom, photo));
+        });
       });
-    });
-  }
+    }
+  });
 }
 
 test("nothing lies under the foot on a phone, upright, on its side, at 320 pixels, and with the dialogs open", async ({ page, open }) => {
+  // The first screen begins at its beginning, though it has no room; in the header nothing lies over its buttons.
+  await page.setViewportSize({ width: 667, height: 320 });
+  await open("");
+  const start = page.getByRole("button", { name: "Download 97 MB and start" });
+  await expect(start).toBeVisible();
+  await expect(page.getByRole("heading", { level: 2 })).toBeInViewport({ ratio: 1 });
+  for (const id of ["new-top", "open-settings", "engine", "model"]) await page.locator(`#${id}`).click({ trial: true });
+  await start.click();
   await page.setViewportSize(PHONE);
-  await open("?start");
   await ask(page, `say ${SKY}\n\n${SKY}`);
   await expect(page.locator(".message.assistant .actions")).toHaveCount(1);
   await expect(answers(page).locator("li")).toHaveCount(4);
@@ -218,7 +231,7 @@ test("plain words: what runs, what is slow, what can be chosen; settings are in 
   await expect(page.locator("#engine")).toHaveText("Graphics card");
   await expect(page.locator("#notice")).toContainText("writes only 0.1 tokens a second. The processor is likely to be faster.");
   await page.locator("#engine").click();
-  await expect(page.locator("#details .plainly")).toHaveText("It runs here: Graphics card. It writes about 0.1 tokens a second. Your processor was measured too: 12 tokens a second.");
+  await expect(page.locator("#details .plainly")).toHaveText("It runs on your graphics card. It writes about 0.1 tokens a second. Your processor was measured too: 12 tokens a second.");
   expect(await page.getByLabel("Run on").locator("option").allTextContents()).toEqual(["the fastest, as measured", "webgpu-f32 · 0.1 tokens/s", "wasm-relaxed · 12 tokens/s"]);
   await expect(page.locator("#details td").filter({ hasText: "runs in CPython only" })).toBeVisible();
   await page.keyboard.press("Escape");
@@ -248,10 +261,10 @@ test("plain words: what runs, what is slow, what can be chosen; settings are in 
   expect(request.params).not.toHaveProperty("top_p"); // the model's own
 
   await page.locator("#model").click();
-  const large = page.locator("#models .card").filter({ hasText: "4.1 GB · q4_1 · reads 32,768 tokens · MIT" });
+  const large = page.locator("#models .card").filter({ hasText: "Large-7B · q4_14.1 GB · reads 32,768 tokens · MIT" });
   await expect(page.locator("#models .fit")).toHaveClass(["fit fits", "fit not", "fit tight"]);
   await expect(large.locator(".fit")).toContainText("It will be tight: it takes about 4.5 GB of memory");
-  await large.getByRole("button", { name: "Use this one" }).click();
+  await large.getByRole("button", { name: "Download 4.1 GB and use" }).click();
   await expect(page.locator("#model-name")).toHaveText("Large-7B · q4_1");
   await expect.poll(() => page.evaluate(() => /** @type {any} */ (globalThis).script.starts.at(-1).model)).toBe("large#q4_1");
   await expect(page.locator(".message")).toHaveCount(2);

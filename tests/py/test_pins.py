@@ -30,7 +30,7 @@ def test_vendored_python_is_what_requirements_pin() -> None:
 
 
 def test_locks_name_no_registry_and_hash_everything() -> None:
-    for folder in (".", "examples/next", "examples/vite-react", "tests/npm/webpack"):
+    for folder in (".", "examples/next", "examples/vite-react", "tests/npm/webpack", "tests/lighthouse"):
         lock = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]
         assert not [name for name, entry in lock.items() if "resolved" in entry]
         assert not [name for name, entry in lock.items() if name and "integrity" not in entry]

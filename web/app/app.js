@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 import { speak } from "./i18n.js";
 import { Page } from "./page.js";
 import { offerInstall, register } from "./pwa.js";
-import { loadParser } from "./render/prose.js";
+import { loadParser } from "./render/lexed.js";
 import { fromAddress, readSettings, schemaFault } from "./settings.js";
 import { storedSettings } from "./data/store.js";
 import { Composer } from "./views/composer.js";

@@ -38,7 +38,9 @@ export function number(value, digits = 0) {
   return value.toLocaleString(language, { maximumFractionDigits: digits, minimumFractionDigits: 0 });
 }
 
-/** @param {number} time */
+/** @param {number} time @returns {string} of today the hour, else the day */
 export function day(time) {
-  return new Date(time).toLocaleDateString(language, { day: "numeric", month: "short", year: "numeric" });
+  const date = new Date(time);
+  if (date.toDateString() === new Date().toDateString()) return date.toLocaleTimeString(language, { hour: "numeric", minute: "2-digit" });
+  return date.toLocaleDateString(language, { day: "numeric", month: "short", year: "numeric" });
 }

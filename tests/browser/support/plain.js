@@ -10,10 +10,16 @@ const PYTHON = fileURLToPath(new URL("../../../.venv/bin/python", import.meta.ur
 /**
  * @param {string} folder
  * @param {number} [port] a free one if not given
- * @returns {Promise<{origin: string, port: number, stop: () => Promise<void>}>}
+ * @returns {Promise<{origin: string, port: number, requests: string[], stop: () => Promise<void>}>} requests: paths, as they come
  */
 export async function plainServer(folder, port = 0) {
-  const child = spawn(PYTHON, ["-u", "-m", "http.server", String(port), "--bind", "127.0.0.1"], { cwd: path.resolve(folder), stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(PYTHON, ["-u", "-m", "http.server", String(port), "--bind", "127.0.0.1"], { cwd: path.resolve(folder), stdio: ["ignore", "pipe", "pipe"] });
+  /** @type {string[]} */
+  const requests = [];
+  createInterface(child.stderr).on("line", (line) => {
+    const found = /"[A-Z]+ (\S*) /.exec(line);
+    if (found) requests.push(found[1]);
+  });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   const line = await Promise.race([
     new Promise((resolve) => createInterface(child.stdout).once("line", resolve)),
@@ -24,5 +30,5 @@ export async function plainServer(folder, port = 0) {
     child.kill();
     await ended;
   };
-  return { origin: `http://127.0.0.1:${chosen}`, port: chosen, stop };
+  return { origin: `http://127.0.0.1:${chosen}`, port: chosen, requests, stop };
 }

@@ -2,15 +2,19 @@
 
 import { make } from "../dom.js";
 import { t } from "../i18n.js";
+import { highlightMore } from "./highlight.js";
+import { loadParser } from "./lexed.js";
 import { codeBlock } from "./markdown.js";
 import { callName, indented, parts } from "./parts.js";
-import { loadParser, Prose } from "./prose.js";
+import { Prose } from "./prose.js";
 
 /** @typedef {import("./parts.js").Part} Part */
 /** @typedef {Part & {element: HTMLElement, prose: Prose | null}} Shown */
 
 /** Between two changes lies so many times what one takes. */
 const SHARE = 3;
+/** Characters that become elements in one frame: a long answer is shown in steps when all of it comes at once. */
+const AT_ONCE = 4000;
 
 export class AnswerView {
   element = make("div", "answer");
@@ -23,6 +27,8 @@ export class AnswerView {
   #shown = [];
   #text = "";
   #whole = false;
+  /** Whether the page has, or is about to have in steps, all of the text. */
+  #written = true;
   #frame = 0;
   #after;
 
@@ -35,25 +41,40 @@ export class AnswerView {
   update(text, whole) {
     this.#text = text.replace(/\r\n?/g, "\n");
     this.#whole = whole;
+    this.#written = false;
     // What was there before is shown at once, and so is the end where nobody looks: a hidden page has no frames.
     if (whole && (this.writes === 0 || document.hidden)) void loadParser().then(() => this.#write());
-    else if (!this.#frame) {
+    else {
       void loadParser();
       this.#next();
     }
   }
 
   #next() {
+    if (this.#frame) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
-      if (!this.#whole && performance.now() - this.#wrote < SHARE * this.#cost) this.#next();
-      else this.#write();
+      if (this.#written || this.#whole || performance.now() - this.#wrote >= SHARE * this.#cost) this.#write();
+      else this.#next();
     });
   }
 
   #write() {
     const began = performance.now();
     this.writes++;
+    if (!this.#written) this.#divide();
+    this.#written = true;
+    let left = AT_ONCE;
+    for (const { prose } of this.#shown) left = prose?.advance(left) ?? left;
+    const more = highlightMore() || this.#shown.some(({ prose }) => prose?.due);
+    this.#wrote = performance.now();
+    this.#cost = this.#wrote - began;
+    this.#after();
+    if (more) this.#next();
+  }
+
+  /** The text into its parts. */
+  #divide() {
     const found = parts(this.#text, this.#whole);
     for (const [i, part] of found.entries()) {
       const shown = this.#shown[i];
@@ -65,9 +86,6 @@ export class AnswerView {
       }
     }
     for (const old of this.#shown.splice(found.length)) old.element.remove();
-    this.#wrote = performance.now();
-    this.#cost = this.#wrote - began;
-    this.#after();
   }
 
   /** @param {Shown} shown @param {Part} part */

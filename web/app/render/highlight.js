@@ -23,6 +23,8 @@ const ALIASES = {
 };
 /** Longer code is shown plain. */
 const LONGEST = 40_000;
+/** Parts that are made in one frame. */
+const AT_ONCE = 200;
 /** @type {Map<string, RegExp>} */
 const patterns = new Map();
 
@@ -42,26 +44,54 @@ function patternOf(language) {
   return pattern;
 }
 
+/** What is highlighted in later frames, the first first. @type {(() => boolean)[]} */
+const waiting = [];
+
 /**
- * @param {string} code
+ * The beginning at once, the rest by `highlightMore`: a long text has thousands of parts.
+ * @param {HTMLElement} place with the code as its text
  * @param {string} language as the fence names it
- * @returns {(Node | string)[]}
  */
-export function highlighted(code, language) {
+export function highlight(place, language) {
   const pattern = patternOf(language.toLowerCase());
-  if (!pattern || code.length > LONGEST) return [code];
-  /** @type {(Node | string)[]} */
-  const parts = [];
+  const code = /** @type {Text | null} */ (place.firstChild);
+  if (!pattern || !code || code.length > LONGEST) return;
+  const found = code.data.matchAll(pattern);
   let at = 0;
-  for (const found of code.matchAll(pattern)) {
-    const [kind] = Object.entries(found.groups ?? {}).find(([, value]) => value !== undefined) ?? [];
-    if (found.index > at) parts.push(code.slice(at, found.index));
-    const part = document.createElement("span");
-    part.className = `hl-${kind}`;
-    part.textContent = found[0];
-    parts.push(part);
-    at = found.index + found[0].length;
-  }
-  parts.push(code.slice(at));
-  return parts;
+  /** @returns {boolean} whether there is more */
+  const step = () => {
+    const from = at;
+    if (code.data !== source.slice(at)) return false; // another text stands there meanwhile
+    /** @type {(Node | string)[]} */
+    const parts = [];
+    for (let count = 0; count < AT_ONCE; count++) {
+      const { done, value } = found.next();
+      if (done) break;
+      if (value.index > at) parts.push(source.slice(at, value.index));
+      parts.push(part(value));
+      at = value.index + value[0].length;
+    }
+    if (at === from) return false;
+    code.replaceData(0, at - from, "");
+    code.before(...parts);
+    return true;
+  };
+  const source = code.data;
+  if (step()) waiting.push(() => place.isConnected && step());
+}
+
+/** @returns {boolean} whether there is more to highlight */
+export function highlightMore() {
+  const [first] = waiting;
+  if (first && !first()) waiting.shift();
+  return waiting.length > 0;
+}
+
+/** @param {RegExpExecArray} found @returns {HTMLElement} */
+function part(found) {
+  const [kind] = Object.entries(found.groups ?? {}).find(([, value]) => value !== undefined) ?? [];
+  const made = document.createElement("span");
+  made.className = `hl-${kind}`;
+  made.textContent = found[0];
+  return made;
 }

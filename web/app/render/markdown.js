@@ -5,7 +5,7 @@
 
 import { t } from "../i18n.js";
 import { copyButton, make } from "../dom.js";
-import { highlighted } from "./highlight.js";
+import { highlight } from "./highlight.js";
 
 /** @typedef {{type: string, raw: string, text?: string, tokens?: Token[], [more: string]: any}} Token as marked has them */
 
@@ -30,8 +30,8 @@ export function block(token, depth = 0) {
       return filled(make(`h${Math.min(6, token.depth + 2)}`, ""), inline(token.tokens ?? [], depth));
     case "paragraph":
       return filled(make("p", ""), inline(token.tokens ?? [], depth));
-    case "text":
-      return filled(make("span", ""), token.tokens ? inline(token.tokens, depth) : [literal(token.raw)]);
+    case "text": // of a list's item
+      return filled(make("p", ""), token.tokens ? inline(token.tokens, depth) : [literal(token.raw)]);
     case "code":
       return codeBlock(token.text ?? "", token.lang ?? "");
     case "blockquote":
@@ -41,7 +41,7 @@ export function block(token, depth = 0) {
     case "table":
       return table(token, depth);
     case "checkbox":
-      return box(token);
+      return filled(make("p", ""), [box(token)]);
     case "hr":
       return make("hr", "");
     default: // HTML, and what a later parser may know
@@ -64,7 +64,8 @@ export function codeBlock(code, info, open = false) {
   pre.setAttribute("role", "group");
   pre.setAttribute("aria-label", language ? t("code_in", { language }) : t("code"));
   const inner = make("code", "");
-  inner.append(...(open ? [code] : highlighted(code, language)));
+  inner.textContent = code;
+  if (!open) highlight(inner, language);
   pre.append(inner);
   frame.append(head, pre);
   return frame;
@@ -72,14 +73,24 @@ export function codeBlock(code, info, open = false) {
 
 /** @param {Token} token @param {number} depth */
 function list(token, depth) {
+  const made = listOf(token);
+  made.append(...token.items.map((/** @type {Token} */ item) => entryOf(item, depth)));
+  return made;
+}
+
+/** @param {Token} token @returns {HTMLElement} without its items */
+export function listOf(token) {
   const made = make(token.ordered ? "ol" : "ul", "");
   if (token.ordered && Number.isSafeInteger(token.start) && token.start !== 1) made.setAttribute("start", String(token.start));
-  for (const item of token.items ?? []) {
-    const entry = make("li", item.task ? "task" : "");
-    entry.append(...blocks(item.tokens ?? [], depth + 1));
-    made.append(entry);
-  }
+  if (token.loose) made.className = "loose";
   return made;
+}
+
+/** The same whether the list's items stand apart or not, which is not known before its end. @param {Token} item @param {number} [depth] */
+export function entryOf(item, depth = 0) {
+  const [first, second] = item.tokens ?? [];
+  const tokens = first?.type === "checkbox" && second?.tokens ? [{ ...second, tokens: [first, ...second.tokens] }, ...(item.tokens ?? []).slice(2)] : (item.tokens ?? []);
+  return filled(make("li", item.task ? "task" : ""), blocks(tokens, depth + 1));
 }
 
 /** Of a task. @param {Token} token */
@@ -89,24 +100,31 @@ function box({ checked }) {
 
 /** @param {Token} token @param {number} depth */
 function table(token, depth) {
+  const { frame, body } = tableOf(token, depth);
+  body.append(...token.rows.map((/** @type {any[]} */ row) => rowOf(token, row, depth)));
+  return frame;
+}
+
+/** @param {Token} token @param {number} [depth] @returns {{frame: HTMLElement, body: HTMLElement}} with its head, without its rows */
+export function tableOf(token, depth = 0) {
   const frame = make("div", "table");
   frame.tabIndex = 0; // it may scroll
   frame.setAttribute("role", "group");
   frame.setAttribute("aria-label", t("table"));
-  const whole = make("table", "");
-  /** @param {any} cell @param {number} i @param {string} tag */
-  const cell = (cell, i, tag) => {
+  const [whole, thead, body] = [make("table", ""), make("thead", ""), make("tbody", "")];
+  thead.append(rowOf(token, token.header, depth, "th"));
+  whole.append(thead, body);
+  frame.append(whole);
+  return { frame, body };
+}
+
+/** @param {Token} token the table @param {any[]} row its cells @param {number} [depth] @param {string} [tag] */
+export function rowOf(token, row, depth = 0, tag = "td") {
+  const cells = row.map((cell, i) => {
     const align = token.align?.[i];
     return filled(make(tag, ["center", "right"].includes(align) ? `align-${align}` : ""), inline(cell.tokens ?? [], depth + 1));
-  };
-  const head = make("tr", "");
-  head.append(...token.header.map((/** @type {any} */ each, /** @type {number} */ i) => cell(each, i, "th")));
-  const [thead, tbody] = [make("thead", ""), make("tbody", "")];
-  thead.append(head);
-  for (const row of token.rows) tbody.append(filled(make("tr", ""), row.map((/** @type {any} */ each, /** @type {number} */ i) => cell(each, i, "td"))));
-  whole.append(thead, tbody);
-  frame.append(whole);
-  return frame;
+  });
+  return filled(make("tr", ""), cells);
 }
 
 /** @param {Token[]} tokens @param {number} depth @returns {Node[]} */

@@ -1,38 +1,33 @@
 /**
- * @file A text in Markdown that grows: blocks that are behind the last one stay as they are, and only the last is made
- * again. An open code block only grows.
+ * @file A text in Markdown that grows: blocks that are behind the last one stay as they are, and of the last what changed is
+ * made again. What is long is made in steps, one a frame.
  */
 
+import { Growing } from "./growing.js";
+import { lexed } from "./lexed.js";
 import { block, codeBlock } from "./markdown.js";
+import { replaced } from "./morph.js";
 
 /** @typedef {import("./markdown.js").Token} Token */
-/** @typedef {typeof import("../markdown_parser.js")} Parser */
 
-/** A paragraph of more characters is no prose, and is shown as text: parsing its spans may take long. */
-const LONGEST = 10_000;
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
-
-/** @type {Parser | null} */
-let parser = null;
-/** @type {Promise<void> | null} */
-let loading = null;
-
-/** @returns {Promise<void>} when text can be parsed; where the parser cannot be had, all stays text */
-export function loadParser() {
-  loading ??= import("../markdown_parser.js").then((loaded) => void (parser = loaded), () => void (loading = null));
-  return loading;
-}
 
 export class Prose {
   element = document.createElement("div");
-  /** Of the source, what is behind the last block is settled. */
+  /** Of the source, what is behind it is settled. */
   #settled = 0;
   /** Nodes of what is not settled. @type {ChildNode[]} */
   #last = [];
+  /** The list or table that is written: what is settled of it is. @type {Growing | null} */
+  #growing = null;
   /** @type {{code: Text, from: number} | null} an open code block that grows */
   #fence = null;
   #source = "";
   #whole = false;
+  /** Whether something of the source is not shown yet. */
+  due = false;
+  /** What the parser has made of it already. @type {Token[] | null} */
+  #queue = null;
 
   constructor() {
     this.element.className = "prose";
@@ -42,40 +37,102 @@ export class Prose {
   update(source, whole) {
     // What was whole and goes on may go on in the middle of its last block.
     if (!source.startsWith(this.#source) || (this.#whole && !(whole && source === this.#source))) this.#restart();
-    [this.#source, this.#whole] = [source, whole];
-    if (!parser) {
-      this.#show([text(source)]);
-      return;
+    [this.#source, this.#whole, this.due] = [source, whole, true];
+    this.#queue = null;
+  }
+
+  /**
+   * Show what is due.
+   * @param {number} budget characters to be made at most, but a block in any case
+   * @returns {number} what is left of it
+   */
+  advance(budget) {
+    if (!this.due || budget <= 0) return budget;
+    this.due = false;
+    if (!this.#whole && !this.#queue && this.#grow()) return budget;
+    const tokens = this.#queue ?? lexed((this.#growing?.head ?? "") + this.#source.slice(this.#settled));
+    if (!tokens) {
+      this.#restart();
+      this.#show([text(this.#source)], 1);
+      return budget;
     }
-    if (!whole && this.#grow(source)) return;
-    const rest = source.slice(this.#settled);
-    const tokens = lexed(rest, parser);
-    const last = whole ? tokens.length : lastOpen(tokens);
-    for (const node of this.#last) node.remove();
-    this.#last = [];
+    if (this.#growing && !this.#growing.goesOn(tokens[0])) {
+      this.#growing.leave(); // "*" may begin a list, and be the beginning of "**bold**"
+      [this.#growing, this.#queue, this.due] = [null, null, true];
+      return this.advance(budget);
+    }
+    return this.#blocks(tokens, budget);
+  }
+
+  /** @param {Token[]} tokens of what is not settled @param {number} budget @returns {number} */
+  #blocks(tokens, budget) {
+    const last = this.#whole ? tokens.length : lastOpen(tokens);
+    /** @type {ChildNode[]} */
+    const made = [];
+    let open = 0;
     this.#fence = null;
-    for (const token of tokens.slice(0, last)) {
-      this.#settled += token.raw.length;
-      const made = block(token);
-      if (made) this.element.append(made);
+    for (const [i, token] of tokens.entries()) {
+      if (i > last) break; // blank lines, which may belong to it
+      if (budget <= 0) {
+        [this.due, this.#queue] = [true, tokens.slice(i)];
+        break;
+      }
+      if (Growing.takes(token)) {
+        const { made: length, rest } = this.#grown(token, i < last, budget, made.splice(0));
+        budget -= length;
+        if (rest) {
+          [this.due, this.#queue] = [true, [rest, ...tokens.slice(i + 1)]];
+          break;
+        }
+        continue;
+      }
+      const node = /** @type {ChildNode | null} */ (i < last ? block(token) : this.#openBlock(token));
+      if (node) made.push(node);
+      if (i < last) this.#settled += token.raw.length;
+      else if (node) open++;
+      budget -= token.raw.length;
     }
-    const open = tokens.slice(last).flatMap((token) => this.#openBlock(token) ?? []);
-    this.element.append(...open);
-    this.#last = open;
+    this.#show(made, open);
+    return budget;
+  }
+
+  /**
+   * A list or a table, the one that grows or another.
+   * @param {Token} token
+   * @param {boolean} whole
+   * @param {number} budget
+   * @param {ChildNode[]} before what stands between it and what was settled before
+   * @returns {{made: number, rest: Token | null}} characters that were made, and what is left to be made
+   */
+  #grown(token, whole, budget, before) {
+    if (!this.#growing) {
+      this.#show(before, 0);
+      this.#growing = new Growing(token);
+      this.element.append(this.#growing.element);
+      this.#settled += this.#growing.head.length;
+    }
+    const { head } = this.#growing;
+    const { settled, made, rest } = this.#growing.take(token, whole, budget);
+    if (!whole || rest) this.#settled += settled;
+    else {
+      this.#settled += token.raw.length - head.length;
+      this.#growing = null;
+    }
+    return { made, rest };
   }
 
   #restart() {
     this.element.replaceChildren();
     this.#settled = 0;
     this.#last = [];
+    this.#growing = null;
     this.#fence = null;
   }
 
-  /** @param {Node[]} nodes in place of all */
-  #show(nodes) {
-    this.element.replaceChildren(...nodes);
-    this.#settled = 0;
-    this.#last = /** @type {ChildNode[]} */ ([...this.element.childNodes]);
+  /** @param {ChildNode[]} nodes in place of what was not settled @param {number} open so many of them, the last ones, are not */
+  #show(nodes, open) {
+    const now = replaced(this.element, this.#last, nodes);
+    this.#last = open ? now.slice(-open) : [];
   }
 
   /** @param {Token} token @returns {ChildNode | null} */
@@ -90,11 +147,11 @@ export class Prose {
     return made;
   }
 
-  /** @param {string} source @returns {boolean} whether what came only made the open code block longer */
-  #grow(source) {
+  /** @returns {boolean} whether what came only made the open code block longer */
+  #grow() {
     if (!this.#fence) return false;
     const { code, from } = this.#fence;
-    const more = source.slice(from + code.data.length);
+    const more = this.#source.slice(from + code.data.length);
     // What may close it, in the line that is being written too, is for the parser.
     const line = code.data.slice(code.data.lastIndexOf("\n") + 1);
     if (/(^|\n) {0,3}[`~]/.test(line + more)) return false;
@@ -103,31 +160,13 @@ export class Prose {
   }
 }
 
-/** @param {string} source @param {Parser} with_ @returns {Token[]} whose `raw`s are the source */
-function lexed(source, { Lexer }) {
-  try {
-    const lexer = new Lexer({ gfm: true, breaks: false });
-    // Blocks first: a block that is too long is not looked into.
-    const tokens = /** @type {Token[]} */ (/** @type {unknown} */ (lexer.blockTokens(source, [])));
-    const whole = tokens.reduce((sum, { raw }) => sum + raw.length, 0) === source.length;
-    if (!whole || lexer.inlineQueue.some(({ src }) => src.length > LONGEST)) return [plain(source)];
-    for (const next of lexer.inlineQueue) lexer.inlineTokens(next.src, next.tokens);
-    return tokens;
-  } catch {
-    return [plain(source)];
-  }
-}
-
-/** @param {string} source @returns {Token} */
-function plain(source) {
-  return { type: "plain", raw: source };
-}
-
-/** @param {Token[]} tokens @returns {number} index of the last block: blank lines behind it may belong to it */
+/** @param {Token[]} tokens @returns {number} index of the first that may change: blank lines behind the last block may belong to it */
 function lastOpen(tokens) {
   let last = tokens.length - 1;
   while (last > 0 && tokens[last].type === "space") last--;
-  return Math.max(0, last);
+  const { type, raw } = tokens[last] ?? {};
+  const fence = type === "code" && raw.endsWith("\n") ? FENCE.exec(raw) : null;
+  return Math.max(0, fence && closed(raw, fence[1]) ? last + 1 : last);
 }
 
 /** @param {string} raw of a fenced block @param {string} fence */

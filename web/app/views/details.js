@@ -3,7 +3,7 @@
 import { button, copied, make, megabytes } from "../dom.js";
 import { number, t } from "../i18n.js";
 import { sheet } from "./sheet.js";
-import { runsOn, sentence, speedOf } from "./words.js";
+import { sentence, speedOf } from "./words.js";
 
 /**
  * @typedef {import("../../client/types.js").Info} Info
@@ -96,7 +96,6 @@ function rows(info, last) {
   rows.push(
     [t("why"), info.why],
     [t("measured"), info.candidates.some((each) => each.decode_tps) ? info.sentence : t("nothing_yet")],
-    [t("place"), runsOn(info)],
     [t("isolated"), t(globalThis.crossOriginIsolated ? "yes" : "no")],
     [t("memory"), t("memory_parts", { weights: megabytes(info.weight_bytes), arena: megabytes(info.arena_bytes), kv: megabytes(info.kv_bytes) })],
     [t("loaded_in"), t("seconds", { seconds: number(info.load_ms / 1000, 1) })],
@@ -110,11 +109,11 @@ function rows(info, last) {
 function table(candidates) {
   const whole = make("table", "");
   const [thead, tbody, head] = [make("thead", ""), make("tbody", ""), make("tr", "")];
-  for (const key of /** @type {const} */ (["variant", "state", "writes", "reads"])) head.append(make("th", "", t(key)));
+  for (const key of /** @type {const} */ (["variant", "state", "writes", "reads"])) head.append(make("th", ["writes", "reads"].includes(key) ? "align-right" : "", t(key)));
   for (const each of candidates) {
     const row = make("tr", each.running ? "current" : "");
     const state = each.fault || (each.running ? t("running") : each.can_run ? t("can_run") : each.reason);
-    const speeds = [each.decode_tps, each.prefill_tps].map((tps) => make("td", "number", tps ? speedOf(tps) : "–"));
+    const speeds = [each.decode_tps, each.prefill_tps].map((tps) => make("td", "number align-right", tps ? speedOf(tps) : "–"));
     row.append(make("td", "", each.variant), make("td", "", state), ...speeds);
     tbody.append(row);
   }

@@ -62,10 +62,10 @@ export function smallNote({ parameters }) {
   return [make("p", "quiet small", t("very_small", { millions: number(parameters / 1e6) }))];
 }
 
-/** @param {SiteModel} model @param {string | null} level @returns {string} */
-export function described(model, level) {
+/** @param {SiteModel} model @param {string | null} level @param {boolean} [named] the level too @returns {string} */
+export function described(model, level, named = true) {
   const parts = [megabytes(bytesOf(model, level))];
-  if (level) parts.push(level);
+  if (level && named) parts.push(level);
   if (model.context) parts.push(t("context_tokens", { tokens: number(model.context) }));
   if (model.license) parts.push(model.license);
   return parts.join(" · ");

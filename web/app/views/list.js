@@ -45,7 +45,7 @@ export class List {
 
   /** Where something of it changed; not under a menu, or a title, that a person has open. */
   #renew() {
-    const shown = JSON.stringify([this.#heads.map(({ id, title, updated }) => [id, title, updated]), this.#open, [...(this.#found ?? "")], document.documentElement.lang]);
+    const shown = JSON.stringify([this.#heads.map(({ id, title, updated }) => [id, title, updated]), this.#open, this.#found && [...this.#found], document.documentElement.lang]);
     if (shown === this.#shown || this.#list.querySelector("details[open], form")) return;
     this.#shown = shown;
     this.#draw();

@@ -33,6 +33,7 @@ export class Log {
     this.#actions = actions;
     this.#hello = hello;
     this.#scroller.addEventListener("scroll", () => {
+      if (this.#shown.size === 0) return;
       this.#follow = this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight < NEAR;
       this.#end.hidden = this.#follow;
     }, { passive: true });
@@ -64,8 +65,12 @@ export class Log {
       box.remove();
       this.#shown.delete(id);
     }
-    if (path.length === 0) this.#log.replaceChildren(this.#hello);
-    else this.#hello.remove();
+    if (path.length) this.#hello.remove();
+    else if (this.#log.firstChild !== this.#hello || this.#log.childElementCount > 1) {
+      this.#log.replaceChildren(this.#hello);
+      this.#scroller.scrollTop = 0;
+      this.#end.hidden = true;
+    }
     /** @type {ChildNode | null} */
     let before = null;
     for (const [i, message] of path.entries()) {
@@ -94,7 +99,7 @@ export class Log {
   }
 
   #stay() {
-    if (this.#follow) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (this.#follow && this.#shown.size) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   /**

@@ -2,7 +2,7 @@
 
 import { bytesOf, storedOf } from "../model/site.js";
 import { forecast } from "../model/device.js";
-import { button, make } from "../dom.js";
+import { button, make, megabytes } from "../dom.js";
 import { t } from "../i18n.js";
 import { described, fitText, smallNote } from "./hello.js";
 import { sheet } from "./sheet.js";
@@ -23,24 +23,33 @@ export function pickModel(models, now, choose) {
       const current = model.id === now.model && (levels.length === 1 || level === (now.level ?? levels[0]));
       const card = make("section", current ? "card current" : "card");
       const head = make("div", "card-head");
-      head.append(make("h3", "", model.name), make("span", "quiet", described(model, level)));
+      head.append(make("h3", "", level ? `${model.name} · ${level}` : model.name), make("span", "quiet", described(model, level, false)));
       const fit = make("p", "fit", t("looking"));
-      const use = button(t(current ? "in_use" : "use_model"), current ? "plain" : "primary", () => {
+      const use = button(t("looking"), "primary", () => {
         dialog.close();
         choose(model.id, level);
       });
-      use.disabled = current;
-      use.ariaLabel = `${use.textContent}: ${model.name}${level ? ` ${level}` : ""}`;
-      card.append(head, fit, ...smallNote(model), use);
+      use.disabled = true;
+      card.append(head, fit, ...smallNote(model), current ? make("p", "quiet small", t("in_use")) : use);
       body.append(card);
-      void said(model, level, fit);
+      void told(model, level, fit, use);
     }
   }
 }
 
-/** @param {SiteModel} model @param {string | null} level @param {HTMLElement} place */
-async function said(model, level, place) {
+/**
+ * What the device will make of it, and what choosing it takes: nothing is downloaded that a person was not told of.
+ * @param {SiteModel} model
+ * @param {string | null} level
+ * @param {HTMLElement} place
+ * @param {HTMLButtonElement} use
+ */
+async function told(model, level, place, use) {
   const stored = await storedOf(model, level);
+  const missing = stored.total - stored.bytes;
+  use.textContent = missing ? t("use_download", { size: megabytes(missing) }) : t("use_model");
+  use.ariaLabel = `${use.textContent}: ${model.name}${level ? ` ${level}` : ""}`;
+  use.disabled = false;
   const made = await forecast(bytesOf(model, level), stored.bytes);
   place.className = `fit ${made.fit}`;
   place.textContent = fitText(made) + (stored.bytes === stored.total ? ` ${t("is_stored")}` : "");

@@ -45,12 +45,13 @@ export function editSettings(now, save) {
   const language = make("select", "");
   language.append(new Option(t("language_browser"), ""), ...Object.entries(LANGUAGES).map(([value, name]) => new Option(name, value)));
   language.value = now.lang ?? "";
-  const row = make("div", "row end");
+  grid.append(labelled("language", language));
+  const row = make("div", "row end acts");
   const reset = button(t("reset"), "plain", () => {
     for (const field of [system, schema, ...numbers.values()]) field.value = "";
   });
   row.append(reset, make("button", "primary", t("save")));
-  form.append(labelled("system", system), grid, labelled("schema", schema), labelled("language", language), bad, row);
+  form.append(labelled("system", system), grid, labelled("schema", schema), bad, row);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const why = schemaFault(schema.value);

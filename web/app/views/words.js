@@ -18,7 +18,7 @@ export function runsOn({ backend, threads }) {
 
 /** @param {Info} info @returns {string} a sentence or two */
 export function sentence(info) {
-  const runs = t("runs", { on: runsOn(info) });
+  const runs = info.backend === "webgpu" ? t("runs_gpu") : t(info.threads === 1 ? "runs_cpu_one" : "runs_cpu", { threads: info.threads });
   const other = info.candidates.find(({ backend, decode_tps }) => backend !== info.backend && decode_tps);
   const speed = info.candidates.find(({ running }) => running)?.decode_tps;
   const own = speed ? ` ${t("speed_words", { speed: speedOf(speed) })}` : "";
