@@ -154,11 +154,11 @@ async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bo
 def test_what_was_slow_is_tried_again_now_and_then() -> None:
     swap = on(Priced()).kv.swap
     swap.note_prefill(8, 2.0)
-    assert swap.pays(), "nothing was copied yet"
+    assert swap.pays(1, 4), "nothing was copied yet"
     swap.write.add(3, 3 * 0.6)
-    assert sum(swap.pays() for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
+    assert sum(swap.pays(1, 4) for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
     swap.read.add(1, 0.3)
-    assert swap.pays()
+    assert swap.pays(1, 4)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ async def test_what_the_tree_still_has_is_not_brought_back(kept: int, room: int,
     assert await kv.admit(request)
     await engine.step([request.prefill_input(22)])
     request.num_computed_tokens = 22
-    await kv.swap.save(request)
+    await kv.suspend(request)
     kv.release(request)
     assert len(kv.prefix) == kept and await kv.admit(request)
     assert (request.num_computed_tokens, scheduler.metrics.swapped.value(way="loaded"), kv.swap.held) == (
