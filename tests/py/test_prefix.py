@@ -51,7 +51,8 @@ class Tree(RuleBasedStateMachine):
         """Its first ``end`` blocks hold these tokens, as far as whoever goes on after ``goes_on`` of them sees them."""
         for p, part in enumerate(self.blocks.parts):
             for block in range(part.needed(goes_on), end):
-                assert len(pages := tables.get(p, block)) == part.pages
+                pages = tables.get(p, block)
+                assert len(pages) == part.pages
                 for i, page in enumerate(pages):
                     assert self.content[page] == (p, i, tuple(tokens[: (block + 1) * SIZE]))
 
@@ -146,8 +147,8 @@ class WindowedTree(Tree):
 
 
 TestTree, TestGroupedTree, TestWindowedTree = Tree.TestCase, GroupedTree.TestCase, WindowedTree.TestCase
-for case in (TestTree, TestGroupedTree, TestWindowedTree):
-    case.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTree.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestGroupedTree.settings = TestWindowedTree.settings = TestTree.settings
 
 
 def kept_tree(budget: int, groups: tuple[KvGroup, ...] = ()) -> PrefixTree:
@@ -214,6 +215,12 @@ def test_the_pool_refuses_to_share_a_free_page() -> None:
         PagePool(1).share([0])
 
 
+# Engines with these groups: a window smaller than a prompt, pages of other sizes, and no layer that sees everything.
+LAYOUTS: list[tuple[KvGroup, ...]] = [
+    (),
+    (KvGroup((0,), 4), KvGroup((1,), 8, window=10)),
+    (KvGroup((0,), 4, window=7), KvGroup((1,), 4, window=1)),
+]
 REQUESTS = st.lists(
     st.tuples(TOKENS, st.integers(1, 12), st.booleans(), st.integers(0, 6)),  # prompt, answer, scored?, cancelled after
     min_size=1,
@@ -222,16 +229,18 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(REQUESTS, st.integers(10, 40), st.integers(0, 30))
+@given(REQUESTS, st.integers(10, 40), st.integers(0, 30), st.sampled_from(LAYOUTS))
 def test_any_crowd_gets_the_answers_of_each_alone(
-    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int
+    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int, groups: tuple[KvGroup, ...]
 ) -> None:
     """Whatever shares, is evicted, robbed or cancelled: each answer is the one that a fresh engine gives."""
-    asyncio.run(_crowd(asked, memory, kept))
+    asyncio.run(_crowd(asked, memory * max(1, len(groups)), kept, groups))
 
 
-async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int) -> None:
-    engine = PagedDouble(memory_pages=memory)
+async def _crowd(
+    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int, groups: tuple[KvGroup, ...]
+) -> None:
+    engine = PagedDouble(memory_pages=memory, groups=groups)
     scheduler = Scheduler(engine, settings=settings_from({"kv": {"prefix_bytes": kept * engine.info.page_bytes}}))
     requests = [_request(*one[:3]) for one in asked]
     for request in requests:
@@ -241,7 +250,7 @@ async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kep
             scheduler.cancel(request)
     for request, one in zip(requests, asked, strict=True):
         alone = _request(*one[:3])
-        fresh = Scheduler(PagedDouble(), settings=settings_from({"kv": {"prefix_bytes": 0}}))
+        fresh = Scheduler(PagedDouble(groups=groups), settings=settings_from({"kv": {"prefix_bytes": 0}}))
         fresh.submit(alone)
         assert await finish(alone) in ("length", "stop")
         if await finish(request) == "cancelled":

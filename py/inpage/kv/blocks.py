@@ -19,8 +19,8 @@ GONE = 0  # a block table's entry for a page that is not there any more
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``groups``: (block table, pages of a block in it) of each. ``pages``: of a block in all of them. ``reach``: blocks
-    before a block that its first token sees; None for all."""
+    """``groups``: (block table, pages of a block in it) of each. ``pages``: of a block in all of them. ``reach``: the
+    blocks before a block that its first token sees; None for all."""
 
     window: int | None
     groups: tuple[tuple[int, int], ...]

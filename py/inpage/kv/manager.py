@@ -1,5 +1,5 @@
-"""The KV pages of requests on one engine: taken as they grow, shared where they begin alike, given back when they end or
-when no later token sees them.
+"""The KV pages of requests on one engine: taken as they grow, shared where they begin alike, given back when they end
+or when no later token sees them.
 
 Where no page is left the tree's idle ones go first; what to do when those are gone too is the scheduler's business.
 """

@@ -107,9 +107,9 @@ class Swap:
         return 0 if saved is None else saved.num_computed_tokens
 
     async def load(self, request: Request, tables: Tables, cached: int) -> int:
-        """Bring back what was saved of the request into its pages behind the first ``cached`` tokens, which are computed
-        already: ``tables`` has the pages of whoever goes on after `saved_tokens`. Gives after how many tokens it goes
-        on now: ``cached``, where it could not be brought back. Raises `DeviceLost`."""
+        """Bring back what was saved of the request into its pages behind the first ``cached`` tokens, which are
+        computed already: ``tables`` has the pages of whoever goes on after `saved_tokens`. Gives after how many tokens
+        it goes on now: ``cached``, where it could not be brought back. Raises `DeviceLost`."""
         saved = self._saved.pop(request, None)
         if saved is None or saved.num_computed_tokens <= cached:
             return cached

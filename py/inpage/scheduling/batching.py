@@ -45,8 +45,8 @@ def prefill_batch(
 
 
 def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Request]:
-    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same block now,
-    only the first: the others take it from there in the next step."""
+    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same block
+    now, only the first: the others take it from there in the next step."""
     reading = [r for r in requests if r.to_prefill]
     for request in reading:
         kv.skip(request)
