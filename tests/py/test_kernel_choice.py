@@ -81,6 +81,7 @@ def test_a_list_that_was_not_timed_follows_one_that_was() -> None:
     times = {QKV[0]: 2.0, QKV[1]: 1.0, QKV[2]: 3.0, HEAD[0]: 1.0}
     assert decide([QKV, HEAD, TILES], times) == [QKV[1], HEAD[1], TILES[0]]
     assert decide([HEAD], times) == [HEAD[0]]
+    assert decide([HEAD, QKV], times) == [HEAD[1], QKV[1]]
 
 
 async def test_a_model_too_large_for_the_budget_costs_one_launch_more_at_most(clocked: Any) -> None:
@@ -89,6 +90,34 @@ async def test_a_model_too_large_for_the_budget_costs_one_launch_more_at_most(cl
     await choose_kernels(engine)
     assert engine.clock <= kernel_choice.BUDGET_S + 0.025
     assert all(name in group for group, name in engine.runs.items())
+
+
+LARGE = {  # milliseconds a launch: a model of a billion weights
+    QKV: 0.2,
+    ("up_streams2", "up_streams1", "up_streams3"): 1.5,
+    HEAD: 9.0,
+    TILES: 4.0,
+    ("up_tiles", "up_tiles_quad"): 8.0,
+    ("head_tiles", "head_tiles_quad"): 45.0,
+}
+
+
+async def test_of_a_large_model_lists_are_timed_as_a_whole_and_the_others_follow(clocked: Any) -> None:
+    costs = {name: ms / 1e3 for group, ms in LARGE.items() for name in group}
+    fast = {name: cost / 2 for name, cost in costs.items() if name.endswith(("streams3", "quad"))}
+    engine = clocked(costs | fast, *LARGE)
+    choice = await choose_kernels(engine)
+    assert engine.clock <= kernel_choice.BUDGET_S + 8e-3
+    assert choice.kernels == (
+        "qkv_streams3",
+        "up_streams3",
+        "head_streams3",
+        TILES[1],
+        "up_tiles_quad",
+        "head_tiles_quad",
+    )
+    assert {"head_streams3", TILES[1], "head_tiles"}.isdisjoint(engine.timed)
+    assert not choice.settled
 
 
 async def test_hopeless_kernels_are_timed_once(clocked: Any) -> None:

@@ -9,6 +9,7 @@ the smallest of a kernel's times counts: whatever disturbs a measurement makes i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _SLICE_S = 0.001  # a kernel's launches in a round take about so long
 _LAUNCHES = 64
 _ROUNDS = 6
 _HOPELESS = 1.5  # so many times as slow as the fastest: not timed again
+_FIRST_LOOK = 1 / 3  # of the budget, to see how long a launch of each list takes
+_ROUND = 1.5  # of what a list's round would take if all were like its first: others may be slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,21 @@ Times = Mapping[str, float]  # by kernel: seconds a launch, the smallest
 
 def decide(alternatives: Sequence[Sequence[str]], times: Times) -> list[str]:
     """The kernel of each list that is clearly faster than the first; a list that was not timed as a whole follows the
-    last one whose kernels differ in the same way."""
+    last one before it whose kernels differ in the same way, else the first one behind it."""
+
+    def winner(group: Sequence[str]) -> str:
+        best = min(group, key=lambda name: times[name])
+        return best if times[best] < (1 - GAIN) * times[group[0]] else group[0]
+
+    won = {i: winner(group) for i, group in enumerate(alternatives) if all(name in times for name in group)}
+    # By the lists' labels: the label that won, of the first list that was timed to begin with.
+    seen = {_labels(alternatives[i]): _label(won[i], alternatives[i]) for i in reversed(won)}
     chosen: list[str] = []
-    seen: dict[tuple[str, ...], str] = {}  # by the lists' labels: the label that won
-    for group in alternatives:
-        labels = tuple(_label(name, group) for name in group)
-        if all(name in times for name in group):
-            best = min(group, key=lambda name: times[name])
-            winner = best if times[best] < (1 - GAIN) * times[group[0]] else group[0]
-            seen[labels] = _label(winner, group)
-        else:
-            winner = group[labels.index(seen[labels])] if labels in seen else group[0]
-        chosen.append(winner)
+    for i, group in enumerate(alternatives):
+        labels = _labels(group)
+        if i in won:
+            seen[labels] = _label(won[i], group)
+        chosen.append(won[i] if i in won else group[labels.index(seen[labels])] if labels in seen else group[0])
     return chosen
 
 
@@ -66,27 +72,26 @@ async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelC
     """Time the engine's alternatives and let the fastest run. Settled if that took no longer. No step may run then."""
     info, began = engine.info, time.perf_counter()
 
-    async def timed(names: Sequence[str], most: Mapping[str, int]) -> dict[str, float]:
-        left = budget_s - (time.perf_counter() - began)
-        found = await engine.time_kernels([KernelTiming(name, most[name]) for name in names], left)
+    def left() -> float:
+        return budget_s - (time.perf_counter() - began)
+
+    async def timed(names: Sequence[str], most: Mapping[str, int], within: float) -> dict[str, float]:
+        found = await engine.time_kernels([KernelTiming(name, most[name]) for name in names], within)
         return {name: took for name, took in zip(names, found, strict=True) if took is not None}
 
     firsts = [group[0] for group in info.alternatives]
-    once = await timed(firsts, dict.fromkeys(firsts, 1))
-    most = {
-        name: max(1, min(_LAUNCHES, round(_SLICE_S / max(once[group[0]], 1e-9))))
-        for group in info.alternatives
-        if group[0] in once
-        for name in group
-    }
+    once = await timed(firsts, dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
+    most = {name: max(1, min(_LAUNCHES, round(_SLICE_S / max(took, 1e-9)))) for name, took in once.items()}
+    affordable = _affordable(info.alternatives, {name: took * most[name] for name, took in once.items()}, left())
+    most = {name: most[group[0]] for group in affordable for name in group}
     times: dict[str, float] = {}
     # All lists' first ones, then their second ones: until a list's weights are read again, others have passed through
     # the caches, as they do in a step.
-    going = [name for row in zip_longest(*info.alternatives) for name in row if name in most]
+    going = [name for row in zip_longest(*affordable) for name in row if name is not None]
     for _ in range(_ROUNDS):
-        if not going or time.perf_counter() - began >= budget_s:
+        if not going or left() <= 0:
             break
-        for name, took in (await timed(going, most)).items():
+        for name, took in (await timed(going, most, left())).items():
             times[name] = min(took, times.get(name, took))
         fastest = {name: min(times.get(n, 1e9) for n in group) for group in info.alternatives for name in group}
         # Those that lie close together are timed again, now the other way round.
@@ -97,6 +102,33 @@ async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelC
     return KernelChoice(tuple(kernels), complete, info.threads, info.threads_measured)
 
 
+def _affordable(
+    alternatives: Sequence[Sequence[str]], costs: Mapping[str, float], seconds: float
+) -> list[Sequence[str]]:
+    """The lists that a round can time as a whole within ``seconds``: one that is timed in part decides nothing.
+    ``costs``: by a list's first kernel, how long its launches in a round take. First one list of each kind, which the
+    others of that kind can follow: the one that weighs most within the kind's share of the time, else the shortest."""
+
+    def cost(group: Sequence[str]) -> float:
+        return _ROUND * len(group) * costs.get(group[0], math.inf)
+
+    kinds: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    for group in sorted(alternatives, key=cost):
+        kinds.setdefault(_labels(group), []).append(group)
+    chosen: list[Sequence[str]] = []
+    for n, groups in enumerate(kinds.values()):
+        share = seconds / (len(kinds) - n)
+        within = [group for group in groups if cost(group) <= share] or groups[:1]
+        if cost(within[-1]) <= seconds:
+            chosen.append(within[-1])
+            seconds -= cost(within[-1])
+    for group in sorted(alternatives, key=cost, reverse=True):
+        if group not in chosen and cost(group) <= seconds:
+            chosen.append(group)
+            seconds -= cost(group)
+    return [group for group in alternatives if group in chosen]
+
+
 def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str:
     """What was chosen, for people, without a full stop; empty where there was nothing to choose from."""
     by_label: dict[str, list[str]] = {}
@@ -104,6 +136,10 @@ def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str
         label = _label(name, group)
         by_label.setdefault(label, []).append(name.removesuffix(f"_{label}"))
     return "; ".join(f"{label}: {', '.join(names)}" for label, names in by_label.items())
+
+
+def _labels(group: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_label(name, group) for name in group)
 
 
 def _label(name: str, group: Sequence[str]) -> str:
