@@ -77,20 +77,17 @@ export function prepareLoad({ id: _, ...request }) {
   const url = `${base}manifest.json`;
   const text = fetchText(url, "manifest", "manifest.json");
   early = { url, text };
+  // At once: a worker gets its first message when it has begun, and when this thread is not at something long.
+  const engine = (spare = new RouterEngine());
+  engine.warm();
   const asked = JSON.stringify(request);
   const noted = request.artifact.includes("#") ? null : taken(url);
   Promise.all([text, noted]).then(([manifest, note]) => {
     bringTokenizer(base, manifest);
     first = { asked, url, manifest };
-    if (note?.asked === asked) {
-      spare = new RouterEngine();
-      spare.begin({ ...note.options, manifest });
-      return;
-    }
-    bringAhead(base, manifest);
-    if (!early) return; // Python was there sooner
-    spare = new RouterEngine();
-    spare.warm();
+    if (spare !== engine) return; // Python was there sooner
+    if (note?.asked === asked) engine.begin({ ...note.options, manifest });
+    else bringAhead(base, manifest);
   }).catch(() => undefined);
 }
 
