@@ -5,6 +5,7 @@
  * call rejects with code device_lost, and the next load starts a fresh worker.
  */
 
+import { BegunLoad } from "./begun.js";
 import { EngineError, fromWire } from "./format/errors.js";
 import { GrammarWorkers } from "./grammar/grammars.js";
 import { place } from "./host/places.js";
@@ -44,6 +45,8 @@ export class EngineClient {
   #verifying = null;
   /** Whether the worker was started before there was anything to load. */
   #warm = false;
+  /** @type {BegunLoad | null} */
+  #begun = null;
   #workerUrl;
   /** @type {Info | null} of the loaded model */
   info = null;
@@ -62,12 +65,31 @@ export class EngineClient {
   }
 
   /**
+   * Load what is likely to be asked for next: `load` goes on with it, if it is, and starts anew, if it is not.
+   * @param {LoadOptions} options
+   */
+  begin(options) {
+    this.#begun = new BegunLoad(options, (onProgress) => this.#load({ ...options, onProgress }));
+  }
+
+  /**
    * Load a model, in place of the one loaded before. A failed load leaves nothing behind.
    * @param {LoadOptions & {onProgress?: (event: Progress) => void, signal?: AbortSignal}} options
    * @returns {Promise<Info>}
    * @throws {EngineError} artifact_invalid, unsupported, out_of_memory, network, cancelled, device_lost, invalid_request
    */
-  async load({ onProgress, signal, ...options }) {
+  load({ onProgress, signal, ...options }) {
+    const begun = this.#begun;
+    this.#begun = null;
+    if (!begun?.is(options)) return this.#load({ onProgress, signal, ...options });
+    const cancel = () => this.#end(new EngineError("cancelled", "the load was cancelled"));
+    if (signal?.aborted) cancel();
+    signal?.addEventListener("abort", cancel, { once: true });
+    return begun.takeOver(onProgress).finally(() => signal?.removeEventListener("abort", cancel));
+  }
+
+  /** @param {Parameters<EngineClient["load"]>[0]} options @returns {Promise<Info>} */
+  async #load({ onProgress, signal, ...options }) {
     const warm = this.#warm;
     this.#warm = false;
     if (!warm) this.#end(new EngineError("cancelled", "another load took its place"));

@@ -1,37 +1,137 @@
 /**
- * @file What a load is going to need, begun while Python starts: the manifest, the worker of an engine, and weights, which are
- * hashed or fetched. Whatever fails here fails again where the load needs it, and is told there.
+ * @file What a load is going to need, begun while Python starts: the manifest, the tokenizer, and the engine that this page
+ * loaded the last time for the same request, or, where that is not known, an engine's worker and the weights. Python decides
+ * as ever: what it asks for is taken where that is what was begun, and loaded anew where it is not. Whatever fails here fails
+ * again where the load needs it, and is told there.
  */
 
 import { EngineClient } from "../engine/client.js";
 import { EngineError } from "../engine/format/errors.js";
+import { parsed } from "../engine/format/json.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
+import { fetchSmall } from "../engine/storage/shards.js";
 import { bringAhead } from "../engine/storage/verify.js";
+import { inStore } from "./in_store.js";
+
+/** Which engine was loaded, by the URL of the manifest. */
+const DATABASE = "inpage-ahead";
+const STORE = "loads";
+/** No page has so many models. */
+const KEPT = 64;
+
+/** @typedef {import("../engine/core/protocol.js").LoadOptions} LoadOptions */
+/** @typedef {Parameters<EngineClient["load"]>[0]} Given */
+/** @typedef {{asked: string, options: Omit<LoadOptions, "manifest">}} Note asked: the request; options: what it came to */
 
 /** The manifest that is under way, for the one who asks first. @type {{url: string, text: Promise<string>} | null} */
 let early = null;
-/** @type {EngineClient | null} */
+/** The tokenizer's file, likewise. @type {{sha256: string, content: Promise<Uint8Array<ArrayBuffer>>} | null} */
+let earlyTokenizer = null;
+/** @type {RouterEngine | null} */
 let spare = null;
+/** The first load: its request, where its manifest lies and what that is. @type {{asked: string, url: string, manifest: string} | null} */
+let first = null;
 
-/** @param {string} artifact URL of the model's folder; behind "#" stands a level */
-export function prepareLoad(artifact) {
-  const base = artifact.replace(/\/?(#.*)?$/, "/");
+/** An engine whose load is noted, for `prepareLoad` of the next visit. */
+class RouterEngine extends EngineClient {
+  /** @type {Note["options"] | null} */
+  #noted = null;
+
+  /** @param {Given} given */
+  async load(given) {
+    const info = await super.load(given);
+    const { manifest, ...options } = given;
+    delete options.onProgress;
+    delete options.signal;
+    if (first?.manifest === manifest && first.url === `${options.base}manifest.json`) {
+      // As many as could be started, where so many are the fastest: the next visit need not try again.
+      const most = Math.max(info.threads, ...Object.keys(info.threads_measured ?? {}).map(Number));
+      this.#noted = { ...options, threads: options.threads ?? (info.threads === most ? most : null) };
+      this.#note();
+    }
+    return info;
+  }
+
+  /** @param {string[]} names */
+  chooseKernels(names) {
+    if (this.#noted) this.#noted.kernels = names;
+    this.#note();
+    return super.chooseKernels(names);
+  }
+
+  #note() {
+    if (!first || !this.#noted) return;
+    const { url, asked } = first;
+    const note = { asked, options: this.#noted };
+    void inStore(DATABASE, STORE, "readwrite", (store) => {
+      const count = store.count();
+      count.onsuccess = () => count.result > KEPT && store.clear();
+      return store.put(note, url);
+    });
+  }
+}
+
+/** @param {{artifact: string} & Record<string, unknown>} request artifact: URL of the model's folder; behind "#" stands a level */
+export function prepareLoad({ id: _, ...request }) {
+  const base = request.artifact.replace(/\/?(#.*)?$/, "/");
   const url = `${base}manifest.json`;
   const text = fetchText(url, "manifest", "manifest.json");
   early = { url, text };
-  text.then((manifest) => {
-    bringAhead(base, manifest);
-    if (!early) return; // Python was there sooner
-    spare = new EngineClient();
-    spare.warm();
+  // At once: a worker gets its first message when it has begun, and when this thread is not at something long.
+  const engine = (spare = new RouterEngine());
+  engine.warm();
+  const asked = JSON.stringify(request);
+  const noted = request.artifact.includes("#") ? null : taken(url);
+  Promise.all([text, noted]).then(([manifest, note]) => {
+    bringTokenizer(base, manifest);
+    first = { asked, url, manifest };
+    if (spare !== engine) return; // Python was there sooner
+    if (note?.asked === asked) engine.begin({ ...note.options, manifest });
+    else bringAhead(base, manifest);
   }).catch(() => undefined);
+}
+
+/**
+ * The note of an earlier visit. It is gone until that load has ended well again: one that ends the page does so only once.
+ * @param {string} url @returns {Promise<Note | null>}
+ */
+async function taken(url) {
+  /** @type {IDBRequest<any> | undefined} */
+  let found;
+  await inStore(DATABASE, STORE, "readwrite", (store) => {
+    found = store.get(url);
+    return store.delete(url);
+  });
+  const note = found?.readyState === "done" && !found.error ? found.result : null;
+  return typeof note?.asked === "string" && typeof note.options === "object" ? note : null;
 }
 
 /** @returns {EngineClient} */
 export function newEngine() {
-  const made = spare ?? new EngineClient();
+  const made = spare ?? new RouterEngine();
   spare = null;
   return made;
+}
+
+/** @param {string} base @param {string} manifest */
+function bringTokenizer(base, manifest) {
+  const { tokenizer } = /** @type {any} */ (parsed(manifest, "manifest"));
+  const { file, bytes, sha256 } = tokenizer.tables ?? tokenizer;
+  const content = fetchSmall(base, { file, bytes, sha256, field: "tokenizer" });
+  content.catch(() => undefined);
+  earlyTokenizer = { sha256, content };
+}
+
+/**
+ * @param {string} base
+ * @param {import("../engine/format/manifest.js").FileEntry} entry of the tokenizer, checked
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function fetchTokenizerFile(base, entry) {
+  const found = earlyTokenizer?.sha256 === entry.sha256 ? earlyTokenizer.content : null;
+  earlyTokenizer = null;
+  const content = await found?.catch(() => null);
+  return content?.length === entry.bytes ? content : fetchSmall(base, entry);
 }
 
 /**

@@ -3,13 +3,12 @@
  * as the Python module `inpage_host`; py/inpage/host/browser.py is its only way in. Whatever crosses here costs under a microsecond a call, so calls are per text or per burst, never per token.
  */
 
-import { DEFAULT_POLICY } from "../engine/storage/download.js";
 import { toWire } from "../engine/format/errors.js";
 import { probe } from "../engine/core/features.js";
-import { fetchFile } from "../engine/storage/shards.js";
+import { fetchSmall } from "../engine/storage/shards.js";
 import { storageSpace } from "../engine/host/site_data.js";
-import { openStore } from "../engine/storage/storage.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
+import { fetchTokenizerFile } from "./ahead.js";
 import { Aside } from "./aside.js";
 import { outlined, tokenizer } from "./texts.js";
 
@@ -65,10 +64,7 @@ export function absolute(url) {
  * @returns {Promise<string>}
  */
 export async function fetchText(base, file, bytes, sha256, field) {
-  const store = await openStore(true);
-  const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
-  const content = await fetchFile(source, { file, bytes, sha256, field }, () => undefined);
-  return new TextDecoder().decode(content);
+  return new TextDecoder().decode(await fetchSmall(base, { file, bytes, sha256, field }));
 }
 
 /**
@@ -76,20 +72,38 @@ export async function fetchText(base, file, bytes, sha256, field) {
  */
 
 /**
- * @param {string} text of a tokenizer.json
+ * A tokenizer's file for `readTokenizer`: nothing of it passes through Python.
+ * @param {string} base URL of the artifact's folder, ending in "/"
+ * @param {string} file
+ * @param {number} bytes
+ * @param {string} sha256
+ * @param {boolean} tables whether it holds those, else it is a tokenizer.json
+ * @returns {Promise<{content: string | Uint8Array<ArrayBuffer>}>}
+ */
+export async function fetchTokenizer(base, file, bytes, sha256, tables) {
+  const content = await fetchTokenizerFile(base, { file, bytes, sha256, field: "tokenizer" });
+  return { content: tables ? content : new TextDecoder().decode(content) };
+}
+
+/**
+ * @param {string | {content: string | Uint8Array<ArrayBuffer>}} file as `fetchTokenizer` gave it, or the text of a tokenizer.json
  * @param {number} characters at most
  * @param {number} items values at most
  * @param {number} depth at most
  * @returns {{outline: string, make(changed: string): MadeTokenizer}} see `outlined`
  */
-export function readTokenizer(text, characters, items, depth) {
-  const { outline, described } = outlined(text, characters, items, depth);
-  return { outline, make: (changed) => makeTokenizer(described(changed)) };
+export function readTokenizer(file, characters, items, depth) {
+  const { outline, described, tables } = outlined(typeof file === "string" ? file : file.content, { characters, items, depth });
+  return { outline, make: (changed) => makeTokenizer(described(changed), tables) };
 }
 
-/** @param {import("./texts.js").Description} description @returns {MadeTokenizer} */
-function makeTokenizer(description) {
-  const here = tokenizer(description);
+/**
+ * @param {import("./texts.js").Description} description
+ * @param {import("./texts.js").Outlined["tables"]} tables
+ * @returns {MadeTokenizer}
+ */
+function makeTokenizer(description, tables) {
+  const here = tokenizer(description, tables);
   const aside = new Aside({ tokenizer: description }, ({ texts }) => here.encode(texts));
   return { ...here, encodeAside: (texts) => aside.call({ texts }) };
 }

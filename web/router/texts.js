@@ -1,31 +1,45 @@
 /**
  * @file The tokenizer over its library, for host.js in the router worker and for text_worker.js, which does the same beside
- * it.
+ * it. Where the artifact has tables of it (engine/format/tokenizer_tables.js), vocabulary and merges are ours (bpe.js): the
+ * library, which takes seconds and 119 MB for 262,144 tokens, then has what stands around them only.
  */
 
 import { Tokenizer } from "../vendor/tokenizers/tokenizers.js";
 import { object } from "../engine/format/check.js";
 import { invalidArtifact } from "../engine/format/errors.js";
 import { parsed } from "../engine/format/json.js";
+import { TokenizerTables } from "../engine/format/tokenizer_tables.js";
+import { Encoder } from "./bpe.js";
 
 /** @typedef {{ids: Int32Array, counts: Int32Array}} Encoded ids of several texts behind each other, and how many each has */
 
 /**
- * @typedef {{model?: {vocab?: unknown, merges?: unknown}} & Record<string, unknown>} Description a tokenizer.json, parsed
+ * @typedef {{model?: {vocab?: unknown, merges?: unknown}, tables?: Uint8Array<ArrayBuffer>} & Record<string, unknown>} Description
+ *   a tokenizer.json, parsed; tables: where its vocabulary and merges are
+ * @typedef {{characters: number, items: number, depth: number}} Bounds at most
+ * @typedef {object} Outlined
+ * @property {string} outline all of a tokenizer.json but merges, and of the vocabulary the longest text with the largest id
+ * @property {(changed: string) => Description} described `changed`, an outline with changes and more tokens, and the rest as
+ *   it was
+ * @property {TokenizerTables} [tables]
  */
 
 /**
- * A tokenizer.json, parsed once. Its outline goes to Python, which has it made as it says then.
- * @param {string} text
- * @param {number} characters at most
- * @param {number} items values at most
- * @param {number} depth at most
- * @returns {{outline: string, described(changed: string): Description}} outline: all of it but merges, and of the
- *   vocabulary the longest text with the largest id, all of it where tokens spell bytes out; described: `changed`, an
- *   outline with changes and more tokens, and the rest as it was
+ * A tokenizer's file, read once: its tables, or the text of its tokenizer.json. Its outline goes to Python, which has it made
+ * as it says then.
+ * @param {string | Uint8Array<ArrayBuffer>} file
+ * @param {Bounds} bounds
+ * @returns {Outlined}
  */
-export function outlined(text, characters, items, depth) {
-  const whole = /** @type {Description} */ (object(parsed(text, "tokenizer.file", { characters, items, depth }), "tokenizer.file"));
+export function outlined(file, bounds) {
+  if (typeof file === "string") return outlinedText(file, bounds);
+  const tables = new TokenizerTables(file);
+  return { outline: tables.outline, tables, described: (changed) => ({ ...JSON.parse(changed), tables: file }) };
+}
+
+/** @param {string} text @param {Bounds} bounds @returns {Outlined} */
+function outlinedText(text, bounds) {
+  const whole = /** @type {Description} */ (object(parsed(text, "tokenizer.file", bounds), "tokenizer.file"));
   const model = whole.model ? object(whole.model, "tokenizer.model") : undefined;
   if (!model) return { outline: text, described: (changed) => JSON.parse(changed) };
   const { vocab, merges } = model;
@@ -36,8 +50,7 @@ export function outlined(text, characters, items, depth) {
   const ids = /** @type {number[]} */ (Object.values(named));
   if (!ids.every((id) => Number.isSafeInteger(id))) throw invalidArtifact("must hold whole numbers", "tokenizer.model.vocab");
   const short = list ? [[longest, 0]] : { [longest]: ids.reduce((most, id) => Math.max(most, id), 0) };
-  const spelled = JSON.stringify(whole.decoder ?? null).includes('"ByteFallback"');
-  const outline = { ...whole, model: { ...model, vocab: spelled ? vocab : short, merges: [] } };
+  const outline = { ...whole, model: { ...model, vocab: short, merges: [] } };
   return {
     outline: JSON.stringify(outline),
     described: (changed) => {
@@ -63,11 +76,13 @@ function longestOf(texts) {
 
 /**
  * @param {Description} description
+ * @param {TokenizerTables} [tables] those of the description, where they were read already
  * @returns {{encode(texts: string[]): Encoded, decode(ids: number[]): string, piece(id: number): string | undefined}} piece: a
  *   token as the vocabulary has it
  */
-export function tokenizer(description) {
-  const library = new Tokenizer(description, {});
+export function tokenizer(description, tables) {
+  const read = tables ?? (description.tables && new TokenizerTables(description.tables));
+  const library = read ? overTables(description, read) : new Tokenizer(description, {});
   return {
     encode: (texts) => {
       const lists = texts.map((text) => library.encode(text, { add_special_tokens: false }).ids);
@@ -76,4 +91,39 @@ export function tokenizer(description) {
     decode: (ids) => library.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
     piece: (id) => library.id_to_token(id),
   };
+}
+
+/**
+ * The library, with a model of ours in the place of its own. It takes tokens from one to look their ids up in it: here they
+ * are ids already.
+ * @param {Description} description
+ * @param {TokenizerTables} tables
+ * @returns {Tokenizer}
+ */
+function overTables(description, tables) {
+  const bytes = new TextEncoder();
+  const find = (/** @type {string} */ text) => tables.find(bytes.encode(text), 0, bytes.encode(text).length);
+  const { vocab, ...model } = /** @type {Record<string, any>} */ (description.model);
+  const more = Object.fromEntries(Object.entries(vocab).filter(([text]) => find(text) < 0)); // what Python added
+  const library = new Tokenizer({ ...description, model: { ...model, vocab: more, merges: [] } }, {});
+  const { vocab: added, tokens_to_ids: ids } = library.model;
+  const idOf = (/** @type {string} */ text) => ids.get(text) ?? (find(text) < 0 ? undefined : find(text));
+  const piece = (/** @type {number} */ id) => added[id] ?? tables.piece(id);
+  const spelled = (/** @type {number} */ byte) => find(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const encoder = new Encoder({
+    tables,
+    ignoreMerges: Boolean(model.ignore_merges),
+    fuseUnknown: Boolean(model.fuse_unk),
+    unknown: model.unk_token === null || model.unk_token === undefined ? undefined : idOf(model.unk_token),
+    bytes: model.byte_fallback ? Array.from({ length: 256 }, (_, byte) => spelled(byte)) : null,
+  });
+  const { decoder } = library;
+  return Object.assign(library, {
+    model: Object.assign((/** @type {string[]} */ words) => encoder.encode(words), { tokens_to_ids: { get: (/** @type {unknown} */ id) => id } }),
+    decode: (/** @type {number[]} */ given) => {
+      const tokens = given.map((id) => piece(id) ?? model.unk_token);
+      return decoder ? decoder.decode(tokens) : tokens.join(" ");
+    },
+    id_to_token: piece,
+  });
 }

@@ -54,8 +54,8 @@ scope.onmessage = async (event) => {
 /** While Python starts, a core has nothing to do. @param {string} message the first: which model is wanted */
 async function ahead(message) {
   try {
-    const { op, artifact } = /** @type {any} */ (parsed(message, "message"));
-    if (op === "load" && typeof artifact === "string") (await import("./ahead.js")).prepareLoad(artifact);
+    const request = /** @type {any} */ (parsed(message, "message"));
+    if (request.op === "load" && typeof request.artifact === "string") (await import("./ahead.js")).prepareLoad(request);
   } catch {
     // It is refused when Python would have it.
   }

@@ -38,12 +38,20 @@ def verify(folder: Path) -> Manifest:
     manifests = list(load_levels(folder))
     for m in manifests:
         files |= {ref.file: ref for ref in m.weights.shards} | {m.tokenizer.file: m.tokenizer}
-        files |= {ref.file: ref for v in m.variants for ref in v.files.values()}
+        files |= {ref.file: ref for ref in _small(m)}
         if m.license.bytes is not None and m.license.sha256 is not None:
             files[m.license.notices] = FileRef(m.license.notices, m.license.bytes, m.license.sha256)
     for ref in files.values():
         _check_file(folder, ref)
     return manifests[0]
+
+
+def _small(m: Manifest) -> Iterator[FileRef]:
+    """What a manifest names beside weights, notices and the tokenizer itself."""
+    if m.tokenizer.tables is not None:
+        yield m.tokenizer.tables
+    for variant in m.variants:
+        yield from variant.files.values()
 
 
 def _check_file(folder: Path, ref: Shard | TokenizerRef | FileRef) -> None:
@@ -105,6 +113,6 @@ def _listed(out: Path) -> list[str]:
     names = ["manifest.json"]
     for m in load_levels(out):
         names += [m.license.notices, m.tokenizer.file, *(shard.file for shard in m.weights.shards)]
-        names += [ref.file for v in m.variants for ref in v.files.values()]
+        names += [ref.file for ref in _small(m)]
         names += [ref.manifest.file for ref in m.levels if ref.manifest]
     return names

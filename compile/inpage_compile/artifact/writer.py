@@ -30,6 +30,7 @@ from inpage.format.schema import SCHEMA, SHARD_BYTES, Architecture, Format, Mani
 
 from ..quantize import FORMATS
 from ..sources import Source
+from ..tokenizers.tables import tables_of
 from .checks import files_in, foreign, is_current, load_levels, load_manifest, verify
 from .licenses import check_license, notices
 
@@ -143,7 +144,10 @@ class ArtifactWriter:
         text = json.dumps(tokenizer.json, ensure_ascii=False, separators=(",", ":"))
         terms = self._write("NOTICES.txt", notices(self._source, self._license).encode())
         terms = {"id": self._license, "notices": terms.pop("file"), **terms}
-        common = self._common(self._write("tokenizer.json", text.encode()), terms)
+        entry = self._write("tokenizer.json", text.encode())
+        if tables := tables_of(tokenizer.json):
+            entry["tables"] = self._write("tokenizer.bin", tables)
+        common = self._common(entry, terms)
         levels = [self._listed(best)] if others else []
         for level in others:
             manifest = self._at(level, common) | {"level": level}

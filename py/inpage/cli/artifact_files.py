@@ -66,6 +66,8 @@ def _refs(folder: Path, manifest: Manifest) -> Iterator[tuple[str, Shard | Token
 
 def _level_refs(manifest: Manifest, field: str) -> Iterator[tuple[str, Shard | TokenizerRef | FileRef]]:
     yield f"{field}tokenizer", manifest.tokenizer
+    if manifest.tokenizer.tables is not None:
+        yield f"{field}tokenizer.tables", manifest.tokenizer.tables
     for i, shard in enumerate(manifest.weights.shards):
         yield f"{field}weights.shards[{i}]", shard
     for i, variant in enumerate(manifest.variants):

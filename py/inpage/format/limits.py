@@ -37,6 +37,7 @@ ALIGN: Final = 256  # offsets of tensors, shards and arena buffers are multiples
 BLOCK_ROWS: Final = 16  # rows interleaved in one block of layout rows16
 LINE: Final = 500  # characters of a text that is shown in one line
 ENTRIES: Final = 65536  # of any list of an artifact
+TOKENIZER_TABLES: Final = 1  # version of a tokenizer's tables
 LAYERS: Final = 4096
 KERNELS: Final = 4096
 KERNEL_BUFFERS: Final = 64

@@ -115,7 +115,8 @@ def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
     for where, i in [*ids, *((f"special.{brief(text)}", v) for text, v in t["special"].items())]:
         if i >= vocab:
             raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
-    return TokenizerRef(**{**t, "eos": tuple(t["eos"])})
+    tables = None if t["tables"] is None else FileRef(**t["tables"])
+    return TokenizerRef(**{**t, "eos": tuple(t["eos"]), "tables": tables})
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:
@@ -198,6 +199,7 @@ def _check_own_level(m: Manifest) -> None:
 def _check_files_distinct(m: Manifest) -> None:
     """No two entries may claim one file: their hashes could not both hold, and a cache keys by name."""
     named = [("tokenizer.file", m.tokenizer.file), ("license.notices", m.license.notices)]
+    named += [("tokenizer.tables.file", m.tokenizer.tables.file)] if m.tokenizer.tables else []
     named += [(f"weights.shards[{i}].file", s.file) for i, s in enumerate(m.weights.shards)]
     for i, v in enumerate(m.variants):
         named += [(f"variants[{i}].{role}.file", f.file) for role, f in v.files.items()]

@@ -141,7 +141,8 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerRef:
-    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text."""
+    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text. ``tables``: the
+    same tokenizer in the form that the page reads, where it has one (inpage_compile.tokenizers.tables)."""
 
     file: str
     bytes: int
@@ -150,6 +151,7 @@ class TokenizerRef:
     eos: tuple[int, ...]
     add_bos: bool
     special: Mapping[str, int]
+    tables: FileRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import ArtifactInvalid, InvalidRequest, quoted, said
 from ..format.bounded_file import read_bounded
@@ -28,6 +28,10 @@ class Store(Protocol):
         """A small file of the artifact, its hash verified; ``field`` of the manifest."""
         ...
 
+    async def tokenizer(self, ref: TokenizerRef) -> Any:
+        """What `inpage.text.tokenizer.load_tokenizer` takes."""
+        ...
+
 
 _PATH = 300  # characters of a path that an error names: its end says more
 
@@ -46,6 +50,9 @@ class FolderStore:
         if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
             raise ArtifactInvalid(f"{ref.file} is not the file that the manifest names", field=f"{field}.sha256")
         return data.decode("utf-8", "replace")
+
+    async def tokenizer(self, ref: TokenizerRef) -> str:
+        return await self.text(ref, "tokenizer")
 
     def _read(self, file: str, field: str, kind: str) -> bytes:
         path = self._folder / file
@@ -73,6 +80,11 @@ class PageStore:
 
     async def text(self, ref: FileRef | TokenizerRef, field: str) -> str:
         return str(await settle(host().fetchText(self.base, ref.file, ref.bytes, ref.sha256, field)))
+
+    async def tokenizer(self, ref: TokenizerRef) -> Any:
+        file = ref.tables or ref
+        tables = ref.tables is not None
+        return await settle(host().fetchTokenizer(self.base, file.file, file.bytes, file.sha256, tables))
 
 
 def open_store(where: str | Path) -> Store:

@@ -75,9 +75,9 @@ async def load_model(
     report({"phase": "tokenizer"})
 
     async def tokenizing() -> Tokenizer:
-        description = await store.text(manifest.tokenizer, "tokenizer")
-        with job("tokenizer", len(description)):
-            return load_tokenizer(description, manifest.tokenizer.special)
+        file = await store.tokenizer(manifest.tokenizer)
+        with job("tokenizer", manifest.tokenizer.bytes):
+            return load_tokenizer(file, manifest.tokenizer.special)
 
     wanted = chosen.engine.replicas
     share = max(1, choice.threads // wanted)

@@ -226,11 +226,12 @@ class Detokenizer:
         return self._tokenizer.decode(ids, inner=self._inner)
 
 
-def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
-    """From the text of a tokenizer.json and the manifest's control tokens. Raises `ArtifactInvalid` for a file that
-    the library refuses, `Unsupported` where the library is not installed."""
+def load_tokenizer(file: Any, special: Mapping[str, int]) -> Tokenizer:
+    """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store), and
+    the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where the
+    library is not installed."""
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
-        source = _PageSource(text) if IN_PAGE else _NativeSource(text)
+        source = _PageSource(file) if IN_PAGE else _NativeSource(file)
         description = source.outline
         check_growth(description)
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
@@ -241,11 +242,11 @@ def load_tokenizer(text: str, special: Mapping[str, int]) -> Tokenizer:
         description["added_tokens"] = [t for t in added if t["content"] not in control]
         description["post_processor"] = None  # it would add a beginning-of-text token; the template does that
         longest = longest_token(description, control)
-        pieces = pieces_of(description)
         dropped = _mark_dropped(description["model"])
         plain = {int(token["id"]) for token in description["added_tokens"]}
         letters = plain if '"ByteLevel"' in json.dumps(description.get("decoder")) else None
         codec = source.codec(description)
+        pieces = pieces_of(description, codec.piece)
     return Tokenizer(codec, control, marked, longest, pieces, dropped, letters)
 
 
@@ -264,9 +265,9 @@ def _alternatives(texts: Mapping[str, Any] | set[str]) -> str:
 
 
 class _Source(Protocol):
-    """A tokenizer.json. ``outline``: what stands in it; in the page JavaScript has parsed it, and keeps vocabulary and
+    """A tokenizer.json. ``outline``: what stands in it; in the page JavaScript has read it, and keeps vocabulary and
     merges, so that megabytes are neither parsed twice nor written again: of the vocabulary here is only the longest
-    text with the largest id, all of it where tokens spell bytes out."""
+    text with the largest id."""
 
     outline: dict[str, Any]
 
@@ -286,8 +287,8 @@ class _NativeSource:
 class _PageSource:
     """Over web/router/texts.js."""
 
-    def __init__(self, text: str) -> None:
-        self._read = host().readTokenizer(text, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH)
+    def __init__(self, file: Any) -> None:
+        self._read = host().readTokenizer(file, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH)
         self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=ITEMS, keys=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:

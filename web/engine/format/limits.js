@@ -43,6 +43,8 @@ export const BLOCK_ROWS = 16;
 export const LINE = 500;
 /** Of any list of an artifact. */
 export const ENTRIES = 65536;
+/** Version of a tokenizer's tables. */
+export const TOKENIZER_TABLES = 1;
 export const LAYERS = 4096;
 export const KERNELS = 4096;
 export const KERNEL_BUFFERS = 64;

@@ -178,6 +178,7 @@ function checkLevels({ level, levels, variants, weights }) {
 function checkFilesDistinct(m) {
   /** @type {[string, string][]} */
   const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
+  if (m.tokenizer.tables) named.push(["tokenizer.tables.file", m.tokenizer.tables.file]);
   for (const [i, shard] of m.weights.shards.entries()) named.push([`weights.shards[${i}].file`, shard.file]);
   for (const [i, variant] of m.variants.entries()) {
     for (const { file, field } of Object.values(filesOf(variant, i))) named.push([`${field}.file`, file]);

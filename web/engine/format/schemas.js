@@ -71,6 +71,12 @@ export const MANIFEST = {
     "eos": {"is": "list", "of": {"is": "int", "low": 0, "high": 16777216}, "low": 0, "high": 65536},
     "add_bos": {"is": "flag"},
     "special": {"is": "map", "of": {"is": "int", "low": 0, "high": 16777216}, "keys": "any"},
+    "tables": {"is": "object", "of": "tables", "optional": true},
+  },
+  "tables": {
+    "file": {"is": "text", "of": "path"},
+    "bytes": {"is": "int", "low": 1, "high": 67108864},
+    "sha256": {"is": "text", "of": "hash"},
   },
   "sampling": {
     "temperature": {"is": "number", "optional": true},

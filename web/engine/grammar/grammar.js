@@ -12,6 +12,7 @@ import { parsed } from "../format/json.js";
 import { described } from "../format/manifest.js";
 import { MANIFEST } from "../format/schemas.js";
 import { read } from "../format/structure.js";
+import { TokenizerTables } from "../format/tokenizer_tables.js";
 import { place } from "../host/places.js";
 import { imported } from "../host/waits.js";
 import { fetchFile } from "../storage/shards.js";
@@ -235,26 +236,29 @@ async function load(complain, start) {
  */
 async function readVocabulary(source, manifest, size) {
   const entry = read(object(described(manifest), "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
-  const file = { file: entry.file, bytes: entry.bytes, sha256: entry.sha256, field: "tokenizer" };
-  return vocabularyOf(entry, new TextDecoder().decode(await fetchFile(source, file, () => undefined)), size);
+  const { file, bytes, sha256 } = entry.tables ?? entry;
+  const content = await fetchFile(source, { file, bytes, sha256, field: "tokenizer" }, () => undefined);
+  return vocabularyOf(entry, entry.tables ? content : new TextDecoder().decode(content), size);
 }
 
 /**
  * @param {{eos: unknown, special: Record<string, unknown>}} entry of the manifest
- * @param {string} text of the tokenizer.json
+ * @param {string | Uint8Array<ArrayBuffer>} file text of the tokenizer.json, or its tables
  * @param {number} size of the vocabulary
  * @returns {Vocabulary}
  * @throws {EngineError} artifact_invalid, unsupported
  */
-export function vocabularyOf(entry, text, size) {
+export function vocabularyOf(entry, file, size) {
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
+  const tables = typeof file === "string" ? null : new TokenizerTables(file);
+  const text = tables ? tables.outline : /** @type {string} */ (file);
   const description = object(parsed(text, "tokenizer", { items: ITEMS }), "tokenizer");
   const kind = kindOf(object(description.decoder ?? {}, "tokenizer.decoder"), size);
   const texts = new Array(size).fill("");
-  for (const [piece, id] of Object.entries(object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab"))) {
-    texts[token(id)] = piece;
-  }
+  const vocab = tables ? {} : object(object(description.model, "tokenizer.model").vocab, "tokenizer.model.vocab");
+  for (const [piece, id] of Object.entries(vocab)) texts[token(id)] = piece;
+  for (const [id, piece] of (tables?.pieces() ?? []).entries()) texts[token(id)] = piece;
   for (const added of array(description.added_tokens ?? [], "tokenizer.added_tokens", size)) {
     const { id, content, special } = object(added, "tokenizer.added_tokens");
     if (typeof content !== "string") throw invalidArtifact("must be a text", "tokenizer.added_tokens.content");

@@ -10,9 +10,9 @@
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { brief } from "../format/quoting.js";
-import { download } from "./download.js";
+import { DEFAULT_POLICY, download } from "./download.js";
 import { digestOf, endDigests, hasWebCrypto } from "./sha256.js";
-import { isQuotaError, withLock } from "./storage.js";
+import { isQuotaError, openStore, withLock } from "./storage.js";
 
 /** The code of a warning: what was stored was not the file. */
 const DAMAGED = "artifact_damaged";
@@ -69,6 +69,18 @@ export async function fetchFile(source, entry, progress) {
   const hash = { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) };
   await bring({ ...source, behind: false }, entry, { target, hash, progress });
   return target;
+}
+
+/**
+ * The same without a load that it is a part of: kept in storage like all files of a model.
+ * @param {string} base URL of the artifact's folder, ending in "/"
+ * @param {FileEntry} entry
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function fetchSmall(base, entry) {
+  const store = await openStore(true);
+  const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
+  return fetchFile(source, entry, () => undefined);
 }
 
 /**
