@@ -28,6 +28,7 @@ from ..families.rope import TABLE
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
 from ..sources import Source, SourceTensor, dequantize
+from . import encoder_weights
 from .writer import ArtifactWriter
 
 Make = Callable[[], npt.NDArray[Any]]
@@ -120,6 +121,9 @@ _Planned = tuple[str, tuple[int, ...], str, str, Make]
 
 def _order(source: Source) -> Iterable[_Planned]:
     tensors, a = source.tensors, source.architecture
+    if a.encoder:
+        yield from encoder_weights.order(source, _matrix)
+        return
     order = FAMILIES[a.family].head_order(a.head_dim, source.rope.turning)
     yield _matrix("token_embd", [tensors["token_embd"]])
     for name, frequencies in source.rope.tables(a).items():
