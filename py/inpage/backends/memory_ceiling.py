@@ -41,6 +41,8 @@ async def fitted(
     fixed = manifest.weights.bytes + max(plan.arena_bytes for plan in plans)
     page, size = max(plan.block_bytes for plan in plans), plans[0].page_tokens
     context = max(plan.maxima.context for plan in plans)
+    if not page:  # an encoder keeps nothing
+        return settings, ""
     least = pages_for(min(settings.models.least_context, context), size) * page
     room = max(most - fixed, least)
     kept = dataclasses.replace(

@@ -92,6 +92,12 @@ class Tokenizer:
         """`encode` beside the event loop: for a text that takes long."""
         return await self._run_aside(self._encoding([text]))
 
+    async def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, in one call of the library, beside the event loop."""
+        found = self._kept(await self._codec.encode_aside(texts))
+        pairs = zip(texts, found, strict=True)
+        return [ids if self.control_ids.isdisjoint(ids) else self.encode(text) for text, ids in pairs]
+
     def encode_rendered(self, text: str, stand_ins: Mapping[int, str]) -> list[int]:
         """Ids of a rendered chat template: control tokens that it spells become control tokens. ``stand_ins`` (see
         `template`) are turned back into the user's characters where no control token can come of them."""

@@ -225,6 +225,7 @@ def attention(p: Packing, scale: float) -> tirx.PrimFunc:
                 store(own, own[0] + e, 0)
             whole = _sum(parts, own[0], t)
             quad, share = let(t % quads), let(t // quads)
+            own_column = let(width // 2 + column + quad)
             with when(share < shares):
                 store(total, splat(0.0), 0)
                 with loop((count - share + (shares - 1)) // shares) as i:
