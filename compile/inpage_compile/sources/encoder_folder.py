@@ -63,7 +63,9 @@ def encoder_of(
     for rest, off in _OFF.items():
         if (value := config.get(rest)) is not None and value not in off:
             key = f"{PREFIX}.{rest}"
-            raise SourceInvalid(f"{key}: {quoted(value)} is not supported" + f"; only {off[0]} is" * bool(off), key)
+            raise SourceInvalid(
+                f"{key}: {quoted(value)} is not supported" + (f"; only {off[0]} is" if off else ""), field=key
+            )
     classifies = any("ForSequenceClassification" in str(name) for name in config.get("architectures") or ())
     tensors = family.adapt(keys, _tensors(family, stored, classifies))
     labels = tensors["cls.output"].shape[0] if classifies and "cls.output" in tensors else 0
@@ -175,6 +177,8 @@ def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
     )
     name = str(said or "Sigmoid").rpartition(".")[2]
     if name not in ("Sigmoid", "Identity"):
-        raise SourceInvalid(f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", PREFIX)
+        raise SourceInvalid(
+            f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", field=PREFIX
+        )
     kept = {str(name): text for name, text in prompts.items() if text}
     return EmbeddingRef(kept, default if default in kept else None, "sigmoid" if name == "Sigmoid" else "logit")

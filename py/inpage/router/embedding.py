@@ -133,7 +133,9 @@ class Embedder:
             return ""
         if name not in ref.prompts:
             known = ", ".join(map(quoted, ref.prompts)) or "none"
-            raise InvalidRequest(f"prompt_name: this model has no prompt {quoted(name)}; it has {known}", "prompt_name")
+            raise InvalidRequest(
+                f"prompt_name: this model has no prompt {quoted(name)}; it has {known}", field="prompt_name"
+            )
         return ref.prompts[name]
 
     async def _texts(self, some: Sequence[Any], places: Sequence[str], before: str, truncate: bool) -> list[_Text]:
