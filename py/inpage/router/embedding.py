@@ -5,18 +5,17 @@ and tries those of an engine that died again. Of a long list only so many are un
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, QueueFull, Unsupported, quoted
+from ..errors import Cancelled, InvalidRequest, QueueFull, Unsupported, quoted
 from ..format.limits import REQUEST_CHARS
 from ..format.schema import Manifest
 from ..requests.params import checked_ids, checked_text, options
@@ -26,7 +25,7 @@ from ..text.tokenizer import Tokenizer
 from .replicas import Replicas
 
 _UNDER_WAY = 128  # requests of one call at once
-_TOKENIZED = 64  # texts that are tokenized together
+_TOKENIZED, _CHARS = 64, 1 << 20  # texts that are tokenized together, and their characters
 _KEPT = 64  # a call with more texts is no query: its vectors are not kept
 _TEXTS = 1 << 20  # of one call
 _PARAMS = ("client", "priority", "timeout", "cache", "tags")
@@ -111,6 +110,7 @@ class Embedder:
             raise InvalidRequest("documents must be a list of texts that is not empty", field="documents")
         for i, document in enumerate(documents):
             checked_text(document, f"documents[{i}]", empty=True)
+        _check_sizes(documents, "documents")
         (question,) = await self._tokenizer.encode_all([query])
 
         async def made(first: int, some: Sequence[Any]) -> list[_Text]:
@@ -131,7 +131,7 @@ class Embedder:
         name = ref.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in ref.prompts:
+        if not isinstance(name, str) or name not in ref.prompts:
             known = ", ".join(map(quoted, ref.prompts)) or "none"
             raise InvalidRequest(
                 f"prompt_name: this model has no prompt {quoted(name)}; it has {known}", field="prompt_name"
@@ -218,15 +218,15 @@ class Embedder:
                 raise event
             assert isinstance(event, Burst)
             if request.vector is None:
-                raise asyncio.CancelledError
+                raise Cancelled("it was cancelled")
             found[i] = request.vector
             if keeps is not None and request.reproducible:
                 await keeps.put(key, Answer(_halves(request.vector), "length", tags))
             advanced()
 
         try:
-            for first in range(0, len(given), _TOKENIZED):
-                for i, text in enumerate(await made(first, given[first : first + _TOKENIZED]), first):
+            for first, some in _slices(given):
+                for i, text in enumerate(await made(first, some), first):
                     tokens += len(text.ids)
                     key = "" if keeps is None else _key(self._weights, text)
                     kept = None if keeps is None else await keeps.get(key)
@@ -259,6 +259,7 @@ class Embedder:
 def _listed(texts: Any, field: str) -> Sequence[Any]:
     """One text, or ids of one, as a list of it."""
     if isinstance(texts, str):
+        _check_sizes([texts], field)
         return [texts]
     if isinstance(texts, Iterable) and not isinstance(texts, list | tuple | bytes):
         texts = list(texts)
@@ -268,14 +269,28 @@ def _listed(texts: Any, field: str) -> Sequence[Any]:
         raise InvalidRequest(f"{field} has {len(texts)} texts; at most {_TEXTS} are taken", field=field)
     if isinstance(texts[0], int) and not isinstance(texts[0], bool):
         return [texts]
-    chars = 0
     for i, each in enumerate(texts):
         if not isinstance(each, str | list | tuple) or (not isinstance(each, str) and not each):
             raise InvalidRequest(f"{field}[{i}] is {quoted(each)}; it must be a text, or ids", field=f"{field}[{i}]")
-        chars = max(chars, len(each))
+    _check_sizes(texts, field)
+    return texts
+
+
+def _check_sizes(texts: Sequence[Any], field: str) -> None:
+    chars = max(map(len, texts))
     if chars > REQUEST_CHARS:
         raise InvalidRequest(f"{field} has a text of {chars} characters; at most {REQUEST_CHARS} are read", field=field)
-    return texts
+
+
+def _slices(given: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """What is tokenized together, and where it begins."""
+    first = chars = 0
+    for i, each in enumerate(given):
+        if i > first and (i - first == _TOKENIZED or chars + len(each) > _CHARS):
+            yield first, given[first:i]
+            first, chars = i, 0
+        chars += len(each)
+    yield first, given[first:]
 
 
 def _too_long(place: str, tokens: int, most: int) -> InvalidRequest:
