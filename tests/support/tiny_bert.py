@@ -213,7 +213,7 @@ TEXTS = (
     "a",
     "What is GRAVITY? How do I boil an egg!",
     "Die Katze und der Hund: où est le chät?",
-    "猫坐 в кот — ok",
+    "猫坐 в кот — \U00020000\U00020001 \ue000ok",
     "",
     "returns are taken for thirty days, and eggs too, but not on the first 23 days of may; what a mat. " * 2,
 )

@@ -102,7 +102,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   if (plan.maxima.context > manifest.context) {
     throw invalidArtifact(`is more than the model's ${manifest.context}`, "plan.maxima.context");
   }
-  if (plan.width !== manifest.width) throw invalidArtifact(`is ${plan.width}, the model's ${manifest.width}`, "plan.width");
+  if (!plan.paged && plan.width !== manifest.width) throw invalidArtifact(`is ${plan.width}, the model's ${manifest.width}`, "plan.width");
   const grouped = plan.kvGroups.flatMap(({ layers }) => layers).length;
   if (grouped > 0 && grouped !== manifest.layers) throw invalidArtifact(`have ${grouped} layers, the model ${manifest.layers}`, "plan.kv_groups");
   const kernels = await fetchFile(source, kernelFile, small(1));

@@ -20,6 +20,9 @@ FILE = "tokenizer.json"
 _NAMES = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
 _PREFIX, _LONGEST = "##", 100
 _BLANK = "\u2581"
+# What PyPI's library does with these, npm's leaves: ideographs beyond the first plane stand apart, characters for private
+# use are dropped. Said in words of both, it changes nothing in the first and mends the second.
+_IDEOGRAPHS = "[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
 _SHAPED = re.compile(r"\[[^\s\]]+\]|<[^\s>]+>")
 
 
@@ -90,13 +93,17 @@ def _made(
     vocab: dict[str, int], special: dict[str, int], names: Mapping[str, str], unknown: str, flags: dict[str, Any],
     prefix: str, longest: int,
 ) -> Tokenizer:  # fmt: skip
+    private = {"type": "Replace", "pattern": {"Regex": r"\p{Co}"}, "content": ""}
+    dropped = [private] if flags["clean_text"] is not False else []
+    ideographs = {"type": "Split", "pattern": {"Regex": _IDEOGRAPHS}, "behavior": "Isolated", "invert": False}
+    apart = [ideographs] if flags["handle_chinese_chars"] is not False else []
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [added_token(i, text, True) for text, i in sorted(special.items(), key=lambda e: e[1])],
-        "normalizer": {"type": "BertNormalizer", **flags},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "normalizer": {"type": "Sequence", "normalizers": [*dropped, {"type": "BertNormalizer", **flags}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*apart, {"type": "BertPreTokenizer"}]},
         "post_processor": None,
         "decoder": {"type": "WordPiece", "prefix": prefix, "cleanup": True},
         "model": {
