@@ -7,7 +7,7 @@ import { idsOfEach, requestParams } from "./options.js";
  * @typedef {import("./types.js").EmbedParams} EmbedParams
  * @typedef {import("./types.js").Embeddings} Embeddings
  * @typedef {import("./types.js").Ranking} Ranking
- * @typedef {(message: object, heard: (message: any) => void, signal?: AbortSignal) => Promise<any>} Ask a router
+ * @typedef {(message: {op: string, [name: string]: unknown}, heard: (message: any) => void, signal?: AbortSignal) => Promise<any>} Ask a router
  */
 
 /**
@@ -36,7 +36,7 @@ export function rerank(ask, query, documents, params) {
   return asked(ask, { op: "rerank", query, documents }, params);
 }
 
-/** @param {Ask} ask @param {object} message @param {EmbedParams} [given] */
+/** @param {Ask} ask @param {{op: string, [name: string]: unknown}} message @param {EmbedParams} [given] */
 function asked(ask, message, given) {
   const { model, signal, onProgress, ...params } = /** @type {EmbedParams} */ (requestParams(given));
   if (signal?.aborted) return Promise.reject(new EngineError("cancelled", "it was cancelled"));

@@ -33,7 +33,7 @@ _ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 def gelu_erf(isa: Isa, x: Expr) -> Expr:
     """float32x4 → x/2 · (1 + erf(x/√2))."""
     size = let(tirx.Max(x, splat(0.0) - x) * splat(math.sqrt(0.5)))
-    t = let(splat(1.0) / isa.madd(splat(_ERF_P), size, splat(1.0)))
+    t = let(splat(1.0) / let(isa.madd(splat(_ERF_P), size, splat(1.0))))
     p: Expr = splat(_ERF[0])
     for c in _ERF[1:]:
         p = isa.madd(p, t, splat(c))
@@ -303,7 +303,7 @@ def _softmax(isa: Isa, weights: Buffer, count: Expr) -> Expr:
         e = let(exp(isa, weights[at] - maximum))
         store(weights, e, at)
         store(top, top[0] + e, 0)
-    return let(splat(f32(1.0) / horizontal_sum(let(top[0]))))
+    return let(splat(f32(1.0) / let(horizontal_sum(let(top[0])))))
 
 
 @cache
@@ -329,7 +329,7 @@ def pool(isa: Isa, p: Packing, columns: int, pooling: str, normalized: bool) -> 
                     store(squares, splat(0.0), 1)
                     with loop(count) as t:
                         store(squares, squares[1] + x[first + t, at], 1)
-                    value = let(squares[1] * splat(f32(1.0) / cast("float32", count)))
+                    value = let(squares[1] * splat(f32(1.0) / let(cast("float32", count))))
                 else:
                     value = let(x[first if pooling == "cls" else first + count - 1, at])
                 store(y, value, i, at)

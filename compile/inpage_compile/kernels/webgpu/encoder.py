@@ -266,7 +266,7 @@ def pool(columns: int, pooling: str, normalized: bool) -> tirx.PrimFunc:
                     store(total, splat(0.0), 0)
                     with loop(count) as token:
                         store(total, total[0] + x[(first + token) * quads + quad], 0)
-                    value = let(total[0] * splat(f32(1.0) / cast("float32", count)))
+                    value = let(total[0] * splat(f32(1.0) / let(cast("float32", count))))
                 else:
                     value = let(x[(first if pooling == "cls" else first + count - 1) * quads + quad])
                 store(y, value, i * quads + quad)
