@@ -129,6 +129,14 @@ async def test_a_cancelled_call_leaves_nothing_behind(router: Router) -> None:
     assert not router.scheduler.active
 
 
+async def test_an_engine_that_died_is_started_again() -> None:
+    async with await Router.load(bert_artifact("mean"), backend="native-f32", trust=True) as router:
+        before = router.engine
+        await before.unload()
+        assert near((await router.embed(TEXTS, truncate=True)).vectors, VECTORS)
+        assert router.engine is not before
+
+
 async def test_vectors_are_kept_like_answers() -> None:
     cache = AnswerCache()
     async with await Router.load(bert_artifact("mean"), backend="native-f32", trust=True, answers=cache) as router:

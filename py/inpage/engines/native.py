@@ -76,7 +76,7 @@ class NativeEngine:
         m = plan.maxima
         self._info = EngineInfo(
             backend="native",
-            grammars=guidance.there and plan.paged,
+            grammars=guidance.there,
             variant=variant,
             threads=threads,
             vocab=plan.vocab,
@@ -138,7 +138,8 @@ class NativeEngine:
                 pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
                 pages = min(pages, KV_BYTES // plan.page_bytes)
             check_room(manifest.weights.bytes, plan)
-            guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if grammars else Guidance()
+            follows = grammars and plan.paged
+            guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if follows else Guidance()
             weights = MappedWeights.open(folder, manifest, report)
             try:
                 return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started,
