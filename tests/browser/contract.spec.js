@@ -85,6 +85,7 @@ test("an encoder's plan has no KV cache, and a step whole sequences", () => {
     expect(() => checkBatch({ ...two, blockTables }, made, 0), `word ${i} is ${value}`).toThrow(/blockTables|positions/);
   }
   expect(() => checkBatch({ ...two, positions: Int32Array.of(0, 1, 1, 2) }, made, 0)).toThrow("positions");
+  expect(() => checkBatch({ ...two, targets: Int32Array.of(3) }, made, 0)).toThrow("logitRows");
   expect(() => checkBatch({ ...two, rowSequence: Int32Array.of(1, 1, 1, 1) }, made, 0)).toThrow("positions");
 });
 

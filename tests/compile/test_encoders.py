@@ -11,7 +11,8 @@ import pytest
 
 from inpage.errors import InvalidRequest, SourceInvalid
 from inpage.text.tokenizer import load_tokenizer
-from inpage_compile.pipeline import compile_model
+from inpage_compile.artifact.levels import sources_of
+from inpage_compile.artifact.weights import plan
 from inpage_compile.sources import Source, open_source
 from support.encoders import VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
 from support.folder import change
@@ -150,7 +151,9 @@ async def test_a_step_takes_whole_texts_only() -> None:
 
 
 def test_levels_round_matrices_and_nothing_else(tmp_path: Path) -> None:
-    out = compile_model(str(_source(tmp_path)), tmp_path / "out", variants=("native",), levels=("q8_0",))
-    formats = {t.name: t.format for t in manifest_of(out).tensors}
-    assert formats["blk.0.attn_qkv"] == formats["blk.1.ffn_down"] == formats["token_embd"] == "q8_0"
-    assert {formats[n] for n in ("position_embd", "token_types", "blk.0.attn_norm", "blk.0.ffn_up_bias")} == {"f32"}
+    for name in ("mean", "ranks"):
+        (rounded,) = sources_of(open_source(str(_source(tmp_path / name, name))), ("q8_0",)).values()
+        formats = {planned.entry.name: planned.entry.format for planned in plan(rounded)}
+        assert formats["blk.0.attn_qkv"] == formats["blk.1.ffn_down"] == formats["token_embd"] == "q8_0"
+        exact = {"position_embd", "token_types", "blk.0.attn_norm", "blk.0.ffn_up_bias", "head_dense", "head_out"}
+        assert {formats[name] for name in exact & set(formats)} == {"f32"}

@@ -33,6 +33,7 @@ export function checkBatch(input, plan, pages) {
   }
   if (plan.paged) for (let i = 0; i < sequences; i++) checkPages(blockTables, i, reach[i] + 1, plan, pages);
   else checkWhole(input, sequences);
+  check(plan.paged || !(sample?.length || targets?.length), "logitRows", "an encoder gives vectors, of which no token is chosen");
   for (let i = 0; i < nLogits; i++) check(within(logitRows[i], rows), "logitRows", `no row ${logitRows[i]}`);
   if (targets) {
     check(targets.length <= nLogits, "targets", "must not be longer than logitRows");
