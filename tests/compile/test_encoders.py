@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inpage.errors import InvalidRequest, SourceInvalid
+from inpage.errors import InvalidRequest, SourceInvalid, Unsupported
 from inpage.text.tokenizer import load_tokenizer
 from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.weights import plan
+from inpage_compile.families.encoder_graph import encoder_maxima, packing_of
 from inpage_compile.sources import Source, open_source
 from support.encoders import VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
 from support.folder import change
@@ -157,3 +159,19 @@ def test_levels_round_matrices_and_nothing_else(tmp_path: Path) -> None:
         assert formats["blk.0.attn_qkv"] == formats["blk.1.ffn_down"] == formats["token_embd"] == "q8_0"
         exact = {"position_embd", "token_types", "blk.0.attn_norm", "blk.0.ffn_up_bias", "head_dense", "head_out"}
         assert {formats[name] for name in exact & set(formats)} == {"f32"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"hidden": 48, "head_dim": 12}, "hidden"),
+        ({"ffn": 40}, "ffn"),
+        ({"heads": 16, "head_dim": 4}, "head_dim"),
+        ({"context": 8193}, "context"),
+    ],
+)
+def test_shapes_that_no_kernel_takes_are_refused_before_weights_are_read(changed: dict[str, int], field: str) -> None:
+    architecture = replace(manifest_of(bert_artifact("mean")).architecture, **changed)
+    with pytest.raises(Unsupported) as caught:
+        packing_of(architecture, encoder_maxima(architecture))
+    assert caught.value.field == field
