@@ -20,8 +20,8 @@ FILE = "tokenizer.json"
 _NAMES = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
 _PREFIX, _LONGEST = "##", 100
 _BLANK = "\u2581"
-# What PyPI's library does with these, npm's leaves: ideographs beyond the first plane stand apart, characters for private
-# use are dropped. Said in words of both, it changes nothing in the first and mends the second.
+# What PyPI's library does with these, npm's leaves: ideographs beyond the first plane stand apart, characters for
+# private use are dropped. As steps that both have, it changes nothing in the first and mends the second.
 _IDEOGRAPHS = "[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
 _SHAPED = re.compile(r"\[[^\s\]]+\]|<[^\s>]+>")
 
