@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, foreign
 from ..format import bounded
-from ..format.limits import FILE_BYTES
+from ..format.limits import ASIDE_CHARS, FILE_BYTES
 from ..host.browser import IN_PAGE, host, settle
 from .pieces import Pieces, pieces_of
 from .token_bounds import longest_token
@@ -93,8 +93,9 @@ class Tokenizer:
         return await self._run_aside(self._encoding([text]))
 
     async def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, in one call of the library, beside the event loop."""
-        found = self._kept(await self._codec.encode_aside(texts))
+        """`encode` of each text, in one call of the library; beside the event loop where that takes long."""
+        short = sum(map(len, texts)) <= ASIDE_CHARS
+        found = self._kept(self._codec.encode(texts) if short else await self._codec.encode_aside(texts))
         pairs = zip(texts, found, strict=True)
         return [ids if self.control_ids.isdisjoint(ids) else self.encode(text) for text, ids in pairs]
 
