@@ -66,7 +66,8 @@ def encoder_of(
             raise SourceInvalid(
                 f"{key}: {quoted(value)} is not supported" + (f"; only {off[0]} is" if off else ""), field=key
             )
-    classifies = any("ForSequenceClassification" in str(name) for name in config.get("architectures") or ())
+    named = config.get("architectures")
+    classifies = isinstance(named, list) and any("ForSequenceClassification" in str(name) for name in named)
     tensors = family.adapt(keys, _tensors(family, stored, classifies))
     labels = tensors["cls.output"].shape[0] if classifies and "cls.output" in tensors else 0
     pooled = Pooled("cls", False, labels) if labels else _pooled(folder)

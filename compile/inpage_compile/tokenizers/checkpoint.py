@@ -43,8 +43,10 @@ def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[st
     if size > ARCHITECTURE_LIMITS["vocab"]:
         raise wrong("model.vocab", f"an embedding of {size} rows")
     if _kind(files.tokenizer) == "WordPiece":
-        return read_wordpiece(files.tokenizer, _texts(files), size)
-    notes: list[str] = []
+        made, notes = read_wordpiece(files.tokenizer, _texts(files), size)
+        _try(made)
+        return made, notes
+    notes = []
     model = _model(files.tokenizer)
     added = _added(files.tokenizer.get("added_tokens"))
     for token in [token for token in added if token >= size]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inpage.errors import SourceInvalid, quoted
 
 from .tokenizer import Tokenizer
-from .vocabulary import Vocabulary, added_token, token_id
+from .vocabulary import NORMAL, Vocabulary, added_token, token_id
 
 if TYPE_CHECKING:
     from ..gguf.metadata import Metadata
@@ -46,9 +46,14 @@ def read_wordpiece(tokenizer: Mapping[str, Any], names: Mapping[str, str], size:
     if not isinstance(cut, Mapping) or cut.get("type") != "BertPreTokenizer":
         raise _wrong("pre_tokenizer", "is not supported; BertPreTokenizer is")
     special = _special(vocab, {**_NAMES, **names}, unknown)
-    notes = []
-    for entry in tokenizer.get("added_tokens") or []:
+    notes: list[str] = []
+    added = tokenizer.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise _wrong("added_tokens", "must be a list")
+    for entry in added:
         text = entry.get("content") if isinstance(entry, Mapping) else None
+        if not isinstance(text, str):
+            raise _wrong("added_tokens", "each must have a content")
         if text not in special and text != unknown:
             notes.append(f"{FILE}: the added token {quoted(text)} is left out: it is cut as text is")
     flags = {
@@ -68,8 +73,9 @@ def gguf_wordpiece(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
         ids["cls"] = token_id(meta, "tokenizer.ggml.cls_token_id", size)
     names = {name: vocabulary.tokens[i] for name, i in ids.items() if i is not None}
     unknown = names.pop("unk", "[UNK]")
+    whole = {*names.values(), unknown}
     for i, text in enumerate(vocabulary.tokens):
-        if text in (*names.values(), unknown) or (_SHAPED.fullmatch(text) and i not in vocabulary.of(1)):
+        if text in whole or (vocabulary.kinds[i] != NORMAL and _SHAPED.fullmatch(text)):
             piece = text
         else:
             piece = text[1:] if text.startswith(_BLANK) else _PREFIX + text

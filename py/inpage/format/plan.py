@@ -124,7 +124,7 @@ def _check_kind(p: dict[str, Any], buffers: tuple[Buffer, ...], groups: tuple[Kv
         return int(p["vocab"])
     if p["width"] is None:
         raise wrong("plan.buffers", "no kv, and no width as an encoder's plan has")
-    if groups:
+    if p["kv_groups"] is not None:
         raise wrong("plan.kv_groups", "there is no kv")
     if blocks != ENCODER_COLUMNS:
         raise wrong("plan.blocks_per_sequence", f"{blocks}; without kv there are {ENCODER_COLUMNS}")
