@@ -91,6 +91,9 @@ class _Double:
     def __init__(self, shelf: Shelf, name: str, sizes: tuple[int, ...], tokenizer: Tokenizer) -> None:
         self._shelf, self._name, self._sizes, self._tokenizer = shelf, name, sizes, tokenizer
 
+    async def embeds(self) -> bool:
+        return False
+
     async def levels(self) -> list[Level]:
         await asyncio.sleep(0)
         return [Level(i, f"{self._name}-{i}", size * 10**6, 64, 4, 256, 4) for i, size in enumerate(self._sizes)]

@@ -109,9 +109,9 @@ class Api:
         names = self._models.names
         if asked.model is not None and asked.model not in names:
             return _json(responses.no_such_model(asked.model, ", ".join(names)), 404)
+        if not await self._models.embeds(asked.model):
+            return _json(responses.no_embeddings(asked.model or names[0]), 404)
         async with self._models.use(asked.model) as router:
-            if router.manifest.embedding is None:
-                return _json(responses.no_embeddings(", ".join(names)), 404)
             return _json(await asked.answer(router, asked.model or names[0]))
 
     async def _echoes(

@@ -35,6 +35,7 @@ class Backend(Protocol):
     @property
     def names(self) -> list[str]: ...
     def use(self, name: str | None = None) -> AbstractAsyncContextManager[Answers]: ...
+    async def embeds(self, name: str | None = None) -> bool: ...
     def metrics(self) -> str: ...
     def health(self) -> Health: ...
 
@@ -49,6 +50,9 @@ class OneModel:
     @property
     def names(self) -> list[str]:
         return [self._router.manifest.id]
+
+    async def embeds(self, name: str | None = None) -> bool:
+        return self._router.manifest.embedding is not None
 
     @asynccontextmanager
     async def use(self, name: str | None = None) -> AsyncIterator[Answers]:
