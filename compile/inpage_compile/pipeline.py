@@ -22,6 +22,7 @@ from .artifact.fingerprint import fingerprint
 from .artifact.levels import SOURCE, sources_of
 from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
+from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_maxima, outputs_of, packing_of
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
@@ -80,7 +81,7 @@ def compile_model(
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
-        heads_of(model.architecture, _maxima(model.architecture))
+        _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
         _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
@@ -162,6 +163,8 @@ def lower_variant(
 ) -> LoweredPlan:
     """The plan of a variant and its kernels, not yet compiled."""
     maxima = maxima or _maxima(architecture)
+    if architecture.encoder:
+        return _lower_encoder(spec, architecture, tensors, maxima)
     groups = layout_of(architecture).groups
     if spec.backend == "webgpu":
         tiers = tiers_for(maxima.rows, maxima.sequences)
@@ -180,7 +183,34 @@ def lower_variant(
     return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, groups=groups)
 
 
+def _lower_encoder(
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima
+) -> LoweredPlan:
+    """One function for steps of every size: they come full."""
+    if spec.backend == "webgpu":
+        tiers = tiers_for(maxima.rows, 1)[-1:]
+        mods, names = build_gpu_encoders(architecture, tensors, spec.activations, maxima, tiers)
+    else:
+        mod, names = build_encoder(architecture, tensors, spec.isa, spec.activations, maxima)
+        mods = [mod]
+    graphs = [Graph("step", maxima.rows, mod) for mod in mods]
+    arenas = 2 if spec.backend == "webgpu" else 1
+    return make_plan(
+        graphs, names, tensors, spec.name, maxima, architecture.vocab, arenas, width=outputs_of(architecture)
+    )
+
+
+def _check_shape(architecture: Architecture) -> None:
+    maxima = _maxima(architecture)
+    if architecture.encoder:
+        packing_of(architecture, maxima)
+    else:
+        heads_of(architecture, maxima)
+
+
 def _maxima(architecture: Architecture) -> Maxima:
+    if architecture.encoder:
+        return encoder_maxima(architecture)
     return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
 
 

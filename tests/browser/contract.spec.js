@@ -65,6 +65,30 @@ test("layers stand in groups with block tables of their own", () => {
   }
 });
 
+test("an encoder's plan has no KV cache, and a step whole sequences", () => {
+  const { tensors, good, encoder } = corpus("plan");
+  const known = new Map(tensors.map((/** @type {{name: string}} */ t) => [t.name, t]));
+  const plan = encoder.changes.reduce(changed, good[encoder.of]);
+  const made = readPlan(plan, known, encoder.of);
+  expect([made.paged, made.width, made.vocab, made.pageBytes, made.blockTables]).toEqual([false, 25, 50, 0, []]);
+  for (const change of encoder.bad) {
+    expect([change, refused(() => readPlan(changed(plan, change), known, encoder.of))]).toEqual([change, change.field]);
+  }
+  const { input, sequences, pages } = trial(made, 4, 20, 5);
+  expect([checkBatch(input, made, 0), pages]).toEqual([sequences, 0]);
+  const two = {
+    ...input, positions: Int32Array.of(0, 0, 1, 2), rowSequence: Int32Array.of(0, 1, 1, 1), blockTables: Int32Array.of(0, 1, 1, 1, 3, 2),
+  };
+  expect(checkBatch(two, made, 0)).toBe(2);
+  for (const [i, value] of [[0, 1], [1, 0], [3, 2], [3, -1], [4, 4], [4, 2], [5, 4], [5, -1]]) {
+    const blockTables = Int32Array.from(two.blockTables, (one, k) => (k === i ? value : one));
+    expect(() => checkBatch({ ...two, blockTables }, made, 0), `word ${i} is ${value}`).toThrow(/blockTables|positions/);
+  }
+  expect(() => checkBatch({ ...two, positions: Int32Array.of(0, 1, 1, 2) }, made, 0)).toThrow("positions");
+  expect(() => checkBatch({ ...two, targets: Int32Array.of(3) }, made, 0)).toThrow("logitRows");
+  expect(() => checkBatch({ ...two, rowSequence: Int32Array.of(1, 1, 1, 1) }, made, 0)).toThrow("positions");
+});
+
 test("JavaScript accepts no manifest that Python refuses, but for the revision", () => {
   const { good, bad } = corpus("manifest");
   const signed = { ...good, revision: "0".repeat(64) };

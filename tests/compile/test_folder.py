@@ -121,7 +121,11 @@ def fails(folder: Path, field: str, match: str | None = None) -> None:
 @pytest.mark.parametrize(
     ("values", "field", "match"),
     [
-        ({"model_type": "mamba"}, "model_type", "'mamba' is not supported; supported: gemma2, gemma3_text, granite"),
+        (
+            {"model_type": "mamba"},
+            "model_type",
+            "'mamba' is not supported; supported: bert, gemma2, gemma3_text, granite",
+        ),
         ({"model_type": None}, "model_type", "must be a text"),
         ({"num_hidden_layers": None}, "num_hidden_layers", "missing"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers", "must be an integer"),

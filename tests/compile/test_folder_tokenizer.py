@@ -211,7 +211,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "field", "match"),
     [
         ("model", None, "model", "missing"),
-        ("model.type", "WordPiece", "model.type", "'WordPiece' is not supported; only BPE is"),
+        ("model.type", "Unigram", "model.type", "'Unigram' is not supported; only BPE is"),
         ("model.dropout", 0.1, "model.dropout", "0.1"),
         ("model.end_of_word_suffix", "</w>", "model.end_of_word_suffix", "</w>"),
         ("model.vocab", [], "model.vocab", "must map"),

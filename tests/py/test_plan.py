@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -83,6 +84,17 @@ def test_layers_stand_in_groups_with_block_tables_of_their_own(case: dict[str, A
     with pytest.raises(ArtifactInvalid) as e:
         parse_plan(plan | {"blocks_per_sequence": case["blocks_per_sequence"] - 1}, TENSORS)
     assert e.value.field == "plan.blocks_per_sequence"
+
+
+def test_an_encoders_plan_has_no_kv_cache() -> None:
+    encoder = CORPUS["encoder"]
+    plan = functools.reduce(changed, encoder["changes"], CORPUS["good"][encoder["of"]])
+    made = parse_plan(plan, TENSORS)
+    assert (made.paged, made.width, made.vocab, made.page_bytes) == (False, 25, 50, 0)
+    for case in encoder["bad"]:
+        with pytest.raises(ArtifactInvalid) as caught:
+            parse_plan(changed(plan, case), TENSORS)
+        assert caught.value.field == case["field"]
 
 
 @pytest.mark.parametrize("case", CORPUS["bad"], ids=case_id)

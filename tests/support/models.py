@@ -78,7 +78,7 @@ def first_ways(most: int | None = 1) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def alone(name: str) -> Iterator[None]:
     """Tests run in several processes: one compiles, the others find what it made."""
     ROOT.mkdir(parents=True, exist_ok=True)
     with (ROOT / f"{name}.lock").open("w") as file:
@@ -89,14 +89,14 @@ def _alone(name: str) -> Iterator[None]:
 @functools.cache
 def tiny_artifact(name: str) -> Path:
     """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
-    with _alone(name), tiny_file(name) as path, first_ways(None if name == "mixed" else 1):
+    with alone(name), tiny_file(name) as path, first_ways(None if name == "mixed" else 1):
         return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name])
 
 
 @functools.cache
 def real_artifact() -> Path:
     """SmolLM2, compiled for this machine with int8 and with float32 activations."""
-    with _alone(REAL), first_ways():
+    with alone(REAL), first_ways():
         return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
 
 

@@ -92,6 +92,9 @@ class _Double:
     def __init__(self, shelf: Shelf, name: str, sizes: tuple[int, ...], tokenizer: Tokenizer) -> None:
         self._shelf, self._name, self._sizes, self._tokenizer = shelf, name, sizes, tokenizer
 
+    async def embeds(self) -> bool:
+        return False
+
     async def levels(self) -> list[Level]:
         await asyncio.sleep(0)
         return [

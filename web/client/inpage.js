@@ -13,6 +13,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
+import { embed, rerank } from "./embedding.js";
 import { respond } from "./endpoint.js";
 import { Link } from "./link.js";
 import { ids, idsOfEach, modelOptions, requestParams, serveOptions, startOptions } from "./options.js";
@@ -25,6 +26,8 @@ import { discard, keeping, resuming, unfinished } from "./unfinished.js";
 /**
  * @typedef {import("./types.js").Answer} Answer
  * @typedef {import("./types.js").Candidate} Candidate
+ * @typedef {import("./types.js").EmbedParams} EmbedParams
+ * @typedef {import("./types.js").Embeddings} Embeddings
  * @typedef {import("./types.js").Ids} Ids
  * @typedef {import("./types.js").Info} Info
  * @typedef {import("./types.js").Health} Health
@@ -33,6 +36,7 @@ import { discard, keeping, resuming, unfinished } from "./unfinished.js";
  * @typedef {import("./types.js").ModelState} ModelState
  * @typedef {import("./types.js").Params} Params
  * @typedef {import("./types.js").Piece} Piece
+ * @typedef {import("./types.js").Ranking} Ranking
  * @typedef {import("./types.js").Score} Score
  * @typedef {import("./types.js").StartOptions} StartOptions
  * @typedef {import("./types.js").Unfinished} Unfinished
@@ -184,6 +188,29 @@ export class InPage {
    */
   score(text, window, model) {
     return this.#router.ask({ op: "score", ids: ids(text, "ids"), window, model });
+  }
+
+  /**
+   * Vectors for a text, or for each of a list; texts may be given as token ids. For models that are made for it.
+   * @param {string | (string | Ids)[] | Ids} texts
+   * @param {EmbedParams} [params]
+   * @returns {Promise<Embeddings>}
+   * @throws {EngineError} invalid_request, unsupported, queue_full, cancelled
+   */
+  embed(texts, params) {
+    return embed((...asked) => this.#router.ask(...asked), texts, params);
+  }
+
+  /**
+   * How well documents answer a query, the best first, by a cross-encoder.
+   * @param {string} query
+   * @param {string[]} documents
+   * @param {EmbedParams} [params]
+   * @returns {Promise<Ranking>}
+   * @throws {EngineError} as `embed`
+   */
+  rerank(query, documents, params) {
+    return rerank((...asked) => this.#router.ask(...asked), query, documents, params);
   }
 
   /**

@@ -76,9 +76,10 @@ export class Supervisor {
    * What ends with an answer; asked again where the router died over it, in its turn.
    * @param {{op: string, [name: string]: unknown}} asked
    * @param {(message: any) => void} [heard]
+   * @param {AbortSignal} [signal] ends it at the router, which then answers "cancelled"
    * @returns {Promise<any>}
    */
-  async ask(asked, heard) {
+  async ask(asked, heard, signal) {
     const message = plain(asked);
     const turn = HARMLESS.has(message.op) ? null : new Turn();
     try {
@@ -90,6 +91,9 @@ export class Supervisor {
           heard?.(event);
         }, turn);
         if (turn) Object.assign(turn, { router: link, call: id });
+        const cancel = () => link.cancel(id);
+        signal?.addEventListener("abort", cancel);
+        if (signal?.aborted) cancel();
         try {
           return await answer;
         } catch (error) {
@@ -97,6 +101,8 @@ export class Supervisor {
           if ((turn?.deaths ?? deaths) < DEATHS) continue;
           if (!turn) throw error;
           throw poisoned(link.ended);
+        } finally {
+          signal?.removeEventListener("abort", cancel);
         }
       }
     } finally {

@@ -163,6 +163,21 @@
  * @property {Usage} [usage]
  * @property {Timing} [timing]
  * @property {Completion} [completion] the whole answer
+ * @typedef {object} EmbedParams
+ * @property {string} [model]
+ * @property {string} [prompt_name] which of the model's prompts stands before each text; its default one if not given
+ * @property {number} [dimensions] only so many numbers of each vector, of length 1 again
+ * @property {number} [top_n] of ranks: the best so many
+ * @property {boolean} [truncate] cut what is longer than the model takes, which is refused otherwise
+ * @property {string} [client]
+ * @property {number} [priority]
+ * @property {number} [timeout] seconds
+ * @property {boolean} [cache] false: neither take kept vectors nor keep them
+ * @property {string[]} [tags]
+ * @property {AbortSignal} [signal] ends it with the error "cancelled"
+ * @property {(done: number, total: number) => void} [onProgress]
+ * @typedef {{vectors: Float32Array[], prompt_tokens: number}} Embeddings
+ * @typedef {{results: {index: number, score: number}[], prompt_tokens: number}} Ranking the best first
  * @typedef {{perplexity: number, nll: number[], argmax: number[], margin: number[]}} Score
  */
 

@@ -102,6 +102,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   if (plan.maxima.context > manifest.context) {
     throw invalidArtifact(`is more than the model's ${manifest.context}`, "plan.maxima.context");
   }
+  if (!plan.paged && plan.width !== manifest.width) throw invalidArtifact(`is ${plan.width}, the model's ${manifest.width}`, "plan.width");
   const grouped = plan.kvGroups.flatMap(({ layers }) => layers).length;
   if (grouped > 0 && grouped !== manifest.layers) throw invalidArtifact(`have ${grouped} layers, the model ${manifest.layers}`, "plan.kv_groups");
   const kernels = await fetchFile(source, kernelFile, small(1));
@@ -138,7 +139,8 @@ function describe(manifest, plan, { executor, threads, measured, rehearsed, stor
     adapter,
     vocab: plan.vocab,
     context: plan.maxima.context,
-    page_tokens: plan.pageTokens,
+    width: plan.paged ? 0 : plan.width,
+    page_tokens: plan.paged ? plan.pageTokens : 1,
     page_bytes: plan.pageBytes,
     blocks_per_sequence: plan.blocksPerSequence,
     groups: plan.kvGroups,

@@ -9,6 +9,8 @@ import { provide } from "../engine/host/places.js";
 /**
  * @typedef {import("../client/types.js").Candidate} Candidate
  * @typedef {import("../client/types.js").Completion} Completion
+ * @typedef {import("../client/types.js").Embeddings} Embeddings
+ * @typedef {import("../client/types.js").EmbedParams} EmbedParams
  * @typedef {import("../client/types.js").Health} Health
  * @typedef {import("../client/types.js").Info} Info
  * @typedef {import("../client/types.js").Message} Message
@@ -17,6 +19,7 @@ import { provide } from "../engine/host/places.js";
  * @typedef {import("../client/types.js").Params} Params
  * @typedef {import("../client/types.js").Piece} Piece
  * @typedef {import("../client/types.js").Progress} Progress
+ * @typedef {import("../client/types.js").Ranking} Ranking
  * @typedef {import("../client/types.js").Score} Score
  * @typedef {import("../client/types.js").StartOptions} StartOptions
  * @typedef {import("../client/types.js").Unfinished} Unfinished

@@ -22,6 +22,7 @@ SOURCE = "source"  # as the source holds it
 LEVELS = (SOURCE, "f16", "q8_0", "q4_1", "q4_0")
 _WIDE = ("token_embd", "output")
 _WIDE_LEAST = "q8_0"
+_EXACT = ("position_embd", "token_types", "cls", "cls.output")  # small, and no packed matrices or a classifier's
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ def sources_of(source: Source, names: Sequence[str]) -> dict[str, Source]:
 def _at(tensor: SourceTensor, level: str) -> SourceTensor:
     wanted = _WIDE_LEAST if tensor.name in _WIDE and FORMATS[level].bits < FORMATS[_WIDE_LEAST].bits else level
     target = FORMATS[wanted]
-    if len(tensor.shape) != 2 or FORMATS[tensor.format].bits <= target.bits or tensor.shape[1] % target.group:
+    if (
+        len(tensor.shape) != 2
+        or tensor.name in _EXACT
+        or FORMATS[tensor.format].bits <= target.bits
+        or tensor.shape[1] % target.group
+    ):
         return tensor
     return Rounded(tensor.name, tensor.shape, wanted, tensor.data, tensor.repeats, tensor.order, original=tensor.format)

@@ -29,6 +29,7 @@ from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
 from ..quantize.tensor import Mapped
 from ..sources import Source, SourceTensor, dequantize
+from . import encoder_weights
 from .writer import ArtifactWriter
 
 Make = Callable[[], npt.NDArray[Any]]
@@ -125,6 +126,9 @@ _Planned = tuple[str, tuple[int, ...], str, str, Make]
 
 def _order(source: Source) -> Iterable[_Planned]:
     tensors, a = source.tensors, source.architecture
+    if a.encoder:
+        yield from encoder_weights.order(source, _matrix)
+        return
     order = FAMILIES[a.family].head_order(a.head_dim, source.rope.turning)
     yield _matrix("token_embd", [tensors["token_embd"]])
     for name, frequencies in source.rope.tables(a).items():

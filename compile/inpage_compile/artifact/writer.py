@@ -26,7 +26,16 @@ from inpage.engines.native_trust import RECORD, STAMPS, stamp
 from inpage.errors import InvalidRequest, StorageFull
 from inpage.format.limits import ALIGN
 from inpage.format.manifest import parse_manifest, revision_of
-from inpage.format.schema import SCHEMA, SHARD_BYTES, Architecture, Format, Manifest, SamplingDefaults, Tensor
+from inpage.format.schema import (
+    SCHEMA,
+    SHARD_BYTES,
+    Architecture,
+    EmbeddingRef,
+    Format,
+    Manifest,
+    SamplingDefaults,
+    Tensor,
+)
 
 from ..quantize import FORMATS
 from ..sources import Source
@@ -177,9 +186,11 @@ class ArtifactWriter:
                 "eos": list(tokenizer.eos),
                 "add_bos": tokenizer.add_bos,
                 "special": dict(tokenizer.special),
+                **({"add_eos": True} if tokenizer.add_eos else {}),
             },
             "chat_template": source.chat_template,
-            **({"sampling": _sampling(source.sampling)} if source.sampling else {}),
+            **({"sampling": _given(source.sampling)} if source.sampling else {}),
+            **({"embedding": _given(source.embedding)} if source.embedding else {}),
         }
 
     def _at(self, level: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,7 +311,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _sampling(s: SamplingDefaults) -> dict[str, Any]:
+def _given(s: SamplingDefaults | EmbeddingRef) -> dict[str, Any]:
     return {name: value for name, value in asdict(s).items() if value is not None}
 
 

@@ -70,14 +70,29 @@ class ModelFolder:
         """An object; {} where there is no such file."""
         if not self.has(name):
             return {}
-        data = self.read(name, most)
-        try:
-            found = bounded.read(data, most, items=items, keys=items, unique=True)
-        except ValueError as e:
-            raise SourceInvalid(f"{name} is not JSON: {said(e)}", field=name) from e
+        found = self._json(name, most, items)
         if not isinstance(found, dict):
             raise SourceInvalid(f"{name}: must be an object", field=name)
         return found
+
+    def json_list(self, name: str) -> list[Any]:
+        found = self._json(name, JSON_BYTES, bounded.ITEMS)
+        if not isinstance(found, list):
+            raise SourceInvalid(f"{name}: must be a list", field=name)
+        return found
+
+    def _json(self, name: str, most: int, items: int) -> Any:
+        data = self.read(name, most)
+        try:
+            return bounded.read(data, most, items=items, keys=items, unique=True)
+        except ValueError as e:
+            raise SourceInvalid(f"{name} is not JSON: {said(e)}", field=name) from e
+
+    def below(self, name: str) -> ModelFolder:
+        """A folder in this one; an empty one's files are missing, as are those of one that is not there."""
+        if not _NAME.fullmatch(name) or name not in self.names or (self.path / name).is_symlink():
+            raise SourceInvalid(f"{quoted(name)} is not a folder in the model's folder", field="path")
+        return ModelFolder(self.path / name)
 
     def sha256(self, names: Iterable[str]) -> str:
         """Of these files' names and hashes, a line each, as sha256sum writes them."""

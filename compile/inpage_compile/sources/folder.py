@@ -12,13 +12,13 @@ import numpy as np
 
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.limits import FILE_BYTES
-from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SamplingDefaults, SourceRef
+from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, EmbeddingRef, SamplingDefaults, SourceRef
 from inpage.format.structure import one_line
 from inpage.text.tokenizer import ITEMS
 
 from ..checkpoints.files import ModelFolder
 from ..checkpoints.safetensors import INDEX, Stored, read_weights, weight_files
-from ..families import Family, family_of_checkpoint
+from ..families import EncoderFamily, Family, family_of_checkpoint
 from ..families.checkpoint import HEAD, Checkpoint
 from ..families.family import expected_tensors
 from ..families.rope import Rope
@@ -26,6 +26,7 @@ from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
+from .encoder_folder import LIMITS, MODULES, PROMPTS, encoder_of
 from .model_card import license_of
 from .problems import Problems
 from .sampling import from_generation_config
@@ -48,8 +49,11 @@ def open_folder(
         None if config is None else problems.of(lambda: family_of_checkpoint(_type(config), f"{CONFIG}.model_type"))
     )
     beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
-    model = None
-    if config is not None and stored is not None and family is not None:
+    model, embedding = None, None
+    if isinstance(family, EncoderFamily) and config is not None and stored is not None:
+        found = problems.of(lambda: encoder_of(folder, family, config, stored))
+        model, embedding = found or (None, None)
+    elif config is not None and stored is not None and family is not None:
         model = problems.of(lambda: model_of(family, config, tensors_of(_checkpoint(family), stored), CONFIG))
     rows = model[0].vocab if model else _rows(stored or {})
     tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
@@ -62,14 +66,14 @@ def open_folder(
     sampling, more = from_generation_config(beside["generation_config.json"])
     return source_of(
         path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder))), sha256,
-        model, tokenizer, template, terms, sampling, more,
+        model, tokenizer, template, terms, sampling, more, embedding,
     )  # fmt: skip
 
 
 def source_of(
     path: Path, folder: ModelFolder, origin: SourceRef, sha256: str | None, model: Opened,
     tokenizer: tuple[Tokenizer, list[str]], template: tuple[str | None, list[str]], terms: LicenseInfo,
-    sampling: SamplingDefaults | None, more: list[str],
+    sampling: SamplingDefaults | None, more: list[str], embedding: EmbeddingRef | None = None,
 ) -> Source:  # fmt: skip
     """A folder of any layout, read, under the folder's name. ``sha256``: what ``origin``'s must be; ``more``: notes
     beside those of the parts."""
@@ -88,6 +92,7 @@ def source_of(
         license=terms,
         rope=rope,
         sampling=sampling,
+        embedding=embedding,
         warnings=tuple(f"{name}: {note}" for note in (*notes, *tokenizer[1], *template[1], *more)),
     )
 
@@ -110,12 +115,14 @@ def _type(config: Mapping[str, Any]) -> str:
 
 def _deciding(folder: ModelFolder) -> list[str]:
     """The files that decide what the model answers."""
-    names = [CONFIG, "tokenizer.json", *BESIDE, _TEMPLATE, INDEX]
+    names = [CONFIG, "tokenizer.json", *BESIDE, _TEMPLATE, INDEX, MODULES, PROMPTS, LIMITS]
     return [*(name for name in names if folder.has(name)), *weight_files(folder)]
 
 
 def _rows(stored: Mapping[str, Stored]) -> int:
-    embedding = stored.get("model.embed_tokens.weight")
+    """Of the token embedding."""
+    named = (each for each in stored.values() if each.name.endswith(("embed_tokens.weight", "word_embeddings.weight")))
+    embedding = next(named, None)
     return embedding.shape[0] if embedding and embedding.shape else 0
 
 

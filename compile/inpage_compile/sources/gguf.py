@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from gguf.gguf_reader import ReaderTensor
 
 from inpage.errors import SourceInvalid, quoted
-from inpage.format.schema import SourceRef
+from inpage.format.schema import Architecture, EmbeddingRef, SourceRef
 from inpage.format.structure import one_line
 
 from ..families import family_of
+from ..families.encoder import misplaced
 from ..families.family import check_tensors
 from ..families.rope import FACTORS, LONG, SHORT
 from ..gguf.metadata import Metadata
@@ -51,7 +52,7 @@ def open_gguf(
     if family is not None and keys is not None and tensors is not None:
         read = problems.of(lambda: family.read(keys, tensors, factors))
     if read is not None and tensors is not None:
-        problems.of(lambda: check_tensors(read[0], tensors))
+        problems.of(lambda: _check(read[0], tensors))
     embedding = (tensors or {}).get("token_embd")
     rows = embedding.shape[0] if embedding is not None else len(meta.get("tokenizer.ggml.tokens") or ())
     tokenizer = problems.of(lambda: build_tokenizer(meta, rows))
@@ -74,6 +75,7 @@ def open_gguf(
         license=terms,
         rope=rope,
         sampling=sampling,
+        embedding=EmbeddingRef({}) if architecture.encoder else None,
         warnings=tuple(
             f"{path.name}: {note}"
             for note in (
@@ -91,6 +93,13 @@ def _other_templates(meta: Metadata) -> list[str]:
     names = sorted(quoted(key.removeprefix(start)) for key in meta.names() if key.startswith(start))
     taken = "only the one without a name is taken" if meta.get(_TEMPLATE) else "none is taken: none is without a name"
     return [f"of the chat templates {taken}, not {', '.join(names[:8])}"] if names else []
+
+
+def _check(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
+    if not a.encoder:
+        check_tensors(a, tensors)
+    for name, what in misplaced(a, tensors) if a.encoder else ():
+        raise SourceInvalid(f"tensor {name[:80]} {what}", field=name)
 
 
 def _tensors(found: Iterable[ReaderTensor]) -> dict[str, SourceTensor]:

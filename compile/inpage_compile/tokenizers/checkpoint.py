@@ -19,6 +19,7 @@ from .control import Control, read_control
 from .pieces import pieces
 from .tokenizer import Tokenizer
 from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary, document
+from .wordpiece import read_wordpiece
 
 FILE = "tokenizer.json"
 _NAMED = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
@@ -41,7 +42,11 @@ def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[st
     """``size``: rows of the embedding. Beside it what was left out, a line each. Raises `SourceInvalid`."""
     if size > ARCHITECTURE_LIMITS["vocab"]:
         raise wrong("model.vocab", f"an embedding of {size} rows")
-    notes: list[str] = []
+    if _kind(files.tokenizer) == "WordPiece":
+        made, notes = read_wordpiece(files.tokenizer, _texts(files), size)
+        _try(made)
+        return made, notes
+    notes = []
     model = _model(files.tokenizer)
     added = _added(files.tokenizer.get("added_tokens"))
     for token in [token for token in added if token >= size]:
@@ -71,6 +76,23 @@ def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[st
     )
     _try(made)
     return made, notes + more
+
+
+def _kind(tokenizer: Mapping[str, Any]) -> Any:
+    model = tokenizer.get("model")
+    return model.get("type") if isinstance(model, Mapping) else None
+
+
+def _texts(files: TokenizerFiles) -> dict[str, str]:
+    """Of special tokens that the files name, by what they are."""
+    found: dict[str, str] = {}
+    for name in _NAMED:
+        for table in (files.special_tokens_map, files.tokenizer_config):
+            value = table.get(f"{name}_token")
+            text = value.get("content") if isinstance(value, Mapping) else value
+            if isinstance(text, str) and text:
+                found[name] = text
+    return found
 
 
 def wrong(what: str, why: str) -> SourceInvalid:

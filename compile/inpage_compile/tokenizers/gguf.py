@@ -11,6 +11,7 @@ from .byte_level import byte_level
 from .sentencepiece import sentencepiece
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary, read_vocabulary
+from .wordpiece import gguf_wordpiece
 
 if TYPE_CHECKING:
     from ..gguf.metadata import Metadata
@@ -21,6 +22,7 @@ Builder: TypeAlias = "Callable[[Metadata, Vocabulary], Tokenizer]"
 _KINDS: dict[str, tuple[str, Builder]] = {
     "gpt2": ("byte-level BPE", byte_level),
     "llama": ("SentencePiece", sentencepiece),
+    "bert": ("WordPiece", gguf_wordpiece),
 }
 
 

@@ -45,6 +45,8 @@ def pages_needed(info: EngineInfo) -> int:
 async def measure(engine: Engine, pages: Sequence[int]) -> Measurement:
     """``pages``: `pages_needed` of them, reserved, which nobody else uses meanwhile."""
     info = engine.info
+    if info.embeds:
+        return await _embedded(engine)
     token = min(17, info.vocab - 1)
     tables = block_tables.tables_on(info, _rows(info) + _STEPS, pages)
     prompt = SequenceInput([token] * _rows(info), 0, tables[0], tables=tables, request=_NAME)
@@ -61,6 +63,21 @@ async def measure(engine: Engine, pages: Sequence[int]) -> Measurement:
     finally:
         if is_sequential(engine):
             engine.drop(_NAME)
+
+
+async def _embedded(engine: Engine) -> Measurement:
+    """Of an encoder: tokens of a text a second, by both numbers."""
+    info = engine.info
+    text = SequenceInput([min(17, info.vocab - 1)] * _rows(info), 0, (), want_logits=True, request=_NAME)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        await engine.step([text])
+        times.append(time.perf_counter() - began)
+        if len(times) == 2 and times[1] >= _SLOW_S:
+            break
+    rate = len(text.tokens) / min(times[1:])
+    return Measurement(rate, rate, info.threads, time.time())
 
 
 async def _measured(engine: Engine, decode: Callable[[int], Awaitable[float]], prompt: SequenceInput) -> Measurement:

@@ -48,6 +48,8 @@ async def fitted(
         return settings, ""
     fixed = manifest.weights.bytes + max(plan.arena_bytes for plan in plans)
     context = max(plan.maxima.context for plan in plans)
+    if not any(plan.page_bytes for plan in plans):  # an encoder keeps nothing
+        return settings, ""
     least = max(kv_bytes(plan, min(settings.models.least_context, context)) for plan in plans)
     room = max(most - fixed, least)
     kept = dataclasses.replace(

@@ -47,6 +47,7 @@ class Limits:
     logit_rows: int
     pages: int
     groups: Sequence[KvGroup] = ()
+    encoder: bool = False  # without a KV cache: see `inpage.format.plan`
 
     @property
     def page_sizes(self) -> list[int]:
@@ -89,6 +90,8 @@ class RunBatch:
 def step_batch(feeds: Sequence[SequenceInput], limits: Limits) -> StepBatch:
     """Flatten feeds for one forward pass. Raises `InvalidRequest`."""
     _check_inputs(feeds, limits)
+    if limits.encoder:
+        _check_whole(feeds)
     batch = StepBatch(
         token_ids=array("i"),
         positions=array("i"),
@@ -145,6 +148,8 @@ def _add_logit_rows(batch: StepBatch, feeds: Sequence[SequenceInput], ends: Sequ
 
 def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) -> RunBatch:
     """Lay out a burst. Raises `InvalidRequest`."""
+    if limits.encoder:
+        raise InvalidRequest("an encoder has no bursts: it embeds and scores texts", field="feeds")
     if max_steps < 1:
         raise InvalidRequest("a burst has at least one step", field="max_steps")
     _check_inputs(feeds, limits)
@@ -165,9 +170,9 @@ def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) ->
 
 
 def step_outputs(batch: StepBatch, sequences: Words | None, logits: Words | None, scores: Words | None,
-                 vocab: int) -> list[StepOutput]:  # fmt: skip
+                 width: int) -> list[StepOutput]:  # fmt: skip
     """What an engine answered, by feed. ``sequences``: the structs after the choice; ``logits``: float32 [logit rows,
-    vocab]; ``scores``: inpage_score_row words, one a target."""
+    width]; ``scores``: inpage_score_row words, one a target."""
     sequence_bytes, score_bytes = _bytes(sequences), _bytes(scores)
     floats = _bytes(logits).cast("f")
     out = []
@@ -176,7 +181,7 @@ def step_outputs(batch: StepBatch, sequences: Words | None, logits: Words | None
         if chosen is not None:
             result.token, result.logprob, result.margin = choice(sequence_bytes, chosen)
         if wanted is not None:
-            result.logits = array("f", floats[wanted * vocab : (wanted + 1) * vocab])
+            result.logits = array("f", floats[wanted * width : (wanted + 1) * width])
         if scored is not None:
             result.scores = [SCORE_RESULTS.unpack_from(score_bytes, 4 * SCORE_WORDS * i) for i in scored]
         out.append(result)
@@ -223,7 +228,27 @@ def _bytes(words: Words | None) -> memoryview:
     return view if view.format == "B" else view.cast("B")
 
 
+def _check_whole(feeds: Sequence[SequenceInput]) -> None:
+    for feed in feeds:
+        if feed.start != 0 or feed.sample or feed.targets is not None or not feed.want_logits:
+            raise InvalidRequest("an encoder takes whole sequences, and gives a vector for each", field="feeds")
+        if feed.segment is not None and not 0 <= feed.segment <= len(feed.tokens):
+            raise InvalidRequest(f"{feed.segment} of {len(feed.tokens)} tokens", field="segment")
+
+
+def _sequence_rows(feeds: Sequence[SequenceInput]) -> array[int]:
+    """Of each sequence its first row in the step, how many it has, and how many come before the second segment."""
+    out, first = array("i"), 0
+    for feed in feeds:
+        count = len(feed.tokens)
+        out.extend((first, count, count if feed.segment is None else feed.segment))
+        first += count
+    return out
+
+
 def _block_tables(feeds: Sequence[SequenceInput], limits: Limits) -> array[int]:
+    if limits.encoder:
+        return _sequence_rows(feeds)
     out = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
     firsts = first_columns(limits.context, limits.page_sizes)
     for i, feed in enumerate(feeds):
@@ -293,6 +318,8 @@ def _check_inputs(feeds: Sequence[SequenceInput], limits: Limits) -> None:
 
 
 def _check_pages(feed: SequenceInput, limits: Limits, sizes: Sequence[int]) -> None:
+    if limits.encoder:
+        return
     tables, end = _tables(feed, limits), feed.start + len(feed.tokens)
     name = "tables" if limits.groups else "pages"
     if len(tables) != len(sizes):

@@ -9,7 +9,7 @@ import asyncio
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..errors import ArtifactDamaged
@@ -63,6 +63,8 @@ class BrowserEngine:
             KvGroup(tuple(g["layers"]), g["page_tokens"], g["window"] if isinstance(g["window"], int) else None)
             for g in loaded.get("groups", ())
         )
+        if facts.get("width"):  # an encoder, see `Flags`
+            flags = replace(flags, paged=False, grammars=False, logprobs=False, embeds=True)
         self._info = EngineInfo(**facts, **asdict(flags))
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
@@ -127,7 +129,7 @@ class BrowserEngine:
         chosen = [(i, feed) for i, feed in zip(batch.chosen, feeds, strict=True) if i is not None]
         result = await settle(self._client.step(_object(arrays | guidance(chosen))))
         sequences, logits, scores = (_bytes(result, name) for name in ("sequences", "logits", "scores"))
-        outs = step_outputs(batch, sequences, logits, scores, self._info.vocab)
+        outs = step_outputs(batch, sequences, logits, scores, self._info.width or self._info.vocab)
         report = _bytes(result, "report")
         for i, feed, out in zip(batch.chosen, feeds, outs, strict=True):
             if i is not None and out.token is not None:
@@ -178,6 +180,9 @@ class BrowserEngine:
         timed = await settle(self._client.timeKernels(_object({"kernels": wanted, "budgetMs": 1e3 * budget_s})))
         return [None if math.isnan(ms) else ms / 1e3 for ms in timed.to_py()]
 
+    def drop(self, request: str) -> None:
+        """Nothing is kept of a sequence but its pages."""
+
     async def interrupt(self) -> None:
         self._client.interrupt()
 
@@ -206,6 +211,7 @@ class BrowserEngine:
             logit_rows=info.max_logit_rows,
             pages=self._pages,
             groups=info.groups,
+            encoder=info.embeds,
         )
 
 

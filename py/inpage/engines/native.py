@@ -31,7 +31,7 @@ from .mapping import MappedWeights, available_bytes, base, lay_out, physical_byt
 from .native_guidance import Guidance
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
-from .native_program import check_room, load_program
+from .native_program import check_room, kind_of, load_program
 from .native_trust import require_trust
 from .protocol import (
     RUNTIME_COUNTS,
@@ -81,12 +81,13 @@ class NativeEngine:
             threads=threads,
             vocab=plan.vocab,
             context=m.context,
-            page_tokens=plan.page_tokens,
+            page_tokens=plan.page_tokens if plan.paged else 1,
             page_bytes=plan.page_bytes,
             max_rows=m.rows,
             max_sequences=m.sequences,
             max_logit_rows=m.logit_rows,
             max_pages=max_pages,
+            **kind_of(plan),
             weight_bytes=weights.bytes,
             arena_bytes=plan.arena_bytes,
             alternatives=tuple(tuple(plan.kernels[k].name for k in group) for group in plan.alternatives),
@@ -130,11 +131,15 @@ class NativeEngine:
                 raise ArtifactInvalid("the plan's groups do not have the model's layers", field="plan.kv_groups")
             kernels = read_file(folder, files["kernels"], "kernels")
             require_trust(folder, files["kernels"].file, kernels, trust)
-            pages = plan.maxima.sequences * plan.blocks_per_sequence
-            pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
-            pages = min(pages, KV_BYTES // plan.page_bytes)
+            if plan.width != manifest.width:
+                raise ArtifactInvalid("the plan's width is not the model's", field="plan.width")
+            pages = plan.maxima.sequences * plan.blocks_per_sequence if plan.paged else 0
+            if plan.paged:
+                pages = min(pages, physical_bytes() * 3 // 4 // plan.page_bytes) if max_pages is None else max_pages
+                pages = min(pages, KV_BYTES // plan.page_bytes)
             check_room(manifest.weights.bytes, plan)
-            guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if grammars else Guidance()
+            follows = grammars and plan.paged
+            guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if follows else Guidance()
             weights = MappedWeights.open(folder, manifest, report)
             try:
                 return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started,
@@ -222,6 +227,10 @@ class NativeEngine:
         """Place a batch of ``rows`` made-up tokens, after ``depth`` others, on pages that belong to no sequence. Rows,
         sequences and logit rows; None where there are no such pages."""
         info, m = self._info, self._plan.maxima
+        if not self._plan.paged:
+            whole = SequenceInput([(37 * i + 1) % info.vocab for i in range(rows)], 0, (), want_logits=True)
+            self._place(flat.step_batch([whole], self._limits()))
+            return rows, 1, 1
         each = pages_needed(info, depth + 1)
         if rows > min(m.sequences, m.logit_rows) or self._pages + rows * each > info.max_pages:
             return None
@@ -232,6 +241,9 @@ class NativeEngine:
             feeds.append(SequenceInput([token], depth, tables[0], tables=tables, want_logits=True))
         self._place(flat.step_batch(feeds, replace(self._limits(), pages=self._pages + rows * each)))
         return rows, rows, rows
+
+    def drop(self, request: str) -> None:
+        """Nothing is kept of a sequence but its pages."""
 
     async def interrupt(self) -> None:
         if self._lib is not None and self._busy.locked():
@@ -278,8 +290,8 @@ class NativeEngine:
         logits = None
         if batch.want_logits:
             at = self._offsets[self._plan.io["logits"]]
-            logits = self._work[at : at + 4 * logit_rows * self._plan.vocab]
-        outs = flat.step_outputs(batch, batch.sequences, logits, scores, self._plan.vocab)
+            logits = self._work[at : at + 4 * logit_rows * self._plan.width]
+        outs = flat.step_outputs(batch, batch.sequences, logits, scores, self._plan.width)
         for row, feed, out in zip(batch.chosen, feeds, outs, strict=True):
             if row is not None and feed.top is not None and out.token is not None and out.logprob is not None:
                 out.logprobs = [likeliest(self._logits(row), out.token, out.logprob, feed.top)]
@@ -357,7 +369,7 @@ class NativeEngine:
         self._library()
         p, m = self._plan, self._plan.maxima
         return flat.Limits(p.vocab, m.context, p.page_tokens, p.blocks_per_sequence, m.rows, m.sequences, m.logit_rows,
-                           self._pages, p.kv_groups)  # fmt: skip
+                           self._pages, p.kv_groups, not p.paged)  # fmt: skip
 
     def _places(self, pages: Sequence[int]) -> list[slice]:
         size = self._plan.page_bytes

@@ -23,6 +23,11 @@ def load_program(lib: ctypes.CDLL, plan: Plan, place: Callable[[int, Any], int])
         raise ArtifactInvalid("kernels.so refuses the plan's program: they do not belong together", field="plan")
 
 
+def kind_of(plan: Plan) -> dict[str, Any]:
+    """What an engine's facts say of a plan without a KV cache."""
+    return {} if plan.paged else {"paged": False, "logprobs": False, "embeds": True, "width": plan.width}
+
+
 def check_room(weights: int, plan: Plan) -> None:
     """Raise `OutOfMemory` where weights, arena and KV pages for one sequence's first tokens are more than there is."""
     need, free = weights + plan.arena_bytes + plan.page_bytes, available_bytes()

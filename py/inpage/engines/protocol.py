@@ -70,7 +70,7 @@ class SequenceInput:
     history: Sequence[int] = ()
     sample: bool = False  # step: choose a token after the last one fed
     targets: Sequence[int] | None = None  # step: score every fed position against these (-1: none)
-    want_logits: bool = False  # step: return the last position's logits (float32 [vocab])
+    want_logits: bool = False  # step: return the last position's logits (float32 [vocab]), or what an encoder gives
     max_new_tokens: int = 0  # run: how many tokens this sequence may still produce
     stop_ids: Sequence[int] = ()  # run: ids that end it
     grammar: Grammar | None = None  # what each choice is held to, after the ``answer`` so far
@@ -78,6 +78,7 @@ class SequenceInput:
     request: str = ""  # by which an engine knows what it keeps of it: its KV cache, its state of the grammar
     top: int | None = None  # report each choice, with so many of the likeliest tokens
     tables: Sequence[Sequence[int]] = ()
+    segment: int | None = None  # encoders: so many tokens come before the second segment; None: there is none
 
 
 @dataclass(slots=True)
@@ -109,7 +110,8 @@ class Flags:
     ``paged``: its KV cache is in pages that Python hands out; else there is no prefix cache and no swap, and what is
     preempted is computed again. ``deterministic``: the same tokens give the same bits, whatever runs beside them and in
     whatever chunks; else answers are neither kept nor shared. ``grammars``: answers can be held to a `Grammar`.
-    ``logprobs``: it reports `Logprob`. ``embeds``: it gives embeddings; reserved."""
+    ``logprobs``: it reports `Logprob`. ``embeds``: it is an encoder: a step computes whole sequences, each a feed with
+    ``want_logits``, for which it gives `EngineInfo.width` numbers; there are no bursts, and nothing is kept."""
 
     paged: bool = True
     deterministic: bool = True
@@ -145,6 +147,7 @@ class EngineInfo(Flags):
     alternatives: tuple[tuple[str, ...], ...] = ()
     rehearsed: bool = True  # all of them ran before, so that the first times are true
     groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
+    width: int = 0  # numbers that an encoder gives for a sequence
 
 
 # What engines count, in the order in which they tell it.

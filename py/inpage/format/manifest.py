@@ -22,6 +22,7 @@ from .schema import (
     SCHEMA,
     SHARD_BYTES,
     Architecture,
+    EmbeddingRef,
     FileRef,
     Format,
     LevelRef,
@@ -90,6 +91,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         weights=weights,
         variants=_variants(m["variants"]),
         sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
+        embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
     )
@@ -106,6 +108,8 @@ def _architecture(a: dict[str, Any]) -> Architecture:
         raise wrong("architecture.kv_heads", why)
     if a["head_dim"] % 2:
         raise wrong("architecture.head_dim", "must be even")
+    if a["encoder"] and not (a["pooling"] or a["labels"]):
+        raise wrong("architecture.pooling", "is missing: an encoder answers with a vector or with scores")
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in a.items() if v is not None}
     return Architecture(**given)
 
@@ -116,7 +120,15 @@ def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
         if i >= vocab:
             raise wrong(f"tokenizer.{where}", f"{i} is outside the vocabulary of {vocab}")
     tables = None if t["tables"] is None else FileRef(**t["tables"])
-    return TokenizerRef(**{**t, "eos": tuple(t["eos"]), "tables": tables})
+    if t["add_eos"] and not t["eos"]:
+        raise wrong("tokenizer.add_eos", "there is no eos to add")
+    return TokenizerRef(**{**t, "eos": tuple(t["eos"]), "add_eos": bool(t["add_eos"]), "tables": tables})
+
+
+def _embedding(e: dict[str, Any]) -> EmbeddingRef:
+    if e["default_prompt"] is not None and e["default_prompt"] not in e["prompts"]:
+        raise wrong("embedding.default_prompt", f"{quoted(e['default_prompt'])} is not one of the prompts")
+    return EmbeddingRef(e["prompts"], e["default_prompt"], e["scores"] or "sigmoid")
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

@@ -17,10 +17,13 @@ The document::
     maxima                   {rows, sequences, logit_rows, context}: what a step, and the model, can take
     blocks_per_sequence      columns of the block table: a sequence's row has one group's pages behind the other's, as
                              many of each as a whole context has. Pages of all groups are from one pool; of one that
-                             fell out of its group's window the number means nothing
+                             fell out of its group's window the number means nothing. Without kv buffers there are
+                             ENCODER_COLUMNS: a step has whole sequences, and the row says which of the step's rows are
+                             the sequence's: the first, how many, and how many of them before the second segment
     variables                ["rows", "sequences", "logit_rows"]
     arenas                   bytes of each region for what passes from launch to launch: one, or two for WebGPU
-    vocab                    columns of the logits
+    vocab                    how many tokens there are, and columns of the logits where ``width`` does not say it
+    width                    columns of the logits of a plan without kv buffers: what an encoder gives for a sequence
     buffers                  {"name", "kind", …}; a buffer's id is its place in this list:
         input                "dtype", "shape" (numbers and variables), "bytes" at the maxima; written before each step
         weight               "tensor", "bytes", and "start" (default 0): a slice of the tensor that begins there
@@ -28,10 +31,10 @@ The document::
                              two buffers may overlap
         kv                   "page_bytes": page p of it lies at p · page_bytes. Executors for CPUs take one, with all
                              layers; WebGPU gets one a layer, so that a binding holds many pages. All of them grow
-                             together and share the block table
+                             together and share the block table. None: an encoder, which keeps nothing between steps
         output               "bytes"
     io                       ids of token_ids, positions, row_sequence, block_tables, logit_rows (int32 inputs), and of
-                             logits (output, float32 [logit_rows, vocab])
+                             logits (output, float32 [logit_rows, width])
     kernels                  {"name", "buffers", "scalars", "access"}: how many of each it takes, and a letter a buffer,
                              r reads, w writes, x both. For WebGPU also "workgroup": [x, y, z]
     alternatives             lists of kernels that do the same and leave the same bits (default: none). Launches name
@@ -66,6 +69,7 @@ from .schema import Tensor
 from .schemas import PLAN
 from .structure import read_json, wrong
 
+ENCODER_COLUMNS = 3
 VERSION = PLAN["plan"]["version"]["low"]
 PLAN_BYTES = limits.FILE_BYTES["plan"]  # a plan larger than this is refused unread
 
@@ -81,10 +85,8 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
     maxima = Maxima(**p["maxima"])
     blocks, vocab, arenas = p["blocks_per_sequence"], p["vocab"], tuple(p["arenas"])
     groups = _kv_groups(p["kv_groups"] or [], p["page_tokens"], maxima.context)
-    need = sequence_pages(maxima.context, p["page_tokens"], groups)
-    if blocks < need:
-        raise wrong("plan.blocks_per_sequence", f"{blocks} pages; {maxima.context} tokens need {need}")
     buffers = _buffers(p["buffers"], arenas, {t.name: t for t in tensors}, maxima)
+    width = _check_kind(p, buffers, groups, maxima)
     kernels = tuple(_kernel(k, f"plan.kernels[{i}]") for i, k in enumerate(p["kernels"]))
     alternatives = _alternatives(p["alternatives"] or [], kernels)
     functions = _functions(p["functions"], kernels, buffers, maxima)
@@ -99,12 +101,37 @@ def parse_plan(data: bytes | str | Mapping[str, Any], tensors: Iterable[Tensor])
         arenas=arenas,
         vocab=vocab,
         buffers=buffers,
-        io=_io(p["io"], buffers, maxima, blocks, vocab),
+        io=_io(p["io"], buffers, maxima, blocks, width),
         kernels=kernels,
         alternatives=alternatives,
         functions=functions,
         kv_groups=groups,
+        width=width,
     )
+
+
+def _check_kind(p: dict[str, Any], buffers: tuple[Buffer, ...], groups: tuple[KvGroup, ...], maxima: Maxima) -> int:
+    """What depends on whether there is a KV cache. Columns of the logits."""
+    blocks = p["blocks_per_sequence"]
+    if any(b.kind == "kv" for b in buffers):
+        need = sequence_pages(maxima.context, p["page_tokens"], groups)
+        if blocks < need:
+            raise wrong("plan.blocks_per_sequence", f"{blocks} pages; {maxima.context} tokens need {need}")
+        if p["width"] is not None and p["width"] != p["vocab"]:
+            raise wrong(
+                "plan.width", f"{p['width']}, but what has a KV cache gives logits for a vocabulary of {p['vocab']}"
+            )
+        return int(p["vocab"])
+    if p["width"] is None:
+        raise wrong("plan.buffers", "no kv, and no width as an encoder's plan has")
+    if p["kv_groups"] is not None:
+        raise wrong("plan.kv_groups", "there is no kv")
+    if blocks != ENCODER_COLUMNS:
+        raise wrong("plan.blocks_per_sequence", f"{blocks}; without kv there are {ENCODER_COLUMNS}")
+    if maxima.context > maxima.rows:
+        why = f"{maxima.rows}; without kv a step has to take a whole context of {maxima.context} tokens"
+        raise wrong("plan.maxima.rows", why)
+    return int(p["width"])
 
 
 def _kv_groups(items: list[dict[str, Any]], page_tokens: int, context: int) -> tuple[KvGroup, ...]:
@@ -167,15 +194,13 @@ def _buffers(
             out.append(Buffer(name, kind, size, dtype=b["dtype"], shape=shape))
         else:
             out.append(Buffer(name, kind, size))
-    if not any(b.kind == "kv" for b in out):
-        raise wrong("plan.buffers", "no kv")
     return tuple(out)
 
 
-def _io(ids: dict[str, int], buffers: tuple[Buffer, ...], maxima: Maxima, blocks: int, vocab: int) -> dict[str, int]:
+def _io(ids: dict[str, int], buffers: tuple[Buffer, ...], maxima: Maxima, blocks: int, width: int) -> dict[str, int]:
     words = dict.fromkeys(("token_ids", "positions", "row_sequence"), maxima.rows)
     words |= {"block_tables": maxima.sequences * blocks, "logit_rows": maxima.logit_rows}
-    words["logits"] = maxima.logit_rows * vocab
+    words["logits"] = maxima.logit_rows * width
     io: dict[str, int] = {}
     for name, i in ids.items():
         at, wanted = f"plan.io.{name}", "output" if name == "logits" else "input"

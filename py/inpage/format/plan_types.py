@@ -101,6 +101,12 @@ class Plan:
     functions: tuple[Function, ...]
     alternatives: tuple[tuple[int, ...], ...] = ()
     kv_groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
+    width: int = 0  # columns of the logits: the vocabulary's, or an encoder's outputs
+
+    @property
+    def paged(self) -> bool:
+        """Whether it has a KV cache. Without, a step computes whole sequences."""
+        return any(b.kind == "kv" for b in self.buffers)
 
     @property
     def arena_bytes(self) -> int:

@@ -46,11 +46,16 @@ class Architecture:
     local_rope: bool = False  # layers with a window have rotary frequencies of their own
     plain_layers: tuple[int, ...] = ()  # layers without rotary positions
     post_norms: bool = False  # what attention and feed-forward make goes through a norm before it is added
-    activation: str = "silu"  # of the gate: silu, or gelu (by tanh)
+    activation: str = "silu"  # of the gate: silu, gelu (by tanh) or gelu_erf
     embedding_scale: float = 1.0  # embeddings are multiplied by it
     attention_scale: float = 0.0  # queries are multiplied by it; 0: 1/√head_dim
     attention_cap: float = 0.0  # scores become cap · tanh(score / cap); 0: they stay
     logit_cap: float = 0.0  # and logits
+    encoder: bool = False  # every token sees its whole sequence, which a step computes at once: no KV cache, no logits
+    token_types: int = 0  # rows of the table of token types (segments); 0: there is none
+    pooling: str = ""  # how a sequence's hidden states become one vector: mean, cls (the first) or last
+    normalized: bool = False  # that vector has length 1
+    labels: int = 0  # scores of a classifier behind the first token's hidden state; 0: the vector itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +146,9 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerRef:
-    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text. ``tables``: the
-    same tokenizer in the form that the page reads, where it has one (inpage_compile.tokenizers.tables)."""
+    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text. ``tables``:
+    the same tokenizer in the form that the page reads, where it has one (inpage_compile.tokenizers.tables).
+    ``add_eos``: a text to embed ends with the first of ``eos``."""
 
     file: str
     bytes: int
@@ -152,6 +158,18 @@ class TokenizerRef:
     add_bos: bool
     special: Mapping[str, int]
     tables: FileRef | None = None
+    add_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRef:
+    """What a model that answers with vectors or scores says of its texts. ``prompts``: what stands before a text, by
+    the kind of text ("query", "document"); ``default_prompt``: which of them where none is named. ``scores``: how a
+    classifier's single output becomes a score, "sigmoid" or "logit" (as it is)."""
+
+    prompts: Mapping[str, str]
+    default_prompt: str | None = None
+    scores: str = "sigmoid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +248,15 @@ class Manifest:
     weights: Weights
     variants: tuple[Variant, ...]
     sampling: SamplingDefaults | None = None
+    embedding: EmbeddingRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Numbers that the model gives for a row: logits, or an encoder's vector or scores."""
+        a = self.architecture
+        return (a.labels or a.hidden) if a.encoder else a.vocab
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``; `ArtifactInvalid` where there is none."""

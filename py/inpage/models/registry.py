@@ -95,6 +95,10 @@ class Models:
             raise InvalidRequest("no model is known: add one first", field="model")
         return next(iter(self._entries))
 
+    async def embeds(self, name: str | None = None) -> bool:
+        """Whether a model makes embeddings or ranks texts; loads none for that."""
+        return await self._entry(name).source.embeds()
+
     def loaded(self) -> list[ModelState]:
         """Those in memory or on their way, the most recently used first."""
         held = [e for e in self._entries.values() if e.placed]

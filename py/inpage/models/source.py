@@ -21,10 +21,14 @@ from .levels import Grant, Level
 
 
 class Source(Protocol):
-    """What the registry needs of a model; both calls raise as `Router.load` does."""
+    """What the registry needs of a model; its calls raise as `Router.load` does."""
 
     async def levels(self) -> list[Level]:
         """What it carries, the best first."""
+        ...
+
+    async def embeds(self) -> bool:
+        """Whether it answers with vectors or ranks, known without loading it."""
         ...
 
     async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
@@ -54,6 +58,7 @@ class Artifacts:
         self._settings = settings
         self._on_change = on_change
         self._levels: list[Level] | None = None
+        self._embeds: bool | None = None
         self._carried: list[str] = []  # where each artifact or level of one is, as `Router.load` takes it
 
     async def levels(self) -> list[Level]:
@@ -72,6 +77,13 @@ class Artifacts:
                     carried.append(where)
             self._levels, self._carried = levels, carried
         return self._levels
+
+    async def embeds(self) -> bool:
+        """Read once, as well."""
+        if self._embeds is None:
+            manifest, _ = await open_store(self._places[0]).manifest()
+            self._embeds = manifest.embedding is not None
+        return self._embeds
 
     async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
         settings, place, refused = self._settings, str(self._places[0]), {}

@@ -17,6 +17,7 @@ from ..observe.health import Health
 from ..responses.stream import Stream, together
 from . import responses
 from .backend import Answers, Backend, OneModel
+from .embeddings import PATHS, VectorRequest, vector_request
 from .logprobs import Written
 from .requests import ParsedRequest, chat_request, completion_request
 from .response_events import ResponseEvents
@@ -38,8 +39,9 @@ class Reply:
 
 
 class Api:
-    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/v1/responses``, ``/health`` and ``/metrics`` of
-    one router, or of the models of a registry (`inpage.models.Models`), which loads the one that a request names."""
+    """``/v1/models``, ``/v1/chat/completions``, ``/v1/completions``, ``/v1/responses``, ``/v1/embeddings``,
+    ``/v1/rerank``, ``/health`` and ``/metrics`` of one router, or of the models of a registry
+    (`inpage.models.Models`), which loads the one that a request names."""
 
     def __init__(self, models: Answers | Backend) -> None:
         self._models = cast("Backend", models) if hasattr(models, "use") else OneModel(models)
@@ -69,8 +71,8 @@ class Api:
             return _allowed(method, "GET") or found
         if path in ("/metrics", "/health"):
             return _allowed(method, "GET") or self._status(path)
-        if path == "/v1/embeddings":
-            return _allowed(method, "POST") or _json(responses.no_embeddings(", ".join(names)), 404)
+        if path in PATHS:
+            return _allowed(method, "POST") or await self._vectors(vector_request(path, _parsed(body)))
         checks: dict[str, Callable[[Any], ParsedRequest]] = {
             "/v1/chat/completions": chat_request,
             "/v1/completions": completion_request,
@@ -102,6 +104,15 @@ class Api:
                 position = Position(answer.id, answer.created, streams[0].seed)
             writer = ChoiceEvents(answer, echoes, asked.include_usage, bool(asked.params.get("stop")))
             return await _begun(writer, streams, using, position)
+
+    async def _vectors(self, asked: VectorRequest) -> Reply:
+        names = self._models.names
+        if asked.model is not None and asked.model not in names:
+            return _json(responses.no_such_model(asked.model, ", ".join(names)), 404)
+        if not await self._models.embeds(asked.model):
+            return _json(responses.no_embeddings(asked.model or names[0]), 404)
+        async with self._models.use(asked.model) as router:
+            return _json(await asked.answer(router, asked.model or names[0]))
 
     async def _echoes(
         self, router: Answers, asked: ParsedRequest, streams: list[Stream], written: Written | None

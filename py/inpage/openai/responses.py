@@ -162,8 +162,8 @@ def no_such_model(name: str, known: str) -> dict[str, Any]:
     return _error(message, "invalid_request_error", "model", "model_not_found")
 
 
-def no_embeddings(known: str) -> dict[str, Any]:
-    message = f"no model here makes embeddings; {known} answers chats and completions"
+def no_embeddings(name: str) -> dict[str, Any]:
+    message = f"{quoted(name)} makes no embeddings or ranks: it answers with text; name a model that is made for them"
     return _error(message, "invalid_request_error", "model", "model_not_found")
 
 

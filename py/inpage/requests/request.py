@@ -42,7 +42,9 @@ class Interruption:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A sequence to generate (``max_tokens`` > 0) or to score (``targets``: an id a prompt position, -1: none).
+    """A sequence to generate (``max_tokens`` > 0), to score (``targets``: an id a prompt position, -1: none) or to
+    embed (``embeds``): then ``vector`` is what an encoder gives for it, and ``segment`` says how many of its tokens
+    come before a second text.
 
     ``tokens`` given at the start were produced by an earlier run: the answer goes on after them. Its KV can be thrown
     away at any time and computed again from ``prompt + tokens``: ``num_computed_tokens`` counts the positions whose KV
@@ -58,6 +60,8 @@ class Request:
     priority: int = 0  # higher goes first
     deadline: float | None = None  # of `time.perf_counter`
     grammar: Grammar | None = None  # what the answer is held to
+    embeds: bool = False
+    segment: int | None = None
     top: int | None = None  # report each token in ``logprobs``, with so many of the likeliest
     max_repeats: int | None = None  # copies of a block of tokens that end the answer
 
@@ -65,6 +69,7 @@ class Request:
     tokens: list[int] = field(default_factory=list)
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)  # of this run's tokens
+    vector: Any = None  # float32 array
     pages: list[int] = field(default_factory=list)
     tables: list[list[int]] = field(default_factory=list)  # by group, where the engine has several
     num_computed_tokens: int = 0
@@ -99,10 +104,19 @@ class Request:
     @property
     def needs(self) -> list[str]:
         """The `Flags` that an engine must have for it."""
-        return ["grammars"] * (self.grammar is not None) + ["logprobs"] * (self.top is not None)
+        needs = {"grammars": self.grammar is not None, "logprobs": self.top is not None, "embeds": self.embeds}
+        return [flag for flag, needed in needs.items() if needed]
 
     def unmet(self, info: EngineInfo) -> Unsupported | None:
         """What it needs that this engine has not."""
+        if self.embeds and not info.embeds:
+            return Unsupported(
+                "this model answers with text: embeddings and ranks need a model made for them", field="model"
+            )
+        if info.embeds and not self.embeds:
+            return Unsupported(
+                "this model makes embeddings or ranks texts: it does not write or score them", field="model"
+            )
         return unmet_need(self.grammar, self.top, info)
 
     @property
@@ -160,6 +174,8 @@ class Request:
 
     def prefill_input(self, count: int) -> SequenceInput:
         """The next ``count`` tokens; the last chunk of a fresh prompt also chooses the first token."""
+        if self.embeds:
+            return SequenceInput(self.prompt, 0, (), request=self.name, want_logits=True, segment=self.segment)
         end = self.num_computed_tokens + count
         first_choice = self.targets is None and not self.tokens and end == len(self.prompt)
         feed = SequenceInput(

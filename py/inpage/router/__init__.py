@@ -2,6 +2,7 @@
 
 from ..responses.stream import Completion, Delta, Stream
 from ..scheduling.scoring import Score
+from .embedding import Embeddings, Rank, Ranking
 from .router import Router
 
-__all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
+__all__ = ["Completion", "Delta", "Embeddings", "Rank", "Ranking", "Router", "Score", "Stream"]

@@ -34,6 +34,7 @@ from ..scheduling.tuning import Tuner
 from ..settings import Settings
 from ..text.tokenizer import Tokenizer
 from .asking import Asking
+from .embedding import Embedder, Embeddings, Ranking
 from .explain import Report
 from .loading import ignore_progress, load_model
 from .prefixes import Prefixes
@@ -41,7 +42,7 @@ from .prefixes import Prompt as Prefix
 from .replicas import Replicas
 from .status import MemoryWatch, add_gauges
 
-__all__ = ["Completion", "Delta", "Router", "Score", "Stream"]
+__all__ = ["Completion", "Delta", "Embeddings", "Ranking", "Router", "Score", "Stream"]
 
 _WINDOW = 512  # tokens of a text that are scored together
 
@@ -92,6 +93,7 @@ class Router:
         )
         sampling = (settings or Settings()).sampling
         self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers, sampling)
+        self._embedder = Embedder(manifest, tokenizer, self.replicas, answers)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._asking.prefix_ids, pages)
         self._saving: asyncio.Task[None] | None = None
         self._unloaded = False
@@ -209,6 +211,41 @@ class Router:
         if len(ids) < 2:
             return [None] * len(ids)
         return [None, *await scoring.logprobs(self.scheduler, ids, top)]
+
+    async def embed(
+        self,
+        texts: str | Iterable[str] | Iterable[int] | Iterable[Iterable[int]],
+        *,
+        prompt_name: str | None = None,
+        dimensions: int | None = None,
+        truncate: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        field: str = "texts",
+        **params: Any,
+    ) -> Embeddings:
+        """Vectors, float32, for a text or several, by a model that is made for it; texts may be given as ids, with
+        whatever stands around them. ``prompt_name``: which of the model's prompts stands before each ("query",
+        "document"), its default one if not given; ``dimensions``: only so many numbers of each, of length 1 again;
+        ``truncate``: cut what is longer than the model takes, which is refused otherwise; ``on_progress`` is told how
+        many are done, and of how many; errors call the texts ``field``. ``client``, ``priority``, ``timeout``,
+        ``cache`` and ``tags`` as for `chat`: with an answer cache the vectors of a few texts are kept. Cancel the task
+        to end it. Raises `InvalidRequest`, `Unsupported`, `QueueFull`."""
+        return await self._embedder.embed(texts, prompt_name, dimensions, truncate, on_progress, params, field)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        truncate: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        **params: Any,
+    ) -> Ranking:
+        """How well documents answer a query, the best first, by a cross-encoder: ``results`` with ``index`` and
+        ``score``, at most ``top_n`` of them. The rest as for `embed`; a pair that is too long is cut at the longer
+        text's end."""
+        return await self._embedder.rerank(query, documents, top_n, truncate, on_progress, params)
 
     async def count_tokens(self, messages: str | Sequence[Mapping[str, Any]]) -> int:
         """How many tokens the prompt has that `chat` makes of these messages, also where it is longer than the context:

@@ -29,13 +29,15 @@ def prefill_batch(
             rows = min(rows, max(info.max_rows - rows, _FILLING))
             ours = len(reading)
         count = min(request.to_prefill, rows // (ours - place))
+        if request.embeds:  # whole, or in another step
+            count = request.to_prefill if request.to_prefill <= rows else 0
         if request.targets is not None:
             # Every scored position takes a row of logits, and only the last of a step says what is likeliest.
             count = min(count, choices if request.top is None else 1)
         if count == 0:
             continue
         feed = request.prefill_input(count)
-        cost = count if request.targets is not None else int(feed.sample)
+        cost = count if request.targets is not None else int(feed.sample or feed.want_logits)
         if cost > choices:
             continue
         rows, choices = rows - count, choices - cost
@@ -52,7 +54,8 @@ def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Requ
         kv.skip(request)
 
     def turn(r: Request) -> tuple[int, float, str, int, int]:
-        return -r.priority, queue.served(r.client), r.client, r.to_prefill, r.serial
+        rest = 0 if r.embeds else r.to_prefill  # a long text, which fits an empty step only, has its turn too
+        return -r.priority, queue.served(r.client), r.client, rest, r.serial
 
     blocks: set[object] = set()
     first = []

@@ -292,7 +292,11 @@ class Scheduler:
             self.kv.keep(request)
             self.waiting.serve(request.client, read=len(feed.tokens))
             self.metrics.rows.add(len(feed.tokens), call="prefill")
-            if request.targets is not None:
+            if request.embeds:
+                request.vector = out.logits
+                self._progressed(request)
+                self._finish(request, "length")
+            elif request.targets is not None:
                 request.scores.extend(out.scores or ())
                 request.logprobs += out.logprobs
                 if request.num_computed_tokens == len(request.prompt):

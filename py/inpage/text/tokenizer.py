@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, foreign
 from ..format import bounded
-from ..format.limits import FILE_BYTES
+from ..format.limits import ASIDE_CHARS, FILE_BYTES
 from ..host.browser import IN_PAGE, host, settle
 from .pieces import Pieces, pieces_of
 from .text_growth import check_growth
@@ -92,6 +92,13 @@ class Tokenizer:
     async def encode_aside(self, text: str) -> list[int]:
         """`encode` beside the event loop: for a text that takes long."""
         return await self._run_aside(self._encoding([text]))
+
+    async def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, in one call of the library; beside the event loop where that takes long."""
+        short = sum(map(len, texts)) <= ASIDE_CHARS
+        found = self._kept(self._codec.encode(texts) if short else await self._codec.encode_aside(texts))
+        pairs = zip(texts, found, strict=True)
+        return [ids if self.control_ids.isdisjoint(ids) else self.encode(text) for text, ids in pairs]
 
     def encode_rendered(self, text: str, stand_ins: Mapping[int, str]) -> list[int]:
         """Ids of a rendered chat template: control tokens that it spells become control tokens. ``stand_ins`` (see
@@ -227,9 +234,9 @@ class Detokenizer:
 
 
 def load_tokenizer(file: Any, special: Mapping[str, int]) -> Tokenizer:
-    """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store), and
-    the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where the
-    library is not installed."""
+    """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store),
+    and the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where
+    the library is not installed."""
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
         source = _PageSource(file) if IN_PAGE else _NativeSource(file)
         description = source.outline

@@ -28,6 +28,9 @@ class _Loading:
     def use(self, name: str | None = None) -> AbstractAsyncContextManager[Router]:
         return self._using({} if name is None else {"model": name})
 
+    async def embeds(self, name: str | None = None) -> bool:
+        return await self._models.embeds(name)
+
     def metrics(self) -> str:
         return self._models.metrics()
 

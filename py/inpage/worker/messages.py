@@ -22,6 +22,10 @@
     {"id": 16, "op": "http", "method", "path", "body": text}          see http.py: {"id": 16, "begun": {"status", …}},
                                                            {"id": 16, "chunk": text}…, {"id": 16, "value": null}
     {"id": 17, "op": "count", "messages": […]}                        {"id": 17, "value": tokens of the prompt}
+    {"id": 18, "op": "embed", "texts": […], "params": {…}}            {"id": 18, "progress": {"done", "total"}}…,
+                                {"id": 18, "value": {"vectors": base64 of float32, "width", "prompt_tokens"}}
+    {"id": 19, "op": "rerank", "query", "documents": […], "params": {…}}
+                                as embed: {"id": 19, "value": {"results": [{"index", "score"}], "prompt_tokens"}}
     {"op": "cancel", "id": 2}                                         none of its own: 2 ends, as "cancelled"
 
 Before work that nothing can interrupt comes ``{"job": {"name", "id", "characters"}}``, after it ``{"job": null}``.
@@ -37,12 +41,14 @@ import asyncio
 import gc
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import InpageError, InvalidRequest, Unsupported, only_faults, quoted, typed
+from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported, only_faults, quoted, typed
 from ..format import bounded
 from ..host.capability import tell_memory
 from ..host.jobs import announce_to, for_request
@@ -59,10 +65,11 @@ _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
 _OPERATIONS = (
     *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
     *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
-    *("count", "http"),
+    *("count", "http", "embed", "rerank"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
-_ANSWERED = ("chat", "complete", "http")
+_TELL_S = 0.1  # between two words of progress
+_ANSWERED = ("chat", "complete", "http", "embed", "rerank")
 
 
 class RouterWorker:
@@ -269,6 +276,49 @@ class RouterWorker:
                 raise
             task.uncancel()
 
+    async def _embed(self, message: Message) -> Message:
+        texts: Any = message.get("texts")
+
+        async def ask(router: Router, params: Message) -> Message:
+            found = await router.embed(texts, **params)
+            data = b"".join(map(bytes, found.vectors))
+            width = len(found.vectors[0])
+            return {"vectors": b64encode(data).decode(), "width": width, "prompt_tokens": found.prompt_tokens}
+
+        return await self._vectors(message, ask)
+
+    async def _rerank(self, message: Message) -> Message:
+        query: Any = message.get("query")
+        documents: Any = message.get("documents")
+
+        async def ask(router: Router, params: Message) -> Message:
+            return asdict(await router.rerank(query, documents, **params))
+
+        return await self._vectors(message, ask)
+
+    async def _vectors(self, message: Message, ask: Callable[[Router, Message], Awaitable[Message]]) -> Message:
+        """What a cancel ends as its task."""
+        number, params = message["id"], _named(message.get("params") or {})
+        task = self._waiting[number] = asyncio.current_task()
+        told = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if done == total or time.monotonic() - told >= _TELL_S:
+                told = time.monotonic()
+                self._post({"id": number, "progress": {"done": done, "total": total}})
+
+        try:
+            if number in self._gone:
+                raise Cancelled("it was cancelled")
+            async with self._using(message) as router:
+                return await ask(router, params | {"on_progress": tell})
+        except asyncio.CancelledError:
+            if number not in self._gone or task is None:
+                raise
+            task.uncancel()
+            raise Cancelled("it was cancelled") from None
+
     async def _score(self, message: Message) -> Message:
         ids: Any = message.get("ids")
         async with self._using(message) as router:
@@ -389,7 +439,7 @@ def _completed(result: Completion) -> Message:
 def _named(params: Any) -> Message:
     if not isinstance(params, dict):
         raise InvalidRequest("params must be an object", field="params")
-    for name in ("prompt", "messages", "self"):
+    for name in ("prompt", "messages", "texts", "query", "documents", "field", "on_progress", "self"):
         if name in params:
             raise InvalidRequest(f"{name} is no parameter: it stands beside params", field=name)
     return params

@@ -54,7 +54,8 @@ export class FaultServer {
   #http = createServer((request, response) => {
     this.#serve(request, response).catch(() => response.destroy());
   });
-  #mounts;
+  /** @type {[prefix: string, folder: string][]} */
+  #mounts = [];
   #isolated;
   /** Content-Security-Policy of every response. */
   policy = POLICY;
@@ -68,8 +69,17 @@ export class FaultServer {
    * @param {{isolated: boolean}} options isolated: send COOP and COEP
    */
   constructor(mounts, { isolated }) {
-    this.#mounts = Object.entries(mounts).sort(([a], [b]) => b.length - a.length);
+    for (const [prefix, folder] of Object.entries(mounts)) this.mount(prefix, folder);
     this.#isolated = isolated;
+  }
+
+  /**
+   * @param {string} prefix
+   * @param {string} folder
+   */
+  mount(prefix, folder) {
+    this.#mounts.push([prefix, folder]);
+    this.#mounts.sort(([a], [b]) => b.length - a.length);
   }
 
   /** @returns {Promise<string>} the origin, on a free loopback port */

@@ -31,7 +31,9 @@ export function checkBatch(input, plan, pages) {
     check(within(rowSequence[row], sequences), "rowSequence", `row ${row}: no sequence ${rowSequence[row]}`);
     if (positions[row] > reach[rowSequence[row]]) reach[rowSequence[row]] = positions[row];
   }
-  for (let i = 0; i < sequences; i++) checkPages(blockTables, i, reach[i] + 1, plan, pages);
+  if (plan.paged) for (let i = 0; i < sequences; i++) checkPages(blockTables, i, reach[i] + 1, plan, pages);
+  else checkWhole(input, sequences);
+  check(plan.paged || !(sample?.length || targets?.length), "logitRows", "an encoder gives vectors, of which no token is chosen");
   for (let i = 0; i < nLogits; i++) check(within(logitRows[i], rows), "logitRows", `no row ${logitRows[i]}`);
   if (targets) {
     check(targets.length <= nLogits, "targets", "must not be longer than logitRows");
@@ -48,6 +50,7 @@ export function checkBatch(input, plan, pages) {
  */
 export function checkTables(input, plan, pages) {
   const { sequences, n, blockTables, maxSteps } = input;
+  check(plan.paged, "sequences", "an encoder has no bursts");
   check(Number.isInteger(maxSteps) && maxSteps > 0, "maxSteps", "must be at least 1");
   check(countSequences(blockTables, plan) === n, "blockTables", `must have a row for each of ${n} sequences`);
   check(sequences.length === n * SEQUENCE_WORDS, "sequences", `must hold ${n} structs`);
@@ -62,6 +65,25 @@ export function checkTables(input, plan, pages) {
     check(within(position, plan.maxima.context), "sequences", `${i}: position ${position} is outside the context`);
     check(reserved <= plan.maxima.context, "sequences", `${i}: reserved ${reserved} is outside the context`);
     checkPages(blockTables, i, reserved, plan, pages);
+  }
+}
+
+/**
+ * What a step without a KV cache is told: which of its rows are whose. Kernels follow it.
+ * @param {import("./protocol.js").StepInput} input
+ * @param {number} sequences
+ */
+function checkWhole({ positions, rowSequence, blockTables }, sequences) {
+  const rows = positions.length;
+  for (let i = 0; i < sequences; i++) {
+    const [first, count, segment] = blockTables.subarray(3 * i, 3 * i + 3);
+    const fine = first >= 0 && count > 0 && first <= rows - count && segment >= 0 && segment <= count;
+    check(fine, "blockTables", `sequence ${i}: rows ${first} to ${first + count - 1}, ${segment} before the second segment`);
+  }
+  for (let row = 0; row < rows; row++) {
+    const first = blockTables[3 * rowSequence[row]];
+    const own = row >= first && row < first + blockTables[3 * rowSequence[row] + 1];
+    check(own && positions[row] === row - first, "positions", `row ${row} is not its sequence's at ${positions[row]}`);
   }
 }
 

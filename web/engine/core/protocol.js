@@ -56,6 +56,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {boolean} rehearsed all of them ran while weights arrived, so that the browser has compiled them well
  * @property {number} vocab
  * @property {number} context positions a sequence may have
+ * @property {number} width numbers that an encoder gives for a sequence; 0 for what writes
  * @property {number} page_tokens
  * @property {number} page_bytes
  * @property {number} blocks_per_sequence
@@ -98,7 +99,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {Int32Array} tokenIds [rows]
  * @property {Int32Array} positions [rows]
  * @property {Int32Array} rowSequence [rows]: row of blockTables that each row belongs to
- * @property {Int32Array} blockTables [sequences * blocks_per_sequence] page indices; unused entries may be anything
+ * @property {Int32Array} blockTables [sequences * blocks_per_sequence] page indices; unused entries may be anything. For an
+ *   encoder: of each sequence its first row, how many it has, and how many come before the second segment
  * @property {Int32Array} logitRows [logit rows]: which rows get logits, at most max_logit_rows
  * @property {Int32Array} [targets] score logit rows 0..n-1 against these ids (-1: none)
  * @property {Int32Array} [sample] words of n inpage_sequence structs: choose a token for logit rows 0..n-1
@@ -110,7 +112,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @typedef {object} StepResult
  * @property {Int32Array} [sequences] the structs of `sample`, updated
  * @property {Int32Array} [scores] [targets.length * 3] words of inpage_score_row: argmax, nll (f), margin (f)
- * @property {Float32Array} [logits] [logit rows * vocab]
+ * @property {Float32Array} [logits] [logit rows * vocab], or of an encoder [logit rows * width]
  * @property {Float64Array} [report] [structs * REPORT], where `tops` asks for it
  * @typedef {object} RunInput
  * @property {Int32Array} sequences words of n inpage_sequence structs

@@ -19,6 +19,7 @@
  * @returns {Trial}
  */
 export function trial(plan, rows, depth, first) {
+  if (!plan.paged) return wholeText(plan, rows);
   const { maxima, blocksPerSequence } = plan;
   const together = rows <= Math.min(maxima.sequences, maxima.logit_rows);
   const sequences = together ? rows : 1;
@@ -40,4 +41,18 @@ export function trial(plan, rows, depth, first) {
     logitRows: together ? every : Int32Array.of(rows - 1),
   };
   return { input, sequences, pages: sequences * each };
+}
+
+/**
+ * For an encoder.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {number} rows
+ * @returns {Trial}
+ */
+function wholeText(plan, rows) {
+  const positions = Int32Array.from({ length: rows }, (_, i) => i);
+  const tokenIds = positions.map((i) => (i * 37 + 1) % plan.vocab);
+  const blockTables = Int32Array.of(0, rows, rows);
+  const input = { tokenIds, positions, rowSequence: new Int32Array(rows), blockTables, logitRows: Int32Array.of(0) };
+  return { input, sequences: 1, pages: 0 };
 }

@@ -23,6 +23,7 @@ export const ADDRESSABLE = 2 ** 32;
  * @property {string} id
  * @property {number} layers
  * @property {number} context
+ * @property {number} width numbers that it gives for a row: logits, or an encoder's vector or scores
  * @property {number} weightBytes
  * @property {Shard[]} shards
  * @property {Map<string, Tensor>} tensors
@@ -52,6 +53,7 @@ export function readManifest(value, variantName) {
     id: m.id,
     layers: m.architecture.layers,
     context: m.architecture.context,
+    width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
     shards: shardsOf(m.weights),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
@@ -97,6 +99,11 @@ function shardsOf({ bytes: total, shards }) {
   });
   if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, "weights.bytes");
   return out;
+}
+
+/** @param {import("./structure.js").Checked} architecture */
+function widthOf({ encoder, hidden, labels, vocab }) {
+  return encoder ? (labels ?? hidden) : vocab;
 }
 
 /**

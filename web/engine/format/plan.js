@@ -43,6 +43,8 @@ import { read } from "./structure.js";
  * @property {number} arenaBytes of all
  * @property {number} pageBytes of all kv together
  * @property {number} vocab
+ * @property {number} width columns of the logits: the vocabulary's, or an encoder's outputs
+ * @property {boolean} paged whether there is a KV cache; without, a step computes whole sequences
  * @property {PlanBuffer[]} buffers
  * @property {Record<string, number>} io buffer ids by name, as inpage_io wants them
  * @property {Kernel[]} kernels
@@ -51,6 +53,7 @@ import { read } from "./structure.js";
  */
 
 /** An executor that shares one memory between all launches has one arena and one kv; WebGPU binds ranges. */
+const ENCODER_COLUMNS = 3;
 const REGIONS = { wasm: { arenas: 1, kv: 1 }, webgpu: { arenas: 2, kv: 65536 } };
 
 /**
@@ -66,16 +69,15 @@ export function readPlan(value, tensors, backend) {
   const kvGroups = readGroups(p.kv_groups ?? [], p.page_tokens, maxima.context);
   const sizes = kvGroups.length > 0 ? kvGroups.map((group) => group.page_tokens) : [p.page_tokens];
   const { tables, columns } = sideBySide(sizes, maxima.context);
-  if (columns > p.blocks_per_sequence) {
-    throw invalidArtifact(`${p.blocks_per_sequence} pages; ${maxima.context} tokens need ${columns}`, "plan.blocks_per_sequence");
-  }
   if (arenas.length > REGIONS[backend].arenas) {
     throw invalidArtifact(`has ${arenas.length}, this engine takes ${REGIONS[backend].arenas}`, "plan.arenas");
   }
   const buffers = readBuffers(p.buffers, arenas, tensors, maxima);
   const kv = buffers.filter((b) => b.kind === "kv");
   const most = REGIONS[backend].kv;
-  if (kv.length < 1 || kv.length > most) throw invalidArtifact(`has ${kv.length} kv, this engine takes 1 to ${most}`, "plan.buffers");
+  if (kv.length > most) throw invalidArtifact(`has ${kv.length} kv, this engine takes up to ${most}`, "plan.buffers");
+  const paged = kv.length > 0;
+  const width = checkKind(p, paged, columns);
   if (backend === "wasm") checkAddressable(buffers);
   const kernels = p.kernels.map((/** @type {Checked} */ k, /** @type {number} */ i) => readKernel(k, `plan.kernels[${i}]`, backend));
   const alternatives = readAlternatives(p.alternatives ?? [], kernels);
@@ -85,14 +87,16 @@ export function readPlan(value, tensors, backend) {
     pageTokens: p.page_tokens,
     maxima,
     kvGroups,
-    blockTables: tables,
+    blockTables: paged ? tables : [],
     blocksPerSequence: p.blocks_per_sequence,
     arenas,
     arenaBytes: sum(arenas),
     pageBytes: sum(kv.map(({ pageBytes }) => pageBytes)),
     vocab,
+    width,
+    paged,
     buffers,
-    io: readIo(p, buffers),
+    io: readIo(p, buffers, width),
     kernels,
     alternatives,
     functions: readFunctions(p, kernels, buffers, others),
@@ -102,6 +106,32 @@ export function readPlan(value, tensors, backend) {
 }
 
 /** @typedef {import("./structure.js").Checked} Checked */
+
+/**
+ * What depends on whether there is a KV cache.
+ * @param {Checked} p
+ * @param {boolean} paged
+ * @param {number} columns of a sequence's block tables
+ * @returns {number} columns of the logits
+ */
+function checkKind({ blocks_per_sequence: blocks, maxima, vocab, width, kv_groups: groups }, paged, columns) {
+  if (paged) {
+    if (columns > blocks) {
+      throw invalidArtifact(`${blocks} pages; ${maxima.context} tokens need ${columns}`, "plan.blocks_per_sequence");
+    }
+    if ((width ?? vocab) !== vocab) throw invalidArtifact(`is ${width}, the vocabulary ${vocab}`, "plan.width");
+    return vocab;
+  }
+  if (width === null) throw invalidArtifact("has no kv, and the plan no width as an encoder's has", "plan.buffers");
+  if (groups) throw invalidArtifact("there is no kv", "plan.kv_groups");
+  if (blocks !== ENCODER_COLUMNS) {
+    throw invalidArtifact(`is ${blocks}; without kv there are ${ENCODER_COLUMNS}`, "plan.blocks_per_sequence");
+  }
+  if (maxima.context > maxima.rows) {
+    throw invalidArtifact(`is ${maxima.rows}; without kv a step takes a whole context of ${maxima.context}`, "plan.maxima.rows");
+  }
+  return width;
+}
 
 /**
  * @param {KvGroup[]} items
@@ -201,9 +231,10 @@ function checkAddressable(buffers) {
 /**
  * @param {Checked} plan
  * @param {PlanBuffer[]} buffers
+ * @param {number} width
  * @returns {Record<string, number>}
  */
-function readIo({ io: ids, maxima, blocks_per_sequence: blocks, vocab }, buffers) {
+function readIo({ io: ids, maxima, blocks_per_sequence: blocks }, buffers, width) {
   /** @type {Record<string, number>} */
   const words = {
     token_ids: maxima.rows,
@@ -211,7 +242,7 @@ function readIo({ io: ids, maxima, blocks_per_sequence: blocks, vocab }, buffers
     row_sequence: maxima.rows,
     block_tables: maxima.sequences * blocks,
     logit_rows: maxima.logit_rows,
-    logits: maxima.logit_rows * vocab,
+    logits: maxima.logit_rows * width,
   };
   /** @type {Record<string, number>} */
   const io = {};

@@ -223,7 +223,7 @@ export class Executor {
     }
     if (input.wantLogits) {
       const at = layout.buffers[plan.io.logits] / 4;
-      result.logits = this.#floats.slice(at, at + logitRows.length * plan.vocab);
+      result.logits = this.#floats.slice(at, at + logitRows.length * plan.width);
     }
     if (sample?.length) {
       const n = sample.length / SEQUENCE_WORDS;

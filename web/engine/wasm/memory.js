@@ -99,7 +99,7 @@ function align(at) {
  * @returns {WebAssembly.Memory} its maximum is found again with `kvCapacity`
  */
 export function createMemory({ initial, maximum: limit, fixedBytes, pageBytes, kvPages }) {
-  const room = Math.floor((limit * WASM_PAGE - fixedBytes) / pageBytes);
+  const room = pageBytes ? Math.floor((limit * WASM_PAGE - fixedBytes) / pageBytes) : limit * WASM_PAGE - fixedBytes;
   const fewest = Math.min(kvPages, FEWEST_KV_PAGES);
   if (room < fewest) {
     const most = limit * WASM_PAGE;
@@ -143,7 +143,7 @@ const capacities = new WeakMap();
  * @param {number} pageBytes
  */
 export function kvCapacity(memory, kv, pageBytes) {
-  return Math.floor((/** @type {number} */ (capacities.get(memory)) - kv) / pageBytes);
+  return pageBytes ? Math.floor((/** @type {number} */ (capacities.get(memory)) - kv) / pageBytes) : 0;
 }
 
 /**

@@ -46,7 +46,7 @@ const PATIENCE_MS = 30_000;
 export function prepareRehearsal(executor, chosen) {
   const { plan, layout } = executor;
   const before = plan.functions[plan.functions.length - 2]?.maxRows ?? 0;
-  const rows = Math.min(plan.maxima.rows, plan.maxima.context - DEPTH, Math.max(before + 1, PROMPT_ROWS));
+  const rows = Math.min(plan.maxima.rows, plan.maxima.context - (plan.paged ? DEPTH : 0), Math.max(before + 1, PROMPT_ROWS));
   /** @type {Score} */
   const score = { scenes: [], last: [], rounds: ROUNDS, stop: layout.rehearsal };
   if (rows < 1) return score;
@@ -57,7 +57,7 @@ export function prepareRehearsal(executor, chosen) {
   for (let k = 0; k < count; k++) {
     /** @type {Scene} */
     const scene = { kernels: chosen ? [] : choices(plan, k), batches: [] };
-    for (let i = 0; i < (k ? OTHER_STEPS : DECODE_STEPS); i++) scene.batches.push([1, 1, 1]);
+    for (let i = 0; plan.paged && i < (k ? OTHER_STEPS : DECODE_STEPS); i++) scene.batches.push([1, 1, 1]);
     if (k < manyRows(plan)) scene.batches.push([rows, sequences, 1]);
     score.scenes.push(scene);
   }

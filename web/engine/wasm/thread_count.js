@@ -7,6 +7,8 @@ import { trial } from "../core/trial.js";
 
 /** Tokens before those that are decoded. */
 const DEPTH = 31;
+/** Of an encoder, the tokens of a text. */
+const TEXT = 32;
 /** Steps at a count before the clock runs, and with it. */
 const SETTLE = 1;
 const STEPS = 2;
@@ -31,7 +33,7 @@ export function candidates(most) {
  * @returns {Record<string, number> | null} steps a second by number of threads, as far as they were timed
  */
 export function measureThreads(executor, most) {
-  const { input, pages } = trial(executor.plan, 1, DEPTH, executor.pages);
+  const { input, pages } = trial(executor.plan, executor.plan.paged ? 1 : Math.min(TEXT, executor.plan.maxima.context), DEPTH, executor.pages);
   if (executor.pages + pages > executor.maxPages) {
     executor.setThreads(most);
     return null;

@@ -70,7 +70,7 @@ export class Buffers {
     this.#groups = groups;
     this.#arenas = arenas;
     this.#own = own;
-    this.maxPages = Math.min(
+    this.maxPages = !plan.paged ? 0 : Math.min(
       ...plan.buffers
         .filter(({ kind }) => kind === "kv")
         .map(({ pageBytes }) => Math.floor(bindable(gpu) / pageBytes)),

@@ -78,7 +78,7 @@ export class GpuExecutor {
    * first use costs nothing beside the rest.
    */
   async warm() {
-    await this.#buffers.growKv(1);
+    if (this.#plan.paged) await this.#buffers.growKv(1);
     this.#replay.bind();
     let rows = 1;
     for (const fn of this.#replay.functions) {
@@ -93,8 +93,10 @@ export class GpuExecutor {
           const whole = this.#encoder(fn.name);
           const pass = this.#gpu.pass(whole);
           this.#replay.record(pass, fn);
-          this.#sampler.recordResults(pass, 1);
-          this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true });
+          if (this.#plan.paged) {
+            this.#sampler.recordResults(pass, 1);
+            this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true });
+          }
           pass.end();
           if (this.#gpu.facts.software) whole.finish();
           else this.#gpu.submit(whole);
@@ -339,9 +341,9 @@ export class GpuExecutor {
    * @param {number} rows
    */
   #copyLogits(encoder, rows) {
-    const { vocab, maxima } = this.#plan;
-    this.#logits ??= new ReadBack(this.#gpu, "logits", maxima.logit_rows * vocab * 4);
-    return this.#logits.record(encoder, [{ source: this.#buffers.io("logits"), offset: 0, bytes: rows * vocab * 4 }]);
+    const { width, maxima } = this.#plan;
+    this.#logits ??= new ReadBack(this.#gpu, "logits", maxima.logit_rows * width * 4);
+    return this.#logits.record(encoder, [{ source: this.#buffers.io("logits"), offset: 0, bytes: rows * width * 4 }]);
   }
 
   /**

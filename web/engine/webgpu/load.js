@@ -28,7 +28,7 @@ export function requireSupport(_variant, features) {
  * @returns {Promise<import("../load.js").Made>}
  */
 export async function load({ options, manifest, plan, kernels, source, faultPort, onProgress }) {
-  const kvPages = options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences;
+  const kvPages = plan.paged ? (options.contextPages ?? plan.blocksPerSequence * plan.maxima.sequences) : 0;
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";

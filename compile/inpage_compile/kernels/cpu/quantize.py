@@ -34,16 +34,18 @@ def horizontal_max(vector: Expr) -> Expr:
 
 
 def store_quantized(
-    isa: Isa, form: str, values: Sequence[Expr], quants: Buffer, scales: Buffer, row: Expr, group: Expr
-) -> None:
-    """Quantize 8 float32x4 (one group) into ``quants[row, 32·group…]`` and ``scales[row, group, 0..1]``."""
+    isa: Isa, form: str, values: Sequence[Expr], quants: Buffer, scales: Buffer, row: Expr, group: Expr,
+    most: int = 127,
+) -> None:  # fmt: skip
+    """Quantize 8 float32x4 (one group) into ``quants[row, 32·group…]`` and ``scales[row, group, 0..1]``, the largest
+    to ``most``."""
     size: Any = None
     for v in values:
         magnitude = tirx.Max(v, splat(0.0) - v)
         size = magnitude if size is None else tirx.Max(size, magnitude)
     largest = let(horizontal_max(let(size)))
-    scale = let(largest * f32(1.0 / 127.0))
-    inverse = let(tirx.Select(largest > f32(0.0), f32(127.0) / tirx.Max(largest, f32(1e-30)), f32(0.0)))
+    scale = let(largest * f32(1.0 / most))
+    inverse = let(tirx.Select(largest > f32(0.0), f32(float(most)) / tirx.Max(largest, f32(1e-30)), f32(0.0)))
     total: Any = None
     for i, v in enumerate(values):
         q = let(cast("int32x4", isa.nearest(v * splat(inverse))))
@@ -60,14 +62,15 @@ def store_quantized(
 
 
 def store_group(
-    isa: Isa, form: str, values: Sequence[Expr], out: Buffer, scales: Buffer | None, row: Expr, group: Expr
-) -> None:
+    isa: Isa, form: str, values: Sequence[Expr], out: Buffer, scales: Buffer | None, row: Expr, group: Expr,
+    most: int = 127,
+) -> None:  # fmt: skip
     """One group of 32 activations in any form; ``f32`` stores them as they are."""
     if form == "f32":
         for i, v in enumerate(values):
             store(out, v, row, span(group * GROUP + i * 4))
     else:
-        store_quantized(isa, form, values, out, scales, row, group)
+        store_quantized(isa, form, values, out, scales, row, group, most)
 
 
 def byte_splat(words: Buffer, at: Expr) -> Expr:

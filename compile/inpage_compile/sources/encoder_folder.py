@@ -1,0 +1,185 @@
+"""Folders of encoders as transformers and sentence-transformers write them: what config.json and the files for pooling,
+prompts and classifiers say, and which of our tensors each of theirs is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from inpage.errors import SourceInvalid, brief, quoted
+from inpage.format.schema import EmbeddingRef
+
+from ..checkpoints.config import PREFIX, Config
+from ..checkpoints.files import ModelFolder
+from ..checkpoints.safetensors import Stored
+from ..families.encoder import CONFIG, EncoderFamily, Pooled, activation_of, misplaced
+from ..families.keys import Keys
+from ..quantize.tensor import SourceTensor
+
+MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
+_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+_LISTED = 3
+_TOP = {
+    "embeddings.word_embeddings.weight": "token_embd",
+    "embeddings.position_embeddings.weight": "position_embd",
+    "embeddings.token_type_embeddings.weight": "token_types",
+    "embeddings.LayerNorm.weight": "token_embd_norm",
+    "embeddings.LayerNorm.bias": "token_embd_norm.bias",
+    "embeddings.LayerNorm.gamma": "token_embd_norm",
+    "embeddings.LayerNorm.beta": "token_embd_norm.bias",
+}
+_BLOCK = {
+    **{f"attention.self.{name}": f"attn_{name[0]}" for name in ("query", "key", "value")},
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+_KINDS = {"weight": "", "bias": ".bias", "gamma": "", "beta": ".bias"}
+# A classifier's: BERT's behind its pooler, RoBERTa's own.
+_HEADS = (
+    {"pooler.dense": "cls", "classifier": "cls.output"},
+    {"classifier.dense": "cls", "classifier.out_proj": "cls.output"},
+)
+# Of pre-training, and of what no vector is made of.
+_UNUSED = re.compile(r"embeddings\.position_ids|pooler\.dense\.(weight|bias)|(cls|lm_head)\..*")
+_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
+_OFF: Mapping[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "embedding_size": (),
+    "rotary_emb_base": (),
+}
+
+
+def encoder_of(
+    folder: ModelFolder, family: EncoderFamily, config: Mapping[str, Any], stored: Mapping[str, Stored]
+) -> tuple[Any, EmbeddingRef]:
+    """What `folder.model_of` gives of a decoder, and what is to be said of texts. Raises `SourceInvalid`."""
+    keys = Keys(Config(config), PREFIX, CONFIG)
+    for rest, off in _OFF.items():
+        if (value := config.get(rest)) is not None and value not in off:
+            key = f"{PREFIX}.{rest}"
+            raise SourceInvalid(
+                f"{key}: {quoted(value)} is not supported" + (f"; only {off[0]} is" if off else ""), field=key
+            )
+    named = config.get("architectures")
+    classifies = isinstance(named, list) and any("ForSequenceClassification" in str(name) for name in named)
+    tensors = family.adapt(keys, _tensors(family, stored, classifies))
+    labels = tensors["cls.output"].shape[0] if classifies and "cls.output" in tensors else 0
+    pooled = Pooled("cls", False, labels) if labels else _pooled(folder)
+    limits = folder.json(LIMITS)
+    longest = limits.get("max_seq_length")
+    if longest is not None and (type(longest) is not int or longest < 1):
+        raise SourceInvalid(f"{LIMITS}: max_seq_length: {quoted(longest)} is no number of tokens", field=LIMITS)
+    architecture, rope = family.architecture(keys, tensors, pooled, activation_of(keys), longest)
+    wrong = list(misplaced(architecture, tensors))
+    if wrong:
+        listed = "; ".join(f"tensor {brief(name)} {what}" for name, what in wrong[:_LISTED])
+        more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        raise SourceInvalid(listed + more, field=brief(wrong[0][0]))
+    return (architecture, tensors, rope, list(keys.notes)), _texts(folder, config)
+
+
+def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bool) -> dict[str, SourceTensor]:
+    out: dict[str, SourceTensor] = {}
+    heads = _HEADS[any(name.startswith("classifier.dense") for name in stored)]
+    for each in stored.values():
+        name = _name(each.name.removeprefix(family.prefix), heads if classifies else {})
+        if name is None:
+            continue
+        if each.dtype not in _FORMATS:
+            raise SourceInvalid(
+                f"{brief(each.name)}: type {each.dtype} is not supported; supported are {', '.join(_FORMATS)}",
+                field=brief(each.name),
+            )
+        if len(each.shape) not in (1, 2) or 0 in each.shape:
+            raise SourceInvalid(
+                f"{brief(each.name)}: shape {list(each.shape)}, expected 1 or 2", field=brief(each.name)
+            )
+        if name in out:
+            raise SourceInvalid(f"tensor {brief(each.name)} stands twice", field=brief(each.name))
+        out[name] = SourceTensor(name, each.shape, _FORMATS[each.dtype], each.data)
+    return out
+
+
+def _name(theirs: str, heads: Mapping[str, str]) -> str | None:
+    """Ours; None for what no vector is made of, and the name itself where it is not known."""
+    if theirs in _TOP:
+        return _TOP[theirs]
+    part, _, kind = theirs.rpartition(".")
+    if part in heads and kind in _KINDS:
+        return heads[part] + _KINDS[kind]
+    match = re.fullmatch(r"encoder\.layer\.(0|[1-9]\d{0,4})\.(.{1,100})", part)
+    ours = _BLOCK.get(match[2]) if match else None
+    if match and ours and kind in _KINDS:
+        return f"blk.{match[1]}.{ours}{_KINDS[kind]}"
+    return None if _UNUSED.fullmatch(theirs) else f"{theirs} of the file"
+
+
+def _pooled(folder: ModelFolder) -> Pooled:
+    """By sentence-transformers' list of modules; without one the mean, as it does then."""
+    if not folder.has(MODULES):
+        return Pooled("mean", False)
+    modules = folder.json_list(MODULES)
+    pooled: Pooled | None = None
+    for i, module in enumerate(modules):
+        kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, Mapping) else ""
+        if i == 0 and kind == "Transformer":
+            continue
+        if kind == "Pooling" and pooled is None:
+            pooled = Pooled(_mode(folder, str(module.get("path", ""))), False)
+        elif kind == "Normalize" and pooled is not None:
+            pooled = Pooled(pooled.pooling, True)
+        else:
+            raise SourceInvalid(
+                f"{MODULES}: module {i}, {quoted(kind)}, is not supported; Transformer, Pooling and Normalize are",
+                field=MODULES,
+            )
+    return pooled or Pooled("mean", False)
+
+
+def _mode(folder: ModelFolder, path: str) -> str:
+    file = f"{path}/config.json"
+    found = folder.below(path).json("config.json")
+    modes = [
+        name.removeprefix("pooling_mode_") for name, on in found.items() if name.startswith("pooling_mode_") and on
+    ]
+    if isinstance(found.get("pooling_mode"), str):
+        modes = [found["pooling_mode"]]
+    known = {name.removeprefix("pooling_mode_"): mode for name, mode in _MODES.items()} | {
+        mode: mode for mode in _MODES.values()
+    }
+    if len(modes) != 1 or modes[0] not in known:
+        raise SourceInvalid(
+            f"{file}: pooling by {', '.join(map(quoted, modes)) or 'nothing'} is not supported; by the mean, CLS or "
+            "the last token is",
+            field=file,
+        )
+    if found.get("include_prompt") is False:
+        raise SourceInvalid(f"{file}: include_prompt false is not supported", field=file)
+    return known[modes[0]]
+
+
+def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
+    found = folder.json(PROMPTS)
+    prompts = found.get("prompts") or {}
+    if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for text in prompts.values()):
+        raise SourceInvalid(f"{PROMPTS}: prompts must be texts by name", field=PROMPTS)
+    default = found.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise SourceInvalid(f"{PROMPTS}: default_prompt_name: {quoted(default)} is not one of prompts", field=PROMPTS)
+    own = config.get("sentence_transformers")
+    said = (own.get("activation_fn") if isinstance(own, Mapping) else None) or config.get(
+        "sbert_ce_default_activation_function"
+    )
+    name = str(said or "Sigmoid").rpartition(".")[2]
+    if name not in ("Sigmoid", "Identity"):
+        raise SourceInvalid(
+            f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", field=PREFIX
+        )
+    kept = {str(name): text for name, text in prompts.items() if text}
+    return EmbeddingRef(kept, default if default in kept else None, "sigmoid" if name == "Sigmoid" else "logit")

@@ -1,0 +1,325 @@
+"""Vectors for texts, and ranks of texts for a query, by encoders.
+
+Texts become requests of their own, so that the scheduler packs them into steps by tokens, takes turns between clients,
+and tries those of an engine that died again. Of a long list only so many are under way at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Cancelled, InvalidRequest, QueueFull, Unsupported, quoted
+from ..format.limits import REQUEST_CHARS
+from ..format.schema import Manifest
+from ..requests.params import checked_ids, checked_text, options
+from ..requests.request import Burst, Request
+from ..responses import Answer, AnswerCache, weights_digest
+from ..text.tokenizer import Tokenizer
+from .replicas import Replicas
+
+_UNDER_WAY = 128  # requests of one call at once
+_TOKENIZED, _CHARS = 64, 1 << 20  # texts that are tokenized together, and their characters
+_KEPT = 64  # a call with more texts is no query: its vectors are not kept
+_TEXTS = 1 << 20  # of one call
+_PARAMS = ("client", "priority", "timeout", "cache", "tags")
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """``vectors``: one a text, float32. ``prompt_tokens``: of all texts together."""
+
+    vectors: list[array[float]]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """``index``: of the document in the list that was given."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """``results``: the best first."""
+
+    results: list[Rank]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    ids: list[int]
+    segment: int | None = None
+
+
+class Embedder:
+    """Of one router."""
+
+    def __init__(
+        self, manifest: Manifest, tokenizer: Tokenizer, replicas: Replicas, answers: AnswerCache | None
+    ) -> None:
+        self._manifest, self._tokenizer, self._replicas, self._answers = manifest, tokenizer, replicas, answers
+        self._weights = weights_digest(manifest)
+
+    @property
+    def _context(self) -> int:
+        return self._replicas.schedulers[0].info.context
+
+    async def embed(
+        self, texts: Any, prompt_name: str | None, dimensions: int | None, truncate: bool, on_progress: OnProgress,
+        params: dict[str, Any], field: str,
+    ) -> Embeddings:  # fmt: skip
+        if self._manifest.embedding is None or self._manifest.architecture.labels:
+            what = "ranks texts" if self._manifest.embedding else "answers with text"
+            raise Unsupported(f"{self._manifest.id} {what}: embeddings need a model made for them", field="model")
+        width = self._manifest.width
+        if dimensions is not None and (type(dimensions) is not int or not 1 <= dimensions <= width):
+            raise InvalidRequest(f"dimensions is {quoted(dimensions)}; it must be 1 to {width}", field="dimensions")
+        given, before = _listed(texts, field), self._prompt(prompt_name)
+        several = not isinstance(texts, str) and given[0] is not texts
+
+        async def made(first: int, some: Sequence[Any]) -> list[_Text]:
+            places = [f"{field}[{first + i}]" if several else field for i in range(len(some))]
+            return await self._texts(some, places, before, truncate)
+
+        found, tokens = await self._all(given, made, on_progress, params)
+        return Embeddings([_shortened(vector, dimensions) for vector in found], tokens)
+
+    async def rerank(
+        self, query: str, documents: Any, top_n: int | None, truncate: bool, on_progress: OnProgress,
+        params: dict[str, Any],
+    ) -> Ranking:  # fmt: skip
+        labels = self._manifest.architecture.labels
+        if self._manifest.embedding is None or labels != 1:
+            why = f"gives {labels} scores a pair" if labels else "is none"
+            raise Unsupported(f"{self._manifest.id} {why}: ranks need a cross-encoder with one score", field="model")
+        if top_n is not None and (type(top_n) is not int or top_n < 1):
+            raise InvalidRequest(f"top_n is {quoted(top_n)}; it must be 1 at least", field="top_n")
+        checked_text(query, "query")
+        if not isinstance(documents, list | tuple) or not documents:
+            raise InvalidRequest("documents must be a list of texts that is not empty", field="documents")
+        for i, document in enumerate(documents):
+            checked_text(document, f"documents[{i}]", empty=True)
+        _check_sizes(documents, "documents")
+        (question,) = await self._tokenizer.encode_all([query])
+
+        async def made(first: int, some: Sequence[Any]) -> list[_Text]:
+            encoded = await self._tokenizer.encode_all(some)
+            return [self._pair(question, ids, f"documents[{first + i}]", truncate) for i, ids in enumerate(encoded)]
+
+        found, tokens = await self._all(documents, made, on_progress, params)
+        ranks = [Rank(i, self._score(vector[0])) for i, vector in enumerate(found)]
+        ranks.sort(key=lambda rank: (-rank.score, rank.index))
+        return Ranking(ranks[:top_n], tokens)
+
+    # -- texts to ids --------------------------------------------------------------------------------------------
+
+    def _prompt(self, name: str | None) -> str:
+        """What stands before a text."""
+        ref = self._manifest.embedding
+        assert ref is not None
+        name = ref.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if not isinstance(name, str) or name not in ref.prompts:
+            known = ", ".join(map(quoted, ref.prompts)) or "none"
+            raise InvalidRequest(
+                f"prompt_name: this model has no prompt {quoted(name)}; it has {known}", field="prompt_name"
+            )
+        return ref.prompts[name]
+
+    async def _texts(self, some: Sequence[Any], places: Sequence[str], before: str, truncate: bool) -> list[_Text]:
+        """Of texts, and of ids as they are."""
+        vocab, ref = self._manifest.architecture.vocab, self._manifest.tokenizer
+        written = [
+            before + checked_text(each, place, empty=True)
+            for each, place in zip(some, places, strict=True)
+            if isinstance(each, str)
+        ]
+        encoded = iter(await self._tokenizer.encode_all(written) if written else [])
+        begin = [ref.bos] if ref.add_bos and ref.bos is not None else []
+        end = [ref.eos[0]] if ref.add_eos else []
+        out: list[_Text] = []
+        for each, place in zip(some, places, strict=True):
+            if isinstance(each, str):
+                ids, room = next(encoded), self._context - len(begin) - len(end)
+                if len(ids) > room and not truncate:
+                    raise _too_long(place, len(ids) + len(begin) + len(end), self._context)
+                out.append(_Text([*begin, *ids[:room], *end]))
+                continue
+            ids = checked_ids(each, vocab, place, most=None)
+            if len(ids) > self._context and not truncate:
+                raise _too_long(place, len(ids), self._context)
+            out.append(_Text(ids[: self._context]))
+        return out
+
+    def _pair(self, query: list[int], document: list[int], place: str, truncate: bool) -> _Text:
+        """[CLS] query [SEP] document [SEP], as BERT has it. Cut as transformers' ``longest_first`` cuts."""
+        ref = self._manifest.tokenizer
+        bos = [] if ref.bos is None else [ref.bos]
+        first, second = len(query), len(document)
+        room = self._context - len(bos) - 2
+        if first + second > room:
+            if not truncate:
+                raise _too_long(f"query and {place}", first + second + len(bos) + 2, self._context)
+            short = min(first, second)
+            long = short if short > room else max(short, room - short)
+            if short + long > room:
+                short, long = room // 2, room // 2 + room % 2
+            first, second = (short, long) if first <= second else (long, short)
+        front = [*bos, *query[:first], ref.eos[0]]
+        return _Text([*front, *document[:second], ref.eos[0]], len(front))
+
+    def _score(self, logit: float) -> float:
+        ref = self._manifest.embedding
+        assert ref is not None
+        if ref.scores == "logit":
+            return logit
+        return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def _all(
+        self, given: Sequence[Any], made: Callable[[int, Sequence[Any]], Awaitable[list[_Text]]],
+        on_progress: OnProgress, params: dict[str, Any],
+    ) -> tuple[list[array[float]], int]:  # fmt: skip
+        """What the encoder gives for each, and how many tokens they have."""
+        for name in params:
+            if name not in _PARAMS:
+                raise InvalidRequest(f"unknown parameter {quoted(name)}", field=name[:80])
+        asked = options(params, self._manifest.architecture.vocab)
+        deadline = None if asked.timeout is None else time.perf_counter() + asked.timeout
+        keeps = self._answers if asked.cache and len(given) <= _KEPT else None
+        tags = (f"model:{self._manifest.id}", *asked.tags)
+        found: list[Any] = [None] * len(given)
+        under_way: deque[tuple[int, Request, str]] = deque()
+        done = tokens = 0
+
+        def advanced() -> None:
+            nonlocal done
+            done += 1
+            on_progress(done, len(given))
+
+        async def one() -> None:
+            i, request, key = under_way[0]
+            event = await request.events.get()
+            under_way.popleft()
+            if isinstance(event, BaseException):
+                raise event
+            assert isinstance(event, Burst)
+            if request.vector is None:
+                raise Cancelled("it was cancelled")
+            found[i] = request.vector
+            if keeps is not None and request.reproducible:
+                await keeps.put(key, Answer(_halves(request.vector), "length", tags))
+            advanced()
+
+        try:
+            for first, some in _slices(given):
+                for i, text in enumerate(await made(first, some), first):
+                    tokens += len(text.ids)
+                    key = "" if keeps is None else _key(self._weights, text)
+                    kept = None if keeps is None else await keeps.get(key)
+                    if kept is not None and (vector := _floats(kept[0].token_ids, self._manifest.width)) is not None:
+                        found[i] = vector
+                        advanced()
+                        continue
+                    request = Request(
+                        text.ids, embeds=True, segment=text.segment, client=asked.client, priority=asked.priority,
+                        deadline=deadline,
+                    )  # fmt: skip
+                    while True:
+                        try:
+                            if len(under_way) < _UNDER_WAY:
+                                self._replicas.submit(request)
+                                break
+                        except QueueFull:
+                            if not under_way:
+                                raise
+                        await one()
+                    under_way.append((i, request, key))
+            while under_way:
+                await one()
+        finally:
+            for _, request, _ in under_way:
+                self._replicas.cancel(request)
+        return found, tokens
+
+
+def _listed(texts: Any, field: str) -> Sequence[Any]:
+    """One text, or ids of one, as a list of it."""
+    if isinstance(texts, str):
+        _check_sizes([texts], field)
+        return [texts]
+    if isinstance(texts, Iterable) and not isinstance(texts, list | tuple | bytes):
+        texts = list(texts)
+    if not isinstance(texts, list | tuple) or not texts:
+        raise InvalidRequest(f"{field} must be a text, ids, or a list of these that is not empty", field=field)
+    if len(texts) > _TEXTS:
+        raise InvalidRequest(f"{field} has {len(texts)} texts; at most {_TEXTS} are taken", field=field)
+    if isinstance(texts[0], int) and not isinstance(texts[0], bool):
+        return [texts]
+    for i, each in enumerate(texts):
+        if not isinstance(each, str | list | tuple) or (not isinstance(each, str) and not each):
+            raise InvalidRequest(f"{field}[{i}] is {quoted(each)}; it must be a text, or ids", field=f"{field}[{i}]")
+    _check_sizes(texts, field)
+    return texts
+
+
+def _check_sizes(texts: Sequence[Any], field: str) -> None:
+    chars = max(map(len, texts))
+    if chars > REQUEST_CHARS:
+        raise InvalidRequest(f"{field} has a text of {chars} characters; at most {REQUEST_CHARS} are read", field=field)
+
+
+def _slices(given: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """What is tokenized together, and where it begins."""
+    first = chars = 0
+    for i, each in enumerate(given):
+        if i > first and (i - first == _TOKENIZED or chars + len(each) > _CHARS):
+            yield first, given[first:i]
+            first, chars = i, 0
+        chars += len(each)
+    yield first, given[first:]
+
+
+def _too_long(place: str, tokens: int, most: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{place} has {tokens} tokens and the model takes {most}: shorten it, or let it be cut with truncate",
+        field=place.rpartition(" ")[2],
+    )
+
+
+def _shortened(vector: array[float], dimensions: int | None) -> array[float]:
+    """The first so many numbers, of length 1 again (Kusupati et al., "Matryoshka Representation Learning", 2022)."""
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    some = vector[:dimensions]
+    length = math.sqrt(math.fsum(x * x for x in some))
+    return array("f", [x / length for x in some]) if length else some
+
+
+def _key(weights: str, text: _Text) -> str:
+    parts = ["embedding", weights, text.ids, text.segment]
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def _halves(vector: array[float]) -> tuple[int, ...]:
+    """The float32 numbers as 16-bit whole numbers, of which kept answers consist."""
+    return tuple(array("H", bytes(vector)))
+
+
+def _floats(halves: Sequence[int], width: int) -> array[float] | None:
+    if len(halves) != 2 * width or max(halves) >= 1 << 16:
+        return None
+    return array("f", array("H", halves).tobytes())

@@ -1,0 +1,107 @@
+/**
+ * @file Embeddings and ranks in the page: tiny encoders, compiled, on WebAssembly and WebGPU, from Python's router through
+ * the client and through OpenAI's interface, against transformers (tests/reference/encoders.json).
+ */
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { expect, test } from "./support/router.js";
+import { WITH_WEBGPU } from "./support/webgpu.js";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const MEAN = "/bert-mean/";
+const RANKS = "/bert-ranks/";
+const WITNESS = JSON.parse(readFileSync(path.join(ROOT, "tests/reference/encoders.json"), "utf8"));
+/** In float32, of the largest. */
+const ERROR = 2e-5;
+
+/** Texts and the question, and where the compiled models lie. @returns {{texts: string[], query: string, folders: string[]}} */
+function compiled() {
+  const script = `
+import json
+from support.encoders import bert_artifact
+from support.tiny_bert import QUERY, TEXTS
+print(json.dumps({"texts": TEXTS, "query": QUERY, "folders": [str(bert_artifact(n)) for n in ("mean", "ranks")]}))`;
+  const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
+  const told = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" });
+  return JSON.parse(told.trim().split("\n").at(-1) ?? "");
+}
+
+/** @param {import("./support/server.js").FaultServer} server */
+function mounted(server) {
+  const { folders, ...rest } = compiled();
+  [MEAN, RANKS].forEach((prefix, i) => server.mount(prefix, folders[i]));
+  return rest;
+}
+
+/** @param {number[][]} found @param {number[][]} wanted */
+function near(found, wanted) {
+  const largest = Math.max(...wanted.flat().map(Math.abs));
+  return Math.max(...wanted.flat().map((value, i) => Math.abs(found.flat()[i] - value))) / largest;
+}
+
+test.use(WITH_WEBGPU);
+test.describe.configure({ timeout: 300_000 }); // the first time, two models are compiled
+
+test("vectors, ranks, progress, an end, and OpenAI's interface", async ({ page, server, start }) => {
+  const { texts, query } = mounted(server);
+  const info = await start({ model: MEAN, backend: "wasm", models: [{ model: RANKS }] });
+  expect(info.backend).toBe("wasm");
+  const found = await page.evaluate(
+    async ([texts, query, ranks, id]) => {
+      const { inpage } = /** @type {any} */ (globalThis);
+      /** @type {number[][]} */
+      const told = [];
+      const onProgress = (/** @type {number} */ done, /** @type {number} */ total) => told.push([done, total]);
+      const { vectors, prompt_tokens } = await inpage.embed(texts, { truncate: true, onProgress });
+      const alone = (await inpage.embed(texts[0])).vectors[0];
+      const short = (await inpage.embed([texts[0]], { dimensions: 8 })).vectors[0];
+      const end = new AbortController();
+      const ended = inpage.embed(Array.from({ length: 3000 }, (_, i) => `cat ${i}`), { signal: end.signal, onProgress: () => end.abort() });
+      const code = await ended.catch((/** @type {any} */ error) => error.code);
+      const refused = await inpage.embed(["a", texts.at(-1)]).catch((/** @type {any} */ e) => [e.code, e.field]);
+      const ranking = await inpage.rerank(query, texts, { model: ranks, truncate: true });
+      const body = JSON.stringify({ model: id, input: texts.slice(0, 2), encoding_format: "float" });
+      const reply = await inpage.fetch("http://inpage/v1/embeddings", { method: "POST", body });
+      const { data } = await reply.json();
+      return {
+        vectors: vectors.map((/** @type {Float32Array} */ v) => [...v]), alone: [...alone], short: [...short], prompt_tokens, told, code, refused,
+        ranking, data: data.map((/** @type {any} */ each) => each.embedding),
+      };
+    },
+    /** @type {const} */ ([texts, query, "bert-ranks", "bert-mean"]),
+  );
+  const { vectors, ids } = WITNESS.mean;
+  expect(near(found.vectors, vectors)).toBeLessThan(ERROR);
+  expect(found.alone).toEqual(found.vectors[0]);
+  expect(found.short).toHaveLength(8);
+  expect(found.prompt_tokens).toBe(ids.flat().length);
+  expect(found.told.at(-1)).toEqual([texts.length, texts.length]);
+  expect(found.code).toBe("cancelled");
+  expect(found.refused).toEqual(["invalid_request", "texts[1]"]);
+  expect(near(found.data, vectors.slice(0, 2))).toBeLessThan(ERROR);
+  /** @type {number[]} */
+  const scores = WITNESS.ranks.logits.map((/** @type {number} */ x) => 1 / (1 + Math.exp(-x)));
+  const byIndex = [...found.ranking.results].sort((a, b) => a.index - b.index).map(({ score }) => score);
+  expect(Math.max(...scores.map((score, i) => Math.abs(byIndex[i] - score)))).toBeLessThan(1e-4);
+  const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
+  expect(found.ranking.results.map((/** @type {{index: number}} */ { index }) => index)).toEqual(order);
+});
+
+test("WebGPU: the same vectors, alone and in company", async ({ page, server, start }) => {
+  const { texts } = mounted(server);
+  const info = await start({ model: MEAN, backend: "webgpu" });
+  expect(info.variant).toBe("webgpu-f32");
+  const [together, alone] = await page.evaluate(async (texts) => {
+    const { inpage } = /** @type {any} */ (globalThis);
+    const { vectors } = await inpage.embed(texts, { truncate: true });
+    const single = [];
+    for (const text of texts.slice(0, 3)) single.push((await inpage.embed(text)).vectors[0]);
+    return [vectors, single].map((all) => all.map((/** @type {Float32Array} */ v) => [...v]));
+  }, texts);
+  expect(near(together, WITNESS.mean.vectors)).toBeLessThan(ERROR);
+  expect(alone).toEqual(together.slice(0, 3));
+});

@@ -1,0 +1,177 @@
+"""Tiny encoders from folder and GGUF to vectors on this machine, against transformers in float32."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inpage.errors import InvalidRequest, SourceInvalid, Unsupported
+from inpage.text.tokenizer import load_tokenizer
+from inpage_compile.artifact.levels import sources_of
+from inpage_compile.artifact.weights import plan
+from inpage_compile.families.encoder_graph import encoder_maxima, packing_of
+from inpage_compile.sources import Source, open_source
+from support.encoders import VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
+from support.folder import change
+from support.models import manifest_of
+from support.tiny_bert import BERTS, QUERY, TEXTS
+
+ERROR = {"native-f32": 2e-5, "native": 2e-5}  # of the largest number; floats are multiplied by floats in both
+
+
+def named(*names: str) -> list[Any]:
+    return [pytest.param(n, v, id=f"{n}-{v}") for n in names for v in VARIANTS.get(n, ("native-f32",)) if v in ERROR]
+
+
+def fed(name: str, i: int) -> Any:
+    ids = WITNESS[name]["ids"][i]
+    return text(ids, ids.index(3) + 1 if BERTS[name].pooling is None else None)
+
+
+@pytest.mark.parametrize(("name", "variant"), named(*BERTS))
+async def test_hidden_states_and_scores_are_transformers(name: str, variant: str) -> None:
+    """Whatever the pooling takes of the states: the first one, the last one, the mean; a classifier's logit."""
+    witness = WITNESS[name]
+    assert witness["weights_sha256"] == BERTS[name].digest()
+    wanted = np.array(witness["vectors"] if BERTS[name].pooling else witness["logits"])
+    engine = await open_encoder(bert_artifact(name), variant)
+    assert (engine.info.embeds, engine.info.paged, engine.info.page_bytes) == (True, False, 0)
+    together = await vectors(engine, [fed(name, i) for i in range(len(TEXTS))])
+    assert np.abs(together.reshape(wanted.shape) - wanted).max() <= ERROR[variant] * np.abs(wanted).max()
+    # The same bits alone, in another company, and on one thread.
+    alone = [(await vectors(engine, [fed(name, i)]))[0] for i in range(len(TEXTS))]
+    turned = await vectors(engine, [fed(name, i) for i in reversed(range(len(TEXTS)))])
+    await engine.unload()
+    single = await open_encoder(bert_artifact(name), variant, threads=1)
+    on_one = await vectors(single, [fed(name, i) for i in range(len(TEXTS))])
+    await single.unload()
+    for other in (np.array(alone), turned[::-1], on_one):
+        assert other.tobytes() == together.tobytes()
+
+
+@pytest.mark.parametrize("name", BERTS)
+def test_texts_become_transformers_ids(name: str) -> None:
+    manifest = manifest_of(bert_artifact(name))
+    ref, described = manifest.tokenizer, (bert_artifact(name) / "tokenizer.json").read_text()
+    tokenizer = load_tokenizer(described, ref.special)
+    assert ref.bos is not None and ref.add_bos and ref.add_eos
+    room = manifest.architecture.context - 2
+    for wanted, each in zip(WITNESS[name]["ids"], TEXTS, strict=True):
+        ids = tokenizer.encode(each)
+        if BERTS[name].pooling is not None:
+            assert [ref.bos, *ids[:room], ref.eos[0]] == wanted
+        elif len(wanted) < manifest.architecture.context:
+            assert [ref.bos, *tokenizer.encode(QUERY), ref.eos[0], *ids, ref.eos[0]] == wanted
+
+
+@pytest.mark.parametrize("name", ["mean", "ranks"])
+def test_a_gguf_file_is_the_same_model(name: str, tmp_path: Path) -> None:
+    """Tensor for tensor and token for token, but for what only the folder says."""
+    folder = open_source(str(BERTS[name].write(tmp_path / "folder")))
+    file = open_source(str(BERTS[name].write_gguf(tmp_path / "tiny.gguf")))
+    assert file.architecture == folder.architecture
+    assert set(file.tensors) == set(folder.tensors)
+    for key, tensor in folder.tensors.items():
+        assert bytes(file.tensors[key].groups().to_float32().tobytes()) == tensor.groups().to_float32().tobytes(), key
+    for part in ("model", "normalizer", "pre_tokenizer", "added_tokens"):
+        assert file.tokenizer.json[part] == folder.tokenizer.json[part]
+    assert (file.tokenizer.bos, file.tokenizer.eos) == (folder.tokenizer.bos, folder.tokenizer.eos)
+
+
+def _source(tmp_path: Path, name: str = "mean") -> Path:
+    return BERTS[name].write(tmp_path / "model")
+
+
+def test_what_the_folder_says_of_texts_is_kept(tmp_path: Path) -> None:
+    source: Source = open_source(str(_source(tmp_path)))
+    assert source.embedding is not None and source.embedding.prompts == {"query": "what is "}
+    assert source.architecture.pooling == "mean" and source.architecture.normalized
+    change(tmp_path / "model", "sentence_bert_config.json", max_seq_length=48)
+    assert open_source(str(tmp_path / "model")).architecture.context == 48
+    for name, scores in (("ranks", "sigmoid"), ("ranks-raw", "logit")):
+        found = open_source(str(BERTS[name].write(tmp_path / name)))
+        assert found.embedding is not None and found.embedding.scores == scores
+        assert found.architecture.labels == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "change_to", "field"),
+    [
+        ("config.json", {"hidden_act": "relu"}, "config.json.hidden_act"),
+        ("config.json", {"position_embedding_type": "relative_key"}, "config.json.position_embedding_type"),
+        ("config.json", {"is_decoder": True}, "config.json.is_decoder"),
+        ("config.json", {"intermediate_size": 128}, "blk.0.ffn_up"),
+        ("config.json", {"num_attention_heads": 3}, "config.json.num_attention_heads"),
+        ("config.json", {"max_position_embeddings": 65}, "position_embd"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}, "1_Pooling/config.json"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "1_Pooling/config.json"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "1_Pooling/config.json"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "no"}, "config_sentence_transformers.json"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "sentence_bert_config.json"),
+        ("tokenizer.json", {"normalizer": {"type": "NFC"}}, "tokenizer.json.normalizer"),
+    ],
+)
+def test_what_no_graph_follows_is_refused_by_name(
+    file: str, change_to: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    change(_source(tmp_path), file, **change_to)
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(tmp_path / "model"))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("path", ["../model", "2_Dense", "1_Pooling/..", ""])
+def test_a_list_of_modules_leads_nowhere_else(path: str, tmp_path: Path) -> None:
+    folder = _source(tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(SourceInvalid):
+        open_source(str(folder))
+
+
+async def test_a_step_takes_whole_texts_only() -> None:
+    engine = await open_encoder(bert_artifact("mean"))
+    ids = WITNESS["mean"]["ids"][0]
+    wrong = {
+        "start": text(ids), "tokens": text([]), "segment": text(ids, len(ids) + 1), "vocab": text([BERTS["mean"].vocab])
+    }  # fmt: skip
+    wrong["start"].start = 1
+    for each in wrong.values():
+        with pytest.raises(InvalidRequest):
+            await engine.step([each])
+    with pytest.raises(InvalidRequest):
+        await engine.run([text(ids[:1])], 1)
+    with pytest.raises(InvalidRequest):  # more than a step's rows
+        await engine.step([text([5] * 60) for _ in range(9)])
+    await engine.unload()
+
+
+def test_levels_round_matrices_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("mean", "ranks"):
+        (rounded,) = sources_of(open_source(str(_source(tmp_path / name, name))), ("q8_0",)).values()
+        formats = {planned.entry.name: planned.entry.format for planned in plan(rounded)}
+        assert formats["blk.0.attn_qkv"] == formats["blk.1.ffn_down"] == formats["token_embd"] == "q8_0"
+        exact = {"position_embd", "token_types", "blk.0.attn_norm", "blk.0.ffn_up_bias", "head_dense", "head_out"}
+        assert {formats[name] for name in exact & set(formats)} == {"f32"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"hidden": 48, "head_dim": 12}, "hidden"),
+        ({"ffn": 40}, "ffn"),
+        ({"heads": 16, "head_dim": 4}, "head_dim"),
+        ({"context": 8193}, "context"),
+    ],
+)
+def test_shapes_that_no_kernel_takes_are_refused_before_weights_are_read(changed: dict[str, int], field: str) -> None:
+    architecture = replace(manifest_of(bert_artifact("mean")).architecture, **changed)
+    with pytest.raises(Unsupported) as caught:
+        packing_of(architecture, encoder_maxima(architecture))
+    assert caught.value.field == field

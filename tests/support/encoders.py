@@ -1,0 +1,45 @@
+"""Compiled tiny encoders, as `models` has tiny decoders."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inpage.engines.native import NativeEngine
+from inpage.engines.protocol import SequenceInput
+from inpage_compile.pipeline import compile_model
+
+from .models import ROOT, alone, first_ways, manifest_of
+from .tiny_bert import BERTS
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+WITNESS: dict[str, Any] = json.loads((REFERENCE / "encoders.json").read_text("utf-8"))
+# The browser's, and natively one for each thing that can go wrong.
+VARIANTS = {"mean": ("wasm-simd", "webgpu-f32", "native", "native-f32"), "ranks": ("wasm-simd", "native-f32")}
+
+
+@functools.cache
+def bert_artifact(name: str) -> Path:
+    """The folder of a tiny encoder."""
+    with alone(f"bert-{name}"), tempfile.TemporaryDirectory() as place, first_ways():
+        folder = BERTS[name].write(Path(place) / f"tiny-bert-{name}")
+        return compile_model(str(folder), ROOT / f"tiny-bert-{name}", variants=VARIANTS.get(name, ("native-f32",)))
+
+
+async def open_encoder(folder: Path, variant: str = "native-f32", threads: int = 2) -> NativeEngine:
+    return await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads)
+
+
+def text(ids: list[int], segment: int | None = None) -> SequenceInput:
+    return SequenceInput(ids, 0, (), want_logits=True, segment=segment)
+
+
+async def vectors(engine: NativeEngine, texts: list[SequenceInput]) -> npt.NDArray[np.float32]:
+    """Of all in one step."""
+    return np.array([out.logits for out in await engine.step(texts)], np.float32)
