@@ -4,6 +4,7 @@ which attention scale a 27B has; and what is refused by name. Groups of layers u
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from inpage.errors import SourceInvalid, Unsupported
 from inpage.format.plan_types import KvGroup
-from inpage.kv import GroupedKv
+from inpage.kv import KvManager
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -142,14 +143,15 @@ def test_what_halves_do_not_hold_is_not_compiled_to_them(tmp_path: Path) -> None
 
 async def test_a_crowd_on_few_pages_answers_as_each_alone() -> None:
     """Windows of 20 tokens beside a layer that sees everything: pages that slid out are used by others, requests wait,
-    are preempted and computed again; the tokens are those of each alone."""
+    are preempted, saved and computed again, and share what the half of them begins with; the tokens are those of each
+    alone, with nothing kept."""
     engine = await open_engine(tiny_artifact("gemma3"), "native-f32", threads=2)
-    prompts = [[(7 * i + k * k) % 320 for k in range(5 + 17 * i)] for i in range(6)]
+    begin = [(11 * k + k * k) % 320 for k in range(50)]
+    prompts = [begin * (i % 2) + [(7 * i + k * k) % 320 for k in range(5 + 17 * i)] for i in range(6)]
 
-    async def answers(pages: int, together: bool) -> list[list[int]]:
-        settings = settings_from({"kv": {"memory_bytes": pages * engine.info.page_bytes}})
-        scheduler = Scheduler(engine, settings=settings)
-        assert isinstance(scheduler.kv, GroupedKv)
+    async def answers(pages: int, together: bool, **kv: int) -> list[list[int]]:
+        memory = {"memory_bytes": pages * engine.info.page_bytes}
+        scheduler = Scheduler(engine, settings=settings_from({"kv": memory | kv}))
         requests = [Request(prompt, 70) for prompt in prompts]
         for request in requests:
             scheduler.submit(request)
@@ -157,8 +159,41 @@ async def test_a_crowd_on_few_pages_answers_as_each_alone() -> None:
                 await finish(request)
         if together:
             await asyncio.gather(*map(finish, requests))
-        assert scheduler.kv.pool.used == 0
+            assert scheduler.metrics.preemptions.total > 0
+        assert scheduler.kv.pool.used == scheduler.kv.prefix.idle
+        assert any(request.cached for request in requests) == bool(scheduler.kv.prefix.budget)
         return [request.tokens for request in requests]
 
-    assert await answers(90, together=True) == await answers(400, together=False)
+    alone = await answers(400, together=False, prefix_bytes=0)
+    assert await answers(90, together=True) == alone == await answers(400, together=False)
+    await engine.unload()
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral"])
+async def test_a_turn_that_goes_on_from_kept_pages_has_the_bits_of_one_that_reads_all(name: str) -> None:
+    """Logits, of a layer that sees everything beside windows and of windows alone, in chunks of other lengths."""
+    engine = await open_engine(tiny_artifact(name), "native-f32", threads=2, pages=40)
+    ids = [(7 * k + k * k) % 320 for k in range(90)]
+
+    async def logits(kept: int, chunk: int) -> bytes:
+        """After all of them. ``kept``: how many were the prompt of a turn before, whose answer is thrown away."""
+        scheduler = Scheduler(engine)
+        if kept:
+            before = Request(ids[:kept], 40)
+            scheduler.submit(before)
+            await finish(before)
+        kv, request = scheduler.kv, Request(ids, 1)
+        assert isinstance(kv, KvManager) and await kv.admit(request)
+        assert request.cached == kept // 16 * 16 == request.num_computed_tokens
+        while request.to_prefill:
+            count = min(chunk, request.to_prefill)
+            assert await kv.cover(request, count)
+            feed = request.prefill_input(count)
+            (out,) = await engine.step([replace(feed, want_logits=True)])
+            request.num_computed_tokens += count
+            kv.keep(request)
+        return bytes(memoryview(out.logits))
+
+    whole = await logits(0, 90)
+    assert {await logits(*how) for how in ((0, 7), (64, 26), (70, 3), (33, 32))} == {whole}
     await engine.unload()

@@ -1,58 +1,38 @@
-"""KV pages by groups of layers: one that sees everything, one with a sliding window and larger pages."""
+"""KV pages by groups of layers: one that sees everything, one with a sliding window and larger pages. What they take,
+what they give back, and that prompts are shared, kept, saved and stored as those of one group are."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from inpage.engines.protocol import SequenceInput
 from inpage.format.plan_types import KvGroup
-from inpage.kv import GroupedKv, KvManager
+from inpage.kv import Blocks, KvManager
+from inpage.kv.storage import FolderPages
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
+from inpage.settings import settings_from
+from inpage.text.tokenizer import Tokenizer
 from support.asking import finish, prompt
 from support.paged_double import PagedDouble
+from support.small import small_router
 
 WHOLE, SLIDING = KvGroup((0, 2), 4), KvGroup((1,), 8, window=10)
 GROUPS = (WHOLE, SLIDING)
+BLOCK = 8  # tokens: two pages of the one, one of the other
 
 
-class Grouped(PagedDouble):
-    """The strict double with two groups: it also writes each token to the second one's pages, and reads back from there
-    what the window shows."""
-
-    def __init__(self, groups: tuple[KvGroup, ...] = GROUPS, **sizes: int) -> None:
-        super().__init__(**sizes)  # type: ignore[arg-type]
-        self.info = replace(self.info, groups=groups)
-
-    def _write(self, feed: SequenceInput, position: int, token: int) -> None:
-        super()._write(feed, position, token)
-        assert [*feed.tables[0]] == [*feed.pages] and len(feed.tables) == len(self.info.groups)
-        for group, table in zip(self.info.groups[1:], feed.tables[1:], strict=True):
-            page, slot = divmod(position, group.page_tokens)
-            self._kv[table[page], 1000 + slot] = position, token
-
-    def _choose(self, feed: SequenceInput, position: int, history: Sequence[int]) -> int:
-        for group, table in zip(self.info.groups[1:], feed.tables[1:], strict=True):
-            first = 0 if group.window is None else max(0, position - group.window + 1)
-            for earlier in range(first, position + 1):
-                page, slot = divmod(earlier, group.page_tokens)
-                assert self._kv[table[page], 1000 + slot][0] == earlier, "a page of the window is gone"
-            alike = self._kv[table[position // group.page_tokens], 1000 + position % group.page_tokens]
-            assert alike == self._kv[feed.pages[position // 4], position % 4]
-        return super()._choose(feed, position, history)
-
-
-async def answers(engine: PagedDouble, requests: list[Request]) -> list[list[int]]:
-    scheduler = Scheduler(engine)
+async def answers(engine: PagedDouble, requests: list[Request], **kv: int) -> list[list[int]]:
+    scheduler = Scheduler(engine, settings=settings_from({"kv": kv}))
+    scheduler.kv.swap.clock = lambda: fed(engine)  # a copy is free, a token costs one
     for request in requests:
         scheduler.submit(request)
     await asyncio.gather(*map(finish, requests))
-    assert scheduler.kv.pool.used == len(scheduler.kv.prefix)
-    assert isinstance(scheduler.kv, GroupedKv) == isinstance(engine, Grouped)
+    assert scheduler.kv.pool.used == len(scheduler.kv.prefix) == scheduler.kv.prefix.idle
     return [request.tokens for request in requests]
 
 
@@ -60,61 +40,82 @@ def crowd() -> list[Request]:
     return [Request(prompt(i, 5 + 11 * i), 40) for i in range(6)]
 
 
+def fed(engine: PagedDouble) -> int:
+    """Tokens of prompts that were computed."""
+    return sum(len(feed.tokens) for kind, feeds in engine.calls if kind == "step" for feed in feeds)
+
+
+def manager(groups: Sequence[KvGroup] = GROUPS, prefix_bytes: int = 0, **sizes: int) -> KvManager:
+    return KvManager(PagedDouble(groups=groups, **sizes), prefix_bytes=prefix_bytes)
+
+
 async def test_groups_change_no_answer() -> None:
-    assert await answers(Grouped(), crowd()) == await answers(PagedDouble(), crowd())
+    assert await answers(PagedDouble(groups=GROUPS), crowd()) == await answers(PagedDouble(), crowd())
 
 
-async def test_short_of_memory_they_are_preempted_and_computed_again() -> None:
-    engine = Grouped(memory_pages=52)
-    assert await answers(engine, crowd()) == await answers(PagedDouble(), crowd())
-    assert sum(len(feed.tokens) for kind, feeds in engine.calls if kind == "step" for feed in feeds) > 195
+@pytest.mark.parametrize("swap_bytes", [0, 1 << 20])
+async def test_short_of_memory_they_are_preempted_and_go_on(swap_bytes: int) -> None:
+    engine = PagedDouble(memory_pages=48, groups=GROUPS)
+    told = await answers(engine, crowd(), swap_bytes=swap_bytes, prefix_bytes=0)
+    assert told == await answers(PagedDouble(), crowd())
+    assert fed(engine) == 195 if swap_bytes else fed(engine) > 195
 
 
-async def test_pages_that_fell_out_of_the_window_are_free() -> None:
-    engine = Grouped(max_pages=300)
-    kv = GroupedKv(engine)
+async def test_a_window_takes_what_a_step_needs_and_gives_old_pages_back() -> None:
+    kv = manager(max_pages=300)
     request = Request(prompt(1, 100), 60)
     assert await kv.admit(request)
-    assert [len(table) for table in request.tables] == [26, 13] and request.pages is request.tables[0]
+    # A step's 32 rows and the window before them: two blocks before the one that it begins in, and four more.
+    assert [len(table) for table in request.tables] == [26, 7] and request.pages is request.tables[0]
     for done in (32, 64, 96, 100):
+        assert await kv.cover(request, done - request.num_computed_tokens)
         request.num_computed_tokens = done
         kv.keep(request)
-        seen = (done - 10 + 1) // 8  # pages of which the next token, at ``done``, sees nothing
+        seen = max(0, done // BLOCK - 2)  # blocks of which the next token, and the one after the last block, sees none
         assert request.tables[1][:seen] == [0] * seen and 0 not in request.tables[1][seen:]
-        assert kv.pool.used == 26 + 13 - seen
+        assert kv.pool.used == 26 + len(request.tables[1]) - seen <= 26 + 7
     for done in range(100, 160):
         assert await kv.cover(request, 1)
         request.num_computed_tokens = done + 1
-        assert kv.pool.used <= -(-(done + 1) // 4) + 3 + 1  # the window lies in three pages at most
+        assert kv.pool.used <= 2 * -(-(done + 1) // BLOCK) + 3 + 1
     kv.release(request)
     assert kv.pool.used == 0 and request.tables == [] and not request.num_computed_tokens
 
 
 async def test_a_burst_ends_where_the_pages_of_any_group_do() -> None:
-    kv = GroupedKv(Grouped(memory_pages=5, max_pages=5))
-    assert kv.capacity == 12  # three pages of four tokens, two of eight
-    request = Request(prompt(1, 7), 5)
+    kv = manager(memory_pages=8, max_pages=8, max_rows=8)
+    assert kv.capacity == 2 * BLOCK  # two pages of one group and one of the other for each
+    request = Request(prompt(1, 7), 9)
     assert await kv.admit(request)
     request.num_computed_tokens = 7
     assert await kv.cover(request, 1) and kv.pool.used == 3
-    assert await kv.cover(request, 4) and [len(t) for t in request.tables] == [3, 2]
+    request.tokens.append(9)
+    assert await kv.cover(request, 4) and [len(t) for t in request.tables] == [4, 2]
     other = Request(prompt(2, 3), 5)
     assert not await kv.admit(other) and other.tables == []
     kv.release(request)
-    assert await kv.admit(other) and kv.pool.used == 2
-    assert await kv.admit(request) and [len(t) for t in request.tables] == [2, 1]
-    request.num_computed_tokens = 7
-    assert await kv.cover(request, 4) and kv.pool.used == 5  # to the end of what it has
-    request.num_computed_tokens = 8
-    assert not await kv.cover(request, 4) and kv.pool.used == 5
+    assert await kv.admit(other) and kv.pool.used == 3
+    assert not await kv.admit(request) and kv.pool.used == 3 and request.tables == []
+
+
+def test_what_a_sequence_needs_is_counted_by_group() -> None:
+    blocks = Blocks(4, GROUPS)
+    assert (blocks.tokens, blocks.pages) == (BLOCK, 3)
+    # The window's group has at most two blocks behind, and what 16 rows touch: three more.
+    assert [blocks.need(tokens, 16) for tokens in (0, 1, 8, 9, 40, 48, 400)] == [0, 3, 3, 6, 15, 17, 105]
+    for pages in range(200):
+        tokens = blocks.room(pages, 16, 4096)
+        assert blocks.need(tokens, 16) <= pages < blocks.need(tokens + 1, 16)
+    assert Blocks(4, (SLIDING,)).room(5, 16, 4096) == 4096 and Blocks(4, (SLIDING,)).room(4, 16, 4096) == 4 * BLOCK
+    assert Blocks(4).room(9, 16, 4096) == 36
 
 
 @pytest.mark.parametrize("window", [1, 4, 8, 9])
 async def test_windows_of_any_size_and_all_layers_in_one(window: int) -> None:
     """A model whose every layer slides has one group; its answers are those of the window."""
-    engine = Grouped((WHOLE, replace(SLIDING, window=window), KvGroup((3,), 2, window=3)))
-    assert await answers(engine, crowd()) == await answers(PagedDouble(), crowd())
-    one = GroupedKv(Grouped((replace(SLIDING, window=window),)))
+    groups = (WHOLE, replace(SLIDING, window=window), KvGroup((3,), 2, window=3))
+    assert await answers(PagedDouble(groups=groups), crowd()) == await answers(PagedDouble(), crowd())
+    one = manager([replace(SLIDING, window=window)], max_rows=80)
     request = Request(prompt(1, 80), 8)
     assert await one.admit(request) and len(request.pages) == 11
     request.num_computed_tokens = 80
@@ -122,7 +123,76 @@ async def test_windows_of_any_size_and_all_layers_in_one(window: int) -> None:
     assert one.pool.used == 11 - (81 - window) // 8
 
 
-def test_one_group_without_a_window_is_what_it_was() -> None:
-    scheduler = Scheduler(PagedDouble())
-    assert type(scheduler.kv) is KvManager
-    assert scheduler.kv.prefix.budget > 0
+async def test_a_second_turn_computes_only_its_new_tokens() -> None:
+    engine = PagedDouble(groups=GROUPS)
+    scheduler = Scheduler(engine)
+
+    async def turn(ids: list[int]) -> Request:
+        engine.calls.clear()
+        request = Request(ids, 30)
+        scheduler.submit(request)
+        await finish(request)
+        return request
+
+    ids, before = prompt(1, 70), 0
+    for i in range(3):
+        request = await turn(ids)
+        assert fed(engine) == len(ids) - before and request.cached == before
+        before = (request.length - 1) // BLOCK * BLOCK
+        ids = [*request.ids(), *prompt(7 + i, 12)]
+    # Another question at the same place goes on from there, and the same one is only told again.
+    for other in ([*ids[:-5], 11, 12, 13], ids[: before + 1]):
+        request = await turn(other)
+        assert request.cached == before and fed(engine) == len(other) - before
+        assert [request.tokens] == await answers(PagedDouble(), [Request(other, 30)])
+
+
+async def test_whoever_branches_off_before_the_last_windows_begins_anew() -> None:
+    """Where the budget has room for nothing but them. The answer is the same."""
+    engine = PagedDouble(groups=GROUPS)
+    pages = 2 * 15 + 2
+    scheduler = Scheduler(engine, settings=settings_from({"kv": {"prefix_bytes": pages * engine.info.page_bytes}}))
+    ids = prompt(1, 120)
+    requests = [Request(ids, 1), Request([*ids, 3], 5), Request(ids[:50], 5)]
+    for request in requests:
+        scheduler.submit(request)
+        await finish(request)
+        assert scheduler.kv.prefix.idle <= pages
+    assert [request.cached for request in requests] == [0, 120, 0]
+    alone = [Request(request.prompt, request.max_tokens) for request in requests]
+    assert [request.tokens for request in requests] == await answers(PagedDouble(), alone)
+
+
+async def test_the_same_prompt_asked_at_once_is_computed_once() -> None:
+    engine = PagedDouble(groups=GROUPS)
+    requests = [Request(prompt(1, 6 * BLOCK), 3) for _ in range(4)]
+    await answers(engine, requests)
+    assert fed(engine) == 6 * BLOCK + 3 * BLOCK  # the last block of each is its own
+
+
+async def test_what_is_exported_is_resumed_after_a_reload(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ids = [3 + i * i % 90 for i in range(100)]
+    async with small_router(small_tokenizer, pages=FolderPages(tmp_path, 1 << 20), groups=GROUPS) as router:
+        cold = await router.complete(ids, temperature=0, max_tokens=9)
+        assert await router.export_prefix(ids) == 96
+    # Of the window's group only the blocks that the next token sees are stored.
+    stored = [path.name for path in tmp_path.iterdir() if path.name.startswith("page-")]
+    assert (len(stored), sum(name.endswith("-10") for name in stored)) == (12 + 2, 2)
+    for damaged in (False, True):
+        if damaged:
+            (one,) = [path for path in tmp_path.iterdir() if path.name.endswith("-10")][:1]
+            one.write_bytes(one.read_bytes()[:-1])
+        async with small_router(small_tokenizer, pages=FolderPages(tmp_path, 1 << 20), groups=GROUPS) as router:
+            kept = 0 if damaged else 96
+            assert await router.import_prefix(ids) == kept
+            warm = await router.complete(ids, temperature=0, max_tokens=9)
+            assert (warm.token_ids, warm.cached_tokens) == (cold.token_ids, kept)
+            assert router.info["kv_pages"]["used"] == 0
+
+
+async def test_memory_for_the_windows_bounds_a_conversation_not_its_length() -> None:
+    """Pages for a long conversation's whole group and for one window: several prompts of it are read in turn."""
+    engine = PagedDouble(memory_pages=76, groups=GROUPS, context=248)
+    assert Scheduler(engine).capacity == 248
+    long = [Request(prompt(i, 200), 48) for i in range(3)]
+    assert await answers(engine, long) == await answers(PagedDouble(), [Request(prompt(i, 200), 48) for i in range(3)])

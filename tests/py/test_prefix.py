@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from inpage.engines.protocol import Sampling
-from inpage.kv import KvManager, PagePool, PrefixTree
+from inpage.format.plan_types import KvGroup
+from inpage.kv import Blocks, KvManager, PagePool, PrefixTree
+from inpage.kv.blocks import Tables
+from inpage.kv.prefix import Branch
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -24,104 +27,187 @@ SIZE = 4
 TOKENS = st.lists(st.integers(3, 4), min_size=1, max_size=26)
 
 
+def full(tokens: list[int]) -> list[tuple[int, ...]]:
+    return [tuple(tokens[at : at + SIZE]) for at in range(0, len(tokens) - SIZE + 1, SIZE)]
+
+
 class Tree(RuleBasedStateMachine):
     """Sequences come, take what is kept, write the rest and leave it. ``content`` is what the pages really hold."""
 
     held = Bundle("held")
+    groups: tuple[KvGroup, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = PagePool(60)
-        self.pool.grow_to(60)
-        self.tree = PrefixTree(self.pool, SIZE, budget=8)
-        self.content: dict[int, tuple[int, ...]] = {}  # page → all tokens up to its end
-        self.sequences: dict[int, tuple[list[int], list[int]]] = {}
+        self.blocks = Blocks(SIZE, self.groups)
+        self.pool = PagePool(60 * self.blocks.pages)
+        self.pool.grow_to(self.pool.limit)
+        self.tree = PrefixTree(self.pool, self.blocks, budget=8 * self.blocks.pages)
+        self.content: dict[int, tuple[int, int, tuple[int, ...]]] = {}  # page → part, place, all tokens up to its end
+        self.sequences: dict[int, tuple[list[int], Tables, Branch]] = {}
         self.serial = 0
+
+    def check(self, tokens: list[int], tables: Tables, end: int, goes_on: int) -> None:
+        """Its first ``end`` blocks hold these tokens, as far as whoever goes on after ``goes_on`` of them sees them."""
+        for p, part in enumerate(self.blocks.parts):
+            for block in range(part.needed(goes_on), end):
+                pages = tables.get(p, block)
+                assert len(pages) == part.pages
+                for i, page in enumerate(pages):
+                    assert self.content[page] == (p, i, tuple(tokens[: (block + 1) * SIZE]))
 
     @rule(target=held, tokens=TOKENS)
     def come(self, tokens: list[int]) -> int:
-        pages = self.tree.take(tokens, len(tokens) - 1)
-        assert len(pages) * SIZE < len(tokens)
-        for i, page in enumerate(pages):
-            assert self.content[page] == tuple(tokens[: (i + 1) * SIZE])
-        own = -(-len(tokens) // SIZE) - len(pages)
-        if self.pool.free < own:
-            self.tree.evict(own - self.pool.free)
-        fresh = self.pool.take(own)
+        tables, branch = Tables(self.blocks), self.tree.branch()
+        kept = self.tree.descend(branch, self.tree.keys(tokens, len(tokens) - 1), tables)
+        assert kept * SIZE < len(tokens) and kept == branch.depth
+        self.check(tokens, tables, kept, kept)
+        missing = (self.blocks.of(len(tokens)) - kept) * self.blocks.pages
+        if self.pool.free < missing:
+            self.tree.evict(missing - self.pool.free)
+        fresh = self.pool.take(missing)
         if fresh is None:
-            self.pool.give(pages)
-            pages, tokens = [], []
-        for i, page in enumerate(fresh or (), len(pages)):
-            assert self.pool.owners(page) == 1
-            self.content[page] = tuple(tokens[: (i + 1) * SIZE])
+            self.tree.leave(branch)
+            self.pool.give(tables.pages())
+            tokens, tables, branch, fresh = [], Tables(self.blocks), self.tree.branch(), []
+        for p, part in enumerate(self.blocks.parts):
+            for block in range(kept, self.blocks.of(len(tokens))):
+                pages, fresh = fresh[: part.pages], fresh[part.pages :]
+                assert all(self.pool.owners(page) == 1 for page in pages)
+                self.content |= {page: (p, i, tuple(tokens[: (block + 1) * SIZE])) for i, page in enumerate(pages)}
+                tables.put(p, block, pages)
         self.serial += 1
-        self.sequences[self.serial] = tokens, [*pages, *(fresh or ())]
+        self.sequences[self.serial] = tokens, tables, branch
         return self.serial
 
-    @rule(number=held)
-    def share(self, number: int) -> None:
+    @rule(number=held, part=st.floats(0, 1))
+    def share(self, number: int, part: float) -> None:
+        """It has computed a part of its tokens."""
         if number in self.sequences:
-            tokens, pages = self.sequences[number]
-            self.tree.put(tokens, pages)
-            for i, page in enumerate(pages[: len(tokens) // SIZE]):
-                assert self.content[page] == tuple(tokens[: (i + 1) * SIZE])
-            assert self.tree.peek(tokens) == len(tokens) // SIZE * SIZE
+            tokens, tables, branch = self.sequences[number]
+            done = max(branch.depth, int(part * len(full(tokens))))
+            self.tree.append(branch, full(tokens)[branch.depth : done], tables)
+            self.check(tokens, tables, len(full(tokens)), done)
+            assert self.tree.peek(tokens) >= done * SIZE
+            for p, each in enumerate(self.blocks.parts):
+                self.pool.give(tables.drop(p, each.needed(done)))
 
     @rule(number=consumes(held))
     def leave(self, number: int) -> None:
-        self.pool.give(self.sequences.pop(number)[1])
+        _, tables, branch = self.sequences.pop(number)
+        self.tree.leave(branch)
+        self.pool.give(tables.pages())
         self.tree.trim()
         assert self.tree.idle <= self.tree.budget
 
     @rule(count=st.integers(1, 5))
     def evict(self, count: int) -> None:
         idle = self.tree.idle
-        assert self.tree.evict(count) == min(count, idle)
+        gone = self.tree.evict(count)
+        assert min(count, idle) <= gone < count + self.blocks.pages and self.tree.idle == idle - gone
+
+    @rule(tokens=TOKENS)
+    def hold(self, tokens: list[int]) -> None:
+        """Whoever holds pages finds in them what the tree says, and what a sequence can go on from is held."""
+        held = self.tree.hold(tokens)
+        for i, block in enumerate(held):
+            for p, pages in enumerate(block):
+                for k, page in enumerate(pages):
+                    assert self.content[page] == (p, k, tuple(tokens[: (i + 1) * SIZE]))
+        count = self.tree.peek(tokens) // SIZE
+        assert all(held[i][p] for p, part in enumerate(self.blocks.parts) for i in range(part.needed(count), count))
+        self.pool.give(page for block in held for pages in block for page in pages)
 
     @invariant()
     def nothing_leaks(self) -> None:
-        owners = Counter(page for _, pages in self.sequences.values() for page in pages)
+        owners = Counter(page for _, tables, _ in self.sequences.values() for page in tables.pages())
         kept = sum(self.pool.owners(page) > owners[page] for page in range(self.pool.reserved))
         assert kept == len(self.tree)
         assert all(self.pool.owners(page) - owners[page] in (0, 1) for page in range(self.pool.reserved))
         assert self.pool.used + self.pool.free == self.pool.reserved
 
     def teardown(self) -> None:
-        for _, pages in self.sequences.values():
-            self.pool.give(pages)
-        self.tree.clear()
-        assert self.pool.used == 0 and len(self.tree) == 0
+        for _, tables, branch in self.sequences.values():
+            self.tree.leave(branch)
+            self.pool.give(tables.pages())
+        self.tree.evict(self.pool.limit)
+        assert self.pool.used == 0 and len(self.tree) == 0 and not self.tree._root.children
 
 
-TestTree = Tree.TestCase
+class GroupedTree(Tree):
+    """A group that sees everything, two with windows of which one has smaller pages."""
+
+    groups = (KvGroup((0,), 4), KvGroup((1,), 4, window=6), KvGroup((2,), 2, window=6), KvGroup((3,), 4, window=9))
+
+
+class WindowedTree(Tree):
+    """All layers slide, some see only the own token."""
+
+    groups = (KvGroup((0,), 4, window=1), KvGroup((1,), 2, window=10))
+
+
+TestTree, TestGroupedTree, TestWindowedTree = Tree.TestCase, GroupedTree.TestCase, WindowedTree.TestCase
 TestTree.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestGroupedTree.settings = TestWindowedTree.settings = TestTree.settings
+
+
+def kept_tree(budget: int, groups: tuple[KvGroup, ...] = ()) -> PrefixTree:
+    pool = PagePool(64)
+    pool.grow_to(64)
+    return PrefixTree(pool, Blocks(SIZE, groups), budget)
+
+
+def put(tree: PrefixTree, tokens: list[int]) -> tuple[Tables, Branch]:
+    """A sequence with all of these."""
+    tables, branch = Tables(tree.blocks), tree.branch()
+    tree.descend(branch, full(tokens), tables)
+    for p, part in enumerate(tree.blocks.parts):
+        pages = tree.pool.take((len(full(tokens)) - branch.depth) * part.pages)
+        assert pages is not None
+        tables.extend(p, pages)
+    tree.append(branch, full(tokens)[branch.depth :], tables)
+    return tables, branch
+
+
+def end(tree: PrefixTree, tables: Tables, branch: Branch) -> None:
+    tree.leave(branch)
+    tree.pool.give(tables.pages())
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    pool = PagePool(8)
-    pool.grow_to(8)
-    tree = PrefixTree(pool, SIZE, budget=8)
-    for first in (1, 2, 3):
-        pages = pool.take(2)
-        assert pages is not None
-        tree.put([first] * 8, pages)
-        pool.give(pages)
-    pool.give(tree.take([1] * 8, 8))
+    tree = kept_tree(8)
+    for first in (1, 2, 3, 1):
+        end(tree, *put(tree, [first] * 8))
     assert tree.evict(3) == 3
     assert [tree.peek([first] * 8) for first in (1, 2, 3)] == [8, 0, 4]
 
 
 def test_pages_with_readers_are_never_evicted() -> None:
-    pool = PagePool(4)
-    pool.grow_to(4)
-    tree = PrefixTree(pool, SIZE, budget=0)
-    pages = pool.take(2)
-    assert pages is not None
-    tree.put([5] * 8, pages)
+    tree = kept_tree(0)
+    sequence = put(tree, [5] * 8)
     assert tree.evict(9) == 0
-    pool.give(pages)
+    end(tree, *sequence)
     tree.trim()
-    assert len(tree) == 0 and pool.used == 0
+    assert len(tree) == 0 and tree.pool.used == 0
+
+
+def test_what_fell_out_of_the_windows_goes_before_what_a_prompt_goes_on_from() -> None:
+    """Of an earlier sequence the last window is kept, and of a running one what it began from."""
+    tree = kept_tree(64, (KvGroup((0,), 4), KvGroup((1,), 4, window=5)))
+    first, second = list(range(24)), list(range(100, 124))
+
+    def ended(tokens: list[int]) -> None:
+        tables, branch = put(tree, tokens)
+        tree.pool.give(tables.drop(1, 5))
+        end(tree, tables, branch)
+
+    ended(first)
+    ended(second)
+    assert [tree.peek(tokens[:n]) for tokens in (first, second) for n in (24, 23, 9)] == [24, 20, 8] * 2
+    assert tree.evict(10) == 10
+    assert [tree.peek(tokens[:n]) for tokens in (first, second) for n in (24, 23)] == [24, 0] * 2
+    assert tree.evict(2) == 2
+    assert [tree.peek(tokens) for tokens in (first, second)] == [0, 24]
 
 
 def test_the_pool_refuses_to_share_a_free_page() -> None:
@@ -129,6 +215,12 @@ def test_the_pool_refuses_to_share_a_free_page() -> None:
         PagePool(1).share([0])
 
 
+# Engines with these groups: a window smaller than a prompt, pages of other sizes, and no layer that sees everything.
+LAYOUTS: list[tuple[KvGroup, ...]] = [
+    (),
+    (KvGroup((0,), 4), KvGroup((1,), 8, window=10)),
+    (KvGroup((0,), 4, window=7), KvGroup((1,), 4, window=1)),
+]
 REQUESTS = st.lists(
     st.tuples(TOKENS, st.integers(1, 12), st.booleans(), st.integers(0, 6)),  # prompt, answer, scored?, cancelled after
     min_size=1,
@@ -137,16 +229,18 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(REQUESTS, st.integers(10, 40), st.integers(0, 30))
+@given(REQUESTS, st.integers(10, 40), st.integers(0, 30), st.sampled_from(LAYOUTS))
 def test_any_crowd_gets_the_answers_of_each_alone(
-    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int
+    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int, groups: tuple[KvGroup, ...]
 ) -> None:
     """Whatever shares, is evicted, robbed or cancelled: each answer is the one that a fresh engine gives."""
-    asyncio.run(_crowd(asked, memory, kept))
+    asyncio.run(_crowd(asked, memory * max(1, len(groups)), kept, groups))
 
 
-async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int) -> None:
-    engine = PagedDouble(memory_pages=memory)
+async def _crowd(
+    asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int, groups: tuple[KvGroup, ...]
+) -> None:
+    engine = PagedDouble(memory_pages=memory, groups=groups)
     scheduler = Scheduler(engine, settings=settings_from({"kv": {"prefix_bytes": kept * engine.info.page_bytes}}))
     requests = [_request(*one[:3]) for one in asked]
     for request in requests:
@@ -156,7 +250,7 @@ async def _crowd(asked: list[tuple[list[int], int, bool, int]], memory: int, kep
             scheduler.cancel(request)
     for request, one in zip(requests, asked, strict=True):
         alone = _request(*one[:3])
-        fresh = Scheduler(PagedDouble(), settings=settings_from({"kv": {"prefix_bytes": 0}}))
+        fresh = Scheduler(PagedDouble(groups=groups), settings=settings_from({"kv": {"prefix_bytes": 0}}))
         fresh.submit(alone)
         assert await finish(alone) in ("length", "stop")
         if await finish(request) == "cancelled":
@@ -236,13 +330,13 @@ async def test_bookkeeping_of_a_prompt_is_linear_in_its_length(chunk: int) -> No
         assert await kv.admit(request)
         while request.to_prefill:
             kv.skip(request)
-            kv.next_page(request)
+            kv.next_block(request)
             request.num_computed_tokens += len(request.prefill_input(min(chunk, request.to_prefill)).tokens)
             kv.keep(request)
         kv.release(request)
         assert len(kv.prefix) == length // SIZE
         assert kv.prefix.visited == 2 * length // SIZE  # down once, and back up when it ends
-        assert prompt.copied <= 4 * length  # its pages' keys, what it feeds, and a look at the page that comes next
+        assert prompt.copied <= 4 * length  # its pages' keys, what it feeds, and a look at the block that comes next
 
 
 async def test_what_several_branches_left_goes_oldest_first_and_whole() -> None:

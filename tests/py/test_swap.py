@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Engine, Sampling, SequenceInput, StepOutput
 from inpage.errors import OutOfMemory
+from inpage.format.plan_types import KvGroup
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -21,13 +23,15 @@ from support.models import manifest_of, tiny_artifact
 from support.paged_double import PagedDouble
 
 ROOMY = 1 << 26
+WINDOWED = (KvGroup((0,), 4), KvGroup((1,), 8, window=10))
+LAYOUTS = [(), WINDOWED, (KvGroup((0,), 4, window=7), KvGroup((1,), 4, window=1))]
 
 
 class Priced(PagedDouble):
     """Tells a clock what its calls cost: seconds a page read, a page written, and a token of a prompt. ``meanwhile`` is
     called in the midst of each "read" and "write"; ``pages`` written must be their owner's alone."""
 
-    def __init__(self, read: float = 0.0, write: float = 0.0, token: float = 1.0, **sizes: int) -> None:
+    def __init__(self, read: float = 0.0, write: float = 0.0, token: float = 1.0, **sizes: Any) -> None:
         super().__init__(**sizes)
         self.costs, self.token = {"read": read, "write": write}, token
         self.now = 0.0
@@ -91,9 +95,16 @@ def clean(scheduler: Scheduler) -> None:
     prefix=st.sampled_from([ROOMY, 4 * 64, 0]),
     fails=st.sets(st.integers(1, 12), max_size=3),
     cancels=st.dictionaries(st.integers(1, 12), st.integers(0, 5), max_size=3),
+    groups=st.sampled_from(LAYOUTS),
 )
 def test_every_request_ends_with_its_own_tokens(
-    asked: list[tuple[int, int, int]], pages: int, room: int, prefix: int, fails: set[int], cancels: dict[int, int]
+    asked: list[tuple[int, int, int]],
+    pages: int,
+    room: int,
+    prefix: int,
+    fails: set[int],
+    cancels: dict[int, int],
+    groups: tuple[KvGroup, ...],
 ) -> None:
     """``fails``: which of the copies have no memory; ``cancels``: by copy, which request is cancelled in its midst.
     One that asks for no token has its prompt scored."""
@@ -105,7 +116,7 @@ def test_every_request_ends_with_its_own_tokens(
         return Request(ids, tokens, Sampling(temperature=1.0, seed=7))  # some are alike, and share pages
 
     async def run() -> None:
-        engine = Priced(memory_pages=pages, context=96)
+        engine = Priced(memory_pages=pages * max(1, len(groups)), context=96, groups=groups)
         scheduler = on(engine, swap_bytes=room, prefix_bytes=prefix)
         requests, copies = [make(*one) for one in asked], 0
 
@@ -123,7 +134,7 @@ def test_every_request_ends_with_its_own_tokens(
         ends = await asyncio.gather(*map(finish, requests))
         for request, end, one in zip(requests, ends, asked, strict=True):
             (alone,) = alike = [make(*one)]
-            await answers(on(Priced(), swap_bytes=0), alike)
+            await answers(on(Priced(groups=groups), swap_bytes=0), alike)
             if end == "cancelled":
                 assert request.tokens == alone.tokens[: len(request.tokens)]
             else:
@@ -154,11 +165,11 @@ async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bo
 def test_what_was_slow_is_tried_again_now_and_then() -> None:
     swap = on(Priced()).kv.swap
     swap.note_prefill(8, 2.0)
-    assert swap.pays(), "nothing was copied yet"
+    assert swap.pays(1, 4), "nothing was copied yet"
     swap.write.add(3, 3 * 0.6)
-    assert sum(swap.pays() for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
+    assert sum(swap.pays(1, 4) for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
     swap.read.add(1, 0.3)
-    assert swap.pays()
+    assert swap.pays(1, 4)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,7 @@ async def test_what_the_tree_still_has_is_not_brought_back(kept: int, room: int,
     assert await kv.admit(request)
     await engine.step([request.prefill_input(22)])
     request.num_computed_tokens = 22
-    await kv.swap.save(request)
+    await kv.suspend(request)
     kv.release(request)
     assert len(kv.prefix) == kept and await kv.admit(request)
     assert (request.num_computed_tokens, scheduler.metrics.swapped.value(way="loaded"), kv.swap.held) == (

@@ -4,6 +4,9 @@ It stores the tokens themselves as "KV", in the pages that a feed names, and rea
 back from those pages before it chooses the next one, which is a hash of all that it read. A wrong page, position or
 block table changes the answer or raises. It also refuses what the protocol forbids: overlapping calls, too many rows
 or sequences, a write to a page that another sequence reads, a page never reserved.
+
+With ``groups`` it stores each token in the pages of every group, and reads back from each what its window shows. The
+first group tells what the next token is: where that one sees everything, answers are those of an engine without groups.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from inpage.engines.protocol import EngineInfo, Grammar, Logprob, OnTokens, RunOutput, SequenceInput, StepOutput
 from inpage.errors import InvalidRequest, OutOfMemory
+from inpage.format.plan_types import KvGroup
 
 
 def double_info(**changes: int) -> EngineInfo:
@@ -40,9 +45,16 @@ class PagedDouble:
     """``memory_pages``: reserving more raises `OutOfMemory`. ``poison``: a token that makes its call fail."""
 
     def __init__(
-        self, *, memory_pages: int = 10_000, poison: int | None = None, stop_every: int = 0, **sizes: int
+        self,
+        *,
+        memory_pages: int = 10_000,
+        poison: int | None = None,
+        stop_every: int = 0,
+        groups: Sequence[KvGroup] = (),
+        **sizes: int,
     ) -> None:
-        self.info = double_info(**sizes)
+        self.info = replace(double_info(**sizes), groups=tuple(groups))
+        self.groups = tuple(groups) or (KvGroup((), self.info.page_tokens),)
         self.memory_pages, self.poison, self.stop_every = memory_pages, poison, stop_every
         self.reserved = 0
         self.failure: BaseException | None = None
@@ -66,7 +78,7 @@ class PagedDouble:
         """What `_write` put there, -1 where it put nothing; padded to ``page_bytes``. May come beside other calls."""
         assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
         await asyncio.sleep(0)
-        slots = range(self.info.page_tokens)
+        slots = range(self._slots)
         values = [array("i", [n for s in slots for n in self._kv.get((page, s), (-1, -1))]) for page in pages]
         return b"".join(words.tobytes().ljust(self.info.page_bytes, b".") for words in values)
 
@@ -76,9 +88,18 @@ class PagedDouble:
         assert len(data) == len(pages) * size
         await asyncio.sleep(0)
         for i, page in enumerate(pages):
-            words = array("i", data[i * size : i * size + 8 * self.info.page_tokens])
-            for slot in range(self.info.page_tokens):
+            words = array("i", data[i * size : i * size + 8 * self._slots])
+            for slot in range(self._slots):
                 self._kv[page, slot] = words[2 * slot], words[2 * slot + 1]
+
+    @property
+    def _slots(self) -> int:
+        return max(group.page_tokens for group in self.groups)
+
+    def _tables(self, feed: SequenceInput) -> list[tuple[KvGroup, Sequence[int]]]:
+        if self.info.groups:
+            assert [*feed.tables[0]] == [*feed.pages]
+        return list(zip(self.groups, feed.tables if self.info.groups else [feed.pages], strict=True))
 
     async def prepare(self, grammar: Grammar) -> None:
         if self.compiling is not None:
@@ -128,7 +149,7 @@ class PagedDouble:
         if out.finished:
             return
         position = feed.start + len(out.tokens)
-        if position >= len(feed.pages) * self.info.page_tokens:
+        if any(position >= len(pages) * group.page_tokens for group, pages in self._tables(feed)):
             out.finished = "pages"
             return
         self._write(feed, position, out.tokens[-1] if out.tokens else feed.tokens[0])
@@ -152,16 +173,15 @@ class PagedDouble:
         return out
 
     def _write(self, feed: SequenceInput, position: int, token: int) -> None:
-        page, slot = divmod(position, self.info.page_tokens)
-        self._kv[feed.pages[page], slot] = (position, token)
+        for group, pages in self._tables(feed):
+            page, slot = divmod(position, group.page_tokens)
+            self._kv[pages[page], slot] = (position, token)
 
     def _choose(self, feed: SequenceInput, position: int, history: Sequence[int]) -> int:
-        seen = []
-        for earlier in range(position + 1):
-            page, slot = divmod(earlier, self.info.page_tokens)
-            stored, token = self._kv[feed.pages[page], slot]
-            assert stored == earlier, f"page {feed.pages[page]} holds position {stored}, not {earlier}"
-            seen.append(token)
+        views = [self._seen(group, pages, position) for group, pages in self._tables(feed)]
+        shortest = min(map(len, views))
+        assert all(view[-shortest:] == views[0][-shortest:] for view in views)
+        seen = views[0]
         penalties = history if feed.sampling.repetition_penalty != 1.0 else ()
         seed = feed.sampling.seed if feed.sampling.temperature > 0 else None
         digest = hashlib.sha256(repr((seen, tuple(penalties), seed)).encode()).digest()
@@ -169,6 +189,15 @@ class PagedDouble:
         if self.stop_every and number % self.stop_every == 0:
             return 2
         return 3 + number % (self.info.vocab - 3)
+
+    def _seen(self, group: KvGroup, pages: Sequence[int], position: int) -> list[int]:
+        out = []
+        for earlier in range(0 if group.window is None else max(0, position - group.window + 1), position + 1):
+            page, slot = divmod(earlier, group.page_tokens)
+            stored, token = self._kv[pages[page], slot]
+            assert stored == earlier, f"page {pages[page]} holds position {stored}, not {earlier}"
+            out.append(token)
+        return out
 
     def _check(self, kind: str, feeds: Sequence[SequenceInput]) -> None:
         self.calls.append((kind, list(feeds)))
@@ -179,16 +208,22 @@ class PagedDouble:
         assert 0 < len(feeds) <= info.max_sequences
         assert sum(len(feed.tokens) for feed in feeds) <= info.max_rows
         assert sum(len(f.targets) if f.targets is not None else int(f.sample) for f in feeds) <= info.max_logit_rows
-        pages = [page for feed in feeds for page in feed.pages]
-        readers = Counter(pages)
-        written = [page for feed in feeds for page in feed.pages[feed.start // info.page_tokens :]]
+        tables = [(feed, group, pages) for feed in feeds for group, pages in self._tables(feed)]
+        readers = Counter(page for feed, group, pages in tables for page in self._live(feed, group, pages))
+        written = [page for feed, group, pages in tables for page in pages[feed.start // group.page_tokens :]]
         assert all(readers[page] == 1 for page in written), "a page that is written is in two sequences"
-        assert all(0 <= page < self.reserved for page in pages), "a page was never reserved"
+        assert all(0 <= page < self.reserved for _, _, pages in tables for page in pages), "a page was never reserved"
+        for feed, group, pages in tables:
+            assert feed.start + len(feed.tokens) <= len(pages) * group.page_tokens
         for feed in feeds:
             assert feed.tokens and all(0 <= token < info.vocab for token in feed.tokens)
-            assert feed.start + len(feed.tokens) <= len(feed.pages) * info.page_tokens
             if self.poison is not None and self.poison in feed.tokens:
                 raise RuntimeError("poisoned token")
+
+    def _live(self, feed: SequenceInput, group: KvGroup, pages: Sequence[int]) -> Sequence[int]:
+        """Those that this feed reads or writes."""
+        first = 0 if group.window is None else max(0, feed.start - group.window + 1)
+        return pages[first // group.page_tokens :]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 Imports `requests`, `observe`, `responses` and below.
 """
 
-from .groups import GroupedKv
+from .blocks import Blocks
 from .manager import KvManager
 from .opening import Kv, open_kv
 from .pages import PagePool, pages_for
@@ -11,4 +11,4 @@ from .prefix import PrefixTree
 from .sequences import SequenceKv
 from .swap import Swap
 
-__all__ = ["GroupedKv", "Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]
+__all__ = ["Blocks", "Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]

@@ -7,7 +7,6 @@ from typing import TypeAlias
 from ..engines.protocol import Engine, is_paged, is_sequential
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..settings import KvSettings
-from .groups import GroupedKv
 from .manager import KvManager
 from .sequences import SequenceKv
 from .swap import Swap
@@ -20,8 +19,5 @@ def open_kv(engine: Engine, settings: KvSettings, metrics: SchedulerMetrics, *, 
     if is_sequential(engine):
         return SequenceKv(engine, Swap(None, 0, metrics))
     assert is_paged(engine)
-    memory = settings.memory_bytes
-    if engine.info.groups:
-        return GroupedKv(engine, memory_bytes=memory, swap=Swap(engine, 0, metrics))
     kept, swap = 0 if hidden else settings.prefix_bytes, Swap(engine, settings.swap_bytes, metrics)
-    return KvManager(engine, prefix_bytes=kept, memory_bytes=memory, swap=swap)
+    return KvManager(engine, prefix_bytes=kept, memory_bytes=settings.memory_bytes, swap=swap)

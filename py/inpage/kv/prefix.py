@@ -1,9 +1,13 @@
-"""The prefix tree: full KV pages by the tokens that they and all pages before them hold.
+"""The prefix tree: full blocks of KV pages by the tokens that they and all blocks before them hold.
 
 A page's content depends only on those tokens (engines are deterministic, bit for bit), so a sequence that begins with
 the same tokens can read the page instead of computing it. The tree is an owner of its pages like any sequence: a
 sequence that ends leaves them to the tree, and the tree drops the least recently used ones that nobody else owns.
-Only full pages are kept: no sequence will ever write them again, so sharing needs no copies.
+Only full blocks are kept: no sequence will ever write them again, so sharing needs no copies.
+
+Layers with a sliding window need only the last blocks of a prefix: a sequence can begin after those blocks whose
+windows are there, and shares no more than that (as vLLM's hybrid KV cache manager does). What has fallen out of every
+window stays as far as the budget allows, and goes first.
 """
 
 from __future__ import annotations
@@ -12,84 +16,85 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+from .blocks import Blocks, Tables
 from .pages import PagePool
 
-Key: TypeAlias = tuple[int, ...]  # the tokens of a page
+Key: TypeAlias = tuple[int, ...]  # the tokens of a block
 
 
-class _Node:
-    __slots__ = ("children", "depth", "key", "page", "parent")
+class _Kept:
+    """The pages of a block in one part."""
 
-    def __init__(self, parent: _Node | None, key: Key, page: int) -> None:
+    __slots__ = ("node", "pages", "part")
+
+    def __init__(self, node: Node, part: int, pages: list[int]) -> None:
+        self.node, self.part, self.pages = node, part, pages
+
+
+class Node:
+    """A block. ``depth``: blocks up to here, this one included. ``branches``: sequences that end here."""
+
+    __slots__ = ("branches", "children", "depth", "key", "parent", "parts")
+
+    def __init__(self, parent: Node | None, key: Key, parts: int) -> None:
         self.parent = parent
-        self.depth: int = 0 if parent is None else parent.depth + 1  # pages up to here, this one included
+        self.depth: int = 0 if parent is None else parent.depth + 1
         self.key = key
-        self.page = page
-        self.children: dict[Key, _Node] = {}
+        self.parts: list[_Kept | None] = [None] * parts
+        self.branches = 0
+        self.children: dict[Key, Node] = {}
+
+    def pages(self, part: int) -> list[int]:
+        """None where they are not kept."""
+        kept = self.parts[part]
+        return [] if kept is None else kept.pages
 
 
 class Branch:
-    """Where a sequence's pages end in the tree, so that each chunk of its prompt goes on there instead of at the root.
-    Its nodes stay in the tree while the sequence owns their pages; before it gives them up, it must `leave`."""
+    """Where a sequence's blocks end in the tree, so that each chunk of its prompt goes on there instead of at the root.
+    Its nodes stay in the tree; before the sequence gives its pages up, it must `leave`."""
 
     __slots__ = ("node",)
 
-    def __init__(self, root: _Node) -> None:
+    def __init__(self, root: Node) -> None:
         self.node = root
 
     @property
     def depth(self) -> int:
-        """Pages of the sequence that are in the tree."""
+        """Blocks of the sequence that are in the tree."""
         return self.node.depth
 
 
 class PrefixTree:
-    """``page_tokens``: tokens in a page. ``budget``: pages that the tree may keep alive on its own; pages that a
-    sequence reads as well cost nothing and do not count."""
+    """``budget``: pages that the tree may keep alive on its own; pages that a sequence reads as well cost nothing and
+    do not count."""
 
-    def __init__(self, pool: PagePool, page_tokens: int, budget: int) -> None:
+    def __init__(self, pool: PagePool, blocks: Blocks, budget: int) -> None:
         self.pool = pool
-        self.page_tokens = page_tokens
+        self.blocks = blocks
         self.budget = budget
         self.visited = 0  # nodes walked over so far: what the tree costs
-        self._root = _Node(None, (), -1)
+        self._root = Node(None, (), len(blocks.parts))
         # Least recently used first. Giving pages up touches the whole path, a node before its parent, so among
-        # idle pages no parent is older than its children.
-        self._recent: OrderedDict[_Node, None] = OrderedDict()
+        # idle pages that see everything no parent is older than its children.
+        self._recent: OrderedDict[_Kept, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Pages in the tree."""
-        return len(self._recent)
+        return sum(len(kept.pages) for kept in self._recent)
 
     @property
     def idle(self) -> int:
         """Pages that only the tree owns: memory that can be had back."""
-        return sum(self.pool.owners(node.page) == 1 for node in self._recent)
-
-    def take(self, tokens: Sequence[int], most: int) -> list[int]:
-        """The longest kept run of pages that ``tokens`` begin with, at most ``most`` tokens of them. The caller owns
-        the pages too from now on, and gives them back to the pool like its own."""
-        branch = self.branch()
-        pages = self.descend(branch, self.keys(tokens, most))
-        self.leave(branch)
-        return pages
+        return sum(len(kept.pages) for kept in self._recent if self._is_idle(kept))
 
     def peek(self, tokens: Sequence[int]) -> int:
-        """How many of ``tokens`` stand in kept pages."""
-        branch = self.branch()
-        self._walk(branch, self.keys(tokens, len(tokens)))
-        return branch.depth * self.page_tokens
-
-    def put(self, tokens: Sequence[int], pages: list[int]) -> None:
-        """Keep the full pages of a sequence: ``pages[i]`` holds the i-th ``page_tokens`` of ``tokens``; see
-        `append`."""
-        branch = self.branch()
-        self.append(branch, self.keys(tokens, len(tokens)), pages)
-        self.leave(branch)
+        """How many of ``tokens`` a sequence that begins so need not compute."""
+        return len(self._walk(self._root, self.keys(tokens, len(tokens)))) * self.blocks.tokens
 
     def keys(self, tokens: Sequence[int], most: int) -> Iterator[Key]:
-        """Of the full pages of the first ``most`` tokens."""
-        size = self.page_tokens
+        """Of the full blocks of the first ``most`` tokens."""
+        size = self.blocks.tokens
         for start in range(0, min(most, len(tokens)) - size + 1, size):
             yield tuple(tokens[start : start + size])
 
@@ -97,38 +102,66 @@ class PrefixTree:
         """At the root: of a sequence that has nothing in the tree yet."""
         return Branch(self._root)
 
-    def descend(self, branch: Branch, keys: Iterable[Key]) -> list[int]:
-        """Move the branch along the kept pages with these keys, which the caller owns too from now on."""
-        pages = self._walk(branch, keys)
-        self.pool.share(pages)
-        return pages
+    def descend(self, branch: Branch, keys: Iterable[Key], tables: Tables) -> int:
+        """Move the branch along kept blocks with these keys to the last after which the sequence can go on, and name
+        them in its ``tables`` from ``branch.depth`` on, in the place of its own. Gives how many."""
+        first, nodes = branch.depth, self._walk(branch.node, keys)
+        if not nodes:
+            return 0
+        for p, part in enumerate(self.blocks.parts):
+            start = max(first, part.needed(first + len(nodes)))
+            self.pool.give(tables.drop(p, start) if start > first else ())
+            for node in nodes[start - first :]:
+                self._take(node, p, tables)
+                if part.reach is not None:
+                    self._touch(node, p)
+        self._move(branch, nodes[-1])
+        return len(nodes)
 
-    def append(self, branch: Branch, keys: Iterable[Key], pages: list[int]) -> None:
-        """Keep further full pages of a sequence, those of ``pages``, which are all of it, from ``branch.depth`` on.
-
-        Where the tree has a page with the same content already, ``pages`` is changed to name that one and the
-        sequence's own is given back: two callers who computed the same prefix at once end up sharing it."""
-        for key in keys:
-            node, i = branch.node, branch.depth
+    def hold(self, tokens: Sequence[int]) -> list[list[list[int]]]:
+        """The pages of all kept blocks that ``tokens`` begin with, by block and part: none of a part that is not kept.
+        The caller owns them too from now on, and gives them back to the pool like its own."""
+        node, out = self._root, list[list[list[int]]]()
+        for key in self.keys(tokens, len(tokens)):
             child = node.children.get(key)
             if child is None:
-                child = node.children[key] = _Node(node, key, pages[i])
-                self._recent[child] = None
-                self.pool.share(pages[i : i + 1])
-            elif child.page != pages[i]:
-                self.pool.share([child.page])
-                self.pool.give(pages[i : i + 1])
-                pages[i] = child.page
-            branch.node = child
+                break
+            node = child
+            out.append([list(node.pages(p)) for p in range(len(node.parts))])
+            for pages in out[-1]:
+                self.pool.share(pages)
+        return out
+
+    def append(self, branch: Branch, keys: Iterable[Key], tables: Tables) -> None:
+        """Keep further full blocks of a sequence, those of ``tables`` from ``branch.depth`` on.
+
+        Where the tree has the same block already, ``tables`` is changed to name that one and the sequence's own is
+        given back: two callers who computed the same prefix at once end up sharing it."""
+        node = branch.node
+        for key in keys:
+            child = node.children.get(key)
+            if child is None:
+                child = node.children[key] = Node(node, key, len(self.blocks.parts))
+            node = child
+            for p in range(len(node.parts)):
+                own = tables.get(p, node.depth - 1)
+                if own and node.parts[p] is None:
+                    self._add(node, p, own)
+                elif own and own != node.pages(p):
+                    self._take(node, p, tables)
             self.visited += 1
+        self._move(branch, node)
 
     def leave(self, branch: Branch) -> None:
-        """The sequence is about to give up its pages: they were used just now."""
-        node = branch.node
+        """The sequence is about to give up its pages: those that the next one would go on from were used just now."""
+        node, depth = branch.node, branch.depth
         while node.parent is not None:
-            self._recent.move_to_end(node)
+            for p, part in enumerate(self.blocks.parts):
+                if node.depth > part.needed(depth):
+                    self._touch(node, p)
             node = node.parent
             self.visited += 1
+        self._move(branch, self._root)
 
     def trim(self) -> None:
         """Drop what the budget has no room for. Call it when sequences end."""
@@ -137,38 +170,86 @@ class PrefixTree:
             self.evict(excess)
 
     def evict(self, count: int) -> int:
-        """Give up to ``count`` least recently used idle pages back to the pool; returns how many were."""
+        """Give least recently used idle blocks back to the pool, ``count`` pages or a few more as far as there are so
+        many; returns how many were."""
         gone = 0
-        for node in list(self._recent):
-            if gone == count:
+        for kept in list(self._recent):
+            if gone >= count:
                 break
-            # A page with readers stays, and with it every page before it: those have at least the same readers.
-            if not node.children and self.pool.owners(node.page) == 1:
-                self._remove(node)
-                gone += 1
+            node = kept.node
+            if kept not in self._recent or not self._is_idle(kept):
+                continue
+            if kept.part or not self.blocks.whole:
+                gone += self._drop(kept)
+            elif not node.children:
+                # A block with readers stays, and with it every block before it: those have at least the same readers.
+                gone += sum(self._drop(each) for each in node.parts if each is not None)
+            self._prune(node)
         return gone
 
     def clear(self) -> None:
         """Forget everything, e.g. because the engine and its pages are gone."""
-        for node in self._recent:
-            self.pool.give([node.page])
+        for kept in self._recent:
+            self.pool.give(kept.pages)
         self._recent.clear()
         self._root.children.clear()
 
-    def _walk(self, branch: Branch, keys: Iterable[Key]) -> list[int]:
-        """The pages passed."""
-        pages = []
+    def _walk(self, node: Node, keys: Iterable[Key]) -> list[Node]:
+        """The nodes passed, to the last after which a sequence that is at ``node`` can go on."""
+        parts, whole = self.blocks.parts, self.blocks.whole
+        # Blocks in a row of each part: what the sequence needs to be where it is, it has.
+        run = [node.depth - part.needed(node.depth) for part in parts]
+        nodes, good = list[Node](), 0
         for key in keys:
-            child = branch.node.children.get(key)
-            if child is None:
+            child = node.children.get(key)
+            if child is None or (whole and child.parts[0] is None):
                 break
-            pages.append(child.page)
-            branch.node = child
+            node = child
+            nodes.append(node)
+            depth = node.depth
+            for p in range(len(parts)):
+                run[p] = 0 if node.parts[p] is None else run[p] + 1
+            if all(n >= depth - part.needed(depth) for n, part in zip(run, parts, strict=True)):
+                good = len(nodes)
             self.visited += 1
-        return pages
+        return nodes[:good]
 
-    def _remove(self, node: _Node) -> None:
-        assert node.parent is not None
-        del node.parent.children[node.key]
-        del self._recent[node]
-        self.pool.give([node.page])
+    def _is_idle(self, kept: _Kept) -> bool:
+        return self.pool.owners(kept.pages[0]) == 1
+
+    def _add(self, node: Node, part: int, pages: list[int]) -> None:
+        node.parts[part] = kept = _Kept(node, part, pages)
+        self._recent[kept] = None
+        if self.blocks.parts[part].reach is not None:
+            self._recent.move_to_end(kept, last=False)  # it falls out of the window, unless the sequence ends before
+        self.pool.share(pages)
+
+    def _take(self, node: Node, part: int, tables: Tables) -> None:
+        """The sequence reads the tree's pages of this block instead of its own."""
+        pages, block = node.pages(part), node.depth - 1
+        self.pool.share(pages)
+        self.pool.give(tables.get(part, block))
+        tables.put(part, block, pages)
+
+    def _touch(self, node: Node, part: int) -> None:
+        kept = node.parts[part]
+        if kept is not None:
+            self._recent.move_to_end(kept)
+
+    def _move(self, branch: Branch, node: Node) -> None:
+        before, branch.node = branch.node, node
+        node.branches += 1
+        before.branches -= 1
+        self._prune(before)
+
+    def _drop(self, kept: _Kept) -> int:
+        del self._recent[kept]
+        kept.node.parts[kept.part] = None
+        self.pool.give(kept.pages)
+        return len(kept.pages)
+
+    def _prune(self, node: Node) -> None:
+        """Where nothing is left of it, and of those before it."""
+        while node.parent is not None and not (node.branches or node.children or any(node.parts)):
+            del node.parent.children[node.key]
+            node = node.parent

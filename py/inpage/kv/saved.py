@@ -1,8 +1,9 @@
 """KV pages in storage by what they hold, so that a prompt need not be read again after a reload.
 
-A page's key is a hash over all tokens up to its end and over everything that its bytes depend on: weights, plan and
+A block's key is a hash over all tokens up to its end and over everything that its bytes depend on: weights, plan and
 kernels of the variant, browser and device. What another engine, version or device computed has other keys, so it is
-never found. The tree's rule holds here too: only full pages, each reached through those before it.
+never found. The tree's rules hold here too: only full blocks, each reached through those before it, and of layers with
+a window only those that whoever goes on sees; these have keys of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..format.limits import FILE_BYTES
 from ..format.schema import Manifest
 from ..host.capability import Device
 from ..responses import weights_digest
+from .blocks import Blocks, Part, Tables
 from .manager import KvManager
 from .storage import PageStorage
 
@@ -39,62 +41,85 @@ class SavedPages:
         self.storage = storage
         self._engine, self._kind = engine, kind
 
-    def keys(self, tokens: Sequence[int], page_tokens: int) -> list[str]:
-        """One a full page of ``tokens``."""
+    def keys(self, tokens: Sequence[int], block_tokens: int) -> list[str]:
+        """One a full block of ``tokens``."""
         digest = bytes.fromhex(self._engine)
         keys = []
-        for end in range(page_tokens, len(tokens) + 1, page_tokens):
-            digest = hashlib.sha256(digest + _packed(tokens[end - page_tokens : end])).digest()
+        for end in range(block_tokens, len(tokens) + 1, block_tokens):
+            digest = hashlib.sha256(digest + _packed(tokens[end - block_tokens : end])).digest()
             keys.append(f"{self._kind}-{digest.hex()}")
         return keys
 
     async def save(self, kv: KvManager, tokens: Sequence[int]) -> int:
-        """Store the pages that the tree has of these tokens, and remember the tokens; gives how many. Raises
-        `InvalidRequest` where the bound is less than they need, `StorageFull`."""
-        size, bytes_each = kv.page_tokens, kv.engine.info.page_bytes
-        pages = kv.prefix.take(tokens, len(tokens))
+        """Store what the tree has of these tokens, as far as a sequence can go on from it, and remember the tokens;
+        gives how many. Raises `InvalidRequest` where the bound is less than they need, `StorageFull`."""
+        blocks, bytes_each = kv.blocks, kv.engine.info.page_bytes
+        kept = tokens[: kv.prefix.peek(tokens)]
+        count, held = len(kept) // blocks.tokens, kv.prefix.hold(kept)
         try:
-            if len(pages) * bytes_each > self.storage.bytes:
+            pages = sum((count - part.needed(count)) * part.pages for part in blocks.parts)
+            if pages * bytes_each > self.storage.bytes:
                 raise InvalidRequest(
-                    f"{len(pages)} KV pages need {len(pages) * bytes_each} bytes of storage: "
+                    f"{pages} KV pages need {pages * bytes_each} bytes of storage: "
                     f"raise kv.storage_bytes, which is {self.storage.bytes}",
                     field="kv.storage_bytes",
                 )
-            kept = tokens[: len(pages) * size]
-            keys = self.keys(kept, size)
-            for at in range(0, len(pages), _CHUNK):
-                data = await kv.engine.read_pages(pages[at : at + _CHUNK])
-                await self.storage.put(keys[at : at + _CHUNK], data, bytes_each)
-            if pages:  # last, so that what is listed was there whole
+            keys = self.keys(kept, blocks.tokens)
+            for p, part in enumerate(blocks.parts):
+                for at in _chunks(part, range(part.needed(count), count)):
+                    data = await kv.engine.read_pages([page for block in at for page in held[block][p]])
+                    names = [_name(keys[block], part) for block in at]
+                    await self.storage.put(names, data, part.pages * bytes_each)
+            if count:  # last, so that what is listed was there whole
                 packed = _packed(kept)
                 await self.storage.put([f"{self._listed}{len(kept)}-{keys[-1]}"], packed, len(packed))
             return len(kept)
         finally:
-            kv.pool.give(pages)
+            _give(kv, held)
 
     async def load(self, kv: KvManager, tokens: Sequence[int]) -> int:
-        """Bring what is stored of these tokens into the tree, as far as there is memory; gives how many of them the
-        tree has now."""
-        size, bytes_each = kv.page_tokens, kv.engine.info.page_bytes
-        keys = self.keys(tokens, size)
-        branch, tree = kv.prefix.branch(), kv.prefix
-        pages = tree.descend(branch, tree.keys(tokens, len(tokens)))
+        """Bring what is stored of these tokens into the tree, as far as there is memory; gives how many of them a
+        sequence that begins so need not compute now."""
+        keys, tree = self.keys(tokens, kv.blocks.tokens), kv.prefix
+        stored = set(await self.storage.names(f"{self._kind}-"))
+        held = tree.hold(tokens)
+        held += [[[] for _ in kv.blocks.parts] for _ in keys[len(held) :]]
         try:
-            while wanted := keys[len(pages) : len(pages) + _CHUNK]:
-                count, data = await self.storage.get(wanted, bytes_each)
-                fresh = await kv.obtain(count) if count else None
-                if not fresh:
-                    break
-                pages += fresh
-                await kv.engine.write_pages(fresh, data)
-                tree.append(branch, tree.keys(tokens[branch.depth * size : len(pages) * size], len(tokens)), pages)
-                if count < len(wanted):
-                    break
-            return len(pages) * size
+            while (missing := _missing(kv.blocks, keys, stored, held)) is not None:
+                await self._fetch(kv, *missing, keys, stored, held)
+            tables = Tables(kv.blocks)
+            count = _usable(kv.blocks, keys, stored, held)
+            for p, part in enumerate(kv.blocks.parts):
+                tables.drop(p, part.needed(count))
+                tables.extend(p, [page for one in held[part.needed(count) : count] for page in one[p]])
+            if count:
+                branch = tree.branch()
+                kv.pool.share(tables.pages())
+                tree.append(branch, tree.keys(tokens, count * kv.blocks.tokens), tables)
+                tree.leave(branch)
+                kv.pool.give(tables.pages())
+            return count * kv.blocks.tokens
         finally:
-            tree.leave(branch)
-            kv.pool.give(pages)
+            _give(kv, held)
             tree.trim()
+
+    async def _fetch(
+        self, kv: KvManager, p: int, wanted: list[int], keys: list[str], stored: set[str], held: list[list[list[int]]]
+    ) -> None:
+        """These blocks of a part, into pages of their own. What does not come is not ``stored`` any more; nothing is,
+        where there is no memory for it."""
+        part = kv.blocks.parts[p]
+        names = [_name(keys[block], part) for block in wanted]
+        count, data = await self.storage.get(names, part.pages * kv.engine.info.page_bytes)
+        stored.difference_update(names[count : count + 1])
+        fresh = await kv.obtain(count * part.pages) if count else []
+        if fresh is None:
+            stored.clear()
+            return
+        for i, block in enumerate(wanted[:count]):
+            held[block][p] = fresh[i * part.pages : (i + 1) * part.pages]
+        if count:
+            await kv.engine.write_pages(fresh, data)
 
     async def listed(self) -> list[list[int]]:
         """The prompts that `save` stored on this engine, the most recently used first."""
@@ -116,3 +141,39 @@ class SavedPages:
 
 def _packed(tokens: Sequence[int]) -> bytes:
     return array("i", tokens).tobytes()
+
+
+def _name(key: str, part: Part) -> str:
+    return key if part.window is None else f"{key}-{part.window}"
+
+
+def _chunks(part: Part, blocks: Sequence[int]) -> list[Sequence[int]]:
+    size = max(1, _CHUNK // part.pages)
+    return [blocks[at : at + size] for at in range(0, len(blocks), size)]
+
+
+def _usable(blocks: Blocks, keys: Sequence[str], stored: set[str], held: Sequence[Sequence[Sequence[int]]]) -> int:
+    """The most blocks after which a sequence can go on with what is held and stored."""
+    count, run = 0, [0] * len(blocks.parts)
+    for i, (key, one) in enumerate(zip(keys, held, strict=True)):
+        for p, part in enumerate(blocks.parts):
+            run[p] = run[p] + 1 if one[p] or _name(key, part) in stored else 0
+        if all(n >= i + 1 - part.needed(i + 1) for n, part in zip(run, blocks.parts, strict=True)):
+            count = i + 1
+    return count
+
+
+def _missing(
+    blocks: Blocks, keys: Sequence[str], stored: set[str], held: Sequence[Sequence[Sequence[int]]]
+) -> tuple[int, list[int]] | None:
+    """A part and which of its blocks to fetch next for what is usable."""
+    count = _usable(blocks, keys, stored, held)
+    for p, part in enumerate(blocks.parts):
+        wanted = [i for i in range(part.needed(count), count) if not held[i][p]]
+        if wanted:
+            return p, list(_chunks(part, wanted)[0])
+    return None
+
+
+def _give(kv: KvManager, held: Sequence[Sequence[list[int]]]) -> None:
+    kv.pool.give(page for one in held for pages in one for page in pages)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..engines.protocol import SequenceEngine
 from ..requests.request import Request
+from .blocks import Blocks
 from .pages import PagePool
 from .prefix import PrefixTree
 from .swap import Swap
@@ -18,7 +19,7 @@ class SequenceKv:
     def __init__(self, engine: SequenceEngine, swap: Swap) -> None:
         self.engine, self.swap = engine, swap
         self.pool = PagePool(0)
-        self.prefix = PrefixTree(self.pool, 1, 0)
+        self.prefix = PrefixTree(self.pool, Blocks(1), 0)
         self._held: set[Request] = set()
 
     def keep_bytes(self, prefix_bytes: int) -> None: ...
@@ -36,15 +37,21 @@ class SequenceKv:
         self._held.add(request)
         return True
 
+    def covers(self, request: Request, steps: int) -> bool:
+        return True
+
     async def cover(self, request: Request, steps: int) -> bool:
         return True
 
     def skip(self, request: Request) -> None: ...
 
-    def next_page(self, request: Request) -> tuple[int, tuple[int, ...]] | None:
+    def next_block(self, request: Request) -> tuple[int, tuple[int, ...]] | None:
         return None
 
     def keep(self, request: Request) -> None: ...
+
+    async def suspend(self, request: Request) -> None:
+        await self.swap.save(request, None)
 
     def release(self, request: Request) -> None:
         request.num_computed_tokens = 0

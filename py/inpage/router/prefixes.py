@@ -1,6 +1,6 @@
 """Prompts that are ready before anybody asks: read while nobody waits, stored, and brought back after a reload.
 
-Only whole KV pages are kept, so the end of a prompt (up to a page) is read again with each request.
+Only full blocks of KV pages are kept, so the end of a prompt (up to a block) is read again with each request.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Prefixes:
                 return
             wanted = self._wanted[0]
             try:
-                whole = self._kept(wanted.ids) >= self._pages_of(wanted.ids) or await self._read(wanted.ids)
+                whole = self._kept(wanted.ids) >= self._full(wanted.ids) or await self._read(wanted.ids)
             except BaseException as error:  # the waiting caller gets it; the next prefix may succeed
                 only_faults(error)
                 whole = True
@@ -140,9 +140,9 @@ class Prefixes:
     def _kept(self, ids: Sequence[int]) -> int:
         return self._scheduler.kv.prefix.peek(ids)
 
-    def _pages_of(self, ids: Sequence[int]) -> int:
-        """Tokens of these that fill pages."""
-        return len(ids) - len(ids) % self._scheduler.info.page_tokens
+    def _full(self, ids: Sequence[int]) -> int:
+        """Tokens of these that fill blocks."""
+        return len(ids) - len(ids) % self._scheduler.kv.prefix.blocks.tokens
 
     # -- storage -----------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Prefixes:
         """Store what is kept of a prompt, reading it first where that is not all; gives how many tokens. Raises
         `Unsupported` where there is no storage, `StorageFull`, `InvalidRequest`."""
         saved = self._saved()
-        if self._kept(ids) < self._pages_of(ids):
+        if self._kept(ids) < self._full(ids):
             await self.read(ids)
         return await saved.save(self._pages(), ids)
 
@@ -174,7 +174,7 @@ class Prefixes:
                 imported += max(0, await self.load(ids) - before)
         for ids in prompts:
             before = self._kept(ids)
-            if before < self._pages_of(ids):
+            if before < self._full(ids):
                 read += max(0, await self.read(ids) - before)
                 if self.storage is not None:
                     with contextlib.suppress(InpageError):  # ready they are, even where nothing can be stored

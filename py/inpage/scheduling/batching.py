@@ -45,8 +45,8 @@ def prefill_batch(
 
 
 def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Request]:
-    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same page now,
-    only the first: the others take it from there in the next step."""
+    """Those with a prompt to read, by client, the shortest rest first. Of several that would compute the same block
+    now, only the first: the others take it from there in the next step."""
     reading = [r for r in requests if r.to_prefill]
     for request in reading:
         kv.skip(request)
@@ -54,12 +54,12 @@ def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Requ
     def turn(r: Request) -> tuple[int, float, str, int, int]:
         return -r.priority, queue.served(r.client), r.client, r.to_prefill, r.serial
 
-    pages: set[object] = set()
+    blocks: set[object] = set()
     first = []
     for request in sorted((r for r in reading if r.to_prefill), key=turn):
-        page = kv.next_page(request)
-        if page is None or page not in pages:
-            pages.add(page)
+        block = kv.next_block(request)
+        if block is None or block not in blocks:
+            blocks.add(block)
             first.append(request)
     return first
 

@@ -278,6 +278,10 @@ class Scheduler:
 
     async def _prefill(self) -> None:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
+        for request, feed in batch:  # of layers with a window it has pages for a part of its prompt
+            if request in self.active and not self.kv.covers(request, len(feed.tokens)):
+                await self._cover(request, len(feed.tokens))
+        batch = [(request, feed) for request, feed in batch if request in self.active]
         if not batch:
             return
         began = self.kv.swap.clock()
@@ -335,7 +339,8 @@ class Scheduler:
         return isinstance(error, DeviceLost) or (isinstance(error, OutOfMemory) and self.recovery is not None)
 
     async def _cover(self, request: Request, steps: int) -> None:
-        """Pages for the next ``steps`` positions, or at least for one; else it goes back to wait (or fails)."""
+        """Pages for the next ``steps`` positions, in an answer at least for one; else it goes back to wait (or
+        fails)."""
         self._calls.requests = [request]
         with self.metrics.memory.operation("grow"):
             covered = await self.slots.cover(request, steps)

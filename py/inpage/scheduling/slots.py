@@ -81,13 +81,13 @@ class Slots:
         self.kv.swap.forget(request)
 
     async def cover(self, request: Request, steps: int) -> bool:
-        """Pages for its next ``steps`` positions, or at least for one, the youngest's if there are no others. False
-        where it has none and is alone."""
+        """Pages for its next ``steps`` positions, in an answer at least for one, the youngest's if there are no others.
+        False where it has none and is alone."""
         while not await self.kv.cover(request, steps):
             if len(self.active) == 1:
                 return False
             youngest = self.active[-1]
-            await self.kv.swap.save(youngest)
+            await self.kv.suspend(youngest)
             self.preempt(youngest)
             if youngest is request:
                 break
