@@ -35,7 +35,7 @@ async def test_groups_of_other_layers_are_refused(tmp_path: Path) -> None:
 async def test_groups_and_windows_come_from_the_plan(tmp_path: Path) -> None:
     engine = await NativeEngine.load(tmp_path, write_toy(tmp_path, WINDOW), threads=2)
     info = engine.info
-    assert info.groups == (KvGroup((0,), PAGE), KvGroup((1,), PAGE, WINDOW)) and info.block_bytes == 2 * info.page_bytes
+    assert info.groups == (KvGroup((0,), PAGE), KvGroup((1,), PAGE, WINDOW))
     await probe(engine)
     await engine.reserve_pages(pages_needed(info))
     assert (await measure(engine, range(pages_needed(info)))).decode_tps > 0

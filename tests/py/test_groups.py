@@ -13,6 +13,7 @@ import pytest
 from inpage.format.plan_types import KvGroup
 from inpage.kv import Blocks, KvManager
 from inpage.kv.storage import FolderPages
+from inpage.models import Level
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -108,6 +109,8 @@ def test_what_a_sequence_needs_is_counted_by_group() -> None:
         assert blocks.need(tokens, 16) <= pages < blocks.need(tokens + 1, 16)
     assert Blocks(4, (SLIDING,)).room(5, 16, 4096) == 4096 and Blocks(4, (SLIDING,)).room(4, 16, 4096) == 4 * BLOCK
     assert Blocks(4).room(9, 16, 4096) == 36
+    level = Level(0, "windowed", 1000, 64, blocks, 400, 2, rows=16)
+    assert level.need(400) == 1000 + 105 * 64
 
 
 @pytest.mark.parametrize("window", [1, 4, 8, 9])

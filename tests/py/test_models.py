@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpage.errors import ArtifactInvalid, Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout
+from inpage.kv import Blocks
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
 from inpage.settings import settings_from
@@ -214,7 +215,7 @@ async def test_names(small_tokenizer: Tokenizer) -> None:
     least=st.integers(1, 64),
 )
 def test_a_grant_fits_and_no_better_one_would(sizes: list[tuple[int, int]], room: int, share: int, least: int) -> None:
-    levels = [Level(i, str(i), fixed, 3, 4, context, 2) for i, (fixed, context) in enumerate(sizes)]
+    levels = [Level(i, str(i), fixed, 3, Blocks(4), context, 2) for i, (fixed, context) in enumerate(sizes)]
     grant = best_fit(levels, room, share=share, least=least)
     fitting = [level for level in levels if level.need(min(least, level.context)) <= room]
     if grant is None:

@@ -4,11 +4,7 @@ import random
 
 import pytest
 
-from inpage.kv import PagePool, pages_for
-
-
-def test_pages_for_rounds_up() -> None:
-    assert [pages_for(n, 16) for n in (0, 1, 16, 17)] == [0, 1, 1, 2]
+from inpage.kv import PagePool
 
 
 def test_take_is_all_or_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inpage.errors import DeviceLost, OutOfMemory
+from inpage.kv import Blocks
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
 from inpage.requests.request import Request
@@ -93,7 +94,7 @@ def test_how_many_there_is_memory_for() -> None:
     assert affordable(3, info, Settings(), 5000)[0] == 2
     count, each = affordable(3, info, limited, None)
     assert (count, each.kv.memory_bytes) == (2, 4096)
-    level = Level(0, "a", 1200, 64, 4, 256, 4, engines=3, extra=1200)
+    level = Level(0, "a", 1200, 64, Blocks(4), 256, 4, engines=3, extra=1200)
     for room, kv in ((1200 + 2 * 4096 + 1200, 2 * 4096 + 1200), (10**6, 3 * 4096 + 2400), (1200 + 4096, 4096)):
         grant = best_fit([level], room, share=0, least=4)
         assert grant and grant.kv == kv

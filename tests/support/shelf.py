@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from inpage.engines.protocol import Progress
+from inpage.kv import Blocks
 from inpage.models import Grant, Level, Models
 from inpage.router import Router
 from inpage.settings import settings_from
@@ -93,7 +94,9 @@ class _Double:
 
     async def levels(self) -> list[Level]:
         await asyncio.sleep(0)
-        return [Level(i, f"{self._name}-{i}", size * 10**6, 64, 4, 256, 4) for i, size in enumerate(self._sizes)]
+        return [
+            Level(i, f"{self._name}-{i}", size * 10**6, 64, Blocks(4), 256, 4) for i, size in enumerate(self._sizes)
+        ]
 
     async def open(self, grant: Grant | None, on_progress: Progress) -> Router:
         shelf, name = self._shelf, self._name

@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 
 from ..format.plan import parse_plan
+from ..format.plan_types import Plan
 from ..format.schema import Manifest
 from ..host.artifact_store import Store
 from ..host.capability import Device
-from ..kv.pages import pages_for
+from ..kv import Blocks
 from ..settings import Settings, WasmSettings
 from .selection import Choice
 
@@ -23,6 +24,13 @@ def ceiling(device: Device) -> int | None:
     if device.place != "page" or device.memory is None or device.memory >= _PLENTY:
         return None
     return device.memory // _SHARE
+
+
+def kv_bytes(plan: Plan, tokens: int | None = None) -> int:
+    """Of one conversation of so many tokens, or of a whole context."""
+    most = plan.maxima
+    pages = Blocks(plan.page_tokens, plan.kv_groups).need(most.context if tokens is None else tokens, most.rows)
+    return pages * plan.page_bytes
 
 
 async def fitted(
@@ -39,15 +47,17 @@ async def fitted(
     if not plans:
         return settings, ""
     fixed = manifest.weights.bytes + max(plan.arena_bytes for plan in plans)
-    page, size = max(plan.block_bytes for plan in plans), plans[0].page_tokens
     context = max(plan.maxima.context for plan in plans)
-    least = pages_for(min(settings.models.least_context, context), size) * page
+    least = max(kv_bytes(plan, min(settings.models.least_context, context)) for plan in plans)
     room = max(most - fixed, least)
     kept = dataclasses.replace(
         kv, memory_bytes=room, prefix_bytes=min(kv.prefix_bytes, room // 2), swap_bytes=min(kv.swap_bytes, room // 2)
     )
     bounded = dataclasses.replace(wasm, memory_maximum=min(wasm.memory_maximum, fixed + room + _SLACK))
-    tokens = room // page * size
+    tokens = min(
+        Blocks(plan.page_tokens, plan.kv_groups).room(room // plan.page_bytes, plan.maxima.rows, context)
+        for plan in plans
+    )
     why = ""
     if tokens < context:
         why = (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
-from ..format.plan_types import KvGroup, sequence_pages
+from ..format.plan_types import KvGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,6 @@ class EngineInfo(Flags):
     alternatives: tuple[tuple[str, ...], ...] = ()
     rehearsed: bool = True  # all of them ran before, so that the first times are true
     groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
-        return self.page_bytes * sequence_pages(self.page_tokens, self.page_tokens, self.groups)
 
 
 # What engines count, in the order in which they tell it.

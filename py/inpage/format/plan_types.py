@@ -111,11 +111,6 @@ class Plan:
         """Bytes of a KV page, all layers together."""
         return sum(b.page_bytes for b in self.buffers)
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of KV that ``page_tokens`` tokens of a sequence take at most, the pages of all groups together."""
-        return self.page_bytes * sequence_pages(self.page_tokens, self.page_tokens, self.kv_groups)
-
 
 def extent(value: Extent, variables: Mapping[str, int]) -> int:
     """The number that a grid's extent is for these values of the variables."""

@@ -6,9 +6,9 @@ Imports `requests`, `observe`, `responses` and below.
 from .blocks import Blocks
 from .manager import KvManager
 from .opening import Kv, open_kv
-from .pages import PagePool, pages_for
+from .pages import PagePool
 from .prefix import PrefixTree
 from .sequences import SequenceKv
 from .swap import Swap
 
-__all__ = ["Blocks", "Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv", "pages_for"]
+__all__ = ["Blocks", "Kv", "KvManager", "PagePool", "PrefixTree", "SequenceKv", "Swap", "open_kv"]

@@ -10,11 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def pages_for(tokens: int, page_tokens: int) -> int:
-    """How many pages hold ``tokens`` tokens."""
-    return -(-tokens // page_tokens)
-
-
 class PagePool:
     """Pages ``0..reserved-1`` exist in the engine; each is free or has owners. Whoever has a page to itself may write
     it; a page with several owners is full, and only read."""

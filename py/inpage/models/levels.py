@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..kv import Blocks
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """``fixed``: bytes of weights and of the largest arena; ``page_bytes``: of what holds ``page_tokens`` tokens of all
-    layers; ``refused``: why other variants may not run, by name."""
+    """``fixed``: bytes of weights and of the largest arena; ``page_bytes``: of a KV page; ``blocks``: how tokens lie in
+    pages; ``refused``: why other variants may not run, by name."""
 
     artifact: int  # its place among the model's precisions, the best being 0
     name: str
     fixed: int
     page_bytes: int
-    page_tokens: int
+    blocks: Blocks
     context: int  # tokens of one conversation
     conversations: int  # that run at once
     refused: tuple[tuple[str, str], ...] = ()
     engines: int = 1  # that are wanted of it
     extra: int = 0  # bytes of each after the first, without KV pages
+    rows: int = 1  # tokens of a step
 
     def kv_bytes(self, tokens: int) -> int:
         """Of so many tokens in one conversation."""
-        return -(-tokens // self.page_tokens) * self.page_bytes
+        return self.blocks.need(tokens, self.rows) * self.page_bytes
 
     def need(self, tokens: int) -> int:
         """Bytes of the model with room for one conversation of so many tokens."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ..backends.memory_ceiling import kv_bytes
 from ..backends.selection import choose
 from ..engines.protocol import Progress
 from ..format.plan import parse_plan
 from ..format.schema import Manifest
 from ..host.artifact_store import Store, level_of, open_store
 from ..host.capability import this_device
+from ..kv import Blocks
 from ..router import Router
 from ..settings import Settings
 from .levels import Grant, Level
@@ -98,22 +100,24 @@ class Artifacts:
         plans = {v.name: parse_plan(await store.text(v.files["plan"], "plan"), manifest.tensors) for v in planned}
         if not plans:
             weights, name = manifest.weights.bytes, manifest.level or manifest.id
-            return [Level(artifact, name, weights, 0, 1, manifest.architecture.context, 1)]
+            return [Level(artifact, name, weights, 0, Blocks(1), manifest.architecture.context, 1)]
         levels: list[Level] = []
         refused: dict[str, str] = {}
         for name in sorted(plans, key=lambda name: plans[name].arena_bytes, reverse=True):
             left = [plan for other, plan in plans.items() if other not in refused]
+            largest = max(left, key=kv_bytes)
             level = Level(
                 artifact,
                 manifest.level or manifest.id,
                 manifest.weights.bytes + plans[name].arena_bytes,
-                max(plan.block_bytes for plan in left),
-                left[0].page_tokens,
+                largest.page_bytes,
+                Blocks(largest.page_tokens, largest.kv_groups),
                 max(plan.maxima.context for plan in left),
                 max(plan.maxima.sequences for plan in left),
                 tuple(refused.items()),
                 self._settings.engine.replicas,
                 plans[name].arena_bytes + (0 if ranked[0].kind.maps_weights else manifest.weights.bytes),
+                largest.maxima.rows,
             )
             if not levels or level.fixed < levels[-1].fixed:
                 levels.append(level)

@@ -15,7 +15,7 @@ from ..backends.failover import Backends
 from ..engines.protocol import Engine, EngineInfo
 from ..engines.registry import engine_kind
 from ..errors import InpageError, OutOfMemory
-from ..kv.pages import pages_for
+from ..kv import Blocks
 from ..observe.prometheus import merged
 from ..requests.request import Request
 from ..scheduling.grammar_queue import GrammarQueue
@@ -142,7 +142,7 @@ def affordable(wanted: int, info: EngineInfo, settings: Settings, memory: int | 
     limit = settings.kv.memory_bytes
     if limit is None:
         return wanted, settings
-    whole = pages_for(info.context, info.page_tokens) * info.block_bytes
+    whole = Blocks(info.page_tokens, info.groups).need(info.context, info.max_rows) * info.page_bytes
     while wanted > 1 and limit - (wanted - 1) * extra < wanted * whole:
         wanted -= 1
     each = dataclasses.replace(settings.kv, memory_bytes=(limit - (wanted - 1) * extra) // wanted)
