@@ -125,6 +125,7 @@ class Tree(RuleBasedStateMachine):
         assert kept == len(self.tree)
         assert all(self.pool.owners(page) - owners[page] in (0, 1) for page in range(self.pool.reserved))
         assert self.pool.used + self.pool.free == self.pool.reserved
+        assert self.tree.idle == sum(not owners[page] for page in self.pool._kept)
 
     def teardown(self) -> None:
         for _, tables, branch in self.sequences.values():

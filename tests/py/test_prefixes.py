@@ -12,6 +12,7 @@ from hypothesis import settings as properties
 from hypothesis import strategies as st
 
 from inpage.errors import Cancelled, InvalidRequest, StorageFull, Unsupported
+from inpage.format.plan_types import KvGroup
 from inpage.format.schema import FileRef, Variant
 from inpage.host.capability import Device
 from inpage.kv.saved import SavedPages, pages_digest
@@ -147,6 +148,7 @@ async def test_another_engine_does_not_find_it(small_tokenizer: Tokenizer, tmp_p
 @given(
     prompts=st.lists(st.lists(st.integers(3, 5), min_size=4, max_size=60), min_size=1, max_size=4),
     pages=st.integers(24, 60),
+    groups=st.sampled_from([(), (KvGroup((0,), 4), KvGroup((1,), 8, window=10)), (KvGroup((0,), 4, window=7),)]),
     data=st.data(),
 )
 def test_whatever_is_brought_back_changes_no_answer(
@@ -154,6 +156,7 @@ def test_whatever_is_brought_back_changes_no_answer(
     tmp_path_factory: pytest.TempPathFactory,
     prompts: list[list[int]],
     pages: int,
+    groups: tuple[KvGroup, ...],
     data: st.DataObject,
 ) -> None:
     """The strict double reads every earlier token back from the pages: one wrong page changes the answer or raises."""
@@ -161,14 +164,15 @@ def test_whatever_is_brought_back_changes_no_answer(
 
     async def run() -> None:
         storage = FolderPages(folder, 1500)
-        async with small_router(small_tokenizer, pages=storage, context=128) as router:
+        async with small_router(small_tokenizer, pages=storage, context=128, groups=groups) as router:
             alone = [await router.complete(p, temperature=0, max_tokens=5, cache=False) for p in prompts]
             for prompt in prompts:
                 await router.export_prefix(prompt)
         files = sorted(folder.iterdir())
         for file in data.draw(st.lists(st.sampled_from(files), max_size=3, unique=True)) if files else ():
             file.write_bytes(file.read_bytes()[:-2])
-        async with small_router(small_tokenizer, pages=storage, context=64, max_pages=pages) as router:
+        sizes = {"context": 64, "max_pages": pages * max(1, len(groups))}
+        async with small_router(small_tokenizer, pages=storage, groups=groups, **sizes) as router:
 
             async def ask(prompt: list[int]) -> list[int]:
                 kept = await router.import_prefix(prompt)

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 
 class PagePool:
     """Pages ``0..reserved-1`` exist in the engine; each is free or has owners. Whoever has a page to itself may write
-    it; a page with several owners is full, and only read."""
+    it; a page with several owners is full, and only read. ``idle``: pages that are kept, and have no other owner."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.reserved = 0
         self._free: list[int] = []
         self._owners: dict[int, int] = {}
+        self._kept: set[int] = set()
+        self.idle = 0
 
     @property
     def free(self) -> int:
@@ -58,6 +60,7 @@ class PagePool:
         for page in pages:
             if page not in self._owners:
                 raise ValueError(f"page {page} is not handed out")
+            self.idle -= self._owners[page] == 1 and page in self._kept
             self._owners[page] += 1
 
     def give(self, pages: Iterable[int]) -> None:
@@ -68,6 +71,20 @@ class PagePool:
                 raise ValueError(f"page {page} is not handed out")
             if owners > 1:
                 self._owners[page] = owners - 1
+                self.idle += owners == 2 and page in self._kept
             else:
                 del self._owners[page]
                 self._free.append(page)
+
+    def keep(self, pages: Iterable[int]) -> None:
+        """As `share`, for the owner that keeps pages which may be had back."""
+        for page in pages:
+            self.share([page])
+            self._kept.add(page)
+
+    def give_up(self, pages: Iterable[int]) -> None:
+        """As `give`, of that owner."""
+        for page in pages:
+            self._kept.remove(page)
+            self.idle -= self._owners[page] == 1
+            self.give([page])

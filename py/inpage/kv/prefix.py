@@ -86,7 +86,7 @@ class PrefixTree:
     @property
     def idle(self) -> int:
         """Pages that only the tree owns: memory that can be had back."""
-        return sum(len(kept.pages) for kept in self._recent if self._is_idle(kept))
+        return self.pool.idle
 
     def peek(self, tokens: Sequence[int]) -> int:
         """How many of ``tokens`` a sequence that begins so need not compute."""
@@ -190,7 +190,7 @@ class PrefixTree:
     def clear(self) -> None:
         """Forget everything, e.g. because the engine and its pages are gone."""
         for kept in self._recent:
-            self.pool.give(kept.pages)
+            self.pool.give_up(kept.pages)
         self._recent.clear()
         self._root.children.clear()
 
@@ -206,10 +206,11 @@ class PrefixTree:
                 break
             node = child
             nodes.append(node)
-            depth = node.depth
-            for p in range(len(parts)):
+            depth, whole_windows = node.depth, True
+            for p, part in enumerate(parts):
                 run[p] = 0 if node.parts[p] is None else run[p] + 1
-            if all(n >= depth - part.needed(depth) for n, part in zip(run, parts, strict=True)):
+                whole_windows &= run[p] >= depth - part.needed(depth)
+            if whole_windows:
                 good = len(nodes)
             self.visited += 1
         return nodes[:good]
@@ -222,7 +223,7 @@ class PrefixTree:
         self._recent[kept] = None
         if self.blocks.parts[part].reach is not None:
             self._recent.move_to_end(kept, last=False)  # it falls out of the window, unless the sequence ends before
-        self.pool.share(pages)
+        self.pool.keep(pages)
 
     def _take(self, node: Node, part: int, tables: Tables) -> None:
         """The sequence reads the tree's pages of this block instead of its own."""
@@ -245,7 +246,7 @@ class PrefixTree:
     def _drop(self, kept: _Kept) -> int:
         del self._recent[kept]
         kept.node.parts[kept.part] = None
-        self.pool.give(kept.pages)
+        self.pool.give_up(kept.pages)
         return len(kept.pages)
 
     def _prune(self, node: Node) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..errors import InvalidRequest
 from ..format.limits import FILE_BYTES
@@ -32,6 +33,35 @@ def pages_digest(manifest: Manifest, variant: str, device: Device) -> str:
     parts = [str(_FORMAT), weights_digest(manifest), variant, device.fingerprint]
     parts += [f"{role} {files[role].sha256}" for role in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _Found:
+    """What there is of a prompt's blocks: by its ``keys`` in storage, or ``held`` in pages, by block and part."""
+
+    blocks: Blocks
+    keys: list[str]
+    stored: set[str]
+    held: list[list[list[int]]]
+
+    def usable(self) -> int:
+        """The most blocks after which a sequence can go on with what is there."""
+        count, run = 0, [0] * len(self.blocks.parts)
+        for i, (key, pages) in enumerate(zip(self.keys, self.held, strict=True)):
+            for p, part in enumerate(self.blocks.parts):
+                run[p] = run[p] + 1 if pages[p] or _name(key, part) in self.stored else 0
+            if all(n >= i + 1 - part.needed(i + 1) for n, part in zip(run, self.blocks.parts, strict=True)):
+                count = i + 1
+        return count
+
+    def missing(self) -> tuple[int, Sequence[int]] | None:
+        """A part, and which of its blocks to fetch next for what is usable."""
+        count = self.usable()
+        for p, part in enumerate(self.blocks.parts):
+            wanted = [block for block in range(part.needed(count), count) if not self.held[block][p]]
+            if wanted:
+                return p, _chunks(part, wanted)[0]
+        return None
 
 
 class SavedPages:
@@ -80,44 +110,42 @@ class SavedPages:
     async def load(self, kv: KvManager, tokens: Sequence[int]) -> int:
         """Bring what is stored of these tokens into the tree, as far as there is memory; gives how many of them a
         sequence that begins so need not compute now."""
-        keys, tree = self.keys(tokens, kv.blocks.tokens), kv.prefix
+        blocks, tree = kv.blocks, kv.prefix
+        keys = self.keys(tokens, blocks.tokens)
         stored = set(await self.storage.names(f"{self._kind}-"))
         held = tree.hold(tokens)
-        held += [[[] for _ in kv.blocks.parts] for _ in keys[len(held) :]]
+        found = _Found(blocks, keys, stored, held + [[[] for _ in blocks.parts] for _ in keys[len(held) :]])
         try:
-            while (missing := _missing(kv.blocks, keys, stored, held)) is not None:
-                await self._fetch(kv, *missing, keys, stored, held)
-            tables = Tables(kv.blocks)
-            count = _usable(kv.blocks, keys, stored, held)
-            for p, part in enumerate(kv.blocks.parts):
-                tables.drop(p, part.needed(count))
-                tables.extend(p, [page for one in held[part.needed(count) : count] for page in one[p]])
-            if count:
-                branch = tree.branch()
-                kv.pool.share(tables.pages())
-                tree.append(branch, tree.keys(tokens, count * kv.blocks.tokens), tables)
-                tree.leave(branch)
-                kv.pool.give(tables.pages())
-            return count * kv.blocks.tokens
+            while (missing := found.missing()) is not None:
+                await self._fetch(kv, found, *missing)
+            count, tables = found.usable(), Tables(blocks)
+            for p, part in enumerate(blocks.parts):
+                first = part.needed(count)
+                tables.drop(p, first)
+                tables.extend(p, [page for block in found.held[first:count] for page in block[p]])
+            branch = tree.branch()
+            kv.pool.share(tables.pages())
+            tree.append(branch, tree.keys(tokens, count * blocks.tokens), tables)
+            tree.leave(branch)
+            kv.pool.give(tables.pages())
+            return count * blocks.tokens
         finally:
-            _give(kv, held)
+            _give(kv, found.held)
             tree.trim()
 
-    async def _fetch(
-        self, kv: KvManager, p: int, wanted: list[int], keys: list[str], stored: set[str], held: list[list[list[int]]]
-    ) -> None:
-        """These blocks of a part, into pages of their own. What does not come is not ``stored`` any more; nothing is,
-        where there is no memory for it."""
+    async def _fetch(self, kv: KvManager, found: _Found, p: int, wanted: Sequence[int]) -> None:
+        """These blocks of a part, into pages of their own. What does not come is not stored any more; nothing is, where
+        there is no memory for it."""
         part = kv.blocks.parts[p]
-        names = [_name(keys[block], part) for block in wanted]
+        names = [_name(found.keys[block], part) for block in wanted]
         count, data = await self.storage.get(names, part.pages * kv.engine.info.page_bytes)
-        stored.difference_update(names[count : count + 1])
+        found.stored.difference_update(names[count : count + 1])
         fresh = await kv.obtain(count * part.pages) if count else []
         if fresh is None:
-            stored.clear()
+            found.stored.clear()
             return
         for i, block in enumerate(wanted[:count]):
-            held[block][p] = fresh[i * part.pages : (i + 1) * part.pages]
+            found.held[block][p] = fresh[i * part.pages : (i + 1) * part.pages]
         if count:
             await kv.engine.write_pages(fresh, data)
 
@@ -150,29 +178,6 @@ def _name(key: str, part: Part) -> str:
 def _chunks(part: Part, blocks: Sequence[int]) -> list[Sequence[int]]:
     size = max(1, _CHUNK // part.pages)
     return [blocks[at : at + size] for at in range(0, len(blocks), size)]
-
-
-def _usable(blocks: Blocks, keys: Sequence[str], stored: set[str], held: Sequence[Sequence[Sequence[int]]]) -> int:
-    """The most blocks after which a sequence can go on with what is held and stored."""
-    count, run = 0, [0] * len(blocks.parts)
-    for i, (key, one) in enumerate(zip(keys, held, strict=True)):
-        for p, part in enumerate(blocks.parts):
-            run[p] = run[p] + 1 if one[p] or _name(key, part) in stored else 0
-        if all(n >= i + 1 - part.needed(i + 1) for n, part in zip(run, blocks.parts, strict=True)):
-            count = i + 1
-    return count
-
-
-def _missing(
-    blocks: Blocks, keys: Sequence[str], stored: set[str], held: Sequence[Sequence[Sequence[int]]]
-) -> tuple[int, list[int]] | None:
-    """A part and which of its blocks to fetch next for what is usable."""
-    count = _usable(blocks, keys, stored, held)
-    for p, part in enumerate(blocks.parts):
-        wanted = [i for i in range(part.needed(count), count) if not held[i][p]]
-        if wanted:
-            return p, list(_chunks(part, wanted)[0])
-    return None
 
 
 def _give(kv: KvManager, held: Sequence[Sequence[list[int]]]) -> None:
