@@ -226,9 +226,9 @@ class Detokenizer:
 
 
 def load_tokenizer(file: Any, special: Mapping[str, int]) -> Tokenizer:
-    """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store), and
-    the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where the
-    library is not installed."""
+    """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store),
+    and the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where
+    the library is not installed."""
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
         source = _PageSource(file) if IN_PAGE else _NativeSource(file)
         description = source.outline
