@@ -43,7 +43,7 @@ class RouterEngine extends EngineClient {
     const { manifest, ...options } = given;
     delete options.onProgress;
     delete options.signal;
-    if (first?.manifest === manifest && first.url === `${options.base}manifest.json`) {
+    if (first && first.manifest === manifest && first.url === `${options.base}manifest.json`) {
       // As many as could be started, where so many are the fastest: the next visit need not try again.
       const most = Math.max(info.threads, ...Object.keys(info.threads_measured ?? {}).map(Number));
       this.#noted = { ...options, threads: options.threads ?? (info.threads === most ? most : null) };

@@ -141,8 +141,8 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerRef:
-    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text. ``tables``: the
-    tokenizer in the form that the page reads, where it has one (inpage_compile.tokenizers.tables)."""
+    """``eos``: every id that ends an answer, the model's own first. ``special``: control tokens by text. ``tables``:
+    the form of it that the page reads, where it has one (inpage_compile.tokenizers.tables)."""
 
     file: str
     bytes: int
