@@ -175,11 +175,11 @@ test("scores, explains, unloads", async ({ page, start, model }) => {
 });
 
 test("a start that fails says why, and the next one works", async ({ start, server }) => {
+  server.fault(`${MODEL}tokenizer.json`, { flip: 100, always: true }); // it is fetched as soon as its model is known
   expect((await start({ backend: "webgpu" })).error).toMatchObject({ code: "invalid_request", field: "backend" });
   expect((await start({ backend: "wasm-relaxed" })).error).toMatchObject({ code: "invalid_request", field: "backend" });
   expect((await start({ model: "nowhere" })).error).toMatchObject({ code: "artifact_invalid", field: "manifest.json" });
   expect((await start({ threads: 0 })).error).toMatchObject({ code: "invalid_request", field: "threads" });
-  server.fault(`${MODEL}tokenizer.json`, { flip: 100, always: true });
   expect((await start()).error).toMatchObject({ code: "artifact_invalid", field: "tokenizer" });
   server.clear();
   server.fault(`${MODEL}manifest.json`, { body: Buffer.from("{}") });

@@ -130,7 +130,8 @@ def test_files_are_what_the_manifest_says(tiny: Source, tmp_path: Path) -> None:
     out = tmp_path / "models" / "tiny"
     m = write(tiny, out, variant=True)
     assert verify(out) == m == load_manifest(out)
-    listed = {s.file for s in m.weights.shards} | {"tokenizer.json", "NOTICES.txt", "manifest.json", "build.json"}
+    listed = {s.file for s in m.weights.shards} | {"tokenizer.json", "tokenizer.bin"}
+    listed |= {"NOTICES.txt", "manifest.json", "build.json"}
     listed |= {f.file for v in m.variants for f in v.files.values()}
     assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == listed
     assert m.variants[0].files["kernels"].sha256 == hashlib.sha256(b"\0asm").hexdigest()
@@ -202,6 +203,7 @@ def test_unchanged_means_every_byte(tiny: Source, tmp_path: Path) -> None:
         ("weights/00000.bin", "cut", "bytes, the manifest says"),
         ("weights/00000.bin", "remove", "No such file"),
         ("tokenizer.json", "flip", "does not match its sha256"),
+        ("tokenizer.bin", "flip", "does not match its sha256"),
         ("wasm-simd/kernels.wasm", "remove", "No such file"),
     ],
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from inpage_compile.tokenizers.tables import MAGIC, tables_of
 from support.vocabularies import SPM, small, tokenizer_of
+
+NODE = Path(__file__).resolve().parents[1] / "support" / "tables_in_node.mjs"
+GEMMAS = 262_144
 
 
 class Reader:
@@ -87,3 +94,55 @@ def test_a_merge_that_stands_twice_counts_where_it_stands_last() -> None:
 )
 def test_what_tables_cannot_hold_has_none(model: dict[str, Any]) -> None:
     assert tables_of({"model": model}) is None
+
+
+def large(rng: random.Random) -> dict[str, Any]:
+    """A SentencePiece vocabulary of Gemma's size, whose merges are all ways to cut its tokens."""
+    texts = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdefghijklmnopqrstuvwxyzéßж日本語"]
+    vocab = {text: i for i, text in enumerate(texts)}
+    letters = texts[257:]
+    pairs = [*letters, *rng.sample([a + b for a in letters for b in letters], 800)]
+    fours = [*pairs, *rng.sample([a + b for a in pairs for b in pairs], 4000)]
+    for text in (*pairs, *fours):
+        vocab.setdefault(text, len(vocab))
+    while len(vocab) < GEMMAS:
+        vocab.setdefault(rng.choice(fours) + rng.choice(fours), len(vocab))
+    merges = [[t[:i], t[i:]] for t in vocab if t[0] != "<" for i in range(1, len(t)) if {t[:i], t[i:]} <= vocab.keys()]
+    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    shown = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": blanks,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [shown, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "byte_fallback": True,
+            "fuse_unk": True,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }
+
+
+def test_a_vocabulary_of_gemmas_size_is_small_and_gives_the_librarys_ids(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    description = large(rng)
+    content = tables_of(description)
+    assert content is not None
+    assert len(description["model"]["merges"]) > 250_000
+    assert len(gzip.compress(content)) < 6e6
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *"éßж日本語", " ", " ", "\n", "😀", "ю"]
+    texts = ["".join(rng.choices(letters, k=rng.randrange(1, 200))) for _ in range(300)]
+    file = tmp_path / "tokenizer.bin"
+    file.write_bytes(content)
+    command = ["node", "--expose-gc", str(NODE), str(file)]
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    library = Tokenizer.from_str(json.dumps(description))
+    assert found["ids"] == [encoded.ids for encoded in library.encode_batch(texts)]
+    assert found["decoded"] == texts
+    assert found["bytes"] < 60e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from inpage.text.chat_template import ChatTemplate
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
+from inpage_compile.tokenizers.tables import tables_of
 from support.small import small_tokenizer_json
 from support.templates import DEEP, MODELS, MUCH, TOKENS, reference, rendered, undated
 from support.tiny import TEMPLATE
@@ -281,4 +283,52 @@ json.dumps({"ids": ids, "large": list(js.large), "python": python, "longest": to
         "python": [],
         "longest": native.longest,
         "refused": ["tokenizer.file"] * 4,
+    }
+
+
+def test_tables_of_a_tokenizer_are_read_without_parsing() -> None:
+    """Neither JavaScript nor Python parses or writes a text of its size, and Python holds none of its vocabulary."""
+    code = """
+import base64, json, js
+from pyodide.ffi import to_js
+from inpage.errors import ArtifactInvalid
+from inpage.text.tokenizer import load_tokenizer
+js.eval('''
+globalThis.large = 0;
+for (const name of ["parse", "stringify"]) {
+  const real = JSON[name];
+  JSON[name] = (...given) => {
+    const made = real(...given);
+    if (String(name === "parse" ? given[0] : made).length > 50000) globalThis.large++;
+    return made;
+  };
+}''')
+def file(content):
+    return js.Object.fromEntries(to_js([["content", js.Uint8Array.new(to_js(content))]]))
+content = base64.b64decode(json.loads(data))
+tokenizer = load_tokenizer(file(content), {})
+refused = []
+later = content[:4] + b"\\2" + content[5:]
+for bad in (b"", content[:-1], content + b"0", b"X" + content[1:], later, content.replace(b"{", b"[", 1)):
+    try:
+        load_tokenizer(file(bad), {})
+    except ArtifactInvalid as error:
+        refused.append(error.field)
+ids = tokenizer.encode("the world \U0001f642")
+text = tokenizer.decode(ids)
+json.dumps({"ids": ids, "text": text, "large": js.large, "longest": tokenizer.longest, "refused": refused})
+"""
+    description = json.loads(small_tokenizer_json())
+    vocab = description["model"]["vocab"]
+    vocab |= {f"unused {i} \U0001f642": len(vocab) + i for i in range(4000)}
+    content = tables_of(description)
+    assert content is not None and len(content) > 50_000
+    native = load_tokenizer(json.dumps(description), {})
+    ids = native.encode("the world \U0001f642")
+    assert in_pyodide(code, base64.b64encode(content).decode()) == {
+        "ids": ids,
+        "text": native.decode(ids),
+        "large": 0,
+        "longest": native.longest,
+        "refused": ["tokenizer.file"] * 6,
     }

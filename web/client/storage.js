@@ -27,7 +27,7 @@ const DATABASES = {
   answers: ["inpage-answers"],
   unfinished: ["inpage-unfinished"],
   python: ["inpage-memory", "inpage-starts", "inpage-python"],
-  measurements: ["inpage-notes"],
+  measurements: ["inpage-notes", "inpage-ahead"],
   site: [],
 };
 /** Of caches: see ../offline.js. */

@@ -6,8 +6,11 @@
  */
 
 import { EngineClient } from "../engine/client.js";
+import { object } from "../engine/format/check.js";
 import { EngineError } from "../engine/format/errors.js";
-import { parsed } from "../engine/format/json.js";
+import { described } from "../engine/format/manifest.js";
+import { MANIFEST } from "../engine/format/schemas.js";
+import { read } from "../engine/format/structure.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 import { fetchSmall } from "../engine/storage/shards.js";
 import { bringAhead } from "../engine/storage/verify.js";
@@ -43,7 +46,7 @@ class RouterEngine extends EngineClient {
     const { manifest, ...options } = given;
     delete options.onProgress;
     delete options.signal;
-    if (first?.manifest === manifest && first.url === `${options.base}manifest.json`) {
+    if (first && first.manifest === manifest && first.url === `${options.base}manifest.json`) {
       // As many as could be started, where so many are the fastest: the next visit need not try again.
       const most = Math.max(info.threads, ...Object.keys(info.threads_measured ?? {}).map(Number));
       this.#noted = { ...options, threads: options.threads ?? (info.threads === most ? most : null) };
@@ -77,9 +80,9 @@ export function prepareLoad({ id: _, ...request }) {
   const url = `${base}manifest.json`;
   const text = fetchText(url, "manifest", "manifest.json");
   early = { url, text };
-  // At once: a worker gets its first message when it has begun, and when this thread is not at something long.
   const engine = (spare = new RouterEngine());
-  engine.warm();
+  // A worker gets its first message when it has begun, and when this thread is not at something long: it shall have begun by then.
+  text.then(() => spare === engine && engine.warm()).catch(() => undefined);
   const asked = JSON.stringify(request);
   const noted = request.artifact.includes("#") ? null : taken(url);
   Promise.all([text, noted]).then(([manifest, note]) => {
@@ -115,8 +118,8 @@ export function newEngine() {
 
 /** @param {string} base @param {string} manifest */
 function bringTokenizer(base, manifest) {
-  const { tokenizer } = /** @type {any} */ (parsed(manifest, "manifest"));
-  const { file, bytes, sha256 } = tokenizer.tables ?? tokenizer;
+  const entry = read(object(described(manifest), "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
+  const { file, bytes, sha256 } = entry.tables ?? entry;
   const content = fetchSmall(base, { file, bytes, sha256, field: "tokenizer" });
   content.catch(() => undefined);
   earlyTokenizer = { sha256, content };
@@ -127,11 +130,10 @@ function bringTokenizer(base, manifest) {
  * @param {import("../engine/format/manifest.js").FileEntry} entry of the tokenizer, checked
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
-export async function fetchTokenizerFile(base, entry) {
+export function fetchTokenizerFile(base, entry) {
   const found = earlyTokenizer?.sha256 === entry.sha256 ? earlyTokenizer.content : null;
   earlyTokenizer = null;
-  const content = await found?.catch(() => null);
-  return content?.length === entry.bytes ? content : fetchSmall(base, entry);
+  return found ?? fetchSmall(base, entry);
 }
 
 /**

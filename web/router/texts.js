@@ -106,7 +106,7 @@ function overTables(description, tables) {
   const { vocab, ...model } = /** @type {Record<string, any>} */ (description.model);
   const more = Object.fromEntries(Object.entries(vocab).filter(([text]) => find(text) < 0)); // what Python added
   const library = new Tokenizer({ ...description, model: { ...model, vocab: more, merges: [] } }, {});
-  const { vocab: added, tokens_to_ids: ids } = library.model;
+  const { vocab: added, tokens_to_ids: ids } = /** @type {NonNullable<Tokenizer["model"]>} */ (library.model);
   const idOf = (/** @type {string} */ text) => ids.get(text) ?? (find(text) < 0 ? undefined : find(text));
   const piece = (/** @type {number} */ id) => added[id] ?? tables.piece(id);
   const spelled = (/** @type {number} */ byte) => find(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);

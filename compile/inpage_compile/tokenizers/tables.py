@@ -10,7 +10,8 @@ looked up when they are needed, and most tokens made follow each other. All numb
     outline       bytes, then JSON: the tokenizer.json without merges, and of the vocabulary the longest token with the
                   largest id
     vocabulary    ids, then for each the bytes of its text, 0 for one without; then all texts, UTF-8
-    merges        how many, then for each, by rank, the token minus the one before (zigzag); then bytes of each first half
+    merges        how many, then for each, by rank, the token minus the one before (zigzag); then for each the bytes
+                  of its first half
 """
 
 from __future__ import annotations

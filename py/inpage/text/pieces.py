@@ -15,8 +15,8 @@ _BLANK = "\u2581"
 
 
 class Pieces:
-    """``piece``: a token as the vocabulary has it; ``front``: whether texts were encoded with a blank in front, which is
-    not part of them."""
+    """``piece``: a token as the vocabulary has it; ``front``: whether texts were encoded with a blank in front, which
+    is not part of them."""
 
     def __init__(self, piece: Callable[[int], str | None], added: Mapping[str, int], front: bool) -> None:
         self.front = front

@@ -86,6 +86,7 @@ class RouterWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._infos: dict[str, Message] = {}  # of models that were loaded once
         self._failure = ""  # of the last load
+        self._settled = True  # whether what it left was looked through
         self._hiding: asyncio.Task[None] | None = None
 
     def handle(self, text: str) -> None:
@@ -146,6 +147,15 @@ class RouterWorker:
             self._gone.discard(number)
         if op in _ANSWERED and not self._streams and not self._waiting:
             self._memory.idle()
+            self._settle()
+
+    def _settle(self) -> None:
+        """Once after a load, when nobody waits: what is there to stay need not be looked through again. A whole
+        collection takes 40 ms."""
+        if not self._settled:
+            self._settled = True
+            gc.collect()
+            gc.freeze()
 
     # -- models ------------------------------------------------------------------------------------------------
 
@@ -161,8 +171,7 @@ class RouterWorker:
         except InpageError as error:
             self._failure = f"{error.code}: {error}"
             raise
-        gc.collect()
-        gc.freeze()  # what is there to stay need not be looked through again: a whole collection takes 40 ms
+        self._settled = False
         return loaded
 
     async def _add(self, message: Message) -> str:

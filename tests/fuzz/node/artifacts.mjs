@@ -124,7 +124,7 @@ export const READERS = [
     name: "js-tokenizer",
     make: (m) => m.json(m.choice(TOKENIZERS), TOKENIZERS),
     run: (text) => {
-      const { outline, described: changed } = outlined(text, 1 << 26, 1 << 24, 100);
+      const { outline, described: changed } = outlined(text, { characters: 1 << 26, items: 1 << 24, depth: 100 });
       changed(outline);
     },
   },
