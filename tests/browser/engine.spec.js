@@ -16,10 +16,12 @@ async function loaded(lab, options = {}) {
 }
 
 test("without a given number of threads, as many compute as no fewer clearly beat", async ({ lab, model }) => {
-  const { threads, threads_measured: measured } = await loaded(lab);
+  const { threads, prompt_threads: forPrompts, threads_measured: measured } = await loaded(lab);
   expect(Object.keys(measured)).toContain(String(threads));
   const limit = Math.max(...Object.values(measured)) / DOUBT;
   expect(threads).toBe(Math.max(...Object.keys(measured).map(Number).filter((count) => measured[count] >= limit)));
+  expect(forPrompts).toBeGreaterThanOrEqual(threads);
+  expect(forPrompts).toBeLessThanOrEqual(Math.max(...Object.keys(measured).map(Number)));
   const { value } = await call(lab, "step", { ...feed([PROMPT]), wantLogits: true });
   expect(value.logits.slice(-VOCAB)).toEqual(model.logits(PROMPT));
 });
@@ -27,7 +29,7 @@ test("without a given number of threads, as many compute as no fewer clearly bea
 test("says what was loaded", async ({ lab, model }) => {
   const info = await loaded(lab, { threads: 2 });
   expect(info).toMatchObject({
-    backend: "wasm", variant: "wasm-simd", threads: 2, threads_measured: null, vocab: VOCAB, context: 128, page_tokens: 16, page_bytes: 256,
+    backend: "wasm", variant: "wasm-simd", threads: 2, prompt_threads: 2, threads_measured: null, vocab: VOCAB, context: 128, page_tokens: 16, page_bytes: 256,
     blocks_per_sequence: 8, max_rows: 32, max_sequences: 4, max_logit_rows: 32, isolated: true, warnings: [],
     weight_bytes: model.manifest.weights.shards.reduce((sum, shard) => sum + shard.bytes, 0),
   });

@@ -177,3 +177,34 @@ def test_a_step_taken_apart_leaves_what_the_step_leaves() -> None:
     assert list(counters().contents[:4]) == [0, 0, 0, 0]
     assert rt.lib.inpage_step_launch(5, 1, 1, 0) == -2  # a batch that inpage_step would refuse
     rt.close()
+
+
+def test_few_rows_are_computed_by_fewer_threads_and_all_come_back_for_many() -> None:
+    """`scratch` writes a word a thread, so that it shows who took part."""
+    rt = Runtime(4, 8, threads=4)
+    wrong = np.zeros(16, np.int32)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 3)(inputs.ctypes.data, rt.logits.ctypes.data, wrong.ctypes.data)
+    launch = [4, 1, 2, 1, 0, 1000]
+    words = [2, 2, 1, *launch, 4, 2, *launch, *launch]
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 3, (ctypes.c_int32 * len(words))(*words), len(words), io) == 0
+
+    def took_part(rows: int) -> int:
+        wrong[:] = -1
+        assert rt.lib.inpage_step(rows, 1, 1) == 0
+        return int((wrong == 0).sum())
+
+    assert (took_part(1), took_part(4)) == (4, 4)
+    assert rt.lib.inpage_set_decoders(2) == 0
+    for _ in range(200):  # in quick turns, so that a thread which is not needed reads some announcements late
+        assert (took_part(2), took_part(3)) == (2, 4)
+    assert rt.lib.inpage_set_threads(3) == 0
+    assert (took_part(1), took_part(4)) == (2, 3)
+    assert rt.lib.inpage_set_threads(1) == 0
+    assert (took_part(1), took_part(4)) == (1, 1)
+    assert rt.lib.inpage_set_threads(4) == 0
+    assert rt.lib.inpage_set_decoders(0) == 0
+    assert took_part(1) == 4
+    assert rt.lib.inpage_set_decoders(-1) == rt.lib.inpage_set_decoders(17) == -2
+    rt.close()

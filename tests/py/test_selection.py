@@ -87,3 +87,6 @@ def test_this_host() -> None:
 def test_the_measured_threads_are_told_in_order() -> None:
     said = about_threads(2, {"8": 90.4, "2": 101.6, "16": 70.0})
     assert said == "Threads: 2, chosen by trying (tokens a second of 2: 102, 8: 90, 16: 70)"
+    said = about_threads(2, {"2": 101.6, "4": 70.0}, prompt_threads=4)
+    assert said == "Threads: 2, prompts on 4, chosen by trying (tokens a second of 2: 102, 4: 70)"
+    assert "prompts" not in about_threads(2, {"2": 101.6}, prompt_threads=2)

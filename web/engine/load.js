@@ -58,6 +58,7 @@ const VERIFY_BYTES = 256e6;
  * @typedef {object} Made by such a loader
  * @property {Executor} executor
  * @property {number} threads
+ * @property {number} [promptThreads] where they may be more
  * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {boolean} rehearsed
  * @property {import("./storage/shards.js").Stored} stored what of the weights came from storage
@@ -128,11 +129,12 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, { executor, threads, measured, rehearsed, stored, adapter }, rest) {
+function describe(manifest, plan, { executor, threads, promptThreads, measured, rehearsed, stored, adapter }, rest) {
   return {
     backend: manifest.variant.backend,
     variant: manifest.variant.name,
     threads,
+    prompt_threads: promptThreads ?? threads,
     threads_measured: measured,
     alternatives: namesOf(plan),
     rehearsed,

@@ -109,6 +109,11 @@ int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *prog
  * them. In the page inpage_thread(id) runs in workers 1, 2, …, each on its own instance and stack, and stays there: workers
  * beyond the number set sleep until a larger one is set, and a step waits for those within it that have not arrived. */
 int32_t inpage_set_threads(int32_t threads);
+
+/* How many of them compute a step that is not for the plan's most rows, a burst of such steps and what is chosen after one: the
+ * others sleep through it. Few rows wait for memory and for each other, so that they may want fewer threads than a prompt. At
+ * first, and for 0: all. */
+int32_t inpage_set_decoders(int32_t threads);
 void inpage_thread(int32_t id);
 
 /* So many turns of the loop in which a thread waits: the host times them, since their length is the CPU's. Returns 0. */

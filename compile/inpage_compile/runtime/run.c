@@ -102,7 +102,7 @@ int32_t inpage_run(inpage_sequence *sequences, int32_t n, int32_t max_steps, con
   burst.bias = bias;
   burst.mask = mask;
   burst.steps = burst.error = 0;
-  inpage_parallel(burst_job);
+  inpage_parallel(burst_job, inpage_threads_for(n));
   return burst.error ? burst.error : burst.steps;
 }
 
@@ -120,6 +120,6 @@ int32_t inpage_sample(inpage_sequence *sequences, int32_t n, const int32_t *bias
   burst.n = n;
   burst.bias = bias;
   burst.mask = mask;
-  inpage_parallel(sample_job);
+  inpage_parallel(sample_job, inpage_threads_for(n));
   return INPAGE_OK;
 }

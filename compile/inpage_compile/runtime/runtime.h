@@ -35,6 +35,9 @@ void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thr
 /* The first function that takes `rows`; NULL if none does or the batch in the input buffers is out of bounds. */
 const inpage_function *inpage_check_batch(int32_t rows, int32_t sequences, int32_t logit_rows);
 
+/* How many threads compute what is for so many rows. */
+int32_t inpage_threads_for(int32_t rows);
+
 /* Scratch of the calling thread, for TVM's kernels and the sampler: a stack, so free in reverse order. */
 void *inpage_scratch(uint32_t bytes);
 void inpage_scratch_free(void *block);

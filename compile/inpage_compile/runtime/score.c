@@ -38,6 +38,6 @@ int32_t inpage_score(const int32_t *targets, int32_t n, inpage_score_row *out) {
   score.targets = targets;
   score.n = n;
   score.out = out;
-  inpage_parallel(score_job);
+  inpage_parallel(score_job, INPAGE_MAX_THREADS);
   return INPAGE_OK;
 }

@@ -52,6 +52,20 @@ static struct {
 
 static void pass_job(int32_t thread, int32_t threads) { inpage_walk(pass.function, pass.variables, thread, threads); }
 
+static int32_t decoders = INPAGE_MAX_THREADS;
+
+int32_t inpage_set_decoders(int32_t threads) {
+  if (threads < 0 || threads > INPAGE_MAX_THREADS) return INPAGE_E_BATCH;
+  decoders = threads > 0 ? threads : INPAGE_MAX_THREADS;
+  return INPAGE_OK;
+}
+
+int32_t inpage_threads_for(int32_t rows) {
+  const inpage_model *m = &inpage_loaded;
+  const int few = m->n_functions > 1 && rows <= m->functions[m->n_functions - 2].max_rows;
+  return few ? decoders : INPAGE_MAX_THREADS;
+}
+
 static int32_t prepare(int32_t rows, int32_t sequences, int32_t logit_rows) {
   pass.function = inpage_check_batch(rows, sequences, logit_rows);
   if (!pass.function) return INPAGE_E_BATCH;
@@ -63,7 +77,7 @@ static int32_t prepare(int32_t rows, int32_t sequences, int32_t logit_rows) {
 
 int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
   const int32_t error = prepare(rows, sequences, logit_rows);
-  if (!error) inpage_parallel(pass_job);
+  if (!error) inpage_parallel(pass_job, inpage_threads_for(rows));
   return error;
 }
 
@@ -78,7 +92,7 @@ int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, 
   if (error) return error;
   if (launch < -1 || launch >= pass.function->n_launches) return INPAGE_E_BATCH;
   pass.launch = launch;
-  inpage_parallel(launch_job);
+  inpage_parallel(launch_job, inpage_threads_for(rows));
   return INPAGE_OK;
 }
 
@@ -101,7 +115,7 @@ int32_t inpage_step_kernel(int32_t rows, int32_t sequences, int32_t logit_rows, 
   if (kernel < 0 || kernel >= inpage_kernel_count || most < 0) return INPAGE_E_BATCH;
   pass.kernel = kernel;
   pass.most = most;
-  inpage_parallel(kernel_job);
+  inpage_parallel(kernel_job, inpage_threads_for(rows));
   return pass.done;
 }
 

@@ -101,8 +101,8 @@ void inpage_barrier(int32_t threads) {
   }
 }
 
-void inpage_parallel(inpage_job job) {
-  const int32_t threads = atomic_load(&crew.threads);
+void inpage_parallel(inpage_job job, int32_t most) {
+  const int32_t all = atomic_load(&crew.threads), threads = most < all ? most : all;
   if (threads > 1) {
     crew.job = job;
     change(&crew.jobs, announcement(threads, WITH_JOB), &crew.job_sleepers);
@@ -111,7 +111,8 @@ void inpage_parallel(inpage_job job) {
   inpage_barrier(threads);
 }
 
-/* A worker reads crew.job only for a word that announces one: then it stays until the barrier that ends the job. */
+/* A worker reads crew.job only for a word that announces one for it: then it stays until the barrier that ends the job.
+ * One that the job has no use for waits for the next, unless it was dismissed meanwhile. */
 void inpage_thread(int32_t id) {
   inpage_set_thread_id(id);
   for (;;) {
@@ -121,7 +122,10 @@ void inpage_thread(int32_t id) {
     for (;;) {
       await_change(&crew.jobs, seen, &crew.job_sleepers, atomic_load_explicit(&turns.idle, memory_order_relaxed));
       seen = atomic_load(&crew.jobs);
-      if (id >= THREADS_OF(seen)) break;
+      if (id >= THREADS_OF(seen)) {
+        if ((uint32_t)seen & WITH_JOB && id < atomic_load(&crew.threads)) continue;
+        break;
+      }
       if ((uint32_t)seen & WITH_JOB) {
         crew.job(id, THREADS_OF(seen));
         inpage_barrier(THREADS_OF(seen));

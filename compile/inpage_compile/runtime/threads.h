@@ -25,7 +25,8 @@
 
 typedef void (*inpage_job)(int32_t thread, int32_t threads);
 
-void inpage_parallel(inpage_job job); /* runs job on every thread; returns when all are done */
+/* Runs job on so many threads, all if there are no more; returns when they are done. */
+void inpage_parallel(inpage_job job, int32_t threads);
 void inpage_barrier(int32_t threads); /* within a job; its writes are visible to all after it */
 
 /* What differs between the targets (threads_wasm.c, threads_native.c). */

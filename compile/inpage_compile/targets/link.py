@@ -37,7 +37,8 @@ _WASM_ONLY = {"threads_wasm.c", "math.c"}
 _NATIVE_ONLY = {"threads_native.c"}
 
 EXPORTS = (
-    "inpage_abi_version", "inpage_load", "inpage_set_threads", "inpage_thread", "inpage_spin", "inpage_set_spins",
+    "inpage_abi_version", "inpage_load", "inpage_set_threads", "inpage_set_decoders", "inpage_thread",
+    "inpage_spin", "inpage_set_spins",
     "inpage_step", "inpage_step_launch", "inpage_step_kernel", "inpage_choose_kernel", "inpage_rehearse",
     "inpage_sample", "inpage_run", "inpage_score", "inpage_doorbell", "inpage_counters", "inpage_sha256_init",
     "inpage_sha256_update", "inpage_sha256_final",

@@ -157,10 +157,11 @@ def rate(tps: float) -> str:
     return f"{tps:.0f}" if tps >= 10 else f"{tps:.1f}"
 
 
-def about_threads(threads: int, measured: Mapping[str, float]) -> str:
+def about_threads(threads: int, measured: Mapping[str, float], prompt_threads: int | None = None) -> str:
     """What the engine found when it tried several numbers of threads, as a sentence without its full stop."""
     found = ", ".join(f"{count}: {rate:.0f}" for count, rate in sorted(measured.items(), key=lambda m: int(m[0])))
-    return f"Threads: {threads}, chosen by trying (tokens a second of {found})"
+    prompts = f", prompts on {prompt_threads}" if prompt_threads and prompt_threads != threads else ""
+    return f"Threads: {threads}{prompts}, chosen by trying (tokens a second of {found})"
 
 
 def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:

@@ -142,6 +142,7 @@ class EngineInfo(Flags):
     weight_bytes: int
     arena_bytes: int
     load_ms: float
+    prompt_threads: int | None = None  # where prompts are read on more threads than are decoded on
     threads_measured: dict[str, float] | None = None  # steps a second by number of threads, where the engine chose it
     # Names of kernels that leave the same bits, of each list the one first that runs until another is chosen.
     alternatives: tuple[tuple[str, ...], ...] = ()

@@ -95,6 +95,7 @@ FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "inpage_abi_version": (),
     "inpage_load": ("pointer", "int", "pointer", "int", "pointer"),
     "inpage_set_threads": ("int",),
+    "inpage_set_decoders": ("int",),
     "inpage_spin": ("int",),
     "inpage_set_spins": ("int", "int"),
     "inpage_step": ("int", "int", "int"),

@@ -196,7 +196,7 @@ def explain(
     if speeds:
         lines.append(f"{speeds}.")
     if info.threads_measured:
-        lines.append(f"{about_threads(info.threads, info.threads_measured)}.")
+        lines.append(f"{about_threads(info.threads, info.threads_measured, info.prompt_threads)}.")
     if kernels:
         lines.append(f"Kernels, chosen by timing them here: {kernels}.")
     for found in told:

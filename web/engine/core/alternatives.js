@@ -53,10 +53,10 @@ export function find({ kernels, alternatives }, name) {
  * @param {import("./protocol.js").KernelTiming} input
  * @returns {Float64Array} milliseconds a launch, in their order; NaN where the time was up
  */
-export function timeKernels(executor, { kernels, budgetMs, threads = executor.threads }) {
-  const computing = executor.threads;
+export function timeKernels(executor, { kernels, budgetMs, threads }) {
+  const computing = /** @type {const} */ ([executor.threads, executor.promptThreads]);
   try {
-    executor.setThreads(threads);
+    if (threads) executor.setThreads(threads);
     const began = performance.now();
     return Float64Array.from(kernels, ({ name, most }) => {
       if (performance.now() - began >= budgetMs) return NaN;
@@ -64,7 +64,7 @@ export function timeKernels(executor, { kernels, budgetMs, threads = executor.th
       return time(executor, find(executor.plan, name), most);
     });
   } finally {
-    executor.setThreads(computing);
+    executor.setThreads(...computing);
   }
 }
 

@@ -48,7 +48,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @typedef {object} Info
  * @property {string} backend as engines.js has it
  * @property {string} variant
- * @property {number} threads
+ * @property {number} threads that decode
+ * @property {number} prompt_threads that read prompts
  * @property {AdapterFacts | null} adapter of WebGPU, else null
  * @property {Record<string, number> | null} threads_measured steps a second by number of threads; null where the number was
  *   given or only one is possible

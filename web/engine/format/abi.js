@@ -100,6 +100,7 @@ export const SCORE_WORDS = 3;
  * @property {() => number} inpage_abi_version
  * @property {(buffers: number, nBuffers: number, program: number, nWords: number, io: number) => number} inpage_load
  * @property {(threads: number) => number} inpage_set_threads
+ * @property {(threads: number) => number} inpage_set_decoders
  * @property {(id: number) => void} inpage_thread
  * @property {(spins: number) => number} inpage_spin
  * @property {(atBarrier: number, idle: number) => number} inpage_set_spins
@@ -123,6 +124,7 @@ export const EXPORTED_FUNCTIONS = Object.freeze([
   "inpage_abi_version",
   "inpage_load",
   "inpage_set_threads",
+  "inpage_set_decoders",
   "inpage_thread",
   "inpage_spin",
   "inpage_set_spins",

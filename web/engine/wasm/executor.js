@@ -27,8 +27,10 @@ const SLICE_MS = 20;
  */
 
 export class Executor {
-  /** Threads that compute, this one included. */
+  /** Threads that decode, this one included. */
   threads = 1;
+  /** Threads that read prompts: no fewer. */
+  promptThreads = 1;
   /** @type {number} KV pages that are usable now */
   pages = 0;
   /** @type {EngineError | null} why nothing can be called any more */
@@ -109,11 +111,14 @@ export class Executor {
 
   /**
    * Compute on so many threads from now on; the others sleep.
-   * @param {number} threads at most what the executor was made for
+   * @param {number} threads that decode
+   * @param {number} prompt that read prompts: no fewer, and at most what the executor was made for
    */
-  setThreads(threads) {
-    this.#call("inpage_set_threads", () => this.#exports.inpage_set_threads(threads));
+  setThreads(threads, prompt = threads) {
+    this.#call("inpage_set_threads", () => this.#exports.inpage_set_threads(prompt));
+    this.#call("inpage_set_decoders", () => this.#exports.inpage_set_decoders(threads));
     this.threads = threads;
+    this.promptThreads = prompt;
   }
 
   /**

@@ -48,7 +48,8 @@ export async function load({ options, manifest, plan, kernels, features, source,
     const measured = rehearsal && !isGiven(options.threads) ? measureThreads(executor, threads) : null;
     if (!measured) executor.setThreads(threads);
     const doorbell = features.isolated ? { buffer: executor.memory.buffer, offset: executor.doorbell } : null;
-    return { executor, threads: executor.threads, measured, rehearsed, stored, doorbell, adapter: null, close };
+    const { promptThreads } = executor;
+    return { executor, threads: executor.threads, promptThreads, measured, rehearsed, stored, doorbell, adapter: null, close };
   } catch (error) {
     close();
     throw error;

@@ -25,14 +25,14 @@ export function profile(executor, { rows, depth = 0, repeats = 20, threads = exe
   check(Number.isInteger(rows) && rows > 0 && rows <= maxima.rows, "rows", `must be 1 to ${maxima.rows}, got ${rows}`);
   check(Number.isInteger(depth) && depth >= 0 && depth + rows <= maxima.context, "depth", "lies outside the context");
   check(Number.isInteger(repeats) && repeats > 0 && repeats <= 10_000, "repeats", `must be 1 to 10000, got ${repeats}`);
-  const started = executor.threads;
+  const started = /** @type {const} */ ([executor.threads, executor.promptThreads]);
   check(Number.isInteger(threads) && threads > 0 && threads <= executor.layout.stackTops.length + 1, "threads",
     `must be 1 to ${executor.layout.stackTops.length + 1}, got ${threads}`);
   try {
     executor.setThreads(threads);
     return executor.withPages(trial(plan, rows, depth, 0).pages, (first) => measure(executor, rows, depth, repeats, first));
   } finally {
-    executor.setThreads(started);
+    executor.setThreads(...started);
   }
 }
 

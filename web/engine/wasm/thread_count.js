@@ -1,6 +1,8 @@
 /**
- * @file How many threads decode fastest here. All cores, mostly; but cores may be busy, slow, or two halves of one, and
- * then a thread more makes every launch wait for it. So some real steps are timed, for a few dozen milliseconds.
+ * @file How many threads decode fastest here, and how many read prompts. All cores, mostly; but cores may be busy, slow,
+ * or two halves of one, and then a thread more makes every launch wait for it. So some real steps are timed, for a few
+ * dozen milliseconds. A prompt wants no fewer threads than decoding, which waits more for memory and for its launches:
+ * only where decoding does without some of them it is timed as well.
  */
 
 import { trial } from "../core/trial.js";
@@ -14,6 +16,8 @@ const SETTLE = 1;
 const STEPS = 2;
 /** So much slower than the best is not worth looking further down, and so much slower need not be timed again. */
 const CLEARLY = 1.2;
+/** Rows of the prompt that is timed, where the plan's functions leave the choice. */
+const PROMPT_ROWS = 16;
 /** As many threads as there are cores are given up for fewer only where they are so much slower. */
 export const DOUBT = 1.3;
 
@@ -48,19 +52,59 @@ export function measureThreads(executor, most) {
     for (let i = 0; i < STEPS; i++) executor.step(input);
     return (performance.now() - start) / STEPS;
   };
-  const fastest = () => [...times].reduce((best, each) => (each[1] < best[1] ? each : best))[0];
   executor.withPages(pages, () => {
     for (const threads of candidates(most)) {
       times.set(threads, time(threads));
-      if (/** @type {number} */ (times.get(threads)) > CLEARLY * /** @type {number} */ (times.get(fastest()))) break;
+      if (/** @type {number} */ (times.get(threads)) > CLEARLY * best(times)) break;
     }
     // What lies close together is timed once more: something else may have run.
-    const best = /** @type {number} */ (times.get(fastest()));
-    const close = [...times].filter(([, ms]) => ms <= CLEARLY * best);
+    const limit = CLEARLY * best(times);
+    const close = [...times].filter(([, ms]) => ms <= limit);
     if (close.length > 1) for (const [threads, ms] of close) times.set(threads, Math.min(ms, time(threads)));
   });
-  // A page that loads keeps cores busy that will soon be free, so fewer threads must be faster by more than that.
-  const limit = /** @type {number} */ (times.get(fastest())) * DOUBT;
-  executor.setThreads(Math.max(...[...times].filter(([, ms]) => ms <= limit).map(([threads]) => threads)));
+  const threads = chosen(times);
+  executor.setThreads(threads, threads < most ? chosen(timePrompts(executor, most, threads)) : most);
   return Object.fromEntries([...times].map(([threads, ms]) => [threads, 1000 / Math.max(ms, 1e-3)]));
+}
+
+/**
+ * @param {import("./executor.js").Executor} executor
+ * @param {number} most
+ * @param {number} fewest
+ * @returns {Map<number, number>} milliseconds a step of a prompt by number of threads; only for `most` where there is
+ *   no memory for one
+ */
+function timePrompts(executor, most, fewest) {
+  const { plan } = executor;
+  const before = plan.functions[plan.functions.length - 2]?.maxRows ?? 0;
+  const rows = Math.min(plan.maxima.rows, plan.maxima.context - DEPTH, Math.max(before + 1, PROMPT_ROWS));
+  const { input, pages } = trial(plan, Math.max(rows, 1), DEPTH, executor.pages);
+  /** @type {Map<number, number>} */
+  const times = new Map([[most, Infinity]]);
+  if (rows < 1 || executor.pages + pages > executor.maxPages) return times;
+  const own = { ...input, logitRows: Int32Array.of(0) };
+  executor.withPages(pages, () => {
+    for (const threads of candidates(most).filter((n) => n >= fewest)) {
+      executor.setThreads(threads);
+      const start = performance.now();
+      executor.step(own);
+      times.set(threads, performance.now() - start);
+      if (/** @type {number} */ (times.get(threads)) > CLEARLY * best(times)) break;
+    }
+  });
+  return times;
+}
+
+/** @param {Map<number, number>} times */
+function best(times) {
+  return Math.min(...times.values());
+}
+
+/**
+ * A page that loads keeps cores busy that will soon be free, so fewer threads must be faster by more than that.
+ * @param {Map<number, number>} times
+ */
+function chosen(times) {
+  const limit = best(times) * DOUBT;
+  return Math.max(...[...times].filter(([, ms]) => ms <= limit).map(([threads]) => threads));
 }
