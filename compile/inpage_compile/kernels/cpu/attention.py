@@ -8,8 +8,8 @@ from functools import cache
 
 from tvm import tirx
 
-from ..shared.expressions import let, loop, store
-from ..shared.heads import EVERYTHING, Heads
+from ..shared.expressions import Expr, let, loop, store
+from ..shared.heads import CHUNK, EVERYTHING, Heads
 from ..shared.packed import GROUP
 from .build import Args, kernel, local, parallel, share, span
 from .isa import Isa
@@ -41,15 +41,30 @@ def attention(isa: Isa, h: Heads, form: str) -> tirx.PrimFunc:
         y = a.buffer("y", (x.n, h.columns), FORM_DTYPE[form])
         y_scales = None if form == "f32" else a.buffer("y_scales", (x.n, h.columns // GROUP, 2), "float32")
         kv = x.halves()
-        with parallel(x.rows * each) as unit:
-            row, part = let(unit // each), Part.of(h, let(unit % each))
-            sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
-            state = State(heads_at_once(h), h.dim)
-            state.clear()
-            with loop(chunk_count(length), x.first_chunk(length)) as chunk:
-                attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
-                merge(isa, state)
-            finish(isa, h, form, state, y, y_scales, row, part)
+        # A row's work grows with what it sees: threads share pages, and one that ends within a unit's takes it whole.
+        work = local(1, "int32")
+        store(work, 0, 0)
+        with loop(x.rows) as row:
+            store(work, work[0] + x.pages(x.positions[row] + 1) * each, 0)
+        with share(work[0]) as (first, last):
+            before = local(1, "int32")  # pages of the rows before this one
+            store(before, 0, 0)
+            with loop(x.rows) as row:
+                sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
+                pages = let(x.pages(length))
+                start, end = (
+                    let(tirx.Min(tirx.truncdiv(tirx.Max(edge - before[0], 0) + (pages - 1), pages), each))
+                    for edge in (first, last)
+                )
+                with loop(end - start) as i:
+                    part = Part.of(h, let(start + i))
+                    state = State(heads_at_once(h), h.dim)
+                    state.clear()
+                    with loop(chunk_count(length), x.first_chunk(length)) as chunk:
+                        attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
+                        merge(isa, state)
+                    finish(isa, h, form, state, y, y_scales, row, part)
+                store(before, before[0] + pages * each, 0)
 
     return kernel(f"attention_{form}_{h.label}", build)
 
@@ -69,33 +84,42 @@ def attention_chunks(isa: Isa, h: Heads) -> tirx.PrimFunc:
         units = local(1, "int32")
         store(units, 0, 0)
         with loop(x.rows) as row:
-            length = x.positions[row] + 1
-            store(units, units[0] + (chunk_count(length) - x.first_chunk(length)) * each, 0)
+            length = let(x.positions[row] + 1)
+            store(units, units[0] + _runs(length, x.first_chunk(length)) * each, 0)
         with share(units[0]) as (first, last):
             before = local(1, "int32")  # units of the rows before this one
             store(before, 0, 0)
             with loop(x.rows) as row:
                 sequence, length = let(x.row_sequence[row]), let(x.positions[row] + 1)
-                first_chunk = x.first_chunk(length)
-                own = let((chunk_count(length) - first_chunk) * each)
+                first_chunk = let(x.first_chunk(length))
+                runs = let(_runs(length, first_chunk))
+                own = let(runs * each)
                 start = let(tirx.Max(first - before[0], 0))
                 end = let(tirx.Min(last - before[0], own))
                 with loop(tirx.Max(end - start, 0)) as i:
                     unit = let(start + i)
-                    chunk, part = let(unit // each + first_chunk), Part.of(h, let(unit % each))
+                    run, part = let(unit // each), Part.of(h, let(unit % each))
                     state = State(at_once, h.dim)
-                    attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
-                    skipped = part.skip * vectors
-                    with loop(at_once * vectors - skipped) as v:
-                        at = skipped + v
-                        store(parts, state.chunk[at], row, chunk, span(part.first * h.dim + at * 4))
-                    for j in range(at_once):
-                        with part.own(j):
-                            store(sums, state.chunk_maximum[j], row, chunk, part.first + j, 0)
-                            store(sums, state.chunk_total[j], row, chunk, part.first + j, 1)
+                    chunks = let(tirx.Select(run == runs - 1, chunk_count(length) - first_chunk - run, 1))
+                    with loop(chunks) as c:
+                        chunk = let(first_chunk + run + c)
+                        attend(isa, h, state, x, kv, row, sequence, part, length, chunk)
+                        skipped = part.skip * vectors
+                        with loop(at_once * vectors - skipped) as v:
+                            at = skipped + v
+                            store(parts, state.chunk[at], row, chunk, span(part.first * h.dim + at * 4))
+                        for j in range(at_once):
+                            with part.own(j):
+                                store(sums, state.chunk_maximum[j], row, chunk, part.first + j, 0)
+                                store(sums, state.chunk_total[j], row, chunk, part.first + j, 1)
                 store(before, before[0] + own, 0)
 
     return kernel(f"attention_chunks_{h.label}", build)
+
+
+def _runs(length: Expr, first_chunk: Expr) -> Expr:
+    """Into how many units a row's chunks go: one each, but half a chunk or less at the end goes with the one before."""
+    return tirx.Max((length + (CHUNK // 2 - 1)) // CHUNK - first_chunk, 1)
 
 
 @cache

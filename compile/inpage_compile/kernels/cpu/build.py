@@ -18,6 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from ..shared.expressions import Buffer, Expr, cast, let
 
 SHARE = "inpage.share"  # marks the loop, and stands for the share's end until passes/plain_c.py puts it there
+_OPAQUE = "llvm.launder.invariant.group"
 LANES = 4  # float32 lanes of a 128-bit vector
 
 
@@ -81,6 +82,14 @@ def share(extent: Expr) -> Iterator[tuple[Any, Any]]:
 def view(buffer: Buffer, dtype: str, words: Expr) -> Buffer:
     """The same memory seen as ``words`` elements of another type."""
     return T.decl_buffer((words,), dtype, data=buffer.data)
+
+
+def placed(buffer: Buffer, dtype: str, count: Expr, *at: Expr) -> Buffer:
+    """The memory from an element on, as ``count`` elements of ``dtype``: what is read there by numbers alone becomes a
+    load with an offset. From an index, or from a pointer that LLVM may take apart, each would be an addition more in
+    wasm, where offsets must not wrap."""
+    pointer = let(tirx.call_llvm_pure_intrin("handle", _OPAQUE, tirx.address_of(buffer[at])))
+    return T.decl_buffer((count,), dtype, data=pointer)
 
 
 def local(count: int, dtype: str) -> Buffer:

@@ -2,90 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 from tvm import tirx
 
-from ..shared.expressions import Buffer, Expr, cast, f32, i32, let, loop, store, when  # fmt: skip
+from ..shared.expressions import Buffer, Expr, cast, f32, i32, let, loop, store, when
 from ..shared.packed import GROUP, PackedMatrix
 from ..shared.planes import planes_of
-from .build import Args, alternatives, kernel, local, parallel, share, span, splat  # fmt: skip
-from .dots import InputView, accumulate
+from .build import Args, alternatives, kernel, local, parallel, span
+from .dots import accumulate
 from .isa import Isa
 from .math import activate, bfloat_scalar, e8m0_decode, f16_decode_scalar
+from .quads import InputView
 from .quantize import FORM_DTYPE, store_group
 from .sub_scales import sub_scale_of
+from .tiles import QUADS, Tile, accumulate_tile
+from .visit import Way, has_edges, visit, ways
 from .weights import Records, form_for, piece_of, quant_of, table_number
 
-ROW_TILE = 4  # activation rows that share one unpacking of the weights
 
-
-def _activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
+def activations(a: Args, form: str, n: Expr, columns: int) -> tuple[Buffer, Buffer | None]:
+    """Declares a linear layer's input: values and, where they are quantized, scales."""
     values = a.buffer("x", (n, columns), FORM_DTYPE[form])
     scales = None if form == "f32" else a.buffer("x_scales", (n, columns // GROUP, 2), "float32")
     return values, scales
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a kernel goes through its work, one of several that leave the same bits. ``streams``: runs of blocks that are
-    read side by side for a single row. ``tiles``: rows of activations go four at a time where there are so many.
-    ``quad``: see `accumulate`."""
-
-    streams: int
-    tiles: bool = False
-    quad: bool = False
-
-    def __str__(self) -> str:
-        parts = ["tiles"] * self.tiles + [f"streams{self.streams}"] * (self.streams > 1 or not self.tiles)
-        return "_".join([*parts, *["quad"] * self.quad])
-
-
-def ways(isa: Isa, weights: PackedMatrix, form: str, single: bool, few: bool = False) -> list[Way]:
-    """What the device chooses from, first what runs where nothing was timed. ``single``: for steps of one row; else
-    for many, or with ``few`` for many that are often just one.
-
-    Which is fastest depends on how a CPU hides memory's latency, on its vector registers and its dot instructions."""
-    quad = isa.has_quad_dot and form == "i8"
-    if single:
-        return [Way(2), Way(1), Way(3), Way(4), *([Way(2, quad=True), Way(1, quad=True)] if quad else [])]
-    streams = 2 if few else 1
-    return [Way(streams, True), *([Way(streams, True, True)] if quad else [])]
-
-
-def _visit(rows: Expr, first: Expr, last: Expr, way: Way, emit: Callable[[list[Expr], Expr, int], None]) -> None:
-    """``emit(units, row, tile)`` for all units first..last-1 and all rows. A row by itself: several runs of neighbours
-    side by side, then what is left over. Tiles of rows: unit by unit, so that a unit's weights are read once."""
-
-    def by_row() -> None:
-        each = let((last - first) // way.streams)
-        with loop(rows) as row:
-            with loop(each) as i:
-                emit([let(first + (i + s * each)) for s in range(way.streams)], row, 1)
-            if way.streams > 1:
-                with loop(last - first - each * way.streams) as i:
-                    emit([let(first + (each * way.streams + i))], row, 1)
-
-    def by_unit() -> None:
-        with loop(last - first) as i:
-            unit = let(first + i)
-            tiles = let(rows >> 2)
-            with loop(tiles) as t:
-                emit([unit], let(t * ROW_TILE), ROW_TILE)
-            with loop(rows - tiles * ROW_TILE) as r:
-                emit([unit], let(tiles * ROW_TILE + r), 1)
-
-    if not way.tiles:
-        by_row()
-    elif way.streams == 1:
-        by_unit()
-    else:
-        with when(rows == 1):
-            by_row()
-        with when(rows != 1):
-            by_unit()
 
 
 @cache
@@ -103,7 +43,7 @@ def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: W
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
-        values, scales = _activations(a, form, n, weights.columns)
+        values, scales = activations(a, form, n, weights.columns)
         w = a.buffer("w", (weights.words,), "int32")
         skip = a.buffer("residual", (n, weights.rows), "float32") if residual else None
         rows = a.count("rows", n)
@@ -111,17 +51,24 @@ def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: W
         reader = Records(weights, w)
         x = InputView(form, weights.columns, values, scales, rows)
 
-        def emit(blocks: list[Expr], row: Expr, tile: int) -> None:
-            acc = local(len(blocks) * tile * 4, "float32x4")
-            accumulate(isa, form, reader, x, blocks, row, tile, acc, way.quad)
+        def emit(blocks: list[Expr], row: Expr) -> None:
+            acc = accumulate(isa, form, reader, x, blocks, row, way.quad)
             for b, block in enumerate(blocks):
-                for q in range(4):
-                    for r in range(tile):
-                        column = let(block * 16 + q * 4)
-                        _store(y, skip, acc[(b * 4 + q) * tile + r], row + r, column, weights.rows)
+                for q in range(QUADS):
+                    _store(y, skip, acc[b * QUADS + q], row, let(block * 16 + q * 4), weights.rows)
 
-        with share(weights.blocks) as (first, last):
-            _visit(rows, first, last, way, emit)
+        def emit_tile(block: Expr, tile: Tile) -> None:
+            acc = local(tile.most * QUADS, "float32x4")
+            accumulate_tile(isa, form, reader, x, block, tile, acc, lambda r: r * QUADS, way.quad)
+            with loop(tile.count) as r:
+                for q in range(QUADS):
+                    _store(y, skip, acc[r * QUADS + q], let(tile.first + r), let(block * 16 + q * 4), weights.rows)
+
+        def edge(block: Expr, quad: Expr, row: Expr) -> None:
+            acc = accumulate(isa, form, reader.quad(quad), x, [block], row, way.quad, quads=1)
+            _store(y, skip, acc[0], row, let(block * 16 + quad * 4), weights.rows)
+
+        visit(rows, weights.blocks, way, emit, emit_tile, edge if has_edges(weights, form) else None)
 
     suffix = "_add" if residual else ""
     return kernel(f"linear_{weights.label}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}", build)
@@ -148,7 +95,7 @@ def gated_in(
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
-        values, scales = _activations(a, form, n, weights.columns)
+        values, scales = activations(a, form, n, weights.columns)
         w = a.buffer("w", (weights.words,), "int32")
         rows = a.count("rows", n)
         h = a.buffer("h", (n, hidden), FORM_DTYPE[out_form])
@@ -156,29 +103,35 @@ def gated_in(
         reader = Records(weights, w)
         x = InputView(form, weights.columns, values, scales, rows)
 
-        def emit(units: list[Expr], row: Expr, tile: int) -> None:
-            count = len(units)
-            acc = local(count * tile * 4, "float32x4")
-            sums = local(count * tile * 16, "float32x4")  # [unit][tile row][gate, up, gate, up][quad]
+        def emit(units: list[Expr], row: Expr) -> None:
+            sums = local(len(units) * 16, "float32x4")  # [unit][gate, up, gate, up][quad]
             with loop(4) as part:
                 blocks = [let(unit * 4 + part) for unit in units]
-                accumulate(isa, form, reader, x, blocks, row, tile, acc, way.quad)
-                for u in range(count):
-                    for q in range(4):
-                        for r in range(tile):
-                            store(sums, acc[(u * 4 + q) * tile + r], (u * tile + r) * 16 + part * 4 + q)
+                acc = accumulate(isa, form, reader, x, blocks, row, way.quad)
+                for u in range(len(units)):
+                    for q in range(QUADS):
+                        store(sums, acc[u * QUADS + q], u * 16 + part * QUADS + q)
             for u, unit in enumerate(units):
-                with loop(tile) as r:
-                    at = let((u * tile + r) * 16)
-                    with loop(8) as i:
-                        one = let(at + (i // 4 * 8 + i % 4))
-                        gate, up = let(sums[one]), let(sums[one + 4])
-                        store(sums, activate(isa, activation, gate) * up, one)
-                    made = [let(sums[at + (i // 4 * 8 + i % 4)]) for i in range(8)]
-                    store_group(isa, out_form, made, h, h_scales, row + r, unit)
+                activated(sums, u * 16, row, unit)
 
-        with share(hidden // GROUP) as (first, last):
-            _visit(rows, first, last, way, emit)
+        def emit_tile(unit: Expr, tile: Tile) -> None:
+            sums = local(tile.most * 16, "float32x4")  # [row][gate, up, gate, up][quad]
+            with loop(4) as part:
+                block = let(unit * 4 + part)
+                accumulate_tile(isa, form, reader, x, block, tile, sums, lambda r: r * 16 + part * QUADS, way.quad)
+            with loop(tile.count) as r:
+                activated(sums, let(r * 16), let(tile.first + r), unit)
+
+        def activated(sums: Buffer, at: Expr, row: Expr, unit: Expr) -> None:
+            """32 outputs, whose gates and ups begin at ``at``."""
+            with loop(8) as i:
+                one = let(at + (i // 4 * 8 + i % 4))
+                gate, up = let(sums[one]), let(sums[one + 4])
+                store(sums, activate(isa, activation, gate) * up, one)
+            made = [let(sums[at + (i // 4 * 8 + i % 4)]) for i in range(8)]
+            store_group(isa, out_form, made, h, h_scales, row, unit)
+
+        visit(rows, hidden // GROUP, way, emit, emit_tile)
 
     mark = "" if activation == "silu" else f"_{activation}"
     return kernel(f"gated{mark}_{weights.label}_{form}_{weights.rows}x{weights.columns}_{way}", build)

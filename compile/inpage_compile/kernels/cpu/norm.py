@@ -9,7 +9,7 @@ from tvm import tirx
 from ..shared.expressions import Buffer, Expr, f32, i32, let, loop, store
 from ..shared.heads import Heads
 from ..shared.packed import GROUP, groups_of
-from .build import Args, kernel, local, parallel, span, splat
+from .build import Args, kernel, local, parallel, share, span, splat
 from .isa import Isa
 from .quantize import FORM_DTYPE, horizontal_sum, store_group
 
@@ -32,15 +32,21 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
             out_rows = a.count("logit_rows", m)
         y = a.buffer("y", (m, columns), FORM_DTYPE[form])
         scales = None if form == "f32" else a.buffer("y_scales", (m, groups, 2), "float32")
-        with parallel(out_rows) as row:
-            source = let(index[row]) if index is not None else row
-            inverse = _inverse_rms(isa, x, source, columns, epsilon)
-            with loop(groups) as group:
-                made = []
-                for i in range(8):
-                    at = span(group * GROUP + i * 4)
-                    made.append(let(x[source, at] * inverse * weight[at]))
-                store_group(isa, form, made, y, scales, row, group)
+        # Threads share groups, so that one row keeps them all busy too; each adds up the squares of its rows itself.
+        with share(out_rows * groups) as (first, last):
+            begin = let(first // groups)
+            with loop(tirx.Max((last + (groups - 1)) // groups - begin, 0)) as i:
+                row = let(begin + i)
+                source = let(index[row]) if index is not None else row
+                inverse = _inverse_rms(isa, x, source, columns, epsilon)
+                start = let(tirx.Max(first - row * groups, 0))
+                with loop(tirx.Min(last - row * groups, groups) - start) as k:
+                    group = let(start + k)
+                    made = []
+                    for each in range(8):
+                        at = span(group * GROUP + each * 4)
+                        made.append(let(x[source, at] * inverse * weight[at]))
+                    store_group(isa, form, made, y, scales, row, group)
 
     return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
 
@@ -79,7 +85,7 @@ def head_norm(h: Heads, epsilon: float) -> tirx.PrimFunc:
     """(qkv, weight, rows): each head of queries and keys in qkv[rows, …] = head / rms(head) · weight, in place.
 
     ``weight``: [2, dim], of queries and of keys."""
-    width, heads = (h.heads + 2 * h.kv_heads) * h.dim, h.heads + h.kv_heads
+    width, heads = h.width, h.heads + h.kv_heads
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")

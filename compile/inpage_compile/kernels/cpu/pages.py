@@ -40,7 +40,7 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
 
     Rotates queries and keys pairwise by ``table`` (cos, sin), stores keys and values into their pages (``kv``, in
     place), and queries into q[rows, heads · dim], times `Heads.factor` and the halves' 2^112."""
-    width = (h.heads + 2 * h.kv_heads) * h.dim
+    width = h.width
     factor = f32(h.factor * F16_SCALE)
 
     def build(a: Args) -> None:

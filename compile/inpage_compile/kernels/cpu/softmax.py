@@ -109,6 +109,10 @@ class Inputs:
     def first_chunk(self, length: Expr) -> Expr:
         return first_chunk_of(self._heads, length, self.window)
 
+    def pages(self, length: Expr) -> Expr:
+        """How many pages a query reads, the last of ``length`` tokens; with a window, about."""
+        return divide_up(tirx.Min(length, self.window) if self._heads.grouped else length, PAGE)
+
 
 class State:
     """Per-iteration scratch for ``heads`` query heads: a chunk's weights and sums, and each head's running softmax."""

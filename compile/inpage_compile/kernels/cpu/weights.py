@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from tvm import tirx
 
@@ -11,7 +12,7 @@ from inpage.format.schema import Format
 from ..shared.expressions import Buffer, Expr, cast, let
 from ..shared.packed import GROUP, PackedMatrix, groups_of
 from ..shared.planes import Plane, planes_of
-from .build import bits, span, splat, view
+from .build import bits, placed, span, splat, view
 from .isa import Isa
 from .math import e8m0_decode, f16_decode
 
@@ -28,12 +29,31 @@ class Records:
 
     def __init__(self, weights: PackedMatrix, buffer: Buffer) -> None:
         self.w = weights
+        self.first: Expr = 0
         self.groups = groups_of(weights.columns)
         self.bytes = view(buffer, "int8", weights.words * 4)
         self.halves = view(buffer, "int16", weights.words * 2)
         self.words = buffer
         self.floats = view(buffer, "float32", weights.words)
         self.longs: Buffer = view(buffer, "int64", weights.words // 2) if weights.format.super is not None else None
+
+    def placed(self, base: Expr) -> Records:
+        """The same with byte ``base`` as its beginning."""
+        other, w = copy(self), self.w
+        other.bytes = placed(self.bytes, "int8", w.record, base)
+        for name, dtype, size in (("halves", "int16", 2), ("words", "int32", 4), ("floats", "float32", 4)):
+            setattr(other, name, view(other.bytes, dtype, w.record // size))
+        return other
+
+    def quad(self, first: Expr) -> Records:
+        """The same from another quad of each block on, which is then number 0: of matrices without super-blocks."""
+        other = copy(self)
+        other.first = first
+        return other
+
+    def at(self, quad: int) -> Expr:
+        """Which quad of the block that is."""
+        return self.first + quad
 
     @property
     def super_groups(self) -> int:
@@ -64,8 +84,8 @@ class Records:
     def scale(self, base: Expr, quad: int, which: int = 0) -> Expr:
         """Four rows' scales, or with ``which`` 1 minima, of the record whose quants begin at ``base``."""
         if self.w.format.scale == "e8m0":
-            return let(e8m0_decode(cast("int32x4", self.bytes[span(base + (self.w.step + quad * 4))])))
-        at = (base >> 1) + (self.w.step // 2 + which * 16 + quad * 4)
+            return let(e8m0_decode(cast("int32x4", self.bytes[span(base + (self.w.step + self.at(quad) * 4))])))
+        at = (base >> 1) + (self.w.step // 2 + which * 16 + self.at(quad) * 4)
         return let(f16_decode(self.halves[span(at)]))
 
     def super_scale(self, record: Expr, quad: int, which: int = 0) -> Expr:
@@ -168,7 +188,7 @@ def _planes(reader: Records, base: Expr, quad: int, piece: int) -> tuple[Expr | 
 
     def load(plane: Plane) -> Expr:
         at = base + (plane.at + piece_of(plane.width, piece * 8) * 64)
-        return reader.bytes[span(at + quad * 16, 16)]
+        return reader.bytes[span(at + reader.at(quad) * 16, 16)]
 
     nibbles: Expr | None = load(planes.pop(0)) if planes[0].width == 4 else None
     return nibbles, [(plane, let(bits("uint16x8", load(plane)))) for plane in planes]

@@ -77,6 +77,11 @@ class Heads:
         return [place.first, place.window] if self.grouped else []
 
     @property
+    def width(self) -> int:
+        """Columns of queries, keys and values side by side."""
+        return (self.heads + 2 * self.kv_heads) * self.dim
+
+    @property
     def shared(self) -> int:
         """Query heads that read the same keys."""
         return self.heads // self.kv_heads
