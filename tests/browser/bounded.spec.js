@@ -7,6 +7,7 @@ import { gzipSync } from "node:zlib";
 
 import { toGuest } from "../../web/client/tab_messages.js";
 import { object } from "../../web/engine/format/check.js";
+import { TokenizerTables } from "../../web/engine/format/tokenizer_tables.js";
 import { inPython, showPython } from "./support/python.js";
 import { BASE, expect, MODEL, prompt, test } from "./support/router.js";
 
@@ -24,6 +25,23 @@ const OUTCOME = `
     }
   };
 `;
+
+test("texts that were made to collide are refused: looking one up stays a matter of a few slots", () => {
+  // 200 texts whose FNV-1a hashes end in the same nine bits, as a tokenizer of 200 tokens has slots.
+  const slot = (/** @type {string} */ text) => {
+    let hash = 0x811c9dc5;
+    for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 0x01000193);
+    return (hash ^ (hash >>> 15)) & 511;
+  };
+  const texts = Array.from({ length: 200_000 }, (_, i) => `t${i}`);
+  const tables = (/** @type {string[]} */ some) =>
+    Uint8Array.from([...Buffer.from("INTK"), 1, 2, ...Buffer.from("{}"), 0x80 | (some.length & 0x7f), some.length >> 7, ...some.map(({ length }) => length), ...Buffer.from(some.join("")), 0]);
+  const plain = texts.slice(0, 200);
+  expect(new TokenizerTables(tables(plain)).pieces()).toEqual(plain);
+  const colliding = texts.filter((text) => slot(text) === 77).slice(0, 200);
+  expect(colliding).toHaveLength(200);
+  expect(() => new TokenizerTables(tables(colliding))).toThrow("made to collide");
+});
 
 test("bytes are no object whose members are walked, in what tabs say and in what an artifact holds", () => {
   // A typed array has a member for each of its numbers: walking two million of them takes hundreds of megabytes.

@@ -9,10 +9,12 @@ import { parsed } from "../../../web/engine/format/json.js";
 import { described, readManifest } from "../../../web/engine/format/manifest.js";
 import { parseJson, readPlan } from "../../../web/engine/format/plan.js";
 import { named, said } from "../../../web/engine/format/quoting.js";
+import { TokenizerTables } from "../../../web/engine/format/tokenizer_tables.js";
 import { vocabularyOf } from "../../../web/engine/grammar/grammar.js";
 import { download } from "../../../web/engine/storage/download.js";
 import { isRecord } from "../../../web/engine/storage/opfs.js";
 import { importedMemory } from "../../../web/engine/wasm/memory.js";
+import { Encoder } from "../../../web/router/bpe.js";
 import { outlined } from "../../../web/router/texts.js";
 import { Fault } from "./harness.mjs";
 
@@ -36,6 +38,12 @@ const TOKENIZERS = [
   { decoder: { type: "Sequence", decoders: [{ type: "ByteFallback" }] }, model: { type: "BPE", vocab: { "<unk>": 0, "▁": 1 }, merges: [] } },
   { decoder: { type: "Metaspace" }, model: { type: "Unigram", vocab: [["<unk>", 0], ["▁", -1.5]], unk_id: 0 } },
 ];
+/** What tables.py writes of a vocabulary of eight texts and three merges. */
+const TABLES = Uint8Array.from(Buffer.from(
+  "494e544b01d3017b2261646465645f746f6b656e73223a5b7b226964223a302c22636f6e74656e74223a223c7c696d5f656e647c3e222c227370656369616c223a747275657d5d2c226e6f726d616c697a6572223a6e756c6c2c227072655f746f6b656e697a6572223a7b2274797065223a22427974654c6576656c227d2c226465636f646572223a7b2274797065223a22427974654c6576656c227d2c226d6f64656c223a7b2274797065223a22425045222c22766f636162223a7b223c7c696d5f656e647c3e223a377d2c226d6572676573" +
+  "223a5b5d7d7d080a010102020402033c7c696d5f656e647c3e6162c4a06162c4a06162c3a961626103080204010202",
+  "hex",
+));
 const ENTRY = { eos: [0, 2], special: { "<|im_end|>": 0 } };
 
 /** A module that imports a function, a table, a global and env.memory. */
@@ -54,6 +62,15 @@ function unfinished([text, id]) {
   if (head && !Array.isArray([...(head.params.resume ?? [])])) throw new Fault("not read");
   const { tokens, text: said, at } = progressOf(id);
   if (!tokens.every(Number.isSafeInteger) || typeof said !== "string" || !Number.isFinite(at)) throw new Fault("a damaged record is believed");
+}
+
+/** @param {Uint8Array<ArrayBuffer>} file */
+function tabled(file) {
+  const tables = new TokenizerTables(file);
+  const ids = new Encoder({ tables, ignoreMerges: false, fuseUnknown: false, unknown: 0, bytes: null }).encode(["aba", "\u0120ab\u0120ab", "\u00e9\ud800", ""]);
+  if (ids.some((id) => !(id >= 0 && id < Math.max(1, tables.size)))) throw new Fault(`no token: ${ids}`);
+  if (tables.pieces().length !== tables.size) throw new Fault("pieces are missing");
+  vocabularyOf(ENTRY, file, 8);
 }
 
 const BODY = bytes("x".repeat(300));
@@ -133,6 +150,7 @@ export const READERS = [
     make: (m) => [m.chance(0.3) ? m.value(ENTRY) : ENTRY, m.json(m.choice(TOKENIZERS), TOKENIZERS)],
     run: ([entry, text]) => vocabularyOf(entry?.special && typeof entry.special === "object" ? entry : ENTRY, text, 4),
   },
+  { name: "js-tables", make: (m) => m.bytes(TABLES), run: tabled },
   { name: "js-kernels", make: (m) => m.bytes(WASM), run: importedMemory },
   { name: "js-record", make: (m) => m.json({ sha256: HASH, bytes: 5 }), run: (text) => isRecord(text, HASH, 5) },
   { name: "js-unfinished", make: (m) => [m.chance(0.9) ? m.json(HEAD, [HEAD, PROGRESS]) : m.atom(), m.chance(0.9) ? m.json(PROGRESS) : m.atom()], run: unfinished, wild: true },

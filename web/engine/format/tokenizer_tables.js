@@ -12,6 +12,8 @@ const SEVEN = 0x7f;
 const CONTINUES = 0x80;
 /** A merge for each way to cut a token: a few a token. */
 const MERGES = 1 << 24;
+/** Slots that a token passes on its way, on average, at most: a third is usual. */
+const PASSED = 16;
 
 /** Reads a file's numbers in order. */
 class Numbers {
@@ -70,7 +72,11 @@ export class TokenizerTables {
     this.#text = numbers.take(this.#starts[this.size]).slice(); // or it would keep the whole file
     this.#mask = 2 ** Math.ceil(Math.log2(2 * this.size + 1)) - 1;
     this.#slots = new Int32Array(this.#mask + 1);
-    for (let token = 0; token < this.size; token++) this.#insert(token);
+    let passed = 0;
+    for (let token = 0; token < this.size; token++) {
+      passed += this.#insert(token);
+      if (passed > PASSED * (token + PASSED)) throw invalidArtifact("hold texts that were made to collide", FIELD);
+    }
     const count = numbers.next(MERGES);
     const made = new Int32Array(count);
     for (let rank = 0, token = 0; rank < count; rank++) {
@@ -139,13 +145,15 @@ export class TokenizerTables {
     return -1;
   }
 
-  /** @param {number} token */
+  /** @param {number} token @returns {number} slots that were taken on the way to its own */
   #insert(token) {
     const [start, end] = [this.#starts[token], this.#starts[token + 1]];
-    if (start === end) return;
-    let slot = hashOf(this.#text, start, end) & this.#mask;
-    while (this.#slots[slot]) slot = (slot + 1) & this.#mask;
-    this.#slots[slot] = token + 1;
+    if (start === end) return 0;
+    const first = hashOf(this.#text, start, end) & this.#mask;
+    let passed = 0;
+    while (this.#slots[(first + passed) & this.#mask]) passed++;
+    this.#slots[(first + passed) & this.#mask] = token + 1;
+    return passed;
   }
 
   /**
