@@ -151,12 +151,17 @@ def test_a_shape_has_its_familys_facts() -> None:
     assert (a.window, a.whole_layers, a.local_rope) == (512, (5, 11, 17, 23), True)
     assert (rope.local_theta, a.rope_theta) == (10000.0, 1000000.0)
     assert (a.qk_norm, a.post_norms, a.activation, round(a.embedding_scale**2)) == (True, True, "gelu", 1152)
+    biased = replace(found.shape, family="qwen2", window=0)
+    assert biased.format_of("blk.0.attn_q.bias") == "f32" and biased.architecture.qkv_bias
+    biased.check_columns("shape")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
         ("layers = 2", 'layers = 2\nfamily = "gpt5"', "shape.family"),
+        ("layers = 2", 'layers = 2\nfamily = "bert"', "shape.family"),
+        ("layers = 2", 'layers = 2\nfamily = "gemma3"', "shape.window"),
         ("head_dim = 128", "head_dim = 127", "shape.head_dim"),
         ("heads = 4", "heads = 3.5", "shape.heads"),
         ("kv_heads = 1", "kv_heads = 3", "shape.kv_heads"),

@@ -19,7 +19,7 @@ from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 from inpage.format.structure import canonical_json
 
 from ..checkpoints.config import PREFIX, Config
-from ..families import FAMILIES
+from ..families import FAMILIES, EncoderFamily
 from ..families.family import expected_tensors
 from ..families.keys import Keys
 from ..families.rope import Rope
@@ -80,7 +80,7 @@ class Shape:
         return family.read(Keys(Config(said), PREFIX, family.gguf), tensors)
 
     def format_of(self, tensor: str) -> str:
-        if tensor.endswith("norm"):
+        if tensor.endswith(("norm", ".bias")):
             return "f32"
         most, some = MIXTURES.get(self.matrices, (self.matrices, self.matrices))
         if tensor in ("token_embd", "output"):
@@ -143,8 +143,11 @@ def read_shape(table: Any, where: str) -> Shape:
         ):
             raise SourceInvalid(f"{where}: {name} {value!r} is none of {', '.join(FORMATS)}", field=f"shape.{name}")
     shape = Shape(**table)
-    if shape.family not in FAMILIES:
-        raise SourceInvalid(f"{where}: family {shape.family!r} is none of {', '.join(FAMILIES)}", field="shape.family")
+    decoders = {name: family for name, family in FAMILIES.items() if not isinstance(family, EncoderFamily)}
+    if shape.family not in decoders:
+        raise SourceInvalid(f"{where}: family {shape.family!r} is none of {', '.join(decoders)}", field="shape.family")
+    if decoders[shape.family].whole_every and not shape.window:
+        raise SourceInvalid(f"{where}: family {shape.family} needs a window", field="shape.window")
     if shape.head_dim % 2:
         raise SourceInvalid(f"{where}: head_dim must be even, is {shape.head_dim}", field="shape.head_dim")
     if shape.heads % shape.kv_heads:
