@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from inpage_compile.lowering.arenas import Use, arenas_of, place
@@ -42,5 +44,5 @@ def test_what_a_launch_writes_lies_beside_what_it_reads(access: str) -> None:
     sizes = {0: 512, 1: 512, 2: 256}
     offsets, totals = place(uses("w0", access), sizes, dict.fromkeys(sizes, 0))
     taken = sorted((at, at + sizes[tensor]) for tensor, at in offsets.items())
-    assert all(end <= start for (_, end), (start, _) in zip(taken, taken[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
     assert totals == [sum(sizes[tensor] for tensor in offsets)]
