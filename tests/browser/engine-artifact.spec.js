@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
+import { ABI_VERSION } from "../../web/engine/format/abi.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
@@ -140,6 +141,11 @@ test("wrong bytes in plan or kernels", async ({ lab, model, server }) => {
 test("kernels that are no module, or another one", async ({ lab, model, server }) => {
   const header = [0, 97, 115, 109, 1, 0, 0, 0];
   const importMemory = [2, 18, 1, 3, 101, 110, 118, 6, 109, 101, 109, 111, 114, 121, 2, 3, 1, 128, 128, 4];
+  /** Whose one function says that version. @param {number} version @returns {number[]} */
+  const ofVersion = (version) => [
+    ...header, 1, 5, 1, 96, 0, 1, 127, ...importMemory, 3, 2, 1, 0,
+    7, 22, 1, 18, ...Buffer.from("inpage_abi_version"), 0, 0, 10, 6, 1, 4, 0, 65, version, 11,
+  ];
   /** @type {[number[], string][]} */
   const modules = [
     [[1, 2, 3, 4, 5, 6, 7, 8, 9], "cut off"],
@@ -147,6 +153,8 @@ test("kernels that are no module, or another one", async ({ lab, model, server }
     [[...header, 2, 200], "cut off"],
     [[...header, ...importMemory], "exports no inpage_abi_version"],
     [[...header, ...importMemory, 99], "compile"],
+    [ofVersion(ABI_VERSION - 1), `another version (ABI ${ABI_VERSION - 1}, not ${ABI_VERSION}): compile the model again`],
+    [ofVersion(ABI_VERSION), "exports no inpage_load"],
   ];
   for (const [bytes, message] of modules) {
     const manifest = structuredClone(model.manifest);

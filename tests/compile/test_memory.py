@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from inpage_compile.lowering.arenas import Use, arenas_of, place
@@ -34,3 +36,13 @@ def test_bytes_are_used_again_and_never_by_two() -> None:
             disjoint = offsets[a] + sizes[a] <= offsets[b] or offsets[b] + sizes[b] <= offsets[a]
             assert disjoint or not together, (a, b)
     assert totals == [1024 + 512]  # the two largest never live at once
+
+
+@pytest.mark.parametrize("access", ["r0 w1", "x0 w1", "r0 w1 w2"])
+def test_what_a_launch_writes_lies_beside_what_it_reads(access: str) -> None:
+    """Even where that is read for the last time: the launch's threads do not begin and end together."""
+    sizes = {0: 512, 1: 512, 2: 256}
+    offsets, totals = place(uses("w0", access), sizes, dict.fromkeys(sizes, 0))
+    taken = sorted((at, at + sizes[tensor]) for tensor, at in offsets.items())
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
+    assert totals == [sum(sizes[tensor] for tensor in offsets)]

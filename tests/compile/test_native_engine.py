@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from inpage.engines.native import KV_BYTES, NativeEngine
 from inpage.engines.protocol import Sampling, SequenceInput
 from inpage.errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
+from inpage.format.abi import ABI_VERSION
 from inpage.format.schema import Manifest
+from inpage_compile.targets.link import ZIG, native_triple
 from support.toy import BLOCKS, LOGIT_ROWS, MIXES, PAGE, VOCAB, toy_greedy, toy_logits, write_toy
 
 PROMPTS = [[5, 17, 3], [1] * 20, [96, 0, 42, 7, 7], list(range(18))]
@@ -273,6 +276,27 @@ async def test_a_file_that_is_not_what_the_manifest_says_is_named(
     path.write_bytes(good)
     engine = await NativeEngine.load(tmp_path, manifest, threads=1)
     await engine.unload()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (f"int inpage_abi_version(void) {{ return {ABI_VERSION - 1}; }}", "another version.*compile the model again"),
+        (f"int inpage_abi_version(void) {{ return {ABI_VERSION}; }}", "no compiled model.*inpage_load"),
+        ("int other(void) { return 0; }", "no compiled model.*inpage_abi_version"),
+    ],
+    ids=["earlier", "this", "none"],
+)
+async def test_a_library_of_another_interface_is_refused(tmp_path: Path, source: str, message: str) -> None:
+    """An earlier version lacks functions of this one: that it is earlier is what it is refused for."""
+    written, library = tmp_path / "other.c", tmp_path / "other.so"
+    written.write_text(source)
+    flags = ("-target", native_triple(), "-mcpu=baseline", "-fPIC", "-pthread")  # a model's: zig keeps what these need
+    subprocess.run([*ZIG, "cc", *flags, "-shared", "-s", str(written), "-o", str(library)], check=True)
+    manifest = write_toy(tmp_path, kernels=library.read_bytes())
+    with pytest.raises(ArtifactInvalid, match=message) as e:
+        await NativeEngine.load(tmp_path, manifest, threads=1)
+    assert e.value.field == "kernels"
 
 
 async def test_a_plan_that_belongs_to_other_kernels_is_refused(tmp_path: Path) -> None:

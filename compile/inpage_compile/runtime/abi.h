@@ -11,7 +11,7 @@
 #define INPAGE_ABI_H
 #include <stdint.h>
 
-#define INPAGE_ABI_VERSION 3
+#define INPAGE_ABI_VERSION 4
 #define INPAGE_MAX_STOP 8 /* stop token ids a sequence */
 #define INPAGE_HISTORY 256 /* most recent tokens that penalties look at */
 #define INPAGE_MAX_BIAS 1024 /* biased token ids a sequence */
@@ -110,9 +110,10 @@ int32_t inpage_load(void *const *buffers, int32_t n_buffers, const int32_t *prog
  * beyond the number set sleep until a larger one is set, and a step waits for those within it that have not arrived. */
 int32_t inpage_set_threads(int32_t threads);
 
-/* How many of them compute a step that is not for the plan's most rows, a burst of such steps and what is chosen after one: the
- * others sleep through it. Few rows wait for memory and for each other, so that they may want fewer threads than a prompt. At
- * first, and for 0: all. */
+/* How many of them compute a step that is not for the plan's most rows, a burst of such steps and what is chosen after one.
+ * The others take no part: an announced job wakes them too, and they spin for `idle` turns before they sleep again. Few rows
+ * wait for memory and for each other, so that they may want fewer threads than a prompt. In a plan of one function all compute
+ * every step. At first, and for 0: all. */
 int32_t inpage_set_decoders(int32_t threads);
 void inpage_thread(int32_t id);
 

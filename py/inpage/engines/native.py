@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ArtifactInvalid, DeviceLost, InvalidRequest, OutOfMemory
-from ..format.abi import ABI_VERSION, MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
+from ..format.abi import MAX_THREADS, SCORE_WORDS, SEQUENCE_WORDS
 from ..format.plan import parse_plan
 from ..format.plan_types import Buffer, Plan
 from ..format.schema import Manifest
@@ -60,8 +60,6 @@ class NativeEngine:
         self._guidance = guidance
         self._kv = reserve(max_pages * plan.page_bytes, "KV pages")
         self._lib: ctypes.CDLL | None = open_kernels(kernels)
-        if self._lib.inpage_abi_version() != ABI_VERSION:
-            raise ArtifactInvalid("kernels.so is of another version: compile the model again", field="kernels")
         self._offsets, size = lay_out(plan)
         self._work = reserve(size, "the arena")
         load_program(self._lib, plan, self._address)

@@ -9,7 +9,7 @@ from array import array
 from pathlib import Path
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported
-from ..format.abi import FUNCTIONS, POINTERS
+from ..format.abi import ABI_VERSION, FUNCTIONS, POINTERS
 from ..format.schema import FileRef
 
 
@@ -36,6 +36,11 @@ def open_kernels(kernels: bytes) -> ctypes.CDLL:
             raise Unsupported(f"this machine cannot load the native kernels: {e}", field="variant") from e
     kinds = {"pointer": ctypes.c_void_p, "int": ctypes.c_int32}
     try:
+        # Before all else: what an earlier version lacks would not say that the model is to be compiled again.
+        version = lib.inpage_abi_version()
+        if version != ABI_VERSION:
+            message = f"kernels.so is of another version (ABI {version}, not {ABI_VERSION}): compile the model again"
+            raise ArtifactInvalid(message, field="kernels")
         for name, arguments in FUNCTIONS.items():
             function = getattr(lib, name)
             function.argtypes = [kinds[kind] for kind in arguments]

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 MAX_STOP: Final = 8  # stop token ids a sequence
 HISTORY: Final = 256  # most recent tokens that penalties look at
 MAX_BIAS: Final = 1024  # biased token ids a sequence

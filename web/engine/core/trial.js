@@ -11,17 +11,17 @@
  */
 
 /**
- * As many sequences as rows where the plan takes so many (decoding together), else one sequence's next `rows` tokens.
+ * As many sequences as rows (decoding together), or one sequence's next `rows` tokens (of a prompt).
  * @param {import("../format/plan.js").Plan} plan
  * @param {number} rows
  * @param {number} depth tokens that come before
  * @param {number} first page
+ * @param {boolean} [together] where it is not given: if the plan takes so many sequences
  * @returns {Trial}
  */
-export function trial(plan, rows, depth, first) {
+export function trial(plan, rows, depth, first, together = rows <= Math.min(plan.maxima.sequences, plan.maxima.logit_rows)) {
   if (!plan.paged) return wholeText(plan, rows);
-  const { maxima, blocksPerSequence } = plan;
-  const together = rows <= Math.min(maxima.sequences, maxima.logit_rows);
+  const { blocksPerSequence } = plan;
   const sequences = together ? rows : 1;
   const columns = plan.blockTables.flatMap((table) => {
     const pages = Math.ceil((depth + (together ? 1 : rows)) / table.pageTokens);

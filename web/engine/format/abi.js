@@ -4,7 +4,7 @@
  * Made by format/generate.py from format/abi.toml; change that.
  */
 
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 /** Stop token ids a sequence. */
 export const MAX_STOP = 8;
 /** Most recent tokens that penalties look at. */

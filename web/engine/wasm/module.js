@@ -30,14 +30,20 @@ export async function instantiate(module, memory) {
   } catch (error) {
     throw new EngineError("artifact_invalid", `kernels.wasm: ${String(error)}`, "kernels", error);
   }
-  for (const name of EXPORTED_FUNCTIONS) {
+  /** @param {string} name */
+  const check = (name) => {
     if (typeof instance.exports[name] !== "function") throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
+  };
+  check("inpage_abi_version");
+  const exports = /** @type {import("../format/abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
+  // Before all else: what an earlier version lacks would not say that the model is to be compiled again.
+  const version = exports.inpage_abi_version();
+  if (version !== ABI_VERSION) {
+    throw invalidArtifact(`is of another version (ABI ${version}, not ${ABI_VERSION}): compile the model again`, "kernels.wasm");
   }
+  EXPORTED_FUNCTIONS.forEach(check);
   for (const name of ["__heap_base", "__stack_pointer"]) {
     if (!(instance.exports[name] instanceof WebAssembly.Global)) throw invalidArtifact(`exports no ${name}`, "kernels.wasm");
   }
-  const exports = /** @type {import("../format/abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
-  const version = exports.inpage_abi_version();
-  if (version !== ABI_VERSION) throw invalidArtifact(`has ABI ${version}, this engine speaks ${ABI_VERSION}`, "kernels.wasm");
   return exports;
 }

@@ -63,7 +63,9 @@ export function measureThreads(executor, most) {
     if (close.length > 1) for (const [threads, ms] of close) times.set(threads, Math.min(ms, time(threads)));
   });
   const threads = chosen(times);
-  executor.setThreads(threads, threads < most ? chosen(timePrompts(executor, most, threads)) : most);
+  // A plan of one function computes every step on the same threads: what was timed is all there is.
+  const alike = threads === most || executor.plan.functions.length < 2;
+  executor.setThreads(threads, alike ? threads : chosen(timePrompts(executor, most, threads)));
   return Object.fromEntries([...times].map(([threads, ms]) => [threads, 1000 / Math.max(ms, 1e-3)]));
 }
 
@@ -72,22 +74,22 @@ export function measureThreads(executor, most) {
  * @param {number} most
  * @param {number} fewest
  * @returns {Map<number, number>} milliseconds a step of a prompt by number of threads; only for `most` where there is
- *   no memory for one
+ *   no memory or no context for one
  */
 function timePrompts(executor, most, fewest) {
   const { plan } = executor;
   const before = plan.functions[plan.functions.length - 2]?.maxRows ?? 0;
   const rows = Math.min(plan.maxima.rows, plan.maxima.context - DEPTH, Math.max(before + 1, PROMPT_ROWS));
-  const { input, pages } = trial(plan, Math.max(rows, 1), DEPTH, executor.pages);
+  const { input, pages } = trial(plan, Math.max(rows, 1), DEPTH, executor.pages, false);
   /** @type {Map<number, number>} */
   const times = new Map([[most, Infinity]]);
-  if (rows < 1 || executor.pages + pages > executor.maxPages) return times;
-  const own = { ...input, logitRows: Int32Array.of(0) };
+  if (rows <= before || executor.pages + pages > executor.maxPages) return times;
   executor.withPages(pages, () => {
     for (const threads of candidates(most).filter((n) => n >= fewest)) {
       executor.setThreads(threads);
+      for (let i = 0; i < SETTLE; i++) executor.step(input);
       const start = performance.now();
-      executor.step(own);
+      executor.step(input);
       times.set(threads, performance.now() - start);
       if (/** @type {number} */ (times.get(threads)) > CLEARLY * best(times)) break;
     }
