@@ -1,0 +1,88 @@
+/**
+ * @file Calls for vectors as the client makes them, in Node: they end by their signal whatever the router does, and unpack
+ * what it answers.
+ */
+
+import { expect, test } from "@playwright/test";
+
+import { embed, rerank } from "../../web/client/embedding.js";
+import { RemoteLink } from "../../web/client/remote.js";
+import { Supervisor } from "../../web/client/supervisor.js";
+import { Turn, Turns } from "../../web/client/turns.js";
+
+/** `Supervisor.ask` with turns of its own. @param {() => Promise<any>} connect */
+function asking(connect) {
+  const turns = new Turns();
+  const owner = { ended: null, turns, connect };
+  /** @type {(...asked: any[]) => Promise<any>} */
+  const ask = (...asked) => Supervisor.prototype.ask.apply(/** @type {any} */ (owner), /** @type {any} */ (asked));
+  return { turns, ask };
+}
+
+/** The code that it rejects with. @param {Promise<any>} call */
+const code = (call) => call.then(() => "", (/** @type {any} */ error) => error.code);
+
+test("a call ends by its signal at once, whatever it waits for, and another has its turn", async () => {
+  const nothing = { hello: () => {}, heard: () => {}, died: () => {}, silent: () => {} };
+  const remote = new RemoteLink("a-host-that-never-comes", nothing);
+  /** @type {number[]} */
+  const cancelled = [];
+  /** @type {(message: any) => void} */
+  let tell = () => {};
+  const silent = {
+    ended: null,
+    cancel: (/** @type {number} */ id) => cancelled.push(id),
+    call: (/** @type {unknown} */ _, /** @type {any} */ heard) => ((tell = heard), { id: 5, answer: new Promise(() => {}) }),
+  };
+  /** @type {Record<string, () => Promise<any>>} */
+  const routers = {
+    "another tab's": async () => remote,
+    "its own": async () => silent,
+    "none yet": () => new Promise(() => {}),
+  };
+  for (const [name, connect] of Object.entries(routers)) {
+    const { turns, ask } = asking(connect);
+    const end = new AbortController();
+    /** @type {number[]} */
+    const told = [];
+    const call = code(embed(ask, ["a"], { signal: end.signal, onProgress: (done) => told.push(done) }));
+    await new Promise((resolve) => setTimeout(resolve)); // until it waits
+    tell({ progress: { done: 1, total: 2 } });
+    end.abort();
+    tell({ progress: { done: 2, total: 2 } });
+    expect(await call, name).toBe("cancelled");
+    if (name === "its own") expect([cancelled, told]).toEqual([[5], [1]]);
+    const accused = Object.assign(new Turn(), { suspicion: 2 }); // runs when nothing else does
+    await turns.enter(accused);
+  }
+
+  // While it waits for its turn.
+  const { turns, ask } = asking(routers["none yet"]);
+  const first = Object.assign(new Turn(), { suspicion: 2 });
+  await turns.enter(first);
+  const end = new AbortController();
+  const call = code(rerank(ask, "a", ["b"], { signal: end.signal }));
+  await Promise.resolve();
+  end.abort();
+  expect(await call).toBe("cancelled");
+  remote.end(/** @type {any} */ (new Error("over")));
+});
+
+test("vectors are unpacked byte by byte, and onProgress must be a function", async () => {
+  const numbers = Float32Array.from({ length: 4000 }, (_, i) => i / 3);
+  const vectors = Buffer.from(numbers.buffer).toString("base64");
+  const answered = async () => ({ vectors, width: 400, prompt_tokens: 7 });
+  const iterate = String.prototype[Symbol.iterator];
+  let iterated = 0;
+  String.prototype[Symbol.iterator] = function () {
+    iterated += this.length;
+    return iterate.call(this);
+  };
+  const found = await embed(answered, ["a"]).finally(() => (String.prototype[Symbol.iterator] = iterate));
+  expect(found.vectors.map((vector) => [...vector])).toEqual(Array.from({ length: 10 }, (_, i) => [...numbers.slice(400 * i, 400 * (i + 1))]));
+  expect(iterated).toBeLessThan(numbers.byteLength); // a string for each byte takes 30 times as long
+  for (const call of [embed(answered, ["a"], /** @type {any} */ ({ onProgress: 5 })), rerank(answered, "a", ["a"], /** @type {any} */ ({ onProgress: 5 }))]) {
+    const refused = await call.catch((/** @type {any} */ error) => error);
+    expect([refused.code, refused.field]).toEqual(["invalid_request", "onProgress"]);
+  }
+});
