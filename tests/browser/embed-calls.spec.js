@@ -9,6 +9,7 @@ import { embed, rerank } from "../../web/client/embedding.js";
 import { RemoteLink } from "../../web/client/remote.js";
 import { Supervisor } from "../../web/client/supervisor.js";
 import { Turn, Turns } from "../../web/client/turns.js";
+import { checkBatch } from "../../web/engine/core/batch.js";
 
 /** `Supervisor.ask` with turns of its own. @param {() => Promise<any>} connect */
 function asking(connect) {
@@ -85,4 +86,25 @@ test("vectors are unpacked byte by byte, and onProgress must be a function", asy
     const refused = await call.catch((/** @type {any} */ error) => error);
     expect([refused.code, refused.field]).toEqual(["invalid_request", "onProgress"]);
   }
+});
+
+test("a step of an encoder takes sequences side by side, none longer than the context", () => {
+  const maxima = { rows: 16, sequences: 4, logit_rows: 4, context: 8 };
+  const plan = /** @type {any} */ ({ maxima, vocab: 10, paged: false, blocksPerSequence: 3, blockTables: [] });
+  /** @param {number[][]} tables @param {number[]} owners @param {number[]} positions */
+  const step = (tables, owners, positions) => {
+    const input = {
+      tokenIds: new Int32Array(owners.length), positions: Int32Array.from(positions), rowSequence: Int32Array.from(owners),
+      blockTables: Int32Array.from(tables.flat()), logitRows: new Int32Array(0),
+    };
+    try {
+      return checkBatch(/** @type {any} */ (input), plan, 0);
+    } catch (error) {
+      return /** @type {any} */ (error).field;
+    }
+  };
+  expect(step([[0, 2, 2], [2, 1, 1]], [0, 0, 1], [0, 1, 0])).toBe(2);
+  // Rows of one that is longer than the context, though the step's own rows have positions within it.
+  expect(step([[0, 12, 12], [8, 4, 4]], [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])).toBe("blockTables");
+  expect(step([[0, 3, 3], [2, 1, 1]], [0, 0, 1], [0, 1, 0])).toBe("blockTables"); // the last row is both's
 });
