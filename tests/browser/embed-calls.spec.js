@@ -1,7 +1,10 @@
 /**
  * @file Calls for vectors as the client makes them, in Node: they end by their signal whatever the router does, and unpack
- * what it answers.
+ * what it answers. And WordPiece by npm's library, which is what tokenizes in the page, against PyPI's.
  */
+
+import { execFileSync } from "node:child_process";
+import path from "node:path";
 
 import { expect, test } from "@playwright/test";
 
@@ -10,6 +13,8 @@ import { RemoteLink } from "../../web/client/remote.js";
 import { Supervisor } from "../../web/client/supervisor.js";
 import { Turn, Turns } from "../../web/client/turns.js";
 import { checkBatch } from "../../web/engine/core/batch.js";
+
+const ROOT = path.resolve(import.meta.dirname, "../..");
 
 /** `Supervisor.ask` with turns of its own. @param {() => Promise<any>} connect */
 function asking(connect) {
@@ -107,4 +112,27 @@ test("a step of an encoder takes sequences side by side, none longer than the co
   // Rows of one that is longer than the context, though the step's own rows have positions within it.
   expect(step([[0, 12, 12], [8, 4, 4]], [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])).toBe("blockTables");
   expect(step([[0, 3, 3], [2, 1, 1]], [0, 0, 1], [0, 1, 0])).toBe("blockTables"); // the last row is both's
+});
+
+test("WordPiece cuts Greek and ideographs for compatibility as PyPI's library does", async () => {
+  const script = `
+import json
+from tokenizers import Tokenizer
+from inpage_compile.tokenizers.wordpiece import read_wordpiece
+from support.tiny_bert import SPECIAL, tokenizer
+letters = "abοδσς丽丸."
+whole = tokenizer()
+whole["model"]["vocab"] = {t: i for i, t in enumerate(dict.fromkeys([*SPECIAL, *letters, *("##" + c for c in letters)]))}
+texts = ["ΟΔΟΣ", "ΟΔΟΣ ΣΟΣ.", "οδος", "a\\U0002f800b", "\\U0002f801\\U0002f800", "a\\u4e3db"]
+ids = [e.ids for e in Tokenizer.from_str(json.dumps(whole)).encode_batch(texts, add_special_tokens=False)]
+ours, _ = read_wordpiece(whole, {}, 100)
+same = [e.ids for e in Tokenizer.from_str(json.dumps(ours.json)).encode_batch(texts, add_special_tokens=False)]
+print(json.dumps({"texts": texts, "ids": ids, "same": same, "json": ours.json}))`;
+  const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
+  const { texts, ids, same, json } = JSON.parse(execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" }));
+  const { Tokenizer } = /** @type {any} */ (await import("@huggingface/tokenizers"));
+  const page = new Tokenizer(json, {});
+  expect(ids.flat()).not.toContain(1); // no word is unknown
+  expect(same).toEqual(ids);
+  expect(texts.map((/** @type {string} */ text) => page.encode(text, { add_special_tokens: false }).ids)).toEqual(ids);
 });
