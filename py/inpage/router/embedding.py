@@ -31,6 +31,7 @@ _RETRY_S = 0.02  # until a full queue is tried again
 _TOKENIZED, _CHARS = 64, 1 << 20  # texts that are tokenized together, and their characters
 _KEPT = 64  # a call with more texts is no query: its vectors are not kept
 _TEXTS = 1 << 20  # of one call
+_NUMBERS = 1 << 24  # of the vectors of one message: 64 MiB, and more as text
 _PARAMS = ("client", "priority", "timeout", "cache", "tags")
 OnProgress = Callable[[int, int], None]
 
@@ -244,7 +245,7 @@ class Embedder:
                         continue
                     request = Request(
                         text.ids, embeds=True, segment=text.segment, client=asked.client, priority=asked.priority,
-                        deadline=deadline,
+                        deadline=deadline, patient=submitted,
                     )  # fmt: skip
                     while True:
                         try:
@@ -272,6 +273,17 @@ class Embedder:
             for _, request, _ in under_way:
                 self._replicas.cancel(request)
         return found, tokens
+
+
+def check_one_message(texts: Any, dimensions: Any, width: int, field: str) -> None:
+    """Raise `InvalidRequest` for more texts than one message carries vectors of."""
+    most = _NUMBERS // (dimensions if type(dimensions) is int and 0 < dimensions < width else width)
+    if isinstance(texts, list) and len(texts) > most and isinstance(texts[0], str | list):
+        raise InvalidRequest(
+            f"{field} has {len(texts)} texts; at most {most} vectors of this model fit into one answer: ask for "
+            "them in several calls",
+            field=field,
+        )
 
 
 def _listed(texts: Any, field: str) -> tuple[Sequence[Any], bool]:

@@ -55,6 +55,7 @@ from ..host.jobs import announce_to, for_request
 from ..models import Models, default_name
 from ..responses.stream import NOTHING, Completion, Stream
 from ..router import Router
+from ..router.embedding import check_one_message
 from .bug_report import report
 from .http import http
 from .kept_memory import KeptMemory
@@ -69,7 +70,6 @@ _OPERATIONS = (
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
 )
 _TELL_S = 0.1  # between two words of progress
-_NUMBERS = 1 << 24  # of one answer's vectors: 64 MiB, and base64 of it in one message
 _ANSWERED = ("chat", "complete", "http", "embed", "rerank")
 
 
@@ -290,11 +290,7 @@ class RouterWorker:
         texts: Any = message.get("texts")
 
         async def ask(router: Router, params: Message) -> Message:
-            cut = params.get("dimensions")
-            most = _NUMBERS // (cut if type(cut) is int and cut > 0 else router.manifest.width)
-            if isinstance(texts, list) and len(texts) > most and isinstance(texts[0], str | list):
-                why = f"texts has {len(texts)} items; at most {most} vectors of this model fit into one answer"
-                raise InvalidRequest(f"{why}: ask for them in several calls", field="texts")
+            check_one_message(texts, params.get("dimensions"), router.manifest.width, "texts")
             found = await router.embed(texts, **params)
             data = b"".join(map(bytes, found.vectors))
             width = len(found.vectors[0])
