@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inpage.errors import InvalidRequest, SourceInvalid, Unsupported
+from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid, Unsupported
+from inpage.format.manifest import parse_manifest
 from inpage.text.tokenizer import load_tokenizer
+from inpage_compile.artifact.fingerprint import fingerprint
 from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.weights import plan
 from inpage_compile.families.encoder_graph import encoder_maxima, packing_of
@@ -89,7 +91,7 @@ def _source(tmp_path: Path, name: str = "mean") -> Path:
 
 def test_what_the_folder_says_of_texts_is_kept(tmp_path: Path) -> None:
     source: Source = open_source(str(_source(tmp_path)))
-    assert source.embedding is not None and source.embedding.prompts == {"query": "what is "}
+    assert source.embedding is not None and source.embedding.prompts == {"query": "what is ", "document": ""}
     assert source.architecture.pooling == "mean" and source.architecture.normalized
     change(tmp_path / "model", "sentence_bert_config.json", max_seq_length=48)
     assert open_source(str(tmp_path / "model")).architecture.context == 48
@@ -97,6 +99,38 @@ def test_what_the_folder_says_of_texts_is_kept(tmp_path: Path) -> None:
         found = open_source(str(BERTS[name].write(tmp_path / name)))
         assert found.embedding is not None and found.embedding.scores == scores
         assert found.architecture.labels == 1
+
+
+def test_how_states_are_pooled_is_in_the_hashes(tmp_path: Path) -> None:
+    mean = open_source(str(_source(tmp_path)))
+    change(tmp_path / "model", "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
+    cls = open_source(str(tmp_path / "model"))
+    assert (mean.architecture.pooling, cls.architecture.pooling) == ("mean", "cls")
+    assert mean.origin.sha256 != cls.origin.sha256
+    assert mean.embedding is not None
+    others = replace(mean, architecture=cls.architecture), replace(mean, embedding=replace(mean.embedding, scores="x"))
+    assert len({fingerprint(each, {}) for each in (mean, *others)}) == 3
+
+
+def test_limits_of_texts_are_sentence_transformers(tmp_path: Path) -> None:
+    """`Transformer` of sentence-transformers: the tokenizer's length where there is no max_seq_length of its own; texts
+    in lower case where do_lower_case says so, which the tokenizer does."""
+    folder = _source(tmp_path)
+    change(folder, "tokenizer_config.json", model_max_length=40)
+    change(folder, "sentence_bert_config.json", do_lower_case=True, max_size=5)
+    found = open_source(str(folder))
+    assert found.architecture.context == 40
+    assert [note for note in found.warnings if "max_size" in note]
+    change(folder, "sentence_bert_config.json", max_seq_length=48)
+    assert open_source(str(folder)).architecture.context == 48
+    change(folder, "tokenizer_config.json", model_max_length=10**30)
+    change(folder, "sentence_bert_config.json", max_seq_length=None)
+    assert open_source(str(folder)).architecture.context == BERTS["mean"].context
+    cased = json.loads((folder / "tokenizer.json").read_text())["normalizer"] | {"lowercase": False}
+    change(folder, "tokenizer.json", normalizer=cased)
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(folder))
+    assert caught.value.field == "sentence_bert_config.json"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +147,7 @@ def test_what_the_folder_says_of_texts_is_kept(tmp_path: Path) -> None:
         ("1_Pooling/config.json", {"include_prompt": False}, "1_Pooling/config.json"),
         ("config_sentence_transformers.json", {"default_prompt_name": "no"}, "config_sentence_transformers.json"),
         ("sentence_bert_config.json", {"max_seq_length": 0}, "sentence_bert_config.json"),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, "sentence_bert_config.json"),
         ("tokenizer.json", {"normalizer": {"type": "NFC"}}, "tokenizer.json.normalizer"),
     ],
 )
@@ -133,6 +168,14 @@ def test_a_list_of_modules_leads_nowhere_else(path: str, tmp_path: Path) -> None
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(SourceInvalid):
         open_source(str(folder))
+
+
+def test_a_cross_encoder_has_what_stands_between_texts() -> None:
+    manifest = json.loads((bert_artifact("ranks") / "manifest.json").read_text())
+    manifest["tokenizer"] |= {"eos": [], "add_eos": False}
+    with pytest.raises(ArtifactInvalid) as caught:
+        parse_manifest(manifest)
+    assert caught.value.field == "tokenizer.eos"
 
 
 async def test_a_step_takes_whole_texts_only() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import math
 import os
 import resource
+import time
 from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,11 +20,14 @@ import openai
 import pytest
 import pytest_asyncio
 
-from inpage.errors import InvalidRequest, Unsupported
+from inpage.errors import Cancelled, InvalidRequest, QueueFull, Unsupported
+from inpage.models import Models
 from inpage.openai import Api
+from inpage.requests.request import Request
 from inpage.responses import AnswerCache
-from inpage.router import Router
+from inpage.router import Router, embedding
 from inpage.text.tokenizer import Tokenizer
+from inpage.worker.messages import RouterWorker
 from inpage_compile.pipeline import compile_model
 from support.encoders import REFERENCE, WITNESS, bert_artifact
 from support.in_process import openai_client
@@ -95,6 +101,12 @@ async def test_prompts_and_dimensions(router: Router) -> None:
         ("a", {"prompt_name": "passage"}, "prompt_name"),
         ("a", {"temperature": 1}, "temperature"),
         ("a", {"timeout": -1}, "timeout"),
+        ({"text": "hello"}, {}, "texts"),
+        ({"a", "b"}, {}, "texts"),
+        (bytearray(b"a"), {}, "texts"),
+        ("a", {"truncate": "no"}, "truncate"),
+        ("a", {"truncate": 1}, "truncate"),
+        ("a", {"on_progress": 5}, "on_progress"),
     ],
 )
 async def test_bad_input_is_refused_by_name(router: Router, texts: Any, how: dict[str, Any], field: str) -> None:
@@ -103,15 +115,42 @@ async def test_bad_input_is_refused_by_name(router: Router, texts: Any, how: dic
     assert caught.value.field == field
 
 
+async def test_what_is_read_of_texts_is_bounded(
+    router: Router, ranker: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "_TEXTS", 5)
+    monkeypatch.setattr(embedding, "REQUEST_CHARS", 50)
+    read = itertools.count()
+    for call, field in (
+        (router.embed(f"cat {i}" for i in itertools.islice(read, 1000)), "texts"),
+        (router.embed(["a", "b" * 51]), "texts[1]"),
+        (ranker.rerank("a", ["b"] * 6), "documents"),
+        (ranker.rerank("a", {"b": 1}), "documents"),  # type: ignore[arg-type]
+        (ranker.rerank("a", "b"), "documents"),
+        (ranker.rerank("a" * 51, ["b"]), "query"),
+        (ranker.rerank("a", ["b" * 51]), "documents[0]"),
+        (ranker.rerank("a", ["b"], truncate="no"), "truncate"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            await call
+        assert caught.value.field == field
+    assert next(read) == 6
+
+
 async def test_models_do_what_they_are_made_for(router: Router, ranker: Router, small_tokenizer: Tokenizer) -> None:
     with pytest.raises(Unsupported):
         await router.rerank("a", ["b"])
     with pytest.raises(Unsupported):
         await ranker.embed("a")
-    with pytest.raises(Unsupported):
-        await router.complete("a", max_tokens=1)
-    with pytest.raises(Unsupported):
-        await router.score([5, 6, 7])
+    async with await Router.load(bert_artifact("mean"), trust=True) as free:  # to load what else there is
+        for ask in (free.chat, free.complete):
+            with pytest.raises(Unsupported) as caught:
+                await ask("a", max_tokens=1)
+            assert "embed" in str(caught.value)
+        for refused in (free.score([5, 6, 7]), free.count_tokens("a")):
+            with pytest.raises(Unsupported):
+                await refused
+        assert len(free.replicas.schedulers) == 1
     async with small_router(small_tokenizer) as writer:
         with pytest.raises(Unsupported):
             await writer.embed("a")
@@ -127,6 +166,72 @@ async def test_a_cancelled_call_leaves_nothing_behind(router: Router) -> None:
     assert near((await router.embed(TEXTS[0])).vectors, VECTORS[:1])
     assert not router.scheduler.waiting
     assert not router.scheduler.active
+
+
+async def test_a_model_that_is_unloaded_in_mid_list_cancels_the_call() -> None:
+    router = await Router.load(bert_artifact("mean"), backend="native-f32", trust=True)
+    reached = asyncio.Event()
+    task = asyncio.create_task(router.embed([f"cat {i}" for i in range(5000)], on_progress=lambda *_: reached.set()))
+    await reached.wait()
+    await router.unload()
+    with pytest.raises(Cancelled):
+        await task
+
+
+async def test_a_long_list_leaves_room_in_the_queue_and_waits_for_room() -> None:
+    texts = [f"cat {i}" for i in range(30)]
+    waiting: list[int] = []
+    late: list[Request] = []
+    few = {"scheduler": {"queue_size": 4}}
+    async with await Router.load(bert_artifact("mean"), backend="native-f32", trust=True, settings=few) as router:
+
+        def look(*_: int) -> None:
+            waiting.append(len(router.scheduler.waiting))
+            late.extend(router.scheduler.slots.late(time.perf_counter() + 1000, 30))
+
+        wanted = await router.embed(texts, on_progress=look)
+        assert 1 <= max(waiting) <= 2
+        assert not late  # of a list that takes long none has waited for too long: the others of it run
+    one = {"scheduler": {"queue_size": 1}}
+    async with await Router.load(bert_artifact("mean"), backend="native-f32", trust=True, settings=one) as router:
+
+        def others_come(*_: int) -> None:
+            with contextlib.suppress(QueueFull):
+                while True:
+                    router.replicas.submit(Request([2, 5, 3], embeds=True))
+
+        assert await router.embed(texts, on_progress=others_come) == wanted
+        others_come()
+        with pytest.raises(QueueFull):
+            await router.embed("a")
+
+
+async def test_vectors_of_models_that_do_not_normalize_are_only_cut() -> None:
+    async with await Router.load(bert_artifact("cls"), trust=True) as router:
+        whole = (await router.embed("a cat")).vectors[0]
+        assert not math.isclose(math.hypot(*whole), 1, rel_tol=0.01)
+        for dimensions in (16, len(whole)):
+            assert (await router.embed("a cat", dimensions=dimensions)).vectors[0] == whole[:dimensions]
+
+
+async def test_more_vectors_than_a_message_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "_NUMBERS", 64 * 2)
+    sent: list[dict[str, Any]] = []
+    worker = RouterWorker(lambda text: sent.append(json.loads(text)))
+    models = Models()
+    models.add(bert_artifact("mean"), backend="native-f32", trust=True)
+    monkeypatch.setattr(worker, "_models", models)
+    three = ["a"] * 3
+    asked: list[tuple[Any, Any]] = [(["a", "b"], {}), (three, {}), (three, {"dimensions": 32}), ([5, 6, 7], {})]
+    for i, (texts, params) in enumerate(asked):
+        worker.handle(json.dumps({"id": i, "op": "embed", "texts": texts, "params": params}))
+    await asyncio.gather(*worker._tasks)
+    answers = {each["id"]: each for each in sent if "value" in each or "error" in each}
+    assert answers[1]["error"]["field"] == "texts"
+    assert all("value" in answers[i] for i in (0, 2, 3))
+    reply = await Api(models).handle("POST", "/v1/embeddings", json.dumps({"input": three}))
+    assert (reply.status, json.loads(str(reply.body))["error"]["param"]) == (400, "input")
+    await models.close()
 
 
 async def test_an_engine_that_died_is_started_again() -> None:
@@ -184,7 +289,7 @@ async def test_openais_client_calls_embeddings(router: Router) -> None:
         for wrong, param in (
             ({"input": ""}, "input"), ({"input": ["a", ""]}, "input[1]"), ({"input": TEXTS[-1]}, "input"),
             ({"input": "a", "dimensions": 999}, "dimensions"), ({"input": "a", "extra_body": {"dim": 1}}, "dim"),
-            ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+            ({"input": "a", "encoding_format": "int8"}, "encoding_format"), ({"input": {"text": "a"}}, "input"),
         ):  # fmt: skip
             with pytest.raises(openai.BadRequestError) as caught:
                 await client.embeddings.create(model=router.manifest.id, **wrong)

@@ -1,7 +1,7 @@
 /** @file Vectors for texts, and ranks of texts, from a router: one call each, with progress and an end from outside. */
 
 import { EngineError } from "../engine/format/errors.js";
-import { idsOfEach, requestParams } from "./options.js";
+import { expect, idsOfEach, requestParams } from "./options.js";
 
 /**
  * @typedef {import("./types.js").EmbedParams} EmbedParams
@@ -19,7 +19,9 @@ import { idsOfEach, requestParams } from "./options.js";
 export async function embed(ask, texts, params) {
   const given = ArrayBuffer.isView(texts) ? idsOfEach([texts], "texts") : idsOfEach(texts, "texts");
   const { vectors, width, prompt_tokens } = await asked(ask, { op: "embed", texts: given }, params);
-  const bytes = Uint8Array.from(atob(vectors), (c) => c.charCodeAt(0));
+  const packed = atob(vectors);
+  const bytes = new Uint8Array(packed.length);
+  for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i); // to iterate makes a string of each
   const all = new Float32Array(bytes.buffer);
   const each = Array.from({ length: all.length / width }, (_, i) => all.slice(i * width, (i + 1) * width));
   return { vectors: each, prompt_tokens };
@@ -32,13 +34,14 @@ export async function embed(ask, texts, params) {
  * @param {EmbedParams} [params]
  * @returns {Promise<Ranking>}
  */
-export function rerank(ask, query, documents, params) {
+export async function rerank(ask, query, documents, params) {
   return asked(ask, { op: "rerank", query, documents }, params);
 }
 
 /** @param {Ask} ask @param {{op: string, [name: string]: unknown}} message @param {EmbedParams} [given] */
 function asked(ask, message, given) {
   const { model, signal, onProgress, ...params } = /** @type {EmbedParams} */ (requestParams(given));
+  if (onProgress !== undefined) expect(onProgress, "onProgress", "function");
   if (signal?.aborted) return Promise.reject(new EngineError("cancelled", "it was cancelled"));
   return ask({ ...message, model, params }, ({ progress }) => {
     if (progress) onProgress?.(progress.done, progress.total);

@@ -150,8 +150,8 @@ function checked(options, field, such, known) {
   return given;
 }
 
-/** @param {unknown} value @param {string} field @param {Kind} kind */
-function expect(value, field, kind) {
+/** @param {unknown} value @param {string} field @param {Kind} kind @throws {EngineError} invalid_request */
+export function expect(value, field, kind) {
   const [must, is] = KINDS[kind];
   if (!guarded(field, () => is(value))) throw refused(field, `must be ${must}, not ${named(value)}`);
 }

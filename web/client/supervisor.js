@@ -6,6 +6,7 @@
 import { EngineError } from "../engine/format/errors.js";
 import { plain } from "../engine/format/json.js";
 import { place } from "../engine/host/places.js";
+import { unlessAborted } from "./aborted.js";
 import { answer } from "./answer.js";
 import { Link } from "./link.js";
 import { unknown } from "./options.js";
@@ -76,7 +77,7 @@ export class Supervisor {
    * What ends with an answer; asked again where the router died over it, in its turn.
    * @param {{op: string, [name: string]: unknown}} asked
    * @param {(message: any) => void} [heard]
-   * @param {AbortSignal} [signal] ends it at the router, which then answers "cancelled"
+   * @param {AbortSignal} [signal] rejects with code "cancelled" at once, whatever was waited for, and ends it at the router
    * @returns {Promise<any>}
    */
   async ask(asked, heard, signal) {
@@ -84,25 +85,21 @@ export class Supervisor {
     const turn = HARMLESS.has(message.op) ? null : new Turn();
     try {
       for (let deaths = 1; ; deaths++) {
-        if (turn) await this.turns.enter(turn);
-        const link = await this.connect();
+        if (turn) await unlessAborted(this.turns.enter(turn), signal);
+        const link = await unlessAborted(this.connect(), signal);
         const { id, answer } = link.call(message, (event) => {
+          if (signal?.aborted) return;
           if (turn) this.turns.got(turn);
           heard?.(event);
         }, turn);
         if (turn) Object.assign(turn, { router: link, call: id });
-        const cancel = () => link.cancel(id);
-        signal?.addEventListener("abort", cancel);
-        if (signal?.aborted) cancel();
         try {
-          return await answer;
+          return await unlessAborted(answer, signal, () => link.cancel(id));
         } catch (error) {
           if (error !== link.ended || this.ended) throw error;
           if ((turn?.deaths ?? deaths) < DEATHS) continue;
           if (!turn) throw error;
           throw poisoned(link.ended);
-        } finally {
-          signal?.removeEventListener("abort", cancel);
         }
       }
     } finally {

@@ -166,7 +166,7 @@
  * @typedef {object} EmbedParams
  * @property {string} [model]
  * @property {string} [prompt_name] which of the model's prompts stands before each text; its default one if not given
- * @property {number} [dimensions] only so many numbers of each vector, of length 1 again
+ * @property {number} [dimensions] only so many numbers of each vector, of length 1 again where the model's are
  * @property {number} [top_n] of ranks: the best so many
  * @property {boolean} [truncate] cut what is longer than the model takes, which is refused otherwise
  * @property {string} [client]

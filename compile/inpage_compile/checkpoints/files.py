@@ -95,11 +95,13 @@ class ModelFolder:
         return ModelFolder(self.path / name)
 
     def sha256(self, names: Iterable[str]) -> str:
-        """Of these files' names and hashes, a line each, as sha256sum writes them."""
+        """Of these files' names and hashes, a line each, as sha256sum writes them. A name may be of a file in a folder
+        of this one ("1_Pooling/config.json")."""
         lines = []
         for name in sorted(names):
+            below, _, file = name.rpartition("/")
             try:
-                with self.file(name).open("rb") as f:
+                with (self.below(below) if below else self).file(file).open("rb") as f:
                     lines.append(f"{hashlib.file_digest(f, 'sha256').hexdigest()}  {name}\n")
             except OSError as e:
                 raise SourceInvalid(f"{name}: {e.strerror}", field=name) from e

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from inpage.errors import SourceInvalid, brief, quoted
+from inpage.format.limits import FILE_BYTES
 from inpage.format.schema import EmbeddingRef
+from inpage.text.tokenizer import ITEMS
 
 from ..checkpoints.config import PREFIX, Config
 from ..checkpoints.files import ModelFolder
@@ -19,6 +21,7 @@ from ..quantize.tensor import SourceTensor
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 _FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+_SETTINGS = "config.json"  # of a module
 _LISTED = 3
 _TOP = {
     "embeddings.word_embeddings.weight": "token_embd",
@@ -71,17 +74,14 @@ def encoder_of(
     tensors = family.adapt(keys, _tensors(family, stored, classifies))
     labels = tensors["cls.output"].shape[0] if classifies and "cls.output" in tensors else 0
     pooled = Pooled("cls", False, labels) if labels else _pooled(folder)
-    limits = folder.json(LIMITS)
-    longest = limits.get("max_seq_length")
-    if longest is not None and (type(longest) is not int or longest < 1):
-        raise SourceInvalid(f"{LIMITS}: max_seq_length: {quoted(longest)} is no number of tokens", field=LIMITS)
+    longest, notes = _longest(folder)
     architecture, rope = family.architecture(keys, tensors, pooled, activation_of(keys), longest)
     wrong = list(misplaced(architecture, tensors))
     if wrong:
         listed = "; ".join(f"tensor {brief(name)} {what}" for name, what in wrong[:_LISTED])
         more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise SourceInvalid(listed + more, field=brief(wrong[0][0]))
-    return (architecture, tensors, rope, list(keys.notes)), _texts(folder, config)
+    return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config)
 
 
 def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bool) -> dict[str, SourceTensor]:
@@ -142,9 +142,45 @@ def _pooled(folder: ModelFolder) -> Pooled:
     return pooled or Pooled("mean", False)
 
 
+def module_files(folder: ModelFolder) -> list[str]:
+    """The settings of each module that has some in a folder of its own."""
+    modules = folder.json_list(MODULES) if folder.has(MODULES) else []
+    paths = {module.get("path") for module in modules if isinstance(module, Mapping)}
+    known = [path for path in paths if isinstance(path, str) and folder.has(path)]
+    return [f"{path}/{_SETTINGS}" for path in known if folder.below(path).has(_SETTINGS)]
+
+
+def _longest(folder: ModelFolder) -> tuple[int | None, list[str]]:
+    """Tokens of a text at most, as sentence-transformers counts them, and notes."""
+    limits = folder.json(LIMITS)
+    lower = limits.get("do_lower_case")
+    if lower not in (None, False, True):
+        raise SourceInvalid(f"{LIMITS}: do_lower_case: {quoted(lower)} is not true or false", field=LIMITS)
+    if lower:
+        normalizer = folder.json("tokenizer.json", FILE_BYTES["tokenizer"], ITEMS).get("normalizer")
+        if not isinstance(normalizer, Mapping) or normalizer.get("lowercase") is not True:
+            raise SourceInvalid(
+                f"{LIMITS}: do_lower_case is not supported where the tokenizer keeps capital letters: set lowercase in "
+                "tokenizer.json's normalizer instead",
+                field=LIMITS,
+            )
+    notes = [
+        f"what {LIMITS}'s {quoted(key)} says is not known here and left out"
+        for key in limits
+        if key not in ("max_seq_length", "do_lower_case")
+    ]
+    longest = limits.get("max_seq_length")
+    if longest is not None and (type(longest) is not int or longest < 1):
+        raise SourceInvalid(f"{LIMITS}: max_seq_length: {quoted(longest)} is no number of tokens", field=LIMITS)
+    if longest is None:
+        said = folder.json("tokenizer_config.json").get("model_max_length")
+        longest = said if type(said) is int and said > 0 else None
+    return longest, notes
+
+
 def _mode(folder: ModelFolder, path: str) -> str:
-    file = f"{path}/config.json"
-    found = folder.below(path).json("config.json")
+    file = f"{path}/{_SETTINGS}"
+    found = folder.below(path).json(_SETTINGS)
     modes = [
         name.removeprefix("pooling_mode_") for name, on in found.items() if name.startswith("pooling_mode_") and on
     ]
@@ -181,5 +217,5 @@ def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
         raise SourceInvalid(
             f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", field=PREFIX
         )
-    kept = {str(name): text for name, text in prompts.items() if text}
-    return EmbeddingRef(kept, default if default in kept else None, "sigmoid" if name == "Sigmoid" else "logit")
+    named = {str(name): text for name, text in prompts.items()}
+    return EmbeddingRef(named, default, "sigmoid" if name == "Sigmoid" else "logit")

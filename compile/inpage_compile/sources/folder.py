@@ -26,7 +26,7 @@ from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
-from .encoder_folder import LIMITS, MODULES, PROMPTS, encoder_of
+from .encoder_folder import LIMITS, MODULES, PROMPTS, encoder_of, module_files
 from .model_card import license_of
 from .problems import Problems
 from .sampling import from_generation_config
@@ -65,8 +65,8 @@ def open_folder(
     assert model is not None and config is not None and tokenizer is not None and template is not None
     sampling, more = from_generation_config(beside["generation_config.json"])
     return source_of(
-        path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder))), sha256,
-        model, tokenizer, template, terms, sampling, more, embedding,
+        path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder, embedding))),
+        sha256, model, tokenizer, template, terms, sampling, more, embedding,
     )  # fmt: skip
 
 
@@ -113,10 +113,11 @@ def _type(config: Mapping[str, Any]) -> str:
     return found
 
 
-def _deciding(folder: ModelFolder) -> list[str]:
-    """The files that decide what the model answers."""
+def _deciding(folder: ModelFolder, embedding: EmbeddingRef | None) -> list[str]:
+    """The files that decide what the model answers. ``embedding``: of an encoder."""
     names = [CONFIG, "tokenizer.json", *BESIDE, _TEMPLATE, INDEX, MODULES, PROMPTS, LIMITS]
-    return [*(name for name in names if folder.has(name)), *weight_files(folder)]
+    modules = [] if embedding is None else module_files(folder)
+    return [*(name for name in names if folder.has(name)), *modules, *weight_files(folder)]
 
 
 def _rows(stored: Mapping[str, Stored]) -> int:

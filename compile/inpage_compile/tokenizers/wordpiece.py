@@ -20,9 +20,13 @@ FILE = "tokenizer.json"
 _NAMES = {"cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
 _PREFIX, _LONGEST = "##", 100
 _BLANK = "\u2581"
-# What PyPI's library does with these, npm's leaves: ideographs beyond the first plane stand apart, characters for
-# private use are dropped. As steps that both have, it changes nothing in the first and mends the second.
-_IDEOGRAPHS = "[\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
+# What PyPI's library does with these, npm's leaves: ideographs beyond the first plane stand apart (those for
+# compatibility are made others by then, of the first plane too), characters for private use are dropped, and a Σ is a σ
+# at the end of a word as well. As steps that both have, it changes nothing in the first and mends the second.
+_IDEOGRAPHS = (
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b920-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
 _SHAPED = re.compile(r"\[[^\s\]]+\]|<[^\s>]+>")
 
 
@@ -101,6 +105,8 @@ def _made(
 ) -> Tokenizer:  # fmt: skip
     private = {"type": "Replace", "pattern": {"Regex": r"\p{Co}"}, "content": ""}
     dropped = [private] if flags["clean_text"] is not False else []
+    sigma = {"type": "Replace", "pattern": {"String": "\u03a3"}, "content": "\u03c3"}
+    cased = [sigma] if flags["lowercase"] is not False else []
     ideographs = {"type": "Split", "pattern": {"Regex": _IDEOGRAPHS}, "behavior": "Isolated", "invert": False}
     apart = [ideographs] if flags["handle_chinese_chars"] is not False else []
     document = {
@@ -108,7 +114,7 @@ def _made(
         "truncation": None,
         "padding": None,
         "added_tokens": [added_token(i, text, True) for text, i in sorted(special.items(), key=lambda e: e[1])],
-        "normalizer": {"type": "Sequence", "normalizers": [*dropped, {"type": "BertNormalizer", **flags}]},
+        "normalizer": {"type": "Sequence", "normalizers": [*dropped, *cased, {"type": "BertNormalizer", **flags}]},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*apart, {"type": "BertPreTokenizer"}]},
         "post_processor": None,
         "decoder": {"type": "WordPiece", "prefix": prefix, "cleanup": True},

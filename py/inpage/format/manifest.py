@@ -77,6 +77,8 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
     formats = {name: read_format(f, f"formats.{brief(name)}") for name, f in m["formats"].items()}
     weights = _weights(m["weights"])
     architecture = _architecture(m["architecture"])
+    if architecture.labels and not m["tokenizer"]["eos"]:
+        raise wrong("tokenizer.eos", "is empty: the first of it stands between the texts that a cross-encoder compares")
     manifest = Manifest(
         id=m["id"],
         name=m["name"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidRequest, brief, quoted
 from ..requests.openai_names import HINTS
-from ..router.embedding import Embeddings, Ranking
+from ..router.embedding import Embeddings, Ranking, check_one_message
 from .backend import Answers
 from .requests import Body
 
@@ -32,6 +32,7 @@ class VectorRequest:
     async def answer(self, router: Answers, model: str) -> dict[str, Any]:
         """The reply's body. ``model``: as it is called in it."""
         if self.path == "/v1/embeddings":
+            check_one_message(self.given[0], self.params.get("dimensions"), router.manifest.width, "input")
             return _vectors(await router.embed(*self.given, field="input", **self.params), model, self.base64)
         ranking = await router.rerank(*self.given, **self.params)
         return _ranks(ranking, model, self.given[1] if self.documents else None)

@@ -94,6 +94,7 @@ class Prompts:
         return first
 
     def _chat_template(self) -> ChatTemplate:
+        check_writes(self._manifest)
         source = self._manifest.chat_template
         if source is None:
             raise Unsupported(
@@ -106,6 +107,14 @@ class Prompts:
             eos = ref.eos[0] if ref.eos else None
             self._template = ChatTemplate(source, self._tokenizer, bos=ref.bos, eos=eos)
         return self._template
+
+
+def check_writes(manifest: Manifest) -> None:
+    """Raise `Unsupported` for an encoder."""
+    if manifest.architecture.encoder:
+        raise Unsupported(
+            f"{manifest.id} makes embeddings or ranks texts: it does not write. Use embed or rerank", field="model"
+        )
 
 
 def text_chars(value: Any) -> int:

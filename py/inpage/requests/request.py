@@ -59,6 +59,7 @@ class Request:
     client: str = ""  # requests of one client share its turns
     priority: int = 0  # higher goes first
     deadline: float | None = None  # of `time.perf_counter`
+    patient: bool = False  # waits for its turn for as long as that takes: what it waits for is of the same call
     grammar: Grammar | None = None  # what the answer is held to
     embeds: bool = False
     segment: int | None = None

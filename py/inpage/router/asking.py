@@ -13,7 +13,7 @@ from ..format.limits import REQUEST_CHARS
 from ..format.schema import Manifest
 from ..requests.grammar import one_grammar, unmet_need
 from ..requests.params import Options, answer_room, checked_ids, options, sampling_defaults
-from ..requests.prompts import Prompt, Prompts
+from ..requests.prompts import Prompt, Prompts, check_writes
 from ..requests.request import Request
 from ..requests.tools import asked_tools
 from ..responses import AnswerCache, answer_key, weights_digest
@@ -87,6 +87,7 @@ class Asking:
 
     def _ask(self, prompt: Prompt, params: Mapping[str, Any], field: str, resume: Iterable[int],
              calls: Grammar | None = None) -> Stream:  # fmt: skip
+        check_writes(self._manifest)
         asked = options(params, self._info.vocab, self._defaults)
         grammar = one_grammar(asked.grammar, calls)
         unmet = unmet_need(grammar, asked.top, self._info, self._replicas.can)

@@ -5,17 +5,19 @@ and tries those of an engine that died again. Of a long list only so many are un
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from ..errors import Cancelled, InvalidRequest, QueueFull, Unsupported, quoted
+from ..errors import Cancelled, DeviceLost, InvalidRequest, QueueFull, Timeout, Unsupported, quoted
 from ..format.limits import REQUEST_CHARS
 from ..format.schema import Manifest
 from ..requests.params import checked_ids, checked_text, options
@@ -24,10 +26,12 @@ from ..responses import Answer, AnswerCache, weights_digest
 from ..text.tokenizer import Tokenizer
 from .replicas import Replicas
 
-_UNDER_WAY = 128  # requests of one call at once
+_UNDER_WAY = 128  # requests of one call at once, and never more than half of the queue
+_RETRY_S = 0.02  # until a full queue is tried again
 _TOKENIZED, _CHARS = 64, 1 << 20  # texts that are tokenized together, and their characters
 _KEPT = 64  # a call with more texts is no query: its vectors are not kept
 _TEXTS = 1 << 20  # of one call
+_NUMBERS = 1 << 24  # of the vectors of one message: 64 MiB, and more as text
 _PARAMS = ("client", "priority", "timeout", "cache", "tags")
 OnProgress = Callable[[int, int], None]
 
@@ -85,15 +89,16 @@ class Embedder:
         width = self._manifest.width
         if dimensions is not None and (type(dimensions) is not int or not 1 <= dimensions <= width):
             raise InvalidRequest(f"dimensions is {quoted(dimensions)}; it must be 1 to {width}", field="dimensions")
-        given, before = _listed(texts, field), self._prompt(prompt_name)
-        several = not isinstance(texts, str) and given[0] is not texts
+        _check_options(truncate, on_progress)
+        (given, several), before = _listed(texts, field), self._prompt(prompt_name)
 
         async def made(first: int, some: Sequence[Any]) -> list[_Text]:
             places = [f"{field}[{first + i}]" if several else field for i in range(len(some))]
             return await self._texts(some, places, before, truncate)
 
         found, tokens = await self._all(given, made, on_progress, params)
-        return Embeddings([_shortened(vector, dimensions) for vector in found], tokens)
+        normalized = self._manifest.architecture.normalized
+        return Embeddings([_shortened(vector, dimensions, normalized) for vector in found], tokens)
 
     async def rerank(
         self, query: str, documents: Any, top_n: int | None, truncate: bool, on_progress: OnProgress,
@@ -105,12 +110,13 @@ class Embedder:
             raise Unsupported(f"{self._manifest.id} {why}: ranks need a cross-encoder with one score", field="model")
         if top_n is not None and (type(top_n) is not int or top_n < 1):
             raise InvalidRequest(f"top_n is {quoted(top_n)}; it must be 1 at least", field="top_n")
-        checked_text(query, "query")
-        if not isinstance(documents, list | tuple) or not documents:
-            raise InvalidRequest("documents must be a list of texts that is not empty", field="documents")
+        _check_options(truncate, on_progress)
+        _check_size(checked_text(query, "query"), "query")
+        if isinstance(documents, str):
+            raise InvalidRequest("documents must be a list of texts, not a text", field="documents")
+        documents = _collected(documents, "documents", "a list of texts that is not empty")
         for i, document in enumerate(documents):
-            checked_text(document, f"documents[{i}]", empty=True)
-        _check_sizes(documents, "documents")
+            _check_size(checked_text(document, f"documents[{i}]", empty=True), f"documents[{i}]")
         (question,) = await self._tokenizer.encode_all([query])
 
         async def made(first: int, some: Sequence[Any]) -> list[_Text]:
@@ -203,7 +209,10 @@ class Embedder:
         tags = (f"model:{self._manifest.id}", *asked.tags)
         found: list[Any] = [None] * len(given)
         under_way: deque[tuple[int, Request, str]] = deque()
+        queue_size = self._replicas.schedulers[0].settings.scheduler.queue_size
+        window = max(1, min(_UNDER_WAY, queue_size // 2))
         done = tokens = 0
+        submitted = False
 
         def advanced() -> None:
             nonlocal done
@@ -236,17 +245,27 @@ class Embedder:
                         continue
                     request = Request(
                         text.ids, embeds=True, segment=text.segment, client=asked.client, priority=asked.priority,
-                        deadline=deadline,
+                        deadline=deadline, patient=submitted,
                     )  # fmt: skip
                     while True:
                         try:
-                            if len(under_way) < _UNDER_WAY:
+                            if len(under_way) < window:
                                 self._replicas.submit(request)
                                 break
                         except QueueFull:
-                            if not under_way:
+                            if not submitted:
                                 raise
-                        await one()
+                        except DeviceLost as error:
+                            if submitted and isinstance(error.__cause__, Cancelled):  # unloaded in mid-list
+                                raise error.__cause__ from None
+                            raise
+                        if under_way:
+                            await one()
+                        elif deadline is not None and time.perf_counter() >= deadline:
+                            raise Timeout("the texts were not all embedded in time: allow more, or ask for less")
+                        else:
+                            await asyncio.sleep(_RETRY_S)
+                    submitted = True
                     under_way.append((i, request, key))
             while under_way:
                 await one()
@@ -256,30 +275,55 @@ class Embedder:
         return found, tokens
 
 
-def _listed(texts: Any, field: str) -> Sequence[Any]:
-    """One text, or ids of one, as a list of it."""
+def check_one_message(texts: Any, dimensions: Any, width: int, field: str) -> None:
+    """Raise `InvalidRequest` for more texts than one message carries vectors of."""
+    most = _NUMBERS // (dimensions if type(dimensions) is int and 0 < dimensions < width else width)
+    if isinstance(texts, list) and len(texts) > most and isinstance(texts[0], str | list):
+        raise InvalidRequest(
+            f"{field} has {len(texts)} texts; at most {most} vectors of this model fit into one answer: ask for "
+            "them in several calls",
+            field=field,
+        )
+
+
+def _listed(texts: Any, field: str) -> tuple[Sequence[Any], bool]:
+    """One text, or ids of one, as a list of it, and whether a list was given."""
     if isinstance(texts, str):
-        _check_sizes([texts], field)
-        return [texts]
-    if isinstance(texts, Iterable) and not isinstance(texts, list | tuple | bytes):
-        texts = list(texts)
-    if not isinstance(texts, list | tuple) or not texts:
-        raise InvalidRequest(f"{field} must be a text, ids, or a list of these that is not empty", field=field)
-    if len(texts) > _TEXTS:
-        raise InvalidRequest(f"{field} has {len(texts)} texts; at most {_TEXTS} are taken", field=field)
+        _check_size(texts, field)
+        return [texts], False
+    texts = _collected(texts, field, "a text, ids, or a list of these that is not empty")
     if isinstance(texts[0], int) and not isinstance(texts[0], bool):
-        return [texts]
+        return [texts], False
     for i, each in enumerate(texts):
         if not isinstance(each, str | list | tuple) or (not isinstance(each, str) and not each):
             raise InvalidRequest(f"{field}[{i}] is {quoted(each)}; it must be a text, or ids", field=f"{field}[{i}]")
-    _check_sizes(texts, field)
-    return texts
+        _check_size(each, f"{field}[{i}]")
+    return texts, True
 
 
-def _check_sizes(texts: Sequence[Any], field: str) -> None:
-    chars = max(map(len, texts))
-    if chars > REQUEST_CHARS:
-        raise InvalidRequest(f"{field} has a text of {chars} characters; at most {REQUEST_CHARS} are read", field=field)
+def _collected(given: Any, field: str, what: str) -> Sequence[Any]:
+    """A list or tuple as it is, of any other iterable its items: as many as one call takes, of which there is one."""
+    unordered = isinstance(given, Mapping | Set | bytes | bytearray | memoryview)
+    if isinstance(given, Iterable) and not isinstance(given, list | tuple) and not unordered:
+        given = list(islice(given, _TEXTS + 1))
+    if not isinstance(given, list | tuple) or not given:
+        raise InvalidRequest(f"{field} must be {what}", field=field)
+    if len(given) > _TEXTS:
+        raise InvalidRequest(f"{field} has more than {_TEXTS} texts, and no more are taken", field=field)
+    return given
+
+
+def _check_size(text: Sequence[Any], field: str) -> None:
+    """Of a text's characters, or of ids."""
+    if len(text) > REQUEST_CHARS:
+        raise InvalidRequest(f"{field} is {len(text)} long; at most {REQUEST_CHARS} are read", field=field)
+
+
+def _check_options(truncate: Any, on_progress: Any) -> None:
+    if type(truncate) is not bool:
+        raise InvalidRequest(f"truncate is {quoted(truncate)}; it must be true or false", field="truncate")
+    if not callable(on_progress):
+        raise InvalidRequest(f"on_progress is {quoted(on_progress)}; it must be callable", field="on_progress")
 
 
 def _slices(given: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -300,11 +344,14 @@ def _too_long(place: str, tokens: int, most: int) -> InvalidRequest:
     )
 
 
-def _shortened(vector: array[float], dimensions: int | None) -> array[float]:
-    """The first so many numbers, of length 1 again (Kusupati et al., "Matryoshka Representation Learning", 2022)."""
+def _shortened(vector: array[float], dimensions: int | None, normalized: bool) -> array[float]:
+    """The first so many numbers (Kusupati et al., "Matryoshka Representation Learning", 2022), of length 1 again where
+    the model's vectors are ``normalized``."""
     if dimensions is None or dimensions == len(vector):
         return vector
     some = vector[:dimensions]
+    if not normalized:
+        return some
     length = math.sqrt(math.fsum(x * x for x in some))
     return array("f", [x / length for x in some]) if length else some
 

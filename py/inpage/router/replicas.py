@@ -44,7 +44,7 @@ class Replicas:
         special = self._specialists
         if not able and special is not None:
             able = [s for s in special.schedulers if request.unmet(s.info) is None]
-            if not able and special.candidates(request.needs):
+            if not able and request.needs and special.candidates(request.needs):
                 special.open_for(request)
                 return
         able = able or self._regular  # which refuses it

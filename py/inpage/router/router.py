@@ -225,11 +225,12 @@ class Router:
     ) -> Embeddings:
         """Vectors, float32, for a text or several, by a model that is made for it; texts may be given as ids, with
         whatever stands around them. ``prompt_name``: which of the model's prompts stands before each ("query",
-        "document"), its default one if not given; ``dimensions``: only so many numbers of each, of length 1 again;
-        ``truncate``: cut what is longer than the model takes, which is refused otherwise; ``on_progress`` is told how
-        many are done, and of how many; errors call the texts ``field``. ``client``, ``priority``, ``timeout``,
-        ``cache`` and ``tags`` as for `chat`: with an answer cache the vectors of a few texts are kept. Cancel the task
-        to end it. Raises `InvalidRequest`, `Unsupported`, `QueueFull`."""
+        "document"), its default one if not given; ``dimensions``: only so many numbers of each, of length 1 again
+        where the model's are; ``truncate``: cut what is longer than the model takes, which is refused otherwise;
+        ``on_progress`` is told how many are done, and of how many; errors call the texts ``field``. ``client``,
+        ``priority``, ``timeout``, ``cache`` and ``tags`` as for `chat`: with an answer cache the vectors of a few texts
+        are kept. Cancel the task to end it. Raises `InvalidRequest`, `Unsupported`, `QueueFull` where not even the
+        first text finds room (of a long list at most half of the queue is taken, and later ones wait), `Timeout`."""
         return await self._embedder.embed(texts, prompt_name, dimensions, truncate, on_progress, params, field)
 
     async def rerank(

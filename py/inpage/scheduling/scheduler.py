@@ -106,7 +106,7 @@ class Scheduler:
         """
         if self._lost is not None and not (self.recovery is not None and self.recovery.may_revive):
             mend = "" if self.recovery is not None and self.recovery.breaker.rest else "; load the model again"
-            raise DeviceLost(f"the engine is gone: {self.lost}{mend}")
+            raise DeviceLost(f"the engine is gone: {self.lost}{mend}") from self._lost
         unmet = request.unmet(self.info)
         if unmet is not None:
             raise unmet

@@ -46,7 +46,8 @@ class Slots:
         sent away any more for that."""
         late = [r for r in self.requests() if r.deadline is not None and r.deadline <= now]
         if patience is not None:
-            late += [r for r in self.queue if r.started is None and r.submitted and r.submitted + patience <= now]
+            new = [r for r in self.queue if r.started is None and not r.patient]
+            late += [r for r in new if r.submitted and r.submitted + patience <= now]
         return list(dict.fromkeys(late))
 
     def wait(self, request: Request) -> None:

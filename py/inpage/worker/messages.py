@@ -55,6 +55,7 @@ from ..host.jobs import announce_to, for_request
 from ..models import Models, default_name
 from ..responses.stream import NOTHING, Completion, Stream
 from ..router import Router
+from ..router.embedding import check_one_message
 from .bug_report import report
 from .http import http
 from .kept_memory import KeptMemory
@@ -289,6 +290,7 @@ class RouterWorker:
         texts: Any = message.get("texts")
 
         async def ask(router: Router, params: Message) -> Message:
+            check_one_message(texts, params.get("dimensions"), router.manifest.width, "texts")
             found = await router.embed(texts, **params)
             data = b"".join(map(bytes, found.vectors))
             width = len(found.vectors[0])

@@ -32,7 +32,7 @@ export function checkBatch(input, plan, pages) {
     if (positions[row] > reach[rowSequence[row]]) reach[rowSequence[row]] = positions[row];
   }
   if (plan.paged) for (let i = 0; i < sequences; i++) checkPages(blockTables, i, reach[i] + 1, plan, pages);
-  else checkWhole(input, sequences);
+  else checkWhole(input, sequences, maxima.context);
   check(plan.paged || !(sample?.length || targets?.length), "logitRows", "an encoder gives vectors, of which no token is chosen");
   for (let i = 0; i < nLogits; i++) check(within(logitRows[i], rows), "logitRows", `no row ${logitRows[i]}`);
   if (targets) {
@@ -72,14 +72,20 @@ export function checkTables(input, plan, pages) {
  * What a step without a KV cache is told: which of its rows are whose. Kernels follow it.
  * @param {import("./protocol.js").StepInput} input
  * @param {number} sequences
+ * @param {number} context kernels have room for so many scores of a row
  */
-function checkWhole({ positions, rowSequence, blockTables }, sequences) {
+function checkWhole({ positions, rowSequence, blockTables }, sequences, context) {
   const rows = positions.length;
+  let counted = 0;
   for (let i = 0; i < sequences; i++) {
     const [first, count, segment] = blockTables.subarray(3 * i, 3 * i + 3);
     const fine = first >= 0 && count > 0 && first <= rows - count && segment >= 0 && segment <= count;
     check(fine, "blockTables", `sequence ${i}: rows ${first} to ${first + count - 1}, ${segment} before the second segment`);
+    check(count <= context, "blockTables", `sequence ${i} has ${count} rows, the context ${context}`);
+    counted += count;
   }
+  // As each row is its sequence's, below, none is two sequences'.
+  check(counted === rows, "blockTables", `has ${counted} rows of sequences, the step ${rows}`);
   for (let row = 0; row < rows; row++) {
     const first = blockTables[3 * rowSequence[row]];
     const own = row >= first && row < first + blockTables[3 * rowSequence[row] + 1];
