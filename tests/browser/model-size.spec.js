@@ -10,7 +10,7 @@ const MOST = 1_500_000;
 
 test("everything besides Pyodide and the weights is under 1.5 MB", async ({ page, serve }) => {
   const site = await serve(SITE);
-  await page.goto(`${site.url}?start`);
+  await page.goto(`${site.url}?start&max_tokens=8`);
   await page.getByLabel("Message", { exact: true }).fill("Say hello.");
   await page.getByLabel("Message", { exact: true }).press("Enter");
   await expect(page.locator(".message.assistant .actions")).toBeVisible();
