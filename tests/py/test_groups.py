@@ -150,6 +150,22 @@ async def test_a_second_turn_computes_only_its_new_tokens() -> None:
         assert [request.tokens] == await answers(PagedDouble(), [Request(other, 30)])
 
 
+@pytest.mark.parametrize(("budget", "kept"), [(60, 160), (42, 160), (41, 152), (40, 152), (30, 112), (6, 16), (2, 0)])
+async def test_of_a_conversation_longer_than_the_budget_the_beginning_is_kept(budget: int, kept: int) -> None:
+    kv, ids = manager(prefix_bytes=64 * budget), prompt(1, 160)
+    request = Request(ids, 4)
+    assert await kv.admit(request)
+    while request.to_prefill:
+        steps = min(32, request.to_prefill)
+        assert await kv.cover(request, steps)
+        request.num_computed_tokens += steps
+        kv.keep(request)
+    kv.release(request)
+    # Two pages of every block before its end, and of the window's the last two, fill the budget.
+    assert kv.prefix.peek(ids) == kept and kv.pool.used <= budget
+    assert kept // BLOCK == max(n for n in range(21) if 2 * n + min(2, n) <= budget)
+
+
 async def test_whoever_branches_off_before_the_last_windows_begins_anew() -> None:
     """Where the budget has room for nothing but them. The answer is the same."""
     engine = PagedDouble(groups=GROUPS)
