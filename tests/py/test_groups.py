@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from inpage.engines.protocol import PageData
+from inpage.errors import DeviceLost
 from inpage.format.plan_types import KvGroup
 from inpage.kv import Blocks, KvManager
 from inpage.kv.saved import SavedPages, _Found
@@ -238,6 +240,50 @@ async def test_an_import_that_does_not_fit_costs_nobody_a_prefix(tmp_path: Path)
     kv = manager(prefix_bytes=1 << 20, max_pages=41)
     await read(kv, other)
     assert await saved.load(kv, ids) == 0 and kv.prefix.peek(other) == 40
+
+
+class Slow(FolderPages):
+    """Writes wait until ``go``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 1 << 20)
+        self.go = asyncio.Event()
+
+    async def put(self, keys: Sequence[str], data: PageData, size: int) -> None:
+        await self.go.wait()
+        await super().put(keys, data, size)
+
+
+@pytest.mark.parametrize("end", ["length", "cancelled", "closed"])
+@pytest.mark.parametrize("groups", [(), GROUPS])
+@pytest.mark.parametrize(("tokens", "answer", "before"), [(100, 4, 0), (20, 90, 1)])
+async def test_pages_that_an_export_holds_are_waited_for(
+    tmp_path: Path, groups: tuple[KvGroup, ...], end: str, tokens: int, answer: int, before: int
+) -> None:
+    """By whom they are too few to begin, and to go on."""
+    scheduler = Scheduler(PagedDouble(groups=groups, max_pages=48, context=160))
+    ids, request = prompt(1, 100), Request(prompt(2, tokens), answer)
+    await read(scheduler.kv, ids)
+    storage = Slow(tmp_path)
+    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(scheduler.kv, ids))
+    scheduler.submit(request)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert request in scheduler.waiting and not scheduler.active and bool(request.tokens) == bool(before)
+    if end == "cancelled":
+        scheduler.cancel(request)
+    elif end == "closed":
+        await scheduler.close(DeviceLost("gone"))
+    else:
+        storage.go.set()
+    if end == "closed":
+        with pytest.raises(DeviceLost):
+            await finish(request)
+    else:
+        assert await finish(request) == end
+        assert end == "cancelled" or [request.tokens] == await answers(PagedDouble(), [Request(request.prompt, answer)])
+    storage.go.set()
+    assert await export == len(ids) - len(ids) % scheduler.kv.blocks.tokens and not scheduler.kv.lent
 
 
 @pytest.mark.parametrize("blocks", [100, 400])

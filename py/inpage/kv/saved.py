@@ -90,7 +90,7 @@ class SavedPages:
         gives how many. Raises `InvalidRequest` where the bound is less than they need, `StorageFull`."""
         blocks, bytes_each = kv.blocks, kv.engine.info.page_bytes
         kept = tokens[: kv.prefix.peek(tokens)]
-        count, held = len(kept) // blocks.tokens, kv.prefix.hold(kept)
+        count, held = len(kept) // blocks.tokens, kv.lend(kept)
         try:
             pages = blocks.after(count)
             if pages * bytes_each > self.storage.bytes:
@@ -110,7 +110,7 @@ class SavedPages:
                 await self.storage.put([f"{self._listed}{len(kept)}-{keys[-1]}"], packed, len(packed))
             return len(kept)
         finally:
-            _give(kv, held)
+            kv.take_back(_flat(held))
 
     async def load(self, kv: KvManager, tokens: Sequence[int]) -> int:
         """Bring what is stored of these tokens into the tree, as far as there is memory and the tree may keep it; gives
@@ -118,7 +118,7 @@ class SavedPages:
         blocks, tree = kv.blocks, kv.prefix
         keys = self.keys(tokens, blocks.tokens)
         stored = set(await self.storage.names(f"{self._kind}-"))
-        held = tree.hold(tokens)
+        held = kv.lend(tokens)
         found = _Found(blocks, keys, stored, held + [[[] for _ in blocks.parts] for _ in keys[len(held) :]])
         fresh = list[int]()  # pages for what is to be fetched
         try:
@@ -135,9 +135,7 @@ class SavedPages:
             kv.pool.give(tables.pages())
             return count * blocks.tokens
         finally:
-            kv.pool.give(fresh)
-            _give(kv, found.held)
-            tree.trim()
+            kv.take_back([*fresh, *_flat(found.held)])
 
     async def _fetch(self, kv: KvManager, found: _Found, fresh: list[int]) -> int:
         """What is missing; gives of how many blocks. Where something does not come, or memory that seemed to be there
@@ -203,5 +201,5 @@ def _chunks(part: Part, blocks: Sequence[int]) -> list[Sequence[int]]:
     return [blocks[at : at + size] for at in range(0, len(blocks), size)]
 
 
-def _give(kv: KvManager, held: Sequence[Sequence[list[int]]]) -> None:
-    kv.pool.give(page for one in held for pages in one for page in pages)
+def _flat(held: Sequence[Sequence[list[int]]]) -> list[int]:
+    return [page for one in held for pages in one for page in pages]
