@@ -128,14 +128,6 @@ class Tree(RuleBasedStateMachine):
         assert self.pool.used + self.pool.free == self.pool.reserved
         assert self.tree.idle == sum(not owners[page] for page in self.pool._kept)
 
-    @invariant()
-    def sequences_can_go_on_after_whatever_ends_the_tree(self) -> None:
-        todo = [(self.tree._root, list[int]())]
-        while todo:
-            node, tokens = todo.pop()
-            todo += [(child, [*tokens, *child.key]) for child in node.children.values()]
-            assert node.children or node.branches or self.tree.peek(tokens) == len(tokens)
-
     def teardown(self) -> None:
         for _, tables, branch in self.sequences.values():
             self.tree.leave(branch)
