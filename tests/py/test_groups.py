@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from inpage.engines.protocol import PageData
+from inpage.errors import DeviceLost
 from inpage.format.plan_types import KvGroup
 from inpage.kv import Blocks, KvManager
+from inpage.kv.saved import SavedPages, _Found
 from inpage.kv.storage import FolderPages
 from inpage.models import Level
 from inpage.requests.request import Request
@@ -48,6 +51,18 @@ def fed(engine: PagedDouble) -> int:
 
 def manager(groups: Sequence[KvGroup] = GROUPS, prefix_bytes: int = 0, **sizes: int) -> KvManager:
     return KvManager(PagedDouble(groups=groups, **sizes), prefix_bytes=prefix_bytes)
+
+
+async def read(kv: KvManager, ids: list[int]) -> None:
+    """A sequence of these comes, is read, and goes."""
+    request = Request(ids, 1)
+    assert await kv.admit(request)
+    while request.to_prefill:
+        steps = min(32, request.to_prefill)
+        assert await kv.cover(request, steps)
+        request.num_computed_tokens += steps
+        kv.keep(request)
+    kv.release(request)
 
 
 async def test_groups_change_no_answer() -> None:
@@ -150,6 +165,15 @@ async def test_a_second_turn_computes_only_its_new_tokens() -> None:
         assert [request.tokens] == await answers(PagedDouble(), [Request(other, 30)])
 
 
+@pytest.mark.parametrize(("budget", "kept"), [(60, 160), (42, 160), (41, 152), (40, 152), (30, 112), (6, 16), (2, 0)])
+async def test_of_a_conversation_longer_than_the_budget_the_beginning_is_kept(budget: int, kept: int) -> None:
+    kv, ids = manager(prefix_bytes=64 * budget), prompt(1, 160)
+    await read(kv, ids)
+    # Two pages of every block before its end, and of the window's the last two, fill the budget.
+    assert kv.prefix.peek(ids) == kept and kv.pool.used <= budget
+    assert kept // BLOCK == max(n for n in range(21) if 2 * n + min(2, n) <= budget)
+
+
 async def test_whoever_branches_off_before_the_last_windows_begins_anew() -> None:
     """Where the budget has room for nothing but them. The answer is the same."""
     engine = PagedDouble(groups=GROUPS)
@@ -191,6 +215,98 @@ async def test_what_is_exported_is_resumed_after_a_reload(small_tokenizer: Token
             warm = await router.complete(ids, temperature=0, max_tokens=9)
             assert (warm.token_ids, warm.cached_tokens) == (cold.token_ids, kept)
             assert router.info["kv_pages"]["used"] == 0
+
+
+@pytest.mark.parametrize(("pages", "budget", "loaded"), [(42, 99, 160), (41, 99, 80), (99, 41, 80), (99, 22, 80)])
+async def test_what_is_imported_ends_where_memory_and_budget_do(
+    tmp_path: Path, pages: int, budget: int, loaded: int
+) -> None:
+    """A prompt of 160 tokens needs 42 pages with its windows, of which 80 tokens, stored as well, need 22."""
+    ids, saved = prompt(1, 160), SavedPages(FolderPages(tmp_path, 1 << 20), "ab" * 32)
+    for stored in (ids[:80], ids):
+        kv = manager(prefix_bytes=1 << 20)
+        await read(kv, stored)
+        assert await saved.save(kv, stored) == len(stored)
+    kv = manager(prefix_bytes=64 * budget, max_pages=pages, context=320)
+    assert await saved.load(kv, ids) == kv.prefix.peek(ids) == loaded
+    assert kv.pool.used == kv.prefix.idle == 2 * loaded // BLOCK + 2
+
+
+async def test_an_import_that_does_not_fit_costs_nobody_a_prefix(tmp_path: Path) -> None:
+    ids, other, saved = prompt(1, 160), prompt(2, 40), SavedPages(FolderPages(tmp_path, 1 << 20), "ab" * 32)
+    kv = manager(prefix_bytes=1 << 20)
+    await read(kv, ids)
+    await saved.save(kv, ids)
+    kv = manager(prefix_bytes=1 << 20, max_pages=41)
+    await read(kv, other)
+    assert await saved.load(kv, ids) == 0 and kv.prefix.peek(other) == 40
+
+
+class Slow(FolderPages):
+    """Writes wait until ``go``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 1 << 20)
+        self.go = asyncio.Event()
+
+    async def put(self, keys: Sequence[str], data: PageData, size: int) -> None:
+        await self.go.wait()
+        await super().put(keys, data, size)
+
+
+@pytest.mark.parametrize("end", ["length", "cancelled", "closed"])
+@pytest.mark.parametrize("groups", [(), GROUPS])
+@pytest.mark.parametrize(("tokens", "answer", "before"), [(100, 4, 0), (20, 90, 1)])
+async def test_pages_that_an_export_holds_are_waited_for(
+    tmp_path: Path, groups: tuple[KvGroup, ...], end: str, tokens: int, answer: int, before: int
+) -> None:
+    """By whom they are too few to begin, and to go on."""
+    scheduler = Scheduler(PagedDouble(groups=groups, max_pages=48, context=160))
+    ids, request = prompt(1, 100), Request(prompt(2, tokens), answer)
+    await read(scheduler.kv, ids)
+    storage = Slow(tmp_path)
+    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(scheduler.kv, ids))
+    scheduler.submit(request)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert request in scheduler.waiting and not scheduler.active and bool(request.tokens) == bool(before)
+    if end == "cancelled":
+        scheduler.cancel(request)
+    elif end == "closed":
+        await scheduler.close(DeviceLost("gone"))
+    else:
+        storage.go.set()
+    if end == "closed":
+        with pytest.raises(DeviceLost):
+            await finish(request)
+    else:
+        assert await finish(request) == end
+        assert end == "cancelled" or [request.tokens] == await answers(PagedDouble(), [Request(request.prompt, answer)])
+    storage.go.set()
+    assert await export == len(ids) - len(ids) % scheduler.kv.blocks.tokens and not scheduler.kv.lent
+
+
+@pytest.mark.parametrize("blocks", [100, 400])
+async def test_an_import_is_planned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
+    """Not at every transfer: planning takes a look at each block. Once more where a page turns out to be damaged."""
+    ids, saved = prompt(1, blocks * BLOCK), SavedPages(FolderPages(tmp_path, 1 << 20), "ab" * 32)
+    sizes = {"context": 4096, "max_pages": 1500}
+    kv = manager(prefix_bytes=1 << 20, **sizes)
+    await read(kv, ids)
+    assert await saved.save(kv, ids) == len(ids)
+    usable, planned = _Found.usable, list[int]()
+
+    def watched(found: _Found, *bounds: int) -> int:
+        planned.append(usable(found, *bounds))
+        return planned[-1]
+
+    monkeypatch.setattr(_Found, "usable", watched)
+    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == len(ids)
+    assert planned == [blocks]
+    (tmp_path / saved.keys(ids, BLOCK)[blocks // 2]).write_bytes(b"")
+    planned.clear()
+    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == 0
+    assert planned == [blocks, 0]
 
 
 async def test_memory_for_the_windows_bounds_a_conversation_not_its_length() -> None:

@@ -62,6 +62,10 @@ class Blocks:
         """Pages that a sequence of so many tokens has at once, at most."""
         return sum(int(min(self.of(tokens), self.most(part, rows))) * part.pages for part in self.parts)
 
+    def after(self, blocks: int) -> int:
+        """Pages that whoever goes on after so many blocks needs."""
+        return sum((blocks - part.needed(blocks)) * part.pages for part in self.parts)
+
     def room(self, pages: int, rows: int, context: int) -> int:
         """Tokens of a sequence for which so many pages do."""
         if not self.windowed:

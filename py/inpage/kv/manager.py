@@ -7,7 +7,7 @@ Where no page is left the tree's idle ones go first; what to do when those are g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..engines.protocol import PagedEngine
@@ -32,7 +32,8 @@ class _Held:
 class KvManager:
     """``prefix_bytes``: how much memory pages that no request uses any more may hold for those to come; 0 for none.
     ``memory_bytes``: what all pages together may hold, where that is less than the engine could. ``swap``: where pages
-    go of who waits for memory; None for nowhere."""
+    go of who waits for memory; None for nowhere. ``lent``: how many exports and imports have pages now; ``on_return``
+    is called when one has given them back."""
 
     def __init__(
         self, engine: PagedEngine, *, prefix_bytes: int, memory_bytes: int | None = None, swap: Swap | None = None
@@ -41,6 +42,8 @@ class KvManager:
         self.engine = engine
         self.swap = swap or Swap(engine)
         self.blocks = Blocks(info.page_tokens, info.groups)
+        self.lent = 0
+        self.on_return: Callable[[], None] = lambda: None
         self._growing = asyncio.Lock()
         self._held: dict[Request, _Held] = {}
         most = info.max_pages if memory_bytes is None else min(info.max_pages, memory_bytes // info.page_bytes)
@@ -57,6 +60,19 @@ class KvManager:
         """Tokens that one request alone could have."""
         info = self.engine.info
         return self.blocks.room(self.pool.limit, info.max_rows, info.context)
+
+    def lend(self, tokens: Sequence[int]) -> list[list[list[int]]]:
+        """To an export or import, what the tree's `hold` gives. It may take more, and gives all of them to `take_back`:
+        until then they are neither idle nor any request's."""
+        held = self.prefix.hold(tokens)
+        self.lent += 1
+        return held
+
+    def take_back(self, pages: Iterable[int]) -> None:
+        self.pool.give(pages)
+        self.prefix.trim()
+        self.lent -= 1
+        self.on_return()
 
     async def obtain(self, count: int) -> list[int] | None:
         """Free pages, growing the engine's pool where it is too short and can grow, then at the tree's expense."""

@@ -7,7 +7,8 @@ Only full blocks are kept: no sequence will ever write them again, so sharing ne
 
 Layers with a sliding window need only the last blocks of a prefix: a sequence can begin after those blocks whose
 windows are there, and shares no more than that (as vLLM's hybrid KV cache manager does). What has fallen out of every
-window stays as far as the budget allows, and goes first.
+window stays as far as the budget allows, and goes first. A sequence that is longer than the budget leaves the deepest
+block whose windows fit as its end. What no sequence can go on from any more is dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ Key: TypeAlias = tuple[int, ...]  # the tokens of a block
 
 
 class _Kept:
-    """The pages of a block in one part."""
+    """The pages of a block in one part. ``spare``: they fell out of the window, and no sequence ended there."""
 
-    __slots__ = ("node", "pages", "part")
+    __slots__ = ("node", "pages", "part", "spare")
 
-    def __init__(self, node: Node, part: int, pages: list[int]) -> None:
-        self.node, self.part, self.pages = node, part, pages
+    def __init__(self, node: Node, part: int, pages: list[int], spare: bool) -> None:
+        self.node, self.part, self.pages, self.spare = node, part, pages, spare
 
 
 class Node:
@@ -153,14 +154,21 @@ class PrefixTree:
         self._move(branch, node)
 
     def leave(self, branch: Branch) -> None:
-        """The sequence is about to give up its pages: those that the next one would go on from were used just now."""
-        node, depth = branch.node, branch.depth
+        """The sequence is about to give up its pages: those that the next one would go on from were used just now, and
+        those behind them go first."""
+        node, path = branch.node, list[Node]()
         while node.parent is not None:
-            for p, part in enumerate(self.blocks.parts):
-                if node.depth > part.needed(depth):
-                    self._touch(node, p)
+            path.append(node)
             node = node.parent
             self.visited += 1
+        end = self._end(path)
+        for node in path:
+            for p, part in enumerate(self.blocks.parts):
+                if part.needed(end) < node.depth <= end:
+                    self._touch(node, p)
+        for node in reversed(path[: len(path) - end]):  # the last block before its parent
+            for p in range(len(node.parts)):
+                self._touch(node, p, last=False)
         self._move(branch, self._root)
 
     def trim(self) -> None:
@@ -171,21 +179,25 @@ class PrefixTree:
 
     def evict(self, count: int) -> int:
         """Give least recently used idle blocks back to the pool, ``count`` pages or a few more as far as there are so
-        many; returns how many were."""
-        gone = 0
+        many, and what nothing can go on from without them; returns how many pages were."""
+        before, broken = self.idle, False
         for kept in list(self._recent):
-            if gone >= count:
+            if before - self.idle >= count:
                 break
             node = kept.node
             if kept not in self._recent or not self._is_idle(kept):
                 continue
             if kept.part or not self.blocks.whole:
-                gone += self._drop(kept)
+                self._drop(kept)
             elif not node.children:
                 # A block with readers stays, and with it every block before it: those have at least the same readers.
-                gone += sum(self._drop(each) for each in node.parts if each is not None)
+                for each in filter(None, node.parts):
+                    self._drop(each)
+            broken |= not kept.spare
             self._prune(node)
-        return gone
+        if broken and self.blocks.windowed:
+            self._shed()
+        return before - self.idle
 
     def clear(self) -> None:
         """Forget everything, e.g. because the engine and its pages are gone."""
@@ -206,22 +218,56 @@ class PrefixTree:
                 break
             node = child
             nodes.append(node)
-            depth, whole_windows = node.depth, True
-            for p, part in enumerate(parts):
-                run[p] = 0 if node.parts[p] is None else run[p] + 1
-                whole_windows &= run[p] >= depth - part.needed(depth)
-            if whole_windows:
+            if self._goes_on(node, run):
                 good = len(nodes)
             self.visited += 1
         return nodes[:good]
+
+    def _goes_on(self, node: Node, run: list[int]) -> bool:
+        """Whether a sequence can go on after this block. ``run``: kept blocks in a row of each part up to its parent,
+        and then up to it."""
+        good = True
+        for p, part in enumerate(self.blocks.parts):
+            run[p] = 0 if node.parts[p] is None else run[p] + 1
+            good &= run[p] >= node.depth - part.needed(node.depth)
+        return good
+
+    def _end(self, path: Sequence[Node]) -> int:
+        """Of a sequence with these blocks, the last one first: how many the next one would go on after. Not all of them
+        where windows are at the end alone and the budget has no room for what comes before: cut there, it would be lost
+        as a whole."""
+        if not self.blocks.windowed or self.blocks.after(len(path)) <= self.budget:
+            return len(path)
+        run, end = [0] * len(self.blocks.parts), 0
+        for node in reversed(path):
+            if self._goes_on(node, run) and self.blocks.after(node.depth) <= self.budget:
+                end = node.depth
+        return end
+
+    def _shed(self) -> None:
+        """Drop blocks at the ends of the tree that no sequence can go on after."""
+        blocks = list[tuple[Node, bool]]()  # a block before its children
+        todo = [(self._root, [0] * len(self.blocks.parts))]
+        while todo:
+            node, run = todo.pop()
+            for child in node.children.values():
+                to_child = list(run)
+                blocks.append((child, self._goes_on(child, to_child)))
+                todo.append((child, to_child))
+        for node, good in reversed(blocks):
+            if any(node.parts) and not (good or node.children or node.branches):
+                for kept in filter(None, node.parts):
+                    self._drop(kept)
+                self._prune(node)
 
     def _is_idle(self, kept: _Kept) -> bool:
         return self.pool.owners(kept.pages[0]) == 1
 
     def _add(self, node: Node, part: int, pages: list[int]) -> None:
-        node.parts[part] = kept = _Kept(node, part, pages)
+        spare = self.blocks.parts[part].reach is not None
+        node.parts[part] = kept = _Kept(node, part, pages, spare)
         self._recent[kept] = None
-        if self.blocks.parts[part].reach is not None:
+        if spare:
             self._recent.move_to_end(kept, last=False)  # it falls out of the window, unless the sequence ends before
         self.pool.keep(pages)
 
@@ -232,10 +278,11 @@ class PrefixTree:
         self.pool.give(tables.get(part, block))
         tables.put(part, block, pages)
 
-    def _touch(self, node: Node, part: int) -> None:
+    def _touch(self, node: Node, part: int, *, last: bool = True) -> None:
         kept = node.parts[part]
         if kept is not None:
-            self._recent.move_to_end(kept)
+            kept.spare = False
+            self._recent.move_to_end(kept, last=last)
 
     def _move(self, branch: Branch, node: Node) -> None:
         before, branch.node = branch.node, node
@@ -243,11 +290,10 @@ class PrefixTree:
         before.branches -= 1
         self._prune(before)
 
-    def _drop(self, kept: _Kept) -> int:
+    def _drop(self, kept: _Kept) -> None:
         del self._recent[kept]
         kept.node.parts[kept.part] = None
         self.pool.give_up(kept.pages)
-        return len(kept.pages)
 
     def _prune(self, node: Node) -> None:
         """Where nothing is left of it, and of those before it."""

@@ -44,24 +44,29 @@ class _Found:
     stored: set[str]
     held: list[list[list[int]]]
 
-    def usable(self) -> int:
-        """The most blocks after which a sequence can go on with what is there."""
-        count, run = 0, [0] * len(self.blocks.parts)
-        for i, (key, pages) in enumerate(zip(self.keys, self.held, strict=True)):
-            for p, part in enumerate(self.blocks.parts):
+    def usable(self, room: int, budget: int, most: int) -> int:
+        """The most blocks, of ``most``, after which a sequence can go on with what is there: with what is held, or with
+        what there is room to fetch and a ``budget`` to keep, in pages."""
+        parts = self.blocks.parts
+        count, run, absent = 0, [0] * len(parts), [[0] for _ in parts]  # pages not held, of the blocks up to each
+        for i, (key, pages) in enumerate(zip(self.keys[:most], self.held[:most], strict=True)):
+            firsts = [part.needed(i + 1) for part in parts]
+            for p, part in enumerate(parts):
                 run[p] = run[p] + 1 if pages[p] or _name(key, part) in self.stored else 0
-            if all(n >= i + 1 - part.needed(i + 1) for n, part in zip(run, self.blocks.parts, strict=True)):
+                absent[p].append(absent[p][-1] + (0 if pages[p] else part.pages))
+            there = all(n >= i + 1 - first for n, first in zip(run, firsts, strict=True))
+            fetched = sum(pages[-1] - pages[first] for pages, first in zip(absent, firsts, strict=True))
+            if there and (not fetched or (fetched <= room and self.blocks.after(i + 1) <= budget)):
                 count = i + 1
         return count
 
-    def missing(self) -> tuple[int, Sequence[int]] | None:
-        """A part, and which of its blocks to fetch next for what is usable."""
-        count = self.usable()
-        for p, part in enumerate(self.blocks.parts):
-            wanted = [block for block in range(part.needed(count), count) if not self.held[block][p]]
-            if wanted:
-                return p, _chunks(part, wanted)[0]
-        return None
+    def missing(self, count: int) -> list[tuple[int, Sequence[int]]]:
+        """What to fetch for the first ``count`` blocks: a part and some blocks of it at a time."""
+        return [
+            (p, chunk)
+            for p, part in enumerate(self.blocks.parts)
+            for chunk in _chunks(part, [at for at in range(part.needed(count), count) if not self.held[at][p]])
+        ]
 
 
 class SavedPages:
@@ -85,9 +90,9 @@ class SavedPages:
         gives how many. Raises `InvalidRequest` where the bound is less than they need, `StorageFull`."""
         blocks, bytes_each = kv.blocks, kv.engine.info.page_bytes
         kept = tokens[: kv.prefix.peek(tokens)]
-        count, held = len(kept) // blocks.tokens, kv.prefix.hold(kept)
+        count, held = len(kept) // blocks.tokens, kv.lend(kept)
         try:
-            pages = sum((count - part.needed(count)) * part.pages for part in blocks.parts)
+            pages = blocks.after(count)
             if pages * bytes_each > self.storage.bytes:
                 raise InvalidRequest(
                     f"{pages} KV pages need {pages * bytes_each} bytes of storage: "
@@ -105,20 +110,20 @@ class SavedPages:
                 await self.storage.put([f"{self._listed}{len(kept)}-{keys[-1]}"], packed, len(packed))
             return len(kept)
         finally:
-            _give(kv, held)
+            kv.take_back(_flat(held))
 
     async def load(self, kv: KvManager, tokens: Sequence[int]) -> int:
-        """Bring what is stored of these tokens into the tree, as far as there is memory; gives how many of them a
-        sequence that begins so need not compute now."""
+        """Bring what is stored of these tokens into the tree, as far as there is memory and the tree may keep it; gives
+        how many of them a sequence that begins so need not compute now."""
         blocks, tree = kv.blocks, kv.prefix
         keys = self.keys(tokens, blocks.tokens)
         stored = set(await self.storage.names(f"{self._kind}-"))
-        held = tree.hold(tokens)
+        held = kv.lend(tokens)
         found = _Found(blocks, keys, stored, held + [[[] for _ in blocks.parts] for _ in keys[len(held) :]])
+        fresh = list[int]()  # pages for what is to be fetched
         try:
-            while (missing := found.missing()) is not None:
-                await self._fetch(kv, found, *missing)
-            count, tables = found.usable(), Tables(blocks)
+            count = await self._fetch(kv, found, fresh)
+            tables = Tables(blocks)
             for p, part in enumerate(blocks.parts):
                 first = part.needed(count)
                 tables.drop(p, first)
@@ -130,24 +135,40 @@ class SavedPages:
             kv.pool.give(tables.pages())
             return count * blocks.tokens
         finally:
-            _give(kv, found.held)
-            tree.trim()
+            kv.take_back([*fresh, *_flat(found.held)])
 
-    async def _fetch(self, kv: KvManager, found: _Found, p: int, wanted: Sequence[int]) -> None:
-        """These blocks of a part, into pages of their own. What does not come is not stored any more; nothing is, where
-        there is no memory for it."""
+    async def _fetch(self, kv: KvManager, found: _Found, fresh: list[int]) -> int:
+        """What is missing; gives of how many blocks. Where something does not come, or memory that seemed to be there
+        is not, it is done for fewer."""
+        parts, most = kv.blocks.parts, len(found.keys)
+        while True:
+            room = kv.pool.available + kv.prefix.idle + len(fresh)
+            count = found.usable(room, kv.prefix.budget, most)
+            missing = found.missing(count)
+            more = sum(len(chunk) * parts[p].pages for p, chunk in missing) - len(fresh)
+            taken = await kv.obtain(max(0, more))
+            if taken is None:
+                most = count - 1
+                continue
+            fresh += taken
+            for p, chunk in missing:
+                if not await self._fetch_chunk(kv, found, p, chunk, fresh):
+                    break
+            else:
+                return count
+
+    async def _fetch_chunk(self, kv: KvManager, found: _Found, p: int, wanted: Sequence[int], fresh: list[int]) -> bool:
+        """These blocks of a part, into pages of ``fresh``. What does not come is not stored any more: False."""
         part = kv.blocks.parts[p]
         names = [_name(found.keys[block], part) for block in wanted]
         count, data = await self.storage.get(names, part.pages * kv.engine.info.page_bytes)
         found.stored.difference_update(names[count : count + 1])
-        fresh = await kv.obtain(count * part.pages) if count else []
-        if fresh is None:
-            found.stored.clear()
-            return
+        pages, fresh[:] = fresh[: count * part.pages], fresh[count * part.pages :]
         for i, block in enumerate(wanted[:count]):
-            found.held[block][p] = fresh[i * part.pages : (i + 1) * part.pages]
+            found.held[block][p] = pages[i * part.pages : (i + 1) * part.pages]
         if count:
-            await kv.engine.write_pages(fresh, data)
+            await kv.engine.write_pages(pages, data)
+        return count == len(wanted)
 
     async def listed(self) -> list[list[int]]:
         """The prompts that `save` stored on this engine, the most recently used first."""
@@ -180,5 +201,5 @@ def _chunks(part: Part, blocks: Sequence[int]) -> list[Sequence[int]]:
     return [blocks[at : at + size] for at in range(0, len(blocks), size)]
 
 
-def _give(kv: KvManager, held: Sequence[Sequence[list[int]]]) -> None:
-    kv.pool.give(page for one in held for pages in one for page in pages)
+def _flat(held: Sequence[Sequence[list[int]]]) -> list[int]:
+    return [page for one in held for pages in one for page in pages]

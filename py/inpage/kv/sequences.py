@@ -5,6 +5,8 @@ What a request loses its slot for is computed again from its tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..engines.protocol import SequenceEngine
 from ..requests.request import Request
 from .blocks import Blocks
@@ -20,6 +22,8 @@ class SequenceKv:
         self.engine, self.swap = engine, swap
         self.pool = PagePool(0)
         self.prefix = PrefixTree(self.pool, Blocks(1), 0)
+        self.lent = 0
+        self.on_return: Callable[[], None] = lambda: None
         self._held: set[Request] = set()
 
     def keep_bytes(self, prefix_bytes: int) -> None: ...

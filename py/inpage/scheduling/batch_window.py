@@ -22,7 +22,7 @@ class BatchWindow:
         self._notified = asyncio.Event()
 
     def notify(self) -> None:
-        """Somebody came, or went: look again."""
+        """Somebody came or went, or pages came back: look again."""
         self._notified.set()
 
     async def gather(self, waiting: Collection[Request]) -> bool:
@@ -33,11 +33,15 @@ class BatchWindow:
         left = min(r.submitted or 0.0 for r in waiting) + self._patience - time.perf_counter()
         if left <= 0:
             return False
+        await self.pause(left)
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        """Until something happens; so long at most."""
         self._notified.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(seconds):
                 await self._notified.wait()
-        return True
 
 
 def _hurries(request: Request) -> bool:

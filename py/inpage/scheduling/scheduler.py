@@ -31,6 +31,8 @@ from .engine_calls import Calls
 from .fair_queue import FairQueue
 from .slots import Slots
 
+_LOOK = 1.0  # seconds that nothing runs at most, before deadlines are looked at again
+
 
 class Scheduler:
     """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
@@ -50,13 +52,13 @@ class Scheduler:
         self.metrics = SchedulerMetrics()
         self._hidden = False
         self._calls = Calls(self.metrics, fatal=self._fatal, fail=self._fail)
+        limits = self.settings.scheduler
+        self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
         self.adopt(engine)
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self.reroute: Callable[[Request], None] | None = None  # takes what the engine that took over cannot do
         self._suspects = Suspects()
-        limits = self.settings.scheduler
-        self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
         self._arrived = False  # since the last admission
         self._idle_rounds = 0
         self._task: asyncio.Task[None] | None = None
@@ -67,6 +69,7 @@ class Scheduler:
         self.engine = self._calls.engine = engine
         self.info = engine.info
         self.kv = open_kv(engine, self.settings.kv, self.metrics, hidden=self._hidden)
+        self.kv.on_return = self._window.notify
         limits = self.settings.scheduler
         self.slots.reset(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
 
@@ -270,6 +273,10 @@ class Scheduler:
                 self.slots.admit(request)
                 request.reproducible &= self.info.deterministic
             elif self.active:
+                return
+            elif self.kv.lent:  # it may fit when an export or import has given its pages back
+                await self._window.pause(_LOOK)
+                self.metrics.resume(self.engine.busy_s)
                 return
             elif self._elsewhere(request):
                 raise self.slots.no_memory(request)

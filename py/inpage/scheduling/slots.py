@@ -83,9 +83,9 @@ class Slots:
 
     async def cover(self, request: Request, steps: int) -> bool:
         """Pages for its next ``steps`` positions, in an answer at least for one, the youngest's if there are no others.
-        False where it has none and is alone."""
+        False where it has none and is alone; while pages are lent, it waits for them in the queue."""
         while not await self.kv.cover(request, steps):
-            if len(self.active) == 1:
+            if len(self.active) == 1 and not self.kv.lent:
                 return False
             youngest = self.active[-1]
             await self.kv.suspend(youngest)
