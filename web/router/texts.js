@@ -16,7 +16,7 @@ import { Encoder } from "./bpe.js";
 /**
  * @typedef {{model?: {vocab?: unknown, merges?: unknown}, tables?: Uint8Array<ArrayBuffer>} & Record<string, unknown>} Description
  *   a tokenizer.json, parsed; tables: where its vocabulary and merges are
- * @typedef {{characters: number, items: number, depth: number}} Bounds at most
+ * @typedef {{characters: number, items: number, depth: number, ids?: number}} Bounds at most; ids: of tables
  * @typedef {object} Outlined
  * @property {string} outline all of a tokenizer.json but merges, and of the vocabulary the longest text with the largest id
  * @property {(changed: string) => Description} described `changed`, an outline with changes and more tokens, and the rest as
@@ -33,7 +33,7 @@ import { Encoder } from "./bpe.js";
  */
 export function outlined(file, bounds) {
   if (typeof file === "string") return outlinedText(file, bounds);
-  const tables = new TokenizerTables(file);
+  const tables = new TokenizerTables(file, bounds.ids);
   return { outline: tables.outline, tables, described: (changed) => ({ ...JSON.parse(changed), tables: file }) };
 }
 
