@@ -22,7 +22,7 @@ const DATABASE = "inpage-ahead";
 const STORE = "loads";
 /** No page has so many models. */
 const KEPT = 64;
-/** How long the first files wait for it: it is there within milliseconds, or IndexedDB is not what a start may hang on. */
+/** How long the weights wait for it: it is there within milliseconds, or IndexedDB is not what a start may hang on. */
 const NOTE_MS = 200;
 
 /** @typedef {import("../engine/core/protocol.js").LoadOptions} LoadOptions */
@@ -124,11 +124,17 @@ export function prepareLoad({ id: _, ...request }) {
     bringTokenizer(base, manifest);
     return manifest;
   });
-  const noted = request.artifact.includes("#") ? null : answered(taken(url), NOTE_MS, "IndexedDB").catch(() => null);
-  Promise.all([known, noted]).then(([manifest, note]) => {
-    if (spare !== engine) return; // Python was there sooner
-    if (note?.asked === asked) engine.begin({ ...note.options, manifest });
-    else bringAhead(base, manifest);
+  const noted = request.artifact.includes("#") ? Promise.resolve(null) : taken(url);
+  const begins = (/** @type {string} */ manifest, /** @type {Note | null} */ note) => {
+    if (note?.asked !== asked) return false;
+    engine.begin({ ...note.options, manifest });
+    return true;
+  };
+  Promise.all([known, answered(noted, NOTE_MS, "IndexedDB").catch(() => null)]).then(async ([manifest, soon]) => {
+    if (spare !== engine || begins(manifest, soon)) return; // Python may have been there sooner
+    bringAhead(base, manifest);
+    const late = await noted; // this thread may have been at something long
+    if (spare === engine) begins(manifest, late);
   }).catch(() => undefined);
 }
 
