@@ -3,6 +3,9 @@
  * it asks for something else, and never tried again where it did not end well.
  */
 
+import { readFileSync } from "node:fs";
+import path from "node:path";
+
 import { BASE, expect, MODEL, prompt, test } from "./support/router.js";
 
 /** @typedef {import("@playwright/test").Page} Page */
@@ -111,4 +114,96 @@ visit("another request loads nothing ahead but weights, and what Python does not
     release();
     expect((await started).error).toBeUndefined();
   }
+});
+
+/** The page without Python: `ahead` and a load of its engines, as Python asks for one; notes are read behind what was written. */
+const AHEAD = async (/** @type {readonly [string, string]} */ [base, model]) => {
+  const scope = /** @type {any} */ (globalThis);
+  const { newEngine, prepareLoad } = await import(`${base}router/ahead.js`);
+  const { inStore } = await import(`${base}router/in_store.js`);
+  const { EngineClient } = await import(`${base}engine/client.js`);
+  const { begin } = EngineClient.prototype;
+  EngineClient.prototype.begin = function (/** @type {any} */ options) {
+    scope.begun = options;
+    return begin.call(this, options);
+  };
+  const artifact = new URL(model, location.href).href;
+  const manifest = await (await fetch(`${artifact}manifest.json`)).text();
+  scope.prepare = () => prepareLoad({ artifact, id: 1 });
+  scope.load = async (/** @type {string} */ variant, /** @type {number | null} */ threads) => {
+    const engine = newEngine();
+    await engine.load({ base: artifact, manifest, variant, threads });
+    return engine;
+  };
+  scope.noted = async () => {
+    const notes = await inStore("inpage-ahead", "loads", "readonly", (/** @type {IDBObjectStore} */ store) => store.getAll());
+    return notes.map((/** @type {any} */ { options }) => options.variant);
+  };
+};
+
+test("noted is the engine that runs, not one that was tried or took over, and it is taken over with any threads", async ({ page, origin, server, whole }) => {
+  const manifest = JSON.parse(readFileSync(path.join(whole, "manifest.json"), "utf8"));
+  const [variant] = manifest.variants;
+  const other = structuredClone({ ...variant, name: "wasm-relaxed" });
+  for (const entry of [other.plan, other.kernels]) {
+    const body = readFileSync(path.join(whole, entry.file));
+    server.fault(`${MODEL}${(entry.file = `other/${path.basename(entry.file)}`)}`, { always: true, status: 200, body });
+  }
+  server.fault(`${MODEL}manifest.json`, { always: true, body: Buffer.from(JSON.stringify({ ...manifest, variants: [variant, other] })) });
+  let workers = 0;
+  page.on("worker", (worker) => void (workers += Number(worker.url().endsWith("engine/worker.js"))));
+  await page.goto(`${origin}/tests/browser/support/blank.html`);
+  await page.evaluate(AHEAD, /** @type {const} */ ([BASE, MODEL]));
+  const found = await page.evaluate(async () => {
+    const { prepare, load, noted } = /** @type {any} */ (globalThis);
+    const found = [];
+    prepare();
+    const first = await load("wasm-simd", 2);
+    found.push(await noted());
+    const tried = await load("wasm-relaxed", 1);
+    found.push(await noted());
+    await tried.unload();
+    found.push(await noted());
+    const better = await load("wasm-relaxed", 2);
+    await first.unload(); // it was adopted
+    found.push(await noted());
+    await better.unload();
+    await (await load("wasm-relaxed", 2)).unload(); // its worker was lost, and started again
+    found.push(await noted());
+    await (await load("wasm-simd", 2)).unload(); // it took over
+    found.push(await noted());
+    prepare();
+    await load("wasm-simd", 2);
+    found.push(await noted());
+    return found;
+  });
+  expect(found).toEqual([["wasm-simd"], ["wasm-simd"], ["wasm-simd"], ["wasm-relaxed"], ["wasm-relaxed"], [], ["wasm-simd"]]);
+
+  // The next visit: as many threads as are the fastest are asked for, not those that it began with.
+  await page.reload();
+  await page.evaluate(AHEAD, /** @type {const} */ ([BASE, MODEL]));
+  workers = 0;
+  await page.evaluate(() => /** @type {any} */ (globalThis).prepare());
+  await expect.poll(() => page.evaluate(() => /** @type {any} */ (globalThis).begun)).toMatchObject({ variant: "wasm-simd", threads: 2 });
+  await page.evaluate(() => /** @type {any} */ (globalThis).load("wasm-simd", null));
+  expect(workers).toBe(1);
+});
+
+test("nothing waits for an IndexedDB that does not answer", async ({ page, origin, server, model }) => {
+  await page.clock.install();
+  await page.goto(`${origin}/tests/browser/support/blank.html`);
+  await page.evaluate(AHEAD, /** @type {const} */ ([BASE, MODEL]));
+  await page.clock.pauseAt(Date.now() + 3_600_000);
+  server.log = [];
+  await page.evaluate(() => {
+    const { open } = IDBFactory.prototype; // a worker, where this runs, has its files elsewhere
+    IDBFactory.prototype.open = function (name, version) {
+      return name === "inpage-ahead" ? /** @type {any} */ (new EventTarget()) : open.call(this, name, version);
+    };
+    /** @type {any} */ (globalThis).prepare();
+  });
+  await expect.poll(() => server.requests(`${MODEL}tokenizer.json`).length).toBe(1);
+  expect(shards(server, model)).toBe(0);
+  await page.clock.runFor(250);
+  await expect.poll(() => shards(server, model)).toBe(model.manifest.weights.shards.length);
 });

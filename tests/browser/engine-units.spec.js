@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 
+import { BegunLoad } from "../../web/engine/begun.js";
 import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
 import { sha256 } from "../../web/engine/storage/sha256.js";
@@ -99,4 +100,29 @@ test.describe("features", () => {
       expect(await call(lab, "features")).toMatchObject({ isolated: false, threads: false });
     });
   });
+});
+
+test("a load that was begun is the one that is asked for, whatever threads and kernels leave open", async () => {
+  /** @param {Record<string, unknown>} more @returns {any} */
+  const options = (more) => ({ base: "/m/", manifest: "{}", variant: "webgpu-f32", ...more });
+  /** @param {Record<string, unknown>} begun @param {Record<string, unknown>} asked @param {number} came to so many threads */
+  const taken = async (begun, asked, came) => {
+    const load = new BegunLoad(options(begun), async () => /** @type {any} */ ({ threads: came }));
+    return load.is(options(asked)) && (await load.takeOver(options(asked), undefined))?.threads;
+  };
+  const [a, b] = [{ kernels: ["a"] }, { kernels: ["b"] }];
+  for (const [begun, asked, came, expected] of /** @type {const} */ ([
+    [{ threads: null }, { threads: null }, 1, 1], // on a GPU
+    [{ threads: 1 }, {}, 1, 1],
+    [{ threads: 16 }, { threads: null }, 16, 16], // it measured more than are asked for when they are told
+    [{}, { threads: 8 }, 8, 8],
+    [{}, { threads: 8 }, 16, undefined],
+    [{ threads: 4 }, { threads: 4 }, 1, 1], // memory cannot be shared
+    [{ threads: 4 }, { threads: 8 }, 4, false],
+    [{}, a, 1, 1],
+    [a, b, 1, 1],
+    [a, {}, 1, false], // it rehearsed that one alone, and all are to be timed
+    [a, { kernels: null }, 1, false],
+    [{}, { sliceMs: 7 }, 1, false],
+  ])) expect(await taken(begun, asked, came), JSON.stringify([begun, asked, came])).toBe(expected);
 });

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from inpage_compile.tokenizers.tables import MAGIC, tables_of
+from inpage_compile.tokenizers.tables import MAGIC, _numbers, tables_of
 from support.vocabularies import SPM, small, tokenizer_of
 
 NODE = Path(__file__).resolve().parents[1] / "support" / "tables_in_node.mjs"
@@ -128,6 +128,14 @@ def large(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def in_node(file: Path, content: bytes, texts: list[str], *more: str) -> dict[str, Any]:
+    file.write_bytes(content)
+    command = ["node", "--expose-gc", str(NODE), str(file), *more]
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def test_a_vocabulary_of_gemmas_size_is_small_and_gives_the_librarys_ids(tmp_path: Path) -> None:
     rng = random.Random(7)
     description = large(rng)
@@ -137,12 +145,82 @@ def test_a_vocabulary_of_gemmas_size_is_small_and_gives_the_librarys_ids(tmp_pat
     assert len(gzip.compress(content)) < 6e6
     letters = [*"abcdefghijklmnopqrstuvwxyz", *"éßж日本語", " ", " ", "\n", "😀", "ю"]
     texts = ["".join(rng.choices(letters, k=rng.randrange(1, 200))) for _ in range(300)]
-    file = tmp_path / "tokenizer.bin"
-    file.write_bytes(content)
-    command = ["node", "--expose-gc", str(NODE), str(file)]
-    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    found = in_node(tmp_path / "tokenizer.bin", content, texts)
     library = Tokenizer.from_str(json.dumps(description))
     assert found["ids"] == [encoded.ids for encoded in library.encode_batch(texts)]
     assert found["decoded"] == texts
     assert found["bytes"] < 60e6
+
+
+@pytest.mark.parametrize(
+    ("zeros", "size", "merges", "most", "said"),
+    [
+        (30, 1 << 24, 0, 1 << 24, "ends too soon"),  # 64 MB for each of four arrays
+        (3000, 1000, 0, 999, "has 1000, at most 999 is allowed"),  # more than the model knows
+        (40_000, 10, 19_000, 10, "has 19000, at most 0 is allowed"),  # there is nothing to cut
+    ],
+)
+def test_no_room_is_made_for_what_tables_only_say_that_they_hold(
+    tmp_path: Path, zeros: int, size: int, merges: int, most: int, said: str
+) -> None:
+    head = MAGIC + _numbers((1, 2)) + b"{}" + _numbers((size,))
+    content = head + (bytes(size) + _numbers((merges,)) if size <= zeros else b"") + bytes(zeros)
+    found = in_node(tmp_path / "tokenizer.bin", content, [], str(most))
+    assert said in found["error"]
+    assert found["peak"] < 10_000
+
+
+def words(**model: Any) -> dict[str, Any]:
+    """Of words between blanks; whatever is neither a, b nor $ is unknown."""
+    vocab = {"<unk>": 0, "a": 1, "b": 2, "$": 3, "ab": 4}
+    bpe = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "vocab": vocab, "merges": [["a", "b"]]}
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": bpe | model,
+    }
+
+
+@pytest.mark.parametrize("kind", ["tables", "text", "unigram"])
+def test_what_is_unknown_is_one_token_within_a_word_only(kind: str, tmp_path: Path) -> None:
+    description = words()
+    if kind == "unigram":
+        pieces = [[text, -1.0] for text in description["model"]["vocab"]]
+        description["model"] = {"type": "Unigram", "unk_id": 0, "vocab": pieces}
+    texts = ["xx", "x y", "xy yx a", "axxb x ab", "\u00e9\u00e9 \u00e9"]
+    content, name = json.dumps(description).encode(), "tokenizer.json"
+    if kind == "tables":
+        content, name = tables_of(description) or b"", "tokenizer.bin"
+    library = Tokenizer.from_str(json.dumps(description))
+    assert in_node(tmp_path / name, content, texts)["ids"] == [encoded.ids for encoded in library.encode_batch(texts)]
+
+
+def test_what_a_step_puts_in_is_text(tmp_path: Path) -> None:
+    """As in native code: "$&" is two characters, and not what was found."""
+    description = words(
+        vocab={"<unk>": 0, **{text: i for i, text in enumerate("ab$&`'1x", 1)}}, merges=[], fuse_unk=False
+    )
+    swaps = [("x", "$&"), ("b", "$`$'"), ("1", "$$1")]
+    steps = [{"type": "Replace", "pattern": {"String": found}, "content": put} for found, put in swaps]
+    description["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "NFC"}, {"type": "Sequence", "normalizers": steps}],
+    }
+    description["decoder"] = {
+        "type": "Sequence",
+        "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "$&$"}, {"type": "Fuse"}],
+    }
+    texts = ["axa", "aba", "a1 x", "$$"]
+    library = Tokenizer.from_str(json.dumps(description))
+    encoded = library.encode_batch(texts)
+    for content, name in (
+        (json.dumps(description).encode(), "tokenizer.json"),
+        (tables_of(description) or b"", "tokenizer.bin"),
+    ):
+        found = in_node(tmp_path / name, content, texts)
+        assert found["ids"] == [each.ids for each in encoded]
+        assert found["decoded"] == [library.decode(each.ids, skip_special_tokens=False) for each in encoded]

@@ -128,6 +128,7 @@ _ANYWHERE = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aaa"}
         ("normalizer", "normalizers", [_ANYWHERE] * 5, "over 256 times as long"),
         ("decoder", "decoders", [_LONGER] * 12, "over 256 times as long"),
         ("normalizer", "normalizers", [{"type": "Prepend", "prepend": "a" * 65}], "writes 65 characters"),
+        ("pre_tokenizer", "pretokenizers", [{"type": "Metaspace", "replacement": "__"}], "not one character"),
         ("normalizer", "normalizers", [{"type": "NFC"}] * 64, "more than 64 steps"),
     ],
 )

@@ -7,7 +7,7 @@
  */
 
 export class BegunLoad {
-  #same;
+  #options;
   #loading;
   /** The latest of each phase. @type {Map<string, Progress>} */
   #told = new Map();
@@ -19,7 +19,7 @@ export class BegunLoad {
    * @param {(onProgress: (event: Progress) => void) => Promise<Info>} load
    */
   constructor(options, load) {
-    this.#same = sameAs(options);
+    this.#options = options;
     this.#loading = load((event) => {
       this.#told.set(event.phase, event);
       this.#hear(event);
@@ -27,25 +27,43 @@ export class BegunLoad {
     this.#loading.catch(() => undefined); // who takes it over is told
   }
 
-  /** @param {LoadOptions} options @returns {boolean} */
-  is(options) {
-    return this.#same === sameAs(options);
+  /**
+   * Kernels are chosen after a load, too; but one that was told which it needs has rehearsed no others, and who asks without
+   * any is about to time all of them. Of threads, one that was told no number may come to the one that is asked for.
+   * @param {LoadOptions} asked
+   * @returns {boolean} whether it is this load, as far as can be said before its end
+   */
+  is(asked) {
+    const { kernels, threads } = this.#options;
+    if (kernels && !asked.kernels) return false;
+    if (given(threads) && given(asked.threads) && threads !== asked.threads) return false;
+    return sameAs(this.#options) === sameAs(asked);
   }
 
-  /** @param {((event: Progress) => void) | undefined} onProgress @returns {Promise<Info>} */
-  takeOver(onProgress) {
+  /**
+   * @param {LoadOptions} asked
+   * @param {((event: Progress) => void) | undefined} onProgress
+   * @returns {Promise<Info | null>} null where it came to other threads than are asked for
+   */
+  async takeOver({ threads }, onProgress) {
     this.#hear = onProgress ?? this.#hear;
     for (const event of this.#told.values()) this.#hear(event);
-    return this.#loading;
+    const info = await this.#loading;
+    return given(threads) && ![this.#options.threads, info.threads].includes(threads) ? null : info;
   }
 }
 
+/** @param {number | null | undefined} threads @returns {threads is number} */
+function given(threads) {
+  return threads !== null && threads !== undefined;
+}
+
 /**
- * What two loads must have in common to be the same. Kernels are not of it: they are chosen after a load, too.
+ * What two loads must have in common to be the same, beside what `is` says.
  * @param {LoadOptions} options
  * @returns {string}
  */
-function sameAs({ kernels: _, ...options }) {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined && value !== null);
-  return JSON.stringify(given.sort(([a], [b]) => (a < b ? -1 : 1)));
+function sameAs({ kernels: _, threads: __, ...options }) {
+  const said = Object.entries(options).filter(([, value]) => value !== undefined && value !== null);
+  return JSON.stringify(said.sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -85,7 +85,8 @@ export class EngineClient {
     const cancel = () => this.#end(new EngineError("cancelled", "the load was cancelled"));
     if (signal?.aborted) cancel();
     signal?.addEventListener("abort", cancel, { once: true });
-    return begun.takeOver(onProgress).finally(() => signal?.removeEventListener("abort", cancel));
+    const taken = begun.takeOver(options, onProgress).finally(() => signal?.removeEventListener("abort", cancel));
+    return taken.then((info) => info ?? this.#load({ onProgress, signal, ...options }));
   }
 
   /** @param {Parameters<EngineClient["load"]>[0]} options @returns {Promise<Info>} */

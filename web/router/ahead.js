@@ -11,6 +11,7 @@ import { EngineError } from "../engine/format/errors.js";
 import { described } from "../engine/format/manifest.js";
 import { MANIFEST } from "../engine/format/schemas.js";
 import { read } from "../engine/format/structure.js";
+import { answered } from "../engine/host/site_data.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 import { fetchSmall } from "../engine/storage/shards.js";
 import { bringAhead } from "../engine/storage/verify.js";
@@ -21,10 +22,20 @@ const DATABASE = "inpage-ahead";
 const STORE = "loads";
 /** No page has so many models. */
 const KEPT = 64;
+/** How long the weights wait for it: it is there within milliseconds, or IndexedDB is not what a start may hang on. */
+const NOTE_MS = 200;
 
 /** @typedef {import("../engine/core/protocol.js").LoadOptions} LoadOptions */
 /** @typedef {Parameters<EngineClient["load"]>[0]} Given */
-/** @typedef {{asked: string, options: Omit<LoadOptions, "manifest">}} Note asked: the request; options: what it came to */
+/**
+ * @typedef {{asked: string, options: Omit<LoadOptions, "manifest">}} Note asked: the request; options: what it came to
+ * @typedef {object} FirstLoad
+ * @property {string} asked the request
+ * @property {string} url of its manifest
+ * @property {string} manifest
+ * @property {Set<RouterEngine>} loaded its engines, the oldest first
+ * @property {RouterEngine | null} noted of those, the one that the note speaks of
+ */
 
 /** The manifest that is under way, for the one who asks first. @type {{url: string, text: Promise<string>} | null} */
 let early = null;
@@ -32,13 +43,19 @@ let early = null;
 let earlyTokenizer = null;
 /** @type {RouterEngine | null} */
 let spare = null;
-/** The first load: its request, where its manifest lies and what that is. @type {{asked: string, url: string, manifest: string} | null} */
+/** @type {FirstLoad | null} */
 let first = null;
 
-/** An engine whose load is noted, for `prepareLoad` of the next visit. */
+/**
+ * An engine whose load is noted for `prepareLoad` of the next visit, where it is the one that runs: the first, and then the
+ * one that outlives it. One that is loaded beside another is only tried. One that takes over when none is left is not what
+ * the next visit begins with, or the one that was lost is not: nothing is noted then, unless it is the same once more.
+ */
 class RouterEngine extends EngineClient {
-  /** @type {Note["options"] | null} */
-  #noted = null;
+  /** @type {Note["options"] | null} what is noted of it */
+  #options = null;
+  /** @type {FirstLoad | null} whose it is */
+  #of = null;
 
   /** @param {Given} given */
   async load(given) {
@@ -47,26 +64,44 @@ class RouterEngine extends EngineClient {
     delete options.onProgress;
     delete options.signal;
     if (first && first.manifest === manifest && first.url === `${options.base}manifest.json`) {
+      this.#of = first;
+      const { loaded, noted } = first;
+      const takesOver = noted !== null && loaded.size === 0 && noted.#options?.variant !== options.variant;
       // As many as could be started, where so many are the fastest: the next visit need not try again.
       const most = Math.max(info.threads, ...Object.keys(info.threads_measured ?? {}).map(Number));
-      this.#noted = { ...options, threads: options.threads ?? (info.threads === most ? most : null) };
-      this.#note();
+      const threads = options.threads ?? (!info.adapter && info.threads === most ? most : null);
+      this.#options = takesOver ? null : { ...options, threads };
+      loaded.add(this);
+      RouterEngine.#settle(first);
     }
     return info;
   }
 
   /** @param {string[]} names */
   chooseKernels(names) {
-    if (this.#noted) this.#noted.kernels = names;
-    this.#note();
+    if (this.#options) this.#options.kernels = names;
+    if (this.#of?.noted === this) this.#note(this.#of);
     return super.chooseKernels(names);
   }
 
-  #note() {
-    if (!first || !this.#noted) return;
-    const { url, asked } = first;
-    const note = { asked, options: this.#noted };
+  unload() {
+    if (this.#of?.loaded.delete(this)) RouterEngine.#settle(this.#of);
+    return super.unload();
+  }
+
+  /** @param {FirstLoad} of */
+  static #settle(of) {
+    const [oldest] = of.loaded;
+    if (!oldest || oldest === of.noted) return;
+    of.noted = oldest;
+    oldest.#note(of);
+  }
+
+  /** @param {FirstLoad} of */
+  #note({ url, asked }) {
+    const note = this.#options && { asked, options: this.#options };
     void inStore(DATABASE, STORE, "readwrite", (store) => {
+      if (!note) return /** @type {IDBRequest<any>} */ (store.delete(url));
       const count = store.count();
       count.onsuccess = () => count.result > KEPT && store.clear();
       return store.put(note, url);
@@ -84,13 +119,22 @@ export function prepareLoad({ id: _, ...request }) {
   // A worker gets its first message when it has begun, and when this thread is not at something long: it shall have begun by then.
   text.then(() => spare === engine && engine.warm()).catch(() => undefined);
   const asked = JSON.stringify(request);
-  const noted = request.artifact.includes("#") ? null : taken(url);
-  Promise.all([text, noted]).then(([manifest, note]) => {
+  const known = text.then((manifest) => {
+    first = { asked, url, manifest, loaded: new Set(), noted: null };
     bringTokenizer(base, manifest);
-    first = { asked, url, manifest };
-    if (spare !== engine) return; // Python was there sooner
-    if (note?.asked === asked) engine.begin({ ...note.options, manifest });
-    else bringAhead(base, manifest);
+    return manifest;
+  });
+  const noted = request.artifact.includes("#") ? Promise.resolve(null) : taken(url);
+  const begins = (/** @type {string} */ manifest, /** @type {Note | null} */ note) => {
+    if (note?.asked !== asked) return false;
+    engine.begin({ ...note.options, manifest });
+    return true;
+  };
+  Promise.all([known, answered(noted, NOTE_MS, "IndexedDB").catch(() => null)]).then(async ([manifest, soon]) => {
+    if (spare !== engine || begins(manifest, soon)) return; // Python may have been there sooner
+    bringAhead(base, manifest);
+    const late = await noted; // this thread may have been at something long
+    if (spare === engine) begins(manifest, late);
   }).catch(() => undefined);
 }
 

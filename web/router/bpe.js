@@ -16,7 +16,7 @@ const NONE = -1;
  * @typedef {object} Bpe
  * @property {import("../engine/format/tokenizer_tables.js").TokenizerTables} tables
  * @property {boolean} ignoreMerges a word that is a token is that token
- * @property {boolean} fuseUnknown those that stand side by side are one
+ * @property {boolean} fuseUnknown those that stand side by side in a word are one
  * @property {number | undefined} unknown the token of what has none; it is left out where there is none
  * @property {number[] | null} bytes the tokens of what has none, by byte; -1 for one without
  */
@@ -34,11 +34,7 @@ export class Encoder {
 
   /** @param {string[]} words as the pre-tokenizer cut them @returns {number[]} */
   encode(words) {
-    const { fuseUnknown, unknown } = this.#bpe;
-    /** @type {number[]} */
-    const ids = [];
-    for (const word of words) for (const id of this.#word(word)) if (!fuseUnknown || id !== unknown || ids.at(-1) !== id) ids.push(id);
-    return ids;
+    return words.flatMap((word) => this.#word(word));
   }
 
   /** @param {string} word @returns {number[]} */
@@ -89,21 +85,25 @@ export class Encoder {
     }
     /** @type {number[]} */
     const ids = [];
-    for (let at = 0; at < end; at = next[at]) this.#append(ids, at, next[at]);
+    for (let at = 0, known = true; at < end; at = next[at]) known = this.#append(ids, at, next[at], known);
     return ids;
   }
 
-  /** @param {number[]} ids @param {number} from @param {number} to */
-  #append(ids, from, to) {
-    const { tables, bytes: byByte, unknown } = this.#bpe;
+  /** @param {number[]} ids @param {number} from @param {number} to @param {boolean} known what stood before @returns {boolean} whether this is */
+  #append(ids, from, to, known) {
+    const { tables, bytes: byByte, fuseUnknown, unknown } = this.#bpe;
     const id = tables.find(this.#bytes, from, to);
     if (id !== NONE) {
       ids.push(id);
-      return;
+      return true;
     }
     const spelled = byByte ? Array.from(this.#bytes.subarray(from, to), (byte) => byByte[byte]) : [NONE];
-    if (!spelled.includes(NONE)) ids.push(...spelled);
-    else if (unknown !== undefined) ids.push(unknown);
+    if (!spelled.includes(NONE)) {
+      ids.push(...spelled);
+      return true;
+    }
+    if (unknown !== undefined && (known || !fuseUnknown)) ids.push(unknown);
+    return false;
   }
 }
 

@@ -90,10 +90,11 @@ export async function fetchTokenizer(base, file, bytes, sha256, tables) {
  * @param {number} characters at most
  * @param {number} items values at most
  * @param {number} depth at most
+ * @param {number} [ids] at most
  * @returns {{outline: string, make(changed: string): MadeTokenizer}} see `outlined`
  */
-export function readTokenizer(file, characters, items, depth) {
-  const { outline, described, tables } = outlined(typeof file === "string" ? file : file.content, { characters, items, depth });
+export function readTokenizer(file, characters, items, depth, ids) {
+  const { outline, described, tables } = outlined(typeof file === "string" ? file : file.content, { characters, items, depth, ids });
   return { outline, make: (changed) => makeTokenizer(described(changed), tables) };
 }
 

@@ -16,7 +16,7 @@ import { Encoder } from "./bpe.js";
 /**
  * @typedef {{model?: {vocab?: unknown, merges?: unknown}, tables?: Uint8Array<ArrayBuffer>} & Record<string, unknown>} Description
  *   a tokenizer.json, parsed; tables: where its vocabulary and merges are
- * @typedef {{characters: number, items: number, depth: number}} Bounds at most
+ * @typedef {{characters: number, items: number, depth: number, ids?: number}} Bounds at most; ids: of tables
  * @typedef {object} Outlined
  * @property {string} outline all of a tokenizer.json but merges, and of the vocabulary the longest text with the largest id
  * @property {(changed: string) => Description} described `changed`, an outline with changes and more tokens, and the rest as
@@ -33,7 +33,7 @@ import { Encoder } from "./bpe.js";
  */
 export function outlined(file, bounds) {
   if (typeof file === "string") return outlinedText(file, bounds);
-  const tables = new TokenizerTables(file);
+  const tables = new TokenizerTables(file, bounds.ids);
   return { outline: tables.outline, tables, described: (changed) => ({ ...JSON.parse(changed), tables: file }) };
 }
 
@@ -82,7 +82,8 @@ function longestOf(texts) {
  */
 export function tokenizer(description, tables) {
   const read = tables ?? (description.tables && new TokenizerTables(description.tables));
-  const library = read ? overTables(description, read) : new Tokenizer(description, {});
+  const said = /** @type {Description} */ (literal(description));
+  const library = read ? overTables(said, read) : wordByWord(new Tokenizer(said, {}));
   return {
     encode: (texts) => {
       const lists = texts.map((text) => library.encode(text, { add_special_tokens: false }).ids);
@@ -91,6 +92,38 @@ export function tokenizer(description, tables) {
     decode: (ids) => library.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
     piece: (id) => library.id_to_token(id),
   };
+}
+
+/** Where steps stand. */
+const STEPS = ["normalizer", "pre_tokenizer", "decoder", "normalizers", "pretokenizers", "decoders"];
+
+/**
+ * The library gives what a step puts in to `replaceAll`, to which "$&" is what was found. In the file it is text, as it is to
+ * native code. A second text for blanks is the library's own, which nobody else reads.
+ * @param {Record<string, any>} step
+ * @returns {Record<string, any>}
+ */
+function literal(step) {
+  const said = { ...step };
+  delete said.str_rep;
+  if (said.type === "Replace" && typeof said.content === "string") said.content = said.content.replaceAll("$", "$$$$");
+  for (const name of STEPS) {
+    const inner = said[name];
+    if (Array.isArray(inner)) said[name] = inner.map((each) => each && literal(each));
+    else if (typeof inner === "object" && inner) said[name] = literal(inner);
+  }
+  return said;
+}
+
+/**
+ * Unknown characters side by side are one token within a word, as in native code; the library joins those of neighbours, too.
+ * @param {Tokenizer} library
+ * @returns {Tokenizer}
+ */
+function wordByWord(library) {
+  const { model } = library;
+  if (!model?.fuse_unk) return library;
+  return Object.assign(library, { model: Object.assign((/** @type {string[]} */ words) => words.flatMap((word) => model([word])), model) });
 }
 
 /**

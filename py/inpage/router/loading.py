@@ -77,7 +77,7 @@ async def load_model(
     async def tokenizing() -> Tokenizer:
         file = await store.tokenizer(manifest.tokenizer)
         with job("tokenizer", manifest.tokenizer.bytes):
-            return load_tokenizer(file, manifest.tokenizer.special)
+            return load_tokenizer(file, manifest.tokenizer.special, manifest.architecture.vocab)
 
     wanted = chosen.engine.replicas
     share = max(1, choice.threads // wanted)

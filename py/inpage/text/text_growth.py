@@ -51,6 +51,8 @@ def _times(step: Mapping[str, Any]) -> float:
     if kind == "ByteLevel":
         return 2  # a byte outside ASCII becomes a letter of two bytes
     if kind == "Metaspace":
+        if _size(step.get("replacement", " ")) != 1:
+            raise _invalid("has a step (Metaspace) whose replacement is not one character")
         return 2  # a blank in front of each word, which may be one character
     if kind == "Replace":
         pattern = step.get("pattern")

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import ArtifactInvalid, InvalidRequest, Unsupported, foreign
 from ..format import bounded
-from ..format.limits import ASIDE_CHARS, FILE_BYTES
+from ..format.limits import ASIDE_CHARS, FILE_BYTES, VOCAB
 from ..host.browser import IN_PAGE, host, settle
 from .pieces import Pieces, pieces_of
 from .text_growth import check_growth
@@ -233,12 +233,12 @@ class Detokenizer:
         return self._tokenizer.decode(ids, inner=self._inner)
 
 
-def load_tokenizer(file: Any, special: Mapping[str, int]) -> Tokenizer:
+def load_tokenizer(file: Any, special: Mapping[str, int], vocab: int = VOCAB) -> Tokenizer:
     """From the text of a tokenizer.json, or what an artifact's store gives in the page (inpage.host.artifact_store),
-    and the manifest's control tokens. Raises `ArtifactInvalid` for a file that the library refuses, `Unsupported` where
-    the library is not installed."""
+    the manifest's control tokens and how many ids the model knows, which bounds what the page makes room for. Raises
+    `ArtifactInvalid` for a file that the library refuses, `Unsupported` where the library is not installed."""
     with foreign(ArtifactInvalid, "tokenizer.json cannot be used", "tokenizer.file"):
-        source = _PageSource(file) if IN_PAGE else _NativeSource(file)
+        source = _PageSource(file, vocab) if IN_PAGE else _NativeSource(file)
         description = source.outline
         check_growth(description)
         if '"prepend_scheme": "first"' in json.dumps(description.get("pre_tokenizer")):
@@ -294,8 +294,8 @@ class _NativeSource:
 class _PageSource:
     """Over web/router/texts.js."""
 
-    def __init__(self, file: Any) -> None:
-        self._read = host().readTokenizer(file, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH)
+    def __init__(self, file: Any, vocab: int) -> None:
+        self._read = host().readTokenizer(file, FILE_BYTES["tokenizer"], ITEMS, bounded.DEPTH, vocab)
         self.outline = bounded.read(str(self._read.outline), FILE_BYTES["tokenizer"], items=ITEMS, keys=ITEMS)
 
     def codec(self, description: Mapping[str, Any]) -> Codec:

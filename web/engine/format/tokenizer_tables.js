@@ -10,8 +10,6 @@ const FIELD = "tokenizer.tables";
 const MAGIC = "INTK";
 const SEVEN = 0x7f;
 const CONTINUES = 0x80;
-/** A merge for each way to cut a token: a few a token. */
-const MERGES = 1 << 24;
 /** Slots that a token passes on its way, on average, at most: a third is usual. */
 const PASSED = 16;
 
@@ -38,6 +36,18 @@ class Numbers {
     throw invalidArtifact("ends too soon, or is damaged", FIELD);
   }
 
+  /**
+   * Before room is made for what is counted.
+   * @param {number} most
+   * @param {number} bytes that each of them takes at least
+   * @returns {number}
+   */
+  count(most, bytes) {
+    const count = this.next(most);
+    if (count * bytes > this.bytes.length - this.at) throw invalidArtifact("ends too soon", FIELD);
+    return count;
+  }
+
   /** @param {number} count @returns {Uint8Array} */
   take(count) {
     if (count > this.bytes.length - this.at) throw invalidArtifact("ends too soon", FIELD);
@@ -59,15 +69,19 @@ export class TokenizerTables {
   #cuts;
   #ranks;
 
-  /** @param {Uint8Array<ArrayBuffer>} bytes @throws {import("./errors.js").EngineError} artifact_invalid */
-  constructor(bytes) {
+  /**
+   * @param {Uint8Array<ArrayBuffer>} bytes
+   * @param {number} [most] ids: as many as the model knows
+   * @throws {import("./errors.js").EngineError} artifact_invalid
+   */
+  constructor(bytes, most = VOCAB) {
     const numbers = new Numbers(bytes);
     if (new TextDecoder().decode(numbers.take(MAGIC.length)) !== MAGIC) throw invalidArtifact("are no tokenizer's", FIELD);
     const version = numbers.next(Infinity);
     if (version !== TOKENIZER_TABLES) throw invalidArtifact(`have version ${version}, not ${TOKENIZER_TABLES}: compile the model again`, FIELD);
     /** JSON of the tokenizer without merges and, but for one token, vocabulary. */
     this.outline = new TextDecoder().decode(numbers.take(numbers.next(bytes.length)));
-    this.size = numbers.next(VOCAB);
+    this.size = numbers.count(most, 1);
     this.#starts = startsOf(numbers, this.size, bytes.length);
     this.#text = numbers.take(this.#starts[this.size]).slice(); // or it would keep the whole file
     this.#mask = 2 ** Math.ceil(Math.log2(2 * this.size + 1)) - 1;
@@ -77,7 +91,7 @@ export class TokenizerTables {
       passed += this.#insert(token);
       if (passed > PASSED * (token + PASSED)) throw invalidArtifact("hold texts that were made to collide", FIELD);
     }
-    const count = numbers.next(MERGES);
+    const count = numbers.count(this.#text.length, 2); // a place to cut a token
     const made = new Int32Array(count);
     for (let rank = 0, token = 0; rank < count; rank++) {
       const step = numbers.next(2 * VOCAB);

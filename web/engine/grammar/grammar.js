@@ -251,7 +251,7 @@ async function readVocabulary(source, manifest, size) {
 export function vocabularyOf(entry, file, size) {
   const token = (/** @type {unknown} */ id) => integer(id, "tokenizer", 0, size - 1);
   const stops = array(entry.eos, "tokenizer.eos", size).map(token);
-  const tables = typeof file === "string" ? null : new TokenizerTables(file);
+  const tables = typeof file === "string" ? null : new TokenizerTables(file, size);
   const text = tables ? tables.outline : /** @type {string} */ (file);
   const description = object(parsed(text, "tokenizer", { items: ITEMS }), "tokenizer");
   const kind = kindOf(object(description.decoder ?? {}, "tokenizer.decoder"), size);
