@@ -170,6 +170,31 @@ test("Markdown becomes elements, the same ones however it is cut into pieces", a
   expect(made.task[0]).toContain("☑ done");
 });
 
+test("code that comes in pieces is highlighted to its end, in a block and in a list", async ({ page, open }) => {
+  await open("");
+  const code = Array.from({ length: 150 }, (_, i) => `const a${i} = ${i}; // line\n`).join("");
+  const listed = `- one\n\n  \`\`\`js\n${code.replaceAll(/^(?=.)/gm, "  ")}  \`\`\`\n\n- two\n- three`;
+  const made = await page.evaluate(async (texts) => {
+    const { Prose } = await import(/** @type {string} */ ("/app/render/prose.js"));
+    const { loadParser } = await import(/** @type {string} */ ("/app/render/lexed.js"));
+    const { highlightMore } = await import(/** @type {string} */ ("/app/render/highlight.js"));
+    await loadParser();
+    return texts.map(([text, step]) => {
+      const prose = new Prose();
+      document.body.append(prose.element);
+      for (let at = Number(step); at < Number(step) + text.length; at += Number(step)) {
+        prose.update(text.slice(0, at), at >= text.length);
+        for (let steps = 0; prose.due && steps < 100; steps++) prose.advance(Infinity);
+        highlightMore();
+      }
+      for (let steps = 0; highlightMore() && steps < 100; steps++);
+      prose.element.remove();
+      return [prose.element.querySelectorAll("code span").length, prose.element.querySelector("code")?.textContent];
+    });
+  }, /** @type {[string, number][]} */ ([13, 4000, 1e6].flatMap((step) => [[`\`\`\`js\n${code}\`\`\`\n`, step], [`\`\`\`js\n${code}\`\`\`\n\nmore`, step], [listed, step]])));
+  expect(made).toEqual(made.map(() => [450, code.trimEnd()]));
+});
+
 test("thoughts fold away, calls of tools and JSON answers are shown as such", async ({ page, open }) => {
   await open("");
   const shown = await page.evaluate(async () => {
