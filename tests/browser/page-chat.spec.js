@@ -257,6 +257,49 @@ test("many conversations: found, renamed, deleted and brought back, asked again 
   await expect(answers(page).first()).toContainText("1/2");
   await expect(answers(page).last()).toContainText("v w");
   await expect(answers(page).last()).toContainText("stopped");
+
+  // Of two that are called for one after the other, the later one is shown, though the first has to be read from storage.
+  /** @param {string} first @param {string} then */
+  const both = (first, then) => page.evaluate(([first, then]) => {
+    const named = (/** @type {string} */ name) => [...document.querySelectorAll("button")].find((each) => each.checkVisibility() && each.textContent?.startsWith(name));
+    for (const name of [first, then]) /** @type {HTMLButtonElement} */ (named(name)).click();
+  }, [first, then]);
+  await both("say about apple", "Yellow");
+  await messages(page);
+  await ask(page, "say here");
+  await ended(page, 3);
+  await expect(page.locator(".said")).toHaveText(["say about banana", "hold v w x y", "say here"]);
+  await both("say about cherry", "New chat");
+  await messages(page);
+  await ask(page, "say new");
+  await ended(page, 1);
+  await expect(page.locator(".said")).toHaveText(["say new"]);
+  // So it is with one that comes in or comes back; and there are never two of one.
+  const told = await page.evaluate(async () => {
+    const { Library } = await import(/** @type {string} */ ("/app/chat/library.js"));
+    const { Store } = await import(/** @type {string} */ ("/app/data/store.js"));
+    const { toJson } = await import(/** @type {string} */ ("/app/data/transfer.js"));
+    const store = new Store(() => {}, "apart");
+    const library = new Library(store);
+    const ids = Object.fromEntries((await store.heads()).map((/** @type {any} */ { id, title }) => [title, id]));
+    await Promise.all([library.rename(ids["say about apple"], "Red"), library.open(ids["say about apple"])]);
+    const { title } = library.current.head;
+    const importing = library.import(new Blob([toJson([library.current])]));
+    library.fresh();
+    const count = await importing;
+    const imported = library.current.head.title;
+    await library.open(ids["say about cherry"]);
+    const { undo } = await library.remove(ids["say about cherry"]);
+    const undoing = undo();
+    library.fresh();
+    await undoing;
+    const back = library.current.head.title;
+    // Deleted elsewhere while it is read.
+    const opening = library.open(ids.Yellow);
+    library.gone(ids.Yellow);
+    return { title, count, imported, back, opened: await opening };
+  });
+  expect(told).toEqual({ title: "Red", count: 1, imported: "", back: "", opened: false });
 });
 
 test("conversations go out as JSON and Markdown and come in again; what is no such file is refused by name", async ({ page, open: visit }) => {

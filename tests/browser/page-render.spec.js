@@ -170,6 +170,78 @@ test("Markdown becomes elements, the same ones however it is cut into pieces", a
   expect(made.task[0]).toContain("☑ done");
 });
 
+/** Each looks like something else before it is whole: a line like another block, a text like a link's. */
+const UNDECIDED = [
+  "1. e\n*Note:* x", "- b\n**Bold** x", "3. x\n->q", "d\nb\n-|x", "|-|\na|b\n-|", "p\n> q\n1.5 x", "| a |\n|---|\n| 1 |\n-x", "1. a\n\n2. b\n\n3. c", "- a \n#2",
+  "* \n* **b", "- a\n1. b\n*c* d", "a|b\n-|-\n\n\nx", "p\n* one\n* two\n\n1. x\n\n2024 was",
+];
+/** Known at the end alone. */
+const LATE = ["see [d][1]\n\n- a [1]\n- b\n\n| a |\n|---|\n| [1] |\n\n[1]: https://other.example/\n", "[1]: https://other.example/\n\na\n\n- [1]\n- b\n- c\n- d\n\n[1]"];
+
+test("what looks like another block for a while is what it is at every cut, and at the end whatever came last", async ({ page, open }) => {
+  await open("");
+  const differing = await page.evaluate(async ([undecided, late]) => {
+    const { Prose } = await import(/** @type {string} */ ("/app/render/prose.js"));
+    const { lexed, loadParser } = await import(/** @type {string} */ ("/app/render/lexed.js"));
+    const { blocks } = await import(/** @type {string} */ ("/app/render/markdown.js"));
+    await loadParser();
+    /** @type {string[][]} */
+    const differing = [];
+    const compare = (/** @type {any} */ prose, /** @type {string} */ text) => {
+      const plain = document.createElement("div");
+      plain.append(...blocks(lexed(text)));
+      if (prose.element.innerHTML !== plain.innerHTML) differing.push([text, prose.element.innerHTML, plain.innerHTML]);
+    };
+    const show = (/** @type {any} */ prose, /** @type {string} */ text, /** @type {boolean} */ whole, budget = Infinity) => {
+      prose.update(text, whole);
+      for (let steps = 0; prose.due && steps < 100; steps++) prose.advance(budget);
+    };
+    for (const text of [...undecided, ...late]) {
+      const grown = new Prose();
+      for (let at = 1; at < text.length; at++) {
+        show(grown, text.slice(0, at), false);
+        if (undecided.includes(text)) compare(grown, text.slice(0, at));
+        for (const budget of [1, Infinity]) {
+          const cut = new Prose();
+          show(cut, text.slice(0, at), false, budget);
+          if (undecided.includes(text)) compare(cut, text.slice(0, at));
+          show(cut, text, true, budget);
+          compare(cut, text);
+        }
+      }
+      show(grown, text, true);
+      compare(grown, text);
+    }
+    return differing;
+  }, [UNDECIDED, LATE]);
+  expect(differing).toEqual([]);
+});
+
+test("code that comes in pieces is highlighted to its end, in a block and in a list", async ({ page, open }) => {
+  await open("");
+  const code = Array.from({ length: 150 }, (_, i) => `const a${i} = ${i}; // line\n`).join("");
+  const listed = `- one\n\n  \`\`\`js\n${code.replaceAll(/^(?=.)/gm, "  ")}  \`\`\`\n\n- two\n- three`;
+  const made = await page.evaluate(async (texts) => {
+    const { Prose } = await import(/** @type {string} */ ("/app/render/prose.js"));
+    const { loadParser } = await import(/** @type {string} */ ("/app/render/lexed.js"));
+    const { highlightMore } = await import(/** @type {string} */ ("/app/render/highlight.js"));
+    await loadParser();
+    return texts.map(([text, step]) => {
+      const prose = new Prose();
+      document.body.append(prose.element);
+      for (let at = Number(step); at < Number(step) + text.length; at += Number(step)) {
+        prose.update(text.slice(0, at), at >= text.length);
+        for (let steps = 0; prose.due && steps < 100; steps++) prose.advance(Infinity);
+        highlightMore();
+      }
+      for (let steps = 0; highlightMore() && steps < 100; steps++);
+      prose.element.remove();
+      return [prose.element.querySelectorAll("code span").length, prose.element.querySelector("code")?.textContent];
+    });
+  }, /** @type {[string, number][]} */ ([13, 4000, 1e6].flatMap((step) => [[`\`\`\`js\n${code}\`\`\`\n`, step], [`\`\`\`js\n${code}\`\`\`\n\nmore`, step], [listed, step]])));
+  expect(made).toEqual(made.map(() => [450, code.trimEnd()]));
+});
+
 test("thoughts fold away, calls of tools and JSON answers are shown as such", async ({ page, open }) => {
   await open("");
   const shown = await page.evaluate(async () => {

@@ -19,6 +19,8 @@ export class Library {
   #open = new Map();
   /** Of those that were deleted, here or in another tab: an answer that ends after that must not bring one back. @type {Set<string>} */
   #removed = new Set();
+  /** How often another conversation was called for: of two, the later call counts, whichever is read first. */
+  #turn = 0;
   current = Conversation.fresh();
 
   /** @param {Store} store */
@@ -33,15 +35,16 @@ export class Library {
   }
 
   fresh() {
-    if (this.current.empty) return;
-    this.current = Conversation.fresh();
+    this.#turn++;
+    if (!this.current.empty) this.current = Conversation.fresh();
     keepTabValue(KEY, this.current.id);
   }
 
-  /** @param {string} id @returns {Promise<boolean>} false where there is none */
+  /** @param {string} id @returns {Promise<boolean>} false where there is none, or another was called for since */
   async open(id) {
+    const turn = ++this.#turn;
     const open = this.#open.get(id) ?? (await this.#load(id));
-    if (!open) return false;
+    if (!open || turn !== this.#turn) return false;
     this.current = open;
     keepTabValue(KEY, id);
     return true;
@@ -50,7 +53,9 @@ export class Library {
   /** @param {string} id */
   async #load(id) {
     const found = await this.#store.load(id);
-    if (!found) return null;
+    if (!found || this.#removed.has(id)) return null;
+    const open = this.#open.get(id);
+    if (open) return open; // meanwhile: there must not be two of one
     const loaded = new Conversation(found.head, found.messages);
     this.#open.set(id, loaded);
     return loaded;
@@ -110,10 +115,11 @@ export class Library {
     return {
       title: gone.head.title,
       undo: async () => {
+        const turn = this.#turn;
         this.#removed.delete(id);
         this.#open.set(id, gone);
         await this.#store.save(gone.head, gone.all());
-        if (was && this.current.empty) await this.open(id);
+        if (was && this.current.empty && turn === this.#turn) await this.open(id);
       },
     };
   }
@@ -138,12 +144,13 @@ export class Library {
 
   /** @param {Blob} file @returns {Promise<number>} how many @throws {EngineError} invalid_request */
   async import(file) {
+    const turn = this.#turn;
     const tooLarge = () => new EngineError("invalid_request", t("import_large", { size: megabytes(FILE_BYTES) }), "file");
     const bytes = await readAtMost(file.stream(), FILE_BYTES, tooLarge);
     const found = fromFile(new TextDecoder().decode(bytes));
     for (const conversation of found) await this.#store.save(conversation.head, conversation.all());
     const [first] = found;
-    if (first) await this.open(first.id);
+    if (first && turn === this.#turn) await this.open(first.id);
     return found.length;
   }
 }

@@ -190,7 +190,7 @@ export class Talk {
 
   /** @param {string} id */
   async #open(id) {
-    await this.#library.open(id);
+    if (!(await this.#library.open(id))) return void this.listed();
     this.#opened();
     this.takeUp();
   }

@@ -44,8 +44,14 @@ function patternOf(language) {
   return pattern;
 }
 
-/** What is highlighted in later frames, the first first. @type {(() => boolean)[]} */
-const waiting = [];
+/**
+ * How far a place is highlighted: the last of its nodes is the source behind `at`.
+ * @typedef {{source: string, pattern: RegExp, found: IterableIterator<RegExpExecArray>, at: number}} Progress
+ */
+/** @type {WeakMap<Node, Progress>} */
+const progress = new WeakMap();
+/** What is highlighted in later frames, the first first. @type {Set<Node>} */
+const waiting = new Set();
 
 /**
  * The beginning at once, the rest by `highlightMore`: a long text has thousands of parts.
@@ -54,37 +60,58 @@ const waiting = [];
  */
 export function highlight(place, language) {
   const pattern = patternOf(language.toLowerCase());
-  const code = /** @type {Text | null} */ (place.firstChild);
-  if (!pattern || !code || code.length > LONGEST) return;
-  const found = code.data.matchAll(pattern);
-  let at = 0;
-  /** @returns {boolean} whether there is more */
-  const step = () => {
-    const from = at;
-    if (code.data !== source.slice(at)) return false; // another text stands there meanwhile
-    /** @type {(Node | string)[]} */
-    const parts = [];
-    for (let count = 0; count < AT_ONCE; count++) {
-      const { done, value } = found.next();
-      if (done) break;
-      if (value.index > at) parts.push(source.slice(at, value.index));
-      parts.push(part(value));
-      at = value.index + value[0].length;
-    }
-    if (at === from) return false;
-    code.replaceData(0, at - from, "");
-    code.before(...parts);
-    return true;
-  };
-  const source = code.data;
-  if (step()) waiting.push(() => place.isConnected && step());
+  const source = place.textContent ?? "";
+  if (!pattern || !source || source.length > LONGEST) return;
+  progress.set(place, { source, pattern, found: source.matchAll(pattern), at: 0 });
+  if (step(place)) waiting.add(place);
+}
+
+/** @param {Node} place @returns {boolean} whether there may be more */
+function step(place) {
+  const now = progress.get(place);
+  const code = place.lastChild;
+  // Another text may stand there meanwhile.
+  if (!now || !(code instanceof Text) || code.data !== now.source.slice(now.at)) return false;
+  const from = now.at;
+  /** @type {(Node | string)[]} */
+  const parts = [];
+  for (let count = 0; count < AT_ONCE; count++) {
+    const { done, value } = now.found.next();
+    if (done) break;
+    if (value.index > now.at) parts.push(now.source.slice(now.at, value.index));
+    parts.push(part(value));
+    now.at = value.index + value[0].length;
+  }
+  if (now.at === from) return false;
+  code.replaceData(0, now.at - from, "");
+  code.before(...parts);
+  return true;
 }
 
 /** @returns {boolean} whether there is more to highlight */
 export function highlightMore() {
-  const [first] = waiting;
-  if (first && !first()) waiting.shift();
-  return waiting.length > 0;
+  for (const place of waiting) {
+    if (place.isConnected && step(place)) break;
+    waiting.delete(place); // done, or left
+  }
+  return waiting.size > 0;
+}
+
+/** @param {Node} before @param {Node} after @returns {boolean} whether both are the same code, and `before` is highlighted as far at least */
+export function highlighted(before, after) {
+  const [one, other] = [progress.get(before), progress.get(after)];
+  return one !== undefined && other !== undefined && one.source === other.source && one.pattern === other.pattern && one.at >= other.at;
+}
+
+/** The nodes of one place stand in another now, where the rest is highlighted. @param {Node} to @param {Node} from */
+export function moveHighlight(to, from) {
+  const now = progress.get(from);
+  waiting.delete(to);
+  progress.delete(to);
+  if (!now) return;
+  progress.delete(from);
+  progress.set(to, now);
+  if (waiting.delete(from)) waiting.add(to);
 }
 
 /** @param {RegExpExecArray} found @returns {HTMLElement} */

@@ -1,5 +1,7 @@
 /** @file Nodes in place of others, with as few changes of the page as may be: what is the same stays, and with it what a person has selected there. */
 
+import { highlighted, moveHighlight } from "./highlight.js";
+
 /**
  * @param {Node} parent
  * @param {ChildNode[]} before its children, one after the other
@@ -17,8 +19,8 @@ export function replaced(parent, before, after) {
 }
 
 /** @param {ChildNode} before @param {ChildNode} after @returns {ChildNode} which of them stands there now */
-function matched(before, after) {
-  if (before.isEqualNode(after)) return before;
+export function matched(before, after) {
+  if (before.isEqualNode(after) || highlighted(before, after)) return before;
   if (before instanceof Text && after instanceof Text) {
     if (after.data.startsWith(before.data)) before.appendData(after.data.slice(before.data.length));
     else before.data = after.data;
@@ -26,6 +28,7 @@ function matched(before, after) {
   }
   if (before instanceof Element && after instanceof Element && before.cloneNode(false).isEqualNode(after.cloneNode(false))) {
     replaced(before, [...before.childNodes], [...after.childNodes]);
+    moveHighlight(before, after);
     return before;
   }
   before.replaceWith(after);

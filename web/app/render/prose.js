@@ -1,16 +1,19 @@
 /**
  * @file A text in Markdown that grows: blocks that are behind the last one stay as they are, and of the last what changed is
- * made again. What is long is made in steps, one a frame.
+ * made again. What is long is made in steps, one a frame. At the end all is compared with what the whole text is: a link whose
+ * place is named at the end, or a line that looked like another block, changes what stands before it.
  */
 
 import { Growing } from "./growing.js";
 import { lexed } from "./lexed.js";
 import { block, codeBlock } from "./markdown.js";
-import { replaced } from "./morph.js";
+import { matched, replaced } from "./morph.js";
 
 /** @typedef {import("./markdown.js").Token} Token */
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
+/** Blocks that no later line belongs to. */
+const CLOSED = new Set(["heading", "hr", "code"]);
 
 export class Prose {
   element = document.createElement("div");
@@ -28,6 +31,10 @@ export class Prose {
   due = false;
   /** What the parser has made of it already. @type {Token[] | null} */
   #queue = null;
+  /** Whether something was shown before the end was known. */
+  #inPieces = false;
+  /** At the end: blocks that are not compared yet, and the node that the first of them should be. @type {{tokens: Token[], node: ChildNode | null} | null} */
+  #check = null;
 
   constructor() {
     this.element.className = "prose";
@@ -38,7 +45,7 @@ export class Prose {
     // What was whole and goes on may go on in the middle of its last block.
     if (!source.startsWith(this.#source) || (this.#whole && !(whole && source === this.#source))) this.#restart();
     [this.#source, this.#whole, this.due] = [source, whole, true];
-    this.#queue = null;
+    this.#queue = this.#check = null;
   }
 
   /**
@@ -49,6 +56,8 @@ export class Prose {
   advance(budget) {
     if (!this.due || budget <= 0) return budget;
     this.due = false;
+    if (this.#check) return this.#compare(this.#check, budget);
+    this.#inPieces ||= !this.#whole;
     if (!this.#whole && !this.#queue && this.#grow()) return budget;
     const tokens = this.#queue ?? lexed((this.#growing?.head ?? "") + this.#source.slice(this.#settled));
     if (!tokens) {
@@ -61,24 +70,53 @@ export class Prose {
       [this.#growing, this.#queue, this.due] = [null, null, true];
       return this.advance(budget);
     }
-    return this.#blocks(tokens, budget);
+    const left = this.#blocks(tokens, budget);
+    if (this.#whole && this.#inPieces && !this.due) {
+      const all = lexed(this.#source);
+      this.#check = all && { tokens: all, node: this.element.firstChild };
+      this.due = all !== null;
+    }
+    return left;
+  }
+
+  /**
+   * With the whole, what was shown in pieces.
+   * @param {{tokens: Token[], node: ChildNode | null}} check
+   * @param {number} budget
+   * @returns {number}
+   */
+  #compare(check, budget) {
+    for (let token = check.tokens.shift(); token; token = budget > 0 ? check.tokens.shift() : undefined) {
+      budget -= token.raw.length;
+      const made = /** @type {ChildNode | null} */ (block(token));
+      if (made) check.node = (check.node ? matched(check.node, made) : this.element.appendChild(made)).nextSibling;
+    }
+    this.due = check.tokens.length > 0;
+    if (this.due) return budget;
+    while (check.node) {
+      const { nextSibling } = check.node;
+      check.node.remove();
+      check.node = nextSibling;
+    }
+    this.#check = null;
+    this.#inPieces = false;
+    return budget;
   }
 
   /** @param {Token[]} tokens of what is not settled @param {number} budget @returns {number} */
   #blocks(tokens, budget) {
-    const last = this.#whole ? tokens.length : lastOpen(tokens);
+    const first = this.#whole ? tokens.length : firstOpen(tokens);
     /** @type {ChildNode[]} */
     const made = [];
     let open = 0;
     this.#fence = null;
     for (const [i, token] of tokens.entries()) {
-      if (i > last) break; // blank lines, which may belong to it
-      if (budget <= 0) {
+      if (budget <= 0 && i <= first) { // what is behind it is a line at most
         [this.due, this.#queue] = [true, tokens.slice(i)];
         break;
       }
-      if (Growing.takes(token)) {
-        const { made: length, rest } = this.#grown(token, i < last, budget, made.splice(0));
+      if ((i === 0 && this.#growing) || (Growing.takes(token) && i <= first)) {
+        const { made: length, rest } = this.#grown(token, i < first, budget, made.splice(0));
         budget -= length;
         if (rest) {
           [this.due, this.#queue] = [true, [rest, ...tokens.slice(i + 1)]];
@@ -86,9 +124,9 @@ export class Prose {
         }
         continue;
       }
-      const node = /** @type {ChildNode | null} */ (i < last ? block(token) : this.#openBlock(token));
+      const node = /** @type {ChildNode | null} */ (i < first ? block(token) : this.#openBlock(token));
       if (node) made.push(node);
-      if (i < last) this.#settled += token.raw.length;
+      if (i < first) this.#settled += token.raw.length;
       else if (node) open++;
       budget -= token.raw.length;
     }
@@ -127,6 +165,7 @@ export class Prose {
     this.#last = [];
     this.#growing = null;
     this.#fence = null;
+    this.#inPieces = false;
   }
 
   /** @param {ChildNode[]} nodes in place of what was not settled @param {number} open so many of them, the last ones, are not */
@@ -160,13 +199,27 @@ export class Prose {
   }
 }
 
-/** @param {Token[]} tokens @returns {number} index of the first that may change: blank lines behind the last block may belong to it */
-function lastOpen(tokens) {
+/**
+ * @param {Token[]} tokens
+ * @returns {number} index of the first that may change: blank lines behind the last block may belong to it, and what is
+ *   written of a line may look like another block and be a line of the one before: "*" of a list, "*so*" not
+ */
+function firstOpen(tokens) {
   let last = tokens.length - 1;
   while (last > 0 && tokens[last].type === "space") last--;
   const { type, raw } = tokens[last] ?? {};
   const fence = type === "code" && raw.endsWith("\n") ? FENCE.exec(raw) : null;
-  return Math.max(0, fence && closed(raw, fence[1]) ? last + 1 : last);
+  if (fence && closed(raw, fence[1])) return last + 1;
+  if (last <= 0) return 0;
+  const written = tokens.slice(last).map((each) => each.raw).join("");
+  // What is known by its first line, by its second, and by its last.
+  const known = type === "heading" ? written.endsWith("\n") : written.split("\n").length > (type === "table" ? 2 : 1);
+  if (known) return last;
+  const space = tokens[last - 1].type === "space" ? tokens[last - 1].raw : "";
+  const before = space ? last - 2 : last - 1;
+  if (before < 0 || CLOSED.has(tokens[before].type)) return last;
+  // A number may become an item's, behind blank lines too.
+  return !/\n[^]*\n/.test(space) || (tokens[before].type === "list" && /^ *\d{1,9}$/.test(written)) ? before : last;
 }
 
 /** @param {string} raw of a fenced block @param {string} fence */
