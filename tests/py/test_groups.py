@@ -291,7 +291,7 @@ async def test_an_import_is_planned_once(tmp_path: Path, monkeypatch: pytest.Mon
     """Not at every transfer: planning takes a look at each block. Once more where a page turns out to be damaged."""
     ids, saved = prompt(1, blocks * BLOCK), SavedPages(FolderPages(tmp_path, 1 << 20), "ab" * 32)
     sizes = {"context": 4096, "max_pages": 1500}
-    kv = manager(prefix_bytes=1 << 20, **sizes)
+    kv = manager(GROUPS, 1 << 20, **sizes)
     await read(kv, ids)
     assert await saved.save(kv, ids) == len(ids)
     usable, planned = _Found.usable, list[int]()
@@ -301,11 +301,11 @@ async def test_an_import_is_planned_once(tmp_path: Path, monkeypatch: pytest.Mon
         return planned[-1]
 
     monkeypatch.setattr(_Found, "usable", watched)
-    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == len(ids)
+    assert await saved.load(manager(GROUPS, 1 << 20, **sizes), ids) == len(ids)
     assert planned == [blocks]
     (tmp_path / saved.keys(ids, BLOCK)[blocks // 2]).write_bytes(b"")
     planned.clear()
-    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == 0
+    assert await saved.load(manager(GROUPS, 1 << 20, **sizes), ids) == 0
     assert planned == [blocks, 0]
 
 
