@@ -263,9 +263,11 @@ async def test_pages_that_an_export_holds_are_waited_for(
     """By whom they are too few to begin, and to go on."""
     scheduler = Scheduler(PagedDouble(groups=groups, max_pages=48, context=160))
     ids, request = prompt(1, 100), Request(prompt(2, tokens), answer)
-    await read(scheduler.kv, ids)
+    kv = scheduler.kv
+    assert isinstance(kv, KvManager)
+    await read(kv, ids)
     storage = Slow(tmp_path)
-    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(scheduler.kv, ids))
+    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(kv, ids))
     scheduler.submit(request)
     for _ in range(500):
         await asyncio.sleep(0)
@@ -283,7 +285,7 @@ async def test_pages_that_an_export_holds_are_waited_for(
         assert await finish(request) == end
         assert end == "cancelled" or [request.tokens] == await answers(PagedDouble(), [Request(request.prompt, answer)])
     storage.go.set()
-    assert await export == len(ids) - len(ids) % scheduler.kv.blocks.tokens and not scheduler.kv.lent
+    assert await export == len(ids) - len(ids) % kv.blocks.tokens and not kv.lent
 
 
 @pytest.mark.parametrize("blocks", [100, 400])
