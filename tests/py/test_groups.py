@@ -263,9 +263,11 @@ async def test_pages_that_an_export_holds_are_waited_for(
     """By whom they are too few to begin, and to go on."""
     scheduler = Scheduler(PagedDouble(groups=groups, max_pages=48, context=160))
     ids, request = prompt(1, 100), Request(prompt(2, tokens), answer)
-    await read(scheduler.kv, ids)
+    kv = scheduler.kv
+    assert isinstance(kv, KvManager)
+    await read(kv, ids)
     storage = Slow(tmp_path)
-    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(scheduler.kv, ids))
+    export = asyncio.ensure_future(SavedPages(storage, "ab" * 32).save(kv, ids))
     scheduler.submit(request)
     for _ in range(500):
         await asyncio.sleep(0)
@@ -283,7 +285,7 @@ async def test_pages_that_an_export_holds_are_waited_for(
         assert await finish(request) == end
         assert end == "cancelled" or [request.tokens] == await answers(PagedDouble(), [Request(request.prompt, answer)])
     storage.go.set()
-    assert await export == len(ids) - len(ids) % scheduler.kv.blocks.tokens and not scheduler.kv.lent
+    assert await export == len(ids) - len(ids) % kv.blocks.tokens and not kv.lent
 
 
 @pytest.mark.parametrize("blocks", [100, 400])
@@ -291,7 +293,7 @@ async def test_an_import_is_planned_once(tmp_path: Path, monkeypatch: pytest.Mon
     """Not at every transfer: planning takes a look at each block. Once more where a page turns out to be damaged."""
     ids, saved = prompt(1, blocks * BLOCK), SavedPages(FolderPages(tmp_path, 1 << 20), "ab" * 32)
     sizes = {"context": 4096, "max_pages": 1500}
-    kv = manager(prefix_bytes=1 << 20, **sizes)
+    kv = manager(GROUPS, 1 << 20, **sizes)
     await read(kv, ids)
     assert await saved.save(kv, ids) == len(ids)
     usable, planned = _Found.usable, list[int]()
@@ -301,11 +303,11 @@ async def test_an_import_is_planned_once(tmp_path: Path, monkeypatch: pytest.Mon
         return planned[-1]
 
     monkeypatch.setattr(_Found, "usable", watched)
-    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == len(ids)
+    assert await saved.load(manager(GROUPS, 1 << 20, **sizes), ids) == len(ids)
     assert planned == [blocks]
     (tmp_path / saved.keys(ids, BLOCK)[blocks // 2]).write_bytes(b"")
     planned.clear()
-    assert await saved.load(manager(prefix_bytes=1 << 20, **sizes), ids) == 0
+    assert await saved.load(manager(GROUPS, 1 << 20, **sizes), ids) == 0
     assert planned == [blocks, 0]
 
 
