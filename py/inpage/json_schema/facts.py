@@ -10,10 +10,10 @@ from ..errors import quoted
 from .automata import EVERYTHING, Dfa, TooLarge, both, complement, lengths, words
 from .branches import Branch, Goal, Splitter, kinds
 from .formats import NAMES, named
-from .numbers import Interval, NotFinite, Step, exact
+from .numbers import Interval, Step
 from .regex import NotRegular, pattern
 from .tree import BOUNDS, Node, Tree
-from .values import Judge, is_kind, key, prefix
+from .values import Judge, exact_in, is_kind, key, prefix
 
 _DEPTH = 3  # of properties that are looked at to tell schemas apart
 
@@ -81,10 +81,7 @@ class Facts:
             for keyword in (*BOUNDS, "\0notMultiple"):
                 if keyword not in node:
                     continue
-                try:
-                    value = exact(node[keyword])
-                except NotFinite as error:
-                    raise node.refused(keyword, f"{error}: have a rounder one") from None
+                value = exact_in(node, keyword, node[keyword])
                 is_open = keyword.startswith("exclusive")
                 if keyword in ("multipleOf", "\0notMultiple"):
                     steps.append((value, keyword == "multipleOf"))
@@ -94,8 +91,11 @@ class Facts:
             types = [given] if isinstance(given, str) else given
             whole = whole or ("integer" in types and "number" not in types)
         intervals = [] if within.empty else [within]
-        for value in self.excluded(branch, "number"):
-            intervals = [part for each in intervals for part in each.around(exact(value))]
+        for node in _nodes(branch):
+            for value in node.get("\0notIn", ()):
+                if is_kind(value, "number"):
+                    point = exact_in(node, "const", value)
+                    intervals = [part for each in intervals for part in each.around(point)]
         return intervals, whole, tuple(dict.fromkeys(steps))
 
     def empty(self, branch: Branch, depth: int) -> bool:

@@ -60,9 +60,14 @@ class Node:
 
     def refused(self, keyword: str, why: str) -> InvalidRequest:
         """``why`` says what to do instead."""
+        keyword = _WRITTEN.get(keyword, keyword)
         place = f"#{self.pointer}" if len(self.pointer) <= 60 else f"#…{self.pointer[-57:]}"
         field = f"{self.at}.{brief(keyword)}"
         return InvalidRequest(f"{self.at[:100]}: {quoted(keyword)} at {place} {why}", field=field)
+
+
+# What negation.py's own keywords are in a schema.
+_WRITTEN = {"\0notPattern": "pattern", "\0notFormat": "format", "\0notMultiple": "multipleOf"}
 
 
 @dataclass(slots=True)

@@ -28,6 +28,14 @@ def is_kind(value: Any, kind: str) -> bool:
     return _KINDS[kind](value)
 
 
+def exact_in(node: Node, keyword: str, value: float | int) -> Fraction:
+    """A number that a keyword holds. Raises `InvalidRequest` naming it for one of too many digits."""
+    try:
+        return exact(value)
+    except NotFinite as error:
+        raise node.refused(keyword, f"holds a number that {error}: have a rounder one") from None
+
+
 def key(value: Any) -> str:
     """Equal for what JSON Schema calls equal: 1 and 1.0 are, 1 and true are not."""
     return json.dumps(_plain(value), sort_keys=True)
@@ -93,13 +101,10 @@ class Judge:
         return any(is_kind(value, kind) for kind in types) or (value is None and node.get("nullable", False))
 
     def _number(self, value: Any, node: Node) -> bool:
-        try:
-            number = exact(value)
-        except NotFinite as error:
-            raise node.refused("enum" if "enum" in node else "const", f"holds a number that {error}") from None
+        number = exact_in(node, "enum" if "enum" in node else "const", value)
 
         def bound(keyword: str) -> Fraction:
-            return exact(node[keyword])
+            return exact_in(node, keyword, node[keyword])
 
         return (
             ("minimum" not in node or number >= bound("minimum"))
