@@ -91,7 +91,10 @@ test("vectors, ranks, progress, an end, and OpenAI's interface", async ({ page, 
   expect(found.ranking.results.map((/** @type {{index: number}} */ { index }) => index)).toEqual(order);
 });
 
-test("WebGPU: the same vectors, alone and in company", async ({ page, server, start }) => {
+/** Stands in the run of all tests, INPAGE_SLOW=1. */
+const slowTest = process.env.INPAGE_SLOW ? test : test.skip;
+
+slowTest("WebGPU: the same vectors, alone and in company", async ({ page, server, start }) => {
   const { texts } = mounted(server);
   const info = await start({ model: MEAN, backend: "webgpu" });
   expect(info.variant).toBe("webgpu-f32");

@@ -316,7 +316,15 @@ def minilm(level: str) -> Path:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize(("level", "least", "every"), [("source", 0.9999, 4), ("q8_0", 0.999, 1)])
+@pytest.mark.parametrize(
+    ("level", "least", "every"),
+    [
+        ("source", 0.9999, 4),
+        pytest.param(
+            "q8_0", 0.999, 1, marks=pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="a minute to compile")
+        ),
+    ],
+)
 async def test_minilm_is_sentence_transformers(level: str, least: float, every: int) -> None:
     """200 texts of many lengths and languages, the longest cut at 256 tokens; of the float ones a fourth."""
     every = 1 if "INPAGE_SLOW" in os.environ else every
