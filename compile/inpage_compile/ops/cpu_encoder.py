@@ -37,7 +37,7 @@ class EncoderCpuOps(CpuOps):
         func = encoder.attention(self.isa, p, scale, direct)
         made = self._call(func, [qkv, bias, *split, *where[1:]], self._formed(direct, self.rows, p.width))
         if direct != form:
-            func = encoder.requantize(self.isa, p.width, form)
+            func = parts.requantize(self.isa, p.width, form, encoder.most_of(form))
             made = self._call(func, [made[0]], self._formed(form, self.rows, p.width))
         return Activations(form, made)
 
@@ -56,7 +56,7 @@ class EncoderCpuOps(CpuOps):
         if form == "f32":
             return Activations(form, (x,))
         width = int(x.shape[1])
-        func = encoder.requantize(self.isa, width, form)
+        func = parts.requantize(self.isa, width, form, encoder.most_of(form))
         return Activations(form, self._call(func, [x], self._formed(form, self.logit_rows, width), [self.logit_rows]))
 
     def picked_act(self, x: Tensor, bias: Tensor, activation: str, form: str) -> Activations:

@@ -8,7 +8,6 @@ scores are moved to where its sequence begins before anything is added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
 
 from tvm import tirx
@@ -23,7 +22,6 @@ from .isa import Isa
 from .math import activate, exp
 from .quantize import FORM_DTYPE, horizontal_max, horizontal_sum, store_group
 
-_WIDE = 2047
 _NEVER = -1e30  # a score that no softmax gives weight to
 # Abramowitz & Stegun, "Handbook of Mathematical Functions", 7.1.26: erf within 1.5e-7.
 _ERF_P = 0.3275911
@@ -47,11 +45,11 @@ def _act(isa: Isa, activation: str, x: Expr) -> Expr:
     return gelu_erf(isa, x) if activation == "gelu_erf" else activate(isa, activation, x)
 
 
-def _store(isa: Isa, form: str, made: Sequence[Expr], y: Buffer, scales: Buffer | None, row: Expr, group: Expr) -> None:
-    """A group of 32 as the next matrix reads it. States behind a layer norm have columns that are many times larger
-    than the others of their group, which 8 bits would leave little of. Where a dot product takes 16 bits anyway they
-    get 12: 32 products with a byte still fit a float32's mantissa."""
-    store_group(isa, form, made, y, scales, row, group, _WIDE if form == "i16" else 127)
+def most_of(form: str) -> int:
+    """What the largest state of a group becomes where it is quantized. States behind a layer norm have columns that are
+    many times larger than the others of their group, which 8 bits would leave little of. Where a dot product takes 16
+    bits anyway they get 12: 32 products with a byte still fit a float32's mantissa."""
+    return 2047 if form == "i16" else 127
 
 
 class Where:
@@ -105,7 +103,7 @@ class _Norm:
                 made.append(let((x[row, at] - mean) * inverse * self.weight[at] + self.bias[at]))
             store_group(isa, "f32", made, x, None, row, group)
             if self.y is not None:
-                _store(isa, self.form, made, self.y, self.scales, row, group)
+                store_group(isa, self.form, made, self.y, self.scales, row, group, most_of(self.form))
 
 
 @cache
@@ -177,28 +175,9 @@ def bias_act(isa: Isa, width: int, form: str, activation: str) -> tirx.PrimFunc:
             for i in range(8):
                 at = span(group * GROUP + i * 4)
                 made.append(let(_act(isa, activation, let(x[row, at] + bias[at]))))
-            _store(isa, form, made, y, scales, row, group)
+            store_group(isa, form, made, y, scales, row, group, most_of(form))
 
     return kernel(f"bias_{activation}_{form}_{width}", build)
-
-
-@cache
-def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
-    """(x, rows → y, y_scales): float32 to a quantized form."""
-    groups = groups_of(width)
-
-    def build(a: Args) -> None:
-        n = tirx.Var("rows", "int64")
-        x = a.buffer("x", (n, width), "float32")
-        rows = a.count("rows", n)
-        y = a.buffer("y", (n, width), FORM_DTYPE[form])
-        scales = a.buffer("y_scales", (n, groups, 2), "float32")
-        with parallel(rows * groups) as unit:
-            row, group = let(unit // groups), let(unit % groups)
-            made = [let(x[row, span(group * GROUP + i * 4)]) for i in range(8)]
-            _store(isa, form, made, y, scales, row, group)
-
-    return kernel(f"states_{form}_{width}", build)
 
 
 @cache
@@ -279,7 +258,7 @@ def attention(isa: Isa, p: Packing, scale: float, form: str) -> tirx.PrimFunc:
                         store(total, isa.madd(one, by_head[span(at + i * 4)], total[i]), i)
                 made = [let(total[i] * inverse) for i in range(lanes)]
                 if tile == GROUP:
-                    _store(isa, form, made, y, scales, row, head * (dim // GROUP) + part)
+                    store_group(isa, form, made, y, scales, row, head * (dim // GROUP) + part, most_of(form))
                 else:
                     for i, four in enumerate(made):
                         store(y, four, row, span(head * dim + part * tile + i * 4))
@@ -343,4 +322,4 @@ def pool(isa: Isa, p: Packing, columns: int, pooling: str, normalized: bool) -> 
     return kernel(f"pool_{pooling}_{columns}" + ("_normalized" if normalized else ""), build)
 
 
-__all__ = ["BLOCK", "attention", "bias_act", "embed_norm", "layer_norm", "pool", "requantize", "split_heads"]
+__all__ = ["BLOCK", "attention", "bias_act", "embed_norm", "layer_norm", "most_of", "pool", "split_heads"]

@@ -98,8 +98,8 @@ def cap(isa: Isa, width: int, size: float) -> tirx.PrimFunc:
 
 
 @cache
-def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
-    """(x, rows → y, y_scales): float32 activations to a quantized form."""
+def requantize(isa: Isa, width: int, form: str, most: int = 127) -> tirx.PrimFunc:
+    """(x, rows → y, y_scales): float32 activations to a quantized form, the largest of a group to ``most``."""
     groups = groups_of(width)
 
     def build(a: Args) -> None:
@@ -111,6 +111,6 @@ def requantize(isa: Isa, width: int, form: str) -> tirx.PrimFunc:
         with parallel(rows * groups) as unit:
             row, group = let(unit // groups), let(unit % groups)
             made = [let(x[row, span(group * GROUP + i * 4)]) for i in range(8)]
-            store_group(isa, form, made, y, scales, row, group)
+            store_group(isa, form, made, y, scales, row, group, most)
 
-    return kernel(f"quantize_{form}_{width}", build)
+    return kernel(f"quantize_{form}_{width}" if most == 127 else f"quantize_{form}_{width}_to{most}", build)
