@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,15 +38,15 @@ class _Products:
     add: Callable[[Isa, Expr | None, Sequence[Expr], Sequence[Expr]], Expr]
 
 
-class GroupSums:
+class GroupSums(ABC):
     """A group's integer sums, int32x4 a quad, by its sub-scales."""
 
-    def __call__(self, p: Quads) -> Sums:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, p: Quads) -> Sums: ...
 
+    @abstractmethod
     def hold(self, p: Quads) -> None:
         """Make the weights of the part's quads, for the rows that follow."""
-        raise NotImplementedError
 
     def offsets(self, p: Quads) -> list[Expr]:
         """What is subtracted from every quad's sums of this row, in the order of columns."""
@@ -62,13 +63,13 @@ class _Sums(GroupSums):
     def __init__(self, products: _Products) -> None:
         self._products = products
 
+    @abstractmethod
     def pieces(self, p: Quads) -> int:
         """So many are added up before `scaled`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scaled(self, p: Quads, value: Expr, start: int, q: int) -> Expr:
         """The sum of the pieces from ``start`` on, in 32 bits, by the sub-scales."""
-        raise NotImplementedError
 
     def __call__(self, p: Quads) -> Sums:
         products, pieces = self._products, self.pieces(p)

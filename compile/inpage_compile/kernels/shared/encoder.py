@@ -34,7 +34,7 @@ class Packing:
 
     @property
     def label(self) -> str:
-        """What tells kernels apart, as a part of their names."""
+        """The part of a kernel's name that identifies what it is made for."""
         return f"{self.heads}_{self.dim}_{self.context}"
 
 

@@ -59,7 +59,7 @@ class Heads:
 
     @property
     def label(self) -> str:
-        """What tells kernels apart, as a part of their names."""
+        """The part of a kernel's name that identifies what it is made for."""
         marks = ("_grouped" if self.grouped else "") + ("_capped" if self.cap else "")
         return f"{self.heads}_{self.kv_heads}_{self.dim}{marks}"
 

@@ -131,6 +131,11 @@ def lane(vector: Expr, i: int) -> Expr:
     return tirx.Shuffle([vector], [i32(i)])
 
 
+def across(v: Expr) -> Expr:
+    """The sum of four lanes."""
+    return (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3))
+
+
 def vector(*scalars: Expr) -> Expr:
     return tirx.Shuffle(list(scalars), [i32(i) for i in range(len(scalars))])
 
@@ -141,6 +146,6 @@ def halves(word: Expr) -> Expr:
 
 
 __all__ = [
-    "Args", "Buffer", "Expr", "barrier", "bits", "call", "cast", "exact", "f32", "halves", "i32", "kernel",
+    "Args", "Buffer", "Expr", "across", "barrier", "bits", "call", "cast", "exact", "f32", "halves", "i32", "kernel",
     "lane", "let", "local", "loop", "madd", "quads_of", "splat", "store", "u32", "vector", "when",
 ]  # fmt: skip

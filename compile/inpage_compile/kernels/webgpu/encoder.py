@@ -20,12 +20,12 @@ from .build import (
     Args,
     Buffer,
     Expr,
+    across,
     barrier,
     call,
     cast,
     f32,
     kernel,
-    lane,
     let,
     local,
     loop,
@@ -84,10 +84,6 @@ def _sum(parts: Buffer, own: Expr, t: Expr) -> Expr:
     return let(total[0])
 
 
-def _across(v: Expr) -> Expr:
-    return (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3))
-
-
 def _normalize_row(
     a: Args, columns: int, epsilon: float, row: Expr, t: Expr, x: Buffer, weight: Buffer, bias: Buffer,
     value_at: Callable[[Expr], Expr],
@@ -102,12 +98,12 @@ def _normalize_row(
         value = let(value_at(quad))
         store(x, value, start + quad)
         store(own, own[0] + value, 0)
-    mean = let(splat(_sum(parts, _across(let(own[0])), t) * f32(1.0 / columns)))
+    mean = let(splat(_sum(parts, across(let(own[0])), t) * f32(1.0 / columns)))
     store(own, splat(0.0), 0)
     with loop(turns) as turn:
         value = let(x[start + turn * THREADS + t] - mean)
         store(own, madd(value, value, own[0]), 0)
-    variance = _sum(parts, _across(let(own[0])), t) * f32(1.0 / columns)
+    variance = _sum(parts, across(let(own[0])), t) * f32(1.0 / columns)
     inverse = let(splat(call("float32", "inverseSqrt", variance + f32(epsilon))))
     with loop(turns) as turn:
         quad = let(turn * THREADS + t)
@@ -207,7 +203,7 @@ def attention(p: Packing, scale: float) -> tirx.PrimFunc:
                 with loop(quads) as d:
                     key = let(qkv[at + d] + bias[width // 4 + column + d])
                     store(total, madd(query[d], key, total[0]), 0)
-                score = let(_across(let(total[0])))
+                score = let(across(let(total[0])))
                 store(weights, score, token)
                 store(own, tirx.Max(own[0], score), 0)
             store(parts, own[0], t)
@@ -272,7 +268,7 @@ def pool(columns: int, pooling: str, normalized: bool) -> tirx.PrimFunc:
                 store(y, value, i * quads + quad)
                 store(own, madd(value, value, own[0]), 0)
             if normalized:
-                length = call("float32", "sqrt", _sum(parts, _across(let(own[0])), t))
+                length = call("float32", "sqrt", _sum(parts, across(let(own[0])), t))
                 inverse = let(splat(f32(1.0) / tirx.Max(length, f32(1e-12))))
                 with loop(turns) as turn:
                     at = let(i * quads + turn * THREADS + t)

@@ -22,6 +22,7 @@ from .build import (
     Args,
     Buffer,
     Expr,
+    across,
     barrier,
     call,
     cast,
@@ -185,8 +186,7 @@ class _Body:
         if self.norm is not None:
             for r in range(self.tile):
                 v = let(squares[r])
-                total = (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3))
-                store(self.squares, total, r * THREADS + self.t)
+                store(self.squares, across(v), r * THREADS + self.t)
 
     def _activation(self, at: Expr, start: Expr, norm: Expr) -> Expr:
         value = cast("float32x4", self.activations[start + at])

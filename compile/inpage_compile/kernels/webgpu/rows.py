@@ -13,6 +13,7 @@ from .build import (
     Args,
     Buffer,
     Expr,
+    across,
     barrier,
     bits,
     call,
@@ -22,7 +23,6 @@ from .build import (
     halves,
     i32,
     kernel,
-    lane,
     let,
     local,
     loop,
@@ -231,7 +231,7 @@ def _inverse_rms(
         value = let(x[start + turn * THREADS + t])
         store(own, madd(value, value, own[0]), 0)
     v = let(own[0])
-    store(parts, (lane(v, 0) + lane(v, 1)) + (lane(v, 2) + lane(v, 3)), t)
+    store(parts, across(v), t)
     barrier()
     store(total, f32(0.0), 0)
     with loop(THREADS) as i:
