@@ -1,9 +1,6 @@
 /** @file Of what shape a value is that came from outside: another tab, or storage. */
 
-/** With members of its own: a typed array has one for each of its numbers. @param {unknown} value @returns {value is Record<string, any>} */
-export function isObject(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
-}
+export { isObject } from "../engine/format/check.js";
 
 /**
  * `every` passes over holes, and takes minutes where there are billions.

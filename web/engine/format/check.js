@@ -5,16 +5,19 @@
 
 import { invalidArtifact } from "./errors.js";
 
+/** With members of its own: a typed array has one for each of its numbers. @param {unknown} value @returns {value is Record<string, any>} */
+export function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}
+
 /**
  * @param {unknown} value
  * @param {string} field
  * @returns {Record<string, unknown>}
  */
 export function object(value, field) {
-  if (typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
-    throw invalidArtifact("must be an object", field);
-  }
-  return /** @type {Record<string, unknown>} */ (value);
+  if (!isObject(value)) throw invalidArtifact("must be an object", field);
+  return value;
 }
 
 /**
