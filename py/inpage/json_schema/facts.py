@@ -48,7 +48,7 @@ class Facts:
         return [value for value in unlike.values() if all(self.judge.holds(value, n) for n in _nodes(branch))]
 
     def excluded(self, branch: Branch, kind: str) -> list[Any]:
-        return [value for n in _nodes(branch) for value in n.get("\0notIn", ()) if is_kind(value, kind)]
+        return [value for _, value in _excluded(branch, kind)]
 
     def string(self, branch: Branch) -> tuple[int, int | None, Dfa]:
         """Least and most characters, and the texts: those of the lengths too where there is anything else."""
@@ -91,11 +91,9 @@ class Facts:
             types = [given] if isinstance(given, str) else given
             whole = whole or ("integer" in types and "number" not in types)
         intervals = [] if within.empty else [within]
-        for node in _nodes(branch):
-            for value in node.get("\0notIn", ()):
-                if is_kind(value, "number"):
-                    point = exact_in(node, "const", value)
-                    intervals = [part for each in intervals for part in each.around(point)]
+        for node, value in _excluded(branch, "number"):
+            point = exact_in(node, "const", value)
+            intervals = [part for each in intervals for part in each.around(point)]
         return intervals, whole, tuple(dict.fromkeys(steps))
 
     def empty(self, branch: Branch, depth: int) -> bool:
@@ -180,3 +178,8 @@ def extent(branch: Branch, of: str) -> tuple[int, int | None]:
 
 def _nodes(branch: Branch) -> Iterator[Node]:
     return (plain.node for plain in branch)
+
+
+def _excluded(branch: Branch, kind: str) -> Iterator[tuple[Node, Any]]:
+    """Each value of that kind that none may be, with the node that says so."""
+    return ((n, value) for n in _nodes(branch) for value in n.get("\0notIn", ()) if is_kind(value, kind))

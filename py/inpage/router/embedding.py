@@ -233,6 +233,26 @@ class Embedder:
                 await keeps.put(key, Answer(_halves(request.vector), "length", tags))
             advanced()
 
+        async def submit(request: Request) -> None:
+            """As soon as there is room: a list waits for it behind its first text, others' requests fill the queue."""
+            while True:
+                try:
+                    if len(under_way) < window:
+                        return self._replicas.submit(request)
+                except QueueFull:
+                    if not submitted:
+                        raise
+                except DeviceLost as error:
+                    if submitted and isinstance(error.__cause__, Cancelled):  # unloaded in mid-list
+                        raise error.__cause__ from None
+                    raise
+                if under_way:
+                    await one()
+                elif deadline is not None and time.perf_counter() >= deadline:
+                    raise Timeout("the texts were not all embedded in time: allow more, or ask for less")
+                else:
+                    await asyncio.sleep(_RETRY_S)
+
         try:
             for first, some in _slices(given):
                 for i, text in enumerate(await made(first, some), first):
@@ -247,24 +267,7 @@ class Embedder:
                         text.ids, embeds=True, segment=text.segment, client=asked.client, priority=asked.priority,
                         deadline=deadline, patient=submitted,
                     )  # fmt: skip
-                    while True:
-                        try:
-                            if len(under_way) < window:
-                                self._replicas.submit(request)
-                                break
-                        except QueueFull:
-                            if not submitted:
-                                raise
-                        except DeviceLost as error:
-                            if submitted and isinstance(error.__cause__, Cancelled):  # unloaded in mid-list
-                                raise error.__cause__ from None
-                            raise
-                        if under_way:
-                            await one()
-                        elif deadline is not None and time.perf_counter() >= deadline:
-                            raise Timeout("the texts were not all embedded in time: allow more, or ask for less")
-                        else:
-                            await asyncio.sleep(_RETRY_S)
+                    await submit(request)
                     submitted = True
                     under_way.append((i, request, key))
             while under_way:
