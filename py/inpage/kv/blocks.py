@@ -28,7 +28,7 @@ class Part:
     reach: int | None
 
     def needed(self, blocks: int) -> int:
-        """The first block that whoever goes on after so many needs."""
+        """The first block that a sequence needs which continues after so many."""
         return 0 if self.reach is None else max(0, blocks - self.reach)
 
 
@@ -63,7 +63,7 @@ class Blocks:
         return sum(int(min(self.of(tokens), self.most(part, rows))) * part.pages for part in self.parts)
 
     def after(self, blocks: int) -> int:
-        """Pages that whoever goes on after so many blocks needs."""
+        """Pages that a sequence needs which continues after so many blocks."""
         return sum((blocks - part.needed(blocks)) * part.pages for part in self.parts)
 
     def room(self, pages: int, rows: int, context: int) -> int:

@@ -22,7 +22,7 @@ class BatchWindow:
         self._notified = asyncio.Event()
 
     def notify(self) -> None:
-        """Somebody came or went, or pages came back: look again."""
+        """A request came or ended, or pages were given back: look again."""
         self._notified.set()
 
     async def gather(self, waiting: Collection[Request]) -> bool:
