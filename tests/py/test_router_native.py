@@ -131,7 +131,7 @@ async def test_presence_and_frequency_count_the_answer_alone(router: Router, rep
     prompt = router.encode("red, green, blue, red, green, blue, red, green, blue, red, green,")
     done = await router.complete(prompt, **asked)
     kv = router.scheduler.kv
-    pages = await kv.obtain(-(-(len(prompt) + 16) // kv.page_tokens))
+    pages = await kv.obtain(kv.blocks.of(len(prompt) + 16) * kv.blocks.pages)
     assert pages is not None
     rows, fed = [], 0
     for end in range(len(prompt), len(prompt) + 16):
