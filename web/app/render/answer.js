@@ -14,7 +14,7 @@ import { Prose } from "./prose.js";
 /** Between two changes lies so many times what one takes. */
 const SHARE = 3;
 /** Characters that become elements in one frame: a long answer is shown in steps when all of it comes at once. */
-const AT_ONCE = 4000;
+const AT_ONCE = 2000;
 
 export class AnswerView {
   element = make("div", "answer");

@@ -23,8 +23,9 @@ const ALIASES = {
 };
 /** Longer code is shown plain. */
 const LONGEST = 40_000;
-/** Parts that are made in one frame. */
-const AT_ONCE = 200;
+/** Parts that are made in one frame; so many more until a line ends. */
+const AT_ONCE = 150;
+const MORE = 150;
 /** @type {Map<string, RegExp>} */
 const patterns = new Map();
 
@@ -46,7 +47,7 @@ function patternOf(language) {
 
 /**
  * How far a place is highlighted: the last of its nodes is the source behind `at`.
- * @typedef {{source: string, pattern: RegExp, found: IterableIterator<RegExpExecArray>, at: number}} Progress
+ * @typedef {{source: string, pattern: RegExp, at: number}} Progress
  */
 /** @type {WeakMap<Node, Progress>} */
 const progress = new WeakMap();
@@ -62,7 +63,7 @@ export function highlight(place, language) {
   const pattern = patternOf(language.toLowerCase());
   const source = place.textContent ?? "";
   if (!pattern || !source || source.length > LONGEST) return;
-  progress.set(place, { source, pattern, found: source.matchAll(pattern), at: 0 });
+  progress.set(place, { source, pattern, at: 0 });
   if (step(place)) waiting.add(place);
 }
 
@@ -72,19 +73,30 @@ function step(place) {
   const code = place.lastChild;
   // Another text may stand there meanwhile.
   if (!now || !(code instanceof Text) || code.data !== now.source.slice(now.at)) return false;
-  const from = now.at;
+  const { source, pattern, at: from } = now;
   /** @type {(Node | string)[]} */
   const parts = [];
-  for (let count = 0; count < AT_ONCE; count++) {
-    const { done, value } = now.found.next();
-    if (done) break;
-    if (value.index > now.at) parts.push(now.source.slice(now.at, value.index));
-    parts.push(part(value));
-    now.at = value.index + value[0].length;
+  pattern.lastIndex = from;
+  for (let found = pattern.exec(source); found; found = pattern.exec(source)) {
+    const end = parts.length >= AT_ONCE ? source.lastIndexOf("\n", found.index - 1) + 1 : 0;
+    if (end > now.at || parts.length >= AT_ONCE + MORE) {
+      if (end > now.at) parts.push(source.slice(now.at, end));
+      now.at = Math.max(now.at, end);
+      break;
+    }
+    if (found.index > now.at) parts.push(source.slice(now.at, found.index));
+    parts.push(part(found));
+    now.at = found.index + found[0].length;
   }
   if (now.at === from) return false;
   code.replaceData(0, now.at - from, "");
-  code.before(...parts);
+  // Whole lines are a block of their own, so that lines that are made later leave its layout and its painting alone.
+  if ((from === 0 || source[from - 1] === "\n") && source[now.at - 1] === "\n") {
+    const lines = document.createElement("span");
+    lines.className = "lines";
+    lines.append(...parts);
+    code.before(lines);
+  } else code.before(...parts);
   return true;
 }
 
