@@ -17,9 +17,9 @@ from support import kernel_reference as reference
 from support.kernels import HOST_ISAS, Array, Kernels, same_bits
 
 LAYERS, SEQUENCES, BLOCKS, WIDTH = 2, 3, 3, 96
-TOKENS = 4  # of a page, which has room for 5
+TOKENS = 4  # of a page, which has room for 5 and a part
 COLUMNS = BLOCKS + BLOCKS * 16 // TOKENS
-HEADS = Heads(3, 1, 16, LAYERS, SEQUENCES * COLUMNS, SEQUENCES, BLOCKS, True, COLUMNS)
+HEADS = Heads(3, 1, 32, LAYERS, SEQUENCES * COLUMNS, SEQUENCES, BLOCKS, True, COLUMNS)
 CONV = ShortConv(HEADS, WIDTH, 3, TOKENS)
 PLACES = [(0, 0), (0, 1), (2, 5), (1, 2), (1, 4), (0, 2), (2, 30), (2, 31), (2, 32)]  # (sequence, position)
 LAYER, FIRST = 1, BLOCKS
@@ -36,7 +36,7 @@ def library(request: pytest.FixtureRequest) -> Kernels:
 
 
 def rows_of(kv: Array, layer: int) -> Array:
-    """[pages, tokens, channels], a view."""
+    """[pages, tokens, channels], a view of float32."""
     own = kv.reshape(HEADS.pages, LAYERS, -1)[:, layer, : TOKENS * WIDTH]
     return own.reshape(HEADS.pages, TOKENS, WIDTH)
 
@@ -46,11 +46,11 @@ def test_a_row_sees_itself_and_two_tokens_before_it(library: Kernels, form: str)
     if f"conv_{form}" not in library._signatures:
         pytest.skip("portable code keeps activations in float32")
     rng = np.random.default_rng(3)
-    kv = rng.standard_normal(HEADS.pages * HEADS.page_halves).astype(np.float16).view(np.int16)
+    kv = rng.standard_normal(HEADS.pages * HEADS.page_halves // 2).astype(np.float32)
     tables = rng.permutation(HEADS.pages).reshape(SEQUENCES, COLUMNS).astype(np.int32)
     sequence, positions = (np.array([place[i] for place in PLACES], np.int32) for i in range(2))
     bcx = (rng.standard_normal((len(PLACES), 3 * WIDTH)) * 2).astype(np.float32)
-    bcx[0, 5] = bcx[0, 2 * WIDTH + 5] = 300.0  # beyond what a half holds
+    bcx[1, 5] = bcx[1, 2 * WIDTH + 5] = 300.0  # beyond what a half holds
     weight = rng.standard_normal((3, WIDTH)).astype(np.float32)
     b, c, x = (part.astype(np.float64) for part in np.split(bcx, 3, axis=1))
     where, scalars = [positions, sequence, tables], [len(PLACES), LAYER, FIRST]
@@ -58,8 +58,7 @@ def test_a_row_sees_itself_and_two_tokens_before_it(library: Kernels, form: str)
     after = kv.copy()
     for row, (own, position) in enumerate(PLACES):
         page = tables[own, FIRST + position // TOKENS]
-        gated = np.clip(bcx[row, :WIDTH] * bcx[row, 2 * WIDTH :], -reference.F16_MAX, reference.F16_MAX)
-        rows_of(after, LAYER)[page, position % TOKENS] = gated.astype(np.float16).view(np.int16)
+        rows_of(after, LAYER)[page, position % TOKENS] = bcx[row, :WIDTH] * bcx[row, 2 * WIDTH :]
     for threads in (1, 3):
         found = kv.copy()
         library.run("append", [bcx, *where, found], scalars, [], threads, in_place=[found])
@@ -70,7 +69,7 @@ def test_a_row_sees_itself_and_two_tokens_before_it(library: Kernels, form: str)
         for back in range(min(3, position + 1)):
             seen = position - back
             page = tables[own, FIRST + seen // TOKENS]
-            before = b[row] * x[row] if back == 0 else rows_of(after.view(np.float16), LAYER)[page, seen % TOKENS]
+            before = b[row] * x[row] if back == 0 else rows_of(after, LAYER)[page, seen % TOKENS]
             value[row] += before * weight[2 - back]
             size[row] += np.abs(before * weight[2 - back])
     real = reference.Real(value * c, 5 * reference.EPS * size * np.abs(c) + reference.TINY)
@@ -88,7 +87,7 @@ def test_no_page_is_read_that_no_tap_sees(library: Kernels) -> None:
     bcx, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 3 * WIDTH), 3 * WIDTH))
     positions, sequence = np.arange(12, dtype=np.int32), np.zeros(12, np.int32)
     out = [((12, WIDTH), np.float32)]
-    kv = np.zeros(HEADS.pages * HEADS.page_halves, np.int16)
+    kv = np.zeros(HEADS.pages * HEADS.page_halves // 2, np.float32)
     library.run("append", [bcx, positions, sequence, tables, kv], [12, LAYER, FIRST], [], in_place=[kv])
     (wanted,) = library.run("conv_f32", [bcx, weight, positions, sequence, tables, kv], [12, LAYER, FIRST], out)
     kept = np.zeros_like(kv)

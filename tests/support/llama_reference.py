@@ -41,12 +41,12 @@ def _capped(x: Array, cap: float) -> Array:
 
 
 def _convolve(tiny: Tiny, layer: int, blk: dict[str, Array], h: Array, halves: bool) -> Array:
-    """As transformers' Lfm2ShortConv. Of tokens before its own a convolution sees what pages hold."""
+    """As transformers' Lfm2ShortConv. Pages hold what it reads of earlier tokens in float32."""
     b, c, x = np.split(h @ blk["shortconv.in_proj"].T, 3, axis=1)
     gated, taps = b * x, blk["shortconv.conv"].T
-    out, kept = gated * taps[-1], _halved(gated) if halves else gated
+    out = gated * taps[-1]
     for back in range(1, min(len(taps), len(h))):
-        out[back:] += kept[:-back] * taps[-1 - back]
+        out[back:] += gated[:-back] * taps[-1 - back]
     return np.asarray((c * out) @ blk["shortconv.out_proj"].T)
 
 

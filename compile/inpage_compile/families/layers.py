@@ -65,9 +65,10 @@ def layout_of(a: Architecture) -> Layout:
 
 
 def conv_tokens(a: Architecture) -> int:
-    """Rows of a convolution that a layer's place in a page holds: as many as keys and values, or a part of that."""
+    """Rows of a convolution that a layer's place in a page holds, of float32 where keys and values are halves: for as
+    many tokens, or a part of them."""
     tokens = PAGE
-    while tokens * a.hidden > 2 * a.kv_heads * a.head_dim * PAGE:
+    while 2 * tokens * a.hidden > 2 * a.kv_heads * a.head_dim * PAGE:
         tokens //= 2
     if not tokens:
         message = f"hidden: {a.hidden} channels of a convolution do not fit a page of {a.kv_heads} key heads"

@@ -279,11 +279,12 @@ class Content:
         """In the second of two block tables, whose pages hold 4 tokens: rows of a step, and one that an earlier step
         wrote."""
         rng = np.random.default_rng(7)
-        h = Heads(3, 1, 16, 1, 3 * 20, 3, 4, grouped=True, table_columns=20)
+        h = Heads(3, 1, 32, 1, 3 * 20, 3, 4, grouped=True, table_columns=20)
         for width, tokens in ((96, 4), (160, 2)):
             c = ShortConv(h, width, 3, tokens)
             where = Where.of(rng, h, [(0, 0), (0, 1), (1, 2), (2, 6), (2, 7), (1, 3), (1, 4)])
-            bcx, kv = self.activations(rng, 7, 3 * width) * (60 if self.half else 1), _pages(rng, h)
+            bcx = self.activations(rng, 7, 3 * width) * (60 if self.half else 1)
+            kv = rng.standard_normal((h.pages, attn.page_words(h))).astype(np.float32)
             weight = rng.standard_normal((3, width)).astype(np.float32)
             after, real = _convolved(c, where, bcx, weight, kv)
             buffers = {"bcx": bcx, "weight": weight, **where.buffers(), "kv": kv, "y": None}
@@ -371,9 +372,9 @@ def _appended(h: Heads, where: Where, qkv: Array, table: Array) -> tuple[Real, E
 
 
 def _convolved(c: ShortConv, where: Where, bcx: Array, weight: Array, kv: Array) -> tuple[Expected, Real]:
-    """All pages with B·x of the rows, and C · convolution; what lies in the pages is read as the halves it is."""
+    """All pages with B·x of the rows, and C · convolution."""
     b, gate_c, x = (part.astype(np.float64) for part in np.split(bcx, 3, axis=1))
-    want = kv.view(np.float16).astype(np.float64).reshape(c.heads.pages, -1)
+    want = kv.astype(np.float64)
     room = np.zeros(want.shape)
 
     def row(buffer: Array, i: int, position: int) -> Array:
@@ -382,14 +383,14 @@ def _convolved(c: ShortConv, where: Where, bcx: Array, weight: Array, kv: Array)
 
     for i, position in enumerate(where.positions):
         row(want, i, position)[:] = b[i] * x[i]
-        row(room, i, position)[:] = np.abs(b[i] * x[i]) * 2.0**-10 + SMALLEST_HALF
+        row(room, i, position)[:] = np.abs(b[i] * x[i]) * 2 * EPS
     value, error = np.zeros(b.shape), np.zeros(b.shape)
     for i, position in enumerate(where.positions):
         for back in range(min(c.taps, position + 1)):
             before, tap = row(want, i, position - back), weight[c.taps - 1 - back]
             value[i] += before * tap
-            error[i] += np.abs(before * tap) * 5 * EPS + (np.abs(tap) * row(room, i, position - back) if back else 0)
-    return Expected(want, room, "float16"), Real(value * gate_c, error * np.abs(gate_c))
+            error[i] += np.abs(before * tap) * 8 * EPS
+    return Expected(want, room, "float32"), Real(value * gate_c, error * np.abs(gate_c))
 
 
 def _attended(h: Heads, where: Where, q: Array, kv: Array, window: int) -> Real:

@@ -1,8 +1,7 @@
 """The gated short convolution: y = C · Σ w[k] · (B·x)[position - taps + 1 + k], channel by channel.
 
 One kernel stores B·x of all rows of a step into their pages, the next reads those before a token back from there,
-whether a step before wrote them or this one: which tokens come together changes no bit. A token's own B·x is not
-rounded to a half."""
+whether a step before wrote them or this one: which tokens come together changes no bit."""
 
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ from ..shared.packed import GROUP, groups_of
 from ..shared.short_conv import ShortConv
 from .build import Args, kernel, local, parallel, span, splat, view
 from .isa import Isa
-from .math import f16_decode, f16_encode
 from .pages import tables
 from .quantize import FORM_DTYPE, store_group
 
@@ -35,15 +33,14 @@ def conv_append(c: ShortConv) -> tirx.PrimFunc:
         kv = a.buffer("kv", (h.pages, h.page_halves), "int16", in_place=True)
         rows = a.count("rows", n)
         layer, column = a.scalar("layer"), a.scalar("first")
-        halves = view(kv, "int16", h.pages * h.page_halves)
+        floats = view(kv, "float32", h.pages * h.page_halves // 2)
         with parallel(rows * groups) as unit:
             row, first = let(unit // groups), let(unit % groups * GROUP)
             position = let(positions[row])
             page = let(block_tables[row_sequence[row], position // c.tokens + column])
             place = let(c.row(page, layer, position) + first)
             with loop(_FOURS) as four:
-                packed = let(f16_encode(let(_gated(c, bcx, row, first + four * 4))))
-                store(halves, packed, span(place + four * 4))
+                store(floats, _gated(c, bcx, row, first + four * 4), span(place + four * 4))
 
     return kernel(f"conv_append_{c.label}", build)
 
@@ -65,7 +62,7 @@ def short_conv(isa: Isa, c: ShortConv, form: str) -> tirx.PrimFunc:
         layer, column = a.scalar("layer"), a.scalar("first")
         y = a.buffer("y", (n, c.width), FORM_DTYPE[form])
         scales = None if form == "f32" else a.buffer("y_scales", (n, groups, 2), "float32")
-        halves = view(kv, "int16", h.pages * h.page_halves)
+        floats = view(kv, "float32", h.pages * h.page_halves // 2)
         with parallel(rows * groups) as unit:
             row, group = let(unit // groups), let(unit % groups)
             first, position = let(group * GROUP), let(positions[row])
@@ -80,8 +77,8 @@ def short_conv(isa: Isa, c: ShortConv, form: str) -> tirx.PrimFunc:
                     place = let(c.row(page, layer, seen) + first)
                     tap = (c.taps - 1 - back) * c.width
                     for i in range(_FOURS):
-                        before = let(f16_decode(let(halves[span(place + i * 4)])))
-                        store(sums, isa.madd(before, weight[span(tap + first + i * 4)], sums[i]), i)
+                        before, by = floats[span(place + i * 4)], weight[span(tap + first + i * 4)]
+                        store(sums, isa.madd(before, by, sums[i]), i)
             made = [let(sums[i] * bcx[row, span(c.width + first + i * 4)]) for i in range(_FOURS)]
             store_group(isa, form, made, y, scales, row, group)
 

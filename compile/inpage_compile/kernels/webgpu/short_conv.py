@@ -1,4 +1,4 @@
-"""The gated short convolution on the GPU: as `kernels.cpu.short_conv` has it, rows in pages being pairs of f16."""
+"""The gated short convolution on the GPU: as `kernels.cpu.short_conv` has it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,10 @@ from functools import cache
 from tvm import tirx
 
 from ..shared.short_conv import ShortConv
-from .build import (
-    Args,
-    Buffer,
-    Expr,
-    call,
-    cast,
-    halves,
-    kernel,
-    let,
-    local,
-    madd,
-    splat,
-    store,
-    when,
-)
+from .build import Args, Buffer, Expr, cast, kernel, let, local, madd, store, when
 from .pages import page_words, tables
 
 THREADS = 64
-_F16_MAX = 65504.0
 
 
 @cache
@@ -37,16 +22,14 @@ def conv_append(c: ShortConv, dtype: str) -> tirx.PrimFunc:
     def build(a: Args) -> None:
         bcx = a.buffer("bcx", f"{dtype}x2")
         positions, row_sequence, block_tables = tables(a)
-        kv = a.buffer("kv", "uint32", "x")
+        kv = a.buffer("kv", "float32x2", "x")
         a.scalar("rows")
         column = a.scalar("first")
         with a.workgroups(-(-pairs // THREADS), "rows", THREADS) as (bx, row, t):
             pair = let(bx * THREADS + t)
             with when(pair < pairs):
-                gated = let(_gated(c, bcx, row, pair))
-                held = tirx.Max(tirx.Min(gated, splat(_F16_MAX, 2)), splat(-_F16_MAX, 2))
                 at = _row(c, block_tables, row_sequence[row], column, let(positions[row])) + pair
-                store(kv, call("uint32", "pack2x16float", held), at)
+                store(kv, _gated(c, bcx, row, pair), at)
 
     return kernel(f"conv_append_{c.label}", build)
 
@@ -61,7 +44,7 @@ def short_conv(c: ShortConv, dtype: str) -> tirx.PrimFunc:
         bcx = a.buffer("bcx", f"{dtype}x2", "x")  # it lies in the arena that is written, so it has to be bound alike
         weight = a.buffer("weight", "float32x2")
         positions, row_sequence, block_tables = tables(a)
-        kv = a.buffer("kv", "uint32")
+        kv = a.buffer("kv", "float32x2")
         a.scalar("rows")
         column = a.scalar("first")
         y = a.buffer("y", f"{dtype}x2", "w")
@@ -73,8 +56,7 @@ def short_conv(c: ShortConv, dtype: str) -> tirx.PrimFunc:
                 for back in range(1, c.taps):
                     with when(position >= back):
                         at = _row(c, block_tables, row_sequence[row], column, let(position - back)) + pair
-                        before, tap = let(halves(kv[at])), weight[(c.taps - 1 - back) * pairs + pair]
-                        store(total, madd(before, tap, total[0]), 0)
+                        store(total, madd(kv[at], weight[(c.taps - 1 - back) * pairs + pair], total[0]), 0)
                 c_gate = cast("float32x2", bcx[(row * 3 + 1) * pairs + pair])
                 store(y, cast(f"{dtype}x2", total[0] * c_gate), row * pairs + pair)
 
@@ -89,9 +71,9 @@ def _gated(c: ShortConv, bcx: Buffer, row: Expr, pair: Expr) -> Expr:
 
 
 def _row(c: ShortConv, block_tables: Buffer, sequence: Expr, column: Expr, position: Expr) -> Expr:
-    """Where a token's row begins in the layer's pages, in words."""
+    """Where a token's row begins in the layer's pages, in pairs of float32."""
     block = sequence * c.heads.columns_of_table + position // c.tokens + column
-    return block_tables[block] * page_words(c.heads) + position % c.tokens * (c.width // 2)
+    return block_tables[block] * (page_words(c.heads) // 2) + position % c.tokens * (c.width // 2)
 
 
 __all__ = ["conv_append", "short_conv"]
