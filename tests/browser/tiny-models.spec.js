@@ -23,11 +23,11 @@ const OUT = path.join(ROOT, "build/tests/page-tiny");
  */
 const FLOAT = 5e-4;
 const INT8 = 0.08;
-const NEW = ["gemma3", "gemma2", "mistral", "smollm3", "granite", "phi3"];
+const NEW = ["gemma3", "gemma2", "mistral", "smollm3", "granite", "phi3", "lfm2"];
 const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "few_bits", "all-q2_k", "all-q3_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-iq4_nl", "all-iq4_xs", "all-mxfp4", "all-q5_0", "all-q5_1", "all-bf16"]];
 /** @type {Record<string, {threads: number[], usual: string[], slow: string[]}>} The slow ones stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
 const ENGINES = {
-  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "gemma3", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...NEW, ...ROPES, ...KINDS] },
+  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "gemma3", "lfm2", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...NEW, ...ROPES, ...KINDS] },
   "wasm-simd": { threads: [1, 2], usual: ["alone", "qwen2", "k_quants"], slow: ["eighty", "uneven", ...NEW, ...ROPES, ...KINDS] },
   "webgpu-f32": {
     threads: [1],
@@ -39,7 +39,7 @@ const ENGINES = {
 const modelsOf = (variant) => [...new Set([...ENGINES[variant].usual, ...(process.env.INPAGE_SLOW ? ENGINES[variant].slow : [])])];
 const MODELS = [...new Set(Object.keys(ENGINES).flatMap(modelsOf))];
 /** Weights are floats, so that activations are never rounded to eight bits. */
-const FLOATS = ["alone", "gemma2", "mistral", "granite", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
+const FLOATS = ["alone", "gemma2", "mistral", "granite", "lfm2", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
 const PAGES = 64;
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
@@ -85,6 +85,20 @@ const call = (page, method, ...args) =>
 /** Five pages of a sequence, in no order. @param {number} i @returns {number[]} */
 const pagesOf = (i) => Array.from({ length: 5 }, (_, k) => (13 * (5 * i + k)) % PAGES);
 
+/**
+ * Those of all groups that hold what some of the first one hold. `shares`: how many of a group's hold the tokens of one.
+ * @param {number[]} pages
+ * @param {number[]} shares
+ */
+function groupPages(pages, shares) {
+  let first = 0;
+  return shares.flatMap((share) => {
+    const own = pages.flatMap((page) => Array.from({ length: share }, (_, k) => first + page * share + k));
+    first += PAGES * share;
+    return own;
+  });
+}
+
 /** @param {number[]} found @param {number[]} wanted */
 const worst = (found, wanted) => Math.max(...wanted.map((value, i) => Math.abs(found[i] - value)));
 
@@ -117,8 +131,8 @@ async function sameBits(page, engine, ids) {
 for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
   for (const name of modelsOf(variant)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
-      /** @type {{ids: number[], nll: number[], logits: number[][], groups: number}} of all tokens; of the last ones; of layers */
-      const { ids, nll, logits, groups } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
+      /** @type {{ids: number[], nll: number[], logits: number[][], shares: number[]}} of all tokens; of the last ones; of a page, each group's */
+      const { ids, nll, logits, shares } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
       const bound = variant.startsWith("wasm") && !FLOATS.includes(name) ? INT8 : FLOAT;
       const largest = Math.max(...logits.flat().map(Math.abs));
       const tokens = logits[0].map((_, i) => i);
@@ -126,8 +140,9 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
       const traces = [];
       for (const threads of counts) {
         const engine = `${variant} ${name} ${threads}`;
-        const inGroups = (/** @type {number} */ i) => Array.from({ length: groups }, (_, g) => pagesOf(i).map((page) => page + PAGES * g)).flat();
-        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: PAGES * groups });
+        const all = PAGES * shares.reduce((sum, share) => sum + share);
+        const inGroups = (/** @type {number} */ i) => groupPages(pagesOf(i), shares);
+        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: all });
         const scores = await call(page, "score", engine, { ids, from: 0, pages: pagesOf(0) });
         expect(worst(scores.nll, nll) / largest, `prefill on ${threads} threads`).toBeLessThan(2 * bound);
         /** @param {number} i of the steps @param {number[]} pages */

@@ -4,6 +4,7 @@ which attention scale a 27B has; and what is refused by name. Groups of layers u
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def test_layers_of_a_kind_share_pages_of_one_size(tmp_path: Path) -> None:
     assert (a.window, a.whole_layers) == (20, (5,))
     layout = layout_of(a)
     assert layout.slots == 1 and layout.groups[0] == KvGroup((5,), 16) and layout.groups[6] == KvGroup((6,), 16, 20)
-    assert layout.places(10)[5] == Place(0, 0, EVERYTHING) and layout.places(10)[0] == Place(0, 10, 20)
+    assert layout.places(160)[5] == Place(0, 0, EVERYTHING) and layout.places(160)[0] == Place(0, 10, 20)
     assert [table_of(a, layer) for layer in (4, 5, 6)] == [LOCAL, TABLE, LOCAL]
     a = opened("gemma2", tmp_path).architecture
     assert layout_of(a).groups == (KvGroup((1, 3), 16), KvGroup((0, 2), 16, 20))
@@ -121,6 +122,38 @@ def test_the_largest_gemmas_scale_attention_by_the_mean_of_heads(tmp_path: Path)
     assert opened("gemma3", tmp_path).architecture.attention_scale == 0  # 1/√head_dim
 
 
+def test_convolutions_are_windows_in_pages_of_their_own(tmp_path: Path) -> None:
+    """Rows of 64 float32 where keys and values have 32 halves: a quarter of the tokens in a page."""
+    a = opened("lfm2", tmp_path).architecture
+    assert (a.conv_taps, a.conv_layers) == (3, (0, 1, 3, 4))
+    layout = layout_of(a)
+    assert layout.groups == (KvGroup((2, 5), 16), KvGroup((0, 1), 4, 3), KvGroup((3, 4), 4, 3))
+    assert layout.places(40)[4] == Place(1, 3 + 10, 3) and layout.places(40)[5] == Place(1, 0, EVERYTHING)
+    windowed = layout_of(opened("lfm2", tmp_path, {"lfm2.attention.sliding_window": 24}).architecture)
+    assert windowed.groups[0] == KvGroup((2, 5), 16, 24)
+    short = layout_of(replace(a, context=3)).groups  # all of it
+    assert [group.window for group in short] == [None] * 3
+    with pytest.raises(Unsupported, match="512 channels") as e:
+        layout_of(replace(a, hidden=512))
+    assert e.value.field == "hidden"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("attention.head_count_kv", [0, 1, 0], "has 3 members, one for each of 6 layers"),
+        ("attention.head_count_kv", [0] * 6, "no layer has any"),
+        ("attention.head_count_kv", [0, 0, 1, 0, 0, 2], "layers that differ"),
+        ("shortconv.l_cache", None, "is missing"),
+        ("shortconv.l_cache", 17, "outside 1..16"),
+    ],
+)
+def test_convolutions_that_fit_no_model_are_named(key: str, value: Any, why: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceInvalid, match=why) as e:
+        opened("lfm2", tmp_path, {f"lfm2.{key}": value})
+    assert e.value.field == f"lfm2.{key}"
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_architectures_are_refused_with_what_runs(name: str, tmp_path: Path) -> None:
     assert name not in FAMILIES
@@ -141,11 +174,12 @@ def test_what_halves_do_not_hold_is_not_compiled_to_them(tmp_path: Path) -> None
         compile_variant(all_variants()["webgpu-f16"], source.architecture, {}, tmp_path)
 
 
-async def test_a_crowd_on_few_pages_answers_as_each_alone() -> None:
-    """Windows of 20 tokens beside a layer that sees everything: pages that slid out are used by others, requests wait,
-    are preempted, saved and computed again, and share what the half of them begins with; the tokens are those of each
-    alone, with nothing kept."""
-    engine = await open_engine(tiny_artifact("gemma3"), "native-f32", threads=2)
+@pytest.mark.parametrize(("name", "few"), [("gemma3", 110), *([("lfm2", 140)] if "INPAGE_SLOW" in os.environ else [])])
+async def test_a_crowd_on_few_pages_answers_as_each_alone(name: str, few: int) -> None:
+    """Windows of 20 tokens, or convolutions, beside layers that see everything: pages that slid out are used by others,
+    requests wait, are preempted, saved and computed again, and share what the half of them begins with; the tokens are
+    those of each alone, with nothing kept."""
+    engine = await open_engine(tiny_artifact(name), "native-f32", threads=2)
     begin = [(11 * k + k * k) % 320 for k in range(50)]
     prompts = [begin * (i % 2) + [(7 * i + k * k) % 320 for k in range(5 + 7 * i)] for i in range(6)]
 
@@ -165,13 +199,14 @@ async def test_a_crowd_on_few_pages_answers_as_each_alone() -> None:
         return [request.tokens for request in requests]
 
     alone = await answers(400, together=False, prefix_bytes=0)
-    assert await answers(110, together=True) == alone == await answers(400, together=False)
+    assert await answers(few, together=True) == alone == await answers(400, together=False)
     await engine.unload()
 
 
-@pytest.mark.parametrize("name", ["gemma3", "mistral"])
+@pytest.mark.parametrize("name", ["gemma3", "mistral", "lfm2"])
 async def test_a_turn_that_goes_on_from_kept_pages_has_the_bits_of_one_that_reads_all(name: str) -> None:
-    """Logits, of a layer that sees everything beside windows and of windows alone, in chunks of other lengths."""
+    """Logits, of a layer that sees everything beside windows, of windows alone and beside convolutions, in chunks of
+    other lengths."""
     engine = await open_engine(tiny_artifact(name), "native-f32", threads=2, pages=40)
     ids = [(7 * k + k * k) % 320 for k in range(90)]
 

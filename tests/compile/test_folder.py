@@ -198,6 +198,26 @@ def test_what_a_familys_config_says_as_older_files_do(tmp_path: Path) -> None:
     fails(folder, "config.json.layer_types", "must name full_attention or sliding_attention")
 
 
+def test_liquids_own_config_says_the_same(tmp_path: Path) -> None:
+    """LFM2 as Liquid AI publishes it: which layers attend, a width to be adjusted, the norm's size by two names."""
+    folder = write_folder(tmp_path / "m", "lfm2")
+    before = open_folder(folder)
+    change(folder, "config.json", layer_types=None, full_attn_idxs=[2, 5], intermediate_size=None, block_ff_dim=128,
+           block_auto_adjust_ff_dim=True, block_ffn_dim_multiplier=1.0, block_multiple_of=32, block_dim=64,
+           block_norm_eps=1e-5, block_use_swiglu=True, conv_dim=64, conv_bias=False, num_heads=4, use_pos_enc=True,
+           tie_word_embeddings=None, tie_embedding=True)  # fmt: skip
+    after = open_folder(folder)
+    assert (after.architecture, after.warnings) == (before.architecture, ())
+    change(folder, "config.json", block_ffn_dim_multiplier=1.2)
+    fails(folder, "model.layers.0.feed_forward.w1.weight", r"expected \[128, 64\]")  # 2/3 · 1.2 of 128, up to 32s
+    change(folder, "config.json", full_attn_idxs=[], block_ffn_dim_multiplier=1.0)
+    fails(folder, "config.json.layer_types", "no layer has attention")
+    change(folder, "config.json", full_attn_idxs=None, layer_types=["conv", "mamba"] * 3)
+    fails(folder, "config.json.layer_types", "must name full_attention or conv")
+    change(folder, "config.json", conv_bias=True)
+    fails(folder, "config.json.conv_bias", "True is not supported")
+
+
 def test_keys_that_nothing_follows_are_told_by_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", "f32")
     change(folder, "config.json", novelty=3, auto_map={"AutoModel": "evil.Model"})

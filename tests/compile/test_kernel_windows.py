@@ -26,7 +26,7 @@ CAPS = (0.0, 2.0)
 
 
 def heads_of(cap: float) -> Heads:
-    return Heads(3, 1, 32, LAYERS, 2 * SEQUENCES * BLOCKS, SEQUENCES, BLOCKS, True, 2, cap=cap)
+    return Heads(3, 1, 32, LAYERS, 2 * SEQUENCES * BLOCKS, SEQUENCES, BLOCKS, True, 2 * BLOCKS, cap=cap)
 
 
 def kernels(isa: Isa) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def torch_model(tiny: Tiny) -> Any:
         num_key_value_heads=tiny.kv_heads,
         head_dim=tiny.head_dim,
         max_position_embeddings=tiny.context,
-        rms_norm_eps=1e-5,
+        **{traits.epsilon: 1e-5},
         rope_parameters=rope_parameters(tiny),
         tie_word_embeddings=tiny.tied,
         attn_implementation="eager",
@@ -55,20 +55,16 @@ def torch_model(tiny: Tiny) -> Any:
     )
     model = getattr(transformers, f"{traits.hf}ForCausalLM")(config).eval().float()
     weights = tiny.dequantized()
-    names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_output": "self_attn.o_proj"}
-    if traits.post_norms:
-        names |= {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm"}
-        names |= {"post_ffw_norm": "post_feedforward_layernorm"}
-    if traits.head_norms:
-        names |= {f"attn_{x}_norm": f"self_attn.{x}_norm" for x in "qk"}
-    names |= {f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"} | {
-        f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")
-    }
-    state = {"model.embed_tokens.weight": weights["token_embd"], "model.norm.weight": weights["output_norm"]}
+    names = traits.names()
+    state = {f"model.{names[name]}.weight": weights[name] for name in ("token_embd", "output_norm")}
     state["lm_head.weight"] = weights["token_embd" if tiny.tied else "output"]
     for i in range(tiny.layers):
         for ours, theirs in names.items():
+            if f"blk.{i}.{ours}" not in weights:
+                continue
             w = weights[f"blk.{i}.{ours}"]
+            if ours == "shortconv.conv":
+                w = w[:, None]
             if (
                 ours in ("attn_q", "attn_k") and not traits.halves
             ):  # GGUF rotates neighbours, Hugging Face the two halves of a head
@@ -103,6 +99,9 @@ def rope_parameters(tiny: Tiny) -> dict[str, Any]:
 def special(tiny: Tiny) -> dict[str, Any]:
     """What the configurations of some families have."""
     out: dict[str, Any] = {NUMBERS[name][1]: value for name, value in tiny.numbers}
+    if tiny.traits.attend_every:
+        out |= {"conv_L_cache": int(tiny.number("conv_taps")), "block_auto_adjust_ff_dim": False}
+        out["layer_types"] = ["conv" if tiny.convolves(i) else "full_attention" for i in range(tiny.layers)]
     if tiny.number("window"):
         out["sliding_window"] = int(tiny.number("window"))
         if tiny.traits.whole_every:

@@ -31,14 +31,8 @@ def reference() -> dict[str, Any]:
 
 def checkpoint(tiny: Tiny) -> dict[str, Array]:
     """The weights, float32, under Hugging Face's names and in its order of rows."""
-    names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_output": "self_attn.o_proj"}
-    names |= {f"attn_{x}": f"self_attn.{x}_proj" for x in "qkv"}
-    names |= {f"attn_{x}_norm": f"self_attn.{x}_norm" for x in "qk"}
-    names |= {f"ffn_{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")}
-    if tiny.traits.post_norms:
-        names |= {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm"}
-        names |= {"post_ffw_norm": "post_feedforward_layernorm"}
-    top = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    names = tiny.traits.names()
+    top = {name: f"model.{names[name]}" for name in ("token_embd", "output_norm")} | {"output": "lm_head"}
     out: dict[str, Array] = {}
     for name, w in tiny.weights().items():
         name, _, kind = name.partition(".bias") if name.endswith(".bias") else (name, "", "weight")
@@ -46,7 +40,9 @@ def checkpoint(tiny: Tiny) -> dict[str, Array]:
         if name in top:
             out[f"{top[name]}.{kind}"] = w
             continue
-        _, layer, own = name.split(".")
+        _, layer, own = name.split(".", 2)
+        if own == "shortconv.conv":
+            w = w[:, None]
         if not tiny.traits.halves and own in ("attn_q", "attn_k"):  # neighbours turn in GGUF files, halves here
             w = w.reshape(-1, tiny.head_dim // 2, 2, tiny.hidden).swapaxes(1, 2).reshape(w.shape)
         out[f"model.layers.{layer}.{names[own]}.{kind}"] = w

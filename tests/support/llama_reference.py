@@ -21,7 +21,8 @@ def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
     x = w["token_embd"][ids] * (np.sqrt(tiny.hidden) if traits.root_scaled else tiny.number("embedding_scale", 1.0))
     for i in range(tiny.layers):
         blk = {name.removeprefix(f"blk.{i}."): w[name] for name in w if name.startswith(f"blk.{i}.")}
-        made = _attend(tiny, i, blk, _norm(x, blk["attn_norm"]), halves)
+        mix = _convolve if tiny.convolves(i) else _attend
+        made = mix(tiny, i, blk, _norm(x, blk["attn_norm"]), halves)
         x = x + grown * (_norm(made, blk["post_attention_norm"]) if traits.post_norms else made)
         h = _norm(x, blk["ffn_norm"])
         gates, ups = h @ blk["ffn_gate"].T, h @ blk["ffn_up"].T
@@ -39,6 +40,20 @@ def _capped(x: Array, cap: float) -> Array:
     return cap * np.tanh(x / cap) if cap else x
 
 
+def _convolve(tiny: Tiny, layer: int, blk: dict[str, Array], h: Array, halves: bool) -> Array:
+    """As transformers' Lfm2ShortConv. Pages hold what it reads of earlier tokens in float32."""
+    b, c, x = np.split(h @ blk["shortconv.in_proj"].T, 3, axis=1)
+    gated, taps = b * x, blk["shortconv.conv"].T
+    out = gated * taps[-1]
+    for back in range(1, min(len(taps), len(h))):
+        out[back:] += gated[:-back] * taps[-1 - back]
+    return np.asarray((c * out) @ blk["shortconv.out_proj"].T)
+
+
+def _halved(x: Array) -> Array:
+    return np.asarray(x.astype(np.float32).astype(np.float16).astype(np.float64))
+
+
 def _attend(tiny: Tiny, layer: int, blk: dict[str, Array], h: Array, halves: bool) -> Array:
     rows, traits = len(h), tiny.traits
     q, k, v = (
@@ -52,7 +67,7 @@ def _attend(tiny: Tiny, layer: int, blk: dict[str, Array], h: Array, halves: boo
         rotate = _rotate_halves if traits.halves else _rotate
         q, k = (np.concatenate([rotate(a[..., :size], turn), a[..., size:]], axis=-1) for a in (q, k))
     if halves:
-        k, v = (a.astype(np.float32).astype(np.float16).astype(np.float64) for a in (k, v))
+        k, v = _halved(k), _halved(v)
     k, v = (a.repeat(tiny.heads // tiny.kv_heads, axis=1) for a in (k, v))
     scores = np.einsum("ahd,bhd->hab", q, k) * tiny.number("attention_scale", tiny.head_dim**-0.5)
     scores = _capped(scores, tiny.number("attention_cap"))

@@ -16,6 +16,7 @@ from typing import Any
 
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import SequenceInput, StepOutput
+from inpage.format.plan_types import KvGroup
 from inpage.format.schema import Manifest
 from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.families.layers import layout_of
@@ -110,16 +111,25 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 async def open_engine(folder: Path, variant: str = "native", threads: int = 1, pages: int = 64) -> NativeEngine:
-    """An engine with ``pages`` KV pages to use, of each group of layers."""
-    most = pages * max(1, len(layout_of(manifest_of(folder).architecture).groups))
+    """An engine with ``pages`` KV pages to use, of each group of layers; more where they hold fewer tokens."""
+    most = pages * sum(shares_of_page(layout_of(manifest_of(folder).architecture).groups))
     engine = await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads, max_pages=most)
     await engine.reserve_pages(most)
     return engine
 
 
+def shares_of_page(groups: Sequence[KvGroup]) -> list[int]:
+    """Of each group, how many of its pages hold the tokens of one of the first group's."""
+    return [groups[0].page_tokens // group.page_tokens for group in groups] or [1]
+
+
 def part(engine: NativeEngine, tokens: Sequence[int], start: int, pages: Sequence[int], **rest: Any) -> SequenceInput:
-    """What to feed of a sequence on ``pages``, below 64; where layers form groups, each has 64 pages of its own."""
-    tables = [[64 * i + page for page in pages] for i in range(len(engine.info.groups))]
+    """What to feed of a sequence on ``pages``, below 64; where layers form groups, each has pages of its own for as
+    many tokens."""
+    tables, first = list[list[int]](), 0
+    for share in shares_of_page(engine.info.groups) if engine.info.groups else ():
+        tables.append([first + page * share + i for page in pages for i in range(share)])
+        first += 64 * share
     return SequenceInput(tokens, start, pages, tables=tables, **rest)
 
 

@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from inpage_compile.quantize.noise import noise
 
 from . import rope
-from .traits import NUMBERS, TRAITS, Traits
+from .traits import COUNTS, NUMBERS, TRAITS, Traits
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCAB = 320
@@ -81,17 +81,30 @@ class Tiny:
         every = self.traits.whole_every
         return self.number("window") > 0 and not (every and layer % every == every - 1)
 
+    def convolves(self, layer: int) -> bool:
+        every = self.traits.attend_every
+        return every > 0 and layer % every != every - 1
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """GGUF tensor name → shape, [outputs, inputs] or [n], in the order in which random numbers are drawn."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         out: dict[str, tuple[int, ...]] = {"token_embd": (self.vocab, self.hidden)}
         for i in range(self.layers):
+            out[f"blk.{i}.attn_norm"] = (self.hidden,)
+            if self.convolves(i):
+                out |= {
+                    f"blk.{i}.shortconv.in_proj": (3 * self.hidden, self.hidden),
+                    f"blk.{i}.shortconv.conv": (self.hidden, int(self.number("conv_taps"))),
+                    f"blk.{i}.shortconv.out_proj": (self.hidden, self.hidden),
+                }
+            else:
+                out |= {
+                    f"blk.{i}.attn_q": (q, self.hidden),
+                    f"blk.{i}.attn_k": (kv, self.hidden),
+                    f"blk.{i}.attn_v": (kv, self.hidden),
+                    f"blk.{i}.attn_output": (self.hidden, q),
+                }
             out |= {
-                f"blk.{i}.attn_norm": (self.hidden,),
-                f"blk.{i}.attn_q": (q, self.hidden),
-                f"blk.{i}.attn_k": (kv, self.hidden),
-                f"blk.{i}.attn_v": (kv, self.hidden),
-                f"blk.{i}.attn_output": (self.hidden, q),
                 f"blk.{i}.ffn_norm": (self.hidden,),
                 f"blk.{i}.ffn_gate": (self.ffn, self.hidden),
                 f"blk.{i}.ffn_up": (self.ffn, self.hidden),
@@ -99,7 +112,7 @@ class Tiny:
             }
             if self.traits.bias:
                 out |= {f"blk.{i}.attn_{x}.bias": (q if x == "q" else kv,) for x in "qkv"}
-            if self.traits.head_norms:
+            if self.traits.head_norms and not self.convolves(i):
                 out |= {f"blk.{i}.attn_{x}_norm": (self.head_dim,) for x in "qk"}
             if self.traits.post_norms:
                 out |= {f"blk.{i}.post_{x}_norm": (self.hidden,) for x in ("attention", "ffw")}
@@ -128,7 +141,7 @@ class Tiny:
         """GGML type and data of every tensor, as the file holds them."""
         out: dict[str, tuple[Type, npt.NDArray[np.generic]]] = {}
         for name, values in self.weights().items():
-            kind = self.type_of(name) if values.ndim == 2 else Type.F32
+            kind = self.type_of(name) if values.ndim == 2 and not name.endswith(".conv") else Type.F32
             if kind in ONLY_READ:
                 rng = np.random.default_rng([self.seed, *name.encode()])
                 out[name] = (kind, noise(rng, kind.name.lower(), *values.shape, self.scale / np.sqrt(values.shape[1])))
@@ -143,7 +156,7 @@ class Tiny:
             for whole, parts in (("attn_qkv", ("attn_q", "attn_k", "attn_v")), ("ffn_up", ("ffn_gate", "ffn_up"))):
                 kinds, data = zip(*(out.pop(f"blk.{i}.{part}") for part in parts), strict=True)
                 out[f"blk.{i}.{whole}"] = (kinds[0], np.concatenate(data))
-        return out
+        return out | {theirs: out.pop(ours) for ours, theirs in self.traits.gguf_named}
 
     def dequantized(self) -> dict[str, npt.NDArray[np.float32]]:
         """What the model computes with: the `gguf` package's own dequantization."""
@@ -177,15 +190,16 @@ class Tiny:
         w.add_embedding_length(self.hidden)
         w.add_feed_forward_length(self.ffn)
         w.add_head_count(self.heads)
-        w.add_head_count_kv(self.kv_heads)
+        kv_heads = [0 if self.convolves(i) else self.kv_heads for i in range(self.layers)]
+        w.add_head_count_kv(kv_heads if 0 in kv_heads else self.kv_heads)
         w.add_key_length(self.head_dim)
         w.add_value_length(self.head_dim)
         w.add_rope_dimension_count(self.rope_dim)
         w.add_rope_freq_base(self.rope_theta)
         rope.write(w, dict(self.rope))
         for key, value in self.numbers:
-            add = w.add_uint32 if key == "window" else w.add_float32
-            add(f"{self.family}.{NUMBERS[key][0]}", int(value) if key == "window" else value)
+            add = w.add_uint32 if key in COUNTS else w.add_float32
+            add(f"{self.family}.{NUMBERS[key][0]}", int(value) if key in COUNTS else value)
         w.add_layer_norm_rms_eps(1e-5)
         w.add_vocab_size(self.vocab)
         tokens, merges = vocabulary(self.vocab)
@@ -277,6 +291,9 @@ FAMILY_MODELS: dict[str, Tiny] = {
                              ("logit_scale", 8.0))),
     "phi3": Tiny(seed=27, family="phi3", heads=2, kv_heads=1, head_dim=32, turning=24, scale=0.8, default="Q8_0",
                  rope=(("rope_type", "longrope"), *_LONG, ("long_factor", _DIVISORS), ("short_factor", _DIVISORS))),
+    # Rows of a convolution longer than keys and values: pages that hold fewer tokens.
+    "lfm2": Tiny(seed=28, family="lfm2", layers=6, kv_heads=1, scale=1.0, rope_theta=1e6, rope=_YARN,
+                 numbers=(("conv_taps", 3),)),
 }  # fmt: skip
 MODELS |= FAMILY_MODELS
 # Number formats with super-blocks and planes: all of them in one file, as llama.cpp's Q4_K_M and Q5_K, and each alone.

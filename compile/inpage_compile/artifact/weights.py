@@ -140,15 +140,20 @@ def _order(source: Source) -> Iterable[_Planned]:
             return [tensors[blk + n] for n in names]
 
         yield _norm(tensors[blk + "attn_norm"])
-        q, k, v = some("attn_q", "attn_k", "attn_v")
-        qkv = [_reordered(q, order), _reordered(k, order), v]
-        yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
-        if a.qkv_bias:
-            q, k, v = some("attn_q.bias", "attn_k.bias", "attn_v.bias")
-            yield _vector(blk + "attn_qkv_bias", [(q, order), (k, order), (v, None)])
-        if a.qk_norm:
-            yield _vector(blk + "attn_qk_norm", [(t, order) for t in some("attn_q_norm", "attn_k_norm")])
-        yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
+        if i in a.conv_layers:
+            yield _matrix(blk + "conv_in", some("shortconv.in_proj"))
+            yield _taps(blk + "conv_taps", tensors[blk + "shortconv.conv"], a.conv_taps)
+            yield _matrix(blk + "conv_out", some("shortconv.out_proj"))
+        else:
+            q, k, v = some("attn_q", "attn_k", "attn_v")
+            qkv = [_reordered(q, order), _reordered(k, order), v]
+            yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
+            if a.qkv_bias:
+                q, k, v = some("attn_q.bias", "attn_k.bias", "attn_v.bias")
+                yield _vector(blk + "attn_qkv_bias", [(q, order), (k, order), (v, None)])
+            if a.qk_norm:
+                yield _vector(blk + "attn_qk_norm", [(t, order) for t in some("attn_q_norm", "attn_k_norm")])
+            yield _matrix(blk + "attn_out", some("attn_output"), fill=True)
         if a.post_norms:
             yield _norm(tensors[blk + "post_attention_norm"], blk + "attn_post_norm")
         yield _norm(tensors[blk + "ffn_norm"])
@@ -190,6 +195,15 @@ def _vector(name: str, parts: Sequence[tuple[SourceTensor, npt.NDArray[np.intp] 
         return np.concatenate(values).view(np.uint8)
 
     return (name, (sum(t.shape[0] for t, _ in parts),), "f32", "raw", make)
+
+
+def _taps(name: str, t: SourceTensor, taps: int) -> _Planned:
+    """A convolution's taps, which files hold channel by channel, tap by tap."""
+
+    def make() -> npt.NDArray[Any]:
+        return np.ascontiguousarray(dequantize(t).reshape(-1, taps).T).reshape(-1).view(np.uint8)
+
+    return (name, t.shape, "f32", "raw", make)
 
 
 def _own(t: SourceTensor) -> _Planned:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ _ROPE = {
 }
 # Of families that have more: which layers have a window, rotary positions of those, caps, factors.
 WINDOWS: Mapping[str, str] = {"window_pattern": "layer_types", "local_theta": "rope_local_base_freq"}
+CONVOLUTIONS: Mapping[str, str] = {"conv_taps": "conv_L_cache", "conv_layers": "layer_types"}
 CAPS: Mapping[str, str] = {"attention_cap": "attn_logit_softcapping", "logit_cap": "final_logit_softcapping"}
 QUERY_SCALE: Mapping[str, str] = {"attention_scale": "query_pre_attn_scalar"}
 SCALES: Mapping[str, str] = {
@@ -89,6 +90,10 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "use_bias": (False,),
+    "conv_bias": (False,),
+    "block_use_swiglu": (True,),
+    "use_pos_enc": (True,),
+    "tie_embedding": (True,),
     "use_sliding_window": (False,),
     "rope_interleaved": (False,),
     "position_embedding_type": ("rope",),
@@ -138,7 +143,10 @@ _SILENT = frozenset((
     "router_aux_loss_coef", "output_router_logits", "unsloth_fixed", "unsloth_version",
     "original_max_position_embeddings", "rope_scaling.type", "rope_scaling.rope_theta", "rope_parameters.type",
     "rope_parameters.partial_rotary_factor", "rope_scaling.low_freq_factor", "rope_scaling.high_freq_factor",
-    "rope_parameters.low_freq_factor", "rope_parameters.high_freq_factor",
+    "rope_parameters.low_freq_factor", "rope_parameters.high_freq_factor", "conv_dim", "conv_dim_out",
+    "conv_use_xavier_init", "num_heads", "theta", "full_attn_idxs", "block_dim", "block_ff_dim",
+    "block_auto_adjust_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier", "block_norm_eps",
+    "block_mlp_init_scale", "block_out_init_scale", "block_use_xavier_init",
 ))  # fmt: skip
 _LONGROPE = ("longrope", "su")  # as it was called first
 _SILENT_UNDER = (
@@ -150,19 +158,23 @@ _SILENT_UNDER = (
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """``types``: what config.json calls the family (``model_type``); ``windowed``: those of them whose
-    ``sliding_window`` counts, which others leave unread. ``config``, ``layer``: keys and tensors of a
-    layer, from our names and to them. ``activations``: names of the gate's. ``tied``: whether the head is the embedding
-    where config.json does not say it. ``norm_offset``: what norms' weights lack."""
+    ``sliding_window`` counts, which others leave unread. ``config``, ``layer``, ``model``: keys, tensors of a layer and
+    others, from our names and to them. ``usual``: what config.json says in words of the family's own as others say it.
+    ``activations``: names of the gate's. ``tied``: whether the head is the embedding where config.json does not say it.
+    ``norm_offset``: what norms' weights lack."""
 
     types: tuple[str, ...]
     windowed: tuple[str, ...] = ()
     config: Mapping[str, str] = field(default_factory=lambda: CONFIG)
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
+    model: Mapping[str, str] = field(default_factory=lambda: MODEL)
+    usual: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
     activations: tuple[str, ...] = ("silu", "swish")
     tied: bool = False
     norm_offset: float = 0.0
 
     def keys(self, values: Mapping[str, Any]) -> ConfigKeys:
+        values = self.usual(values)
         block = next((name for name in _ROPE_BLOCKS if isinstance(values.get(name), Mapping)), _ROPE_BLOCKS[0])
         own: Mapping[str, Any] = values.get(block) or {}
         table = dict(self.config)
@@ -191,18 +203,19 @@ class Checkpoint:
         rest = tensor.removeprefix("model.")
         if rest.endswith("rotary_emb.inv_freq"):
             return None
-        if rest in MODEL:
-            return MODEL[rest]
+        if rest in self.model:
+            return self.model[rest]
         match = re.fullmatch(r"layers\.(0|[1-9]\d{0,4})\.(.{1,100})", rest)
         ours = self.layer.get(match[2]) if match else None
         if match and ours:
             return f"blk.{match[1]}.{ours}"
         # What a file calls by a name of ours is none of its own.
-        return f"{tensor} of the file" if tensor in {"output", *MODEL.values()} or tensor.startswith("blk.") else tensor
+        taken = tensor in {"output", *self.model.values()} or tensor.startswith("blk.")
+        return f"{tensor} of the file" if taken else tensor
 
     def file_names(self) -> dict[str, str]:
         """The last part of our names to what stands behind ``model.layers.N.`` or ``model.``."""
-        named = {ours: f"model.{theirs}" for theirs, ours in MODEL.items()} | {"output": HEAD}
+        named = {ours: f"model.{theirs}" for theirs, ours in self.model.items()} | {"output": HEAD}
         return named | {ours: theirs for theirs, ours in self.layer.items()}
 
 
@@ -249,6 +262,17 @@ class ConfigKeys(Keys):
         if len(kinds) != layers or not set(map(str, kinds)) <= {"full_attention", "sliding_attention"}:
             raise self.wrong(name, f"must name full_attention or sliding_attention for each of {layers} layers")
         return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
+
+    def conv_layers(self, layers: int) -> tuple[int, ...]:
+        name = "conv_layers"
+        if name not in self.table:
+            return ()
+        kinds = self.meta.items(self.key(name), str) if self.has(name) else ["full_attention"] * layers
+        if len(kinds) != layers or not set(kinds) <= {"full_attention", "conv"}:
+            raise self.wrong(name, f"must name full_attention or conv for each of {layers} layers")
+        if "full_attention" not in kinds:
+            raise self.wrong(name, "no layer has attention, which is not supported")
+        return tuple(i for i, kind in enumerate(kinds) if kind == "conv")
 
     def _kind(self) -> str:
         return str(self.meta.get(self.key("rope_kind")) or "default")

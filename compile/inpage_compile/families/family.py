@@ -33,8 +33,8 @@ class Family:
     ``local_theta``: rotary base of layers with a window, whose frequencies nothing divides; 0: they are as the others.
     ``plain_every``: of so many layers the last one has no rotary positions. ``mean_scale``: models of so many layers
     scale attention by 1/√(hidden / heads). ``fused``: the file holds queries, keys and values as one matrix, and gate
-    and up. ``checkpoint``: how a folder with a config.json holds the family, where heads always turn by halves; None:
-    such folders are not read."""
+    and up. ``renamed``: what GGUF files call tensors, to our names, where they differ. ``checkpoint``: how a folder
+    with a config.json holds the family, where heads always turn by halves; None: such folders are not read."""
 
     name: str
     _: KW_ONLY
@@ -50,6 +50,7 @@ class Family:
     plain_every: int = 0
     mean_scale: int = 0
     fused: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict, repr=False)
     gguf: Mapping[str, str] = field(repr=False)
     checkpoint: Checkpoint | None = field(default=None, repr=False)
 
@@ -89,6 +90,7 @@ class Family:
         residual = keys.scale("residual_scale")
         if not 1e-3 <= residual <= 1e3:
             raise keys.wrong("residual_scale", f"{residual} is outside 0.001..1000")
+        conv_layers = keys.conv_layers(layers)
         plain = _last_of(self.plain_every, layers)
         if "rope_used" in keys.table and not keys.flag("rope_used", True):
             plain = tuple(range(layers))
@@ -115,6 +117,8 @@ class Family:
             local_rope=rope.local_theta is not None,
             plain_layers=plain,
             post_norms=self.post_norms,
+            conv_taps=keys.size("conv_taps") if conv_layers else 0,
+            conv_layers=conv_layers,
             activation=self.activation,
             embedding_scale=(math.sqrt(hidden) if self.scaled_embedding else keys.scale("embedding_scale")) / residual,
             attention_scale=self._attention_scale(keys, hidden, heads, layers),
@@ -141,6 +145,11 @@ class Family:
     def adapt(self, keys: Keys, tensors: Mapping[str, SourceTensor]) -> dict[str, SourceTensor]:
         """A file's tensors as `expected_tensors` has them. Raises `SourceInvalid` for shapes that leave none."""
         out = dict(tensors)
+        for theirs, ours in self.renamed.items():
+            if theirs in out and ours not in out:
+                out[ours] = replace(out.pop(theirs), name=ours)
+        for name in (n for n in tensors if n.endswith(_TAPS) and "conv_taps" in keys.table):
+            out[name] = _flat(keys, out[name])
         if self.fused:
             for name, parts in ((n, p) for n in tensors for end, p in _FUSED.items() if n.endswith(end)):
                 out |= _parted(keys, out.pop(name), name, parts)
@@ -154,6 +163,17 @@ class Family:
 # Matrices that hold several: what they are called in files, and what the parts are. The rows of the heads come from the
 # keys; gate and up are halves.
 _FUSED = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_up": ("ffn_gate", "ffn_up")}
+
+
+_TAPS = ".shortconv.conv"
+
+
+def _flat(keys: Keys, t: SourceTensor) -> SourceTensor:
+    """The taps of each channel, [hidden, taps], as a vector: they are no matrix, whose numbers levels round."""
+    wanted = (keys.size("hidden"), keys.size("conv_taps"))
+    if t.shape != wanted:
+        raise SourceInvalid(f"{t.name}: shape {list(t.shape)}, expected {list(wanted)}", field=t.name)
+    return replace(t, shape=(wanted[0] * wanted[1],))
 
 
 def _parted(keys: Keys, t: SourceTensor, name: str, parts: tuple[str, ...]) -> dict[str, SourceTensor]:
@@ -192,22 +212,32 @@ def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     out: dict[str, tuple[int, ...]] = {"token_embd": (a.vocab, a.hidden)}
     for i in range(a.layers):
-        blk = {
-            "attn_norm": (a.hidden,),
-            "attn_q": (q, a.hidden),
-            "attn_k": (kv, a.hidden),
-            "attn_v": (kv, a.hidden),
-            "attn_output": (a.hidden, q),
+        attends = i not in a.conv_layers
+        blk: dict[str, tuple[int, ...]] = {"attn_norm": (a.hidden,)}
+        if attends:
+            blk |= {
+                "attn_q": (q, a.hidden),
+                "attn_k": (kv, a.hidden),
+                "attn_v": (kv, a.hidden),
+                "attn_output": (a.hidden, q),
+            }
+        else:
+            blk |= {
+                "shortconv.in_proj": (3 * a.hidden, a.hidden),
+                "shortconv.conv": (a.hidden * a.conv_taps,),
+                "shortconv.out_proj": (a.hidden, a.hidden),
+            }
+        blk |= {
             "ffn_norm": (a.hidden,),
             "ffn_gate": (a.ffn, a.hidden),
             "ffn_up": (a.ffn, a.hidden),
             "ffn_down": (a.hidden, a.ffn),
         }
-        if a.qkv_bias:
+        if a.qkv_bias and attends:
             blk |= {"attn_q.bias": (q,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
         if a.post_norms:
             blk |= {"post_attention_norm": (a.hidden,), "post_ffw_norm": (a.hidden,)}
-        if a.qk_norm:
+        if a.qk_norm and attends:
             blk |= {"attn_q_norm": (a.head_dim,), "attn_k_norm": (a.head_dim,)}
         out |= {f"blk.{i}.{name}": shape for name, shape in blk.items()}
     out["output_norm"] = (a.hidden,)
@@ -226,7 +256,7 @@ def check_tensors(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
         if tensors[name].shape != shape:
             raise SourceInvalid(f"{name}: shape {list(tensors[name].shape)}, expected {list(shape)}", field=name)
         if len(shape) == 1 and tensors[name].format not in ("f32", "f16", "bf16"):
-            what = "bias" if name.endswith(".bias") else "norm"
+            what = {"bias": "bias", "conv": "convolution"}.get(name.rpartition(".")[2], "norm")
             raise SourceInvalid(f"{name}: a {what} in {tensors[name].format}, expected f32, f16 or bf16", field=name)
     for name in tensors:
         if name not in expected:

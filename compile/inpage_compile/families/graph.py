@@ -18,19 +18,21 @@ from tvm import tirx
 from tvm.relax.frontend import nn
 
 from inpage.errors import Unsupported
+from inpage.format.plan_types import sequence_pages
 from inpage.format.schema import Architecture
 from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
-from ..kernels.shared.heads import Heads, Place
+from ..kernels.shared.heads import PAGE, Heads, Place
 from ..kernels.shared.packed import PackedMatrix, groups_of
+from ..kernels.shared.short_conv import ShortConv
 from ..kernels.webgpu.attention import page_words
 from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier, slices
 from ..quantize import FORMATS
-from .layers import layout_of
+from .layers import conv_tokens, layout_of
 from .rope import TABLE, table_of
 
 MakeOps = Callable[[tirx.Var, tirx.Var], Operations[W, X, K]]
@@ -86,7 +88,8 @@ class Decoder(nn.Module, Generic[W, X, K]):
         super().__init__()
         self.a, self.heads, self.ops = a, heads, ops
         self.tables = [table_of(a, layer) for layer in range(a.layers)]
-        self.places = layout_of(a).places(heads.blocks)
+        self.places = layout_of(a).places(a.context)
+        self.conv = ShortConv(heads, a.hidden, a.conv_taps, conv_tokens(a)) if a.conv_layers else None
         self.top = _Matrices("", tensors, handles)
         self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, handles) for i in range(a.layers)])
 
@@ -105,7 +108,10 @@ class Decoder(nn.Module, Generic[W, X, K]):
         x = ops.embed(*self.top.matrix("token_embd"), token_ids, self.a.embedding_scale)
         tables = {name: self._turns(ops, name, positions) for name in sorted(set(self.tables))}
         for layer, block in enumerate(self.blk):
-            x, kv = self._attend(ops, block, self.places[layer], x, tables[self.tables[layer]], where, kv)
+            if self.conv is not None and layer in self.a.conv_layers:
+                x, kv = self._convolve(ops, block, self.conv, self.places[layer], x, where, kv)
+            else:
+                x, kv = self._attend(ops, block, self.places[layer], x, tables[self.tables[layer]], where, kv)
             x = self._feed_forward(ops, block, x)
         head = self.top.matrix("token_embd" if self.a.tied else "output")
         picked = ops.norm(x, self.top.output_norm, self.a.norm_eps, ops.form(head[0]), pick=logit_rows)
@@ -131,6 +137,15 @@ class Decoder(nn.Module, Generic[W, X, K]):
         weights, w = block.matrix("attn_out")
         attended = ops.attention(self.heads, place, q, where, kv, ops.form(weights))
         return self._add(ops, x, weights, w, attended, block, "attn_post_norm"), kv
+
+    def _convolve(
+        self, ops: Operations[W, X, K], block: _Matrices[W], conv: ShortConv, place: Place, x: nn.Tensor,
+        where: Sequence[nn.Tensor], kv: K,
+    ) -> tuple[nn.Tensor, K]:  # fmt: skip
+        (bcx,) = self._project(ops, block, x, block.attn_norm, ["conv_in"])
+        weights, w = block.matrix("conv_out")
+        made, kv = ops.short_conv(conv, place, bcx, block.conv_taps, where, kv, ops.form(weights))
+        return self._add(ops, x, weights, w, made, block, "attn_post_norm"), kv
 
     def _feed_forward(self, ops: Operations[W, X, K], block: _Matrices[W], x: nn.Tensor) -> nn.Tensor:
         down, down_w = block.matrix("ffn_down")
@@ -214,10 +229,10 @@ def heads_of(a: Architecture, maxima: Maxima) -> Heads:
     groups_of(a.hidden, "hidden")
     groups_of(a.ffn, "ffn")
     layout = layout_of(a)
+    columns = sequence_pages(maxima.context, PAGE, layout.groups)
     return Heads(
-        a.heads, a.kv_heads, a.head_dim, layout.slots, maxima.sequences * maxima.blocks * layout.tables,
-        maxima.sequences, maxima.blocks, bool(layout.groups), layout.tables, a.attention_scale,
-        a.attention_cap,
+        a.heads, a.kv_heads, a.head_dim, layout.slots, maxima.sequences * columns, maxima.sequences, maxima.blocks,
+        bool(layout.groups), columns, a.attention_scale, a.attention_cap,
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ DECODER: Mapping[str, str] = {
 WINDOWS: Mapping[str, str] = {"window_pattern": "attention.sliding_window_pattern"}
 # Layers with a window turn by frequencies of their own.
 LOCAL_ROPE: Mapping[str, str] = {"local_theta": "rope.freq_base_swa"}
+# Short convolutions in the place of attention, in the layers without key/value heads.
+CONVOLUTIONS: Mapping[str, str] = {"conv_taps": "shortconv.l_cache"}
 # What scores and logits are kept within.
 CAPS: Mapping[str, str] = {"attention_cap": "attn_logit_softcapping", "logit_cap": "final_logit_softcapping"}
 # Factors of embeddings, queries, what layers add, logits (divided by it).
@@ -103,11 +105,15 @@ class Keys:
         return v
 
     def _same(self, name: str, default: int | None) -> int:
-        """A number, or one for each layer if they are equal."""
+        """A number, or one for each layer if they are equal. Of key/value heads convolutions have 0."""
         found = self.meta.get(self.key(name))
         if not isinstance(found, list):
             return self.meta.integer(self.key(name), default)
         values = self.meta.items(self.key(name), int)
+        if name == "kv_heads" and "conv_taps" in self.table:
+            values = [count for count in values if count]
+            if not values:
+                raise self.wrong(name, "no layer has any, so that none has attention, which is not supported")
         if len(set(values)) != 1:
             raise self.wrong(name, f"layers that differ are not supported: {str(values)[:60]}")
         return int(values[0])
@@ -146,6 +152,15 @@ class Keys:
         if len(value) < layers or not all(isinstance(x, int) for x in value):
             raise self.wrong(name, f"must be an array of flags, one for each of {layers} layers")
         return tuple(i for i in range(layers) if not value[i])
+
+    def conv_layers(self, layers: int) -> tuple[int, ...]:
+        """Layers with a short convolution: those without key/value heads."""
+        if "conv_taps" not in self.table or not isinstance(self.meta.get(self.key("kv_heads")), list):
+            return ()
+        counts = self.meta.items(self.key("kv_heads"), int)
+        if len(counts) != layers:
+            raise self.wrong("kv_heads", f"has {len(counts)} members, one for each of {layers} layers is needed")
+        return tuple(i for i, count in enumerate(counts) if not count)
 
     def has(self, name: str) -> bool:
         return self.meta.get(self.key(name)) is not None

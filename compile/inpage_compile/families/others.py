@@ -21,8 +21,7 @@ OTHERS: dict[str, tuple[str, str]] = {
     "llama4": (f"Llama 4, {_EXPERTS},", "Llama 3"),
     "deepseek2": (f"DeepSeek, {_EXPERTS},", "its distillations to Qwen2 and Llama"),
     "gpt-oss": (f"gpt-oss, {_EXPERTS},", "Qwen3 and Gemma 3"),
-    "lfm2": ("LFM2, whose layers are partly short convolutions,", "SmolLM3 and Gemma 3"),
-    "lfm2moe": (f"LFM2 MoE, {_EXPERTS},", "SmolLM3 and Gemma 3"),
+    "lfm2moe": (f"LFM2 MoE, {_EXPERTS},", "LFM2 dense"),
     "mamba": ("Mamba, a state-space model,", "SmolLM3 and Gemma 3"),
     "phi2": ("Phi-2", "Phi-3.5 and Phi-4 mini"),
 }

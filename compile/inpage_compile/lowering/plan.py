@@ -15,7 +15,7 @@ import tvm
 from tvm import ir, relax, tirx
 
 from inpage.format.plan import ENCODER_COLUMNS, VERSION
-from inpage.format.plan_types import KvGroup
+from inpage.format.plan_types import KvGroup, sequence_pages
 from inpage.format.schema import Tensor
 
 from ..kernels.shared.heads import PAGE
@@ -66,7 +66,7 @@ def make_plan(
             "logit_rows": maxima.logit_rows,
             "context": maxima.context,
         },
-        "blocks_per_sequence": ENCODER_COLUMNS if width else maxima.blocks * max(1, len(groups)),
+        "blocks_per_sequence": ENCODER_COLUMNS if width else sequence_pages(maxima.context, PAGE, groups),
         "variables": ["rows", "sequences", "logit_rows"],
         "arenas": walk.arenas,
         "vocab": vocab,

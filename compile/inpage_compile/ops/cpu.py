@@ -14,9 +14,11 @@ from ..kernels.cpu import linear, norm, parts
 from ..kernels.cpu.isa import Isa
 from ..kernels.cpu.pages import rope_append
 from ..kernels.cpu.quantize import FORM_DTYPE
+from ..kernels.cpu.short_conv import conv_append, short_conv
 from ..kernels.cpu.softmax import whole_groups
 from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix, groups_of
+from ..kernels.shared.short_conv import ShortConv
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,16 @@ class CpuOps:
             func = parts.requantize(self.isa, columns, form)
             made = self._call(func, [made[0]], self._formed(form, self.rows, columns))
         return Activations(form, made)
+
+    def short_conv(
+        self, c: ShortConv, place: Place, bcx: Tensor, weight: Tensor, where: Sequence[Tensor], kv: Tensor, form: str
+    ) -> tuple[Activations, Tensor]:
+        scalars = [self.rows, *(tirx.const(i, "int32") for i in (place.slot, place.first))]
+        append = conv_append(c)
+        pages = tensor_ir_inplace_op(append, _name(append), [bcx, *where, kv, *scalars], 4, _like(kv))
+        out = self._formed(form, self.rows, c.width)
+        made = self._call(short_conv(self.isa, c, form), [bcx, weight, *where, pages], out, scalars)
+        return Activations(form, made), pages
 
     def _in_place(self, func: tirx.PrimFunc, args: list[Tensor], rows: tirx.Var | None = None) -> Tensor:
         """A kernel that writes its first argument."""

@@ -14,6 +14,7 @@ from tvm.relax.frontend.nn import Tensor
 
 from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
+from ..kernels.shared.short_conv import ShortConv
 
 W = TypeVar("W", contravariant=True)
 X = TypeVar("X")
@@ -80,4 +81,11 @@ class Operations(Protocol[W, X, K]):
 
     def attention(self, h: Heads, place: Place, q: Tensor, where: Sequence[Tensor], kv: K, form: str) -> X:
         """Of every row over its sequence's tokens up to its own, as many as the place's window shows."""
+        ...
+
+    def short_conv(
+        self, c: ShortConv, place: Place, bcx: Tensor, weight: Tensor, where: Sequence[Tensor], kv: K, form: str
+    ) -> tuple[X, K]:
+        """C · convolution of B·x, of every row over its sequence's tokens, and the KV pages with the rows' B·x added,
+        in place. ``bcx``: B, C and x side by side; ``weight``: [taps, width], the own token's last."""
         ...

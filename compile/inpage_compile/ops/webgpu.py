@@ -21,10 +21,12 @@ from inpage.format.limits import ALIGN, BINDING_BYTES
 
 from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
+from ..kernels.shared.short_conv import ShortConv
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.embedding import embed
 from ..kernels.webgpu.linear import Input
+from ..kernels.webgpu.short_conv import conv_append, short_conv
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,16 @@ class GpuOps:
         shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
         parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"), rest=rest)
         return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out, rest=rest))
+
+    def short_conv(
+        self, c: ShortConv, place: Place, bcx: Tensor, weight: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor],
+        form: str,
+    ) -> tuple[NormedActivations, list[Tensor]]:  # fmt: skip
+        slot, rest = place.slot, [place.first]
+        pages = self._in_place(conv_append(c, self.dtype), [bcx, *where, kv[slot]], [4], rest=rest)[0]
+        args = [bcx, weight, *where, pages]
+        made = self._call(short_conv(c, self.dtype), args, self._wide(c.width), rest=rest)
+        return NormedActivations(made), [*kv[:slot], pages, *kv[slot + 1 :]]
 
     def _input(self, x: NormedActivations, w: Tensor) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]

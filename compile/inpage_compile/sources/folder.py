@@ -188,11 +188,13 @@ def tensors_of(checkpoint: Checkpoint, stored: Mapping[str, Stored]) -> dict[str
         if each.dtype not in _FORMATS:
             refused.setdefault(each.dtype, []).append(each.name)
             continue
-        if len(each.shape) not in (1, 2) or 0 in each.shape:
+        # A convolution that keeps channels apart has one in the middle.
+        shape = (each.shape[0], each.shape[2]) if len(each.shape) == 3 and each.shape[1] == 1 else each.shape
+        if len(shape) not in (1, 2) or 0 in shape:
             raise SourceInvalid(
                 f"{brief(each.name)}: shape {list(each.shape)}, expected 1 or 2", field=brief(each.name)
             )
-        out[name] = SourceTensor(name, each.shape, _FORMATS[each.dtype], each.data)
+        out[name] = SourceTensor(name, shape, _FORMATS[each.dtype], each.data)
     if refused:
         kind, names = next(iter(refused.items()))
         counts = ", ".join(f"{len(found)} of {kind}" for kind, found in refused.items())

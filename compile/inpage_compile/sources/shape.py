@@ -146,6 +146,9 @@ def read_shape(table: Any, where: str) -> Shape:
     decoders = {name: family for name, family in FAMILIES.items() if not isinstance(family, EncoderFamily)}
     if shape.family not in decoders:
         raise SourceInvalid(f"{where}: family {shape.family!r} is none of {', '.join(decoders)}", field="shape.family")
+    if "conv_taps" in decoders[shape.family].gguf:
+        why = "which layers are convolutions is nothing that a shape says"
+        raise SourceInvalid(f"{where}: family {shape.family} has no shapes: {why}", field="shape.family")
     if decoders[shape.family].whole_every and not shape.window:
         raise SourceInvalid(f"{where}: family {shape.family} needs a window", field="shape.window")
     if shape.head_dim % 2:

@@ -10,10 +10,10 @@ The document::
 
     version, target          2; the variant's name
     page_tokens              tokens of a KV page
-    kv_groups                {"layers", "page_tokens", "window"}: layers whose keys and values lie in the same pages,
-                             ``page_tokens`` tokens a page, by a block table of their own. A token sees the last
-                             ``window`` of them, itself included, or all before it (null). Each layer stands in one
-                             group. Default: one group of all layers, without a window
+    kv_groups                {"layers", "page_tokens", "window"}: layers whose keys and values, or whose inputs of a
+                             short convolution, lie in the same pages, ``page_tokens`` tokens a page, by a block table
+                             of their own. A token sees the last ``window`` of them, itself included, or all before it
+                             (null). Each layer stands in one group. Default: one group of all layers, without a window
     maxima                   {rows, sequences, logit_rows, context}: what a step, and the model, can take
     blocks_per_sequence      columns of the block table: a sequence's row has one group's pages behind the other's, as
                              many of each as a whole context has. Pages of all groups are from one pool; of one that

@@ -14,7 +14,8 @@ Extent: TypeAlias = "int | str | tuple[str, Extent, Extent]"
 class KvGroup:
     """Layers whose KV lies in the same pages, ``page_tokens`` tokens of all of them each, by one block table a
     sequence. ``window``: a token sees so many, itself included; None for all before it. Pages of all groups are of one
-    size in bytes and from one pool: a group of fewer layers has more tokens in a page."""
+    size in bytes and from one pool, whatever a layer keeps of a token: keys and values, or what a short convolution
+    reads of the tokens before."""
 
     layers: tuple[int, ...]
     page_tokens: int

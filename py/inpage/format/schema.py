@@ -46,6 +46,8 @@ class Architecture:
     local_rope: bool = False  # layers with a window have rotary frequencies of their own
     plain_layers: tuple[int, ...] = ()  # layers without rotary positions
     post_norms: bool = False  # what attention and feed-forward make goes through a norm before it is added
+    conv_taps: int = 0  # tokens that a short convolution sees, the own one included
+    conv_layers: tuple[int, ...] = ()  # layers that have one in the place of attention
     activation: str = "silu"  # of the gate: silu, gelu (by tanh) or gelu_erf
     embedding_scale: float = 1.0  # embeddings are multiplied by it
     attention_scale: float = 0.0  # queries are multiplied by it; 0: 1/√head_dim

@@ -19,10 +19,12 @@ from tvm import tirx
 
 from inpage_compile.kernels.shared.heads import Heads
 from inpage_compile.kernels.shared.packed import PackedMatrix
+from inpage_compile.kernels.shared.short_conv import ShortConv
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.embedding import embed as embed_kernel
 from inpage_compile.kernels.webgpu.linear import Input
+from inpage_compile.kernels.webgpu.short_conv import conv_append, short_conv
 from inpage_compile.quantize import FORMATS, Groups, joined, pack, read_groups
 from support.ggml_blocks import random_blocks
 from support.kernel_reference import EPS, Expected, Real, dot_float, embed, exact, gate, rope_table
@@ -88,6 +90,7 @@ class Content:
         yield from self.rows()
         yield from self.append()
         yield from self.attention()
+        yield from self.short_conv()
 
     def activations(self, rng: np.random.Generator, count: int, columns: int, dtype: str | None = None) -> Array:
         x = rng.standard_normal((count, columns)) * (0.02 if self.half else 1.0)
@@ -246,7 +249,7 @@ class Content:
                 yield from self._attention(rng, h, kv, f"{heads}/{kv_heads} of {dim}, {name}", rows_)
 
         # Layers with block tables of their own, here the second one, and windows; scores that are capped.
-        h = Heads(4, 2, 16, 1, 120, 3, 20, grouped=True, tables=2, cap=3.0)
+        h = Heads(4, 2, 16, 1, 120, 3, 20, grouped=True, table_columns=40, cap=3.0)
         for name, window in (("edges", 1), ("two in a tile", 20), ("edges", 130)):
             yield from self._attention(rng, h, _pages(rng, h), f"{name}, window {window}", batches[name], window)
 
@@ -271,6 +274,26 @@ class Content:
         yield Case("attention", f"{name}, in tiles", shared,
                    [(attn.attention(h, self.dtype), ["qkv", *where.buffers(), "kv", "y"], [count, *rest])],
                    want, like=f"{name}, by spans")  # fmt: skip
+
+    def short_conv(self) -> Iterator[Case]:
+        """In the second of two block tables, whose pages hold 4 tokens: rows of a step, and one that an earlier step
+        wrote."""
+        rng = np.random.default_rng(7)
+        h = Heads(3, 1, 32, 1, 3 * 20, 3, 4, grouped=True, table_columns=20)
+        for width, tokens in ((96, 4), (160, 2)):
+            c = ShortConv(h, width, 3, tokens)
+            where = Where.of(rng, h, [(0, 0), (0, 1), (1, 2), (2, 6), (2, 7), (1, 3), (1, 4)])
+            bcx = self.activations(rng, 7, 3 * width) * (60 if self.half else 1)
+            kv = rng.standard_normal((h.pages, attn.page_words(h))).astype(np.float32)
+            weight = rng.standard_normal((3, width)).astype(np.float32)
+            after, real = _convolved(c, where, bcx, weight, kv)
+            buffers = {"bcx": bcx, "weight": weight, **where.buffers(), "kv": kv, "y": None}
+            launches = [
+                (conv_append(c, self.dtype), ["bcx", *where.buffers(), "kv"], [7, h.blocks]),
+                (short_conv(c, self.dtype), ["bcx", "weight", *where.buffers(), "kv", "y"], [7, h.blocks]),
+            ]
+            yield Case("short_conv", f"{width} channels", buffers, launches,
+                       {"kv": after, "y": stored(real, self.dtype)})  # fmt: skip
 
 
 @dataclass
@@ -348,6 +371,28 @@ def _appended(h: Heads, where: Where, qkv: Array, table: Array) -> tuple[Real, E
     return Real(q.reshape(count, -1), error.reshape(count, -1)), Expected(want, room, "float16")
 
 
+def _convolved(c: ShortConv, where: Where, bcx: Array, weight: Array, kv: Array) -> tuple[Expected, Real]:
+    """All pages with B·x of the rows, and C · convolution."""
+    b, gate_c, x = (part.astype(np.float64) for part in np.split(bcx, 3, axis=1))
+    want = kv.astype(np.float64)
+    room = np.zeros(want.shape)
+
+    def row(buffer: Array, i: int, position: int) -> Array:
+        page = where.tables[where.sequence[i], c.heads.blocks + position // c.tokens]
+        return buffer[page, position % c.tokens * c.width :][: c.width]
+
+    for i, position in enumerate(where.positions):
+        row(want, i, position)[:] = b[i] * x[i]
+        row(room, i, position)[:] = np.abs(b[i] * x[i]) * 2 * EPS
+    value, error = np.zeros(b.shape), np.zeros(b.shape)
+    for i, position in enumerate(where.positions):
+        for back in range(min(c.taps, position + 1)):
+            before, tap = row(want, i, position - back), weight[c.taps - 1 - back]
+            value[i] += before * tap
+            error[i] += np.abs(before * tap) * 8 * EPS
+    return Expected(want, room, "float32"), Real(value * gate_c, error * np.abs(gate_c))
+
+
 def _attended(h: Heads, where: Where, q: Array, kv: Array, window: int) -> Real:
     """Causal attention of each row over its sequence's pages, up to and with its own position, of which it sees
     ``window`` (0: all); of several block tables the second is meant."""
@@ -357,7 +402,7 @@ def _attended(h: Heads, where: Where, q: Array, kv: Array, window: int) -> Real:
     for row in range(len(q)):
         length = where.positions[row] + 1
         seen = slice(max(0, length - window) if window else 0, length)
-        pages = where.tables[where.sequence[row], (h.tables - 1) * h.blocks :][: -(-length // PAGE)]
+        pages = where.tables[where.sequence[row], h.columns_of_table - h.blocks :][: -(-length // PAGE)]
         keys = _keys(h, halves)[pages].transpose(1, 0, 3, 2, 4).reshape(h.kv_heads, -1, h.dim)[:, seen]
         values = _values(h, halves)[pages].transpose(1, 0, 2, 3).reshape(h.kv_heads, -1, h.dim)[:, seen]
         for head in range(h.heads):

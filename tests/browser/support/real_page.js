@@ -33,18 +33,24 @@ async function hash(row) {
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-const GROUP_PAGES = 64; // where layers form groups, each has so many pages of its own
+const GROUP_PAGES = 64; // where layers form groups, each has pages of its own for the tokens of so many of the first's
 
 /**
  * @param {number[][]} pages of each sequence, of the first group
- * @param {Pick<import("../../../web/engine/load.js").Info, "blocks_per_sequence" | "groups">} info
+ * @param {Pick<import("../../../web/engine/load.js").Info, "blocks_per_sequence" | "groups" | "context">} info
  */
-function blockTables(pages, { blocks_per_sequence: columns, groups }) {
+function blockTables(pages, { blocks_per_sequence: columns, groups, context }) {
   const table = new Int32Array(pages.length * columns).fill(-1);
-  const tables = Math.max(1, groups.length);
-  pages.forEach((row, i) => {
-    for (let g = 0; g < tables; g++) table.set(row.map((page) => page + GROUP_PAGES * g), i * columns + (columns / tables) * g);
-  });
+  if (groups.length === 0) pages.forEach((row, i) => table.set(row, i * columns));
+  let [column, first] = [0, 0];
+  for (const { page_tokens: tokens } of groups) {
+    const share = groups[0].page_tokens / tokens;
+    pages.forEach((row, i) => {
+      table.set(row.flatMap((page) => Array.from({ length: share }, (_, k) => first + page * share + k)), i * columns + column);
+    });
+    column += Math.ceil(context / tokens);
+    first += GROUP_PAGES * share;
+  }
   return table;
 }
 

@@ -16,7 +16,7 @@ from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.families.layers import layout_of
 from inpage_compile.pipeline import compile_model
 from support.llama_reference import logits
-from support.models import first_ways, tiny_file
+from support.models import first_ways, shares_of_page, tiny_file
 from support.tiny import K_MODELS, MODELS
 
 WITNESS = Path(__file__).parents[2] / "reference" / "tiny.json"
@@ -39,7 +39,7 @@ def main(out: Path, models: list[str]) -> None:
         shifted = wanted - wanted.max(axis=1, keepdims=True)
         nll = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(ids)), np.roll(ids, -1)]
         text = {"ids": ids, "nll": nll[:-1].tolist(), "logits": wanted[-STEPS:].astype(np.float32).tolist()}
-        text["groups"] = layout_of(load_manifest(out / f"tiny-{name}").architecture).tables
+        text["shares"] = shares_of_page(layout_of(load_manifest(out / f"tiny-{name}").architecture).groups)
         (out / f"{name}.json").write_text(json.dumps(text))
 
 

@@ -58,6 +58,8 @@ export const MANIFEST = {
     "local_rope": {"is": "flag", "optional": true},
     "plain_layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
     "post_norms": {"is": "flag", "optional": true},
+    "conv_taps": {"is": "int", "low": 1, "high": 16, "optional": true},
+    "conv_layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
     "activation": {"is": "choice", "of": ["silu", "gelu", "gelu_erf"], "optional": true},
     "embedding_scale": {"is": "number", "optional": true},
     "attention_scale": {"is": "number", "optional": true},

@@ -31,9 +31,10 @@ class Place:
 @dataclass(frozen=True)
 class Heads:
     """``layers``: of a page; ``pages``: how many pages the KV buffer is declared with; ``blocks``: columns of the block
-    table for one group's pages of a whole context. ``grouped``: layers have block tables of their own, ``tables`` one
-    behind the other in a sequence's row, or windows: kernels take a `Place`'s first column and window as scalars.
-    ``scale``: of queries, 0 for 1/√dim; ``cap``: scores become cap · tanh(score / cap), 0 for none.
+    table for one group's pages of a whole context. ``grouped``: layers have block tables of their own, one behind the
+    other in a sequence's row of ``table_columns`` (0: ``blocks``), or windows: kernels take a `Place`'s first column
+    and window as scalars. ``scale``: of queries, 0 for 1/√dim; ``cap``: scores become cap · tanh(score / cap), 0 for
+    none.
 
     Raises `Unsupported`, naming the field, for heads that the kernels do not take."""
 
@@ -45,7 +46,7 @@ class Heads:
     sequences: int
     blocks: int
     grouped: bool = False
-    tables: int = 1
+    table_columns: int = 0
     scale: float = 0.0
     cap: float = 0.0
 
@@ -70,7 +71,7 @@ class Heads:
 
     @property
     def columns_of_table(self) -> int:
-        return self.blocks * self.tables
+        return self.table_columns or self.blocks
 
     def scalars(self, place: Place) -> list[int]:
         """What a launch passes of a layer's place, behind its slot."""
