@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
 from inpage.format.plan import parse_plan
 from inpage.format.plan_views import check_for_webgpu, describe
-from inpage.format.schema import Architecture, Tensor
+from inpage.format.schema import Architecture, Pruning, Tensor
 
 from .artifact import weights
 from .artifact.fingerprint import fingerprint
@@ -28,6 +30,8 @@ from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
+from .pruning.embedding import with_embedding
+from .pruning.steps import Wanted, prune
 from .sources import Source, open_source
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
@@ -55,13 +59,15 @@ def compile_model(
     progress: Progress | None = None,
     accept_license: bool = False,
     dump: bool = False,
+    pruning: Wanted | None = None,
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
 
     ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
     model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
     `levels`), default the source's own; of several the largest is the best, and what they share is stored once.
-    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
+    ``dump`` prints every plan. ``pruning``: what leaves the model first, see `pruning.steps`. Raises `SourceInvalid`,
+    `Unsupported` and `InvalidRequest`."""
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
@@ -78,14 +84,42 @@ def compile_model(
     at_levels = sources_of(model, levels or (SOURCE,))
     at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
+    if pruning:
+        pruning.check(model)
+        options["pruning"] = pruning.mark()
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
+        done: list[Pruning] = []
+        if pruning:
+            best = next(iter(at_levels))
+            model, done = prune(model, pruning, partial(_compiled, level=best, beside=folder, report=report))
+            found = sources_of(model, tuple(at_levels))
+            at_levels = {name: with_embedding(at, model, pruning.embedding) for name, at in found.items()}
+        _write(
+            model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None, pruning=done
+        )
     return folder
+
+
+@contextmanager
+def _compiled(model: Source, embedding: str, level: str, beside: Path, report: Progress) -> Iterator[Path]:
+    """An artifact of the model at one level, for this machine alone and for as long as it is measured; on the disk of
+    the one that is made."""
+    at_level = {level: with_embedding(sources_of(model, (level,))[level], model, embedding)}
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.measured-") as scratch:
+        folder = Path(scratch) / "model"
+        told = partial(_told_as_measuring, report)
+        _write(model, at_level, folder, "", choose(("native",)), told, True, False, skip=False)
+        yield folder
+
+
+def _told_as_measuring(report: Progress, phase: str, done: int, total: int) -> None:
+    report(f"measuring: {phase}", done, total)
 
 
 def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
@@ -95,11 +129,11 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool, skip: bool,
+    report: Progress, accept: bool, dump: bool, skip: bool, pruning: Sequence[Pruning] = (),
 ) -> None:  # fmt: skip
     names = list(at_levels)
     with ArtifactWriter(
-        folder, model, fingerprint=mark, accept_license=accept, progress=report, levels=names
+        folder, model, fingerprint=mark, accept_license=accept, progress=report, levels=names, pruning=pruning
     ) as writer:
         entries = weights.plan_and_write_levels(at_levels, writer)
         for level in names:

@@ -33,6 +33,7 @@ from inpage.format.schema import (
     EmbeddingRef,
     Format,
     Manifest,
+    Pruning,
     SamplingDefaults,
     Tensor,
 )
@@ -53,8 +54,9 @@ class ArtifactWriter:
     """Use as a context manager: leaving it without `finish` removes what was written.
 
     ``progress(phase, done, total)`` is called with bytes for the phase "weights". ``accept_license`` acknowledges
-    a licence that is unknown or none. ``levels``: what it will carry, the best first. Raises `SourceInvalid` (field
-    ``license``) without it, and `InvalidRequest` where ``out`` exists and is not an artifact."""
+    a licence that is unknown or none. ``levels``: what it will carry, the best first; ``pruning``: what was left out
+    of the source. Raises `SourceInvalid` (field ``license``) without it, and `InvalidRequest` where ``out`` exists and
+    is not an artifact."""
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class ArtifactWriter:
         accept_license: bool = False,
         progress: Progress | None = None,
         levels: Sequence[str] = ("",),
+        pruning: Sequence[Pruning] = (),
     ) -> None:
         self._out = out.resolve()
         if self._out.exists() and (why := foreign(self._out)):
@@ -73,6 +76,7 @@ class ArtifactWriter:
         self._source = source
         self._fingerprint = fingerprint
         self._progress = progress
+        self._pruning = pruning
         self.tensors: dict[str, list[Tensor]] = {level: [] for level in levels}  # written so far, of each level
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
@@ -151,7 +155,7 @@ class ArtifactWriter:
         best, *others = self.tensors
         tokenizer = self._source.tokenizer
         text = json.dumps(tokenizer.json, ensure_ascii=False, separators=(",", ":"))
-        terms = self._write("NOTICES.txt", notices(self._source, self._license).encode())
+        terms = self._write("NOTICES.txt", notices(self._source, self._license, self._pruning).encode())
         terms = {"id": self._license, "notices": terms.pop("file"), **terms}
         entry = self._write("tokenizer.json", text.encode())
         if tables := tables_of(tokenizer.json):
@@ -191,6 +195,7 @@ class ArtifactWriter:
             "chat_template": source.chat_template,
             **({"sampling": _given(source.sampling)} if source.sampling else {}),
             **({"embedding": _given(source.embedding)} if source.embedding else {}),
+            **({"pruning": [_step(step) for step in self._pruning]} if self._pruning else {}),
         }
 
     def _at(self, level: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,6 +318,10 @@ def _alive(pid: int) -> bool:
 
 def _given(s: SamplingDefaults | EmbeddingRef) -> dict[str, Any]:
     return {name: value for name, value in asdict(s).items() if value is not None}
+
+
+def _step(pruning: Pruning) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(pruning).items() if v not in (None, ())}
 
 
 def _architecture(a: Architecture) -> dict[str, Any]:

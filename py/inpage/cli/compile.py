@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unsupported
+from ..errors import InvalidRequest, Unsupported, said
 from . import paths
 from .progress import Progress
 
@@ -26,6 +26,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--levels", metavar="LIST", help="precisions to carry: source (the default), f16, q8_0, q4_1, q4_0; with a "
         "memory budget the best that fits is loaded",
     )  # fmt: skip
+    parser.add_argument(
+        "--prune-vocab", type=Path, metavar="CORPUS.txt", help="leave out tokens that neither this text nor the chat "
+        "template needs; any text can still be written",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drop-layers", type=int, default=0, metavar="N", help="leave out the layers that change least"
+    )
+    parser.add_argument(
+        "--embedding", default="", metavar="FORMAT", help="the token embedding, and the head where it is the same "
+        "matrix, in q4_0 or q6_k",
+    )  # fmt: skip
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE.txt", help="what the cost of leaving things out is measured on, other than "
+        "the corpus",
+    )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
@@ -35,7 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
+        from inpage_compile.artifact.checks import load_manifest
         from inpage_compile.pipeline import compile_model
+        from inpage_compile.pruning.steps import Wanted
     except ModuleNotFoundError as error:
         raise Unsupported(f"compiling needs more packages ({error.name}): pip install 'inpage[compile]'") from error
     progress = Progress()
@@ -47,9 +64,32 @@ def run(args: argparse.Namespace) -> int:
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
             options[name] = tuple(part.strip() for part in given.split(",") if part.strip())
+    pruning = Wanted(
+        corpus=_text(args.prune_vocab, "prune_vocab"),
+        drop_layers=args.drop_layers,
+        embedding=args.embedding,
+        text=_text(args.text, "text"),
+    )
+    if pruning:
+        options["pruning"] = pruning
     try:
         folder = compile_model(args.source, args.out, root=paths.models(), progress=show, **options)
     finally:
         progress.end()
+    for step in load_manifest(folder).pruning:
+        print(step.sentence)
     print(folder)
     return 0
+
+
+def _text(path: Path | None, field: str) -> str:
+    """Raises `InvalidRequest` for a file that cannot be read or holds nothing."""
+    if path is None:
+        return ""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read as UTF-8 text: {said(error)}", field=field) from error
+    if not text.strip():
+        raise InvalidRequest(f"{path} holds no text", field=field)
+    return text

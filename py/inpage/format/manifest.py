@@ -28,6 +28,7 @@ from .schema import (
     LevelRef,
     License,
     Manifest,
+    Pruning,
     SamplingDefaults,
     Shard,
     SourceRef,
@@ -96,6 +97,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
+        pruning=tuple(Pruning(**{**step, "layers": tuple(step["layers"] or ())}) for step in m["pruning"] or []),
     )
     _check_own_level(manifest)
     _check_files_distinct(manifest)

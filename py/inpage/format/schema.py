@@ -231,9 +231,39 @@ class LevelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """One step by which the model is smaller than its source. ``kind``: "vocabulary" (``tokens`` stay), "layers"
+    (``layers`` of the source are left out) or "embedding" (it is in ``format``). ``saved_bytes``: of weights and
+    tokenizer, at the best level; ``perplexity``: on a text, after the step, for as many tokens as the text had before
+    it, so that the two can be compared where the tokenizer became another one."""
+
+    kind: str
+    saved_bytes: int
+    perplexity_before: float
+    perplexity: float
+    tokens: int | None = None
+    layers: tuple[int, ...] = ()
+    format: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        made = f"embedding in {self.format}"
+        if self.kind == "vocabulary":
+            made = f"vocabulary of {self.tokens} tokens"
+        elif self.kind == "layers":
+            made = f"without layer{'s' * (len(self.layers) > 1)} {', '.join(map(str, self.layers))}"
+        change = 100 * (self.perplexity / self.perplexity_before - 1)
+        return (
+            f"{made}: {self.saved_bytes / 1e6:.1f} MB less, perplexity {self.perplexity_before:.4f} to "
+            f"{self.perplexity:.4f} ({change:+.2f} %)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """``level``: which precision this describes, and ``levels`` in the artifact's own: all that it carries, the best
-    first; empty where there is but one."""
+    first; empty where there is but one. ``pruning``: what was left out of the source, step by step."""
 
     id: str
     name: str
@@ -251,6 +281,7 @@ class Manifest:
     embedding: EmbeddingRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
+    pruning: tuple[Pruning, ...] = ()
 
     @property
     def width(self) -> int:

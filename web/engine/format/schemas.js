@@ -23,6 +23,7 @@ export const MANIFEST = {
     "variants": {"is": "list", "of": {"is": "object", "of": "variant"}, "low": 0, "high": 256},
     "level": {"is": "text", "of": "name", "optional": true},
     "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": true},
+    "pruning": {"is": "list", "of": {"is": "object", "of": "pruning"}, "low": 0, "high": 8, "optional": true},
   },
   "license": {
     "id": {"is": "text", "of": "line"},
@@ -162,6 +163,15 @@ export const MANIFEST = {
     "file": {"is": "text", "of": "path"},
     "bytes": {"is": "int", "low": 1, "high": 16777216},
     "sha256": {"is": "text", "of": "hash"},
+  },
+  "pruning": {
+    "kind": {"is": "choice", "of": ["vocabulary", "layers", "embedding"]},
+    "saved_bytes": {"is": "int", "low": 0, "high": 1099511627776},
+    "perplexity_before": {"is": "number"},
+    "perplexity": {"is": "number"},
+    "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": true},
+    "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
+    "format": {"is": "text", "of": "name", "optional": true},
   },
 };
 
