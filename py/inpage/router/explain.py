@@ -163,6 +163,7 @@ class Report:
         said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
         said += [f"{warning}." for warning in self.warnings]
+        said += [f"Smaller than its source: {step.sentence}." for step in self._manifest.pruning]
         said += [_UNSURE.format(self._engine.info.variant)] * (not self._engine.info.deterministic)
         return "\n".join([*said, told])
 
