@@ -114,7 +114,7 @@ def _compiled(model: Source, embedding: str, level: str, beside: Path, report: P
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.measured-") as scratch:
         folder = Path(scratch) / "model"
         told = partial(_told_as_measuring, report)
-        _write(model, at_level, folder, "", choose(("native",)), told, True, False, skip=False)
+        _write(model, at_level, folder, "", choose(("native",)), told, True, False, skip=False, quick=True)
         yield folder
 
 
@@ -129,7 +129,7 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool, skip: bool, pruning: Sequence[Pruning] = (),
+    report: Progress, accept: bool, dump: bool, skip: bool, pruning: Sequence[Pruning] = (), quick: bool = False,
 ) -> None:  # fmt: skip
     names = list(at_levels)
     with ArtifactWriter(
@@ -143,7 +143,7 @@ def _write(
                 report(phase, 0, 1)
                 try:
                     with tempfile.TemporaryDirectory() as scratch:
-                        files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
+                        files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch), quick)
                         writer.add_variant(spec.name, spec.backend, list(spec.requires), files, level)
                 except Unsupported as error:
                     left_out += 1
@@ -158,11 +158,12 @@ def _write(
 
 
 def compile_variant(
-    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path, quick: bool = False
 ) -> tuple[dict[str, bytes | Path], str]:
-    """plan.json and the linked kernels (written to ``scratch``), and the plan for people. Raises `Unsupported`, naming
-    the field, where the variant cannot be made of this model."""
-    lowered = lower_variant(spec, architecture, tensors)
+    """plan.json and the linked kernels (written to ``scratch``), and the plan for people. ``quick``: compile a third of
+    the kernels, to the same bits (see `lower_variant`). Raises `Unsupported`, naming the field, where the variant
+    cannot be made of this model."""
+    lowered = lower_variant(spec, architecture, tensors, quick=quick)
     checked = parse_plan(lowered.json, tensors.values())
     _check_size(spec, max(t.offset + t.bytes for t in tensors.values()) + checked.arena_bytes)
     text = json.dumps(lowered.json, separators=(",", ":"))
@@ -193,9 +194,11 @@ def _check_size(spec: VariantSpec, needed: int) -> None:
 
 
 def lower_variant(
-    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None
-) -> LoweredPlan:
-    """The plan of a variant and its kernels, not yet compiled."""
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None,
+    quick: bool = False,
+) -> LoweredPlan:  # fmt: skip
+    """The plan of a variant and its kernels, not yet compiled. ``quick``: on CPUs without the functions for few rows,
+    which leave the same bits sooner."""
     maxima = maxima or _maxima(architecture)
     if architecture.encoder:
         return _lower_encoder(spec, architecture, tensors, maxima)
@@ -207,7 +210,7 @@ def lower_variant(
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, 2, groups)
     graphs = []
     for name, rows in (("decode", 1), ("batch", FEW_ROWS), ("step", maxima.rows)):
-        if graphs and rows <= graphs[-1].rows:
+        if (graphs and rows <= graphs[-1].rows) or (quick and name != "step"):
             continue
         limits, last = replace(maxima, rows=min(rows, maxima.rows)), name == "step"
         mod, names = build_graph(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -32,11 +33,11 @@ from inpage_compile.tokenizers.tables import tables_of
 from support import llama_reference
 from support.models import ROOT, first_ways, tiny_artifact
 from support.odd_texts import odd_texts
+from support.tables_in_node import in_node
 from support.tiny import MODELS, TEMPLATE, Tiny
 from support.vocabularies import SPM, small, tokenizer_of
 
-from .test_tokenizer_tables import in_node
-
+ODD = 3000 if "INPAGE_SLOW" in os.environ else 400
 CORPUS = "It is the way of the world that we are told what others think.\n\nHello, world! You're in the page: 1 2 3.\n"
 
 
@@ -54,7 +55,7 @@ def test_a_pruned_vocabulary_writes_its_corpus_as_before_and_any_text_without_lo
     names = {i: text for text, i in pruned.tokenizer.json["model"]["vocab"].items()}
     old = smollm2.tokenizer.json["model"]["vocab"]
     assert [old[names[i]] for i in after.encode(CORPUS)] == before.encode(CORPUS)
-    odd = odd_texts(3000)
+    odd = odd_texts(ODD)
     ids = asyncio.run(after.encode_all(odd))
     assert [after.decode(some) for some in ids] == [before.decode(some) for some in asyncio.run(before.encode_all(odd))]
     assert max(max(some, default=0) for some in ids) < size
@@ -65,9 +66,9 @@ def test_a_pruned_vocabulary_writes_its_corpus_as_before_and_any_text_without_lo
     stored = pruned.tensors["token_embd"].stored(), smollm2.tensors["token_embd"].stored()
     rows = [old[names[i]] for i in range(size)]
     assert np.array_equal(stored[0].q, stored[1].q[rows])
-    tables = tables_of(pruned.tokenizer.json)
+    tables = tables_of({**pruned.tokenizer.json, "added_tokens": []})  # no text becomes one
     assert tables is not None
-    some = odd[::20]
+    some = odd[::8]
     assert in_node(tmp_path / "tables", tables, some)["ids"] == [after.encode(text) for text in some]
 
 
@@ -80,7 +81,7 @@ def test_bytes_and_blanks_stay_in_a_vocabulary_of_pieces(name: str, tmp_path: Pa
     left = len(pruned.json["model"]["vocab"])
     assert left < size
     after = loaded(pruned, left)
-    for text in ["the cat", *odd_texts(1000)]:
+    for text in ["the cat", *odd_texts(ODD)]:
         assert after.decode(after.encode(text)) == before.decode(before.encode(text))
 
 
@@ -98,7 +99,7 @@ def test_what_would_lose_texts_is_refused(smollm2: Source) -> None:
     with pytest.raises(Unsupported, match="a byte has no token of its own"):
         prune(changed(byte_fallback=True), [5])
     vocab = {text: i for text, i in model["vocab"].items() if text != "q"}
-    with pytest.raises(Unsupported, match=r"'qqq' is a token, but its letters are not"):
+    with pytest.raises(Unsupported, match=r"'q\w+' is a token, but its letters are not"):
         prune(changed(vocab=vocab | {"qqq": model["vocab"]["q"]}, ignore_merges=True), [5])
     with pytest.raises(InvalidRequest, match="needs every token"):
         prune(whole, range(49152))
