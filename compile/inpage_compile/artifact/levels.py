@@ -66,31 +66,31 @@ def distinct(source: Source, names: Sequence[str]) -> dict[str, Source]:
 
 
 def fallbacks(source: Source) -> list[str]:
-    """Of a model at a level: a line for each kind of matrix whose rows its format does not divide, and what it has
-    instead."""
-    found: dict[tuple[str, int, str, str], list[str]] = {}
+    """Of a model at a level: a line for each format whose groups do not divide the rows of matrices that it was meant
+    for, with what they have instead, and which those are."""
+    found: dict[tuple[str, str, int], dict[str, list[int]]] = {}
     for t in source.tensors.values():
         if isinstance(t, Rounded) and t.wanted != t.format:
             block = re.match(r"blk\.(\d+)\.", t.name)
             kind = t.name[block.end() :] if block else t.name
-            found.setdefault((kind, t.shape[1], t.wanted, t.format), []).append(block[1] if block else "")
+            layers = found.setdefault((t.wanted, t.format, t.shape[1]), {}).setdefault(kind, [])
+            layers += [int(block[1])] if block else []
     return [
-        f"{_named(kind, layers)}: {has} in place of {wanted}, whose groups of {FORMATS[wanted].span} do not divide its "
-        f"rows of {columns}"
-        for (kind, columns, wanted, has), layers in found.items()
+        f"{has} in place of {wanted}, whose groups of {FORMATS[wanted].span} do not divide rows of {columns}: "
+        + "; ".join(f"blk.{_runs(layers)}.{kind}" if layers else kind for kind, layers in kinds.items())
+        for (wanted, has, columns), kinds in found.items()
     ]
 
 
-def _named(kind: str, layers: Sequence[str]) -> str:
-    if layers == [""]:
-        return kind
+def _runs(layers: Sequence[int]) -> str:
+    """0-2,5 of 0, 1, 2 and 5."""
     runs: list[list[int]] = []
-    for layer in sorted(map(int, layers)):
+    for layer in sorted(layers):
         if runs and layer == runs[-1][1] + 1:
             runs[-1][1] = layer
         else:
             runs.append([layer, layer])
-    return f"blk.{','.join(f'{a}-{b}' if a < b else str(a) for a, b in runs)}.{kind}"
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _made(source: Source, names: Sequence[str]) -> dict[str, Source]:
