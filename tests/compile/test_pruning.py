@@ -157,7 +157,10 @@ def smaller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     source = THREE.write(tmp_path_factory.mktemp("pruning") / "tiny-pruned.gguf")
     wanted = Wanted(corpus="hello world 123", drop_layers=1, embedding="q4_0", text=TEXT)
     with first_ways():
-        yield compile_model(str(source), ROOT / "tiny-pruned", variants=("native",), pruning=wanted), source
+        yield (
+            compile_model(str(source), ROOT / "tiny-pruned", variants=("native",), levels=("source",), pruning=wanted),
+            source,
+        )
 
 
 def test_the_manifest_says_what_each_step_saved_and_cost(

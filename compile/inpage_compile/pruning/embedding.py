@@ -40,4 +40,4 @@ def with_embedding(level: Source, source: Source, format: str) -> Source:
     if not format or FORMATS[level.tensors[_NAME].format].bits <= FORMATS[format].bits:
         return level
     kept = tensor.name, tensor.shape, format, tensor.data, tensor.repeats, tensor.order
-    return replace(level, tensors={**level.tensors, _NAME: Rounded(*kept, original=tensor.format)})
+    return replace(level, tensors={**level.tensors, _NAME: Rounded(*kept, original=tensor.format, wanted=format)})

@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from inpage.errors import InvalidRequest
 from inpage.format.schema import Pruning
 
 from ..artifact.checks import load_manifest
+from ..measure import perplexity
 from ..sources import Source
 from . import layers, price
 from .embedding import check_embedding
@@ -29,12 +29,12 @@ Compiled = Callable[[Source, str], AbstractContextManager[Path]]
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """``corpus``: a text whose tokens stay; ``drop_layers``: how many; ``embedding``: its format; ``text``: on which
-    perplexities and the layers' influence are measured."""
+    perplexities and the layers' influence are measured, by default that of `measure.perplexity`."""
 
     corpus: str = field(default="", repr=False)
     drop_layers: int = 0
     embedding: str = ""
-    text: str = field(default="", repr=False)
+    text: str = field(default_factory=perplexity.text, repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.corpus or self.drop_layers or self.embedding)
@@ -51,8 +51,6 @@ class Wanted:
             layers.check_count(source.architecture, self.drop_layers)
         if self.embedding:
             check_embedding(source, self.embedding)
-        if not self.text.strip():
-            raise InvalidRequest("give a text to measure the cost on", field="text")
 
     def mark(self) -> dict[str, Any]:
         """For an artifact's fingerprint."""

@@ -222,12 +222,31 @@ class Variant:
 @dataclass(frozen=True, slots=True)
 class LevelRef:
     """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
-    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes."""
+    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes;
+    ``perplexity``: see `Perplexity.value`, where it was measured."""
 
     name: str
     bytes: int
     variants: tuple[str, ...]
     manifest: FileRef | None = None
+    perplexity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """What a level costs, measured when it was compiled: its perplexity (``value``) and that of the model as its source
+    holds it, over so many positions of ``text``, in independent windows of ``window`` tokens."""
+
+    value: float
+    source: float
+    positions: int
+    window: int
+    text: str
+
+    @property
+    def cost(self) -> float:
+        """How much larger it is than the source's: 0.02 for 2 %."""
+        return self.value / self.source - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +300,7 @@ class Manifest:
     embedding: EmbeddingRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
+    perplexity: Perplexity | None = None
     pruning: tuple[Pruning, ...] = ()
 
     @property
