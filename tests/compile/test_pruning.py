@@ -31,7 +31,7 @@ from inpage_compile.sources import Source, dequantize, open_source
 from inpage_compile.tokenizers.prune import prune
 from inpage_compile.tokenizers.tables import tables_of
 from support import llama_reference
-from support.models import ROOT, first_ways, tiny_artifact
+from support.models import ROOT, alone, first_ways, tiny_artifact
 from support.odd_texts import odd_texts
 from support.tables_in_node import in_node
 from support.tiny import MODELS, TEMPLATE, Tiny
@@ -156,11 +156,9 @@ def smaller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     """A tiny model, pruned in every way, and its source."""
     source = THREE.write(tmp_path_factory.mktemp("pruning") / "tiny-pruned.gguf")
     wanted = Wanted(corpus="hello world 123", drop_layers=1, embedding="q4_0", text=TEXT)
-    with first_ways():
-        yield (
-            compile_model(str(source), ROOT / "tiny-pruned", variants=("native",), levels=("source",), pruning=wanted),
-            source,
-        )
+    options: dict[str, Any] = {"variants": ("native",), "levels": ("source",)}
+    with alone("tiny-pruned"), first_ways():
+        yield compile_model(str(source), ROOT / "tiny-pruned", pruning=wanted, **options), source
 
 
 def test_the_manifest_says_what_each_step_saved_and_cost(

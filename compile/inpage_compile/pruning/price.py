@@ -37,13 +37,8 @@ class Scored:
         return math.exp(self.nats / self.bytes * other.bytes / other.positions)
 
 
-def perplexity(folder: Path, text: str) -> float:
-    """What ``inpage score`` says of an artifact with a native variant and a text."""
-    return scored(folder, text).perplexity
-
-
 def scored(folder: Path, text: str) -> Scored:
-    """The same, and what it was computed from."""
+    """What ``inpage score`` says of an artifact with a native variant and a text, and what it is computed from."""
     return run(_score(folder, text))
 
 
