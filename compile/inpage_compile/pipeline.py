@@ -109,8 +109,8 @@ def compile_model(
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        for name, source in at_levels.items():
-            for line in fallbacks(source):
+        for name, at in at_levels.items():
+            for line in fallbacks(at):
                 print(f"{name}: {line}", file=sys.stderr)
         done: list[Pruning] = []
         if pruning:

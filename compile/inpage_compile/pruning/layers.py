@@ -74,7 +74,7 @@ async def influences(folder: Path, ids: Sequence[int]) -> list[float]:
 def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.einsum("ij,ij->i", a, b) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return np.asarray(np.einsum("ij,ij->i", a, b) / np.maximum(norms, np.finfo(np.float64).tiny))
 
 
 class _Launches(NativeEngine):

@@ -56,8 +56,8 @@ class LeakDetector:
         if not self.full:
             return []
         first, last = self._mean(0), self._mean(3)
-        found = [{"what": name, "before": int(first.get(name, 0)), "now": int(now)} for name, now in last.items()]
-        return sorted((f for f in found if f["now"] > f["before"]), key=lambda f: f["before"] - f["now"])
+        grown = sorted((first.get(name, 0) - now, name) for name, now in last.items() if now > first.get(name, 0))
+        return [{"what": name, "before": int(first.get(name, 0)), "now": int(last[name])} for _, name in grown]
 
     def report(self) -> list[dict[str, Any]]:
         """All samples, for a bug report."""
@@ -98,7 +98,8 @@ class Trace:
 
     def _snapshot(self) -> tracemalloc.Snapshot:
         library = self._library
-        return library.take_snapshot().filter_traces([library.Filter(False, library.__file__)])
+        taken: tracemalloc.Snapshot = library.take_snapshot()
+        return taken.filter_traces([library.Filter(False, library.__file__)])
 
 
 def objects() -> list[dict[str, Any]]:
