@@ -18,7 +18,8 @@ from inpage.format.limits import BLOCK_ROWS
 from .tokenizer import Tokenizer
 
 FIELD = "prune_vocab"
-_BLANK = "\u2581"
+_BLANK, _LETTER = "\u2581", "\u0120"  # how tokens show a blank: in pieces, and as a letter of a byte
+_BLANKS = (_BLANK, _LETTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,10 @@ class Pruned:
 
 
 def prune(tokenizer: Tokenizer, needed: Iterable[int]) -> Pruned:
-    """Without the tokens that are neither ``needed`` (ids) nor what needed ones are built of; bytes and whatever stands
-    in ``added_tokens``, control tokens among them, stay. Rows of the embedding come in blocks: what is left of the last
-    one is filled with the tokens of the lowest ids, which cost nothing.
+    """Without the tokens that are neither ``needed`` (ids) nor what needed ones are built of. A word that is needed
+    stays in each form that is a token: with and without a blank in front, in small letters, capitalised, in capitals.
+    Bytes and whatever stands in ``added_tokens``, control tokens among them, stay. Rows of the embedding come in
+    blocks: what is left of the last one is filled with the tokens of the lowest ids, which cost nothing.
 
     Raises `Unsupported` where texts could not be encoded any more, `InvalidRequest` where nothing would go."""
     model = tokenizer.json["model"]
@@ -44,14 +46,22 @@ def prune(tokenizer: Tokenizer, needed: Iterable[int]) -> Pruned:
     letters = _letters(tokenizer.json, vocab)
     built = _Built(model["merges"], vocab)
     kept = fixed | letters
-    for token in set(needed) - added:
-        kept.add(token)
-        kept |= built.of(texts[token])
+    for text in {form for token in set(needed) - added for form in _forms(texts[token])} & vocab.keys():
+        kept.add(vocab[text])
+        kept |= built.of(text)
     _check_spelled(tokenizer.json, texts, letters, kept)
     if len(kept) == len(texts):
         raise InvalidRequest("the corpus needs every token of the vocabulary: none can be left out", field=FIELD)
     kept |= _fill(texts, kept, built)
     return Pruned(_renumbered(tokenizer, texts, sorted(kept)), sorted(kept))
+
+
+def _forms(text: str) -> set[str]:
+    word = text[1:] if text[0] in _BLANKS else text
+    if not word.isalpha():
+        return {text}
+    forms = {text, word, word.lower(), word.capitalize(), word.upper()}
+    return forms | {blank + form for blank in _BLANKS for form in forms - {text}}
 
 
 class _Built:
