@@ -96,8 +96,7 @@ def compile_model(
     if target_memory is not None:
         best = best_level(at_levels, target_memory, lambda source: plans_of(source, chosen))
         at_levels = {best: at_levels[best]}
-    if measure:
-        _check_measurable(model, chosen)
+    measured_by = _native(model, chosen) if measure else None
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
     options |= {"measured on": perplexity.TEXT} if measure else {}
     if pruning:
@@ -118,7 +117,9 @@ def compile_model(
             model, done = prune(model, pruning, partial(_compiled, level=best, beside=folder, report=report))
             found = sources_of(model, tuple(at_levels))
             at_levels = {name: with_embedding(at, model, pruning.embedding) for name, at in found.items()}
-        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measure, done)
+        _write(
+            model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by, done
+        )
     return folder
 
 
@@ -155,11 +156,14 @@ def plans_of(source: Source, chosen: Sequence[VariantSpec]) -> list[Plan]:
     return plans
 
 
-def _check_measurable(model: Source, chosen: Sequence[VariantSpec]) -> None:
+def _native(model: Source, chosen: Sequence[VariantSpec]) -> VariantSpec:
+    """The variant that perplexity is measured with."""
     if model.architecture.encoder:
         raise InvalidRequest(f"{model.id} predicts no text: it has no perplexity to measure", field="measure")
-    if not any(spec.backend == "native" for spec in chosen):
+    spec = next((spec for spec in chosen if spec.backend == "native"), None)
+    if spec is None:
         raise InvalidRequest("perplexity is measured by the native engine: name native in --variants", field="measure")
+    return spec
 
 
 def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
@@ -169,8 +173,8 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool, skip: bool, measure: bool = False, pruning: Sequence[Pruning] = (),
-    quick: bool = False,
+    report: Progress, accept: bool, dump: bool, skip: bool, measure: VariantSpec | None = None,
+    pruning: Sequence[Pruning] = (), quick: bool = False,
 ) -> None:  # fmt: skip
     if list(at_levels) == [SOURCE]:
         at_levels = {"": at_levels[SOURCE]}
@@ -197,20 +201,21 @@ def _write(
                     if dump:
                         print(readable)
                 report(phase, 1, 1)
-        writer.finish((lambda made: _measure(model, made, names, report)) if measure else None)
+        writer.finish((lambda made: _measure(model, made, names, measure, report)) if measure else None)
 
 
-def _measure(model: Source, made: Path, names: Sequence[str], report: Progress) -> dict[str, Perplexity]:
+def _measure(
+    model: Source, made: Path, names: Sequence[str], spec: VariantSpec, report: Progress
+) -> dict[str, Perplexity]:
     """Perplexity of each level of an artifact, and of the source, made for that where it is none of them."""
     report("perplexity", 0, 1)
-    found = dict(zip(names, perplexity.measure(made, names if len(names) > 1 else [""]), strict=True))
+    found = dict(zip(names, perplexity.measure(made, names if len(names) > 1 else [""], spec.name), strict=True))
     source = found.get(SOURCE) or found.get("")
     if source is None:
         with tempfile.TemporaryDirectory(dir=made.parent, prefix=f"{made.name}.source.") as scratch:
-            native = [spec for spec in choose(None) if spec.backend == "native"]
             whole = Path(scratch) / "source"
-            _write(model, {SOURCE: model}, whole, "", native, lambda *_: None, True, dump=False, skip=False, quick=True)
-            (source,) = perplexity.measure(whole, [""])
+            _write(model, {SOURCE: model}, whole, "", [spec], lambda *_: None, True, dump=False, skip=False, quick=True)
+            (source,) = perplexity.measure(whole, [""], spec.name)
     report("perplexity", 1, 1)
     return {
         name: Perplexity(each.value, source.value, each.positions, each.window, perplexity.TEXT)

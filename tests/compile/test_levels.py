@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from inpage.cli import main
+from inpage.cli.site import _described
 from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
 from inpage.format.manifest import parse_manifest
 from inpage.models import Models
@@ -17,12 +19,17 @@ from inpage.router import Router
 from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.weights import load_tensor, plan_and_write_levels
 from inpage_compile.artifact.writer import ArtifactWriter, load_levels, load_manifest, verify
-from inpage_compile.pipeline import compile_model
+from inpage_compile.measure import perplexity
+from inpage_compile.measure.budget import best_level
+from inpage_compile.pipeline import compile_model, plans_of
 from inpage_compile.sources import open_source
+from inpage_compile.targets.variants import choose
+from support.llama_reference import logits
 from support.models import ROOT, first_ways
 from support.tiny import MODELS
 
 TINY = MODELS["f32"]
+SENTENCE = "hello world, what light of the page are you"
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +103,41 @@ async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, sever
         for level in await models._entry(None).source.levels():
             needed[level.name] = level.need(256)
     assert needed["q8_0"] - needed["q4_1"] == best - small
+    # The compiler counts as the page does.
+    model = open_source(str(source))
+    levels, native = sources_of(model, ("q8_0", "q4_1")), choose(("native",))
+    for target, level in ((needed["q8_0"], "q8_0"), (needed["q8_0"] - 1, "q4_1"), (needed["q4_1"], "q4_1")):
+        assert best_level(levels, target, lambda made: plans_of(made, native)) == level
+    with pytest.raises(OutOfMemory, match=r"no level fits target_memory, 0\.\d MB: q8_0 0\.\d MB, q4_1 0\.\d MB \("):
+        best_level(levels, needed["q4_1"] - 1, lambda made: plans_of(made, native))
     assert (await loaded(None))[0] == (await loaded(needed["q8_0"]))[0] == "q8_0"
     level, ids, why, told = await loaded(needed["q8_0"] - 1)
     assert level == "q4_1" and ids == alone
     assert why.startswith("q4_1 in place of q8_0: that needs 0.") and f"Level {why}.\n" in told
     with pytest.raises(OutOfMemory):
         await loaded(needed["q4_1"] - 1)
+
+
+async def test_what_a_level_costs_stands_in_the_manifest(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured when it is compiled; the source's perplexity is numpy's, of the dequantized weights."""
+    monkeypatch.setattr(perplexity, "text", lambda: SENTENCE)
+    with first_ways():
+        made = await asyncio.to_thread(
+            compile_model, str(source), tmp_path / "made", variants=("native-f32",), measure=True
+        )
+    manifest = load_manifest(made)
+    found = manifest.perplexity
+    assert manifest.level == "q4_k_m" and found is not None  # what a model in floats becomes
+    async with await Router.load(made) as router:
+        ids, said = router.tokenizer.encode(SENTENCE), router.explain()
+    costs = logits(TINY, ids, halves=True)[:-1]
+    nll = np.log(np.exp(costs).sum(axis=1)) - costs[np.arange(len(costs)), ids[1:]]
+    assert found.source == pytest.approx(np.exp(nll.mean()), rel=1e-3) and found.positions == len(nll)
+    assert 0.001 < abs(found.cost) < 0.1
+    assert said.startswith(f"Level q4_k_m: perplexity {found.value:.2f} on Alice's Adventures in Wonderland, chapter V")
+    assert _described(manifest)["cost"] == round(found.cost, 4)
 
 
 def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +163,7 @@ def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFix
 
 
 async def test_what_is_no_level_is_refused_by_name(source: Path, several: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no level 'q3'; there are source, f16") as e:
+    with pytest.raises(InvalidRequest, match="no level 'q3'; there are source, f32, f16, q8_0, q6_k") as e:
         compile_model(str(source), tmp_path / "out", levels=("q3",))
     assert e.value.field == "levels"
     narrow = sources_of(open_source(str(source)), ("q4_0",))["q4_0"]

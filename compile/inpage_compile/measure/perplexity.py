@@ -29,14 +29,15 @@ def text() -> str:
     return Path(__file__).with_name("alice.txt").read_text("utf-8")
 
 
-def measure(folder: Path, levels: Iterable[str], *, speed: bool = False) -> list[Measured]:
-    """Of each level, "" being the only one. Kernels are this process's own: they are trusted. Raises as `Router.load`
-    does, and `InvalidRequest` where the model is too short a context for anything to be predicted."""
-    return [asyncio.run(_measured(f"{folder}#{level}" if level else str(folder), speed)) for level in levels]
+def measure(folder: Path, levels: Iterable[str], variant: str, *, speed: bool = False) -> list[Measured]:
+    """Of each level, "" being the only one, by one of its native variants. Kernels are this process's own: they are
+    trusted. Raises as `Router.load` does, and `InvalidRequest` where the context is too short to predict anything."""
+    places = (f"{folder}#{level}" if level else str(folder) for level in levels)
+    return [asyncio.run(_measured(place, variant, speed)) for place in places]
 
 
-async def _measured(place: str, speed: bool) -> Measured:
-    async with await Router.load(place, backend="native", trust=True) as router:
+async def _measured(place: str, variant: str, speed: bool) -> Measured:
+    async with await Router.load(place, backend=variant, trust=True) as router:
         window = min(WINDOW, router.info["context"])
         score = await router.score(text(), window)
         decode = None

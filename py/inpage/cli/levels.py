@@ -91,7 +91,8 @@ def _listed(ref: str, wanted: Sequence[str], sizes: bool, progress: Progress) ->
             options = {"variants": ("native",), "accept_license": True}
             made = compile_model(ref, Path(scratch) / "levels", levels=tuple(order), progress=show, **options)
             show("perplexity", 0, 1)
-            found = dict(zip(order, perplexity.measure(made, order if order[1:] else [""], speed=True), strict=True))
+            several = order if order[1:] else [""]
+            found = dict(zip(order, perplexity.measure(made, several, "native", speed=True), strict=True))
         finally:
             progress.end()
     least = found[SOURCE].value
