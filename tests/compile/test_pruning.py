@@ -55,6 +55,9 @@ def test_a_pruned_vocabulary_writes_its_corpus_as_before_and_any_text_without_lo
     names = {i: text for text, i in pruned.tokenizer.json["model"]["vocab"].items()}
     old = smollm2.tokenizer.json["model"]["vocab"]
     assert [old[names[i]] for i in after.encode(CORPUS)] == before.encode(CORPUS)
+    assert {"\u0120world", "world", "World", "\u0120World"} <= set(
+        names.values()
+    ) and "\u0120Japan" not in names.values()
     odd = odd_texts(ODD)
     ids = asyncio.run(after.encode_all(odd))
     assert [after.decode(some) for some in ids] == [before.decode(some) for some in asyncio.run(before.encode_all(odd))]

@@ -60,8 +60,8 @@ def _forms(text: str) -> set[str]:
     word = text[1:] if text[0] in _BLANKS else text
     if not word.isalpha():
         return {text}
-    forms = {text, word, word.lower(), word.capitalize(), word.upper()}
-    return forms | {blank + form for blank in _BLANKS for form in forms - {text}}
+    forms = {word, word.lower(), word.capitalize(), word.upper()}
+    return forms | {blank + form for blank in _BLANKS for form in forms}
 
 
 class _Built:
