@@ -100,8 +100,8 @@ def compile_model(
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        for name, source in at_levels.items():
-            for line in fallbacks(source):
+        for name, rounded in at_levels.items():
+            for line in fallbacks(rounded):
                 print(f"{name}: {line}", file=sys.stderr)
         _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by)
     return folder
