@@ -108,8 +108,8 @@ def compile_model(
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        for name, at in at_levels.items():
-            for line in fallbacks(at):
+        for name, rounded in at_levels.items():
+            for line in fallbacks(rounded):
                 print(f"{name}: {line}", file=sys.stderr)
         done: list[Pruning] = []
         if pruning:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -154,36 +153,39 @@ THREE = Tiny(seed=40, layers=3)
 TEXT = "the other page is here, and we are told: hello world, the model is on it.\n" * 8
 
 
+WANTED = Wanted(corpus=TEXT, text=TEXT)  # is cut into as many tokens as before
+if "INPAGE_SLOW" in os.environ:
+    WANTED = replace(WANTED, drop_layers=1, embedding="q4_0")
+
+
 @pytest.fixture(scope="module")
-def smaller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A tiny model, pruned in every way, and its source."""
+def smaller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model without what its corpus does not need."""
     source = THREE.write(tmp_path_factory.mktemp("pruning") / "tiny-pruned.gguf")
-    wanted = Wanted(corpus="hello world 123", drop_layers=1, embedding="q4_0", text=TEXT)
     options: dict[str, Any] = {"variants": ("native",), "levels": ("source",)}
     with alone("tiny-pruned"), first_ways():
-        yield compile_model(str(source), ROOT / "tiny-pruned", pruning=wanted, **options), source
+        return compile_model(str(source), ROOT / "tiny-pruned", pruning=WANTED, **options)
 
 
-def test_the_manifest_says_what_each_step_saved_and_cost(
-    smaller: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = load_manifest(smaller[0])
-    steps = manifest.pruning
-    assert [step.kind for step in steps] == ["vocabulary", "layers", "embedding"]
-    assert steps[0].tokens == manifest.architecture.vocab < 320
-    assert len(steps[1].layers) == 1 and manifest.architecture.layers == 2
-    assert {t.name: t.format for t in manifest.tensors}["token_embd"] == steps[2].format == "q4_0"
-    assert manifest.architecture.tied and load_tensor(smaller[0], manifest, "token_embd").shape[0] == steps[0].tokens
+def test_the_manifest_says_what_each_step_saved_and_cost(smaller: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = load_manifest(smaller)
+    vocabulary, *others = steps = manifest.pruning
+    assert [step.kind for step in steps] == WANTED.kinds
+    assert vocabulary.tokens == manifest.architecture.vocab < 320
+    assert load_tensor(smaller, manifest, "token_embd").shape[0] == vocabulary.tokens
     assert all(step.saved_bytes > 0 for step in steps)
-    # What a step leaves is where the next begins; the last is what this very artifact says.
-    assert steps[1].perplexity == pytest.approx(steps[2].perplexity_before)
-    assert main(["score", "--model", str(smaller[0]), "--backend", "native", "--json", TEXT]) == 0
-    assert json.loads(capsys.readouterr().out)["perplexity"] == pytest.approx(steps[2].perplexity, rel=1e-12)
-    assert steps[2].sentence in (smaller[0] / manifest.license.notices).read_text()
+    if others:
+        assert len(others[0].layers) == 1 and manifest.architecture.layers == 2
+        assert manifest.tensor("token_embd").format == others[1].format == "q4_0"
+        # What a step leaves is where the next begins.
+        assert others[0].perplexity == pytest.approx(others[1].perplexity_before)
+    assert main(["score", "--model", str(smaller), "--backend", "native", "--json", TEXT]) == 0
+    assert json.loads(capsys.readouterr().out)["perplexity"] == pytest.approx(steps[-1].perplexity, rel=1e-12)
+    assert steps[-1].sentence in (smaller / manifest.license.notices).read_text()
 
 
-async def test_grammars_bias_and_templates_work_on_what_is_left(smaller: tuple[Path, Path]) -> None:
-    async with await Router.load(smaller[0]) as router:
+async def test_grammars_bias_and_templates_work_on_what_is_left(smaller: Path) -> None:
+    async with await Router.load(smaller) as router:
         vocab = router.manifest.architecture.vocab
         held = await router.complete("hello", regex="(yes|no), [0-9]{3}", max_tokens=20, temperature=0)
         assert held.text.partition(", ")[0] in ("yes", "no") and held.text[-3:].isdigit()

@@ -84,13 +84,15 @@ def _second_level(values: Array, most: int) -> tuple[Array, Array]:
 
 
 def _over(values: Array, largest: Array) -> Array:
-    return np.divide(values, largest, out=np.zeros_like(values), where=largest != 0)
+    shares: Array = np.divide(values, largest, out=np.zeros_like(values), where=largest != 0)
+    return shares
 
 
 def _quotients(x: Array, scale: Array) -> Array:
     """Whole numbers of columns by their groups' scales; zeros where that is 0."""
     scale = scale.reshape(-1)
-    return np.rint(x * np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0))
+    quotients: Array = np.rint(x * np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0))
+    return quotients
 
 
 def _columns(blocks: Array, group: int) -> Array:

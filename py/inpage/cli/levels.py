@@ -88,8 +88,10 @@ def _listed(ref: str, wanted: Sequence[str], sizes: bool, progress: Progress) ->
     paths.models().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=paths.models(), prefix=".levels-") as scratch:
         try:
-            options = {"variants": ("native",), "accept_license": True}
-            made = compile_model(ref, Path(scratch) / "levels", levels=tuple(order), progress=show, **options)
+            made = compile_model(
+                ref, Path(scratch) / "levels", variants=("native",), levels=tuple(order), accept_license=True,
+                progress=show,
+            )  # fmt: skip
             show("perplexity", 0, 1)
             several = order if order[1:] else [""]
             found = dict(zip(order, perplexity.measure(made, several, "native", speed=True), strict=True))

@@ -209,11 +209,8 @@ def _levels(items: list[dict[str, Any]]) -> tuple[LevelRef, ...]:
 
 def _check_own_level(m: Manifest) -> None:
     """What the list says of the level that this manifest describes."""
-    if m.levels:
-        measured = None if m.perplexity is None else m.perplexity.value
-        own = LevelRef(m.level, m.weights.bytes, tuple(v.name for v in m.variants), perplexity=measured)
-        if m.levels[0] != own:
-            raise wrong("levels[0]", "is not what this manifest describes")
+    if m.levels and m.levels[0] != m.listed():
+        raise wrong("levels[0]", "is not what this manifest describes")
 
 
 def _check_files_distinct(m: Manifest) -> None:

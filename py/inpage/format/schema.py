@@ -303,6 +303,11 @@ class Manifest:
     perplexity: Perplexity | None = None
     pruning: tuple[Pruning, ...] = ()
 
+    def listed(self, file: FileRef | None = None) -> LevelRef:
+        """Itself as an artifact's list of levels has it. ``file``: its own, where it is not the first."""
+        measured = None if self.perplexity is None else self.perplexity.value
+        return LevelRef(self.level, self.weights.bytes, tuple(v.name for v in self.variants), file, measured)
+
     @property
     def width(self) -> int:
         """Numbers that the model gives for a row: logits, or an encoder's vector or scores."""
