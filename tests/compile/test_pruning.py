@@ -133,12 +133,17 @@ def test_layers_that_stay_keep_what_they_are(tiny_files: dict[str, Path]) -> Non
         assert caught.value.field == "drop_layers"
 
 
-def test_an_embedding_is_rounded_as_ggml_rounds_it(tiny_files: dict[str, Path]) -> None:
+def test_an_embedding_is_rounded_as_ggml_rounds_it(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     source = open_source(str(tiny_files["f32"]))
     small = with_embedding(source, source, "q4_0")
     form = gguf.GGMLQuantizationType.Q4_0
     expected = gguf.quants.dequantize(gguf.quants.quantize(MODELS["f32"].weights()["token_embd"], form), form)
     assert np.array_equal(dequantize(small.tensors["token_embd"]), expected)
+    wide = Tiny(hidden=256, heads=4, head_dim=64)
+    model = open_source(str(wide.write(tmp_path / "wide.gguf")))
+    embedding = wide.weights()["token_embd"]
+    error = dequantize(with_embedding(model, model, "q6_k").tensors["token_embd"]) - embedding
+    assert 0 < np.sqrt(np.mean(error**2)) < 0.02 * np.std(embedding)
     lower = sources_of(source, ("q4_0",))["q4_0"]
     assert with_embedding(small, source, "q6_k") is small and with_embedding(lower, source, "") is lower
     with pytest.raises(InvalidRequest, match="takes 256 numbers at a time, which 64 of a row"):
