@@ -52,6 +52,8 @@ FLOORS = (
     "inpage_compile.passes",
     "inpage_compile.targets",
     "inpage_compile.artifact",
+    "inpage_compile.measure",
+    "inpage_compile.pruning",
     "inpage_compile",
     "inpage.cli",
     "inpage_bench",

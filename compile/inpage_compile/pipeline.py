@@ -8,26 +8,33 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
 from inpage.format.plan import parse_plan
+from inpage.format.plan_types import Plan
 from inpage.format.plan_views import check_for_webgpu, describe
-from inpage.format.schema import Architecture, Tensor
+from inpage.format.schema import Architecture, Perplexity, Pruning, Tensor
 
 from .artifact import weights
 from .artifact.fingerprint import fingerprint
-from .artifact.levels import SOURCE, sources_of
+from .artifact.levels import LEVELS, SOURCE, default_level, distinct, fallbacks, sources_of
 from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
 from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_maxima, outputs_of, packing_of
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
+from .measure import perplexity
+from .measure.budget import best_level
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
+from .pruning.embedding import with_embedding
+from .pruning.steps import Wanted, prune
 from .sources import Source, open_source
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
@@ -52,16 +59,22 @@ def compile_model(
     variants: tuple[str, ...] | None = None,
     context: int | None = None,
     levels: tuple[str, ...] = (),
+    target_memory: int | None = None,
+    measure: bool = False,
     progress: Progress | None = None,
     accept_license: bool = False,
     dump: bool = False,
+    pruning: Wanted | None = None,
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
 
     ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
     model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
-    `levels`), default the source's own; of several the largest is the best, and what they share is stored once.
-    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
+    `levels`), by default q4_k_m of a language model in floats, else the source's own; of several the largest is the
+    best, and what they share is stored once. ``target_memory``: of those, or of all where none are named, only the best
+    that fits into so many bytes. ``measure``: perplexity of each, and of the source, goes into the manifest.
+    ``pruning``: what leaves the model first, see `pruning.steps`. ``dump`` prints every plan. Raises `SourceInvalid`,
+    `Unsupported`, `InvalidRequest` and, where no level fits, `OutOfMemory`."""
     report = progress or (lambda phase, done, total: None)
     chosen = choose(variants)
     report("source", 0, 1)
@@ -75,17 +88,82 @@ def compile_model(
     for warning in model.warnings:
         print(warning, file=sys.stderr)
     folder = out or root / model.id
-    at_levels = sources_of(model, levels or (SOURCE,))
+    if target_memory is not None and not levels:
+        at_levels = distinct(model, LEVELS)
+    else:
+        at_levels = sources_of(model, levels or (default_level(model),))
     at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
+    if target_memory is not None:
+        best = best_level(at_levels, target_memory, lambda source: plans_of(source, chosen))
+        at_levels = {best: at_levels[best]}
+    measured_by = _native(model, chosen) if measure else None
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
+    options |= {"measured on": perplexity.TEXT} if measure else {}
+    if pruning:
+        pruning.check(model)
+        options["pruning"] = pruning.mark()
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
+        for name, rounded in at_levels.items():
+            for line in fallbacks(rounded):
+                print(f"{name}: {line}", file=sys.stderr)
+        done: list[Pruning] = []
+        if pruning:
+            best = next(iter(at_levels))
+            model, done = prune(model, pruning, partial(_compiled, level=best, beside=folder, report=report))
+            found = sources_of(model, tuple(at_levels))
+            at_levels = {name: with_embedding(at, model, pruning.embedding) for name, at in found.items()}
+        _write(
+            model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by, done
+        )
     return folder
+
+
+@contextmanager
+def _compiled(model: Source, embedding: str, level: str, beside: Path, report: Progress) -> Iterator[Path]:
+    """An artifact of the model at one level, for this machine alone and for as long as it is measured; on the disk of
+    the one that is made."""
+    at_level = {level: with_embedding(sources_of(model, (level,))[level], model, embedding)}
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.measured-") as scratch:
+        folder = Path(scratch) / "model"
+        told = partial(_told_as_measuring, report)
+        _write(model, at_level, folder, "", choose(("native",)), told, True, False, skip=False, quick=True)
+        yield folder
+
+
+def _told_as_measuring(report: Progress, phase: str, done: int, total: int) -> None:
+    report(f"measuring: {phase}", done, total)
+
+
+def plans_of(source: Source, chosen: Sequence[VariantSpec]) -> list[Plan]:
+    """The plans of those variants that can be made of the model. Raises `Unsupported` where none can."""
+    tensors = {p.entry.name: p.entry for p in weights.plan(source)}
+    plans, last = [], None
+    for spec in chosen:
+        try:
+            plan = parse_plan(lower_variant(spec, source.architecture, tensors).json, tensors.values())
+            _check_plan(spec, plan, tensors)
+            plans.append(plan)
+        except Unsupported as error:
+            last = error
+    if last is not None and not plans:
+        raise last
+    return plans
+
+
+def _native(model: Source, chosen: Sequence[VariantSpec]) -> VariantSpec:
+    """The variant that perplexity is measured with."""
+    if model.architecture.encoder:
+        raise InvalidRequest(f"{model.id} predicts no text: it has no perplexity to measure", field="measure")
+    spec = next((spec for spec in chosen if spec.backend == "native"), None)
+    if spec is None:
+        raise InvalidRequest("perplexity is measured by the native engine: name native in --variants", field="measure")
+    return spec
 
 
 def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
@@ -95,11 +173,14 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool, skip: bool,
+    report: Progress, accept: bool, dump: bool, skip: bool, measure: VariantSpec | None = None,
+    pruning: Sequence[Pruning] = (), quick: bool = False,
 ) -> None:  # fmt: skip
+    if list(at_levels) == [SOURCE]:
+        at_levels = {"": at_levels[SOURCE]}
     names = list(at_levels)
     with ArtifactWriter(
-        folder, model, fingerprint=mark, accept_license=accept, progress=report, levels=names
+        folder, model, fingerprint=mark, accept_license=accept, progress=report, levels=names, pruning=pruning
     ) as writer:
         entries = weights.plan_and_write_levels(at_levels, writer)
         for level in names:
@@ -109,7 +190,7 @@ def _write(
                 report(phase, 0, 1)
                 try:
                     with tempfile.TemporaryDirectory() as scratch:
-                        files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch))
+                        files, readable = compile_variant(spec, model.architecture, tensors, Path(scratch), quick)
                         writer.add_variant(spec.name, spec.backend, list(spec.requires), files, level)
                 except Unsupported as error:
                     left_out += 1
@@ -120,23 +201,39 @@ def _write(
                     if dump:
                         print(readable)
                 report(phase, 1, 1)
-        writer.finish()
+        writer.finish((lambda made: _measure(model, made, names, measure, report)) if measure else None)
+
+
+def _measure(
+    model: Source, made: Path, names: Sequence[str], spec: VariantSpec, report: Progress
+) -> dict[str, Perplexity]:
+    """Perplexity of each level of an artifact, and of the source, made for that where it is none of them."""
+    report("perplexity", 0, 1)
+    found = dict(zip(names, perplexity.measure(made, names if len(names) > 1 else [""], spec.name), strict=True))
+    source = found.get(SOURCE) or found.get("")
+    if source is None:
+        with tempfile.TemporaryDirectory(dir=made.parent, prefix=f"{made.name}.source.") as scratch:
+            whole = Path(scratch) / "source"
+            _write(model, {SOURCE: model}, whole, "", [spec], lambda *_: None, True, dump=False, skip=False, quick=True)
+            (source,) = perplexity.measure(whole, [""], spec.name)
+    report("perplexity", 1, 1)
+    return {
+        name: Perplexity(each.value, source.value, each.positions, each.window, perplexity.TEXT)
+        for name, each in found.items()
+    }
 
 
 def compile_variant(
-    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], scratch: Path, quick: bool = False
 ) -> tuple[dict[str, bytes | Path], str]:
-    """plan.json and the linked kernels (written to ``scratch``), and the plan for people. Raises `Unsupported`, naming
-    the field, where the variant cannot be made of this model."""
-    lowered = lower_variant(spec, architecture, tensors)
+    """plan.json and the linked kernels (written to ``scratch``), and the plan for people. ``quick``: compile a third of
+    the kernels, to the same bits (see `lower_variant`). Raises `Unsupported`, naming the field, where the variant
+    cannot be made of this model."""
+    lowered = lower_variant(spec, architecture, tensors, quick=quick)
     checked = parse_plan(lowered.json, tensors.values())
-    _check_size(spec, max(t.offset + t.bytes for t in tensors.values()) + checked.arena_bytes)
+    _check_plan(spec, checked, tensors)
     text = json.dumps(lowered.json, separators=(",", ":"))
     if spec.backend == "webgpu":
-        try:
-            check_for_webgpu(checked)
-        except ArtifactInvalid as error:  # the plan is sound, but larger than WebGPU's default limits
-            raise Unsupported(f"{spec.name} cannot be made of this model: {error}", field=error.field) from error
         return {"plan.json": text.encode(), spec.library: shaders(lowered.kernels).encode()}, describe(checked)
     obj = compile_object(lowered.kernels, spec.target(), scratch / "kernels.o")
     table = scratch / "table.c"
@@ -149,6 +246,15 @@ def compile_variant(
     return {"plan.json": text.encode(), spec.library: library}, describe(checked)
 
 
+def _check_plan(spec: VariantSpec, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+    _check_size(spec, max(t.offset + t.bytes for t in tensors.values()) + plan.arena_bytes)
+    if spec.backend == "webgpu":
+        try:
+            check_for_webgpu(plan)
+        except ArtifactInvalid as error:  # the plan is sound, but larger than WebGPU's default limits
+            raise Unsupported(f"{spec.name} cannot be made of this model: {error}", field=error.field) from error
+
+
 def _check_size(spec: VariantSpec, needed: int) -> None:
     if spec.backend == "wasm" and needed >= _WASM_BYTES:
         raise Unsupported(
@@ -159,9 +265,11 @@ def _check_size(spec: VariantSpec, needed: int) -> None:
 
 
 def lower_variant(
-    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None
-) -> LoweredPlan:
-    """The plan of a variant and its kernels, not yet compiled."""
+    spec: VariantSpec, architecture: Architecture, tensors: Mapping[str, Tensor], maxima: Maxima | None = None,
+    quick: bool = False,
+) -> LoweredPlan:  # fmt: skip
+    """The plan of a variant and its kernels, not yet compiled. ``quick``: on CPUs without the functions for few rows,
+    which leave the same bits sooner."""
     maxima = maxima or _maxima(architecture)
     if architecture.encoder:
         return _lower_encoder(spec, architecture, tensors, maxima)
@@ -173,7 +281,7 @@ def lower_variant(
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, 2, groups)
     graphs = []
     for name, rows in (("decode", 1), ("batch", FEW_ROWS), ("step", maxima.rows)):
-        if graphs and rows <= graphs[-1].rows:
+        if (graphs and rows <= graphs[-1].rows) or (quick and name != "step"):
             continue
         limits, last = replace(maxima, rows=min(rows, maxima.rows)), name == "step"
         mod, names = build_graph(

@@ -85,9 +85,14 @@ class AnswerSettings:
     """CPython: the SQLite file; null: nothing is stored."""
     bundle: str | None = None
     """A file of answers made ahead of time: a path, or in the page its text's URL."""
+    shortest_seconds: float = 600.0
+    """How long an answer is kept where none is asked for again."""
+    longest_seconds: float = 7200.0
+    """And where all are; in between the longer, the more of them are."""
 
     def _check(self) -> None:
-        _at_least(self, 0, "memory_entries", "storage_bytes")
+        _at_least(self, 0, "memory_entries", "storage_bytes", "shortest_seconds")
+        _at_least(self, self.shortest_seconds, "longest_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,25 @@ class EngineSettings:
     """Compute threads; null: chosen by the device."""
     replicas: int = 1
     """Engines of one model, as far as memory allows; they share the threads."""
+    mlock: bool = False
+    """The native engine: weights stay in memory whatever else needs room. Where the system locks only a part of them
+    (``ulimit -l``), a warning says how much."""
 
     def _check(self) -> None:
         _at_least(self, 1, "threads", "replicas")
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """What is written where memory grows without end: see `inpage.observe.leaks`."""
+
+    report_path: str | None = None
+    """CPython: the folder for reports; null: they are only logged."""
+    trace: bool = False
+    """CPython: record which lines of Python hold memory (``tracemalloc``, which makes Python several times slower)."""
+
+    def _check(self) -> None:
+        """Nothing to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +205,7 @@ class Settings:
     kv: KvSettings = field(default_factory=KvSettings)
     answers: AnswerSettings = field(default_factory=AnswerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     wasm: WasmSettings = field(default_factory=WasmSettings)

@@ -48,30 +48,32 @@ function manifest(file) {
     const shards = server.log.map((entry) => entry.path.split("/weights/")).filter((parts) => parts.length === 2).map(([, name]) => `weights/${name}`);
     return { ...asked, shards: shards.sort() };
   };
-  /** @param {string} file */
-  const shards = (file) => manifest(file).weights.shards.map((/** @type {any} */ shard) => shard.file).sort();
-  const plan = (/** @type {any} */ { variants: [{ plan }] }, /** @type {string} */ folder) => manifest(`${folder}/${plan.file}`);
   const best = manifest("several/manifest.json");
+  /** What a level takes with room for one context. @param {any} level */
+  const need = ({ weights, variants: [{ plan }] }) => {
+    const { arenas, page_tokens, buffers } = manifest(`several/${plan.file}`);
+    const { page_bytes } = buffers.find((/** @type {any} */ { kind }) => kind === "kv");
+    return weights.bytes + arenas.reduce((/** @type {number} */ sum, /** @type {number} */ bytes) => sum + bytes, 0) + (256 / page_tokens) * page_bytes;
+  };
+  const levels = best.levels.map((/** @type {any} */ { manifest: other }) => (other ? manifest(`several/${other.file}`) : best));
+  expect(levels.map((/** @type {any} */ { level }) => level)).toEqual(["q8_0", "q6_k", "q4_k_m", "q2_k"]);
   const single = await ask("/models/single/", null);
-  const small = await ask("/models/several/#q4_1", null);
-  expect(small.ids).toEqual(single.ids);
-  expect(small.shards).toEqual(shards("several/q4_1/manifest.json"));
-  // What the best takes with room for one context, less a byte.
-  const { arenas, page_tokens } = plan(best, "several");
-  const page_bytes = plan(best, "several").buffers.find((/** @type {any} */ { kind }) => kind === "kv").page_bytes;
-  const need = best.weights.bytes + arenas.reduce((/** @type {number} */ sum, /** @type {number} */ bytes) => sum + bytes, 0) + (256 / page_tokens) * page_bytes;
-  const whole = await ask("/models/several/", need);
-  const own = (/** @type {string} */ file) => !small.shards.includes(file);
-  expect(whole).toMatchObject({ level: "q8_0", lesser: "", shards: shards("several/manifest.json").filter(own) }); // the shared one is there
-  expect(whole.shards.length).toBeLessThan(best.weights.shards.length);
-  expect(whole.ids).not.toEqual(single.ids);
-  const lesser = await ask("/models/several/", need - 1);
-  expect(lesser).toMatchObject({ ids: single.ids, level: "q4_1", shards: [] });
-  expect(lesser.lesser).toMatch(/^q4_1 in place of q8_0: that needs \d/);
-  expect(lesser.report).toContain(`level: ${lesser.lesser}\n`);
-  expect(lesser.report).toContain("at level q4_1, revision");
+  const held = new Set();
+  for (const [i, one] of [...levels.entries()].reverse()) {
+    const asked = await ask("/models/several/", i ? need(levels[i - 1]) - 1 : need(one));
+    const own = one.weights.shards.map((/** @type {any} */ { file }) => file).sort();
+    expect(asked).toMatchObject({ level: one.level, shards: own.filter((/** @type {string} */ file) => !held.has(file)) });
+    expect(asked.lesser).toMatch(i ? new RegExp(`^${one.level} in place of q8_0: that needs \\d`) : /^$/);
+    if (i) expect(asked.report).toContain(`level: ${asked.lesser}\n`);
+    expect(asked.report).toContain(`at level ${one.level}, revision`);
+    if (i === levels.length - 1) expect(asked.ids).toEqual(single.ids);
+    else expect(asked.ids).not.toEqual(single.ids);
+    for (const file of own) held.add(file);
+  }
+  const named = await ask("/models/several/#q2_k", null);
+  expect(named).toMatchObject({ ids: single.ids, shards: [] });
   const refused = await ask("/models/several/", 1000);
   expect(refused).toMatchObject({ code: "out_of_memory", field: "models.target_memory", shards: [] });
-  expect(refused.message).toMatch(/smallest of its 2 levels \(q8_0 \d.*, q4_1 \d/);
+  expect(refused.message).toMatch(/smallest of its 4 levels \(q8_0 \d.*, q6_k \d.*, q4_k_m \d.*, q2_k \d/);
   await server.stop();
 });

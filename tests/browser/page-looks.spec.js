@@ -261,7 +261,7 @@ test("plain words: what runs, what is slow, what can be chosen; settings are in 
   expect(request.params).not.toHaveProperty("top_p"); // the model's own
 
   await page.locator("#model").click();
-  const large = page.locator("#models .card").filter({ hasText: "Large-7B · q4_14.1 GB · reads 32,768 tokens · MIT" });
+  const large = page.locator("#models .card").filter({ hasText: "Large-7B · q4_14.1 GB · perplexity 2.7 % above the original’s · reads 32,768 tokens · MIT" });
   await expect(page.locator("#models .fit")).toHaveClass(["fit fits", "fit not", "fit tight"]);
   await expect(large.locator(".fit")).toContainText("It will be tight: it takes about 4.5 GB of memory");
   await large.getByRole("button", { name: "Download 4.1 GB and use" }).click();

@@ -44,7 +44,11 @@ async def test_it_answers_as_llama_cpp_does(name: str, tmp_path: Path) -> None:
     tune, witness = FINE_TUNES[name], WITNESS[name]
     with first_ways():
         folder = compile_model(
-            str(tune.write(tmp_path / f"{name}.gguf")), tmp_path / "out", variants=("native-f32",), accept_license=True
+            str(tune.write(tmp_path / f"{name}.gguf")),
+            tmp_path / "out",
+            variants=("native-f32",),
+            levels=("source",),
+            accept_license=True,
         )
     async with await Router.load(folder, backend="native-f32") as router:
         if tune.text == CHAT:

@@ -10,19 +10,27 @@ import numpy as np
 import pytest
 
 from inpage.cli import main
+from inpage.cli.site import _described
 from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
 from inpage.format.manifest import parse_manifest
 from inpage.models import Models
+from inpage.models.source import Artifacts
 from inpage.router import Router
-from inpage_compile.artifact.levels import sources_of
+from inpage.settings import Settings
+from inpage_compile.artifact.levels import default_level, sources_of
 from inpage_compile.artifact.weights import load_tensor, plan_and_write_levels
 from inpage_compile.artifact.writer import ArtifactWriter, load_levels, load_manifest, verify
-from inpage_compile.pipeline import compile_model
+from inpage_compile.measure import perplexity
+from inpage_compile.measure.budget import best_level
+from inpage_compile.pipeline import compile_model, plans_of
 from inpage_compile.sources import open_source
+from inpage_compile.targets.variants import choose
+from support.llama_reference import logits
 from support.models import ROOT, first_ways
 from support.tiny import MODELS
 
 TINY = MODELS["f32"]
+SENTENCE = "hello world, what light of the page are you"
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +41,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def several(source: Path) -> Path:
     """In whatever order they are named, the best comes first."""
-    with first_ways():
-        return compile_model(str(source), ROOT / "tiny-levels", variants=("native",), levels=("q4_1", "q8_0"))
+    with first_ways(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(perplexity, "text", lambda: SENTENCE)
+        levels = ("q4_1", "source")
+        return compile_model(str(source), ROOT / "tiny-levels", variants=("native",), levels=levels, measure=True)
 
 
 def test_levels_share_what_is_the_same_and_round_the_rest_as_ggml_does(source: Path, tmp_path: Path) -> None:
@@ -77,6 +87,13 @@ async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, sever
         single = compile_model(str(source), ROOT / "tiny-q4_1", variants=("native",), levels=("q4_1",))
     assert load_manifest(single).levels == () and load_manifest(single).weights.bytes <= small
     alone = await answer(single)
+    # The compiler counts as a page does, of an artifact with that level alone.
+    (least,) = await Artifacts([single], settings=Settings()).levels()
+    levels, native = sources_of(open_source(str(source)), ("q8_0", "q4_1")), choose(("native",))
+    assert best_level(levels, least.need(256), lambda made: plans_of(made, native)) == "q4_1"
+    assert best_level(levels, 2 * least.need(256), lambda made: plans_of(made, native)) == "q8_0"
+    with pytest.raises(OutOfMemory, match=r"no level fits target_memory, 0\.\d MB: q8_0 0\.\d MB, q4_1 0\.\d MB \("):
+        best_level(levels, least.need(256) - 1, lambda made: plans_of(made, native))
     assert await answer(f"{several}#q4_1") == alone != await answer(several)
 
     async def loaded(budget: int | None) -> tuple[str, list[int], str, str]:
@@ -91,17 +108,34 @@ async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, sever
     needed: dict[str, int] = {}
     async with Models({"models": {"least_context": 256, "target_memory": 1}}) as models:
         models.add(several)
-        with pytest.raises(OutOfMemory, match=r"smallest of its 2 levels \(q8_0 0\.\d MB, q4_1 0\.\d MB; room for 256"):
+        told = r"smallest of its 2 levels \(source 0\.\d MB, q4_1 0\.\d MB; room for 256"
+        with pytest.raises(OutOfMemory, match=told):
             await models.preload()
         for level in await models._entry(None).source.levels():
             needed[level.name] = level.need(256)
-    assert needed["q8_0"] - needed["q4_1"] == best - small
-    assert (await loaded(None))[0] == (await loaded(needed["q8_0"]))[0] == "q8_0"
-    level, ids, why, told = await loaded(needed["q8_0"] - 1)
+    assert needed["source"] - needed["q4_1"] == best - small
+    assert (await loaded(None))[0] == (await loaded(needed["source"]))[0] == "source"
+    level, ids, why, told = await loaded(needed["source"] - 1)
     assert level == "q4_1" and ids == alone
-    assert why.startswith("q4_1 in place of q8_0: that needs 0.") and f"Level {why}.\n" in told
+    assert why.startswith("q4_1 in place of source: that needs 0.") and f"Level {why}.\n" in told
     with pytest.raises(OutOfMemory):
         await loaded(needed["q4_1"] - 1)
+
+
+async def test_what_a_level_costs_stands_in_the_manifest(source: Path, several: Path) -> None:
+    """Measured when it was compiled; of the source's own level it is what numpy says of the weights."""
+    best, small = (manifest.perplexity for manifest in load_levels(several))
+    async with await Router.load(f"{several}#q4_1") as router:
+        ids, said = router.tokenizer.encode(SENTENCE), router.explain()
+    costs = logits(TINY, ids, halves=True)[:-1]
+    nll = np.log(np.exp(costs).sum(axis=1)) - costs[np.arange(len(costs)), ids[1:]]
+    assert best is not None and small is not None and best.value == best.source == small.source
+    assert best.value == pytest.approx(np.exp(nll.mean()), rel=1e-3) and best.positions == len(nll)
+    assert 0.001 < abs(small.cost) < 0.2
+    assert said.startswith(f"Level q4_1: perplexity {small.value:.2f} on Alice's Adventures in Wonderland, chapter V")
+    described = _described(load_manifest(several))
+    assert [each["cost"] for each in described["levels"]] == [0, round(small.cost, 4)]  # type: ignore[index]
+    assert default_level(open_source(str(source))) == "q4_k_m"  # what a model in floats becomes
 
 
 def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,22 +152,22 @@ def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFix
         "--json",
     ]
     texts = []
-    for more in ([], ["--level", "q8_0"], ["--level", "q4_1"]):
+    for more in ([], ["--level", "source"], ["--level", "q4_1"]):
         assert main([*command, "hello world", *more]) == 0
         texts.append(json.loads(capsys.readouterr().out)["token_ids"])
     assert texts[0] == texts[1] != texts[2]
     assert main([*command, "hello world", "--level", "q3"]) == 1
-    assert "no level 'q3'; it has q8_0, q4_1" in capsys.readouterr().err
+    assert "no level 'q3'; it has source, q4_1" in capsys.readouterr().err
 
 
 async def test_what_is_no_level_is_refused_by_name(source: Path, several: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no level 'q3'; there are source, f16") as e:
+    with pytest.raises(InvalidRequest, match="no level 'q3'; there are source, f32, f16, q8_0, q6_k") as e:
         compile_model(str(source), tmp_path / "out", levels=("q3",))
     assert e.value.field == "levels"
     narrow = sources_of(open_source(str(source)), ("q4_0",))["q4_0"]
     with pytest.raises(InvalidRequest, match="comes out the same at levels source and q8_0"):
         sources_of(narrow, ("source", "q8_0"))
-    with pytest.raises(InvalidRequest, match="has no level 'f16'; it has q8_0, q4_1"):
+    with pytest.raises(InvalidRequest, match="has no level 'f16'; it has source, q4_1"):
         await Router.load(f"{several}#f16")
     manifest = json.loads((several / "manifest.json").read_bytes())
     for change in ({"levels": manifest["levels"][1:]}, {"level": "q4_1"}):

@@ -54,6 +54,7 @@ def test_an_unchanged_model_is_left_as_it_is(tiny_files: dict[str, Path]) -> Non
         str(tiny_files["mixed"]),
         folder,
         variants=TINY_VARIANTS["mixed"],
+        levels=("source",),
         progress=lambda phase, done, total: phases.append(phase),
     )
     assert again == folder and snapshot(folder) == before
@@ -70,6 +71,7 @@ async def test_context_progress_and_dump(
         root=tmp_path,
         variants=("native-f32",),
         context=100,
+        levels=("source",),
         progress=lambda *event: events.append(event),
         dump=True,
     )
@@ -125,7 +127,7 @@ def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it
     """Of a plan that no default limit of WebGPU holds."""
     monkeypatch.setattr(plan_views, "BINDING_BYTES", 1000)
     monkeypatch.setattr(pipeline, "choose", lambda names: choose(names or ("webgpu-f32", "native-f32")))
-    folder = compile_model(str(tiny_files["f32"]), root=tmp_path)
+    folder = compile_model(str(tiny_files["f32"]), root=tmp_path, levels=("source",))
     assert [v.name for v in load_manifest(folder).variants] == ["native-f32"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("webgpu-f32 is left out: ") and "WebGPU binds 1000" in line
@@ -134,7 +136,7 @@ def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it
             compile_model(str(tiny_files["f32"]), root=root, variants=("webgpu-f32", "native-f32"))
         assert e.value.field and e.value.field.startswith("plan.functions")
     before = snapshot(folder)
-    compile_model(str(tiny_files["f32"]), root=tmp_path)
+    compile_model(str(tiny_files["f32"]), root=tmp_path, levels=("source",))
     assert snapshot(folder) == before
     monkeypatch.setattr(pipeline, "choose", lambda names: choose(("webgpu-f32",)))
     with pytest.raises(Unsupported):  # nothing would be left

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from inpage_compile.tokenizers.tables import MAGIC, _numbers, tables_of
+from support.tables_in_node import in_node
 from support.vocabularies import SPM, small, tokenizer_of
 
-NODE = Path(__file__).resolve().parents[1] / "support" / "tables_in_node.mjs"
 GEMMAS = 262_144
 
 
@@ -126,14 +125,6 @@ def large(rng: random.Random) -> dict[str, Any]:
             "merges": merges,
         },
     }
-
-
-def in_node(file: Path, content: bytes, texts: list[str], *more: str) -> dict[str, Any]:
-    file.write_bytes(content)
-    command = ["node", "--expose-gc", str(NODE), str(file), *more]
-    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def test_a_vocabulary_of_gemmas_size_is_small_and_gives_the_librarys_ids(tmp_path: Path) -> None:

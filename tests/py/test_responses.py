@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inpage.engines.protocol import Sampling
-from inpage.errors import ArtifactInvalid
+from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage.responses import Answer, AnswerCache, Bundle, MemoryTier, Tier, answer_key, pack_bundle
+from inpage.responses.opening import open_answers
 from inpage.responses.sqlite import SqliteTier
+from inpage.settings import settings_from
 
 GREEDY = Sampling()
 SAMPLED = Sampling(temperature=0.7, top_p=0.9, seed=1)
@@ -164,6 +166,17 @@ async def test_answers_expire_and_live_longer_the_more_they_are_asked_for() -> N
     for _ in range(400):
         await cache.get("never")
     assert cache.ttl == 600
+
+
+async def test_the_bounds_of_how_long_answers_live_are_settings() -> None:
+    settings = settings_from({"answers": {"enabled": True, "shortest_seconds": 5, "longest_seconds": 60}})
+    cache = await open_answers(settings.answers)
+    assert cache is not None and cache.ttl == 60
+    for _ in range(20):
+        await cache.get("never")
+    assert cache.ttl == 5
+    with pytest.raises(InvalidRequest, match=r"answers\.longest_seconds must be at least 60"):
+        settings_from({"answers": {"shortest_seconds": 60, "longest_seconds": 5}})
 
 
 class Broken(MemoryTier):

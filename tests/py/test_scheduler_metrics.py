@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inpage.errors import DeviceLost, InvalidRequest, OutOfMemory
-from inpage.observe.health import HealthWatch, LeakDetector
+from inpage.observe.health import HealthWatch
+from inpage.observe.leaks import LeakDetector
 from inpage.openai import Api
 from inpage.router import Completion, Router
 from inpage.router.status import MemoryWatch
+from inpage.settings import MemorySettings
 from inpage.text.tokenizer import Tokenizer
 from support.paged_double import PagedDouble
 from support.small import small_router
@@ -152,20 +157,34 @@ async def test_each_kind_of_operation_tells_what_it_left_behind(router: Router) 
     assert read(router)["inpage_operation_bytes{operation=admit}"] == profile["admit"]["grew"]
 
 
-async def test_what_grows_without_end_is_warned_of_once(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_grows_without_end_is_reported_once(
+    router: Router, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    memory = MemorySettings(report_path=str(tmp_path / "reports"), trace=True)
+    router.scheduler.settings = replace(router.scheduler.settings, memory=memory)
     router.memory = watch = MemoryWatch(router.scheduler, seconds=0)
+    held = []
     pool = router.scheduler.kv.pool
     watch.start()
     for minute in range(130):
         pool.reserved = 10 + minute
+        held.append(bytearray(1 << 14))  # beside the pages: so Python's own lines grow, too
         while len(watch.leaks.report()) < min(minute + 1, 100):
             await asyncio.sleep(0)
         await asyncio.sleep(0)
     watch.stop()
     pool.reserved = 0
+    tracemalloc.stop()
     (record,) = caplog.records
-    assert record.levelname == "WARNING" and "most of it kv" in record.message
-    assert json.loads(record.message.partition("\n")[2])["samples"][-1]["kv"] > 0
+    assert record.levelname == "WARNING" and "most of it python" in record.message
+    (file,) = (tmp_path / "reports").iterdir()
+    report = json.loads(file.read_text())
+    assert report == json.loads(record.message.partition("\n")[2]) == watch.suspected
+    assert [grown["what"] for grown in report["growers"]] == ["python", "kv"]
+    assert all(grown["before"] < grown["now"] for grown in report["growers"])
+    assert report["samples"][-1]["kv"] > 0
+    assert any(__file__ in line["line"] and line["grew"] > 90 << 14 for line in report["lines"])
+    assert report["objects"][0]["count"] > 0
 
 
 async def test_memory_is_looked_at_while_the_model_is_loaded(router: Router) -> None:

@@ -16,10 +16,22 @@ Array = npt.NDArray[Any]
 
 def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
     """Logits [len(ids), vocab]. ``halves``: keys and values rounded to float16, as KV pages hold them."""
-    w = {name: values.astype(np.float64) for name, values in tiny.dequantized().items()}
+    w, x = _weights(tiny), states(tiny, ids, halves)[-1]
+    out = _norm(x, w["output_norm"]) @ w["token_embd" if tiny.tied else "output"].T / tiny.number("logit_scale", 1.0)
+    return np.asarray(_capped(out, tiny.number("logit_cap")))
+
+
+def _weights(tiny: Tiny) -> dict[str, Array]:
+    return {name: values.astype(np.float64) for name, values in tiny.dequantized().items()}
+
+
+def states(tiny: Tiny, ids: list[int], halves: bool) -> list[Array]:
+    """Hidden states [len(ids), hidden]: before each layer, and behind the last."""
+    w, found = _weights(tiny), []
     traits, grown = tiny.traits, tiny.number("residual_scale", 1.0)
     x = w["token_embd"][ids] * (np.sqrt(tiny.hidden) if traits.root_scaled else tiny.number("embedding_scale", 1.0))
     for i in range(tiny.layers):
+        found.append(x)
         blk = {name.removeprefix(f"blk.{i}."): w[name] for name in w if name.startswith(f"blk.{i}.")}
         mix = _convolve if tiny.convolves(i) else _attend
         made = mix(tiny, i, blk, _norm(x, blk["attn_norm"]), halves)
@@ -28,8 +40,7 @@ def logits(tiny: Tiny, ids: list[int], halves: bool) -> Array:
         gates, ups = h @ blk["ffn_gate"].T, h @ blk["ffn_up"].T
         made = ((_gelu(gates) if traits.gelu else gates / (1 + np.exp(-gates))) * ups) @ blk["ffn_down"].T
         x = x + grown * (_norm(made, blk["post_ffw_norm"]) if traits.post_norms else made)
-    out = _norm(x, w["output_norm"]) @ w["token_embd" if tiny.tied else "output"].T / tiny.number("logit_scale", 1.0)
-    return np.asarray(_capped(out, tiny.number("logit_cap")))
+    return [*found, x]
 
 
 def _gelu(x: Array) -> Array:

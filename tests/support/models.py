@@ -95,7 +95,7 @@ def alone(name: str) -> Iterator[None]:
 def tiny_artifact(name: str) -> Path:
     """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
     with alone(name), tiny_file(name) as path, first_ways(MIXED_WAYS if name == "mixed" else 1):
-        return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name])
+        return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name], levels=("source",))
 
 
 @functools.cache

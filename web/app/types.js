@@ -43,7 +43,8 @@
  * @property {string} license
  * @property {number} context
  * @property {number} parameters
- * @property {{name: string, bytes: number}[]} levels
+ * @property {number | null} cost by how much its perplexity is above the source's, where that was measured
+ * @property {{name: string, bytes: number, cost: number | null}[]} levels
  * @typedef {{models: SiteModel[], answers: string | null}} Site
  */
 

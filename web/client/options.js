@@ -14,7 +14,8 @@ import { brief, named } from "../engine/format/quoting.js";
 const MODEL = { model: "text", backend: "text", threads: "count", replicas: "count", pinned: "flag" };
 /** @type {Record<string, Kind>} */
 const START = {
-  ...MODEL, base: "url", models: "list", settings: "object", onProgress: "function", onChange: "function", shared: "flag", signal: "signal",
+  ...MODEL, base: "url", models: "list", settings: "object", onProgress: "function", onChange: "function",
+  onLeak: "function", shared: "flag", signal: "signal",
 };
 /** @type {Record<string, Kind>} */
 const SERVE = { worker: "worker", scope: "text", isolate: "isolation", policy: "string", offline: "flag", onReload: "function", onUpdate: "function" };

@@ -207,12 +207,21 @@ export class Supervisor {
     if (this.#link instanceof Link && !this.#link.ended) this.#link.call({ op: "visibility", ...seen }).answer.catch(() => {});
   }
 
-  /** What belongs to no call. @param {{changed?: Info, progress?: object, model?: string, default?: boolean}} heard */
-  heard({ changed, progress, model, default: first }) {
+  /** What belongs to no call. @param {{changed?: Info, progress?: object, leak?: any, model?: string, default?: boolean}} heard */
+  heard({ changed, progress, leak, model, default: first }) {
+    if (leak) void this.#suspect(leak);
     if (progress) this.#options.onProgress?.(/** @type {any} */ (model === undefined ? progress : { ...progress, model }));
     if (!changed) return;
     if (first) this.info = changed;
     this.#options.onChange?.(changed);
+  }
+
+  /** @param {any} report */
+  async #suspect(report) {
+    const { withHeap } = await import("./leak.js");
+    const leak = await withHeap(report);
+    console.warn(`inpage: ${leak.suspicion}`, leak);
+    this.#options.onLeak?.(leak);
   }
 
   /** @param {number} attempts how many workers may die over it @returns {Promise<void>} */

@@ -26,9 +26,19 @@
  * @property {Record<string, Record<string, unknown>>} [settings] see py/inpage/settings.py, e.g. `{models: {max_loaded: 2}}`
  * @property {(event: Progress) => void} [onProgress] also while the router is started again
  * @property {(info: Info) => void} [onChange] another engine runs, or something was measured
+ * @property {(leak: Leak) => void} [onLeak] memory grows without end; the console has it too
  * @property {boolean} [shared] use the router of another tab of this origin that was started with the same options, and let
  *   other tabs use this one's; see docs/embedding.md. False if not given
  * @property {AbortSignal} [signal] gives the start up: it rejects with code "cancelled"
+ * @typedef {object} Leak
+ * @property {string} suspicion a sentence for people
+ * @property {{what: string, before: number, now: number}[]} growers bytes, by how much they grew
+ * @property {{type: string, count: number}[]} objects of Python, that came after the load
+ * @property {Record<string, number>} held bytes now
+ * @property {Record<string, unknown>} operations what each kind of operation left behind
+ * @property {Record<string, number>[]} samples
+ * @property {{bytes: number, parts: {bytes: number, types: string[], scopes: string[]}[]} | null} heap of the page, by what
+ *   holds it; null where it is not isolated, or the browser does not say
  * @typedef {object} ModelState
  * @property {string} name
  * @property {"loading" | "loaded" | "unloading"} state

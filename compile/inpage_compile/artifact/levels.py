@@ -1,75 +1,124 @@
 """Levels of precision: the same model with its matrices in fewer bits, several of them in one artifact.
 
-A level is made from the source's own numbers: matrices that the source holds in more bits are rounded as ggml rounds
-them, the others stay as they are, without loss. Token embedding and head keep eight bits at least, as their errors are
-every token's. So levels have much in common, and what they share is stored once.
+A level is made from the source's own numbers, by llama.cpp's mixture of its name: matrices that the source holds in
+more bits are rounded, the others stay as they are, without loss. So levels have much in common, and what they share is
+stored once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import gguf
-import numpy as np
+from inpage.errors import InvalidRequest, SourceInvalid
 
-from inpage.errors import InvalidRequest
-
-from ..quantize import FORMATS, Groups, read_groups
+from ..quantize import FORMATS, Groups, quantize, read_groups
+from ..quantize.mixtures import MIXTURES, Model, fitting, format_in
 from ..sources import Source, SourceTensor
+from ..sources.shape import KIND as SHAPE
 
 SOURCE = "source"  # as the source holds it
-LEVELS = (SOURCE, "f16", "q8_0", "q4_1", "q4_0")
-_WIDE = ("token_embd", "output")
-_WIDE_LEAST = "q8_0"
+DEFAULT = "q4_k_m"  # of a source in floats
+LEVELS = (SOURCE, *MIXTURES)
 _EXACT = ("position_embd", "token_types", "cls", "cls.output")  # small, and no packed matrices or a classifier's
 
 
 @dataclass(frozen=True, slots=True)
 class Rounded(SourceTensor):
-    """A tensor rounded to ``format`` when it is asked for; ``data`` is the original's, and ``original`` its format."""
+    """A tensor rounded to ``format`` when it is asked for; ``data`` is the original's, and ``original`` its format.
+    ``wanted``: the level's format, where rows do not divide into its groups and ``format`` stands in."""
 
     original: str = "f32"
+    wanted: str = ""
 
     def stored(self) -> Groups:
-        columns = self.shape[-1]
-        values = read_groups(self.data, self.original, self.stored_rows, columns).to_float32()
-        raw = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType[self.format.upper()])
-        return read_groups(raw, self.format, self.stored_rows, columns)
+        values = read_groups(self.data, self.original, self.stored_rows, self.shape[-1]).to_float32()
+        try:
+            return quantize(values, self.format)
+        except ValueError as e:
+            raise SourceInvalid(f"{self.name}: {e}", field=self.name) from e
+
+
+def default_level(source: Source) -> str:
+    """`DEFAULT` for a language model whose matrices are all floats, as checkpoints are; else the source's own."""
+    floats = all(FORMATS[t.format].is_float for t in source.tensors.values())
+    made_up = source.origin.kind == SHAPE  # its formats are what was asked for
+    return DEFAULT if floats and not source.architecture.encoder and not made_up else SOURCE
+
+
+def sources_of(source: Source, names: Sequence[str]) -> dict[str, Source]:
+    """The model at each of these levels. Raises `InvalidRequest` for a name that is none, and for two levels that come
+    out the same."""
+    out: dict[str, Source] = {}
+    for name, made in _made(source, names).items():
+        twin = next((other for other in out if _formats(out[other]) == _formats(made)), None)
+        if twin is not None:
+            raise InvalidRequest(f"{source.id} comes out the same at levels {twin} and {name}", field="levels")
+        out[name] = made
+    return out
+
+
+def distinct(source: Source, names: Sequence[str]) -> dict[str, Source]:
+    """As `sources_of`, without those that come out as one before them."""
+    found = {_formats(made): (name, made) for name, made in reversed(_made(source, names).items())}
+    return dict(reversed(found.values()))
+
+
+def fallbacks(source: Source) -> list[str]:
+    """Of a model at a level: a line for each format whose groups do not divide the rows of matrices that it was meant
+    for, with what they have instead, and which those are."""
+    found: dict[tuple[str, str, int], dict[str, list[int]]] = {}
+    for t in source.tensors.values():
+        if isinstance(t, Rounded) and t.wanted != t.format:
+            block = re.match(r"blk\.(\d+)\.", t.name)
+            kind = t.name[block.end() :] if block else t.name
+            layers = found.setdefault((t.wanted, t.format, t.shape[1]), {}).setdefault(kind, [])
+            layers += [int(block[1])] if block else []
+    return [
+        f"{has} in place of {wanted}, whose groups of {FORMATS[wanted].span} do not divide rows of {columns}: "
+        + "; ".join(f"blk.{_runs(layers)}.{kind}" if layers else kind for kind, layers in kinds.items())
+        for (wanted, has, columns), kinds in found.items()
+    ]
+
+
+def _runs(layers: Sequence[int]) -> str:
+    """0-2,5 of 0, 1, 2 and 5."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _made(source: Source, names: Sequence[str]) -> dict[str, Source]:
+    for name in names:
+        if name not in LEVELS:
+            raise InvalidRequest(f"no level {name!r}; there are {', '.join(LEVELS)}", field="levels")
+    return {name: _at_level(source, name) for name in dict.fromkeys(names)}
+
+
+def _formats(source: Source) -> tuple[str, ...]:
+    return tuple(t.format for t in source.tensors.values())
 
 
 def _at_level(source: Source, level: str) -> Source:
     """The model with its matrices in that precision."""
     if level == SOURCE:
         return source
-    return replace(source, tensors={name: _at(t, level) for name, t in source.tensors.items()})
+    a = source.architecture
+    model = Model(a.layers, a.heads // a.kv_heads, "output" not in source.tensors)
+    return replace(source, tensors={name: _at(t, level, model) for name, t in source.tensors.items()})
 
 
-def sources_of(source: Source, names: Sequence[str]) -> dict[str, Source]:
-    """The model at each of these levels. Raises `InvalidRequest` for a name that is none, and for two levels that come
-    out the same."""
-    for name in names:
-        if name not in LEVELS:
-            raise InvalidRequest(f"no level {name!r}; there are {', '.join(LEVELS)}", field="levels")
-    out: dict[str, Source] = {}
-    seen: dict[tuple[str, ...], str] = {}
-    for name in dict.fromkeys(names):
-        out[name] = _at_level(source, name)
-        formats = tuple(t.format for t in out[name].tensors.values())
-        if formats in seen:
-            raise InvalidRequest(f"{source.id} comes out the same at levels {seen[formats]} and {name}", field="levels")
-        seen[formats] = name
-    return out
-
-
-def _at(tensor: SourceTensor, level: str) -> SourceTensor:
-    wanted = _WIDE_LEAST if tensor.name in _WIDE and FORMATS[level].bits < FORMATS[_WIDE_LEAST].bits else level
-    target = FORMATS[wanted]
-    if (
-        len(tensor.shape) != 2
-        or tensor.name in _EXACT
-        or FORMATS[tensor.format].bits <= target.bits
-        or tensor.shape[1] % target.group
-    ):
+def _at(tensor: SourceTensor, level: str, model: Model) -> SourceTensor:
+    if len(tensor.shape) != 2 or tensor.name in _EXACT:
         return tensor
-    return Rounded(tensor.name, tensor.shape, wanted, tensor.data, tensor.repeats, tensor.order, original=tensor.format)
+    wanted = format_in(level, tensor.name, model)
+    format = fitting(wanted, tensor.shape[1])
+    if FORMATS[tensor.format].bits <= FORMATS[format].bits:
+        return tensor
+    kept = tensor.name, tensor.shape, format, tensor.data, tensor.repeats, tensor.order
+    return Rounded(*kept, original=tensor.format, wanted=wanted)

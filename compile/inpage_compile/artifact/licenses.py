@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inpage.errors import SourceInvalid
+from inpage.format.schema import Pruning
 
 from ..sources import LicenseInfo, Source
 
@@ -34,7 +37,7 @@ def check_license(info: LicenseInfo, accepted: bool) -> str:
     return info.id or NONE
 
 
-def notices(source: Source, license_id: str) -> str:
+def notices(source: Source, license_id: str, pruning: Sequence[Pruning] = ()) -> str:
     """NOTICES.txt: whose model this is, where it came from, on what terms, and what was done to it."""
     lines = [source.name, "=" * len(source.name), ""]
     if source.license.notice:
@@ -46,6 +49,7 @@ def notices(source: Source, license_id: str) -> str:
             "Changes: tensors were rearranged for the inpage runtime, constant factors multiplied into norms; "
             "levels other than the source's own are rounded."
         )
+    lines += [f"Left out of the source: {step.sentence}" for step in pruning]
     if source.license.text:
         lines += ["", "-" * 78, "", source.license.text.rstrip()]
     return "\n".join(lines) + "\n"

@@ -33,6 +33,8 @@ from inpage.format.schema import (
     EmbeddingRef,
     Format,
     Manifest,
+    Perplexity,
+    Pruning,
     SamplingDefaults,
     Tensor,
 )
@@ -53,8 +55,9 @@ class ArtifactWriter:
     """Use as a context manager: leaving it without `finish` removes what was written.
 
     ``progress(phase, done, total)`` is called with bytes for the phase "weights". ``accept_license`` acknowledges
-    a licence that is unknown or none. ``levels``: what it will carry, the best first. Raises `SourceInvalid` (field
-    ``license``) without it, and `InvalidRequest` where ``out`` exists and is not an artifact."""
+    a licence that is unknown or none. ``levels``: what it will carry, the best first; "": the only one, without a name;
+    ``pruning``: what was left out of the source. Raises `SourceInvalid` (field ``license``) without it, and
+    `InvalidRequest` where ``out`` exists and is not an artifact."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class ArtifactWriter:
         accept_license: bool = False,
         progress: Progress | None = None,
         levels: Sequence[str] = ("",),
+        pruning: Sequence[Pruning] = (),
     ) -> None:
         self._out = out.resolve()
         if self._out.exists() and (why := foreign(self._out)):
@@ -73,9 +77,11 @@ class ArtifactWriter:
         self._source = source
         self._fingerprint = fingerprint
         self._progress = progress
+        self._pruning = pruning
         self.tensors: dict[str, list[Tensor]] = {level: [] for level in levels}  # written so far, of each level
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
+        self._measured: Mapping[str, Perplexity] = {}  # of each level
         self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self._out)
@@ -144,30 +150,39 @@ class ArtifactWriter:
             entry[file.partition(".")[0]] = self._write(f"{place}/{file}", data)
         self._variants[level].append(entry)
 
-    def finish(self) -> Manifest:
-        """Write the manifest, check it as any reader would, and put the folder in its place."""
+    def finish(self, measure: Callable[[Path], Mapping[str, Perplexity]] | None = None) -> Manifest:
+        """Write the manifest, check it as any reader would, and put the folder in its place. ``measure``: called with
+        the whole artifact before that, what it finds of each level goes into the manifests."""
         self._end_section(ALIGN)
         self._shards.discard()
-        best, *others = self.tensors
         tokenizer = self._source.tokenizer
         text = json.dumps(tokenizer.json, ensure_ascii=False, separators=(",", ":"))
-        terms = self._write("NOTICES.txt", notices(self._source, self._license).encode())
+        terms = self._write("NOTICES.txt", notices(self._source, self._license, self._pruning).encode())
         terms = {"id": self._license, "notices": terms.pop("file"), **terms}
         entry = self._write("tokenizer.json", text.encode())
         if tables := tables_of(tokenizer.json):
             entry["tables"] = self._write("tokenizer.bin", tables)
         common = self._common(entry, terms)
-        levels = [self._listed(best)] if others else []
-        for level in others:
-            manifest = self._at(level, common) | {"level": level}
-            levels.append(self._listed(level) | {"manifest": self._write_manifest(f"{level}/manifest.json", manifest)})
-        manifest = self._at(best, common) | ({"level": best, "levels": levels} if others else {})
-        self._write_manifest("manifest.json", manifest)
+        manifest = self._write_manifests(common)
+        if measure is not None:
+            self._measured = measure(self._folder)
+            manifest = self._write_manifests(common)
         record = {"fingerprint": self._fingerprint, "revision": manifest["revision"], STAMPS: self._stamps()}
         record["files"] = sorted(files_in(self._folder))
         self._write(RECORD, json.dumps(record).encode())
         self._replace()
         return parse_manifest(manifest)
+
+    def _write_manifests(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """One a level; the best one's, which is the artifact's own."""
+        best, *others = self.tensors
+        levels = [self._listed(best)] if others else []
+        for level in others:
+            written = self._write_manifest(f"{level}/manifest.json", self._at(level, common))
+            levels.append(self._listed(level) | {"manifest": written})
+        manifest = self._at(best, common) | ({"levels": levels} if others else {})
+        self._write_manifest("manifest.json", manifest)
+        return manifest
 
     def _common(self, tokenizer_file: dict[str, Any], terms: dict[str, Any]) -> dict[str, Any]:
         """What every level's manifest says."""
@@ -191,6 +206,7 @@ class ArtifactWriter:
             "chat_template": source.chat_template,
             **({"sampling": _given(source.sampling)} if source.sampling else {}),
             **({"embedding": _given(source.embedding)} if source.embedding else {}),
+            **({"pruning": [_step(step) for step in self._pruning]} if self._pruning else {}),
         }
 
     def _at(self, level: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,11 +217,14 @@ class ArtifactWriter:
             "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
             "weights": self._weights[level],
             "variants": self._variants[level],
+            **({"level": level} if level else {}),
+            **({"perplexity": asdict(self._measured[level])} if level in self._measured else {}),
         }
 
     def _listed(self, level: str) -> dict[str, Any]:
         names = [variant["name"] for variant in self._variants[level]]
-        return {"name": level, "bytes": self._weights[level]["bytes"], "variants": names}
+        listed = {"name": level, "bytes": self._weights[level]["bytes"], "variants": names}
+        return listed | ({"perplexity": self._measured[level].value} if level in self._measured else {})
 
     def _stamps(self) -> dict[str, str]:
         """For the native kernels: this machine compiled them and may load them (see `inpage.engines.native_trust`)."""
@@ -313,6 +332,10 @@ def _alive(pid: int) -> bool:
 
 def _given(s: SamplingDefaults | EmbeddingRef) -> dict[str, Any]:
     return {name: value for name, value in asdict(s).items() if value is not None}
+
+
+def _step(pruning: Pruning) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(pruning).items() if v not in (None, ())}
 
 
 def _architecture(a: Architecture) -> dict[str, Any]:

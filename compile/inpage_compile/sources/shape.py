@@ -24,6 +24,7 @@ from ..families.family import expected_tensors
 from ..families.keys import Keys
 from ..families.rope import Rope
 from ..quantize import FORMATS as NUMBER_FORMATS
+from ..quantize.mixtures import Model, format_in
 from ..quantize.noise import noise
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
@@ -31,8 +32,8 @@ from .base import LicenseInfo, Source
 
 KIND = "shape"
 FORMATS = tuple(name for name in NUMBER_FORMATS if name != "f32")
-# llama.cpp's mixtures: most matrices in the first; those that an error costs most, in some layers in the second.
-MIXTURES = {"q4_k_m": ("q4_k", "q6_k"), "q5_k_m": ("q5_k", "q6_k")}
+MIXTURES = ("q5_k_m", "q4_k_m", "q3_k_m")  # of several formats: see `quantize.mixtures`
+_EMBEDDING = "q6_k"  # of a mixture
 _ROWS = 64  # random ones of a matrix at most: as many as are drawn and quantized in an instant
 _REVISION = 1  # of how weights are made
 
@@ -82,16 +83,11 @@ class Shape:
     def format_of(self, tensor: str) -> str:
         if tensor.endswith(("norm", ".bias")):
             return "f32"
-        most, some = MIXTURES.get(self.matrices, (self.matrices, self.matrices))
-        if tensor in ("token_embd", "output"):
-            return self.embedding if tensor == "token_embd" else self.head or some
-        _, layer, name = tensor.split(".")
-        return some if name in ("attn_v", "ffn_down") and self._more_bits(int(layer)) else most
-
-    def _more_bits(self, layer: int) -> bool:
-        """The first and the last eighth of the layers, and every third one between."""
-        eighth = self.layers // 8
-        return layer < eighth or layer >= 7 * self.layers // 8 or (layer - eighth) % 3 == 2
+        if tensor == "token_embd" or (tensor == "output" and self.head):
+            return self.embedding if tensor == "token_embd" else self.head
+        if self.matrices not in MIXTURES:
+            return self.matrices
+        return format_in(self.matrices, tensor, Model(self.layers, self.heads // self.kv_heads, self.tied))
 
     def with_matrices(self, form: str) -> Shape:
         """The same in another number format or mixture; with a mixture's embedding, where it is one. Raises
@@ -99,7 +95,7 @@ class Shape:
         if form not in (*FORMATS, *MIXTURES):
             known = ", ".join((*FORMATS, *MIXTURES))
             raise SourceInvalid(f"{form!r} is no number format of matrices; there are {known}", field="source")
-        embedding = MIXTURES[form][1] if form in MIXTURES else self.embedding
+        embedding = _EMBEDDING if form in MIXTURES else self.embedding
         other = replace(self, matrices=form, embedding=embedding)
         other.check_columns("source")
         return other

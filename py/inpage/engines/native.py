@@ -27,7 +27,7 @@ from ..format.schema import Manifest
 from . import batch as flat
 from .block_tables import pages_needed, tables_on
 from .guided_decoding import Held, likeliest
-from .mapping import MappedWeights, available_bytes, base, lay_out, physical_bytes, reserve
+from .mapping import MappedWeights, available_bytes, base, lay_out, physical_bytes, prefer_huge_pages, reserve
 from .native_guidance import Guidance
 from .native_kernels import calibrate_spins, choose, time_kernels
 from .native_library import address, check, open_kernels, read_file
@@ -53,7 +53,8 @@ class NativeEngine:
     """See `inpage.engines.protocol.Engine`. Make one with `load`; several may live in one process."""
 
     def __init__(self, plan: Plan, kernels: bytes, weights: MappedWeights, *, variant: str, threads: int,
-                 max_pages: int, started: float, guidance: Guidance) -> None:  # fmt: skip
+                 max_pages: int, started: float, guidance: Guidance, warnings: tuple[str, ...] = (),
+                 ) -> None:  # fmt: skip
         """Place buffers, load the program, start the threads. ``weights`` are the engine's from now on."""
         self._plan = plan
         self._weights = weights
@@ -62,6 +63,7 @@ class NativeEngine:
         self._lib: ctypes.CDLL | None = open_kernels(kernels)
         self._offsets, size = lay_out(plan)
         self._work = reserve(size, "the arena")
+        prefer_huge_pages(self._work)
         load_program(self._lib, plan, self._address)
         if self._lib.inpage_set_threads(threads) != 0:
             raise OutOfMemory(f"{threads} threads cannot be started")
@@ -91,6 +93,7 @@ class NativeEngine:
             alternatives=tuple(tuple(plan.kernels[k].name for k in group) for group in plan.alternatives),
             groups=plan.kv_groups,
             load_ms=(time.perf_counter() - started) * 1e3,
+            warnings=warnings,
         )
 
     @classmethod
@@ -104,12 +107,14 @@ class NativeEngine:
         max_pages: int | None = None,
         trust: bool = False,
         grammars: bool = False,
+        mlock: bool = False,
         on_progress: Progress | None = None,
     ) -> NativeEngine:
         """Load a variant of the artifact in ``folder``. ``max_pages``: KV pages to reserve room for, by default a
         whole context for every sequence, as far as three quarters of the machine's memory go; at most `KV_BYTES` of
         them in any case. ``trust``: run kernels that this machine did not compile. ``grammars``: follow them,
-        which takes what `native_needs` names. Progress is in bytes.
+        which takes what `native_needs` names. ``mlock``: keep the weights in memory, as far as the system allows, which
+        `EngineInfo.warnings` says. Progress is in bytes.
         Raises `ArtifactInvalid` for a file that is missing or is not what the manifest says, `Untrusted`,
         `Unsupported`, `OutOfMemory`, `InvalidRequest`."""
         started = time.perf_counter()
@@ -140,8 +145,9 @@ class NativeEngine:
             guidance = Guidance.open(folder, manifest, plan.maxima.sequences) if follows else Guidance()
             weights = MappedWeights.open(folder, manifest, report)
             try:
+                warnings = _lock(weights) if mlock else ()
                 return cls(plan, kernels, weights, variant=variant, threads=count, max_pages=pages, started=started,
-                           guidance=guidance)  # fmt: skip
+                           guidance=guidance, warnings=warnings)  # fmt: skip
             except BaseException:
                 weights.close()
                 raise
@@ -400,6 +406,17 @@ class NativeEngine:
         if buffer.kind == "weight":
             return self._weights.base + buffer.offset
         return base(self._kv) + buffer.offset if buffer.kind == "kv" else base(self._work) + self._offsets[i]
+
+
+def _lock(weights: MappedWeights) -> tuple[str, ...]:
+    """A warning where the system refuses."""
+    locked = weights.lock()
+    if locked == weights.bytes:
+        return ()
+    return (
+        f"engine.mlock: the system locked {locked} of {weights.bytes} bytes of weights in memory; raise the limit "
+        "(ulimit -l, or the capability CAP_IPC_LOCK)",
+    )
 
 
 def _from_thread(on_tokens: OnTokens) -> OnTokens:

@@ -20,6 +20,7 @@ async def load(job: LoadJob) -> NativeEngine:
         threads=job.threads,
         trust=job.trust,
         grammars=job.flags.grammars,
+        mlock=job.settings.engine.mlock,
         on_progress=job.on_progress,
     )
     task = asyncio.ensure_future(loading)

@@ -149,6 +149,7 @@ class EngineInfo(Flags):
     rehearsed: bool = True  # all of them ran before, so that the first times are true
     groups: tuple[KvGroup, ...] = ()  # where they are several, or have a window; else all layers are one
     width: int = 0  # numbers that an encoder gives for a sequence
+    warnings: tuple[str, ...] = ()  # what is less than was asked for, for people
 
 
 # What engines count, in the order in which they tell it.

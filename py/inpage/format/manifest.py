@@ -28,6 +28,8 @@ from .schema import (
     LevelRef,
     License,
     Manifest,
+    Perplexity,
+    Pruning,
     SamplingDefaults,
     Shard,
     SourceRef,
@@ -50,6 +52,7 @@ __all__ = [
     "LevelRef",
     "License",
     "Manifest",
+    "Perplexity",
     "Shard",
     "SourceRef",
     "SuperBlock",
@@ -96,6 +99,8 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
+        perplexity=None if m["perplexity"] is None else Perplexity(**m["perplexity"]),
+        pruning=tuple(Pruning(**{**step, "layers": tuple(step["layers"] or ())}) for step in m["pruning"] or []),
     )
     _check_own_level(manifest)
     _check_files_distinct(manifest)
@@ -198,16 +203,14 @@ def _levels(items: list[dict[str, Any]]) -> tuple[LevelRef, ...]:
         if i and v["manifest"] is None:
             raise wrong(f"levels[{i}].manifest", "is missing")
         manifest = FileRef(**v["manifest"]) if i else None
-        out.append(LevelRef(v["name"], v["bytes"], tuple(v["variants"]), manifest))
+        out.append(LevelRef(v["name"], v["bytes"], tuple(v["variants"]), manifest, v["perplexity"]))
     return tuple(out)
 
 
 def _check_own_level(m: Manifest) -> None:
     """What the list says of the level that this manifest describes."""
-    if m.levels:
-        own = LevelRef(m.level, m.weights.bytes, tuple(v.name for v in m.variants))
-        if m.levels[0] != own:
-            raise wrong("levels[0]", "is not what this manifest describes")
+    if m.levels and m.levels[0] != m.listed():
+        raise wrong("levels[0]", "is not what this manifest describes")
 
 
 def _check_files_distinct(m: Manifest) -> None:

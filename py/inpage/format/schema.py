@@ -224,18 +224,67 @@ class Variant:
 @dataclass(frozen=True, slots=True)
 class LevelRef:
     """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
-    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes."""
+    ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes;
+    ``perplexity``: see `Perplexity.value`, where it was measured."""
 
     name: str
     bytes: int
     variants: tuple[str, ...]
     manifest: FileRef | None = None
+    perplexity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """What a level costs, measured when it was compiled: its perplexity (``value``) and that of the model as its source
+    holds it, over so many positions of ``text``, in independent windows of ``window`` tokens."""
+
+    value: float
+    source: float
+    positions: int
+    window: int
+    text: str
+
+    @property
+    def cost(self) -> float:
+        """How much larger it is than the source's: 0.02 for 2 %."""
+        return self.value / self.source - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """One step by which the model is smaller than its source. ``kind``: "vocabulary" (``tokens`` stay), "layers"
+    (``layers`` of the source are left out) or "embedding" (it is in ``format``). ``saved_bytes``: of weights and
+    tokenizer, at the best level; ``perplexity``: on a text, after the step, for as many tokens as the text had before
+    it, so that the two can be compared where the tokenizer became another one."""
+
+    kind: str
+    saved_bytes: int
+    perplexity_before: float
+    perplexity: float
+    tokens: int | None = None
+    layers: tuple[int, ...] = ()
+    format: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        made = f"embedding in {self.format}"
+        if self.kind == "vocabulary":
+            made = f"vocabulary of {self.tokens} tokens"
+        elif self.kind == "layers":
+            made = f"without layer{'s' * (len(self.layers) > 1)} {', '.join(map(str, self.layers))}"
+        change = 100 * (self.perplexity / self.perplexity_before - 1)
+        return (
+            f"{made}: {self.saved_bytes / 1e6:.1f} MB less, perplexity {self.perplexity_before:.4f} to "
+            f"{self.perplexity:.4f} ({change:+.2f} %)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``level``: which precision this describes, and ``levels`` in the artifact's own: all that it carries, the best
-    first; empty where there is but one."""
+    first; empty where there is but one. ``pruning``: what was left out of the source, step by step."""
 
     id: str
     name: str
@@ -253,6 +302,13 @@ class Manifest:
     embedding: EmbeddingRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
+    perplexity: Perplexity | None = None
+    pruning: tuple[Pruning, ...] = ()
+
+    def listed(self, file: FileRef | None = None) -> LevelRef:
+        """Itself as an artifact's list of levels has it. ``file``: its own, where it is not the first."""
+        measured = None if self.perplexity is None else self.perplexity.value
+        return LevelRef(self.level, self.weights.bytes, tuple(v.name for v in self.variants), file, measured)
 
     @property
     def width(self) -> int:

@@ -107,8 +107,7 @@ async def level_of(store: Store, manifest: Manifest, ref: LevelRef) -> tuple[Man
     assert ref.manifest is not None
     text = await store.text(ref.manifest, f"levels.{ref.name}.manifest")
     found = parse_manifest(text)
-    own = LevelRef(found.level, found.weights.bytes, tuple(v.name for v in found.variants), ref.manifest)
-    if own != ref or found.levels or found.id != manifest.id:
+    if found.listed(ref.manifest) != ref or found.levels or found.id != manifest.id:
         raise ArtifactInvalid(f"{ref.manifest.file} is not what the artifact says of it", field=f"levels.{ref.name}")
     return found, text
 

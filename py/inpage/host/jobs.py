@@ -24,6 +24,13 @@ def announce_to(post: Callable[[dict[str, Any]], None]) -> None:
     _post = post
 
 
+def tell_page(message: dict[str, Any]) -> bool:
+    """Give the main thread a message that belongs to no request. Whether there is a page."""
+    if _post is not None:
+        _post(message)
+    return _post is not None
+
+
 def for_request(number: int) -> None:
     """Jobs of the running task, from now on, are for this one."""
     _request.set(number)

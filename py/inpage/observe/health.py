@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,46 +60,3 @@ def too_full(held: int, budget: int | None) -> str:
     if budget is None or held <= _MEMORY * budget:
         return ""
     return f"{held / 1e6:.0f} MB of the budget of {budget / 1e6:.0f} MB are in use"
-
-
-class LeakDetector:
-    """Samples of held bytes, one a minute; a window that ends half as large again as it began is suspicious, unless it
-    merely jumped once: the growth must go on through the window."""
-
-    def __init__(self, samples: int = 100, growth: float = 0.5) -> None:
-        self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=samples)
-        self._growth = growth
-
-    def sample(self, at: float, held: Mapping[str, int]) -> None:
-        """``at``: seconds; ``held``: bytes by what holds them."""
-        self._samples.append((at, dict(held)))
-
-    @property
-    def full(self) -> bool:
-        return len(self._samples) == self._samples.maxlen
-
-    def suspicion(self) -> str:
-        """A sentence that names what grew, or nothing."""
-        if not self.full:
-            return ""
-        quarters = [self._mean(i) for i in range(4)]
-        first, last = (sum(quarter.values()) for quarter in (quarters[0], quarters[-1]))
-        rising = all(sum(a.values()) < sum(b.values()) for a, b in itertools.pairwise(quarters))
-        if not rising or last <= first * (1 + self._growth):
-            return ""
-        most = max(quarters[-1], key=lambda name: quarters[-1][name] - quarters[0].get(name, 0))
-        minutes = (self._samples[-1][0] - self._samples[0][0]) / 60
-        return (
-            f"memory grew from {first / 1e6:.0f} to {last / 1e6:.0f} MB in {minutes:.0f} minutes, most of it {most} "
-            f"({quarters[0].get(most, 0) / 1e6:.0f} to {quarters[-1][most] / 1e6:.0f} MB)"
-        )
-
-    def report(self) -> list[dict[str, Any]]:
-        """All samples, for a bug report."""
-        return [{"at": at, **held} for at, held in self._samples]
-
-    def _mean(self, quarter: int) -> dict[str, float]:
-        size = len(self._samples) // 4
-        part = list(self._samples)[quarter * size : (quarter + 1) * size]
-        names = {name for _, held in part for name in held}
-        return {name: sum(held.get(name, 0) for _, held in part) / len(part) for name in names}

@@ -12,7 +12,7 @@ from .answer import Answer
 from .bundle import Bundle
 from .memory import MemoryTier
 
-_SHORTEST, _FIRST, _LONGEST = 600.0, 3600.0, 7200.0  # seconds that an answer is kept
+_FIRST = 3600.0  # seconds that an answer is kept while the hit rate says nothing, if that is within the bounds
 _WINDOW = 200  # lookups that the hit rate is taken over
 _ENOUGH = 20  # before so many lookups the hit rate says nothing
 
@@ -31,7 +31,7 @@ class Tier(Protocol):
 
 class AnswerCache:
     """``tiers``: fastest first; memory alone if not given. ``bundle``: read-only, asked last, never expires.
-    ``clock``: Unix time.
+    ``clock``: Unix time. ``ttl_bounds``: the fewest and the most seconds that an answer is kept.
 
     A tier that fails (a full disk, a browser that forbids storage) counts as one that has nothing: a cache must never
     be the reason that a question goes unanswered. ``failures`` says how often that was so."""
@@ -41,6 +41,7 @@ class AnswerCache:
         tiers: Iterable[Tier] | None = None,
         bundle: Bundle | None = None,
         clock: Callable[[], float] = time.time,
+        ttl_bounds: tuple[float, float] = (600.0, 7200.0),
     ) -> None:
         self.tiers: list[Tier] = [MemoryTier()] if tiers is None else list(tiers)
         self.bundle = bundle
@@ -49,6 +50,7 @@ class AnswerCache:
         self.expired = 0
         self.failures: Counter[str] = Counter()  # by tier
         self._clock = clock
+        self._shortest, self._longest = ttl_bounds
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
 
     @property
@@ -60,8 +62,8 @@ class AnswerCache:
     def ttl(self) -> float:
         """Seconds that an answer put now will live: the longer, the more they are asked for again."""
         if len(self._recent) < _ENOUGH:
-            return _FIRST
-        return _SHORTEST + (_LONGEST - _SHORTEST) * self.hit_rate
+            return min(max(_FIRST, self._shortest), self._longest)
+        return self._shortest + (self._longest - self._shortest) * self.hit_rate
 
     async def get(self, key: str) -> tuple[Answer, str] | None:
         """An answer and the name of the tier that had it; faster tiers have it from now on."""

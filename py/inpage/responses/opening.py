@@ -27,7 +27,7 @@ async def open_answers(settings: AnswerSettings) -> AnswerCache | None:
 
         tiers.append(SqliteTier(Path(settings.storage_path), settings.storage_bytes))
     bundle = Bundle(await _read(settings.bundle)) if settings.bundle else None
-    return AnswerCache(tiers, bundle)
+    return AnswerCache(tiers, bundle, ttl_bounds=(settings.shortest_seconds, settings.longest_seconds))
 
 
 async def _read(where: str) -> str:

@@ -160,11 +160,23 @@ class Report:
         speeds = self.sentence if self._profile.measurements else ""
         told = explain(self.why, speeds, self._engine.info, self.candidates, self._backends.count > 1, self.kernels)
         lost, trouble, fewer = self._replicas.lost, self._replicas.trouble, self._replicas.why_fewer
-        said = [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
+        said = _about_level(self._manifest)
+        said += [f"Nothing runs: {lost}."] * bool(lost) + [f"{trouble}."] * bool(trouble)
         said += [f"Fewer replicas than asked for: {fewer}."] * bool(fewer)
         said += [f"{warning}." for warning in self.warnings]
+        said += [f"Smaller than its source: {step.sentence}." for step in self._manifest.pruning]
         said += [_UNSURE.format(self._engine.info.variant)] * (not self._engine.info.deterministic)
         return "\n".join([*said, told])
+
+
+def _about_level(manifest: Manifest) -> list[str]:
+    """What its precision costs, in a sentence, where that was measured."""
+    found = manifest.perplexity
+    if found is None:
+        return []
+    cost = f"{abs(found.cost) * 100:.1f} % {'above' if found.cost >= 0 else 'below'}"
+    named = f"Level {manifest.level}: perplexity" if manifest.level else "Perplexity"
+    return [f"{named} {found.value:.2f} on {found.text}, {cost} that of the model as its source holds it."]
 
 
 def verdicts(candidates: Sequence[Candidate], backends: Backends, profile: DeviceProfile) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ..host.jobs import job
 from ..settings import Settings, settings_from
 from ..text.tokenizer import Tokenizer, load_tokenizer
 from .replicas import affordable
+
+_log = logging.getLogger("inpage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,9 @@ async def load_model(
     report = ignore_progress  # what is loaded later concerns nobody who waits for this
     count, chosen = affordable(wanted, engine.info, chosen, device.memory)
     load_ms = (time.perf_counter() - started) * 1e3
-    warnings = [shrunk] * bool(shrunk)
+    warnings = [shrunk] * bool(shrunk) + list(engine.info.warnings)
+    for warning in engine.info.warnings:
+        _log.warning("%s", warning)
     return Loaded(manifest, choice, engine, tokenizer, chosen, backends, profile, device, count, load_ms, warnings)
 
 

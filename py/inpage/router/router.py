@@ -44,7 +44,7 @@ from .status import MemoryWatch, add_gauges
 
 __all__ = ["Completion", "Delta", "Embeddings", "Ranking", "Router", "Score", "Stream"]
 
-_WINDOW = 512  # tokens of a text that are scored together
+SCORE_WINDOW = 512  # tokens of a text that are scored together
 
 
 class Router:
@@ -196,7 +196,7 @@ class Router:
         text = self._asking.text(ids, None)
         checked = await text.aside() if text.long else text.now()
         capacity = self.scheduler.capacity
-        window = min(_WINDOW, capacity) if window is None else window
+        window = min(SCORE_WINDOW, capacity) if window is None else window
         if isinstance(window, bool) or not isinstance(window, int) or not 2 <= window <= capacity:
             raise InvalidRequest(
                 f"window is {quoted(window)}; it must be a whole number of 2..{capacity}", field="window"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
-from ..observe.health import LeakDetector
+from ..host.browser import IN_PAGE
+from ..host.jobs import tell_page
+from ..observe.leaks import LeakDetector, Trace, objects
 from ..responses import AnswerCache
 from ..scheduling.scheduler import Scheduler
 
@@ -57,20 +61,29 @@ def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
 
 
 class MemoryWatch:
-    """Looks once a minute at what is held, for as long as the model is loaded. What grows without end is logged once,
-    with a report."""
+    """Looks once a minute at what is held, for as long as the model is loaded. Of what grows without end a report is
+    made once: it is given to the page (web/client/leak.js), or logged, and written where the settings say."""
 
     def __init__(self, scheduler: Scheduler, seconds: float = 60.0) -> None:
         self.leaks = LeakDetector()
+        self.suspected: dict[str, Any] | None = None  # the last report of it
         self._scheduler, self._seconds = scheduler, seconds
+        self._settings = scheduler.settings.memory
+        self._trace = Trace() if self._settings.trace and not IN_PAGE else None
         self._task: asyncio.Task[None] | None = None
         self._warned = False
 
     def report(self) -> dict[str, Any]:
-        """Bytes now by kind, by operation (see `inpage.observe.memory_profile`), and the samples of the last
-        minutes."""
-        held, profile = held_bytes(self._scheduler), self._scheduler.metrics.memory.report()
-        return {"held": held, "operations": profile, "samples": self.leaks.report()}
+        """Bytes now by kind, by operation (see `inpage.observe.memory_profile`), the samples of the last minutes, what
+        grew in them, Python's objects by type, and with a trace the lines that hold most more than before."""
+        report = {
+            "held": self._held(),
+            "operations": self._scheduler.metrics.memory.report(),
+            "growers": self.leaks.growers(),
+            "objects": objects(),
+            "samples": self.leaks.report(),
+        }
+        return report if self._trace is None else report | {"lines": self._trace.lines()}
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -81,9 +94,26 @@ class MemoryWatch:
 
     async def _watch(self) -> None:
         while True:
-            self.leaks.sample(time.monotonic(), held_bytes(self._scheduler))
+            self.leaks.sample(time.monotonic(), self._held())
             suspicion = self.leaks.suspicion()
             if suspicion and not self._warned:
-                _log.warning("%s\n%s", suspicion, json.dumps(self.report()))
+                self._suspect(suspicion)
             self._warned = bool(suspicion)
             await asyncio.sleep(self._seconds)
+
+    def _held(self) -> dict[str, int]:
+        held = held_bytes(self._scheduler)
+        return held if self._trace is None else held | {"python": self._trace.held}
+
+    def _suspect(self, suspicion: str) -> None:
+        self.suspected = {"suspicion": suspicion, **self.report()}
+        text = json.dumps(self.suspected)
+        if not tell_page({"leak": self.suspected}):
+            _log.warning("%s\n%s", suspicion, text)
+        if self._settings.report_path is not None and not IN_PAGE:
+            path = Path(self._settings.report_path) / f"inpage-memory-{os.getpid()}-{time.time_ns()}.json"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, "utf-8")
+            except OSError as error:
+                _log.warning("memory.report_path: %s cannot be written: %s", path, error.strerror)

@@ -23,7 +23,18 @@ async def report(router: Router | None, failure: str = "", lesser: str = "", pyt
         lines.append(f"model: none is loaded{f' ({failure})' if failure else ''}")
     else:
         lines += [*_router(router.info), *([f"level: {lesser}"] if lesser else [])]
+        lines += _growth(router.memory.suspected)
     return "\n".join(lines) + "\n"
+
+
+def _growth(suspected: dict[str, Any] | None) -> Iterator[str]:
+    if suspected is None:
+        return
+    yield f"memory: {suspected['suspicion']}"
+    grown = (f"{g['what']} {_megabytes(g['before'])} to {_megabytes(g['now'])}" for g in suspected["growers"])
+    yield f"what grew: {', '.join(grown)}"
+    counted = (f"{o['count']} {o['type']}" for o in suspected["objects"][:8])
+    yield f"Python's objects: {', '.join(counted)}"
 
 
 def _device(device: Device) -> Iterator[str]:

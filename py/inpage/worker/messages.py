@@ -32,7 +32,8 @@ Before work that nothing can interrupt comes ``{"job": {"name", "id", "character
 On the right the answers; what fails answers ``{"id", "error": {"code", "message", "field"}}``. A message a burst,
 never one a token. "load" makes its model the default and loads it; "models" are others, loaded when a message's "model"
 names them. By themselves come ``{"changed": info, "model": name, "default"}`` when another engine runs or something was
-measured, and ``{"progress": {…}, "model": name}`` when a request had to load its model.
+measured, ``{"progress": {…}, "model": name}`` when a request had to load its model, ``{"leak": report}`` when memory
+grows without end.
 """
 
 from __future__ import annotations

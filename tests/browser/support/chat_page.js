@@ -12,7 +12,7 @@ const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const WEB = path.join(ROOT, "web");
 export const MODELS = [
   { id: "small", name: "Small-135M", path: "models/small/", bytes: 97e6, license: "Apache-2.0", context: 8192, parameters: 134_515_008 },
-  { id: "large", name: "Large-7B", path: "models/large/", bytes: 7.2e9, license: "MIT", context: 32768, parameters: 7e9, levels: [{ name: "q8_0", bytes: 7.2e9 }, { name: "q4_1", bytes: 4.1e9 }] },
+  { id: "large", name: "Large-7B", path: "models/large/", bytes: 7.2e9, license: "MIT", context: 32768, parameters: 7e9, levels: [{ name: "q8_0", bytes: 7.2e9 }, { name: "q4_1", bytes: 4.1e9, cost: 0.027 }] },
 ];
 
 /** @typedef {import("@playwright/test").Page} Page */

@@ -24,7 +24,7 @@ export async function siteDescription() {
 /** @param {unknown} value @returns {SiteModel | null} */
 function modelOf(value) {
   if (!isObject(value) || typeof value.id !== "string" || typeof value.name !== "string") return null;
-  const { id, name, path, bytes, license, context, parameters, levels } = value;
+  const { id, name, path, bytes, license, context, parameters, levels, cost } = value;
   const count = (/** @type {unknown} */ each) => (typeof each === "number" && each > 0 ? each : 0);
   return {
     id, name,
@@ -33,8 +33,14 @@ function modelOf(value) {
     license: typeof license === "string" ? license : "",
     context: count(context),
     parameters: count(parameters),
-    levels: (Array.isArray(levels) ? levels : []).filter((each) => isObject(each) && typeof each.name === "string").map((each) => ({ name: each.name, bytes: count(each.bytes) })),
+    cost: finite(cost),
+    levels: (Array.isArray(levels) ? levels : []).filter((each) => isObject(each) && typeof each.name === "string").map((each) => ({ name: each.name, bytes: count(each.bytes), cost: finite(each.cost) })),
   };
+}
+
+/** @param {unknown} value @returns {number | null} */
+function finite(value) {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
 /**
@@ -50,6 +56,11 @@ async function json(path, kind) {
 /** @param {SiteModel} model @param {string | null} level @returns {number} bytes of its weights */
 export function bytesOf(model, level) {
   return model.levels.find(({ name }) => name === level)?.bytes ?? model.bytes;
+}
+
+/** @param {SiteModel} model @param {string | null} level @returns {number | null} by how much its perplexity is above the source's */
+export function costOf(model, level) {
+  return (model.levels.find(({ name }) => name === level) ?? model.levels[0] ?? model).cost;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** @file What stands where no message is yet: what this is, the model, and before it was ever loaded what loading takes. */
 
-import { bytesOf, storedOf } from "../model/site.js";
+import { bytesOf, costOf, storedOf } from "../model/site.js";
 import { forecast, SMALL } from "../model/device.js";
 import { button, make, megabytes } from "../dom.js";
 import { number, t } from "../i18n.js";
@@ -10,6 +10,8 @@ import { number, t } from "../i18n.js";
  * @typedef {import("../model/device.js").Forecast} Forecast
  * @typedef {import("../model/engine.js").State} State
  */
+
+const AS_GOOD = 0.002; // a perplexity that little above the source's
 
 export class Hello {
   element = make("section", "hello");
@@ -66,6 +68,8 @@ export function smallNote({ parameters }) {
 export function described(model, level, named = true) {
   const parts = [megabytes(bytesOf(model, level))];
   if (level && named) parts.push(level);
+  const cost = costOf(model, level);
+  if (cost !== null) parts.push(cost < AS_GOOD ? t("as_good") : t("costs", { percent: number(cost * 100, 1) }));
   if (model.context) parts.push(t("context_tokens", { tokens: number(model.context) }));
   if (model.license) parts.push(model.license);
   return parts.join(" · ");

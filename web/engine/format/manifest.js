@@ -164,16 +164,16 @@ function filesOf({ plan, kernels, "*": others }, i) {
 }
 
 /** @param {import("./structure.js").Checked} m */
-function checkLevels({ level, levels, variants, weights }) {
+function checkLevels({ level, levels, perplexity, variants, weights }) {
   if (!levels?.length) return;
   const names = levels.map((/** @type {{name: string}} */ entry) => entry.name);
   for (const [i, entry] of levels.entries()) {
     if (names.indexOf(entry.name) < i) throw invalidArtifact(`${quoted(entry.name)} stands twice`, `levels[${i}].name`);
     if (i && !entry.manifest) throw invalidArtifact("is missing", `levels[${i}].manifest`);
   }
-  const own = JSON.stringify([level ?? "", weights.bytes, variants.map((/** @type {{name: string}} */ entry) => entry.name)]);
+  const own = JSON.stringify([level ?? "", weights.bytes, variants.map((/** @type {{name: string}} */ entry) => entry.name), perplexity?.value ?? null]);
   const [first] = levels;
-  if (JSON.stringify([first.name, first.bytes, first.variants]) !== own) {
+  if (JSON.stringify([first.name, first.bytes, first.variants, first.perplexity ?? null]) !== own) {
     throw invalidArtifact("is not what this manifest describes", "levels[0]");
   }
 }

@@ -23,6 +23,8 @@ export const MANIFEST = {
     "variants": {"is": "list", "of": {"is": "object", "of": "variant"}, "low": 0, "high": 256},
     "level": {"is": "text", "of": "name", "optional": true},
     "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": true},
+    "perplexity": {"is": "object", "of": "perplexity", "optional": true},
+    "pruning": {"is": "list", "of": {"is": "object", "of": "pruning"}, "low": 0, "high": 8, "optional": true},
   },
   "license": {
     "id": {"is": "text", "of": "line"},
@@ -159,11 +161,28 @@ export const MANIFEST = {
     "bytes": {"is": "int", "low": 1, "high": 1099511627776},
     "variants": {"is": "list", "of": {"is": "text", "of": "name"}, "low": 0, "high": 64},
     "manifest": {"is": "object", "of": "manifest_file", "optional": true},
+    "perplexity": {"is": "number", "optional": true},
+  },
+  "perplexity": {
+    "value": {"is": "number"},
+    "source": {"is": "number"},
+    "positions": {"is": "int", "low": 1, "high": 1099511627776},
+    "window": {"is": "int", "low": 2, "high": 1099511627776},
+    "text": {"is": "text", "of": "line"},
   },
   "manifest_file": {
     "file": {"is": "text", "of": "path"},
     "bytes": {"is": "int", "low": 1, "high": 16777216},
     "sha256": {"is": "text", "of": "hash"},
+  },
+  "pruning": {
+    "kind": {"is": "choice", "of": ["vocabulary", "layers", "embedding"]},
+    "saved_bytes": {"is": "int", "low": 0, "high": 1099511627776},
+    "perplexity_before": {"is": "number"},
+    "perplexity": {"is": "number"},
+    "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": true},
+    "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
+    "format": {"is": "text", "of": "name", "optional": true},
   },
 };
 

@@ -1,0 +1,1 @@
+"""What a compiled model takes and costs: memory at each level before it is made, perplexity and speed after."""
