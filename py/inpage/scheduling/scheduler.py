@@ -22,6 +22,7 @@ from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
 from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, only_faults
 from ..kv import open_kv
+from ..kv.swap_file import open_swap_file
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Burst, Request
 from ..settings import Settings
@@ -51,6 +52,7 @@ class Scheduler:
         self.slots = Slots()
         self.metrics = SchedulerMetrics()
         self._hidden = False
+        self._swap_file = open_swap_file(self.settings.kv)
         self._calls = Calls(self.metrics, fatal=self._fatal, fail=self._fail)
         limits = self.settings.scheduler
         self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
@@ -68,7 +70,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = self._calls.engine = engine
         self.info = engine.info
-        self.kv = open_kv(engine, self.settings.kv, self.metrics, hidden=self._hidden)
+        self.kv = open_kv(engine, self.settings.kv, self.metrics, self._swap_file, hidden=self._hidden)
         self.kv.on_return = self._window.notify
         limits = self.settings.scheduler
         self.slots.reset(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
@@ -155,6 +157,8 @@ class Scheduler:
             self.recovery.give_up()
         if self._task is not None:
             await asyncio.wait([self._task])
+        if self._swap_file is not None:
+            await self._swap_file.close()
 
     def hide(self, hidden: bool) -> None:
         """Nobody sees the page: keep no pages for prompts to come until somebody does. What runs keeps its own."""
