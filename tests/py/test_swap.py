@@ -322,21 +322,22 @@ async def test_a_disk_that_is_full_is_not_asked_again(tmp_path: Path) -> None:
     clean(scheduler)
 
 
-async def test_on_a_real_engine_nothing_is_read_twice() -> None:
+async def test_on_a_real_engine_nothing_is_read_twice(tmp_path: Path) -> None:
     """Pages for half of what they need: dropped, some tokens are read again; swapped, none is. The same bits."""
     folder = tiny_artifact("mixed")
 
-    async def run(pages: int, swap_bytes: int) -> tuple[list[list[int]], Scheduler]:
+    async def run(pages: int, swap_bytes: int, path: Path | None = None) -> tuple[list[list[int]], Scheduler]:
         engine: Engine = await NativeEngine.load(
             folder, manifest_of(folder), variant="native-f32", threads=1, max_pages=pages
         )
-        tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0}}
+        tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0, "swap_path": path and str(path)}}
         scheduler = Scheduler(engine, settings=settings_from(tree))
         scheduler.kv.swap.clock = lambda: scheduler.metrics.rows.total  # a copy is free, a token costs one
         asked = [Request(prompt_of(seed), 100, Sampling(temperature=1.0, seed=seed)) for seed in range(3)]
         told = await answers(scheduler, asked)
-        await engine.unload()
         clean(scheduler)
+        await scheduler.close(Cancelled("over"))
+        await engine.unload()
         return told, scheduler
 
     def prompt_of(seed: int) -> list[int]:
@@ -344,8 +345,10 @@ async def test_on_a_real_engine_nothing_is_read_twice() -> None:
 
     alone, _ = await run(64, 0)
     dropped, reading = await run(18, 0)
-    swapped, copying = await run(18, ROOMY)
-    assert swapped == dropped == alone
-    assert copying.metrics.rows.value(call="prefill") == 3 * 60 < reading.metrics.rows.value(call="prefill")
-    assert copying.metrics.preemptions.value(way="swapped") > 0 == copying.metrics.preemptions.value(way="dropped")
-    assert swapped(copying, "loaded") == swapped(copying, "saved") > 0
+    assert dropped == alone
+    for tier, room, path in (("memory", ROOMY, None), ("file", 0, tmp_path / "made")):
+        told, copying = await run(18, room, path)
+        assert told == alone
+        assert copying.metrics.rows.value(call="prefill") == 3 * 60 < reading.metrics.rows.value(call="prefill")
+        assert copying.metrics.preemptions.value(way="swapped") > 0 == copying.metrics.preemptions.value(way="dropped")
+        assert swapped(copying, "loaded", tier) == swapped(copying, "saved", tier) > 0
