@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from inpage.models import Models
 from inpage.router import Router
 from support.conversations import COUNT, LENGTH, PROMPT, asked, settings, tell
+from support.models import open_engine, tiny_artifact
+from support.resident import resident
 
 pytestmark = [pytest.mark.model, pytest.mark.skipif("INPAGE_SLOW" not in os.environ, reason="takes minutes")]
 ROOT = Path(__file__).parents[2]
@@ -54,3 +58,41 @@ async def test_twenty_conversations_go_on_bit_for_bit_over_a_file_and_a_kill(art
         print(copied, meters.preemptions.value(way="dropped"))
         assert copied["loaded"] > 100 and copied["lost"] == 0
     assert told == right and list(tmp_path.iterdir()) == []
+
+
+async def test_two_thousand_requests_leave_memory_as_it_was(tmp_path: Path) -> None:
+    """Little memory for pages, a file, cancels, and a budget that is lowered and lifted while they are answered."""
+    folder = tiny_artifact("mixed")
+    page_bytes = (await open_engine(folder, "native-f32")).info.page_bytes
+    kv = {"memory_bytes": 18 * page_bytes, "prefix_bytes": 4 * page_bytes, "swap_bytes": 8 * page_bytes}
+    tree = {"kv": {**kv, "swap_path": str(tmp_path)}, "scheduler": {"timeout": None}, "models": {"least_context": 256}}
+    held = []
+    async with Models(tree) as models:
+        models.add(folder, name="tiny", backend="native-f32")
+
+        async def one(number: int) -> None:
+            prompt = [3 + (number * 37 + i * 11) % 250 for i in range(20 + number % 30)]
+            async for delta in models.complete(prompt, max_tokens=100, logit_bias={2: -100}):
+                if number % 5 == 0 and delta.token_ids:
+                    break
+
+        async def change(number: int) -> None:
+            if number % 8 == 3:
+                await models.set_target_memory((await models._entry(None).source.levels())[0].need(256))
+            elif number % 8 == 7:
+                await models.set_target_memory(None)
+                await models.unload("tiny")
+
+        copied = 0.0
+        for number in range(40):
+            await asyncio.gather(*(one(50 * number + i) for i in range(50)), change(number))
+            for router in models.routers().values():
+                while not router.scheduler.idle:
+                    await asyncio.sleep(0)
+                kv_now = router.scheduler.kv
+                assert kv_now.pool.used == kv_now.prefix.idle and kv_now.swap.held == kv_now.swap.stored == 0
+                copied += router.scheduler.metrics.swapped.value(tier="file", way="saved")
+            held.append(resident())
+        print(copied, models.tally.unloads.value(why="moved"), held[7:])
+        assert copied > 0 and models.tally.unloads.value(why="moved") == 5
+    assert max(held[-8:]) < 1.02 * max(held[8:16]) and list(tmp_path.iterdir()) == []
