@@ -16,9 +16,9 @@ from inpage.router import Router
 COUNT, LENGTH, PROMPT, PAGES = 20, 400, 24, 64
 
 
-def asked(text: Sequence[int]) -> list[list[int]]:
+def asked() -> list[list[int]]:
     """Prompts that all differ."""
-    return [list(text[37 * i : 37 * i + PROMPT]) for i in range(COUNT)]
+    return [[3 + (number * 37 + i * 11) % 250 for i in range(PROMPT)] for number in range(COUNT)]
 
 
 async def tell(
@@ -43,10 +43,17 @@ def settings(page_bytes: int, folder: Path | None) -> dict[str, Any]:
         kv = {
             "memory_bytes": PAGES * page_bytes,
             "prefix_bytes": 0,
-            "swap_bytes": PAGES * page_bytes,
+            "swap_bytes": 8 * page_bytes,
             "swap_path": str(folder),
         }
     return {"kv": kv, "scheduler": {"timeout": None}}
+
+
+def copies_are_free(router: Router) -> None:
+    """Whatever the disk: a tiny model computes its tokens as fast as some disks read."""
+    swap = router.scheduler.kv.swap
+    swap.clock = lambda: 0.0
+    swap.prefill.add(1, 1.0)
 
 
 async def main(artifact: str, folder: str, page_bytes: str, prompts: str) -> None:
@@ -59,6 +66,7 @@ async def main(artifact: str, folder: str, page_bytes: str, prompts: str) -> Non
         sent[i] = len(told[i])
 
     async with await Router.load(artifact, settings=settings(int(page_bytes), Path(folder))) as router:
+        copies_are_free(router)
         await tell(router, json.loads(prompts), told, heard)
 
 
