@@ -3,7 +3,12 @@
  * disk damaged is computed again, and no file outlives the router that made it.
  */
 
+import { execFileSync } from "node:child_process";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
 import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
+import { FaultServer } from "./support/server.js";
 
 /** @typedef {import("@playwright/test").Page} Page */
 
@@ -11,8 +16,8 @@ import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
 const KV = { memory_bytes: 6 * 256, prefix_bytes: 0, swap_bytes: 0 };
 const CONVERSATIONS = [..."abcd"];
 
-/** A tab with a router of its own. @param {import("@playwright/test").BrowserContext} context @param {string} origin */
-async function open(context, origin) {
+/** A tab with a router of its own. @param {import("@playwright/test").BrowserContext} context @param {string} origin @param {string} [model] @param {object} [kv] */
+async function open(context, origin, model = MODEL, kv = KV) {
   const tab = await context.newPage();
   await tab.addInitScript(() => {
     const scope = /** @type {any} */ (globalThis);
@@ -28,8 +33,9 @@ async function open(context, origin) {
   await tab.goto(`${origin}/tests/browser/support/blank.html`);
   await tab.evaluate(async ([base, model, kv]) => {
     const { InPage } = await import(`${base}client/inpage.js`);
-    Object.assign(globalThis, { inpage: await InPage.start({ base, model, threads: 1, settings: { kv } }) });
-  }, /** @type {const} */ ([BASE, MODEL, KV]));
+    const settings = { kv, scheduler: { timeout: null } };
+    Object.assign(globalThis, { inpage: await InPage.start({ base, model, threads: 1, settings }) });
+  }, /** @type {const} */ ([BASE, model, kv]));
   return tab;
 }
 
@@ -99,4 +105,74 @@ test("swapped pages come back from OPFS, damaged ones never; a killed router's f
   expect(await ask(other)).toEqual(right);
   await other.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
   expect(await files(other)).toEqual([]);
+});
+
+/** Twenty conversations of 400 tokens at once. @param {Page} tab @param {boolean} [kill] the router in their midst @returns {Promise<number[][]>} */
+function converse(tab, kill = false) {
+  return tab.evaluate(async (kill) => {
+    const { inpage, routers } = /** @type {any} */ (globalThis);
+    let said = 0;
+    return Promise.all(Array.from({ length: 20 }, async (_, i) => {
+      const asked = Array.from({ length: 24 }, (_, k) => 3 + ((i * 37 + k * 11) % 250));
+      const ids = [];
+      for await (const { token_ids } of inpage.complete(asked, { temperature: 0.8, seed: i, max_tokens: 376, logit_bias: { 0: -100, 2: -100 } })) {
+        ids.push(...token_ids);
+        said += token_ids.length;
+        if (kill && said > 4000) {
+          kill = false;
+          routers.at(-1).terminate();
+        }
+      }
+      return ids;
+    }));
+  }, kill);
+}
+
+/** @param {Page} tab @param {string} way @returns {Promise<number>} times that a conversation made room */
+async function preempted(tab, way) {
+  const metrics = await tab.evaluate(() => /** @type {any} */ (globalThis).inpage.metrics());
+  return Number(new RegExp(`^inpage_preemptions_total\\{.*way="${way}"\\} (\\d+)$`, "m").exec(metrics)?.[1] ?? 0);
+}
+
+// It compiles a model of its own: the synthetic one's context is 128 tokens.
+(process.env.INPAGE_SLOW ? test : test.skip)("twenty conversations of 400 tokens on 64 pages go on bit for bit, over a kill, and are computed again where storage is slow", async ({ context }) => {
+  const root = fileURLToPath(new URL("../..", import.meta.url));
+  const out = path.join(root, "build/tests/long");
+  const script = path.join(root, "tests/browser/support/long_context.py");
+  execFileSync(path.join(root, ".venv/bin/python"), [script, out], { stdio: "inherit", env: { ...process.env, PYTHONPATH: path.join(root, "tests") } });
+  const mounts = { "/web/": path.join(root, "web"), "/web/inpage.zip": path.join(out, "inpage.zip"), "/tests/": path.join(root, "tests"), "/models/": out };
+  const server = new FaultServer(mounts, { isolated: true });
+  const origin = await server.start();
+  const kv = { memory_bytes: 64 * 4096, prefix_bytes: 0, swap_bytes: 8 * 4096 };
+
+  const roomy = await open(context, origin, "/models/long/", {});
+  const right = await converse(roomy);
+  expect(right.map((ids) => ids.length)).toEqual(right.map(() => 376));
+  expect(await preempted(roomy, "dropped")).toBe(0);
+  await roomy.close();
+
+  const tab = await open(context, origin, "/models/long/", kv);
+  expect(await converse(tab)).toEqual(right);
+  const told = { saved: await pages(tab, "saved"), loaded: await pages(tab, "loaded"), dropped: await preempted(tab, "dropped") };
+  expect(told.loaded).toBeGreaterThan(0);
+  expect(await pages(tab, "lost")).toBe(0);
+  expect(await converse(tab, true)).toEqual(right);
+  await tab.close();
+
+  const slow = await open(context, origin, "/models/long/", { ...kv, swap_bytes: 0 });
+  await slow.workers().find((worker) => worker.url().endsWith("router/worker.js"))?.evaluate(() => {
+    const { prototype } = /** @type {any} */ (globalThis).FileSystemSyncAccessHandle;
+    const { write } = prototype;
+    prototype.write = function (/** @type {Uint8Array} */ bytes, /** @type {object} */ how) {
+      for (const end = performance.now() + 200; performance.now() < end; );
+      return write.call(this, bytes, how);
+    };
+  });
+  expect(await converse(slow)).toEqual(right);
+  const [swapped, dropped] = [await preempted(slow, "swapped"), await preempted(slow, "dropped")];
+  console.log(`OPFS: ${JSON.stringify(told)}; with 200 ms a page, ${swapped} swapped and ${dropped} computed again`);
+  expect(swapped).toBeGreaterThan(0); // that was how it was measured
+  expect(swapped).toBeLessThan(dropped / 4);
+  await slow.close();
+  await server.stop();
 });

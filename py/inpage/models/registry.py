@@ -186,7 +186,8 @@ class Models:
     async def set_target_memory(self, target_memory: int | None) -> None:
         """Another budget (`ModelSettings.target_memory`) while models are loaded. Where they are beyond it, those that
         are idle are unloaded, and of the others each moves to the best level that fits: what it answers goes on there
-        as after a failover, from its tokens so far. A higher one counts from the next load on.
+        as after a failover, from its tokens so far; scores and vectors, which are of one level, fail with
+        `OutOfMemory`. A higher one counts from the next load on.
 
         Raises `OutOfMemory`, with the numbers, where one that answers or is pinned fits at no level: nothing changes
         then. `InvalidRequest`."""
