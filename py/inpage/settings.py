@@ -56,7 +56,12 @@ class KvSettings:
     """Memory for pages in all; null: what the device has."""
     swap_bytes: int = 128 << 20
     """Memory outside of the engine for pages of requests that had to make room, while copying them there and back
-    measures cheaper than reading their tokens again; 0: always read again."""
+    measures cheaper than reading their tokens again; 0: none."""
+    swap_file_bytes: int = 512 << 20
+    """What goes on from there to a file, by the same rule: in the page in the browser's storage (OPFS), natively in
+    ``swap_path``. It is gone when the model is unloaded, and never read by another process or page; 0: none."""
+    swap_path: str | None = None
+    """CPython: the folder for that file; null: none is written."""
     storage_bytes: int = 128 << 20
     """Exported prefixes in the browser's storage, or in ``storage_path``; the least recently used go first; 0: none."""
     storage_path: str | None = None
@@ -69,7 +74,8 @@ class KvSettings:
     and then stored."""
 
     def _check(self) -> None:
-        _at_least(self, 0, "prefix_bytes", "memory_bytes", "swap_bytes", "storage_bytes", "hidden_seconds")
+        _at_least(self, 0, "prefix_bytes", "memory_bytes", "swap_bytes", "swap_file_bytes", "storage_bytes")
+        _at_least(self, 0, "hidden_seconds")
 
 
 @dataclass(frozen=True, slots=True)

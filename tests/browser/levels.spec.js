@@ -23,27 +23,44 @@ function manifest(file) {
   const mounts = { "/web/": path.join(ROOT, "web"), "/web/inpage.zip": path.join(OUT, "inpage.zip"), "/tests/": path.join(ROOT, "tests"), "/models/": OUT };
   const server = new FaultServer(mounts, { isolated: true });
   await page.goto(`${await server.start()}/tests/browser/support/blank.html`);
-  /** @param {string} model @param {number | null} target_memory @param {number} least_context */
-  const ask = async (model, target_memory, least_context = 256) => {
+  /** @param {string} model @param {number | null} target_memory @param {number} least_context @param {number} lower another budget, in mid-answer */
+  const ask = async (model, target_memory, least_context = 256, lower = 0) => {
     server.clear();
     const asked = await page.evaluate(
-      async ([model, settings]) => {
+      async ([model, settings, lower]) => {
         const { InPage } = await import(new URL("/web/client/inpage.js", location.href).href);
         try {
           const inpage = await InPage.start({ base: "/web/", model, threads: 1, settings: { models: settings } });
-          const ids = [];
-          const params = { max_tokens: 24, temperature: 0, logit_bias: { 2: -100 } };
-          for await (const piece of inpage.complete("hello world", params)) ids.push(...piece.token_ids);
+          const params = { max_tokens: lower ? 200 : 24, temperature: 0, logit_bias: { 2: -100 } };
+          /** @type {Promise<string> | null} what a budget beneath the lowest level is refused with */
+          let lowering = null;
+          const lowered = async () => {
+            await inpage.setTargetMemory(lower);
+            return inpage.setTargetMemory(1000).then(String, (/** @type {any} */ error) => error.message);
+          };
+          // Sixteen at once take longer than the messages between.
+          const answers = await Promise.all(Array.from({ length: lower ? 16 : 1 }, async () => {
+            const ids = [];
+            let before = 0; // tokens of the first level
+            for await (const piece of inpage.complete("hello world", params)) {
+              if (piece.failovers?.length) before = ids.length;
+              ids.push(...piece.token_ids);
+              if (lower) lowering ??= lowered();
+            }
+            return { ids, before };
+          }));
+          const { ids, before } = answers.find((one) => one.before) ?? answers[0];
+          const refused = await lowering;
           const [{ level, lesser }] = await inpage.loaded();
           const [report, told] = [await inpage.report(), await inpage.explain()];
           await inpage.unload();
-          return { ids, level, lesser, report, told };
+          return { ids, level, lesser, report, told, refused, before };
         } catch (error) {
           const { code, field, message } = /** @type {any} */ (error);
           return { code, field, message };
         }
       },
-      /** @type {const} */ ([model, { target_memory, least_context }]),
+      /** @type {const} */ ([model, { target_memory, least_context }, lower]),
     );
     const shards = server.log.map((entry) => entry.path.split("/weights/")).filter((parts) => parts.length === 2).map(([, name]) => `weights/${name}`);
     return { ...asked, shards: shards.sort() };
@@ -57,6 +74,14 @@ function manifest(file) {
   };
   const levels = best.levels.map((/** @type {any} */ { manifest: other }) => (other ? manifest(`several/${other.file}`) : best));
   expect(levels.map((/** @type {any} */ { level }) => level)).toEqual(["q8_0", "q6_k", "q4_k_m", "q2_k"]);
+  const shardsOf = (/** @type {any} */ level) => level.weights.shards.map((/** @type {any} */ { file }) => file);
+  const stepped = await ask("/models/several/", need(best), 256, need(best) - 1);
+  expect(stepped).toMatchObject({ level: "q6_k", shards: [...new Set([...shardsOf(levels[0]), ...shardsOf(levels[1])])].sort() });
+  expect(stepped.refused).toMatch(/^several needs \d.* smallest of its 4 levels \(q8_0 \d.*, q2_k \d/);
+  expect(stepped.before).toBeGreaterThan(0);
+  expect(stepped.ids?.length).toBe(200);
+  await page.evaluate(async () => (await import(new URL("/web/client/inpage.js", location.href).href)).InPage.storage.delete());
+
   const single = await ask("/models/single/", null);
   const held = new Set();
   for (const [i, one] of [...levels.entries()].reverse()) {
@@ -68,6 +93,7 @@ function manifest(file) {
     expect(asked.report).toContain(`at level ${one.level}, revision`);
     if (i === levels.length - 1) expect(asked.ids).toEqual(single.ids);
     else expect(asked.ids).not.toEqual(single.ids);
+    if (i === 0) expect(stepped.ids?.slice(0, Math.min(stepped.before, 24))).toEqual(asked.ids?.slice(0, stepped.before));
     for (const file of own) held.add(file);
   }
   const named = await ask("/models/several/#q2_k", null);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -136,6 +137,33 @@ async def test_what_a_level_costs_stands_in_the_manifest(source: Path, several: 
     described = _described(load_manifest(several))
     assert [each["cost"] for each in described["levels"]] == [0, round(small.cost, 4)]  # type: ignore[index]
     assert default_level(open_source(str(source))) == "q4_k_m"  # what a model in floats becomes
+
+
+async def test_a_budget_that_is_lowered_takes_answers_to_the_next_level(several: Path) -> None:
+    asked: dict[str, Any] = {"prompt": "hello world", "temperature": 0, "logit_bias": {2: -100}}
+    async with Models({"models": {"least_context": 256}}) as models:
+        models.add(several)
+        async with models.use() as router:
+            stream = aiter(router.complete(max_tokens=200, **asked))
+            first = await anext(stream)
+            small = next(level for level in await models._entry(None).source.levels() if level.name == "q4_1")
+            with pytest.raises(OutOfMemory, match=r"smallest of its 2 levels \(q8_0 0\.\d MB, q4_1 0\.\d MB; room"):
+                await models.set_target_memory(small.need(256) - 1)
+            assert models.loaded()[0].level == "q8_0"
+            await models.set_target_memory(small.need(256))
+            assert models.loaded()[0].level == "q4_1" and models.loaded()[0].bytes <= small.need(256)
+            said = [*first.token_ids]
+            async for delta in stream:
+                if delta.failovers:
+                    before = len(said)
+                said += delta.token_ids
+            assert delta.failovers or "the memory budget is" in delta.result.failovers[0]["reason"]
+    async with await Router.load(several) as router:
+        high = await router.complete(max_tokens=before, **asked)
+    async with await Router.load(f"{several}#q4_1") as router:
+        low = await router.complete(max_tokens=200, resume=said[:before], **asked)
+    assert said[:before] == high.token_ids and said == low.token_ids
+    assert 0 < before < len(said) == 200
 
 
 def test_the_command_line_takes_a_level(several: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,59 @@ async def test_the_best_level_that_fits_is_loaded(small_tokenizer: Tokenizer) ->
     await shelf.close()
 
 
+async def test_a_lower_budget_moves_who_answers_and_unloads_who_is_idle(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150, 80), "b": (100,)}, target_memory=500_000_000, max_loaded=2)
+    await shelf.models.preload("b")
+    async with shelf.use("a") as router:
+        params: dict[str, Any] = {"temperature": 1, "seed": 3, "max_tokens": 200}
+        alone = [await router.chat(text, **params) for text in ("hello", "hi")]
+        with pytest.raises(OutOfMemory, match=r"^a needs 80\.0 MB at .* \(a-0 300\.0 MB, a-1 .*, a-2 .* is 50\.0 MB$"):
+            await shelf.budget(50_000_000)
+        assert names(shelf) == {"a", "b"} and shelf.loads == {"a": 1, "b": 1}
+        running = [aiter(router.chat(text, **params)) for text in ("hello", "hi")]
+        begun = [await anext(stream) for stream in running]
+        scored = asyncio.create_task(router.score("hello world, and more"))
+        lowering = asyncio.create_task(shelf.budget(200_000_000))
+        await asyncio.sleep(0)
+        later = asyncio.create_task(shelf.models.quick("hello", model="a", **params))
+        await lowering
+        grant = shelf.grants["a"]
+        assert grant and grant.level.name == "a-1" and names(shelf) == {"a"}
+        assert "a-1 in place of a-0: that needs 300.0 MB, and target_memory is 200.0 MB" in shelf.models.explain()
+        for first, stream, whole in zip(begun, running, alone, strict=True):
+            rest = [delta async for delta in stream]
+            assert [*first.token_ids, *(i for delta in rest for i in delta.token_ids)] == whole.token_ids
+            (moved,) = rest[-1].result.failovers  # type: ignore[union-attr]
+            assert moved["reason"] == "out_of_memory: the memory budget is 200.0 MB now"
+        with pytest.raises(OutOfMemory, match="the memory budget is 200"):
+            await scored
+        assert await later == alone[0].text
+        assert (await router.chat("hello", **params)).token_ids == alone[0].token_ids  # who has the old router
+    assert shelf.models.tally.unloads.value(why="moved") == 1 and shelf.loads == {"a": 2, "b": 1}
+    await shelf.budget(None)
+    assert names(shelf) == {"a"}
+    await shelf.close()
+
+
+async def test_where_memory_runs_out_the_next_level_is_loaded(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150, 80)})
+    shelf.refuse, shelf.refusals = OutOfMemory("no room for weights"), 1
+    async with shelf.use("a") as router:
+        grant = shelf.grants["a"]
+        assert grant and grant.level.name == "a-1"
+        assert shelf.models.lesser("a").startswith("a-1, because memory ran out")
+        stream = aiter(router.chat("hello", temperature=0, max_tokens=200))
+        begun = await anext(stream)
+        router.engine.memory_pages = router.engine.reserved  # type: ignore[attr-defined]
+        rest = [delta async for delta in stream]
+        grant = shelf.grants["a"]
+        assert grant and grant.level.name == "a-2"
+        assert shelf.models.lesser("a").startswith("a-2, because a conversation of ")
+        alone = await shelf.models.quick("hello", temperature=0, max_tokens=200)
+        assert "".join(delta.text for delta in [begun, *rest]) == alone
+    await shelf.close()
+
+
 async def test_what_never_fits_is_refused_with_the_numbers(small_tokenizer: Tokenizer) -> None:
     shelf = Shelf(small_tokenizer, {"a": (300, 200), "b": (100,), "c": (10,)}, target_memory=190_000_000, max_loaded=2)
     with pytest.raises(OutOfMemory, match=r"a needs 200\.0 MB at the smallest of its 2 .*target_memory is 190\.0 MB$"):
@@ -232,6 +285,7 @@ CALLS = st.lists(
         st.tuples(st.just("ask"), st.sampled_from(MODELS), st.integers(0, 12)),
         st.tuples(st.sampled_from(["pin", "unpin", "unload", "cancel", "fail"]), st.sampled_from(MODELS), st.just(0)),
         st.tuples(st.sampled_from(["pass", "wait"]), st.just(""), st.integers(1, 8)),
+        st.tuples(st.just("budget"), st.just(""), st.sampled_from([60, 120, 250, 400])),
     ),
     max_size=40,
 )
@@ -261,12 +315,13 @@ async def _play(calls: list[tuple[str, str, int]], max_loaded: int, budget: int 
     shelf = Shelf(TOKENIZER, sizes, max_loaded=max_loaded, target_memory=target, idle_seconds=4)
     asking: list[asyncio.Task[None]] = []
     unloading: list[asyncio.Task[None]] = []
+    lowering: list[asyncio.Task[None]] = []
 
     async def ask(name: str, turns: int) -> None:
         async with shelf.use(name) as router:
             for _ in range(turns):
                 await asyncio.sleep(0)
-                assert not router._unloaded
+                assert not router._unloaded or router._handover is not None
             shelf.check()
 
     for what, name, count in calls:
@@ -282,6 +337,8 @@ async def _play(calls: list[tuple[str, str, int]], max_loaded: int, budget: int 
             rng.choice(asking).cancel()
         elif what == "fail":
             shelf.refuse = None if shelf.refuse else ArtifactInvalid("damaged")
+        elif what == "budget":
+            lowering.append(asyncio.create_task(shelf.budget(count * 10**6)))
         elif what == "pass":
             shelf.clock.advance(count)
         else:
@@ -289,7 +346,7 @@ async def _play(calls: list[tuple[str, str, int]], max_loaded: int, budget: int 
                 await asyncio.sleep(0)
         shelf.check()
     async with asyncio.timeout(20):  # nothing hangs
-        for task in [*asking, *unloading]:
+        for task in [*asking, *unloading, *lowering]:
             with contextlib.suppress(InpageError, asyncio.CancelledError):
                 await task
     for name in MODELS:

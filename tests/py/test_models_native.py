@@ -10,15 +10,10 @@ import pytest
 
 from inpage.errors import OutOfMemory
 from inpage.models import Models
+from support.resident import resident
 from support.shelf import ManualClock
 
 pytestmark = [pytest.mark.model, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
-
-
-def resident() -> int:
-    """Bytes of this process in memory, as the system counts them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
-"""Requests that make room for others: their pages go to memory and come back, or their tokens are read again, whichever
-measures cheaper. No answer changes, and nothing is lost on the way."""
+"""Requests that make room for others: their pages go to memory or to a file and come back, or their tokens are read
+again, whichever measures cheaper. No answer changes, and nothing is lost on the way."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 
 from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import Engine, Sampling, SequenceInput, StepOutput
-from inpage.errors import OutOfMemory
+from inpage.errors import Cancelled, OutOfMemory
 from inpage.format.plan_types import KvGroup
+from inpage.kv.swap_file import FolderFile
+from inpage.kv.swap_tiers import MemoryTier, Rate
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
@@ -58,9 +63,38 @@ class Priced(PagedDouble):
         self.meanwhile(kind)
 
 
-def on(engine: Priced, *, swap_bytes: int = ROOMY, prefix_bytes: int = 0) -> Scheduler:
-    tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": prefix_bytes}}
+class Damaged(FolderFile):
+    """``fault``: what happens to a slot before it is read. ``pay``: called with the pages of each copy."""
+
+    def __init__(self, folder: Path, fault: str = "", pay: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__(folder)
+        self.fault, self.pay = fault, pay
+
+    async def put(self, slots: Sequence[int], data: Any, size: int) -> None:
+        self.pay(len(slots))
+        await super().put(slots, data, size)
+
+    async def get(self, slots: Sequence[int], size: int) -> Any:
+        self.pay(len(slots))
+        number, at = self.file.fileno(), slots[-1] * size
+        if self.fault == "flip":
+            os.pwrite(number, bytes([os.pread(number, 1, at)[0] ^ 1]), at)
+        elif self.fault == "cut":
+            os.truncate(number, at + size // 2)
+        elif self.fault == "other":  # as good as the right one, but another's
+            os.pwrite(number, os.pread(number, size, slots[0] * size), at)
+        return await super().get(slots, size)
+
+
+def on(
+    engine: Priced, *, swap_bytes: int = ROOMY, prefix_bytes: int = 0, file: FolderFile | None = None,
+    file_bytes: int = ROOMY,
+) -> Scheduler:  # fmt: skip
+    tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": prefix_bytes, "swap_file_bytes": file_bytes}}
     scheduler = Scheduler(engine, settings=settings_from(tree))
+    if file is not None:
+        scheduler._swap_file = file
+        scheduler.adopt(engine)
     scheduler.kv.swap.clock = lambda: engine.now
     engine.owners = scheduler.kv.pool.owners
     return scheduler
@@ -77,12 +111,16 @@ def crowd(count: int = 3) -> list[Request]:
     return [Request(prompt(seed, 22), 90) for seed in range(count)]
 
 
+def swapped(scheduler: Scheduler, way: str, *tiers: str) -> float:
+    return sum(scheduler.metrics.swapped.value(way=way, tier=tier) for tier in tiers or ("memory", "file"))
+
+
 def clean(scheduler: Scheduler) -> None:
     """Every page is free or the tree's alone, and nothing is kept for requests that are over."""
     kv = scheduler.kv
     assert kv.pool.used == len(kv.prefix) == kv.prefix.idle
     assert kv.pool.free + kv.pool.used == kv.pool.reserved
-    assert kv.swap.held == 0
+    assert kv.swap.held == kv.swap.stored == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,6 +134,7 @@ def clean(scheduler: Scheduler) -> None:
     fails=st.sets(st.integers(1, 12), max_size=3),
     cancels=st.dictionaries(st.integers(1, 12), st.integers(0, 5), max_size=3),
     groups=st.sampled_from(LAYOUTS),
+    file_bytes=st.sampled_from([ROOMY, 11 * 64, 0]),
 )
 def test_every_request_ends_with_its_own_tokens(
     asked: list[tuple[int, int, int]],
@@ -105,6 +144,7 @@ def test_every_request_ends_with_its_own_tokens(
     fails: set[int],
     cancels: dict[int, int],
     groups: tuple[KvGroup, ...],
+    file_bytes: int,
 ) -> None:
     """``fails``: which of the copies have no memory; ``cancels``: by copy, which request is cancelled in its midst.
     One that asks for no token has its prompt scored."""
@@ -117,7 +157,8 @@ def test_every_request_ends_with_its_own_tokens(
 
     async def run() -> None:
         engine = Priced(memory_pages=pages * max(1, len(groups)), context=96, groups=groups)
-        scheduler = on(engine, swap_bytes=room, prefix_bytes=prefix)
+        file = FolderFile(Path(tempfile.gettempdir())) if file_bytes else None
+        scheduler = on(engine, swap_bytes=room, prefix_bytes=prefix, file=file, file_bytes=file_bytes)
         requests, copies = [make(*one) for one in asked], 0
 
         def meanwhile(kind: str) -> None:
@@ -142,6 +183,7 @@ def test_every_request_ends_with_its_own_tokens(
         while not scheduler.idle:
             await asyncio.sleep(0)
         clean(scheduler)
+        await scheduler.close(Cancelled("over"))
 
     asyncio.run(run())
 
@@ -155,21 +197,20 @@ async def test_what_measures_cheaper_is_done(there: float, back: float, pays: bo
     scheduler = on(Priced(there, back, max_pages=30, context=120))
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
     meters = scheduler.metrics
-    swapped, dropped = (int(meters.preemptions.value(way=way)) for way in ("swapped", "dropped"))
-    assert swapped > 2 and dropped == 0 if pays else 1 <= swapped <= 2 and dropped > 0, (swapped, dropped)
-    saved, loaded = (meters.swapped.value(way=way) for way in ("saved", "loaded"))
-    assert saved == loaded > 0
+    copied, dropped = (int(meters.preemptions.value(way=way)) for way in ("swapped", "dropped"))
+    assert copied > 2 and dropped == 0 if pays else 1 <= copied <= 2 and dropped > 0, (copied, dropped)
+    assert swapped(scheduler, "saved") == swapped(scheduler, "loaded") > 0
     clean(scheduler)
 
 
 def test_what_was_slow_is_tried_again_now_and_then() -> None:
-    swap = on(Priced()).kv.swap
-    swap.note_prefill(8, 2.0)
-    assert swap.pays(1, 4), "nothing was copied yet"
-    swap.write.add(3, 3 * 0.6)
-    assert sum(swap.pays(1, 4) for _ in range(64)) == 2, "back it would cost as much as there: more than a second"
-    swap.read.add(1, 0.3)
-    assert swap.pays(1, 4)
+    tier, prefill = MemoryTier(ROOMY, 64), Rate()
+    prefill.add(8, 2.0)
+    assert tier.pays(1, 4, prefill), "nothing was copied yet"
+    tier.write.add(3, 3 * 0.6)
+    assert sum(tier.pays(1, 4, prefill) for _ in range(64)) == 2, "back it would cost as much as there: over a second"
+    tier.read.add(1, 0.3)
+    assert tier.pays(1, 4, prefill)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +228,7 @@ async def test_what_the_tree_still_has_is_not_brought_back(kept: int, room: int,
     await kv.suspend(request)
     kv.release(request)
     assert len(kv.prefix) == kept and await kv.admit(request)
-    assert (request.num_computed_tokens, scheduler.metrics.swapped.value(way="loaded"), kv.swap.held) == (
-        fed,
-        loaded,
-        0,
-    )
+    assert (request.num_computed_tokens, swapped(scheduler, "loaded"), kv.swap.held) == (fed, loaded, 0)
     (out,) = await engine.step([request.prefill_input(23 - fed)])
     assert [[out.token]] == [tokens[:1] for tokens in await answers(on(Priced()), [alone])]
 
@@ -206,7 +243,7 @@ async def test_what_cannot_be_copied_is_computed_again(fails: str) -> None:
 
     engine.meanwhile = meanwhile
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
-    assert scheduler.metrics.swapped.value(way="loaded") == 0
+    assert swapped(scheduler, "loaded") == 0
     assert scheduler.metrics.preemptions.value(way="swapped" if fails == "write" else "dropped") > 0
     clean(scheduler)
 
@@ -241,25 +278,66 @@ async def test_within_its_bound_as_many_pages_are_kept_as_fit() -> None:
     held = []
     engine.meanwhile = lambda _: held.append(scheduler.kv.swap.held)
     assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
-    assert scheduler.metrics.swapped.value(way="loaded") >= 3 and max(held) <= 3 * 64
+    assert swapped(scheduler, "loaded") >= 3 and max(held) <= 3 * 64
     clean(scheduler)
 
 
-async def test_on_a_real_engine_nothing_is_read_twice() -> None:
+@pytest.mark.parametrize("fault", ["", "flip", "cut", "other"])
+async def test_beyond_memory_pages_go_to_a_file_and_only_what_was_put_there_comes_back(
+    fault: str, tmp_path: Path
+) -> None:
+    file = Damaged(tmp_path, fault)
+    scheduler = on(Priced(max_pages=30, context=120), swap_bytes=3 * 64, file=file)
+    assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
+    assert swapped(scheduler, "saved", "file") == swapped(scheduler, "lost" if fault else "loaded", "file") > 0
+    assert swapped(scheduler, "lost", "memory") == swapped(scheduler, "loaded" if fault else "lost", "file") == 0
+    clean(scheduler)
+    assert os.fstat(file.file.fileno()).st_size <= 30 * 64, "slots are used again"
+    assert list(tmp_path.iterdir()) == [], "a process that is killed leaves nothing"
+    await scheduler.close(Cancelled("over"))
+    assert file.file is None
+
+
+@pytest.mark.parametrize(("each", "pays"), [(1.9, True), (2.1, False)])
+async def test_what_storage_measures_decides(each: float, pays: bool, tmp_path: Path) -> None:
+    """A page of four tokens is computed in four seconds, and costs ``each`` twice."""
+
+    def pay(pages: int) -> None:
+        engine.now += pages * each
+
+    engine = Priced(max_pages=30, context=120)
+    scheduler = on(engine, swap_bytes=0, file=Damaged(tmp_path, pay=pay))
+    assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
+    there, dropped = (int(scheduler.metrics.preemptions.value(way=way)) for way in ("swapped", "dropped"))
+    assert there > 2 and dropped == 0 if pays else 1 <= there <= 2 and dropped > 0, (there, dropped)
+    await scheduler.close(Cancelled("over"))
+
+
+async def test_a_disk_that_is_full_is_not_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    scheduler = on(Priced(max_pages=30, context=120), swap_bytes=0, file=FolderFile(tmp_path / "file"))
+    assert await answers(scheduler, crowd()) == await answers(on(Priced(), swap_bytes=0), crowd())
+    (tier,) = scheduler.kv.swap.tiers
+    assert tier.room == 0 and scheduler.metrics.preemptions.value(way="swapped") == 0
+    clean(scheduler)
+
+
+async def test_on_a_real_engine_nothing_is_read_twice(tmp_path: Path) -> None:
     """Pages for half of what they need: dropped, some tokens are read again; swapped, none is. The same bits."""
     folder = tiny_artifact("mixed")
 
-    async def run(pages: int, swap_bytes: int) -> tuple[list[list[int]], Scheduler]:
+    async def run(pages: int, swap_bytes: int, path: Path | None = None) -> tuple[list[list[int]], Scheduler]:
         engine: Engine = await NativeEngine.load(
             folder, manifest_of(folder), variant="native-f32", threads=1, max_pages=pages
         )
-        tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0}}
+        tree = {"kv": {"swap_bytes": swap_bytes, "prefix_bytes": 0, "swap_path": path and str(path)}}
         scheduler = Scheduler(engine, settings=settings_from(tree))
         scheduler.kv.swap.clock = lambda: scheduler.metrics.rows.total  # a copy is free, a token costs one
         asked = [Request(prompt_of(seed), 100, Sampling(temperature=1.0, seed=seed)) for seed in range(3)]
         told = await answers(scheduler, asked)
-        await engine.unload()
         clean(scheduler)
+        await scheduler.close(Cancelled("over"))
+        await engine.unload()
         return told, scheduler
 
     def prompt_of(seed: int) -> list[int]:
@@ -267,8 +345,10 @@ async def test_on_a_real_engine_nothing_is_read_twice() -> None:
 
     alone, _ = await run(64, 0)
     dropped, reading = await run(18, 0)
-    swapped, copying = await run(18, ROOMY)
-    assert swapped == dropped == alone
-    assert copying.metrics.rows.value(call="prefill") == 3 * 60 < reading.metrics.rows.value(call="prefill")
-    assert copying.metrics.preemptions.value(way="swapped") > 0 == copying.metrics.preemptions.value(way="dropped")
-    assert copying.metrics.swapped.value(way="loaded") == copying.metrics.swapped.value(way="saved") > 0
+    assert dropped == alone
+    for tier, room, path in (("memory", ROOMY, None), ("file", 0, tmp_path / "made")):
+        told, copying = await run(18, room, path)
+        assert told == alone
+        assert copying.metrics.rows.value(call="prefill") == 3 * 60 < reading.metrics.rows.value(call="prefill")
+        assert copying.metrics.preemptions.value(way="swapped") > 0 == copying.metrics.preemptions.value(way="dropped")
+        assert swapped(copying, "loaded", tier) == swapped(copying, "saved", tier) > 0

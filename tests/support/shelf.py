@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from inpage.engines.protocol import Progress
 from inpage.kv import Blocks
 from inpage.models import Grant, Level, Models
+from inpage.models.entry import Entry
 from inpage.router import Router
+from inpage.router.handover import Handover
 from inpage.settings import settings_from
 from inpage.text.tokenizer import Tokenizer
 
@@ -57,7 +59,9 @@ class Shelf:
         self.pinned: set[str] = set()
         self.asked: set[str] = set()  # to be unloaded, whatever it is
         self.closing = False
+        self.lowering = 0  # changes of the budget on their way
         self.refuse: Exception | None = None
+        self.refusals = 10**9  # that many loads
         self.hold: asyncio.Event | None = None
         for name, levels in sizes.items():
             self.models.add_source(name, _Double(self, name, levels, tokenizer))
@@ -71,10 +75,17 @@ class Shelf:
             finally:
                 self.users[name] -= 1
 
-    def check(self) -> None:
+    async def budget(self, target_memory: int | None) -> None:
+        self.lowering += 1
+        try:
+            await self.models.set_target_memory(target_memory)
+        finally:
+            self.lowering -= 1
+
+    def check(self, *, loading: bool = False) -> None:
         settings = self.models.settings.models
         assert len(self.grants) <= settings.max_loaded
-        if settings.target_memory is not None:
+        if settings.target_memory is not None and (loading or not self.lowering):
             assert sum(grant.total for grant in self.grants.values() if grant) <= settings.target_memory
 
     async def settle(self) -> None:
@@ -92,6 +103,10 @@ class _Double:
     def __init__(self, shelf: Shelf, name: str, sizes: tuple[int, ...], tokenizer: Tokenizer) -> None:
         self._shelf, self._name, self._sizes, self._tokenizer = shelf, name, sizes, tokenizer
 
+    @property
+    def _entry(self) -> Entry:
+        return self._shelf.models._entries[self._name]
+
     async def embeds(self) -> bool:
         return False
 
@@ -106,13 +121,14 @@ class _Double:
         assert name not in shelf.grants, "loaded twice"
         shelf.loads[name] += 1
         shelf.grants[name] = grant
-        shelf.check()
+        shelf.check(loading=True)
         try:
             on_progress({"phase": "manifest"})
             await asyncio.sleep(0)
             if shelf.hold is not None:
                 await shelf.hold.wait()
-            if shelf.refuse is not None:
+            if shelf.refuse is not None and shelf.refusals:
+                shelf.refusals -= 1
                 raise shelf.refuse
         except BaseException:
             del shelf.grants[name]
@@ -127,5 +143,14 @@ class _Double:
             await unload()
             del shelf.grants[name]
 
+        hand_over = router.hand_over
+
+        async def handed_over(handover: Handover) -> None:
+            assert shelf.closing or shelf.users[name] or name in shelf.pinned or self._entry.uses, "moved while idle"
+            await asyncio.sleep(0)
+            await hand_over(handover)
+            del shelf.grants[name]
+
         router.unload = watched  # type: ignore[method-assign]
+        router.hand_over = handed_over  # type: ignore[method-assign]
         return router

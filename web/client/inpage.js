@@ -303,6 +303,18 @@ export class InPage {
     this.#router.noted({ op: "pin", model, pinned });
   }
 
+  /**
+   * Another memory budget (`settings.models.target_memory`) while models are loaded. Where they are beyond it, models that
+   * are idle are unloaded, and those that answer or are pinned move to a lower level: their answers go on there. A higher
+   * one counts from the next load on.
+   * @param {number | null} bytes null: no budget
+   * @throws {EngineError} out_of_memory, with the numbers, where such a model fits at no level: nothing changes then
+   */
+  async setTargetMemory(bytes) {
+    await this.#router.ask({ op: "target_memory", bytes });
+    this.#router.noted({ op: "target_memory", bytes });
+  }
+
   /** The models in memory, the most recently used first. @returns {Promise<ModelState[]>} */
   loaded() {
     return this.#router.ask({ op: "loaded" });

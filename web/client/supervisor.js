@@ -137,6 +137,10 @@ export class Supervisor {
       this.#models.set(message.model, message);
       this.#foreign.add(message.model);
     }
+    if (op === "target_memory") {
+      const { settings } = this.#options;
+      this.#options = { ...this.#options, settings: { ...settings, models: { ...settings?.models, target_memory: message.bytes } } };
+    }
     if (op === "pin") Object.assign(this.#models.get(message.model) ?? {}, { pinned: message.pinned });
   }
 

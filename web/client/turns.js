@@ -13,7 +13,7 @@ export const DEATHS = 2;
 /** Requests that may pass one that waits because it is under suspicion. */
 const PASSES = 16;
 /** Operations that carry nothing of a caller's that could end a router, and wait for nobody. */
-export const HARMLESS = new Set(["info", "explain", "counters", "report", "health", "metrics", "loaded", "pin", "trace", "unload", "measure", "warm_up"]);
+export const HARMLESS = new Set(["info", "explain", "counters", "report", "health", "metrics", "loaded", "pin", "target_memory", "trace", "unload", "measure", "warm_up"]);
 const FREE = 0;
 const SUSPECT = 1;
 const ACCUSED = 2;

@@ -1,69 +1,61 @@
 """KV pages of requests that wait for memory, kept outside of the engine while copying them there and back measures
-cheaper than reading their tokens again.
+cheaper than reading their tokens again: in memory as long as there is room, then in a file (`swap_file`).
 
-They lie in plain memory, in the page JavaScript's: they never pass through Python, and need no digest, because they
-belong to one engine's `KvManager` and are gone with it. What cannot be kept or brought back is computed again.
+In the page both are JavaScript's: they never pass through Python. They belong to one engine's `KvManager` and are gone
+with it. What cannot be kept, brought back or trusted is computed again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..engines.protocol import PageData, PagedEngine
-from ..errors import DeviceLost
+from ..engines.protocol import PagedEngine
+from ..errors import DeviceLost, StorageFull
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Request
 from .blocks import Blocks, Tables
+from .swap_tiers import FileTier, MemoryTier, Rate, Tier
 
 _CHUNK = 32  # pages that cross at once: some megabytes
-_DECAY = 0.9  # of what was measured before, a measurement
-_AGAIN = 32  # refusals after which it is tried again: what was slow once need not stay so
-
-
-class Rate:
-    """A running mean of seconds a page or a token, the newest weighing most."""
-
-    def __init__(self) -> None:
-        self._count = self._seconds = 0.0
-
-    def add(self, count: float, seconds: float) -> None:
-        self._count = self._count * _DECAY + count
-        self._seconds = self._seconds * _DECAY + seconds
-
-    @property
-    def value(self) -> float | None:
-        """None where nothing was measured."""
-        return self._seconds / self._count if self._count else None
 
 
 @dataclass(slots=True)
 class _Saved:
-    """``blocks``: whose pages are in the chunks, as (part, block), the earlier blocks first."""
+    """``blocks``: whose pages are in the chunks, as (part, block), the earlier blocks first. ``chunks``: as the tier
+    gave them, each of so many pages."""
 
-    chunks: list[PageData]
+    tier: Tier
+    chunks: list[tuple[Any, int]]
     blocks: list[tuple[int, int]]
     pages: int
     num_computed_tokens: int  # positions after which the sequence goes on
 
 
+@dataclass(slots=True)
+class _Chosen:
+    blocks: list[tuple[int, int]]
+    pages: list[int]
+    tokens: int
+
+
 class Swap:
-    """``bytes``: what all saved pages may hold; 0: none are, and an engine without pages (None) has none. ``clock``:
-    seconds."""
+    """``tiers``: the first that has room and pays is taken; without any, as for an engine without pages (None), nothing
+    is saved. ``clock``: seconds."""
 
     def __init__(
         self,
         engine: PagedEngine | None,
-        bytes: int = 0,
+        tiers: Sequence[Tier] = (),
         metrics: SchedulerMetrics | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.bytes, self.clock = bytes, clock
-        self.write, self.read, self.prefill = Rate(), Rate(), Rate()
+        self.tiers, self.clock = tiers, clock
+        self.prefill = Rate()
         self._engine, self._metrics = engine, metrics or SchedulerMetrics()
         self._saved: dict[Request, _Saved] = {}
-        self._refused = 0
 
     @property
     def _paged(self) -> PagedEngine:
@@ -72,33 +64,29 @@ class Swap:
 
     @property
     def held(self) -> int:
-        """Bytes of saved pages."""
-        return sum(saved.pages for saved in self._saved.values()) * self._paged.info.page_bytes if self._saved else 0
+        """Bytes of pages saved in memory."""
+        return sum(tier.held for tier in self.tiers if isinstance(tier, MemoryTier))
+
+    @property
+    def stored(self) -> int:
+        """Bytes of pages saved in the file."""
+        return sum(tier.held for tier in self.tiers if isinstance(tier, FileTier))
 
     def note_prefill(self, tokens: int, seconds: float) -> None:
         """A step read so many tokens of prompts."""
         if tokens and self._engine is not None:
             self.prefill.add(tokens, seconds)
 
-    def pays(self, pages: int, tokens: int) -> bool:
-        """Whether so many pages go there and back in less time than computing the tokens that they are for takes. What
-        was never measured is tried: until a page was brought back, that is taken to cost what saving it did."""
-        write, read, prefill = self.write.value, self.read.value, self.prefill.value
-        if write is None or prefill is None:
-            return True
-        if pages * (write + (write if read is None else read)) < tokens * prefill:
-            return True
-        self._refused = (self._refused + 1) % _AGAIN
-        return self._refused == 0
-
     async def save(self, request: Request, tables: Tables | None) -> None:
         """Call it before the request gives its pages up for want of memory. ``tables``: None where it has no pages.
         Raises `DeviceLost`."""
-        worth = self.bytes and request.num_computed_tokens and request.targets is None and not request.cancelled
-        saved = await self._read(request, tables) if worth and tables is not None else None
-        if saved is not None and not request.cancelled:
+        worth = self.tiers and request.num_computed_tokens and request.targets is None and not request.cancelled
+        saved = await self._save(request, tables) if worth and tables is not None else None
+        if saved is not None and request.cancelled:
+            _free(saved)
+        elif saved is not None:
             self._saved[request] = saved
-            self._metrics.swapped.add(saved.pages, way="saved")
+            self._metrics.swapped.add(saved.pages, way="saved", tier=saved.tier.name)
         self._metrics.preemptions.add(way="dropped" if saved is None else "swapped")
 
     def saved_tokens(self, request: Request) -> int:
@@ -111,62 +99,94 @@ class Swap:
         computed already: ``tables`` has the pages of whoever goes on after `saved_tokens`. Gives after how many tokens
         it goes on now: ``cached``, where it could not be brought back. Raises `DeviceLost`."""
         saved = self._saved.pop(request, None)
-        if saved is None or saved.num_computed_tokens <= cached:
+        if saved is None:
             return cached
-        first = cached // tables.blocks.tokens
-        pages = [page for part, block in saved.blocks if block >= first for page in tables.get(part, block)]
-        skipped, began = saved.pages - len(pages), self.clock()
-        for i, data in enumerate(saved.chunks):
-            start = max(skipped, i * _CHUNK)
-            end = min((i + 1) * _CHUNK, saved.pages)
-            if end > start:
-                part = _behind(data, (start - i * _CHUNK) * self._paged.info.page_bytes)
-                try:
-                    await self._paged.write_pages(pages[start - skipped : end - skipped], part)
-                except DeviceLost:
-                    raise
-                except Exception:  # computed again
-                    return cached
-        self.read.add(len(pages), self.clock() - began)
-        self._metrics.swapped.add(len(pages), way="loaded")
-        return saved.num_computed_tokens
+        try:
+            if saved.num_computed_tokens <= cached:
+                return cached
+            return await self._load(saved, tables, cached)
+        finally:
+            _free(saved)
 
     def forget(self, request: Request) -> None:
         """It is over."""
-        self._saved.pop(request, None)
+        saved = self._saved.pop(request, None)
+        if saved is not None:
+            _free(saved)
 
-    async def _read(self, request: Request, tables: Tables) -> _Saved | None:
-        """As many of its first blocks as there is room for, or all that later tokens see; None where that is none, or
-        where it does not pay, or the engine has not the memory to copy them."""
-        blocks, info = tables.blocks, self._paged.info
-        room, tokens = (self.bytes - self.held) // info.page_bytes, request.num_computed_tokens
+    async def _save(self, request: Request, tables: Tables) -> _Saved | None:
+        """To the first tier that takes all that later tokens see, else to the one that takes most; None where none
+        does, or where it does not pay, or there is no memory to copy them."""
+        best: tuple[Tier, _Chosen] | None = None
+        for tier in self.tiers:
+            chosen = self._choose(request, tables, tier.room)
+            if chosen is None or (best is not None and chosen.tokens <= best[1].tokens):
+                continue
+            if tier.pays(len(chosen.pages), chosen.tokens, self.prefill):
+                best = tier, chosen
+                if chosen.tokens == request.num_computed_tokens:
+                    break
+        return None if best is None else await self._copy(*best)
+
+    def _choose(self, request: Request, tables: Tables, room: int) -> _Chosen | None:
+        """As many of its first blocks as ``room`` pages hold, or all that later tokens see."""
+        blocks, tokens = tables.blocks, request.num_computed_tokens
         chosen = _needed(blocks, tokens)
         pages = [page for one in chosen for page in tables.get(*one)]
         if len(pages) > room and not any(tables.gone):
             tokens = room // blocks.pages * blocks.tokens
             chosen = _needed(blocks, tokens)
             pages = [page for one in chosen for page in tables.get(*one)]
-        if not 0 < len(pages) <= room or not self.pays(len(pages), tokens):
-            return None
-        began, chunks = self.clock(), list[PageData]()
+        return _Chosen(chosen, pages, tokens) if 0 < len(pages) <= room else None
+
+    async def _copy(self, tier: Tier, chosen: _Chosen) -> _Saved | None:
+        began, pages = self.clock(), chosen.pages
+        saved = _Saved(tier, [], chosen.blocks, len(pages), chosen.tokens)
         try:
             for at in range(0, len(pages), _CHUNK):
-                chunks.append(await self._paged.read_pages(pages[at : at + _CHUNK]))
-        except DeviceLost:
-            raise
-        except Exception:
+                some = pages[at : at + _CHUNK]
+                saved.chunks.append((await tier.put(await self._paged.read_pages(some), len(some)), len(some)))
+        except BaseException as error:
+            _free(saved)
+            if isinstance(error, DeviceLost) or not isinstance(error, Exception):
+                raise
+            if isinstance(error, StorageFull):
+                tier.full()
             return None
-        self.write.add(len(pages), self.clock() - began)
-        return _Saved(chunks, chosen, len(pages), tokens)
+        tier.write.add(len(pages), self.clock() - began)
+        return saved
+
+    async def _load(self, saved: _Saved, tables: Tables, cached: int) -> int:
+        first = cached // tables.blocks.tokens
+        pages = [page for part, block in saved.blocks if block >= first for page in tables.get(part, block)]
+        skipped, at, began = saved.pages - len(pages), 0, self.clock()
+        for chunk, count in saved.chunks:
+            start, end = max(skipped, at), at + count
+            if end > start:
+                try:
+                    data = await saved.tier.get(chunk, start - at)
+                    if data is not None:
+                        await self._paged.write_pages(pages[start - skipped : end - skipped], data)
+                except DeviceLost:
+                    raise
+                except Exception:
+                    data = None
+                if data is None:  # computed again
+                    self._metrics.swapped.add(saved.pages, way="lost", tier=saved.tier.name)
+                    return cached
+            at = end
+        saved.tier.read.add(len(pages), self.clock() - began)
+        self._metrics.swapped.add(len(pages), way="loaded", tier=saved.tier.name)
+        return saved.num_computed_tokens
+
+
+def _free(saved: _Saved) -> None:
+    for chunk, count in saved.chunks:
+        saved.tier.free(chunk, count)
+    saved.chunks = []
 
 
 def _needed(blocks: Blocks, tokens: int) -> list[tuple[int, int]]:
     """What of a sequence of so many tokens later ones see, as (part, block), the earlier blocks first."""
     firsts = [part.needed(tokens // blocks.tokens) for part in blocks.parts]
     return [(p, block) for block in range(blocks.of(tokens)) for p, first in enumerate(firsts) if block >= first]
-
-
-def _behind(data: PageData, start: int) -> PageData:
-    if not start:
-        return data
-    return data[start:] if isinstance(data, bytes) else data.slice(start)  # a copy: what crosses is the whole buffer

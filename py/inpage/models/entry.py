@@ -63,6 +63,11 @@ class Entry:
         """Set aside for it."""
         return self.grant.total if self.grant is not None else 0
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it holds no more than was set aside."""
+        return self.grant is not None and self.grant.kv is not None
+
     @contextmanager
     def listening(self, on_progress: Progress | None) -> Iterator[None]:
         """Hear of its load meanwhile."""

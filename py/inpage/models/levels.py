@@ -41,11 +41,12 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a model may hold: ``total`` bytes, ``kv`` of them for KV pages. ``tokens``: of one conversation at least."""
+    """What a model may hold: ``total`` bytes, ``kv`` of them for KV pages; None: as many as the device has, without a
+    budget. ``tokens``: of one conversation at least."""
 
     level: Level
     total: int
-    kv: int
+    kv: int | None
     tokens: int
 
 
@@ -69,6 +70,19 @@ def best_fit(levels: Sequence[Level], room: int, *, share: int, least: int) -> G
                 break
             tokens = max(tokens // 2, least)
     return None
+
+
+def smallest(levels: Sequence[Level], least: int) -> Grant:
+    """With which the model takes the least memory."""
+    level = min(levels, key=lambda level: level.need(min(least, level.context)))
+    tokens = min(least, level.context)
+    return Grant(level, level.need(tokens), level.kv_bytes(tokens), tokens)
+
+
+def next_lower(levels: Sequence[Level], artifact: int) -> Grant | None:
+    """The precision after ``artifact``, without a budget; None where that is the last."""
+    level = next((level for level in levels if level.artifact > artifact), None)
+    return None if level is None else Grant(level, level.fixed, None, level.context)
 
 
 def _replicas(level: Level, room: int) -> int:

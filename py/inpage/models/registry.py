@@ -7,28 +7,33 @@
 
 A model is loaded when it is first asked for, once however many ask, and unloaded after it was idle for a while, or
 when another needs its place: the least recently used first. One that answers is never unloaded, nor one that is pinned.
-What a model may hold is set aside before it is loaded, so all together never exceed the budget.
+What a model may hold is set aside before it is loaded, so all together never exceed the budget. Where that is lowered
+while models are loaded, or memory runs out, those that answer move to a lower level: what they answer goes on there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..backends.memory_ceiling import ceiling
 from ..engines.protocol import Progress
-from ..errors import Cancelled, InpageError, InvalidRequest, Timeout, quoted
+from ..errors import Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout, quoted
 from ..observe.health import Health
 from ..responses.stream import Delta, Stream
 from ..router import Router
+from ..router.handover import Handover
 from ..settings import Settings, settings_from
 from . import summary
 from .clock import Clock, SystemClock
 from .entry import Entry, ModelState
-from .levels import Grant
+from .levels import Grant, Level, best_fit, next_lower
 from .places import Places
 from .reclaim import reclaim
 from .source import Artifacts, Source
@@ -108,6 +113,11 @@ class Models:
         """The routers of what is loaded now, by model, to look at; to ask one, `use` it."""
         return {e.name: e.router for e in self._entries.values() if e.router is not None}
 
+    @property
+    def budget(self) -> int:
+        """Bytes that models may hold; 0: any."""
+        return self.settings.models.target_memory or 0
+
     def metrics(self) -> str:
         """Of all loaded models and of the registry, as Prometheus text."""
         return summary.metrics(self.tally, self.routers())
@@ -171,6 +181,39 @@ class Models:
             async for delta in deltas:
                 yield delta
 
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    async def set_target_memory(self, target_memory: int | None) -> None:
+        """Another budget (`ModelSettings.target_memory`) while models are loaded. Where they are beyond it, those that
+        are idle are unloaded, and of the others each moves to the best level that fits: what it answers goes on there
+        as after a failover, from its tokens so far; scores and vectors, which are of one level, fail with
+        `OutOfMemory`. A higher one counts from the next load on.
+
+        Raises `OutOfMemory`, with the numbers, where one that answers or is pinned fits at no level: nothing changes
+        then. `InvalidRequest`."""
+        tree = dataclasses.asdict(self.settings.models) | {"target_memory": target_memory}
+        wanted = settings_from({"models": tree}).models
+        levels: dict[str, Sequence[Level]] = {}
+        while True:
+            for entry in [e for e in self._places.placed() if target_memory is not None and e.name not in levels]:
+                levels[entry.name] = await entry.source.levels()
+            loading = [e.loading for e in self._places.placed() if e.loading is not None]
+            if not loading and (target_memory is None or all(e.name in levels for e in self._places.placed())):
+                break
+            if loading:
+                await asyncio.wait(loading)
+        changes = self._places.shrunk(wanted, levels)
+        self.settings = dataclasses.replace(self.settings, models=wanted)
+        self._places.settings = wanted
+        why = OutOfMemory(f"the memory budget is {(target_memory or 0) / 1e6:.1f} MB now", field="models.target_memory")
+        tasks = [
+            self._leave(entry, "evicted") if grant is None else self._move(entry, grant, why, levels[entry.name])
+            for entry, grant in changes.items()
+        ]
+        self._stir()
+        if tasks:
+            await asyncio.gather(*tasks)
+
     # -- unloading -------------------------------------------------------------------------------------------------
 
     async def unload(self, name: str) -> None:
@@ -203,7 +246,8 @@ class Models:
         tasks = [e.loading for e in self._entries.values() if e.loading is not None]
         for task in tasks:
             task.cancel()
-        tasks += [self._leave(e, "asked") for e in self._entries.values() if e.router is not None]
+        moving = [e.leaving for e in self._entries.values() if e.router is None and e.leaving is not None]
+        tasks += [*moving, *(self._leave(e, "asked") for e in self._entries.values() if e.router is not None)]
         if self._watch is not None:
             self._watch.cancel()
         if tasks:
@@ -253,7 +297,7 @@ class Models:
             grant = await self._admit(entry)
             self.tally.loads.add(model=entry.name)
             try:
-                entry.router = await entry.source.open(grant, entry.tell)
+                entry.router = await self._open(entry, grant)
             finally:
                 if entry.router is None:
                     entry.placed, entry.grant = False, None
@@ -267,13 +311,50 @@ class Models:
             entry.used = self._clock.now()
             self._stir()
 
+    async def _open(self, entry: Entry, grant: Grant | None) -> Router:
+        """Load it within the grant, or at the next lower level that the device's memory takes."""
+        while True:
+            try:
+                router = await entry.source.open(grant, entry.tell)
+            except InpageError as error:
+                lower = await self._lower(entry) if isinstance(error.__cause__ or error, OutOfMemory) else None
+                if lower is None:
+                    raise
+                entry.grant = grant = lower
+                entry.lesser = f"{lower.level.name}, because memory ran out at a higher one: {error}"
+                continue
+            router.replicas.step_down = partial(self._step_down, entry)
+            return router
+
+    async def _lower(self, entry: Entry) -> Grant | None:
+        """At the next lower level, within what it has been granted; None where there is none."""
+        levels = list[Level]()
+        with contextlib.suppress(InpageError):  # what made this necessary counts
+            levels = await entry.source.levels()
+        before, settings = entry.grant, self.settings.models
+        artifact = 0 if before is None else before.level.artifact
+        if before is None or before.kv is None:
+            return next_lower(levels, artifact)
+        rest = [level for level in levels if level.artifact > artifact]
+        return best_fit(rest, before.total, share=before.total, least=settings.least_context)
+
+    async def _step_down(self, entry: Entry, error: OutOfMemory) -> bool:
+        """The device has no memory for what the model answers: whether it is loaded anew at a lower level."""
+        lower = await self._lower(entry)
+        if lower is None or entry.router is None or entry.leaving is not None or self._closed:
+            return False
+        self._move(entry, lower, error)
+        return True
+
     async def _admit(self, entry: Entry) -> Grant | None:
         """Take a place and the bytes of the best level that can be had, at the expense of others that are idle."""
-        budget, patience = self.settings.models.target_memory, self.settings.scheduler.timeout
-        places, levels = self._places, [] if budget is None else await entry.source.levels()
+        patience, places, levels = self.settings.scheduler.timeout, self._places, list[Level]()
         try:
             async with asyncio.timeout(patience), self._admission:
                 while True:
+                    if self.settings.models.target_memory is not None and not levels:
+                        levels = await entry.source.levels()
+                        continue
                     possible, grant = places.possible(levels, places.fixed(), entry)
                     if not possible:
                         if not places.possible(levels, places.pinned(), entry)[0]:
@@ -296,6 +377,52 @@ class Models:
         if entry.leaving is None:
             entry.leaving = asyncio.get_running_loop().create_task(self._unload(entry, why))
         return entry.leaving
+
+    def _move(
+        self, entry: Entry, grant: Grant, why: OutOfMemory, levels: Sequence[Level] = ()
+    ) -> asyncio.Task[None]:  # fmt: skip
+        """Begin to load it anew within another grant. Whoever asks for it from now on waits for that. ``levels``: where
+        the budget is why."""
+        router, entry.router = entry.router, None
+        assert router is not None
+        handover = router.redirect(why)
+        reloading = self._reload(entry, router.hand_over(handover), handover, grant)
+        entry.lesser = self._places.lesser(levels, grant) if levels else f"{grant.level.name}, because {why}"
+        entry.leaving = asyncio.get_running_loop().create_task(reloading)
+        return entry.leaving
+
+    async def _reload(self, entry: Entry, ending: Awaitable[None], handover: Handover, grant: Grant) -> None:
+        failure = InpageError("the model could not be loaded again")
+        try:
+            await ending
+            reclaim()
+            self.tally.unloads.add(why="moved")
+            entry.grant = grant
+            while not self._places.within():  # others are about to go
+                self._check_open()
+                await self._moved.wait()
+            self.tally.loads.add(model=entry.name)
+            router = await self._open(entry, grant)
+            try:
+                self._check_open()
+            except Cancelled:
+                await router.unload()
+                raise
+            entry.router, entry.failure = router, ""
+            router.take_over(handover)
+        except InpageError as error:
+            self.tally.failures.add(model=entry.name)
+            entry.failure, failure = f"{error.code}: {error}", error
+        finally:
+            if entry.router is None:
+                entry.placed, entry.grant = False, None
+                handover.fail(failure)
+            entry.leaving = None
+            self._stir()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Cancelled("the models were unloaded")
 
     async def _unload(self, entry: Entry, why: str) -> None:
         while entry.serving and not self._closed:

@@ -89,8 +89,9 @@ class Artifacts:
         settings, place, refused = self._settings, str(self._places[0]), {}
         if grant is not None:
             kv = settings.kv
-            most = grant.kv if kv.memory_bytes is None else min(grant.kv, kv.memory_bytes)
-            settings = dataclasses.replace(settings, kv=dataclasses.replace(kv, memory_bytes=most))
+            if grant.kv is not None:
+                most = grant.kv if kv.memory_bytes is None else min(grant.kv, kv.memory_bytes)
+                settings = dataclasses.replace(settings, kv=dataclasses.replace(kv, memory_bytes=most))
             place, refused = self._carried[grant.level.artifact], dict(grant.level.refused)
         return await Router.load(
             place,

@@ -26,9 +26,7 @@ class Tally:
         self.failures = r.add(Counter("inpage_model_load_failures_total", "Loads that failed, by model", ["model"]))
         r.add(Gauge("inpage_models_loaded", "Models in memory", lambda: len(models.routers())))
         r.add(Gauge("inpage_models_bytes", "Bytes that models hold", lambda: sum(held(models.routers()).values())))
-        budget = models.settings.models.target_memory
-        if budget is not None:
-            r.add(Gauge("inpage_models_budget_bytes", "Bytes that models may hold", lambda: budget))
+        r.add(Gauge("inpage_models_budget_bytes", "Bytes that models may hold, 0: any", lambda: models.budget))
 
 
 def held(routers: Mapping[str, Router]) -> dict[str, int]:

@@ -30,7 +30,8 @@ class SchedulerMetrics:
         self.refused = r.add(Counter("inpage_refused_total", "Requests that the queue had no room for"))
         robbed = "Times that a request gave its pages up for want of memory: they were swapped out, or dropped"
         self.preemptions = r.add(Counter("inpage_preemptions_total", robbed, ["way"]))
-        self.swapped = r.add(Counter("inpage_swapped_pages_total", "KV pages saved, and loaded again", ["way"]))
+        copied = "KV pages saved, and loaded again or lost, by where they were"
+        self.swapped = r.add(Counter("inpage_swapped_pages_total", copied, ["tier", "way"]))
         self.prefix_hits = r.add(Counter("inpage_prefix_hits_total", "Requests that began like an earlier one"))
         self.failovers = r.add(Counter("inpage_failovers_total", "Engines that died or ran out of memory", ["engine"]))
         self.busy = r.add(Counter("inpage_engine_seconds_total", "Time in the engine, by call", ["call"]))

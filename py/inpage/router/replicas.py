@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ..backends.failover import Backends
 from ..engines.protocol import Engine, EngineInfo
@@ -21,6 +21,7 @@ from ..requests.request import Request
 from ..scheduling.grammar_queue import GrammarQueue
 from ..scheduling.scheduler import Scheduler
 from ..settings import Settings
+from .handover import Handover
 from .specialists import Specialists
 from .status import add_gauges, held_bytes
 
@@ -36,10 +37,16 @@ class Replicas:
         self.room: Callable[[], bool] = lambda: False  # for another engine
         self._grammar_queue = GrammarQueue()
         self._specialists: Specialists | None = None
+        self.successor: Handover | None = None  # takes what is asked from now on
+        self.step_down: Callable[[OutOfMemory], Awaitable[bool]] = _stays  # see `Scheduler`
         first.reroute = self.submit
+        first.step_down = lambda error: self.step_down(error)
 
     def submit(self, request: Request) -> None:
         """As `Scheduler.submit`, to the one that suits best."""
+        if self.successor is not None:
+            self.successor.submit(request)
+            return
         able = [s for s in self._regular if request.unmet(s.info) is None]
         special = self._specialists
         if not able and special is not None:
@@ -65,6 +72,9 @@ class Replicas:
 
     def cancel(self, request: Request) -> None:
         """Wherever it is."""
+        if self.successor is not None:
+            self.successor.cancel(request)
+            return
         if self._grammar_queue.cancel(request):
             return
         if self._specialists is not None and self._specialists.cancel(request):
@@ -107,6 +117,7 @@ class Replicas:
             scheduler = Scheduler(engine, settings=settings, backends=own, on_change=on_change)
             scheduler.metrics.health = first.metrics.health
             scheduler.reroute = self.submit
+            scheduler.step_down = lambda error: self.step_down(error)
             add_gauges(scheduler, None)
             self.schedulers.append(scheduler)
             return scheduler
@@ -129,6 +140,16 @@ class Replicas:
             await self._specialists.close(reason)
         await asyncio.gather(*(s.close(reason) for s in self.schedulers))
 
+    async def hand_over(self, handover: Handover) -> None:
+        """As `close`, but what can go on is given to the handover."""
+        special = self._specialists
+        taken = await self._grammar_queue.hand_over()
+        if special is not None:
+            taken += await special.hand_over()
+        for requests in await asyncio.gather(*(s.hand_over(handover.gap.error) for s in self.schedulers)):
+            taken += requests
+        handover.take(taken)
+
     async def unload(self) -> None:
         await asyncio.gather(*(s.engine.unload() for s in self.schedulers))
 
@@ -147,6 +168,10 @@ def affordable(wanted: int, info: EngineInfo, settings: Settings, memory: int | 
         wanted -= 1
     each = dataclasses.replace(settings.kv, memory_bytes=(limit - (wanted - 1) * extra) // wanted)
     return wanted, dataclasses.replace(settings, kv=each)
+
+
+async def _stays(_: OutOfMemory) -> bool:
+    return False
 
 
 def _best(request: Request, schedulers: list[Scheduler]) -> Scheduler:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
+from ..backends.recovery import Gap
 from ..backends.selection import Candidate, Choice
 from ..engines.protocol import Engine, Logprob, Progress
 from ..errors import Cancelled, InpageError, InvalidRequest, Unsupported, quoted
@@ -26,7 +28,7 @@ from ..observe.health import Health
 from ..observe.tracing import Tracer
 from ..responses import AnswerCache
 from ..responses.opening import open_answers
-from ..responses.stream import Completion, Delta, Stream, together
+from ..responses.stream import Completion, Delta, Facts, Stream, together
 from ..scheduling import scoring
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.scoring import Score
@@ -36,6 +38,7 @@ from ..text.tokenizer import Tokenizer
 from .asking import Asking
 from .embedding import Embedder, Embeddings, Ranking
 from .explain import Report
+from .handover import Handover
 from .loading import ignore_progress, load_model
 from .prefixes import Prefixes
 from .prefixes import Prompt as Prefix
@@ -70,6 +73,7 @@ class Router:
         self.choice = choice
         self.tokenizer = tokenizer
         self.device = device or host_device()
+        self._handover: Handover | None = None
         self.scheduler = Scheduler(engine, settings=settings, backends=backends, on_change=self._changed)
         self.replicas = Replicas(self.scheduler)
         self.replicas.room = self._room
@@ -92,7 +96,7 @@ class Router:
             memory=self.memory,
         )
         sampling = (settings or Settings()).sampling
-        self._asking = Asking(manifest, tokenizer, self.replicas, self.report.facts, answers, sampling)
+        self._asking = Asking(manifest, tokenizer, self.replicas, self._facts, answers, sampling)
         self._embedder = Embedder(manifest, tokenizer, self.replicas, answers)
         self._prefixes = Prefixes(self.scheduler, manifest, self.device, self._asking.prefix_ids, pages)
         self._saving: asyncio.Task[None] | None = None
@@ -383,15 +387,37 @@ class Router:
 
     async def unload(self) -> None:
         """Free the model. Requests in flight end with `Cancelled`; unloading twice is harmless."""
+        await self._end(lambda: self.replicas.close(Cancelled("the model was unloaded")))
+
+    def redirect(self, reason: InpageError) -> Handover:
+        """Whatever is asked here from now on waits for another load of the model. Call `hand_over` then."""
+        self._handover = Handover(Gap(self.engine.info.variant, reason, time.perf_counter()))
+        self.replicas.successor = self._handover
+        return self._handover
+
+    async def hand_over(self, handover: Handover) -> None:
+        """Free the model, as `unload`; what it was answering waits as well."""
+        await self._end(lambda: self.replicas.hand_over(handover))
+
+    def take_over(self, handover: Handover) -> None:
+        """Go on with what another router of this model was answering."""
+        handover.arrive(self.replicas, self._facts)
+        self._on_change()
+
+    async def _end(self, end_requests: Callable[[], Awaitable[None]]) -> None:
         if self._unloaded:
             return
         self._unloaded = True
         self.memory.stop()
         await self._tuner.close()
         await self._prefixes.close()
-        await self.replicas.close(Cancelled("the model was unloaded"))
+        await end_requests()
         await self._tuner.close()
         await self.replicas.unload()
+
+    def _facts(self) -> Facts:
+        facts = self.report.facts()
+        return facts if self._handover is None else self._handover.facts(facts)
 
     async def __aenter__(self) -> Router:
         return self

@@ -52,11 +52,16 @@ class Specialists:
 
     async def close(self, reason: InpageError) -> None:
         """End all that wait with ``reason``."""
-        tasks, self._tasks = self._tasks, {}
-        for request, task in tasks.items():
-            task.cancel()
+        for request in await self.hand_over():
             _fail(request, reason)
+
+    async def hand_over(self) -> list[Request]:
+        """Give all away that wait."""
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
+        return list(tasks)
 
     async def _open_for(self, request: Request) -> None:
         try:

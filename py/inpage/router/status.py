@@ -41,6 +41,7 @@ def add_gauges(scheduler: Scheduler, answers: AnswerCache | None) -> None:
     gauge("inpage_requests_running", "Requests at the engine", lambda: len(scheduler.active))
     gauge("inpage_requests_waiting", "Requests in the queue", lambda: len(scheduler.waiting))
     gauge("inpage_bytes", "Bytes held, by kind", lambda: held_bytes(scheduler), "kind")
+    gauge("inpage_swap_file_bytes", "KV pages swapped to a file", lambda: scheduler.kv.swap.stored)
     grew = "Bytes that operations left behind, by kind"
     gauge("inpage_operation_bytes", grew, lambda: {k: u["grew"] for k, u in memory.report().items()}, "operation")
     gauge("inpage_kv_pages", "KV pages, by use", lambda: kv_pages(scheduler), "use")

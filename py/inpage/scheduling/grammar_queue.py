@@ -46,12 +46,18 @@ class GrammarQueue:
 
     async def close(self, reason: InpageError) -> None:
         """End all with ``reason``."""
+        schedulers = {request: scheduler for request, (_, scheduler) in self._tasks.items()}
+        for request in await self.hand_over():
+            _fail(request, schedulers[request], reason)
+
+    async def hand_over(self) -> list[Request]:
+        """Give all away."""
         tasks, self._tasks = self._tasks, {}
-        for request, (task, scheduler) in tasks.items():
+        for task, _ in tasks.values():
             task.cancel()
-            _fail(request, scheduler, reason)
         if tasks:
             await asyncio.wait([task for task, _ in tasks.values()])
+        return list(tasks)
 
     async def _prepare(self, request: Request, grammar: Grammar, scheduler: Scheduler) -> None:
         engine, metrics, began = scheduler.engine, scheduler.metrics, time.perf_counter()

@@ -22,6 +22,7 @@ from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
 from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, only_faults
 from ..kv import open_kv
+from ..kv.swap_file import open_swap_file
 from ..observe.scheduler_metrics import SchedulerMetrics
 from ..requests.request import Burst, Request
 from ..settings import Settings
@@ -51,6 +52,7 @@ class Scheduler:
         self.slots = Slots()
         self.metrics = SchedulerMetrics()
         self._hidden = False
+        self._swap_file = open_swap_file(self.settings.kv)
         self._calls = Calls(self.metrics, fatal=self._fatal, fail=self._fail)
         limits = self.settings.scheduler
         self._window = BatchWindow(limits.batch_timeout, limits.batch_size)
@@ -58,6 +60,9 @@ class Scheduler:
         self.recovery = Recovery(backends) if backends is not None else None
         self._on_change = on_change
         self.reroute: Callable[[Request], None] | None = None  # takes what the engine that took over cannot do
+        # Memory ran out: whether everything here will be taken to a smaller model (`hand_over`).
+        self.step_down: Callable[[OutOfMemory], Awaitable[bool]] | None = None
+        self._handing_over = False
         self._suspects = Suspects()
         self._arrived = False  # since the last admission
         self._idle_rounds = 0
@@ -68,7 +73,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = self._calls.engine = engine
         self.info = engine.info
-        self.kv = open_kv(engine, self.settings.kv, self.metrics, hidden=self._hidden)
+        self.kv = open_kv(engine, self.settings.kv, self.metrics, self._swap_file, hidden=self._hidden)
         self.kv.on_return = self._window.notify
         limits = self.settings.scheduler
         self.slots.reset(self.kv, min(engine.info.max_sequences, limits.batch_size, limits.max_concurrent))
@@ -155,6 +160,24 @@ class Scheduler:
             self.recovery.give_up()
         if self._task is not None:
             await asyncio.wait([self._task])
+        if self._swap_file is not None:
+            await self._swap_file.close()
+
+    async def hand_over(self, reason: InpageError) -> list[Request]:
+        """As `close`, for an engine that makes room for another: what can go on there from its tokens is not failed
+        but given, in order of arrival. Scores and vectors are of one engine: those fail with ``reason``."""
+        self._handing_over = True
+        await self.close(reason)
+        taken = []
+        for request in self.slots.requests():
+            if request.done:
+                self.slots.leave(request)
+            elif request.targets is not None or request.embeds:
+                self._fail(request, reason)
+            else:
+                self.slots.leave(request)
+                taken.append(request)
+        return sorted(taken, key=lambda request: request.serial)
 
     def hide(self, hidden: bool) -> None:
         """Nobody sees the page: keep no pages for prompts to come until somebody does. What runs keeps its own."""
@@ -184,7 +207,7 @@ class Scheduler:
         except BaseException as error:  # a bug here must fail every request instead of leaving it waiting
             only_faults(error)
             self._fail_all(error)
-        if self._lost is not None:
+        if self._lost is not None and not self._handing_over:
             self._fail_all(self._lost)
         self.waiting.settle()
         self._on_change("idle")
@@ -193,6 +216,7 @@ class Scheduler:
         """Another engine takes over; where none can, there is none until the circuit lets one be tried."""
         if self.recovery is None:
             self._lost = error
+            await self._step_down(error)
             return
         gap = Gap(self.info.variant, error, time.perf_counter())
         self.metrics.failed_over(gap.before)
@@ -202,6 +226,8 @@ class Scheduler:
             for request in [r for r in self.slots.requests() if r.first is not None or r.scores]:
                 self._fail(request, error)
             self._on_change("damaged")
+        if self._handing_over:
+            return
         count = self.recovery.backends.count
         suspects = [] if damaged else [r for r in self._calls.requests if not r.done]
         blamed = self._suspects.died(suspects, gap.before, count)
@@ -219,6 +245,8 @@ class Scheduler:
             engine = await coming
         except Exception as failed:
             self._lost = self._lost if self.recovery.given_up else failed
+            if gap is not None and not self.recovery.given_up:
+                await self._step_down(gap.error)
             return
         if engine is None:
             return
@@ -236,10 +264,32 @@ class Scheduler:
         if unmet is not None:
             self._send_on(request, unmet)
             return
+        try:
+            self.shorten(request)
+        except OutOfMemory as error:
+            self._fail(request, error)
+
+    def shorten(self, request: Request) -> None:
+        """Let the answer end where this engine's room does. Raises `OutOfMemory` where there is none left."""
         if request.end > self.capacity:
             request.max_tokens = self.capacity - len(request.prompt) if request.targets is None else 0
             if request.length >= self.capacity:
-                self._fail(request, self.slots.no_memory(request))
+                raise self.slots.no_memory(request)
+
+    async def _step_down(self, error: InpageError) -> bool:
+        """Memory ran out, and no engine of this model helps: whether a smaller one takes all over."""
+        if isinstance(error, OutOfMemory) and not self._handing_over and self.step_down is not None:
+            self._handing_over = await self.step_down(error) or self._handing_over
+            self._lost = error if self._handing_over else self._lost
+        return self._handing_over
+
+    async def _no_memory(self, request: Request) -> None:
+        """It does not fit, though it is alone. Raises `OutOfMemory` where another backend or a smaller model takes
+        over."""
+        error = self.slots.no_memory(request)
+        if self._elsewhere(request) or await self._step_down(error):
+            raise error
+        self._fail(request, error)
 
     def _send_on(self, request: Request, unmet: InpageError) -> None:
         if self.reroute is None:
@@ -278,10 +328,8 @@ class Scheduler:
                 await self._window.pause(_LOOK)
                 self.metrics.resume(self.engine.busy_s)
                 return
-            elif self._elsewhere(request):
-                raise self.slots.no_memory(request)
             else:
-                self._fail(request, self.slots.no_memory(request))
+                await self._no_memory(request)
 
     async def _prefill(self) -> None:
         batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
@@ -356,9 +404,7 @@ class Scheduler:
         with self.metrics.memory.operation("grow"):
             covered = await self.slots.cover(request, steps)
         if not covered:
-            if self._elsewhere(request):
-                raise self.slots.no_memory(request)
-            self._fail(request, self.slots.no_memory(request))
+            await self._no_memory(request)
 
     def _elsewhere(self, request: Request) -> bool:
         """Whether another backend might have the memory that it needs."""

@@ -12,6 +12,7 @@
     {"id": 7, "op": "preload"}                                        as load
     {"id": 8, "op": "loaded"}                                         {"id": 8, "value": [{"name", "state", …}]}
     {"id": 8, "op": "pin", "model", "pinned"}                         {"id": 8, "value": null}
+    {"id": 8, "op": "target_memory", "bytes": number or null}         {"id": 8, "value": null}
     {"id": 9, "op": "unload"}            one model, or all where none is named: {"id": 9, "value": null}
     {"id": 10, "op": "prefetch", "prompts": […]}                      {"id": 10, "value": [tokens of each]}
     {"id": 11, "op": "export_prefix" | "import_prefix", "prompt": …}  {"id": 11, "value": tokens}
@@ -65,7 +66,7 @@ from .shape import check_message
 Message = dict[str, Any]
 _ID = re.compile(r'"id"\s*+:\s*+(\d{1,15})\b')
 _OPERATIONS = (
-    *("load", "add", "preload", "pin", "loaded", "unload", "chat", "complete", "score"),
+    *("load", "add", "preload", "pin", "target_memory", "loaded", "unload", "chat", "complete", "score"),
     *("visibility", "prefetch", "warm_up", "export_prefix", "import_prefix", "forget", "trace"),
     *("count", "http", "embed", "rerank"),
     *("info", "explain", "counters", "measure", "report", "health", "metrics"),
@@ -211,6 +212,9 @@ class RouterWorker:
 
     async def _pin(self, message: Message) -> None:
         self._known().pin(message["model"], bool(message.get("pinned", True)))
+
+    async def _target_memory(self, message: Message) -> None:
+        await self._known().set_target_memory(message.get("bytes"))
 
     async def _loaded(self, message: Message) -> list[Message]:
         return [asdict(state) for state in self._known().loaded()]

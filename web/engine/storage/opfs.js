@@ -173,7 +173,7 @@ async function writeRecord(folder, sha256, bytes) {
  * @param {Uint8Array} bytes
  * @param {number} at
  */
-function writeAll(access, bytes, at) {
+export function writeAll(access, bytes, at) {
   const written = access.write(bytes, { at });
   if (written < bytes.length) throw new DOMException("a short write", "QuotaExceededError");
 }
@@ -183,7 +183,7 @@ function writeAll(access, bytes, at) {
  * @param {"read-only" | "readwrite"} mode
  * @returns {Promise<SyncHandle>}
  */
-function createAccess(handle, mode) {
+export function createAccess(handle, mode) {
   return /** @type {SyncFile} */ (/** @type {unknown} */ (handle)).createSyncAccessHandle({ mode });
 }
 
