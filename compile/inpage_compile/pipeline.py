@@ -26,9 +26,11 @@ from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_m
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
+from .onnx_model import compile_onnx
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
 from .sources import Source, open_source
+from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
 from .targets.variants import VariantSpec, choose
@@ -56,13 +58,16 @@ def compile_model(
     accept_license: bool = False,
     dump: bool = False,
 ) -> Path:
-    """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
+    """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is. Of
+    ``onnx:FOLDER``, or a folder that has nothing but graphs, see `compile_onnx`.
 
     ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
     model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
     `levels`), default the source's own; of several the largest is the best, and what they share is stored once.
     ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
     report = progress or (lambda phase, done, total: None)
+    if (graphs := onnx_folder(source)) is not None:
+        return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
     chosen = choose(variants)
     report("source", 0, 1)
     opened = open_source(

@@ -32,6 +32,7 @@ from inpage.format.schema import (
     Architecture,
     EmbeddingRef,
     Format,
+    GraphRef,
     Manifest,
     SamplingDefaults,
     Tensor,
@@ -76,6 +77,7 @@ class ArtifactWriter:
         self.tensors: dict[str, list[Tensor]] = {level: [] for level in levels}  # written so far, of each level
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
+        self._graphs: dict[str, GraphRef] = {}  # by level
         self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self._out)
@@ -128,6 +130,15 @@ class ArtifactWriter:
         self._shards.write(memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data))
         for level in self._section:
             self.tensors[level].append(replace(entry, offset=self._weights[level]["bytes"] + entry.offset))
+
+    def add_bytes(self, offset: int, data: memoryview) -> None:
+        """Append bytes that are no tensor of ours at their offset in the section; they come in order of offsets."""
+        self._shards.seek(offset)
+        self._shards.write(data)
+
+    def set_graph(self, level: str, graph: GraphRef) -> None:
+        """What ONNX Runtime is to know of the bytes of this level."""
+        self._graphs[level] = graph
 
     def add_variant(
         self, name: str, backend: str, requires: list[str], files: Mapping[str, bytes | Path], level: str | None = None
@@ -200,6 +211,7 @@ class ArtifactWriter:
             "formats": {name: _format_json(FORMATS[name]) for name in sorted({t.format for t in tensors})},
             "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
             "weights": self._weights[level],
+            **({"graph": _graph_json(self._graphs[level])} if level in self._graphs else {}),
             "variants": self._variants[level],
         }
 
@@ -289,6 +301,10 @@ class _ShardWriter:
 def _format_json(fmt: Format) -> dict[str, Any]:
     parts = asdict(fmt) | {"table": None if fmt.table is None else list(fmt.table)}
     return {k: v for k, v in parts.items() if k not in ("super", "table") or v is not None}
+
+
+def _graph_json(graph: GraphRef) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -53,6 +53,12 @@ def page_files(folder: Path, manifest: Manifest, *, hashes: bool = True) -> dict
     return {name: folder / name for name in known}
 
 
+def levels_of(folder: Path, manifest: Manifest) -> list[Manifest]:
+    """Of the artifact's other levels. Raises `ArtifactInvalid`."""
+    refs = [level.manifest for level in manifest.levels if level.manifest is not None]
+    return [parse_manifest(_read(folder, ref.file, MANIFEST_BYTES, "levels")) for ref in refs]
+
+
 def _refs(folder: Path, manifest: Manifest) -> Iterator[tuple[str, Shard | TokenizerRef | FileRef]]:
     yield from _level_refs(manifest, "")
     for i, level in enumerate(manifest.levels):

@@ -25,6 +25,9 @@ from .schema import (
     EmbeddingRef,
     FileRef,
     Format,
+    GraphCache,
+    GraphFile,
+    GraphRef,
     LevelRef,
     License,
     Manifest,
@@ -47,6 +50,7 @@ __all__ = [
     "Architecture",
     "FileRef",
     "Format",
+    "GraphRef",
     "LevelRef",
     "License",
     "Manifest",
@@ -94,6 +98,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         variants=_variants(m["variants"]),
         sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
         embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
+        graph=None if m["graph"] is None else _graph(m["graph"], architecture.layers, weights.bytes),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
     )
@@ -131,6 +136,25 @@ def _embedding(e: dict[str, Any]) -> EmbeddingRef:
     if e["default_prompt"] is not None and e["default_prompt"] not in e["prompts"]:
         raise wrong("embedding.default_prompt", f"{quoted(e['default_prompt'])} is not one of the prompts")
     return EmbeddingRef(e["prompts"], e["default_prompt"], e["scores"] or "sigmoid")
+
+
+def _graph(g: dict[str, Any], layers: int, space: int) -> GraphRef:
+    if len(g["cache"]) != 2 * layers:
+        raise wrong("graph.cache", f"has {len(g['cache'])} entries; {layers} layers have {2 * layers}")
+    if len(set(g["inputs"])) < len(g["inputs"]):
+        raise wrong("graph.inputs", "names an input twice")
+    files, end = tuple(GraphFile(**file) for file in g["files"]), g["bytes"]
+    for i, file in enumerate(files):
+        at = f"graph.files[{i}]"
+        if any(file.path == other.path for other in files[:i]):
+            raise wrong(f"{at}.path", f"{quoted(file.path)} stands twice")
+        if file.offset % ALIGN or file.offset < end:
+            raise wrong(f"{at}.offset", f"{file.offset} is not a multiple of {ALIGN} from {end} on")
+        end = file.offset + file.bytes
+    if end > space:
+        raise wrong("graph.files" if files else "graph.bytes", f"end at {end}, outside the {space} bytes of weights")
+    cache = tuple(GraphCache(**names) for names in g["cache"])
+    return GraphRef(g["bytes"], files, tuple(g["inputs"]), cache, g["cache_type"], g["logits"])
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

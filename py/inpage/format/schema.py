@@ -220,6 +220,38 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A file of tensors that the graph names by ``path``, as a slice of the weight space."""
+
+    path: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCache:
+    """An input that takes what a layer keeps (keys or values, [1, kv_heads, tokens, head_dim]), and the output that
+    gives it with the new tokens behind."""
+
+    past: str
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRef:
+    """A model that ONNX Runtime computes: the first ``bytes`` of the weight space are the .onnx file, ``files`` lie
+    behind. ``inputs``: what it takes beside ``cache``, keys and values of each layer in turn, whose numbers are
+    ``cache_type``; ``logits``: the output that has them."""
+
+    bytes: int
+    files: tuple[GraphFile, ...]
+    inputs: tuple[str, ...]
+    cache: tuple[GraphCache, ...]
+    cache_type: str
+    logits: str
+
+
+@dataclass(frozen=True, slots=True)
 class LevelRef:
     """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
     ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes."""
@@ -249,6 +281,7 @@ class Manifest:
     variants: tuple[Variant, ...]
     sampling: SamplingDefaults | None = None
     embedding: EmbeddingRef | None = None
+    graph: GraphRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
 

@@ -19,10 +19,20 @@ export const ADDRESSABLE = 2 ** 32;
  * @typedef {FileEntry & {offset: number}} Shard
  * @typedef {{offset: number, bytes: number}} Tensor
  * @typedef {{name: string, backend: string, requires: string[], files: Record<string, FileEntry>}} Variant
+ * @typedef {object} Graph of a model that ONNX Runtime computes
+ * @property {number} bytes of the .onnx file, with which the weights begin
+ * @property {{path: string, offset: number, bytes: number}[]} files of tensors, by the names that the graph has for them
+ * @property {string[]} inputs beside the cache's
+ * @property {{past: string, present: string}[]} cache keys and values of each layer in turn
+ * @property {"float32" | "float16"} cache_type
+ * @property {string} logits
  * @typedef {object} Manifest
  * @property {string} id
  * @property {number} layers
  * @property {number} context
+ * @property {number} vocab
+ * @property {{heads: number, dim: number}} kv of each layer's cache
+ * @property {Graph | null} graph
  * @property {number} width numbers that it gives for a row: logits, or an encoder's vector or scores
  * @property {number} weightBytes
  * @property {Shard[]} shards
@@ -53,6 +63,9 @@ export function readManifest(value, variantName) {
     id: m.id,
     layers: m.architecture.layers,
     context: m.architecture.context,
+    vocab: m.architecture.vocab,
+    kv: { heads: m.architecture.kv_heads, dim: m.architecture.head_dim },
+    graph: m.graph && graphOf(m.graph, m.architecture.layers, m.weights.bytes),
     width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
     shards: shardsOf(m.weights),
@@ -104,6 +117,28 @@ function shardsOf({ bytes: total, shards }) {
 /** @param {import("./structure.js").Checked} architecture */
 function widthOf({ encoder, hidden, labels, vocab }) {
   return encoder ? (labels ?? hidden) : vocab;
+}
+
+/**
+ * @param {import("./structure.js").Checked} graph
+ * @param {number} layers
+ * @param {number} space
+ * @returns {Graph}
+ */
+function graphOf(graph, layers, space) {
+  const { bytes, files, inputs, cache } = graph;
+  if (cache.length !== 2 * layers) throw invalidArtifact(`has ${cache.length} entries; ${layers} layers have ${2 * layers}`, "graph.cache");
+  if (new Set(inputs).size < inputs.length) throw invalidArtifact("names an input twice", "graph.inputs");
+  let end = bytes;
+  for (const [i, file] of files.entries()) {
+    const field = `graph.files[${i}]`;
+    const first = files.findIndex((/** @type {{path: string}} */ { path }) => path === file.path);
+    if (first < i) throw invalidArtifact(`${quoted(file.path)} stands twice`, `${field}.path`);
+    if (file.offset % ALIGN || file.offset < end) throw invalidArtifact(`is not a multiple of ${ALIGN} from ${end} on`, `${field}.offset`);
+    end = file.offset + file.bytes;
+  }
+  if (end > space) throw invalidArtifact(`end at ${end}, outside the ${space} bytes of weights`, files.length ? "graph.files" : "graph.bytes");
+  return graph;
 }
 
 /**

@@ -1,0 +1,75 @@
+/**
+ * @file ONNX Runtime as an engine of the page: a tiny Llama's graph in the layout of onnxruntime-genai (float32) and of
+ * transformers.js (4 bits, float16 cache), from Python's router. The witness is ONNX Runtime in Python, which for float32
+ * says what PyTorch says (tests/reference/make_onnx.py).
+ */
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { expect, test } from "./support/router.js";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const MODEL = "/onnx/";
+const WITNESS = JSON.parse(readFileSync(path.join(ROOT, "tests/reference/onnx/onnx.json"), "utf8"));
+/** So far apart that another order of sums changes nothing. */
+const CLEAR = { fp32: 1e-3, q4f16: 0.02 };
+
+/** @returns {string} folder of the artifact, with a level a graph */
+function compiled() {
+  const script = `
+from inpage.cli import vendor
+from support.onnx_folder import onnx_artifact
+vendor.ensure_one("onnxruntime-web")
+print(onnx_artifact())`;
+  const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
+  return execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" }).trim().split("\n").at(-1) ?? "";
+}
+
+/** How many tokens of an answer the witness is sure of. @param {"fp32" | "q4f16"} level @param {{greedy: number[], margin: number[]}} prompt */
+function clear(level, { greedy, margin }) {
+  const close = margin.findIndex((each) => each < CLEAR[level]);
+  const stop = greedy.findIndex((token) => token === 0 || token === 2);
+  return Math.min(...[close, stop, greedy.length].filter((n) => n >= 0));
+}
+
+test("it answers as ONNX Runtime does elsewhere: alone, together, in pieces; held to a grammar; with logprobs", async ({ page, server, start }) => {
+  server.mount(MODEL, compiled());
+  for (const level of /** @type {const} */ (["fp32", "q4f16"])) {
+    const info = await start({ model: `${MODEL}${level === "fp32" ? "" : `#${level}`}`, backend: "onnx" });
+    expect(info).toMatchObject({ backend: "onnx", variant: "onnx-wasm", model: "tiny-llama" });
+    const found = await page.evaluate(
+      async ([prompts]) => {
+        const { inpage } = /** @type {any} */ (globalThis);
+        const whole = async (/** @type {AsyncIterable<any>} */ pieces) => {
+          let last;
+          for await (const piece of pieces) last = piece;
+          return last.completion;
+        };
+        const greedy = { temperature: 0, max_tokens: 24 };
+        const alone = [];
+        for (const ids of prompts) alone.push(await whole(inpage.complete(ids, greedy)));
+        const together = await Promise.all(prompts.map((/** @type {number[]} */ ids) => whole(inpage.complete(ids, greedy))));
+        const drawn = [];
+        for (let i = 0; i < 2; i++) drawn.push(await whole(inpage.complete(prompts[1], { temperature: 0.9, top_p: 0.9, seed: 5, max_tokens: 16 })));
+        const held = await whole(inpage.complete(prompts[1], { regex: "[ab]{6}", temperature: 1, seed: 3, max_tokens: 12, logprobs: 2 }));
+        return { alone, together, drawn, held };
+      },
+      [WITNESS[level].map((/** @type {any} */ { ids }) => ids)],
+    );
+    const tokens = (/** @type {any[]} */ answers) => answers.map(({ token_ids }) => token_ids);
+    WITNESS[level].forEach((/** @type {any} */ prompt, /** @type {number} */ i) => {
+      const sure = clear(level, prompt);
+      expect(sure).toBeGreaterThan(4);
+      expect(tokens(found.alone)[i].slice(0, sure)).toEqual(prompt.greedy.slice(0, sure));
+    });
+    expect(tokens(found.together)).toEqual(tokens(found.alone));
+    expect(tokens(found.drawn)[1]).toEqual(tokens(found.drawn)[0]);
+    expect(found.held.text).toMatch(/^[ab]{6}$/);
+    expect(found.held.logprobs[0].top).toHaveLength(2);
+    await page.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
+  }
+  expect(server.log.filter((/** @type {any} */ each) => String(each.path ?? each).includes("asyncify"))).toEqual([]);
+});
