@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from inpage.errors import InvalidRequest
+from inpage.errors import InvalidRequest, SourceInvalid
 from inpage.format.limits import ALIGN
 from inpage.format.schema import GraphCache, GraphFile, GraphRef
 
 from .artifact.fingerprint import fingerprint
 from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
-from .sources.onnx import LOGITS, GraphFiles, limited, open_onnx
+from .sources import Source
+from .sources.onnx import LOGITS, GraphFiles, limited, open_graph, open_onnx
 from .targets.link import link_wasm
 
 Progress = Callable[[str, int, int], None]
@@ -68,11 +70,48 @@ def compile_onnx(
         for level, graph in graphs.items():
             writer.begin_section([level])
             writer.set_graph(level, _write(graph, writer, level if len(graphs) > 1 else "weights"))
-            for name in names:
-                backend, requires = VARIANTS[name]
-                writer.add_variant(name, backend, list(requires), {"sampler.wasm": sampler}, level)
+            _add_variants(writer, names, sampler, level)
         writer.finish()
     return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A graph of the same model, beside what is compiled of it. ``sha256``: of what decides its bytes."""
+
+    graph: GraphFiles
+    sha256: str
+
+
+def open_carried(ref: str, model: Source) -> Carried:
+    """``ref``: FOLDER or FOLDER:PRECISION. Raises `SourceInvalid` where it is not the same model's, as far as sizes
+    tell, and as `open_onnx` does."""
+    graph, found, sha256 = open_graph(ref)
+    for name in ("layers", "heads", "kv_heads", "head_dim", "hidden", "vocab"):
+        own, its = getattr(model.architecture, name), getattr(found, name)
+        if own != its:
+            raise SourceInvalid(f"the graph is of another model: its {name} is {its}, {model.id}'s {own}", field=name)
+    if found.context < model.architecture.context:
+        raise SourceInvalid(
+            f"the graph's context is {found.context}, {model.id}'s {model.architecture.context}: use --context",
+            field="context",
+        )
+    return Carried(graph, sha256)
+
+
+def add_carried(writer: ArtifactWriter, carried: Carried, level: str) -> None:
+    """To an artifact whose own weights are written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        writer.check_room(carried.graph.bytes)
+        writer.begin_graph(level)
+        writer.set_graph(level, _write(carried.graph, writer, "graph"))
+        _add_variants(writer, list(VARIANTS), link_sampler(Path(scratch)), level)
+
+
+def _add_variants(writer: ArtifactWriter, names: Sequence[str], sampler: Path, level: str) -> None:
+    for name in names:
+        backend, requires = VARIANTS[name]
+        writer.add_variant(name, backend, list(requires), {"sampler.wasm": sampler}, level)
 
 
 def link_sampler(scratch: Path) -> Path:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
 from inpage.format.plan import parse_plan
@@ -26,7 +27,7 @@ from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_m
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
-from .onnx_model import compile_onnx
+from .onnx_model import Carried, add_carried, compile_onnx, open_carried
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
 from .sources import Source, open_source
@@ -57,6 +58,7 @@ def compile_model(
     progress: Progress | None = None,
     accept_license: bool = False,
     dump: bool = False,
+    onnx: str | None = None,
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is. Of
     ``onnx:FOLDER``, or a folder that has nothing but graphs, see `compile_onnx`.
@@ -64,9 +66,12 @@ def compile_model(
     ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
     model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
     `levels`), default the source's own; of several the largest is the best, and what they share is stored once.
-    ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
+    ``dump`` prints every plan. ``onnx``: a graph of the same model that the best level carries as
+    well (see `open_carried`). Raises `SourceInvalid`, `Unsupported` and `InvalidRequest`."""
     report = progress or (lambda phase, done, total: None)
     if (graphs := onnx_folder(source)) is not None:
+        if onnx is not None:
+            raise InvalidRequest("the source is a graph itself", field="onnx")
         return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
     chosen = choose(variants)
     report("source", 0, 1)
@@ -76,20 +81,28 @@ def compile_model(
         progress=lambda done, total: report("download", done, total),
     )
     model = limit_context(opened, context)
+    carried = None if onnx is None else open_carried(onnx, model)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)
     folder = out or root / model.id
     at_levels = sources_of(model, levels or (SOURCE,))
     at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
-    options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
+    options: dict[str, Any] = {
+        "rows": ROWS,
+        "sequences": SEQUENCES,
+        "logit_rows": LOGIT_ROWS,
+        "levels": list(at_levels),
+    }
+    if carried is not None:
+        options["onnx"] = carried.sha256
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
         _check_shape(model.architecture)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
-        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, skip=variants is None)
+        _write(model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, carried)
     return folder
 
 
@@ -100,7 +113,7 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
-    report: Progress, accept: bool, dump: bool, skip: bool,
+    report: Progress, accept: bool, dump: bool, skip: bool, carried: Carried | None,
 ) -> None:  # fmt: skip
     names = list(at_levels)
     with ArtifactWriter(
@@ -125,6 +138,8 @@ def _write(
                     if dump:
                         print(readable)
                 report(phase, 1, 1)
+        if carried is not None:
+            add_carried(writer, carried, names[0])
         writer.finish()
 
 

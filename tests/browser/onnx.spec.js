@@ -73,3 +73,55 @@ test("it answers as ONNX Runtime does elsewhere: alone, together, in pieces; hel
   }
   expect(server.log.filter((/** @type {any} */ each) => String(each.path ?? each).includes("asyncify"))).toEqual([]);
 });
+
+test("a token costs its inputs and a row of logits; a sequence can go back, is dropped, and is not made up", async ({ page, server, origin }) => {
+  server.mount(MODEL, compiled());
+  await page.goto(`${origin}/tests/browser/support/blank.html`);
+  const prompt = WITNESS.q4f16[1];
+  const found = await page.evaluate(
+    async ([base, model, ids, greedy]) => {
+      const { EngineClient } = await import(`${base}engine/client.js`);
+      const { SEQUENCE, SEQUENCE_WORDS } = await import(`${base}engine/format/abi.js`);
+      const level = `${model}q4f16/manifest.json`;
+      const client = new EngineClient();
+      const manifest = await (await fetch(level)).text();
+      const info = await client.load({ base: new URL(model, location.href).href, manifest, variant: "onnx-wasm", threads: 2 });
+      const slot = 3;
+      /** @param {number[]} tokens @param {number} start */
+      const step = (tokens, start) => client.step({
+        tokenIds: Int32Array.from(tokens),
+        positions: Int32Array.from(tokens, (_, i) => start + i),
+        rowSequence: new Int32Array(tokens.length),
+        blockTables: Int32Array.of(slot),
+        logitRows: Int32Array.of(tokens.length - 1),
+        wantLogits: true,
+      });
+      const before = await client.memory();
+      const first = [...(await step(ids, 0)).logits];
+      const counts = [await client.counters()];
+      const sequences = new Int32Array(SEQUENCE_WORDS);
+      const set = { token: greedy[0], position: ids.length, remaining: 8, reserved: 200, mask: -1 };
+      for (const [name, value] of Object.entries(set)) sequences[SEQUENCE[name]] = value;
+      new Float32Array(sequences.buffer).fill(1, SEQUENCE.top_p, SEQUENCE.top_p + 1).fill(1, SEQUENCE.repetition_penalty, SEQUENCE.repetition_penalty + 1);
+      const { out } = await client.run({ sequences, n: 1, blockTables: Int32Array.of(slot), maxSteps: 8 });
+      counts.push(await client.counters());
+      const held = await client.memory();
+      const again = [...(await step(ids.slice(1), 1)).logits];
+      const beyond = await step([5], ids.length + 9).catch((/** @type {any} */ { code, field }) => [code, field]);
+      client.drop(slot);
+      const after = await client.memory();
+      await client.unload();
+      return { info, first, again, beyond, out: [...out], cost: [...counts[1]].map((n, i) => n - counts[0][i]), bytes: [held - before, after - before] };
+    },
+    /** @type {const} */ (["/web/", MODEL, prompt.ids, prompt.greedy]),
+  );
+  expect(found.info).toMatchObject({ page_bytes: 0, page_tokens: 1, max_pages: 0, threads: 2, vocab: 320, context: 256 });
+  expect(found.out).toEqual(prompt.greedy.slice(1, 9));
+  const [steps, , rows, sampled, , , tensors, bytes] = found.cost;
+  expect([steps, rows, sampled]).toEqual([8, 8, 8]);
+  expect([tensors, bytes]).toEqual([8 * 4, 8 * 320 * 2]); // its four inputs; keys and values go back as they came
+  expect(Math.max(...found.first.map((value, i) => Math.abs(found.again[i] - value)))).toBeLessThan(CLEAR.q4f16);
+  expect(found.beyond).toEqual(["invalid_request", "positions"]);
+  const [held, left] = found.bytes;
+  expect([held, left]).toEqual([2 * 2 * 2 * 16 * 2 * (prompt.ids.length + 8), 0]);
+});

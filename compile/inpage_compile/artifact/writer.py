@@ -78,6 +78,7 @@ class ArtifactWriter:
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
         self._graphs: dict[str, GraphRef] = {}  # by level
+        self._graph_weights: dict[str, dict[str, Any]] = {}  # of those that have weights apart
         self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self._out)
@@ -114,10 +115,15 @@ class ArtifactWriter:
             self._end_section(_SECTION_ALIGN)
         self._section = levels
 
+    def begin_graph(self, level: str) -> None:
+        """What comes now are weights apart, of the graph of this level."""
+        self.begin_section([level])
+        self._graph_weights[level] = {"bytes": 0, "shards": []}
+
     def _end_section(self, align: int) -> None:
         size, shards = self._shards.finish(align)
         for level in self._section:
-            weights = self._weights[level]
+            weights = self._graph_weights.get(level, self._weights[level])
             weights["shards"] += [shard | {"offset": weights["bytes"] + shard["offset"]} for shard in shards]
             weights["bytes"] += size
         self._shards = _ShardWriter(self._folder, self._shards.number + 1)
@@ -211,9 +217,13 @@ class ArtifactWriter:
             "formats": {name: _format_json(FORMATS[name]) for name in sorted({t.format for t in tensors})},
             "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
             "weights": self._weights[level],
-            **({"graph": _graph_json(self._graphs[level])} if level in self._graphs else {}),
+            **({"graph": self._graph(level)} if level in self._graphs else {}),
             "variants": self._variants[level],
         }
+
+    def _graph(self, level: str) -> dict[str, Any]:
+        apart = self._graph_weights.get(level)
+        return _graph_json(self._graphs[level]) | ({} if apart is None else {"weights": apart})
 
     def _listed(self, level: str) -> dict[str, Any]:
         names = [variant["name"] for variant in self._variants[level]]
@@ -304,7 +314,9 @@ def _format_json(fmt: Format) -> dict[str, Any]:
 
 
 def _graph_json(graph: GraphRef) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
+    del found["weights"]  # the writer's own
+    return found
 
 
 def _remove_leftovers(out: Path) -> None:

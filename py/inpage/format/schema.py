@@ -241,7 +241,8 @@ class GraphCache:
 class GraphRef:
     """A model that ONNX Runtime computes: the first ``bytes`` of the weight space are the .onnx file, ``files`` lie
     behind. ``inputs``: what it takes beside ``cache``, keys and values of each layer in turn, whose numbers are
-    ``cache_type``; ``logits``: the output that has them."""
+    ``cache_type``; ``logits``: the output that has them. ``weights``: its own space, where the model's is that of
+    engines of ours."""
 
     bytes: int
     files: tuple[GraphFile, ...]
@@ -249,6 +250,7 @@ class GraphRef:
     cache: tuple[GraphCache, ...]
     cache_type: str
     logits: str
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,13 @@ class Manifest:
     graph: GraphRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
+
+    @property
+    def every_shard(self) -> tuple[tuple[str, Shard], ...]:
+        """With the field that names each: the weights', and the graph's own."""
+        own = self.graph.weights.shards if self.graph and self.graph.weights else ()
+        listed = (("weights", self.weights.shards), ("graph.weights", own))
+        return tuple((f"{field}.shards[{i}]", shard) for field, shards in listed for i, shard in enumerate(shards))
 
     @property
     def width(self) -> int:

@@ -171,6 +171,7 @@ MANIFEST: Final[Schema] = {
         "cache": {"is": "list", "of": {"is": "object", "of": "graph_cache"}, "low": 1, "high": 65536},
         "cache_type": {"is": "choice", "of": ["float32", "float16"]},
         "logits": {"is": "text", "of": "line"},
+        "weights": {"is": "object", "of": "weights", "optional": True},
     },
     "graph_file": {
         "path": {"is": "text", "of": "line"},

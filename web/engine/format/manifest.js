@@ -34,7 +34,7 @@ export const ADDRESSABLE = 2 ** 32;
  * @property {{heads: number, dim: number}} kv of each layer's cache
  * @property {Graph | null} graph
  * @property {number} width numbers that it gives for a row: logits, or an encoder's vector or scores
- * @property {number} weightBytes
+ * @property {number} weightBytes of what the variant loads
  * @property {Shard[]} shards
  * @property {Map<string, Tensor>} tensors
  * @property {Variant} variant
@@ -65,13 +65,17 @@ export function readManifest(value, variantName) {
     context: m.architecture.context,
     vocab: m.architecture.vocab,
     kv: { heads: m.architecture.kv_heads, dim: m.architecture.head_dim },
-    graph: m.graph && graphOf(m.graph, m.architecture.layers, m.weights.bytes),
+    graph: m.graph && graphOf(m.graph, m.architecture.layers, m.graph.weights?.bytes ?? m.weights.bytes),
     width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
-    shards: shardsOf(m.weights),
+    shards: shardsOf(m.weights, "weights"),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
     variant: variantOf(m.variants, variantName),
   };
+  if (m.graph?.weights) {
+    const shards = shardsOf(m.graph.weights, "graph.weights");
+    if (!manifest.variant.files.plan) Object.assign(manifest, { shards, weightBytes: m.graph.weights.bytes });
+  }
   checkLevels(m);
   checkFilesDistinct(m);
   return manifest;
@@ -99,18 +103,19 @@ function checkTokenizer({ bos, eos, special }, vocab) {
 /**
  * Shards are consecutive slices of the weight space: together exactly weights.bytes, without gap or overlap.
  * @param {import("./structure.js").Checked} weights
+ * @param {string} at
  * @returns {Shard[]}
  */
-function shardsOf({ bytes: total, shards }) {
+function shardsOf({ bytes: total, shards }, at) {
   let end = 0;
   const out = shards.map((/** @type {Shard} */ shard, /** @type {number} */ i) => {
-    const field = `weights.shards[${i}]`;
+    const field = `${at}.shards[${i}]`;
     if (shard.offset !== end) throw invalidArtifact(`starts at ${shard.offset}, the previous one ends at ${end}`, `${field}.offset`);
     end += shard.bytes;
     if (shard.bytes % ALIGN && end !== total) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.bytes`);
     return { ...shard, field };
   });
-  if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, "weights.bytes");
+  if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, `${at}.bytes`);
   return out;
 }
 
@@ -221,7 +226,9 @@ function checkFilesDistinct(m) {
   /** @type {[string, string][]} */
   const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
   if (m.tokenizer.tables) named.push(["tokenizer.tables.file", m.tokenizer.tables.file]);
-  for (const [i, shard] of m.weights.shards.entries()) named.push([`weights.shards[${i}].file`, shard.file]);
+  for (const [at, weights] of Object.entries({ weights: m.weights, "graph.weights": m.graph?.weights })) {
+    for (const [i, shard] of (weights?.shards ?? []).entries()) named.push([`${at}.shards[${i}].file`, shard.file]);
+  }
   for (const [i, variant] of m.variants.entries()) {
     for (const { file, field } of Object.values(filesOf(variant, i))) named.push([`${field}.file`, file]);
   }
