@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { expect, test } from "./support/router.js";
+import { expect, test } from "./support/failing.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const MODEL = "/onnx/";
@@ -17,13 +17,13 @@ const WITNESS = JSON.parse(readFileSync(path.join(ROOT, "tests/reference/onnx/on
 /** So far apart that another order of sums changes nothing. */
 const CLEAR = { fp32: 1e-3, q4f16: 0.02 };
 
-/** @returns {string} folder of the artifact, with a level a graph */
-function compiled() {
+/** @param {"onnx_artifact" | "both_artifact"} which of tests/support/onnx_folder.py @returns {string} its folder */
+function compiled(which) {
   const script = `
 from inpage.cli import vendor
-from support.onnx_folder import onnx_artifact
+from support import onnx_folder
 vendor.ensure_one("onnxruntime-web")
-print(onnx_artifact())`;
+print(onnx_folder.${which}())`;
   const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
   return execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" }).trim().split("\n").at(-1) ?? "";
 }
@@ -36,7 +36,7 @@ function clear(level, { greedy, margin }) {
 }
 
 test("it answers as ONNX Runtime does elsewhere: alone, together, in pieces; held to a grammar; with logprobs", async ({ page, server, start }) => {
-  server.mount(MODEL, compiled());
+  server.mount(MODEL, compiled("onnx_artifact"));
   for (const level of /** @type {const} */ (["fp32", "q4f16"])) {
     const info = await start({ model: `${MODEL}${level === "fp32" ? "" : `#${level}`}`, backend: "onnx" });
     expect(info).toMatchObject({ backend: "onnx", variant: "onnx-wasm", model: "tiny-llama" });
@@ -75,7 +75,7 @@ test("it answers as ONNX Runtime does elsewhere: alone, together, in pieces; hel
 });
 
 test("a token costs its inputs and a row of logits; a sequence can go back, is dropped, and is not made up", async ({ page, server, origin }) => {
-  server.mount(MODEL, compiled());
+  server.mount(MODEL, compiled("onnx_artifact"));
   await page.goto(`${origin}/tests/browser/support/blank.html`);
   const prompt = WITNESS.q4f16[1];
   const found = await page.evaluate(
@@ -124,4 +124,25 @@ test("a token costs its inputs and a row of logits; a sequence can go back, is d
   expect(found.beyond).toEqual(["invalid_request", "positions"]);
   const [held, left] = found.bytes;
   expect([held, left]).toEqual([2 * 2 * 2 * 16 * 2 * (prompt.ids.length + 8), 0]);
+});
+
+test("beside our engine it is a candidate, and an answer goes on with it where ours dies", async ({ page, server, start, killer, ask }) => {
+  server.mount(MODEL, compiled("both_artifact"));
+  await start({ model: MODEL, threads: 1 });
+  const measured = await page.evaluate(async () => {
+    const { inpage } = /** @type {any} */ (globalThis);
+    await inpage.measure();
+    return { explained: await inpage.explain(), variant: (await inpage.refresh()).variant };
+  });
+  for (const name of ["wasm-simd", "onnx-wasm"]) expect(measured.explained).toMatch(new RegExp(`${name}: .*tokens a second`));
+  const ours = measured.variant;
+  const other = ours === "wasm-simd" ? "onnx-wasm" : "wasm-simd";
+  await killer.engines([2, 1]);
+  const [, prompt] = WITNESS.fp32;
+  const { ids, failovers } = await ask("complete", prompt.ids);
+  expect(failovers.map((/** @type {any} */ { from, to }) => `${from} ${to}`)).toEqual([`${ours} ${ours}`, `${ours} ${other}`]);
+  expect(ids.slice(0, prompt.greedy.length)).toEqual(prompt.greedy);
+  const explained = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.explain());
+  expect(explained).toMatch(new RegExp(`${other}: took over because`));
+  expect(explained).toMatch(new RegExp(`${ours}: .*failed \\d+ seconds ago`));
 });

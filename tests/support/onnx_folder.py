@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .folder import FOLDERS, change, checkpoint, reference
+from .folder import FOLDERS, checkpoint, reference, write_folder
 
 GRAPHS = Path(__file__).parents[1] / "reference" / "onnx"
 NAME = "f32"  # of the model
@@ -64,7 +66,6 @@ def write_onnx_folder(folder: Path, *precisions: str) -> Path:
         (folder / file).write_text(text)
     for file, content in found["models"][NAME]["files"].items():
         (folder / file).write_text(json.dumps(content))
-    change(folder, "config.json", license="mit")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     for precision in precisions:
         graph = f"model{SUFFIX[precision]}.onnx"
@@ -75,13 +76,23 @@ def write_onnx_folder(folder: Path, *precisions: str) -> Path:
 
 
 def onnx_artifact() -> Path:
-    """The folder compiled, with a level a graph; kept between runs."""
-    import tempfile
+    """The graphs alone, a level each; kept between runs."""
+    return _compiled("tiny-llama-onnx", lambda folder: (f"onnx:{folder}", {"levels": tuple(SUFFIX)}))
 
+
+def both_artifact() -> Path:
+    """Compiled by ours, with the float32 graph beside it."""
+
+    def ours(folder: Path) -> tuple[str, dict[str, Any]]:
+        whole = write_folder(folder.parent / "whole", NAME)
+        return str(whole), {"variants": ("wasm-simd",), "onnx": f"{folder}:fp32", "accept_license": True}
+
+    return _compiled("tiny-llama-both", ours)
+
+
+def _compiled(name: str, source: Callable[[Path], tuple[str, dict[str, Any]]]) -> Path:
     from inpage_compile.pipeline import compile_model
 
-    root = Path(__file__).parents[2] / "build" / "tests"
-    root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = write_onnx_folder(Path(scratch) / "tiny-llama", *SUFFIX)
-        return compile_model(f"onnx:{folder}", root / "tiny-llama-onnx", levels=tuple(SUFFIX))
+        ref, options = source(write_onnx_folder(Path(scratch) / "tiny-llama", *SUFFIX))
+        return compile_model(ref, Path(__file__).parents[2] / "build" / "tests" / name, **options)
