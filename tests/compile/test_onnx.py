@@ -7,6 +7,7 @@ import json
 import subprocess
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from inpage.engines.protocol import Sampling
 from inpage.errors import InvalidRequest, SourceInvalid
 from inpage.format.abi import SEQUENCE, SEQUENCE_RESULTS, SEQUENCE_WORDS
 from inpage_compile.artifact.checks import load_levels, verify
-from inpage_compile.onnx_model import link_sampler
+from inpage_compile.onnx_model import link_sampler, open_carried
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources.onnx import onnx_folder, open_onnx
 from support.folder import change
@@ -105,6 +106,22 @@ def test_damage_has_its_name(tmp_path: Path, spoil: Callable[[Path], object], fi
     with pytest.raises(SourceInvalid, match=says) as error:
         open_onnx(folder)
     assert error.value.field == field
+
+
+def test_a_graph_of_another_model_is_not_carried(tmp_path: Path) -> None:
+    folder = write_onnx_folder(tmp_path / "tiny", "fp32", "q4f16")
+    own = open_onnx(folder, ["fp32"])
+    assert open_carried(f"{folder}:q4f16", own.source).graph.file.name == "model_q4f16.onnx"
+    other = replace(own.source, architecture=replace(own.source.architecture, kv_heads=4))
+    for ref, source, field in (
+        (f"{folder}:fp32", other, "kv_heads"),
+        (f"{folder}:fp32", replace(other, architecture=replace(own.source.architecture, context=999)), "context"),
+    ):
+        with pytest.raises(SourceInvalid) as error:
+            open_carried(ref, source)
+        assert error.value.field == field
+    with pytest.raises(InvalidRequest, match="several precisions"):
+        open_carried(str(folder), own.source)
 
 
 VOCAB = 320

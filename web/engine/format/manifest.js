@@ -59,23 +59,21 @@ export function readManifest(value, variantName) {
   const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${brief(name)}`)]));
   checkArchitecture(m.architecture);
   checkTokenizer(m.tokenizer, m.architecture.vocab);
+  const apart = m.graph?.weights ? { shards: shardsOf(m.graph.weights, "graph.weights"), weightBytes: m.graph.weights.bytes } : null;
   const manifest = {
     id: m.id,
     layers: m.architecture.layers,
     context: m.architecture.context,
     vocab: m.architecture.vocab,
     kv: { heads: m.architecture.kv_heads, dim: m.architecture.head_dim },
-    graph: m.graph && graphOf(m.graph, m.architecture.layers, m.graph.weights?.bytes ?? m.weights.bytes),
+    graph: m.graph && graphOf(m.graph, m.architecture.layers, apart?.weightBytes ?? m.weights.bytes),
     width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
     shards: shardsOf(m.weights, "weights"),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
     variant: variantOf(m.variants, variantName),
   };
-  if (m.graph?.weights) {
-    const shards = shardsOf(m.graph.weights, "graph.weights");
-    if (!manifest.variant.files.plan) Object.assign(manifest, { shards, weightBytes: m.graph.weights.bytes });
-  }
+  if (!manifest.variant.files.plan) Object.assign(manifest, apart);
   checkLevels(m);
   checkFilesDistinct(m);
   return manifest;

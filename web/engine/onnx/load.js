@@ -107,7 +107,7 @@ async function open(ort, manifest, weights, onGpu) {
   const { bytes, files, inputs, cache, logits } = /** @type {import("../format/manifest.js").Graph} */ (manifest.graph);
   const externalData = files.map(({ path, offset, bytes: size }) => ({ path, data: weights.subarray(offset, offset + size) }));
   /** @type {import("onnxruntime-web").InferenceSession.SessionOptions} */
-  const options = { executionProviders: [onGpu ? "webgpu" : "wasm"], graphOptimizationLevel: "all", externalData };
+  const options = { executionProviders: [onGpu ? "webgpu" : "wasm"], graphOptimizationLevel: "all", externalData, logSeverityLevel: 3 };
   // Keys and values stay where they are made.
   if (onGpu) options.preferredOutputLocation = Object.fromEntries(cache.map(({ present }) => [present, "gpu-buffer"]));
   let session;
