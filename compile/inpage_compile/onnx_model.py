@@ -70,7 +70,7 @@ def compile_onnx(
         for level, graph in graphs.items():
             writer.begin_section([level])
             writer.set_graph(level, _write(graph, writer, level if len(graphs) > 1 else "weights"))
-            _add_variants(writer, names, sampler, level)
+            _add_variants(writer, graph, names, sampler, level)
         writer.finish()
     return folder
 
@@ -105,13 +105,16 @@ def add_carried(writer: ArtifactWriter, carried: Carried, level: str) -> None:
         writer.check_room(carried.graph.bytes)
         writer.begin_graph(level)
         writer.set_graph(level, _write(carried.graph, writer, "graph"))
-        _add_variants(writer, list(VARIANTS), link_sampler(Path(scratch)), level)
+        _add_variants(writer, carried.graph, list(VARIANTS), link_sampler(Path(scratch)), level)
 
 
-def _add_variants(writer: ArtifactWriter, names: Sequence[str], sampler: Path, level: str) -> None:
+def _add_variants(
+    writer: ArtifactWriter, graph: GraphFiles, names: Sequence[str], sampler: Path, level: str
+) -> None:  # fmt: skip
     for name in names:
         backend, requires = VARIANTS[name]
-        writer.add_variant(name, backend, list(requires), {"sampler.wasm": sampler}, level)
+        more = ("shader-f16",) if graph.halves and "webgpu" in requires else ()
+        writer.add_variant(name, backend, [*requires, *more], {"sampler.wasm": sampler}, level)
 
 
 def link_sampler(scratch: Path) -> Path:

@@ -53,6 +53,7 @@ def test_graphs_become_levels_whose_bytes_are_theirs(tmp_path: Path) -> None:
         data = folder / "onnx" / file.path
         assert space[file.offset : file.offset + file.bytes] == data.read_bytes()
         assert [v.name for v in manifest.variants] == ["onnx-webgpu", "onnx-wasm"]
+        assert ("shader-f16" in manifest.variants[0].requires) == (suffix == "_q4f16")
     made = (out / "manifest.json").stat().st_mtime_ns
     compile_model(str(folder), tmp_path / "out", levels=("fp32", "q4f16"))
     assert (out / "manifest.json").stat().st_mtime_ns == made

@@ -15,7 +15,7 @@ from .protobuf import Value, content, fields, number, numbers, text
 _MODEL_GRAPH, _MODEL_FUNCTIONS, _FUNCTION_NODE = 7, 25, 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 5, 11, 12, 15
 _NODE_ATTRIBUTE, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, (5, 10), (6, 11)
-_TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION, _EXTERNAL = 8, 13, 14, 1
+_TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION, _EXTERNAL = 2, 8, 13, 14, 1
 _SPARSE_TENSORS = (1, 2)
 _NAME_BYTES, _PATH_BYTES, _DIMENSIONS, _DEPTH, _VALUES = 1000, 500, 8, 8, 65_536
 # TensorProto.DataType: name of it, as onnxruntime-web calls it.
@@ -34,11 +34,12 @@ class GraphValue:
 
 @dataclass(slots=True)
 class OnnxGraph:
-    """``external``: by file of tensors beside the graph, how many bytes it must have."""
+    """``external``: by file of tensors beside the graph, how many bytes it must have. ``halves``: some are float16."""
 
     inputs: dict[str, GraphValue] = field(default_factory=dict)
     outputs: dict[str, GraphValue] = field(default_factory=dict)
     external: dict[str, int] = field(default_factory=dict)
+    halves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,9 @@ def _tensor(tensor: memoryview, where: str, out: OnnxGraph) -> str:
     """Its name; what it has in a file is put down in ``out``."""
     name, outside, entries = "", False, []
     for tag, value in fields(tensor, where):
-        if tag == _TENSOR_NAME:
+        if tag == _TENSOR_TYPE:
+            out.halves = out.halves or TYPES.get(number(value, where)) == "float16"
+        elif tag == _TENSOR_NAME:
             name = text(value, where, _NAME_BYTES)
         elif tag == _TENSOR_LOCATION:
             outside = number(value, where) == _EXTERNAL

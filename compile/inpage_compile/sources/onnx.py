@@ -41,13 +41,15 @@ _FLOATS = ("float32", "float16")
 @dataclass(frozen=True, slots=True)
 class GraphFiles:
     """A graph and the files of tensors that it names, in the order in which it does. ``inputs``: those beside the
-    cache's; ``layers``: names of the cache's; ``cache_type``: of its numbers."""
+    cache's; ``layers``: names of the cache's; ``cache_type``: of its numbers; ``halves``: some are
+    float16."""
 
     file: Path
     data: tuple[tuple[str, Path], ...]
     inputs: tuple[str, ...]
     layers: tuple[Layer, ...]
     cache_type: str
+    halves: bool
 
     @property
     def bytes(self) -> int:
@@ -201,7 +203,9 @@ def _graph(inner: ModelFolder, name: str) -> tuple[GraphFiles, OnnxGraph]:
             kinds |= {read.inputs[past].kind, read.outputs[present].kind}
     if len(kinds) > 1:
         raise SourceInvalid(f"{name} keeps keys and values of several types", field="inputs")
-    return GraphFiles(path, tuple(data), inputs, tuple(layers), kinds.pop()), read
+    cache_type = kinds.pop()
+    halves = read.halves or cache_type == "float16"
+    return GraphFiles(path, tuple(data), inputs, tuple(layers), cache_type, halves), read
 
 
 def _check_kind(value: GraphValue, kinds: Sequence[str], name: str, field: str) -> None:

@@ -14,13 +14,15 @@ import { openLibrary } from "./library.js";
 import { openSampler, planOf } from "./sampler.js";
 
 const WEBGPU = "onnx-webgpu";
+/** What a variant requires of WebGPU, beside what it does of WebAssembly. */
+const GPU = ["webgpu", "shader-f16"];
 
 /**
  * @param {import("../format/manifest.js").Variant} variant
  * @param {import("../core/features.js").Features} features
  */
 export function requireSupport(variant, features) {
-  requireWasm({ ...variant, requires: variant.requires.filter((name) => name !== "webgpu") }, features);
+  requireWasm({ ...variant, requires: variant.requires.filter((name) => !GPU.includes(name)) }, features);
   if (variant.backend === WEBGPU && !features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
 }
 
@@ -51,6 +53,8 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const power = options.powerPreference ?? "high-performance";
   const adapter = onGpu ? await findAdapter(power) : null;
   if (onGpu && !adapter) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
+  const lacks = manifest.variant.requires.find((name) => name === "shader-f16" && adapter && !adapter.adapter.features.has(name));
+  if (lacks) throw new EngineError("unsupported", `this device's WebGPU has no ${lacks}`, "variant");
   const weights = allocated(manifest.weightBytes);
   const [ort, sampler, stored] = await settled([
     openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
