@@ -31,11 +31,13 @@ from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
 from .measure import perplexity
 from .measure.budget import best_level
+from .onnx_model import Carried, add_carried, compile_onnx, open_carried
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
 from .pruning.embedding import with_embedding
 from .pruning.steps import Wanted, prune
 from .sources import Source, open_source
+from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
 from .targets.variants import VariantSpec, choose
@@ -65,17 +67,26 @@ def compile_model(
     accept_license: bool = False,
     dump: bool = False,
     pruning: Wanted | None = None,
+    onnx: str | None = None,
 ) -> Path:
-    """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is.
+    """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is. Of
+    ``onnx:FOLDER``, or a folder that has nothing but graphs, see `compile_onnx`.
 
     ``variants``: names, default all for the page and this machine; of those by default one that cannot be made of this
     model is left out, and stderr says why. ``context``: at most this many tokens. ``levels``: in which precisions (see
     `levels`), by default q4_k_m of a language model in floats, else the source's own; of several the largest is the
     best, and what they share is stored once. ``target_memory``: of those, or of all where none are named, only the best
     that fits into so many bytes. ``measure``: perplexity of each, and of the source, goes into the manifest.
-    ``pruning``: what leaves the model first, see `pruning.steps`. ``dump`` prints every plan. Raises `SourceInvalid`,
-    `Unsupported`, `InvalidRequest` and, where no level fits, `OutOfMemory`."""
+    ``pruning``: what leaves the model first, see `pruning.steps`. ``onnx``: a graph of the same model that the best
+    level carries as well (see `open_carried`). ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported`,
+    `InvalidRequest` and, where no level fits, `OutOfMemory`."""
     report = progress or (lambda phase, done, total: None)
+    if (graphs := onnx_folder(source)) is not None:
+        if onnx is not None:
+            raise InvalidRequest("the source is a graph itself", field="onnx")
+        return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
+    if pruning and onnx is not None:
+        raise InvalidRequest("a graph of the whole model cannot stand beside a pruned one", field="onnx")
     chosen = choose(variants)
     report("source", 0, 1)
     opened = open_source(
@@ -84,6 +95,7 @@ def compile_model(
         progress=lambda done, total: report("download", done, total),
     )
     model = limit_context(opened, context)
+    carried = None if onnx is None else open_carried(onnx, model)
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)
@@ -102,6 +114,8 @@ def compile_model(
     if pruning:
         pruning.check(model)
         options["pruning"] = pruning.mark()
+    if carried is not None:
+        options["onnx"] = carried.sha256
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
@@ -118,8 +132,9 @@ def compile_model(
             found = sources_of(model, tuple(at_levels))
             at_levels = {name: with_embedding(at, model, pruning.embedding) for name, at in found.items()}
         _write(
-            model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by, done
-        )
+            model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by, done,
+            carried=carried,
+        )  # fmt: skip
     return folder
 
 
@@ -174,7 +189,7 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
     report: Progress, accept: bool, dump: bool, skip: bool, measure: VariantSpec | None = None,
-    pruning: Sequence[Pruning] = (), quick: bool = False,
+    pruning: Sequence[Pruning] = (), quick: bool = False, carried: Carried | None = None,
 ) -> None:  # fmt: skip
     if list(at_levels) == [SOURCE]:
         at_levels = {"": at_levels[SOURCE]}
@@ -201,6 +216,8 @@ def _write(
                     if dump:
                         print(readable)
                 report(phase, 1, 1)
+        if carried is not None:
+            add_carried(writer, carried, names[0])
         writer.finish((lambda made: _measure(model, made, names, measure, report)) if measure else None)
 
 

@@ -51,6 +51,15 @@ def test_tables_of_groups_stand_one_behind_the_other() -> None:
         assert e.value.field == "tables"
 
 
+def test_a_sequence_without_pages_has_its_number_in_their_place() -> None:
+    limits = replace(LIMITS, slots={"a": 5, "b": 0}, blocks_per_sequence=1, page_tokens=1, pages=0)
+    feeds = [SequenceInput([1], 40, (), request="a", max_new_tokens=90), SequenceInput([2], 0, (), request="b")]
+    assert flat.step_batch(feeds, limits).block_tables.tolist() == [5, 0]
+    burst = flat.run_batch(feeds[:1], 9, limits)
+    assert burst.block_tables.tolist() == [5]
+    assert burst.sequences[flat.SEQUENCE["reserved"]] == limits.context
+
+
 def test_a_row_that_is_wanted_twice_gets_logits_once_and_choices_come_first() -> None:
     feeds = [
         SequenceInput([1, 2], 0, [0], targets=[2, 3], want_logits=True),

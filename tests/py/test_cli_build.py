@@ -182,9 +182,27 @@ def test_a_models_notices_cannot_begin_a_section_of_their_own(model: Path, newli
     text = site.files([edited(model, change)])["NOTICES.txt"]
     assert isinstance(text, bytes)
     rules = [line for line in text.decode().splitlines() if line.strip() == rule]
-    headings = 2 * (1 + 1 + len(site.vendor.packages(examples=False)) + len(site.vendor.python_packages()))
+    headings = 2 * (1 + 1 + len(site.vendor.packages(examples=False, backends=())) + len(site.vendor.python_packages()))
     assert len(rules) == headings
     assert "Pay up." in text.decode()
+
+
+def test_onnx_runtime_comes_only_with_models_that_need_it(model: Path) -> None:
+    def runtime(files: dict[str, Path | bytes]) -> list[str]:
+        return sorted(name.removeprefix("vendor/onnxruntime/") for name in files if "onnxruntime" in name)
+
+    assert runtime(site.files([model])) == []
+    (model / "sampler.wasm").write_bytes(b"sampler")
+
+    def change(manifest: dict[str, Any]) -> None:
+        file = {"file": "sampler.wasm", "bytes": 7, "sha256": hashlib.sha256(b"sampler").hexdigest()}
+        manifest["variants"].append({"name": "onnx-wasm", "backend": "onnx", "requires": [], "sampler": file})
+
+    files = site.files([edited(model, change)])
+    assert runtime(files) == ["ort-wasm-simd-threaded.js", "ort-wasm-simd-threaded.wasm", "ort.wasm.js"]
+    kept, notices = files["sw.js"], files["NOTICES.txt"]
+    assert isinstance(kept, bytes) and b"onnxruntime" not in kept  # only what is used of 14 MB is kept
+    assert isinstance(notices, bytes) and b"onnxruntime-web 1.30.0 (MIT)" in notices
 
 
 def test_names_from_a_gguf_file_are_made_one_line(tmp_path: Path) -> None:

@@ -184,6 +184,14 @@ export class EngineClient {
     return this.#call("run", this.#grammars?.placed(input, true) ?? input, { onSlice });
   }
 
+  /**
+   * Without pages: free what is kept of a sequence, after what is under way.
+   * @param {number} slot its number, which stands in place of its block table
+   */
+  drop(slot) {
+    this.#call("drop", slot).catch(() => undefined); // with the engine all of it is gone
+  }
+
   /** End a burst that is under way: after its current step, on WebGPU after those that are on their way to the GPU. */
   interrupt() {
     const running = this.#running();

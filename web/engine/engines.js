@@ -11,12 +11,16 @@ import { imported } from "./host/waits.js";
  * @property {(variant: import("./format/manifest.js").Variant, features: import("./core/features.js").Features) => void}
  *   requireSupport throws what this browser lacks
  * @property {(job: import("./load.js").Job) => Promise<import("./load.js").Made>} load
+ * @property {(manifest: import("./format/manifest.js").Manifest, source: import("./storage/shards.js").Source, onProgress: (event:
+ *   import("./core/protocol.js").Progress) => void) => Promise<import("./load.js").Code>} [fetchCode] where it replays no plan
  */
 
 /** By what a manifest's variant says as `backend`. @type {Record<string, () => Promise<EngineCode>>} */
 const ENGINES = {
   wasm: () => import("./wasm/load.js"),
   webgpu: () => import("./webgpu/load.js"),
+  onnx: () => import("./onnx/load.js"),
+  "onnx-webgpu": () => import("./onnx/load.js"),
 };
 
 /**

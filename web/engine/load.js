@@ -26,8 +26,8 @@ const VERIFY_BYTES = 256e6;
  * @property {(pages: Int32Array, data: Uint8Array<ArrayBuffer>) => Answer<void>} writePages
  * @property {(input: import("./core/protocol.js").StepInput) => Answer<import("./core/protocol.js").StepResult>} step
  * @property {(input: import("./core/protocol.js").RunInput, interrupted: () => boolean, tell: (slice:
- * import("./core/protocol.js").Slice) => void) => Promise<import("./core/protocol.js").RunResult>} run
- *   interrupted: whether the caller asked to end this burst; tell: where it wants to hear of its parts
+ * import("./core/protocol.js").Slice) => void) => Promise<import("./core/protocol.js").RunResult>} [run] step after step where it is
+ *   not there; interrupted: whether the caller asked to end this burst; tell: where it wants to hear of its parts
  * @property {() => Uint32Array | Float64Array} counters
  * @property {() => number} memoryBytes all that it holds
  * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
@@ -35,6 +35,7 @@ const VERIFY_BYTES = 256e6;
  * where a step's time goes
  * @property {(names: string[]) => void} [chooseKernels] see EngineClient
  * @property {(input: import("./core/protocol.js").KernelTiming) => Float64Array} [timeKernels]
+ * @property {(slot: number) => void} [drop] where there are no pages: free what is kept of a sequence
  * @property {(what: string) => void} [fail] break something on purpose
  */
 /**
@@ -46,6 +47,8 @@ const VERIFY_BYTES = 256e6;
  * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified:
  * import("./format/manifest.js").FileEntry[]}} Engine
  *   unverified: shards from storage that are still to be hashed (verify.js)
+ * @typedef {{plan: import("./format/plan.js").Plan, kernels: Uint8Array<ArrayBuffer>}} Code what a variant's files hold; kernels:
+ *   verified bytes
  * @typedef {object} Job what the loaders of both executors get
  * @property {import("./core/protocol.js").LoadOptions} options
  * @property {import("./format/manifest.js").Manifest} manifest
@@ -79,7 +82,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const features = probe();
   const manifest = readManifest(described(options.manifest), options.variant);
   const { variant } = manifest;
-  const { load, requireSupport } = await engineCode(variant);
+  const { load, requireSupport, fetchCode = fetchPlan } = await engineCode(variant);
   requireSupport(variant, features);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
@@ -88,6 +91,30 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
   const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified, fetched: options.fetched };
 
+  const { plan, kernels } = await fetchCode(manifest, source, onProgress);
+  const made = await load({ options, manifest, plan, kernels, features, source, faultPort, onProgress });
+  const { executor, doorbell, close } = made;
+  const info = describe(manifest, plan, made, {
+    load_ms: performance.now() - started,
+    storage: store?.kind ?? null,
+    isolated: features.isolated,
+    warnings,
+  });
+  const { weightBytes } = manifest;
+  const fromCache = made.stored.bytes === weightBytes;
+  onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
+  return { executor, info, doorbell, close, unverified: made.stored.unverified };
+}
+
+/**
+ * Of engines that replay plans.
+ * @param {import("./format/manifest.js").Manifest} manifest
+ * @param {import("./storage/shards.js").Source} source
+ * @param {(event: import("./core/protocol.js").Progress) => void} onProgress
+ * @returns {Promise<Code>}
+ */
+async function fetchPlan(manifest, source, onProgress) {
+  const { variant } = manifest;
   const { plan: planFile, kernels: kernelFile } = variant.files;
   if (!planFile) throw invalidArtifact(`variant ${variant.name} has none: compile it again`, "variants.plan");
   const total = planFile.bytes + kernelFile.bytes;
@@ -106,20 +133,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   if (!plan.paged && plan.width !== manifest.width) throw invalidArtifact(`is ${plan.width}, the model's ${manifest.width}`, "plan.width");
   const grouped = plan.kvGroups.flatMap(({ layers }) => layers).length;
   if (grouped > 0 && grouped !== manifest.layers) throw invalidArtifact(`have ${grouped} layers, the model ${manifest.layers}`, "plan.kv_groups");
-  const kernels = await fetchFile(source, kernelFile, small(1));
-
-  const made = await load({ options, manifest, plan, kernels, features, source, faultPort, onProgress });
-  const { executor, doorbell, close } = made;
-  const info = describe(manifest, plan, made, {
-    load_ms: performance.now() - started,
-    storage: store?.kind ?? null,
-    isolated: features.isolated,
-    warnings,
-  });
-  const { weightBytes } = manifest;
-  const fromCache = made.stored.bytes === weightBytes;
-  onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
-  return { executor, info, doorbell, close, unverified: made.stored.unverified };
+  return { plan, kernels: await fetchFile(source, kernelFile, small(1)) };
 }
 
 /**

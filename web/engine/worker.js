@@ -90,13 +90,15 @@ async function dispatch({ id, method, args }) {
     }
     case "run": {
       const rang = () => interrupted === id || (bell !== null && Atomics.load(bell, 0) === id);
-      const runner = looksAtTokens(args) ? await stepper(engine) : executor;
-      const run = await runner.run(args, rang, (slice) =>
+      const runner = looksAtTokens(args) || !executor.run ? await stepper(engine) : executor;
+      const run = await /** @type {Required<Pick<typeof executor, "run">>} */ (runner).run(args, rang, (slice) =>
         scope.postMessage({ id, slice }, buffers([slice.out, slice.finished, slice.report])),
       );
       const value = { ...run, finished: finishedOf(run.sequences, 0, args.n) };
       return { value, transfer: buffers([value.out, value.sequences, value.finished, value.report]) };
     }
+    case "drop":
+      return { value: executor.drop?.(args), transfer: [] };
     case "profile": {
       if (!executor.profile) throw new EngineError("unsupported", "this engine does not tell where a step's time goes");
       const value = executor.profile(args);

@@ -37,7 +37,7 @@ def verify(folder: Path) -> Manifest:
     files: dict[str, Shard | TokenizerRef | FileRef] = {}
     manifests = list(load_levels(folder))
     for m in manifests:
-        files |= {ref.file: ref for ref in m.weights.shards} | {m.tokenizer.file: m.tokenizer}
+        files |= {ref.file: ref for _, ref in m.every_shard} | {m.tokenizer.file: m.tokenizer}
         files |= {ref.file: ref for ref in _small(m)}
         if m.license.bytes is not None and m.license.sha256 is not None:
             files[m.license.notices] = FileRef(m.license.notices, m.license.bytes, m.license.sha256)
@@ -112,7 +112,7 @@ def _listed(out: Path) -> list[str]:
     """What the manifests name, where the record does not say what was written."""
     names = ["manifest.json"]
     for m in load_levels(out):
-        names += [m.license.notices, m.tokenizer.file, *(shard.file for shard in m.weights.shards)]
+        names += [m.license.notices, m.tokenizer.file, *(shard.file for _, shard in m.every_shard)]
         names += [ref.file for ref in _small(m)]
         names += [ref.manifest.file for ref in m.levels if ref.manifest]
     return names

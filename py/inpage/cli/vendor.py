@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,21 @@ from . import paths
 PYTHON = "python"  # below the vendor folder
 
 
-def packages(*, examples: bool = True) -> list[dict[str, Any]]:
+def packages(*, examples: bool = True, backends: Collection[str] | None = None) -> list[dict[str, Any]]:
     """The entries of vendor.json: name, version, license, folder, module, files {name: {from, sha256}}; ``examples``
-    where only the examples need it. A file with ``replace`` [old, new] is changed in that one place: ``from_sha256`` is
-    the hash of what npm has. Nothing ends in ``.mjs``, which many hosts serve with a type that browsers refuse."""
-    return [package for package in _listed("packages") if examples or not package.get("examples")]
+    where only the examples need it, ``backends`` where only these engines do (a file's own ``backend``: only that one):
+    given here, those of other engines are left out. A file with ``replace`` [old, new] is changed in that one place:
+    ``from_sha256`` is the hash of what npm has. Nothing ends in ``.mjs``, which many hosts serve with a type that
+    browsers refuse."""
+    found = [package for package in _listed("packages") if examples or not package.get("examples")]
+    if backends is None:
+        return found
+    needed = (p for p in found if "backends" not in p or not set(backends).isdisjoint(p["backends"]))
+    return [package | {"files": _of(package["files"], backends)} for package in needed]
+
+
+def _of(files: dict[str, Any], backends: Collection[str]) -> dict[str, Any]:
+    return {name: file for name, file in files.items() if file.get("backend") in (None, *backends)}
 
 
 def python_packages() -> list[dict[str, Any]]:
@@ -49,23 +59,24 @@ def _listed(kind: str) -> list[dict[str, Any]]:
     return listed
 
 
-def wanted(*, examples: bool = True) -> dict[str, str]:
-    """Path below the vendor folder → sha256, of every file that a page may load."""
+def wanted(*, examples: bool = True, backends: Collection[str] = ()) -> dict[str, str]:
+    """Path below the vendor folder → sha256, of every file that a page may load whose models have these backends."""
     return {
         f"{package['folder']}/{name}": file["sha256"]
-        for package in packages(examples=examples)
+        for package in packages(examples=examples, backends=backends)
         for name, file in package["files"].items()
     }
 
 
-def ensure() -> Path:
-    """The vendor folder, complete. A file of another hash counts as missing. Raises `Unsupported` where npm is needed
-    and missing, `NetworkError` where it fails, `ArtifactInvalid` where what it brings is not what was pinned."""
+def ensure(backends: Collection[str] = ()) -> Path:
+    """The vendor folder, complete for pages whose models have these backends. A file of another hash counts as missing.
+    Raises `Unsupported` where npm is needed and missing, `NetworkError` where it fails, `ArtifactInvalid` where what it
+    brings is not what was pinned."""
     target = paths.vendor()
-    if complete(target):
+    if complete(target, backends):
         return target
     _copy_python(target / PYTHON)
-    _fetch(packages(), target)
+    _fetch(packages(backends=backends), target)
     return target
 
 
@@ -78,9 +89,9 @@ def ensure_one(name: str) -> None:
         _fetch([package], target)
 
 
-def complete(folder: Path) -> bool:
+def complete(folder: Path, backends: Collection[str] = ()) -> bool:
     python = ((f"{PYTHON}/{name}", digest) for each in python_packages() for name, digest in each["files"].items())
-    return all(_is(folder / name, digest) for name, digest in (*wanted().items(), *python))
+    return all(_is(folder / name, digest) for name, digest in (*wanted(backends=backends).items(), *python))
 
 
 def _fetch(wanted: Sequence[dict[str, Any]], target: Path) -> None:

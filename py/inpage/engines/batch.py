@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -48,6 +48,8 @@ class Limits:
     pages: int
     groups: Sequence[KvGroup] = ()
     encoder: bool = False  # without a KV cache: see `inpage.format.plan`
+    # Of a `SequenceEngine`, by name: the number of each sequence, which stands in place of its block table.
+    slots: Mapping[str, int] | None = None
 
     @property
     def page_sizes(self) -> list[int]:
@@ -163,8 +165,8 @@ def run_batch(feeds: Sequence[SequenceInput], max_steps: int, limits: Limits) ->
             raise InvalidRequest("must be at least 1", field="max_new_tokens")
         if len(feed.stop_ids) > MAX_STOP:
             raise InvalidRequest(f"at most {MAX_STOP} stop ids", field="stop_ids")
-        tables = zip(_tables(feed, limits), sizes, strict=True)
-        reserved = min(limits.context, *(len(pages) * size for pages, size in tables))
+        tables = () if limits.slots is not None else zip(_tables(feed, limits), sizes, strict=True)
+        reserved = min([limits.context, *(len(pages) * size for pages, size in tables)])
         batch.sequences.extend(_pack(feed, feed.start, reserved, batch.bias))
     return batch
 
@@ -249,6 +251,8 @@ def _sequence_rows(feeds: Sequence[SequenceInput]) -> array[int]:
 def _block_tables(feeds: Sequence[SequenceInput], limits: Limits) -> array[int]:
     if limits.encoder:
         return _sequence_rows(feeds)
+    if limits.slots is not None:
+        return array("i", [limits.slots[feed.request] for feed in feeds])
     out = array("i", bytes(4 * limits.blocks_per_sequence * len(feeds)))
     firsts = first_columns(limits.context, limits.page_sizes)
     for i, feed in enumerate(feeds):
@@ -318,7 +322,7 @@ def _check_inputs(feeds: Sequence[SequenceInput], limits: Limits) -> None:
 
 
 def _check_pages(feed: SequenceInput, limits: Limits, sizes: Sequence[int]) -> None:
-    if limits.encoder:
+    if limits.encoder or limits.slots is not None:
         return
     tables, end = _tables(feed, limits), feed.start + len(feed.tokens)
     name = "tables" if limits.groups else "pages"

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from typing import Any
 
 from ..errors import ArtifactDamaged
@@ -18,8 +19,6 @@ from ..host.browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
 from .guided_decoding import guidance, logprobs_in
 from .protocol import (
-    RUNTIME_COUNTS,
-    WEBGPU_COUNTS,
     EngineInfo,
     Flags,
     Grammar,
@@ -71,6 +70,7 @@ class BrowserEngine:
         refused = [w for w in loaded.get("warnings") or () if w["code"] != ArtifactDamaged.code]
         self.stored = loaded.get("storage") is not None and not refused
         self._pages = 0
+        self._slots: dict[str, int] = {}  # without pages: by a sequence's name, the number by which the worker knows it
         self._hear: Callable[[Any], None] = _unheard  # parts of the burst under way
         self._on_slice = create_proxy(lambda part: self._hear(part))
 
@@ -112,7 +112,7 @@ class BrowserEngine:
         await settle(self._client.prepare(_object({"kind": grammar.kind, "source": grammar.source})))
 
     async def step(self, feeds: Sequence[SequenceInput]) -> list[StepOutput]:
-        batch = step_batch(feeds, self._limits())
+        batch = step_batch(feeds, self._limits(feeds))
         arrays = {
             "tokenIds": batch.token_ids,
             "positions": batch.positions,
@@ -139,7 +139,7 @@ class BrowserEngine:
     async def run(
         self, feeds: Sequence[SequenceInput], max_steps: int, on_tokens: OnTokens | None = None
     ) -> list[RunOutput]:
-        batch = run_batch(feeds, max_steps, self._limits())
+        batch = run_batch(feeds, max_steps, self._limits(feeds))
         n, heard = batch.n, 0
 
         def outputs(part: Any, first: int = 0) -> list[RunOutput]:
@@ -181,15 +181,17 @@ class BrowserEngine:
         return [None if math.isnan(ms) else ms / 1e3 for ms in timed.to_py()]
 
     def drop(self, request: str) -> None:
-        """Nothing is kept of a sequence but its pages."""
+        slot = self._slots.pop(request, None)
+        if slot is not None:
+            self._client.drop(slot)
 
     async def interrupt(self) -> None:
         self._client.interrupt()
 
     async def counts(self) -> dict[str, int]:
         counted = await settle(self._client.counters())
-        names = WEBGPU_COUNTS if engine_kind(self._info.backend).gpu else RUNTIME_COUNTS
-        return {name: int(count) for name, count in zip(names, counted.to_py(), strict=True)}
+        names = engine_kind(self._info.backend).counts
+        return {name: int(value) for name, value in zip(names, counted.to_py(), strict=True)}
 
     @property
     def busy_s(self) -> float:
@@ -199,8 +201,12 @@ class BrowserEngine:
         await settle(self._client.unload())
         self._on_slice.destroy()
 
-    def _limits(self) -> Limits:
+    def _limits(self, feeds: Sequence[SequenceInput]) -> Limits:
         info = self._info
+        sequential = not (info.paged or info.embeds)
+        for feed in feeds if sequential else ():
+            if feed.request not in self._slots:
+                self._slots[feed.request] = next(i for i in count() if i not in self._slots.values())
         return Limits(
             vocab=info.vocab,
             context=info.context,
@@ -212,6 +218,7 @@ class BrowserEngine:
             pages=self._pages,
             groups=info.groups,
             encoder=info.embeds,
+            slots=self._slots if sequential else None,
         )
 
 

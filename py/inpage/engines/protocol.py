@@ -166,6 +166,8 @@ WEBGPU_COUNTS = (
     "bind_groups",
     "buffer_bytes",
 )
+# Tensors that were made, and bytes of logits that were copied to the sampler.
+ONNX_COUNTS = (*RUNTIME_COUNTS, "tensors", "logits_bytes")
 Progress = Callable[[dict[str, Any]], None]
 PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
 OnTokens = Callable[[list[RunOutput]], None]
@@ -204,7 +206,7 @@ class Engine(Protocol):
         """End a running burst after its current step."""
 
     async def counts(self) -> dict[str, int]:
-        """What it did since it was loaded, by the names in `RUNTIME_COUNTS` or `WEBGPU_COUNTS`."""
+        """What it did since it was loaded, by the names that its `EngineKind` has as ``counts``."""
         ...
 
     @property

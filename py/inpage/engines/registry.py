@@ -15,7 +15,7 @@ from typing import TypeAlias
 from ..errors import Unsupported, quoted
 from ..format.schema import Manifest, Variant
 from ..settings import Settings
-from .protocol import Engine, Flags, Progress
+from .protocol import ONNX_COUNTS, RUNTIME_COUNTS, WEBGPU_COUNTS, Engine, Flags, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class EngineKind:
     """``place``: "page" or "host". ``files``: by role, that each of its variants must have. ``variants``: names of its
     usual ones, the one expected to be the fastest first. ``gpu``: it computes on a WebGPU adapter and not on threads,
     and compiles its kernels when it is loaded. ``maps_weights``: several engines in one process share their weights.
-    ``lacks``: which of its ``flags`` it does not have on this machine, and what would help."""
+    ``lacks``: which of its ``flags`` it does not have on this machine, and what would help. ``counts``: names of what
+    it counts, in the order in which the page tells it."""
 
     backend: str
     title: str
@@ -57,6 +58,7 @@ class EngineKind:
     gpu: bool = False
     maps_weights: bool = False
     lacks: Callable[[], Mapping[str, str]] = dict
+    counts: tuple[str, ...] = RUNTIME_COUNTS
 
     @property
     def able(self) -> Flags:
@@ -86,6 +88,8 @@ def _lacking() -> Mapping[str, str]:
 
 _IN_PAGE = Flags(grammars=True)
 _GPU = ("webgpu-f16", "webgpu-f32")
+# Keeps the cache of each sequence itself, and adds in an order of its own.
+_ONNX = Flags(paged=False, deterministic=False, grammars=True)
 _engines: dict[str, EngineKind] = {}
 
 
@@ -94,13 +98,25 @@ def register(kind: EngineKind) -> None:
     _engines[kind.backend] = kind
 
 
-register(EngineKind("webgpu", "WebGPU", "page", _module("in_page"), _IN_PAGE, variants=_GPU, gpu=True))
+register(
+    EngineKind("webgpu", "WebGPU", "page", _module("in_page"), _IN_PAGE, variants=_GPU, gpu=True, counts=WEBGPU_COUNTS)
+)
 register(EngineKind("wasm", "WASM", "page", _module("in_page"), _IN_PAGE, variants=("wasm-relaxed", "wasm-simd")))
 register(
     EngineKind(
         "native", "native", "host", _module("native_load"), Flags(grammars=True), maps_weights=True, lacks=_lacking
     )
 )
+
+for _backend, _title, _on_gpu in (
+    ("onnx-webgpu", "ONNX Runtime on WebGPU", True),
+    ("onnx", "ONNX Runtime on WASM", False),
+):
+    register(
+        EngineKind(
+            _backend, _title, "page", _module("in_page"), _ONNX, ("sampler",), gpu=_on_gpu, counts=ONNX_COUNTS
+        )
+    )  # fmt: skip
 
 
 def engine_kind(backend: str) -> EngineKind:

@@ -25,6 +25,9 @@ from .schema import (
     EmbeddingRef,
     FileRef,
     Format,
+    GraphCache,
+    GraphFile,
+    GraphRef,
     LevelRef,
     License,
     Manifest,
@@ -49,6 +52,7 @@ __all__ = [
     "Architecture",
     "FileRef",
     "Format",
+    "GraphRef",
     "LevelRef",
     "License",
     "Manifest",
@@ -97,6 +101,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         variants=_variants(m["variants"]),
         sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
         embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
+        graph=None if m["graph"] is None else _graph(m["graph"], architecture.layers, weights.bytes),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
         perplexity=None if m["perplexity"] is None else Perplexity(**m["perplexity"]),
@@ -138,6 +143,27 @@ def _embedding(e: dict[str, Any]) -> EmbeddingRef:
     return EmbeddingRef(e["prompts"], e["default_prompt"], e["scores"] or "sigmoid")
 
 
+def _graph(g: dict[str, Any], layers: int, space: int) -> GraphRef:
+    if len(g["cache"]) != 2 * layers:
+        raise wrong("graph.cache", f"has {len(g['cache'])} entries; {layers} layers have {2 * layers}")
+    if len(set(g["inputs"])) < len(g["inputs"]):
+        raise wrong("graph.inputs", "names an input twice")
+    own = None if g["weights"] is None else _weights(g["weights"], "graph.weights")
+    space = own.bytes if own else space
+    files, end = tuple(GraphFile(**file) for file in g["files"]), g["bytes"]
+    for i, file in enumerate(files):
+        at = f"graph.files[{i}]"
+        if any(file.path == other.path for other in files[:i]):
+            raise wrong(f"{at}.path", f"{quoted(file.path)} stands twice")
+        if file.offset % ALIGN or file.offset < end:
+            raise wrong(f"{at}.offset", f"{file.offset} is not a multiple of {ALIGN} from {end} on")
+        end = file.offset + file.bytes
+    if end > space:
+        raise wrong("graph.files" if files else "graph.bytes", f"end at {end}, outside the {space} bytes of weights")
+    cache = tuple(GraphCache(**names) for names in g["cache"])
+    return GraphRef(g["bytes"], files, tuple(g["inputs"]), cache, g["cache_type"], g["logits"], own)
+
+
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:
     out: list[Tensor] = []
     names: set[str] = set()
@@ -166,17 +192,17 @@ def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: 
     return tuple(out)
 
 
-def _weights(w: dict[str, Any]) -> Weights:
+def _weights(w: dict[str, Any], field: str = "weights") -> Weights:
     total, end = w["bytes"], 0
     for i, shard in enumerate(w["shards"]):
-        at = f"weights.shards[{i}]"
+        at = f"{field}.shards[{i}]"
         if shard["offset"] != end:
             raise wrong(f"{at}.offset", f"{shard['offset']}, but the shards before it end at {end}")
         end += shard["bytes"]
         if shard["bytes"] % ALIGN and end != total:
             raise wrong(f"{at}.bytes", f"{shard['bytes']} is not a multiple of {ALIGN}")
     if end != total:
-        raise wrong("weights.bytes", f"{total}, but the shards hold {end}")
+        raise wrong(f"{field}.bytes", f"{total}, but the shards hold {end}")
     return Weights(total, tuple(Shard(**shard) for shard in w["shards"]))
 
 
@@ -217,7 +243,7 @@ def _check_files_distinct(m: Manifest) -> None:
     """No two entries may claim one file: their hashes could not both hold, and a cache keys by name."""
     named = [("tokenizer.file", m.tokenizer.file), ("license.notices", m.license.notices)]
     named += [("tokenizer.tables.file", m.tokenizer.tables.file)] if m.tokenizer.tables else []
-    named += [(f"weights.shards[{i}].file", s.file) for i, s in enumerate(m.weights.shards)]
+    named += [(f"{field}.file", shard.file) for field, shard in m.every_shard]
     for i, v in enumerate(m.variants):
         named += [(f"variants[{i}].{role}.file", f.file) for role, f in v.files.items()]
     named += [(f"levels[{i}].manifest.file", x.manifest.file) for i, x in enumerate(m.levels) if x.manifest]

@@ -222,6 +222,40 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A file of tensors that the graph names by ``path``, as a slice of the weight space."""
+
+    path: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCache:
+    """An input that takes what a layer keeps (keys or values, [1, kv_heads, tokens, head_dim]), and the output that
+    gives it with the new tokens behind."""
+
+    past: str
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRef:
+    """A model that ONNX Runtime computes: the first ``bytes`` of the weight space are the .onnx file, ``files`` lie
+    behind. ``inputs``: what it takes beside ``cache``, keys and values of each layer in turn, whose numbers are
+    ``cache_type``; ``logits``: the output that has them. ``weights``: its own space, where the model's is that of
+    engines of ours."""
+
+    bytes: int
+    files: tuple[GraphFile, ...]
+    inputs: tuple[str, ...]
+    cache: tuple[GraphCache, ...]
+    cache_type: str
+    logits: str
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LevelRef:
     """One precision of an artifact that carries several. ``bytes``: of its weights; ``variants``: their names;
     ``manifest``: the file that describes it alone, None for the best, which the artifact's own manifest describes;
@@ -300,6 +334,7 @@ class Manifest:
     variants: tuple[Variant, ...]
     sampling: SamplingDefaults | None = None
     embedding: EmbeddingRef | None = None
+    graph: GraphRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
     perplexity: Perplexity | None = None
@@ -309,6 +344,13 @@ class Manifest:
         """Itself as an artifact's list of levels has it. ``file``: its own, where it is not the first."""
         measured = None if self.perplexity is None else self.perplexity.value
         return LevelRef(self.level, self.weights.bytes, tuple(v.name for v in self.variants), file, measured)
+
+    @property
+    def every_shard(self) -> tuple[tuple[str, Shard], ...]:
+        """With the field that names each: the weights', and the graph's own."""
+        own = self.graph.weights.shards if self.graph and self.graph.weights else ()
+        listed = (("weights", self.weights.shards), ("graph.weights", own))
+        return tuple((f"{field}.shards[{i}]", shard) for field, shards in listed for i, shard in enumerate(shards))
 
     @property
     def width(self) -> int:

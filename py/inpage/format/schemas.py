@@ -25,6 +25,7 @@ MANIFEST: Final[Schema] = {
         "formats": {"is": "map", "of": {"is": "object", "of": "format"}, "keys": "name"},
         "tensors": {"is": "list", "of": {"is": "object", "of": "tensor"}, "low": 0, "high": 65536},
         "weights": {"is": "object", "of": "weights"},
+        "graph": {"is": "object", "of": "graph", "optional": True},
         "variants": {"is": "list", "of": {"is": "object", "of": "variant"}, "low": 0, "high": 256},
         "level": {"is": "text", "of": "name", "optional": True},
         "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": True},
@@ -38,7 +39,7 @@ MANIFEST: Final[Schema] = {
         "sha256": {"is": "text", "of": "hash", "optional": True},
     },
     "source": {
-        "kind": {"is": "choice", "of": ["gguf", "pypi", "shape", "safetensors", "mlc", "hub", "url"]},
+        "kind": {"is": "choice", "of": ["gguf", "pypi", "shape", "safetensors", "mlc", "hub", "url", "onnx"]},
         "ref": {"is": "text", "of": "line"},
         "file": {"is": "text", "of": "line"},
         "sha256": {"is": "text", "of": "hash"},
@@ -167,6 +168,29 @@ MANIFEST: Final[Schema] = {
         "offset": {"is": "int", "low": 0, "high": 1099511627776},
         "bytes": {"is": "int", "low": 1, "high": 16777216},
         "sha256": {"is": "text", "of": "hash"},
+    },
+    "graph": {
+        "bytes": {"is": "int", "low": 1, "high": 1099511627776},
+        "files": {"is": "list", "of": {"is": "object", "of": "graph_file"}, "low": 0, "high": 256},
+        "inputs": {
+            "is": "list",
+            "of": {"is": "choice", "of": ["input_ids", "attention_mask", "position_ids", "num_logits_to_keep"]},
+            "low": 1,
+            "high": 4,
+        },
+        "cache": {"is": "list", "of": {"is": "object", "of": "graph_cache"}, "low": 1, "high": 65536},
+        "cache_type": {"is": "choice", "of": ["float32", "float16"]},
+        "logits": {"is": "text", "of": "line"},
+        "weights": {"is": "object", "of": "weights", "optional": True},
+    },
+    "graph_file": {
+        "path": {"is": "text", "of": "line"},
+        "offset": {"is": "int", "low": 0, "high": 1099511627776},
+        "bytes": {"is": "int", "low": 1, "high": 1099511627776},
+    },
+    "graph_cache": {
+        "past": {"is": "text", "of": "line"},
+        "present": {"is": "text", "of": "line"},
     },
     "variant": {
         "name": {"is": "text", "of": "name"},

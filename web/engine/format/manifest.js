@@ -19,12 +19,22 @@ export const ADDRESSABLE = 2 ** 32;
  * @typedef {FileEntry & {offset: number}} Shard
  * @typedef {{offset: number, bytes: number}} Tensor
  * @typedef {{name: string, backend: string, requires: string[], files: Record<string, FileEntry>}} Variant
+ * @typedef {object} Graph of a model that ONNX Runtime computes
+ * @property {number} bytes of the .onnx file, with which the weights begin
+ * @property {{path: string, offset: number, bytes: number}[]} files of tensors, by the names that the graph has for them
+ * @property {string[]} inputs beside the cache's
+ * @property {{past: string, present: string}[]} cache keys and values of each layer in turn
+ * @property {"float32" | "float16"} cache_type
+ * @property {string} logits
  * @typedef {object} Manifest
  * @property {string} id
  * @property {number} layers
  * @property {number} context
+ * @property {number} vocab
+ * @property {{heads: number, dim: number}} kv of each layer's cache
+ * @property {Graph | null} graph
  * @property {number} width numbers that it gives for a row: logits, or an encoder's vector or scores
- * @property {number} weightBytes
+ * @property {number} weightBytes of what the variant loads
  * @property {Shard[]} shards
  * @property {Map<string, Tensor>} tensors
  * @property {Variant} variant
@@ -49,16 +59,21 @@ export function readManifest(value, variantName) {
   const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${brief(name)}`)]));
   checkArchitecture(m.architecture);
   checkTokenizer(m.tokenizer, m.architecture.vocab);
+  const apart = m.graph?.weights ? { shards: shardsOf(m.graph.weights, "graph.weights"), weightBytes: m.graph.weights.bytes } : null;
   const manifest = {
     id: m.id,
     layers: m.architecture.layers,
     context: m.architecture.context,
+    vocab: m.architecture.vocab,
+    kv: { heads: m.architecture.kv_heads, dim: m.architecture.head_dim },
+    graph: m.graph && graphOf(m.graph, m.architecture.layers, apart?.weightBytes ?? m.weights.bytes),
     width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
-    shards: shardsOf(m.weights),
+    shards: shardsOf(m.weights, "weights"),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
     variant: variantOf(m.variants, variantName),
   };
+  if (!manifest.variant.files.plan) Object.assign(manifest, apart);
   checkLevels(m);
   checkFilesDistinct(m);
   return manifest;
@@ -86,24 +101,47 @@ function checkTokenizer({ bos, eos, special }, vocab) {
 /**
  * Shards are consecutive slices of the weight space: together exactly weights.bytes, without gap or overlap.
  * @param {import("./structure.js").Checked} weights
+ * @param {string} at
  * @returns {Shard[]}
  */
-function shardsOf({ bytes: total, shards }) {
+function shardsOf({ bytes: total, shards }, at) {
   let end = 0;
   const out = shards.map((/** @type {Shard} */ shard, /** @type {number} */ i) => {
-    const field = `weights.shards[${i}]`;
+    const field = `${at}.shards[${i}]`;
     if (shard.offset !== end) throw invalidArtifact(`starts at ${shard.offset}, the previous one ends at ${end}`, `${field}.offset`);
     end += shard.bytes;
     if (shard.bytes % ALIGN && end !== total) throw invalidArtifact(`is not a multiple of ${ALIGN}`, `${field}.bytes`);
     return { ...shard, field };
   });
-  if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, "weights.bytes");
+  if (end !== total) throw invalidArtifact(`is ${total}, the shards hold ${end}`, `${at}.bytes`);
   return out;
 }
 
 /** @param {import("./structure.js").Checked} architecture */
 function widthOf({ encoder, hidden, labels, vocab }) {
   return encoder ? (labels ?? hidden) : vocab;
+}
+
+/**
+ * @param {import("./structure.js").Checked} graph
+ * @param {number} layers
+ * @param {number} space
+ * @returns {Graph}
+ */
+function graphOf(graph, layers, space) {
+  const { bytes, files, inputs, cache } = graph;
+  if (cache.length !== 2 * layers) throw invalidArtifact(`has ${cache.length} entries; ${layers} layers have ${2 * layers}`, "graph.cache");
+  if (new Set(inputs).size < inputs.length) throw invalidArtifact("names an input twice", "graph.inputs");
+  let end = bytes;
+  for (const [i, file] of files.entries()) {
+    const field = `graph.files[${i}]`;
+    const first = files.findIndex((/** @type {{path: string}} */ { path }) => path === file.path);
+    if (first < i) throw invalidArtifact(`${quoted(file.path)} stands twice`, `${field}.path`);
+    if (file.offset % ALIGN || file.offset < end) throw invalidArtifact(`is not a multiple of ${ALIGN} from ${end} on`, `${field}.offset`);
+    end = file.offset + file.bytes;
+  }
+  if (end > space) throw invalidArtifact(`end at ${end}, outside the ${space} bytes of weights`, files.length ? "graph.files" : "graph.bytes");
+  return graph;
 }
 
 /**
@@ -186,7 +224,9 @@ function checkFilesDistinct(m) {
   /** @type {[string, string][]} */
   const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
   if (m.tokenizer.tables) named.push(["tokenizer.tables.file", m.tokenizer.tables.file]);
-  for (const [i, shard] of m.weights.shards.entries()) named.push([`weights.shards[${i}].file`, shard.file]);
+  for (const [at, weights] of Object.entries({ weights: m.weights, "graph.weights": m.graph?.weights })) {
+    for (const [i, shard] of (weights?.shards ?? []).entries()) named.push([`${at}.shards[${i}].file`, shard.file]);
+  }
   for (const [i, variant] of m.variants.entries()) {
     for (const { file, field } of Object.values(filesOf(variant, i))) named.push([`${field}.file`, file]);
   }
