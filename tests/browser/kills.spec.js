@@ -7,7 +7,7 @@
 import { expect, test } from "./support/failing.js";
 import { random } from "./support/killer.js";
 
-const KILLS = process.env.INPAGE_SLOW ? 50 : 4;
+const KILLS = process.env.INPAGE_SLOW ? 50 : 3;
 const SEED = Number(process.env.INPAGE_SEED ?? 20261128);
 /** Messages until a kill, at most. */
 const MOST = 14;

@@ -129,9 +129,9 @@ test("a request that ends each router fails alone, costs the others no token, an
   expect((await ask("chat", "hello")).ids).toEqual(greedy(model, "hello", 60));
 });
 
-test("routers that are killed again and again while many answer cost nobody anything", async ({ start, killer, ask, model }) => {
+(process.env.INPAGE_SLOW ? test : test.skip)("routers that are killed again and again while many answer cost nobody anything", async ({ start, killer, ask, model }) => {
   await start({ threads: 1 });
-  await killer.routers(process.env.INPAGE_SLOW ? [3, 2, 7, 2, 11, 4] : [3, 2]);
+  await killer.routers([3, 2, 7, 2, 11, 4]);
   const answers = await Promise.all(INNOCENT.map((question) => ask("chat", question)));
   expect(answers.map(({ ids, code }) => ids ?? code)).toEqual(INNOCENT.map((question) => greedy(model, question, 60)));
 });

@@ -27,12 +27,12 @@ const NEW = ["gemma3", "gemma2", "mistral", "smollm3", "granite", "phi3", "lfm2"
 const [ROPES, KINDS] = [["linear", "llama3", "yarn", "qwen3-yarn"], ["k_quants", "q4_k_m", "q5_k", "few_bits", "all-q2_k", "all-q3_k", "all-q4_k", "all-q5_k", "all-q6_k", "all-iq4_nl", "all-iq4_xs", "all-mxfp4", "all-q5_0", "all-q5_1", "all-bf16"]];
 /** @type {Record<string, {threads: number[], usual: string[], slow: string[]}>} The slow ones stand natively in tests/compile too: INPAGE_SLOW=1 has them in the page. */
 const ENGINES = {
-  "wasm-relaxed": { threads: [1, 2], usual: ["three", "uneven", "qwen2", "gemma3", "lfm2", "yarn", "k_quants"], slow: ["eighty", "wide", "qwen3", ...NEW, ...ROPES, ...KINDS] },
-  "wasm-simd": { threads: [1, 2], usual: ["alone", "qwen2", "k_quants"], slow: ["eighty", "uneven", ...NEW, ...ROPES, ...KINDS] },
+  "wasm-relaxed": { threads: [1, 2], usual: ["uneven", "gemma3", "lfm2", "k_quants"], slow: ["three", "qwen2", "yarn", "eighty", "wide", "qwen3", ...NEW, ...ROPES, ...KINDS] },
+  "wasm-simd": { threads: [1, 2], usual: ["qwen2"], slow: ["alone", "k_quants", "eighty", "uneven", ...NEW, ...ROPES, ...KINDS] },
   "webgpu-f32": {
     threads: [1],
-    usual: ["qwen3-yarn", "k_quants"],
-    slow: ["qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...NEW, ...ROPES, ...KINDS],
+    usual: ["qwen3-yarn"],
+    slow: ["k_quants", "qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...NEW, ...ROPES, ...KINDS],
   },
 };
 /** @param {string} variant */

@@ -35,7 +35,7 @@ async def whole(router: Router, text: str, params: dict[str, Any]) -> Completion
     raise AssertionError("no end")
 
 
-KILLS = 20 if "INPAGE_SLOW" in os.environ else 8
+KILLS = 20 if "INPAGE_SLOW" in os.environ else 4
 
 
 async def test_kills_change_no_token(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,15 +38,11 @@ NAMES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
 LATER = (
     "bf16",
     "q5_0",
-    "q5_1",
     "q2_k",
-    "q3_k",
     "q4_k",
-    "q5_k",
     "q6_k",
-    "iq4_xs",
     "mxfp4",
-    *(["iq4_nl"] if SLOW else []),
+    *(["q5_1", "q3_k", "q5_k", "iq4_xs", "iq4_nl"] if SLOW else []),
 )
 
 # One head; no whole group of columns at the end; more heads a key head than one workgroup has room for, in parts that
