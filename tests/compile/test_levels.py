@@ -123,6 +123,15 @@ async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, sever
         await loaded(needed["q4_1"] - 1)
 
 
+def test_a_matrix_may_have_another_type_in_each_layer(source: Path) -> None:
+    """As q4_k_m has it: what is in front of it leaves its output in the form that each of them takes."""
+    (made,) = sources_of(open_source(str(source)), ("q4_k_m",)).values()
+    assert [made.tensors[f"blk.{i}.ffn_down"].format for i in range(2)] == ["q5_0", "q8_0"]
+    (plan,) = plans_of(made, choose(("wasm-simd",)))
+    gated = [kernel.name for kernel in plan.kernels if kernel.name.startswith("gated_q5_0")]
+    assert any("_i16p_to_i16_" in name for name in gated) and any("_i16p_192" in name for name in gated)
+
+
 async def test_what_a_level_costs_stands_in_the_manifest(source: Path, several: Path) -> None:
     """Measured when it was compiled; of the source's own level it is what numpy says of the weights."""
     best, small = (manifest.perplexity for manifest in load_levels(several))

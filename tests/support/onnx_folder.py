@@ -85,7 +85,8 @@ def both_artifact() -> Path:
 
     def ours(folder: Path) -> tuple[str, dict[str, Any]]:
         whole = write_folder(folder.parent / "whole", NAME)
-        return str(whole), {"variants": ("wasm-simd",), "onnx": f"{folder}:fp32", "accept_license": True}
+        options = {"variants": ("wasm-simd",), "levels": ("source",), "onnx": f"{folder}:fp32", "accept_license": True}
+        return str(whole), options
 
     return _compiled("tiny-llama-both", ours)
 

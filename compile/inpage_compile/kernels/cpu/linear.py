@@ -134,7 +134,8 @@ def gated_in(
         visit(rows, hidden // GROUP, way, emit, emit_tile)
 
     mark = "" if activation == "silu" else f"_{activation}"
-    return kernel(f"gated{mark}_{weights.label}_{form}_{weights.rows}x{weights.columns}_{way}", build)
+    forms = form if out_form == form else f"{form}_to_{out_form}"  # the next matrix may have another type in each layer
+    return kernel(f"gated{mark}_{weights.label}_{forms}_{weights.rows}x{weights.columns}_{way}", build)
 
 
 def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
