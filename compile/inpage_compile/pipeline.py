@@ -24,6 +24,7 @@ from .artifact import weights
 from .artifact.fingerprint import fingerprint
 from .artifact.levels import LEVELS, SOURCE, default_level, distinct, fallbacks, sources_of
 from .artifact.licenses import check_license
+from .artifact.scratch import scratch
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
 from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_maxima, outputs_of, packing_of
 from .families.graph import build_gpu_graphs, build_graph, heads_of
@@ -34,8 +35,8 @@ from .measure.budget import best_level
 from .onnx_model import Carried, add_carried, compile_onnx, open_carried
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
-from .pruning.embedding import with_embedding
-from .pruning.steps import Wanted, prune
+from .pruning.embedding import check_saving, with_embedding
+from .pruning.steps import Wanted, prepare, prune
 from .sources import Source, open_source
 from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
@@ -77,13 +78,15 @@ def compile_model(
     `levels`), by default q4_k_m of a language model in floats, else the source's own; of several the largest is the
     best, and what they share is stored once. ``target_memory``: of those, or of all where none are named, only the best
     that fits into so many bytes. ``measure``: perplexity of each, and of the source, goes into the manifest.
-    ``pruning``: what leaves the model first, see `pruning.steps`. ``onnx``: a graph of the same model that the best
-    level carries as well (see `open_carried`). ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported`,
-    `InvalidRequest` and, where no level fits, `OutOfMemory`."""
+    ``pruning``: what leaves the model first, see `pruning.steps`; levels are chosen by what is left. ``onnx``: a graph
+    of the same model that the best level carries as well (see `open_carried`). ``dump`` prints every plan. Raises
+    `SourceInvalid`, `Unsupported`, `InvalidRequest` and, where no level fits, `OutOfMemory`."""
     report = progress or (lambda phase, done, total: None)
+    if pruning is not None and pruning.text and not pruning:
+        raise InvalidRequest("a text to measure on is for --prune-vocab, --drop-layers or --embedding", field="text")
     if (graphs := onnx_folder(source)) is not None:
-        if onnx is not None:
-            raise InvalidRequest("the source is a graph itself", field="onnx")
+        less = (pruning or Wanted()).options
+        _check_graph(target_memory=target_memory, measure=measure, onnx=onnx, dump=dump, **less)
         return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
     if pruning and onnx is not None:
         raise InvalidRequest("a graph of the whole model cannot stand beside a pruned one", field="onnx")
@@ -100,42 +103,70 @@ def compile_model(
     for warning in model.warnings:
         print(warning, file=sys.stderr)
     folder = out or root / model.id
-    if target_memory is not None and not levels:
-        at_levels = distinct(model, LEVELS)
-    else:
-        at_levels = sources_of(model, levels or (default_level(model),))
-    at_levels = dict(sorted(at_levels.items(), key=lambda item: weights.size(item[1]), reverse=True))
-    if target_memory is not None:
-        best = best_level(at_levels, target_memory, lambda source: plans_of(source, chosen))
-        at_levels = {best: at_levels[best]}
+    named = levels or ((default_level(model),) if target_memory is None else LEVELS)
+    at_levels = _at_levels(model, named, strict=bool(levels))
+    if target_memory is not None and not pruning:
+        at_levels = _best(at_levels, target_memory, chosen, variants)
     measured_by = _native(model, chosen) if measure else None
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
     options |= {"measured on": perplexity.TEXT} if measure else {}
     if pruning:
-        pruning.check(model)
-        options["pruning"] = pruning.mark()
+        options |= {"pruning": pruning.mark(), "target_memory": target_memory}
     if carried is not None:
         options["onnx"] = carried.sha256
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
         _check_shape(model.architecture)
+        if pruning:
+            prepared = prepare(model, pruning)
+            at_levels = _at_levels(prepared.sized, named, bool(levels), pruning.embedding)
+            if target_memory is not None:
+                at_levels = _best(at_levels, target_memory, chosen, variants)
+            if pruning.embedding:
+                check_saving(sources_of(prepared.sized, tuple(at_levels)), pruning.embedding)
         for spec in chosen if variants else ():
             _check_size(spec, min(map(weights.size, at_levels.values())))
+        done: list[Pruning] = []
+        original = model if pruning else None
+        if pruning:
+            best = next(iter(at_levels))
+            model, done = prune(prepared, pruning, partial(_compiled, level=best, beside=folder, report=report))
+            at_levels = _at_levels(model, tuple(at_levels), True, pruning.embedding)
+            if target_memory is not None and model.architecture != prepared.sized.architecture:
+                at_levels = _best(at_levels, target_memory, chosen, variants)
         for name, rounded in at_levels.items():
             for line in fallbacks(rounded):
                 print(f"{name}: {line}", file=sys.stderr)
-        done: list[Pruning] = []
-        if pruning:
-            best = next(iter(at_levels))
-            model, done = prune(model, pruning, partial(_compiled, level=best, beside=folder, report=report))
-            found = sources_of(model, tuple(at_levels))
-            at_levels = {name: with_embedding(at, model, pruning.embedding) for name, at in found.items()}
         _write(
             model, at_levels, folder, mark, chosen, report, accept_license, dump, variants is None, measured_by, done,
-            carried=carried,
+            carried=carried, original=original,
         )  # fmt: skip
     return folder
+
+
+def _check_graph(**options: object) -> None:
+    """A graph is carried as it is: none of these can be asked of it."""
+    for name, given in options.items():
+        if given:
+            why = "its bytes are carried as they are, and ONNX Runtime runs it"
+            raise InvalidRequest(f"the source is a graph: {why}; {name} is for other sources", field=name)
+
+
+def _at_levels(model: Source, names: Sequence[str], strict: bool, embedding: str = "") -> dict[str, Source]:
+    """The model at these levels, the largest first. Two that come out the same are refused if ``strict``, else one of
+    them is left out."""
+    found = sources_of(model, names) if strict else distinct(model, names)
+    found = {name: with_embedding(at, model, embedding) for name, at in found.items()}
+    return dict(sorted(found.items(), key=lambda item: weights.size(item[1]), reverse=True))
+
+
+def _best(
+    at_levels: Mapping[str, Source], target: int, chosen: Sequence[VariantSpec], named: Sequence[str] | None
+) -> dict[str, Source]:
+    """The only one that is carried. ``named``: variants that must be; else one of ``chosen`` is enough."""
+    best = best_level(at_levels, target, lambda source: plans_of(source, chosen, every=named is not None))
+    return {best: at_levels[best]}
 
 
 @contextmanager
@@ -143,9 +174,8 @@ def _compiled(model: Source, embedding: str, level: str, beside: Path, report: P
     """An artifact of the model at one level, for this machine alone and for as long as it is measured; on the disk of
     the one that is made."""
     at_level = {level: with_embedding(sources_of(model, (level,))[level], model, embedding)}
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.measured-") as scratch:
-        folder = Path(scratch) / "model"
+    with scratch(beside, "measured") as place:
+        folder = place / "model"
         told = partial(_told_as_measuring, report)
         _write(model, at_level, folder, "", choose(("native",)), told, True, False, skip=False, quick=True)
         yield folder
@@ -155,8 +185,9 @@ def _told_as_measuring(report: Progress, phase: str, done: int, total: int) -> N
     report(f"measuring: {phase}", done, total)
 
 
-def plans_of(source: Source, chosen: Sequence[VariantSpec]) -> list[Plan]:
-    """The plans of those variants that can be made of the model. Raises `Unsupported` where none can."""
+def plans_of(source: Source, chosen: Sequence[VariantSpec], every: bool = False) -> list[Plan]:
+    """The plans of those variants that can be made of the model. Raises `Unsupported` where none can, or with ``every``
+    where one cannot."""
     tensors = {p.entry.name: p.entry for p in weights.plan(source)}
     plans, last = [], None
     for spec in chosen:
@@ -166,7 +197,7 @@ def plans_of(source: Source, chosen: Sequence[VariantSpec]) -> list[Plan]:
             plans.append(plan)
         except Unsupported as error:
             last = error
-    if last is not None and not plans:
+    if last is not None and (every or not plans):
         raise last
     return plans
 
@@ -190,7 +221,9 @@ def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
     report: Progress, accept: bool, dump: bool, skip: bool, measure: VariantSpec | None = None,
     pruning: Sequence[Pruning] = (), quick: bool = False, carried: Carried | None = None,
+    original: Source | None = None,
 ) -> None:  # fmt: skip
+    """``original``: what a pruned model was, with which perplexities are compared."""
     if list(at_levels) == [SOURCE]:
         at_levels = {"": at_levels[SOURCE]}
     names = list(at_levels)
@@ -218,24 +251,25 @@ def _write(
                 report(phase, 1, 1)
         if carried is not None:
             add_carried(writer, carried, names[0])
-        writer.finish((lambda made: _measure(model, made, names, measure, report)) if measure else None)
+        writer.finish((lambda made: _measure(model, original, made, names, measure, report)) if measure else None)
 
 
 def _measure(
-    model: Source, made: Path, names: Sequence[str], spec: VariantSpec, report: Progress
+    model: Source, original: Source | None, made: Path, names: Sequence[str], spec: VariantSpec, report: Progress
 ) -> dict[str, Perplexity]:
     """Perplexity of each level of an artifact, and of the source, made for that where it is none of them."""
     report("perplexity", 0, 1)
     found = dict(zip(names, perplexity.measure(made, names if len(names) > 1 else [""], spec.name), strict=True))
-    source = found.get(SOURCE) or found.get("")
-    if source is None:
-        with tempfile.TemporaryDirectory(dir=made.parent, prefix=f"{made.name}.source.") as scratch:
-            whole = Path(scratch) / "source"
-            _write(model, {SOURCE: model}, whole, "", [spec], lambda *_: None, True, dump=False, skip=False, quick=True)
-            (source,) = perplexity.measure(whole, [""], spec.name)
+    whole = None if original else found.get(SOURCE) or found.get("")
+    if whole is None:
+        # Within what is written: it goes with that where this process is killed.
+        with tempfile.TemporaryDirectory(dir=made, prefix=".source-") as place:
+            source, out = original or model, Path(place) / "source"
+            _write(source, {SOURCE: source}, out, "", [spec], lambda *_: None, True, dump=False, skip=False, quick=True)
+            (whole,) = perplexity.measure(out, [""], spec.name)
     report("perplexity", 1, 1)
     return {
-        name: Perplexity(each.value, source.value, each.positions, each.window, perplexity.TEXT)
+        name: Perplexity(each.by_tokens_of(whole), whole.perplexity, whole.positions, whole.window, perplexity.TEXT)
         for name, each in found.items()
     }
 

@@ -17,6 +17,7 @@ from inpage.errors import ArtifactInvalid, InvalidRequest, SourceInvalid
 from inpage.format.schema import Manifest
 from inpage_compile.artifact import weights, writer
 from inpage_compile.artifact.fingerprint import fingerprint
+from inpage_compile.artifact.scratch import KINDS
 from inpage_compile.artifact.weights import load_tensor, plan, plan_and_write
 from inpage_compile.artifact.writer import ArtifactWriter, is_current, load_manifest, verify
 from inpage_compile.sources import LicenseInfo, Source, dequantize, open_source
@@ -165,7 +166,8 @@ def test_nothing_half_written_gets_the_name(tiny: Source, tmp_path: Path) -> Non
 def test_leftovers_of_killed_compilers_go(tiny: Source, tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f".tiny.{dead.pid}.partial").mkdir()
+    for kind in KINDS:
+        (tmp_path / f".tiny.{dead.pid}.{kind}").mkdir()
     alive = tmp_path / f".tiny.{os.getppid()}.partial"
     alive.mkdir()
     write(tiny, tmp_path / "tiny")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 from inpage.cli import main
 from inpage.cli.site import _described
-from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory
+from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory, Unsupported
 from inpage.format.manifest import parse_manifest
+from inpage.format.plan_types import Plan
 from inpage.models import Models
 from inpage.models.source import Artifacts
 from inpage.router import Router
@@ -24,7 +26,7 @@ from inpage_compile.artifact.writer import ArtifactWriter, load_levels, load_man
 from inpage_compile.measure import perplexity
 from inpage_compile.measure.budget import best_level
 from inpage_compile.pipeline import compile_model, plans_of
-from inpage_compile.sources import open_source
+from inpage_compile.sources import Source, open_source
 from inpage_compile.targets.variants import choose
 from support.llama_reference import logits
 from support.models import ROOT, first_ways
@@ -93,8 +95,22 @@ async def test_the_best_level_that_fits_the_budget_is_loaded(source: Path, sever
     levels, native = sources_of(open_source(str(source)), ("q8_0", "q4_1")), choose(("native",))
     assert best_level(levels, least.need(256), lambda made: plans_of(made, native)) == "q4_1"
     assert best_level(levels, 2 * least.need(256), lambda made: plans_of(made, native)) == "q8_0"
-    with pytest.raises(OutOfMemory, match=r"no level fits target_memory, 0\.\d MB: q8_0 0\.\d MB, q4_1 0\.\d MB \("):
+    with pytest.raises(
+        OutOfMemory, match=r"no level fits target_memory, 0\.\d MB: q8_0 (over )?0\.\d MB, q4_1 0\.\d MB \("
+    ):
         best_level(levels, least.need(256) - 1, lambda made: plans_of(made, native))
+
+    def only(level: str) -> Callable[[Source], list[Plan]]:
+        def plans(made: Source) -> list[Plan]:
+            if made is not levels.get(level):
+                raise Unsupported("does not fit 4 GB")
+            return plans_of(made, native)
+
+        return plans
+
+    assert best_level(levels, 2 * least.need(256), only("q4_1")) == "q4_1"
+    with pytest.raises(Unsupported, match="does not fit 4 GB"):
+        best_level(levels, 2 * least.need(256), only("none"))
     assert await answer(f"{several}#q4_1") == alone != await answer(several)
 
     async def loaded(budget: int | None) -> tuple[str, list[int], str, str]:

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from inpage.format.abi import SEQUENCE, SEQUENCE_RESULTS, SEQUENCE_WORDS
 from inpage_compile.artifact.checks import load_levels, verify
 from inpage_compile.onnx_model import link_sampler, open_carried
 from inpage_compile.pipeline import compile_model
+from inpage_compile.pruning.steps import Wanted
 from inpage_compile.sources.onnx import onnx_folder, open_onnx
 from support.folder import change
 from support.onnx_folder import GRAPHS, write_onnx_folder
@@ -57,6 +59,24 @@ def test_graphs_become_levels_whose_bytes_are_theirs(tmp_path: Path) -> None:
     made = (out / "manifest.json").stat().st_mtime_ns
     compile_model(str(folder), tmp_path / "out", levels=("fp32", "q4f16"))
     assert (out / "manifest.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("target_memory", {"target_memory": 1 << 30}),
+        ("measure", {"measure": True}),
+        ("dump", {"dump": True}),
+        ("onnx", {"onnx": "graphs"}),
+        ("prune_vocab", {"pruning": Wanted(corpus="the")}),
+        ("drop_layers", {"pruning": Wanted(drop_layers=1)}),
+        ("embedding", {"pruning": Wanted(embedding="q4_0")}),
+    ],
+)
+def test_what_a_graph_cannot_have_is_refused(field: str, options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=f"the source is a graph.*; {field} is for") as error:
+        compile_model(f"onnx:{tmp_path}", tmp_path / "out", **options)
+    assert error.value.field == field
 
 
 def _graph(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from inpage_compile.artifact.writer import load_manifest, verify
 from inpage_compile.kernels.shared.heads import Heads
 from inpage_compile.kernels.webgpu.attention import spans_fit
 from inpage_compile.pipeline import compile_model
+from inpage_compile.pruning.steps import Wanted
 from inpage_compile.quantize import unpack
 from inpage_compile.sources import open_source
 from inpage_compile.targets.variants import DEFAULT, all_variants, choose, host_requirement
@@ -102,6 +103,11 @@ async def test_context_progress_and_dump(
         ({"context": 0}, "context", "256"),
         ({"context": -5}, "context", "256"),
         ({"context": 257}, "context", "256"),
+        # What cannot be pruned is found before the model is compiled to measure it.
+        ({"pruning": Wanted(text="of nothing")}, "text", "--prune-vocab"),
+        ({"pruning": Wanted(drop_layers=1, text="h", text_name="h.txt")}, "text", "h.txt"),
+        ({"pruning": Wanted(drop_layers=2)}, "drop_layers", "must be 1 to 1"),
+        ({"pruning": Wanted(embedding="q6_k")}, "embedding", "256"),
     ],
 )
 def test_bad_options_are_named_and_nothing_is_written(

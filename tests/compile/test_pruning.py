@@ -14,19 +14,23 @@ import gguf
 import numpy as np
 import pytest
 
+from inpage.backends.memory_ceiling import kv_bytes
 from inpage.cli import main
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.router import Router
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
+from inpage_compile import pipeline
 from inpage_compile.artifact.levels import sources_of
-from inpage_compile.artifact.weights import load_tensor
+from inpage_compile.artifact.weights import load_tensor, size
 from inpage_compile.artifact.writer import load_manifest
-from inpage_compile.pipeline import compile_model
+from inpage_compile.measure import perplexity
+from inpage_compile.pipeline import compile_model, plans_of
 from inpage_compile.pruning import layers
-from inpage_compile.pruning.embedding import check_embedding, with_embedding
-from inpage_compile.pruning.steps import Wanted
+from inpage_compile.pruning.embedding import check_embedding, check_saving, with_embedding
+from inpage_compile.pruning.steps import Wanted, prepare
 from inpage_compile.pruning.vocabulary import prune_vocabulary
 from inpage_compile.sources import Source, dequantize, open_source
+from inpage_compile.targets.variants import choose
 from inpage_compile.tokenizers.prune import prune
 from inpage_compile.tokenizers.tables import tables_of
 from support import llama_reference
@@ -107,10 +111,12 @@ def test_what_would_lose_texts_is_refused(smollm2: Source, tiny: Source) -> None
         prune(tiny.tokenizer, range(320))
 
 
-def test_a_layers_influence_is_that_of_a_float64_reference() -> None:
+def test_a_layers_influence_is_that_of_a_float64_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows, norms behind, rotary positions of two kinds: seven layers of Gemma 3's."""
     ids = [int(i) for i in np.random.default_rng(3).integers(3, 320, 150)]
-    found = asyncio.run(layers.influences(tiny_artifact("gemma3"), ids))
+    folder = tiny_artifact("gemma3")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # where no kernel has a stamp
+    found = asyncio.run(layers.influences(folder, ids))
     states = llama_reference.states(MODELS["gemma3"], ids, halves=True)
     for i, (a, b) in enumerate(pairwise(states)):
         cosine = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -150,15 +156,18 @@ def test_an_embedding_is_rounded_as_ggml_rounds_it(tiny_files: dict[str, Path], 
         check_embedding(source, "q6_k")
     with pytest.raises(InvalidRequest, match="no format 'q9' of embeddings; there are q4_0, q6_k"):
         check_embedding(source, "q9")
-    with pytest.raises(InvalidRequest, match="in q4_0 already"):
-        check_embedding(small, "q4_0")
+    levels = {"source": source, "q4_0": small}
+    check_saving(levels, "q4_0")
+    with pytest.raises(InvalidRequest, match="is in q4_0 at level q4_0 already: q4_0 saves nothing") as caught:
+        check_saving({"q4_0": small}, "q4_0")
+    assert caught.value.field == "embedding"
 
 
 THREE = Tiny(seed=40, layers=3)
 TEXT = "the other page is here, and we are told: hello world, the model is on it.\n" * 8
 
 
-WANTED = Wanted(corpus=TEXT, text=TEXT)  # is cut into as many tokens as before
+WANTED = Wanted(corpus=TEXT, text=TEXT, text_name="a\npage")  # is cut into as many tokens as before
 if "INPAGE_SLOW" in os.environ:
     WANTED = replace(WANTED, drop_layers=1, embedding="q4_0")
 
@@ -168,7 +177,9 @@ def smaller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model without what its corpus does not need."""
     source = THREE.write(tmp_path_factory.mktemp("pruning") / "tiny-pruned.gguf")
     options: dict[str, Any] = {"variants": ("native",), "levels": ("source",)}
-    with alone("tiny-pruned"), first_ways():
+    with alone("tiny-pruned"), first_ways(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(perplexity, "text", lambda: TEXT)
+        options["measure"] = "INPAGE_SLOW" in os.environ
         return compile_model(str(source), ROOT / "tiny-pruned", pruning=WANTED, **options)
 
 
@@ -180,13 +191,67 @@ def test_the_manifest_says_what_each_step_saved_and_cost(smaller: Path, capsys: 
     assert load_tensor(smaller, manifest, "token_embd").shape[0] == vocabulary.tokens
     assert all(step.saved_bytes > 0 for step in steps)
     if others:
+        # What is left is compared with the source before any step.
+        whole = manifest.perplexity
+        assert whole is not None and whole.source == vocabulary.perplexity_before
+        assert whole.value == pytest.approx(steps[-1].perplexity, rel=1e-12)
         assert len(others[0].layers) == 1 and manifest.architecture.layers == 2
         assert manifest.tensor("token_embd").format == others[1].format == "q4_0"
         # What a step leaves is where the next begins.
         assert others[0].perplexity == pytest.approx(others[1].perplexity_before)
     assert main(["score", "--model", str(smaller), "--backend", "native", "--json", TEXT]) == 0
     assert json.loads(capsys.readouterr().out)["perplexity"] == pytest.approx(steps[-1].perplexity, rel=1e-12)
-    assert steps[-1].sentence in (smaller / manifest.license.notices).read_text()
+    assert (
+        steps[-1].sentence.endswith(" on a page")
+        and steps[-1].sentence in (smaller / manifest.license.notices).read_text()
+    )
+
+
+async def test_perplexity_is_measured_beside_an_event_loop_and_where_no_kernel_has_a_stamp(
+    smaller: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = load_manifest(smaller).pruning[-1]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (found,) = perplexity.measure(smaller, [""], "native", on=TEXT)
+    assert found.perplexity == pytest.approx(last.perplexity, rel=1e-12)
+
+
+def test_the_level_is_chosen_by_what_is_left_and_compared_with_the_whole_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = THREE.write(tmp_path / "three.gguf")
+    wanted, native = Wanted(drop_layers=2, text=TEXT), choose(("native",))
+    left = prepare(open_source(str(source)), wanted).sized
+    assert left.architecture.layers == 1
+    plans = plans_of(left, native)
+    need = size(left) + max(plan.arena_bytes + kv_bytes(plan, plan.maxima.context) for plan in plans)
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(pipeline, "prune", lambda prepared, wanted, compiled: (prepared.sized, []))
+    monkeypatch.setattr(pipeline, "_write", lambda model, levels, *_, original, **__: made.append({
+        "levels": list(levels), "layers": model.architecture.layers, "original": original.architecture.layers
+    }))  # fmt: skip
+    options: dict[str, Any] = {"variants": ("native",), "target_memory": need, "pruning": wanted}
+    compile_model(str(source), tmp_path / "out", levels=("source", "q4_1"), **options)
+    assert made == [{"levels": ["source"], "layers": 1, "original": 3}]
+
+
+def test_what_is_left_costs_what_its_bytes_cost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of 60 bytes a model with 10 tokens predicted each for 2 nats, one with 20 each for 1.5: 30 nats for 10 tokens."""
+    whole = perplexity.Scored([1] * 11, 20.0, 10, 60, 512)
+    fewer = perplexity.Scored([1] * 21, 30.0, 20, 60, 512)
+    monkeypatch.setattr(
+        perplexity, "measure", lambda folder, *_: [whole if (folder / "is").read_text() == "original" else fewer]
+    )
+
+    def write(model: Any, levels: Any, folder: Path, *_: Any, **__: Any) -> None:
+        folder.mkdir()
+        (folder / "is").write_text(model)
+
+    monkeypatch.setattr(pipeline, "_write", write)
+    (tmp_path / "is").write_text("pruned")
+    measured: Any = pipeline._measure
+    found = measured("pruned", "original", tmp_path, [""], choose(("native",))[0], lambda *_: None)[""]
+    assert (found.source, found.positions) == (np.exp(2), 10) and found.value == pytest.approx(np.exp(3))
 
 
 async def test_grammars_bias_and_templates_work_on_what_is_left(smaller: Path) -> None:

@@ -13,6 +13,7 @@ from inpage.cli import main, models
 from inpage_compile.artifact.licenses import KNOWN
 from inpage_compile.sources.hub import _REF
 from inpage_compile.sources.recipe import recipes
+from support.models import tiny_artifact
 
 
 def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
@@ -31,6 +32,10 @@ def test_what_is_known_by_name(
     assert found["mistral-7b-instruct-v0.3"]["holds"] is False
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
+    unfinished = tmp_path / ".tiny.1.partial"  # a manifest is whole while the model is measured
+    unfinished.mkdir()
+    (unfinished / "manifest.json").write_bytes((tiny_artifact("nine") / "manifest.json").read_bytes())
+    assert models.paths.artifact(None) == tmp_path / "broken"
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(found) + 1

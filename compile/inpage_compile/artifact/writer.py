@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -45,6 +44,7 @@ from ..sources import Source
 from ..tokenizers.tables import tables_of
 from .checks import files_in, foreign, is_current, load_levels, load_manifest, verify
 from .licenses import check_license, notices
+from .scratch import beside, remove_leftovers
 
 __all__ = ["ArtifactWriter", "Progress", "is_current", "load_levels", "load_manifest", "verify"]
 
@@ -87,8 +87,8 @@ class ArtifactWriter:
         self._graph_weights: dict[str, dict[str, Any]] = {}  # of those that have weights apart
         self._section: Sequence[str] = ()  # levels that have the section being written
         self._out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self._out)
-        self._folder = self._out.with_name(f".{self._out.name}.{os.getpid()}.partial")
+        remove_leftovers(self._out)
+        self._folder = beside(self._out, "partial")
         self._folder.mkdir()
         (self._folder / "weights").mkdir()
         self._shards = _ShardWriter(self._folder, 0)
@@ -265,7 +265,7 @@ class ArtifactWriter:
         return {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def _replace(self) -> None:
-        old = self._out.with_name(f".{self._out.name}.{os.getpid()}.old")
+        old = beside(self._out, "old")
         if self._out.exists():
             self._out.rename(old)
         self._folder.rename(self._out)
@@ -336,26 +336,6 @@ def _graph_json(graph: GraphRef) -> dict[str, Any]:
     found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
     del found["weights"]  # the writer's own
     return found
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Folders of compilers that were killed: their process is gone."""
-    for path in out.parent.glob(f".{out.name}.*"):
-        pid, _, kind = path.name.removeprefix(f".{out.name}.").partition(".")
-        if kind in ("partial", "old") and pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _given(s: SamplingDefaults | EmbeddingRef) -> dict[str, Any]:

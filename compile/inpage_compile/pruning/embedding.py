@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from inpage.errors import InvalidRequest, Unsupported
@@ -16,21 +17,27 @@ _NAME = "token_embd"
 
 
 def check_embedding(source: Source, format: str) -> None:
-    """Raises `InvalidRequest` for a format that is none of `CHOICES`, would save nothing, or takes more numbers at a
-    time than rows are multiples of; `Unsupported` for a model that answers with vectors."""
+    """Raises `InvalidRequest` for a format that is none of `CHOICES`, or takes more numbers at a time than rows are
+    multiples of; `Unsupported` for a model that answers with vectors."""
     if source.architecture.encoder:
         raise Unsupported("the embedding of a model that answers with vectors is not compressed", field=FIELD)
     if format not in CHOICES:
         raise InvalidRequest(f"no format {format!r} of embeddings; there are {', '.join(CHOICES)}", field=FIELD)
     tensor, wanted = source.tensors[_NAME], FORMATS[format]
-    if FORMATS[tensor.format].bits <= wanted.bits:
-        raise InvalidRequest(f"the embedding is in {tensor.format} already: {format} saves nothing", field=FIELD)
     if tensor.shape[1] % wanted.span:
         raise InvalidRequest(
             f"{format} takes {wanted.span} numbers at a time, which {tensor.shape[1]} of a row are no multiple of; "
             f"take {CHOICES[0]}",
             field=FIELD,
         )
+
+
+def check_saving(levels: Mapping[str, Source], format: str) -> None:
+    """Raises `InvalidRequest` where `with_embedding` changes none of a model's levels."""
+    found = {name: level.tensors[_NAME].format for name, level in levels.items()}
+    if all(FORMATS[own].bits <= FORMATS[format].bits for own in found.values()):
+        each = ", ".join(f"{own} at level {name}" for name, own in found.items())
+        raise InvalidRequest(f"the embedding is in {each} already: {format} saves nothing", field=FIELD)
 
 
 def with_embedding(level: Source, source: Source, format: str) -> Source:

@@ -9,6 +9,7 @@ looked at.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from inpage.format.plan_types import Function
 from inpage.format.schema import Architecture
 
 from ..artifact.checks import load_manifest
+from ..quantize import FORMATS
 from ..sources import Source, SourceTensor
 
 FIELD = "drop_layers"
@@ -51,13 +53,34 @@ def least(influences: Sequence[float], count: int) -> list[int]:
     return sorted(sorted(range(len(influences)), key=lambda layer: influences[layer])[:count])
 
 
+def lightest(source: Source, count: int) -> list[int]:
+    """The ``count`` layers of the fewest bytes, ascending; one with attention always stays."""
+    a = source.architecture
+    sizes = [0.0] * a.layers
+    for name, tensor in source.tensors.items():
+        if (parts := _block(name)) is not None:
+            sizes[parts[0]] += math.prod(tensor.shape) * FORMATS[tensor.format].bits
+    order = sorted(range(a.layers), key=lambda layer: sizes[layer])
+    order.remove(next(layer for layer in reversed(order) if layer not in a.conv_layers))
+    return sorted(order[:count])
+
+
+def _block(tensor: str) -> tuple[int, str] | None:
+    """A tensor's layer and its name there; None for one of no layer."""
+    block, _, rest = tensor.removeprefix("blk.").partition(".")
+    return (int(block), rest) if tensor.startswith("blk.") else None
+
+
 async def influences(folder: Path, ids: Sequence[int]) -> list[float]:
-    """Of each layer of an artifact with a native variant, on a text."""
+    """Of each layer of an artifact with a native variant, on a text. Kernels are this process's own: they are
+    trusted."""
     manifest = load_manifest(folder)
     variant = next(v.name for v in manifest.variants if v.backend == "native")
-    engine = await _Launches.load(folder, manifest, variant=variant)
+    engine = await _Launches.load(folder, manifest, variant=variant, trust=True)
     assert isinstance(engine, _Launches)
     size = min(_WINDOW, engine.info.context)
+    while size > 1 and pages_needed(engine.info, size) > engine.info.max_pages:
+        size //= 2
     layers, hidden = manifest.architecture.layers, manifest.architecture.hidden
     cosines, positions = np.zeros(layers), 0
     try:
@@ -139,10 +162,9 @@ def drop_layers(source: Source, dropped: Sequence[int]) -> Source:
         architecture = replace(architecture, window=0, whole_layers=(), local_rope=False)
     tensors: dict[str, SourceTensor] = {}
     for name, tensor in source.tensors.items():
-        block, _, rest = name.removeprefix("blk.").partition(".")
-        if not name.startswith("blk."):
+        if (parts := _block(name)) is None:
             tensors[name] = tensor
-        elif int(block) in new:
-            renamed = f"blk.{new[int(block)]}.{rest}"
+        elif parts[0] in new:
+            renamed = f"blk.{new[parts[0]]}.{parts[1]}"
             tensors[renamed] = replace(tensor, name=renamed)
     return replace(source, architecture=architecture, tensors=tensors)

@@ -28,15 +28,19 @@ def prune_vocabulary(source: Source, corpus: str) -> Source:
     `Unsupported` for a model that answers with vectors."""
     if source.architecture.encoder:
         raise Unsupported("the vocabulary of a model that answers with vectors is not pruned", field=FIELD)
-    tokenizer = load_tokenizer(
-        json.dumps(source.tokenizer.json, ensure_ascii=False), source.tokenizer.special, source.architecture.vocab
-    )
+    tokenizer = loaded(source)
     needed = {token for piece in _pieces(corpus) for token in tokenizer.encode(piece)}
     pruned = prune(source.tokenizer, needed | _of_template(source, tokenizer))
     kept = np.array(pruned.kept)
     tensors = {name: _rows(t, kept) if name in _ROWS else t for name, t in source.tensors.items()}
     architecture = replace(source.architecture, vocab=len(kept))
     return replace(source, tokenizer=pruned.tokenizer, tensors=tensors, architecture=architecture)
+
+
+def loaded(source: Source) -> Tokenizer:
+    """The tokenizer as an artifact would have it. Raises as `load_tokenizer` does."""
+    text = json.dumps(source.tokenizer.json, ensure_ascii=False)
+    return load_tokenizer(text, source.tokenizer.special, source.architecture.vocab)
 
 
 def _pieces(corpus: str) -> Iterator[str]:

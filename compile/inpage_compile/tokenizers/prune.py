@@ -32,7 +32,8 @@ class Pruned:
 
 def prune(tokenizer: Tokenizer, needed: Iterable[int]) -> Pruned:
     """Without the tokens that are neither ``needed`` (ids) nor what needed ones are built of. A word that is needed
-    stays in each form that is a token: with and without a blank in front, in small letters, capitalised, in capitals.
+    stays in each form that is a token: with and without a blank in front, in small letters, capitalised, in capitals;
+    where tokens are letters of bytes, a word of ASCII letters.
     Bytes and whatever stands in ``added_tokens``, control tokens among them, stay. Rows of the embedding come in
     blocks: what is left of the last one is filled with the tokens of the lowest ids, which cost nothing.
 

@@ -22,7 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="SOURCE", default=paths.DEFAULT_MODEL, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/models/ID)")
     parser.add_argument(
-        "--variants", metavar="LIST", help="separated by commas (default: wasm-relaxed,wasm-simd,native)"
+        "--variants",
+        metavar="LIST",
+        help="separated by commas (default: those of wasm-relaxed, wasm-simd, "
+        "webgpu-f16, webgpu-f32 and native that can be made of the model)",
     )
     parser.add_argument(
         "--levels", metavar="LIST", help="precisions to carry: source, f32, f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_1, "
@@ -48,8 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "matrix, in q4_0 or q6_k",
     )  # fmt: skip
     parser.add_argument(
-        "--text", type=Path, metavar="FILE.txt", help="what the cost of these three is measured on (default: a chapter "
-        "of Alice's Adventures in Wonderland)",
+        "--text", type=Path, metavar="FILE.txt", help="what the cost of these three is measured on, not --measure's "
+        "(default: a chapter of Alice's Adventures in Wonderland)",
     )  # fmt: skip
     parser.add_argument(
         "--onnx",
@@ -98,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     for name, path in (("corpus", args.prune_vocab), ("text", args.text)):
         if path is not None:
             asked[name] = _text(path, name)
-    if pruning := Wanted(**asked):
-        options["pruning"] = pruning
+    asked["text_name"] = args.text.name if args.text is not None else ""
+    options["pruning"] = Wanted(**asked)
     try:
         folder = compile_model(args.source, args.out, root=paths.models(), progress=show, **options)
     finally:

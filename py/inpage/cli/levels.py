@@ -1,16 +1,15 @@
 """What each level of precision costs: size, perplexity and speed of a model at all of them.
 
-SOURCE is what inpage compile takes. Each level is compiled for this machine, in a folder that is deleted again, and
-reads a chapter of Alice in Wonderland; speed is that of one answer. With --sizes nothing is compiled."""
+SOURCE is what inpage compile takes, but for graphs (onnx:FOLDER), whose precisions are files of their own. Each level
+is compiled for this machine, in a folder that is deleted again, and reads a chapter of Alice in Wonderland; speed is
+that of one answer. With --sizes nothing is compiled."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from ..errors import InvalidRequest, Unsupported
 from . import paths
@@ -66,12 +65,16 @@ def _listed(ref: str, wanted: Sequence[str], sizes: bool, progress: Progress) ->
     """The largest first; the source, for comparison, is among them."""
     try:
         from inpage_compile.artifact.levels import LEVELS, SOURCE, distinct, fallbacks
+        from inpage_compile.artifact.scratch import scratch
         from inpage_compile.artifact.weights import size
         from inpage_compile.measure import perplexity
         from inpage_compile.pipeline import compile_model
         from inpage_compile.sources import open_source
+        from inpage_compile.sources.onnx import onnx_folder
     except ModuleNotFoundError as error:
         raise Unsupported(f"levels need more packages ({error.name}): pip install 'inpage[compile]'") from error
+    if onnx_folder(ref) is not None:
+        raise InvalidRequest(f"{ref} is a graph, which is carried as it is: it has no levels to list", field="source")
     model = open_source(ref)
     if model.architecture.encoder and not sizes:
         raise InvalidRequest(f"{model.id} predicts no text, so that only --sizes can be listed", field="source")
@@ -85,11 +88,10 @@ def _listed(ref: str, wanted: Sequence[str], sizes: bool, progress: Progress) ->
     def show(phase: str, done: int, total: int) -> None:
         progress({"phase": phase, "loaded": done, "total": total})
 
-    paths.models().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=paths.models(), prefix=".levels-") as scratch:
+    with scratch(paths.models() / model.id, "levels") as folder:
         try:
             made = compile_model(
-                ref, Path(scratch) / "levels", variants=("native",), levels=tuple(order), accept_license=True,
+                ref, folder / "levels", variants=("native",), levels=tuple(order), accept_license=True,
                 progress=show,
             )  # fmt: skip
             show("perplexity", 0, 1)
@@ -97,8 +99,8 @@ def _listed(ref: str, wanted: Sequence[str], sizes: bool, progress: Progress) ->
             found = dict(zip(order, perplexity.measure(made, several, "native", speed=True), strict=True))
         finally:
             progress.end()
-    least = found[SOURCE].value
+    least = found[SOURCE].perplexity
     return [
-        Listed(name, bytes_[name], each.value, each.value / least - 1, each.decode, instead[name])
+        Listed(name, bytes_[name], each.perplexity, each.perplexity / least - 1, each.decode, instead[name])
         for name, each in found.items()
     ]

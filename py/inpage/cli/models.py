@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from ..errors import InpageError, Unsupported
 from ..format.manifest import parse_manifest
@@ -41,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     memory = _memory()
-    listed = list(_compiled(paths.models(), memory))
+    listed = list(_compiled(memory))
     known = {model.id for model in listed}
     listed += [model for model in _recipes(memory) if model.id not in known]
     if args.json:
@@ -55,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compiled(folder: Path, memory: int | None) -> Iterator[Listed]:
-    for path in sorted(folder.glob("*/manifest.json")):
+def _compiled(memory: int | None) -> Iterator[Listed]:
+    for folder in paths.compiled():
         try:
-            m = parse_manifest(path.read_bytes())
+            m = parse_manifest((folder / "manifest.json").read_bytes())
         except (InpageError, OSError):
             continue  # `inpage compile` says what is wrong with it
         a = m.architecture

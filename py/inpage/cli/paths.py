@@ -47,6 +47,12 @@ def models() -> Path:
     return (checkout() or Path.cwd()) / "build" / "models"
 
 
+def compiled() -> list[Path]:
+    """The folders of all compiled models; hidden ones hold what is not finished."""
+    found = (path.parent for path in models().glob("*/manifest.json"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
+
+
 def artifact(given: str | None) -> Path:
     """The folder of a compiled model: ``given`` is a folder or a model's id; None is the only one compiled, or the
     default. Raises `InvalidRequest` that says how to make it."""
@@ -55,7 +61,7 @@ def artifact(given: str | None) -> Path:
             if (folder / "manifest.json").is_file():
                 return folder
         raise InvalidRequest(f"no compiled model at {given}; inpage compile makes one", field="model")
-    made = sorted(path.parent for path in models().glob("*/manifest.json"))
+    made = compiled()
     if models() / DEFAULT_MODEL in made:
         return models() / DEFAULT_MODEL
     if len(made) == 1:

@@ -271,7 +271,8 @@ class LevelRef:
 @dataclass(frozen=True, slots=True)
 class Perplexity:
     """What a level costs, measured when it was compiled: its perplexity (``value``) and that of the model as its source
-    holds it, over so many positions of ``text``, in independent windows of ``window`` tokens."""
+    holds it, over so many positions of ``text``, in independent windows of ``window`` tokens. Positions are the
+    source's: where fewer tokens were left, ``value`` is for as many as the source's tokenizer makes of the text."""
 
     value: float
     source: float
@@ -289,13 +290,14 @@ class Perplexity:
 class Pruning:
     """One step by which the model is smaller than its source. ``kind``: "vocabulary" (``tokens`` stay), "layers"
     (``layers`` of the source are left out) or "embedding" (it is in ``format``). ``saved_bytes``: of weights and
-    tokenizer, at the best level; ``perplexity``: on a text, after the step, for as many tokens as the text had before
-    it, so that the two can be compared where the tokenizer became another one."""
+    tokenizer, at the best level; ``perplexity``: on ``text`` (its name), after the step, for as many tokens as the text
+    had before it, so that the two can be compared where the tokenizer became another one."""
 
     kind: str
     saved_bytes: int
     perplexity_before: float
     perplexity: float
+    text: str | None = None
     tokens: int | None = None
     layers: tuple[int, ...] = ()
     format: str | None = None
@@ -311,7 +313,7 @@ class Pruning:
         change = 100 * (self.perplexity / self.perplexity_before - 1)
         return (
             f"{made}: {self.saved_bytes / 1e6:.1f} MB less, perplexity {self.perplexity_before:.4f} to "
-            f"{self.perplexity:.4f} ({change:+.2f} %)"
+            f"{self.perplexity:.4f} ({change:+.2f} %)" + (f" on {self.text}" if self.text else "")
         )
 
 

@@ -234,6 +234,7 @@ MANIFEST: Final[Schema] = {
         "saved_bytes": {"is": "int", "low": 0, "high": 1099511627776},
         "perplexity_before": {"is": "number"},
         "perplexity": {"is": "number"},
+        "text": {"is": "text", "of": "line", "optional": True},
         "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": True},
         "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": True},
         "format": {"is": "text", "of": "name", "optional": True},

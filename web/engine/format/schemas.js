@@ -199,6 +199,7 @@ export const MANIFEST = {
     "saved_bytes": {"is": "int", "low": 0, "high": 1099511627776},
     "perplexity_before": {"is": "number"},
     "perplexity": {"is": "number"},
+    "text": {"is": "text", "of": "line", "optional": true},
     "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": true},
     "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
     "format": {"is": "text", "of": "name", "optional": true},
