@@ -74,6 +74,14 @@ def test_every_tensor_comes_back_exactly(
         b = f"blk.{i}."
         for same in ("attn_norm", "ffn_norm", "ffn_down"):
             check(b + same, values[b + same])
+        pair = [values[f"{b}ffn_{x}"].reshape(-1, 16, tiny.hidden) for x in ("gate", "up")]
+        if not name.endswith("apart"):
+            check(b + "ffn_gate_up", np.stack(pair, axis=1).reshape(-1, tiny.hidden))
+        if tiny.convolves(i):
+            check(b + "conv_in", values[b + "shortconv.in_proj"])
+            check(b + "conv_taps", values[b + "shortconv.conv"].T.reshape(-1))
+            check(b + "conv_out", values[b + "shortconv.out_proj"])
+            continue
         out = values[b + "attn_output"]  # with columns of zeros where all heads together make no whole groups
         check(b + "attn_out", np.pad(out, ((0, 0), (0, -out.shape[1] % 32))))
         q, k, v = (values[f"{b}attn_{x}"] for x in "qkv")
@@ -96,8 +104,6 @@ def test_every_tensor_comes_back_exactly(
                 check(b + part, values[b + part])
         else:
             check(b + "attn_qkv", np.concatenate([q, k, v]))
-            pair = [values[f"{b}ffn_{x}"].reshape(-1, 16, tiny.hidden) for x in ("gate", "up")]
-            check(b + "ffn_gate_up", np.stack(pair, axis=1).reshape(-1, tiny.hidden))
     assert not names
 
 
