@@ -122,7 +122,8 @@ def _at_level(source: Source, level: str) -> Source:
     if level == SOURCE:
         return source
     a = source.architecture
-    model = Model(a.layers, a.heads // a.kv_heads, "output" not in source.tensors)
+    attending = [layer for layer in range(a.layers) if layer not in a.conv_layers]
+    model = Model(a.layers, attending, a.heads // a.kv_heads, "output" not in source.tensors)
     return replace(source, tensors={name: _at(t, level, model) for name, t in source.tensors.items()})
 
 
