@@ -37,9 +37,9 @@ def format_in(level: str, tensor: str, model: Model) -> str:
         return base if base == "q8_0" else "q6_k"
     _, _, rest = tensor.partition(".")
     layer, _, name = rest.partition(".")
-    # Values are counted apart, in the layers that have any.
-    at = model.attending.index(int(layer)) if name == "attn_v" else int(layer or 0)
-    count = len(model.attending) if name == "attn_v" else model.layers
+    at, count = int(layer) if layer.isdigit() else 0, model.layers
+    if name == "attn_v":  # counted where there are any
+        at, count = model.attending.index(at), len(model.attending)
     if level == "q2_k":
         # llama.cpp takes the grouping of the first layer, which is none where that does not attend.
         values = "q4_k" if model.grouping >= 4 and 0 in model.attending else "q3_k"
