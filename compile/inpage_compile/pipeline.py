@@ -99,6 +99,12 @@ def compile_model(
     )
     model = limit_context(opened, context)
     carried = None if onnx is None else open_carried(onnx, model)
+    if carried is not None and target_memory is not None and carried.graph.bytes > target_memory:
+        raise InvalidRequest(
+            f"the graph's {carried.graph.bytes / 1e6:.1f} MB are beyond target_memory, {target_memory / 1e6:.1f} MB: "
+            "take another of its precisions, or leave it out",
+            field="onnx",
+        )
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)

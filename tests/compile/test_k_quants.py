@@ -14,7 +14,7 @@ from inpage_compile.quantize import FORMATS, pack, quantize, unpack
 from inpage_compile.quantize.k_quantize import TYPES
 from inpage_compile.quantize.mixtures import Model, fitting, format_in
 from support.ggml_blocks import k_blocks
-from support.k_quants import FILE_TYPES, MATRICES, SHAPES, by_kind, rms
+from support.k_quants import FILE_TYPES, MATRICES, SHAPES, by_kind, matrices, rms
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "k_quants.json").read_text("utf-8"))
 
@@ -52,9 +52,9 @@ def test_numbers_that_no_scale_reaches_are_refused(kind: str, bad: float) -> Non
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_matrix_has_the_type_that_llama_cpp_gives_it(shape: str) -> None:
     tiny = SHAPES[shape]
-    model = Model(tiny.layers, tiny.heads // tiny.kv_heads, tiny.tied)
-    sizes = {name: size for name, size in tiny.shapes().items() if len(size) == 2}
+    attending = [layer for layer in range(tiny.layers) if not tiny.convolves(layer)]
+    model = Model(tiny.layers, attending, tiny.heads // tiny.kv_heads, tiny.tied)
     for level in FILE_TYPES:
-        ours = {name: fitting(format_in(level, name, model), size[1]) for name, size in sizes.items()}
+        ours = {name: fitting(format_in(level, name, model), size[1]) for name, size in matrices(tiny).items()}
         assert by_kind(ours) == WITNESS["types"][shape][level], level
     assert {FORMATS[fitting(kind, 40)].bits for kind in TYPES} == {16}

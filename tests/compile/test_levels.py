@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from inpage.cli.site import _described
 from inpage.errors import ArtifactInvalid, InvalidRequest, OutOfMemory, Unsupported
 from inpage.format.manifest import parse_manifest
 from inpage.format.plan_types import Plan
+from inpage.format.schema import GraphRef, Manifest, Variant, Weights
+from inpage.host.artifact_store import FolderStore
+from inpage.host.capability import Device, host_device
 from inpage.models import Models
+from inpage.models import source as models_source
 from inpage.models.source import Artifacts
 from inpage.router import Router
 from inpage.settings import Settings
@@ -29,7 +34,7 @@ from inpage_compile.pipeline import compile_model, plans_of
 from inpage_compile.sources import Source, open_source
 from inpage_compile.targets.variants import choose
 from support.llama_reference import logits
-from support.models import ROOT, first_ways
+from support.models import ROOT, first_ways, tiny_artifact
 from support.tiny import MODELS
 
 TINY = MODELS["f32"]
@@ -146,6 +151,35 @@ def test_a_matrix_may_have_another_type_in_each_layer(source: Path) -> None:
     (plan,) = plans_of(made, choose(("wasm-simd",)))
     gated = [kernel.name for kernel in plan.kernels if kernel.name.startswith("gated_q5_0")]
     assert any("_i16p_to_i16_" in name for name in gated) and any("_i16p_192" in name for name in gated)
+
+
+async def test_a_graph_beyond_the_budget_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is carried beside our weights: the bytes that it takes are its own."""
+    made = load_manifest(tiny_artifact("f32"))
+    weights = made.weights.bytes
+    own = Weights(3 * weights, ())
+    ours = replace(made.variants[0], name="wasm-simd", backend="wasm", requires=())
+    graph = Variant("onnx-wasm", "onnx", (), {})
+    carried = GraphRef(weights, (), (), (), "float32", "logits", own)
+    manifest = replace(made, variants=(ours, graph), graph=carried)
+    page = replace(host_device(), place="page")
+
+    class Store(FolderStore):
+        async def manifest(self) -> tuple[Manifest, str]:
+            return manifest, ""
+
+    async def device() -> Device:
+        return page
+
+    monkeypatch.setattr(models_source, "this_device", device)
+    monkeypatch.setattr(models_source, "open_store", lambda _: Store(tiny_artifact("f32")))
+    with_graph, without = await Artifacts([""], settings=Settings()).levels()
+    assert with_graph.fixed == with_graph.extra == own.bytes and with_graph.refused == ()
+    assert weights < without.fixed < own.bytes and [name for name, _ in without.refused] == ["onnx-wasm"]
+    carried = replace(carried, weights=replace(own, bytes=weights // 2))
+    manifest = replace(manifest, graph=carried)
+    (both,) = await Artifacts([""], settings=Settings()).levels()
+    assert both.fixed == without.fixed and both.refused == ()
 
 
 async def test_what_a_level_costs_stands_in_the_manifest(source: Path, several: Path) -> None:

@@ -14,8 +14,11 @@ import numpy.typing as npt
 import pytest
 
 from inpage.errors import SourceInvalid
+from inpage_compile.artifact.levels import rounded
 from inpage_compile.artifact.weights import plan
-from inpage_compile.quantize import unpack
+from inpage_compile.pruning.vocabulary import prune_vocabulary
+from inpage_compile.quantize import quantize, unpack
+from inpage_compile.quantize.int4_words import Int4Words
 from inpage_compile.sources import dequantize, open_folder, open_source
 from inpage_compile.sources.mlc import open_mlc
 from support.folder import FOLDERS, change, checkpoint, write_folder
@@ -192,6 +195,24 @@ def test_what_is_not_followed_is_named(tmp_path: Path) -> None:
     )
     (folder / "tensor-cache.json").unlink()
     fails(folder, "neither tensor-cache.json nor ndarray-cache.json")
+
+
+def test_rows_of_words_keep_their_scales(tmp_path: Path) -> None:
+    """In the pieces that a large matrix is converted in, without tokens that left, and rounded to fewer bits."""
+    w = np.random.default_rng(3).standard_normal((48, 256), np.float32)
+    words, scales = quantized(w, np.float16)
+    tensor = Int4Words("token_embd", w.shape, "q4_0", words.view(np.uint8).reshape(-1), scales=scales)
+    values, fewer = exact(words, scales), rounded(tensor, "q3_k")
+    some = np.array([40, 3, 3])
+    assert np.array_equal(dequantize(tensor.rows(some)), values[some])
+    expected = quantize(values, "q3_k").to_float32()
+    assert np.array_equal(dequantize(fewer), expected)
+    assert np.array_equal(dequantize(fewer.rows(slice(16, 48))), expected[16:])
+
+    embedding = write_mlc(tmp_path / "m", "f32")["model.embed_tokens.weight"]
+    pruned = prune_vocabulary(open_mlc(tmp_path / "m"), "hello").tensors["token_embd"]
+    kept = dequantize(pruned)
+    assert len(kept) < len(embedding) and {row.tobytes() for row in kept} <= {row.tobytes() for row in embedding}
 
 
 def test_damaged_weights(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from support.k_quants import FILE_TYPES, MATRICES, SHAPES, by_kind, rms
+from support.k_quants import FILE_TYPES, MATRICES, SHAPES, by_kind, matrices, rms
+from support.tiny import Tiny
 
 _TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 
@@ -38,7 +39,9 @@ def main(libraries: Path, quantizer: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, tiny in SHAPES.items():
             source = tiny.write(Path(scratch) / f"{name}.gguf")
-            types[name] = {level: _types(libraries, quantizer, source, ftype) for level, ftype in FILE_TYPES.items()}
+            types[name] = {
+                level: _types(libraries, quantizer, tiny, source, ftype) for level, ftype in FILE_TYPES.items()
+            }
     print(json.dumps({"rms": found, "types": types}, indent=1))
 
 
@@ -50,11 +53,11 @@ def _theirs(lib: Any, x: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.f
     return gguf.quants.dequantize(out, form)
 
 
-def _types(libraries: Path, quantizer: Path, source: Path, ftype: int) -> dict[str, str]:
+def _types(libraries: Path, quantizer: Path, tiny: Tiny, source: Path, ftype: int) -> dict[str, str]:
     target = source.with_suffix(".out")
     subprocess.run([quantizer, libraries, "quantize", source, target, str(ftype)], check=True, capture_output=True)
-    tensors = gguf.GGUFReader(target).tensors
-    return by_kind({t.name.removesuffix(".weight"): t.tensor_type.name.lower() for t in tensors if len(t.shape) == 2})
+    types = {t.name.removesuffix(".weight"): t.tensor_type.name.lower() for t in gguf.GGUFReader(target).tensors}
+    return by_kind({name: types[name] for name in matrices(tiny)})
 
 
 if __name__ == "__main__":

@@ -16,11 +16,15 @@ Matrix = npt.NDArray[np.float32]
 FILE_TYPES = {
     "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q4_k_m": 15, "q4_1": 3, "q4_0": 2, "q3_k_m": 12, "q2_k": 10,
 }  # fmt: skip
-# Models whose rows 256 divides, some or none: enough layers for every rule, few and many heads a key head.
+# Models whose rows 256 divides, some or none: enough layers for every rule, few and many heads a key head, and layers
+# that do not attend.
 SHAPES = {
     "tied": Tiny(hidden=256, layers=17, heads=4, kv_heads=2, head_dim=64, ffn=288),
     "untied": Tiny(hidden=256, layers=16, heads=4, kv_heads=1, head_dim=64, ffn=256, tied=False),
     "narrow": Tiny(layers=9),
+    "convolutions": Tiny(
+        family="lfm2", hidden=256, layers=17, heads=4, kv_heads=1, head_dim=64, ffn=256, numbers=(("conv_taps", 3),)
+    ),
 }
 
 
@@ -39,6 +43,11 @@ MATRICES = {"heavy": heavy, "ffn_down": ffn_down}
 
 def rms(values: Matrix, rounded: Matrix) -> float:
     return float(np.sqrt(np.mean((rounded.astype(np.float64) - values) ** 2)))
+
+
+def matrices(tiny: Tiny) -> dict[str, tuple[int, ...]]:
+    """Their sizes; the taps of convolutions, which nobody quantizes, are none."""
+    return {name: size for name, size in tiny.shapes().items() if len(size) == 2 and not name.endswith(".conv")}
 
 
 def by_kind(types: Mapping[str, str]) -> dict[str, str]:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from inpage.errors import InvalidRequest, SourceInvalid
 
-from ..quantize import FORMATS, Groups, quantize, read_groups
+from ..quantize import FORMATS, Groups, quantize
 from ..quantize.mixtures import MIXTURES, Model, fitting, format_in
 from ..sources import Source, SourceTensor
 from ..sources.shape import KIND as SHAPE
@@ -24,20 +28,29 @@ LEVELS = (SOURCE, *MIXTURES)
 _EXACT = ("position_embd", "token_types", "cls", "cls.output")  # small, and no packed matrices or a classifier's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rounded(SourceTensor):
-    """A tensor rounded to ``format`` when it is asked for; ``data`` is the original's, and ``original`` its format.
+    """``original``, rounded to ``format`` when it is asked for; shape, rows and ``data`` are the original's.
     ``wanted``: the level's format, where rows do not divide into its groups and ``format`` stands in."""
 
-    original: str = "f32"
-    wanted: str = ""
+    original: SourceTensor
+    wanted: str
+
+    def rows(self, which: npt.NDArray[np.intp] | slice) -> Self:
+        return replace(SourceTensor.rows(self, which), original=self.original.rows(which))
 
     def stored(self) -> Groups:
-        values = read_groups(self.data, self.original, self.stored_rows, self.shape[-1]).to_float32()
+        values = self.original.stored().to_float32()
         try:
             return quantize(values, self.format)
         except ValueError as e:
             raise SourceInvalid(f"{self.name}: {e}", field=self.name) from e
+
+
+def rounded(tensor: SourceTensor, format: str, wanted: str = "") -> Rounded:
+    """``tensor`` in ``format``, made of the numbers that it has now. ``wanted``: see `Rounded`; "": the same format."""
+    t = tensor
+    return Rounded(t.name, t.shape, format, t.data, t.repeats, t.order, original=t, wanted=wanted or format)
 
 
 def default_level(source: Source) -> str:
@@ -109,7 +122,8 @@ def _at_level(source: Source, level: str) -> Source:
     if level == SOURCE:
         return source
     a = source.architecture
-    model = Model(a.layers, a.heads // a.kv_heads, "output" not in source.tensors)
+    attending = [layer for layer in range(a.layers) if layer not in a.conv_layers]
+    model = Model(a.layers, attending, a.heads // a.kv_heads, "output" not in source.tensors)
     return replace(source, tensors={name: _at(t, level, model) for name, t in source.tensors.items()})
 
 
@@ -120,5 +134,4 @@ def _at(tensor: SourceTensor, level: str, model: Model) -> SourceTensor:
     format = fitting(wanted, tensor.shape[1])
     if FORMATS[tensor.format].bits <= FORMATS[format].bits:
         return tensor
-    kept = tensor.name, tensor.shape, format, tensor.data, tensor.repeats, tensor.order
-    return Rounded(*kept, original=tensor.format, wanted=wanted)
+    return rounded(tensor, format, wanted)

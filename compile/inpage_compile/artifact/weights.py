@@ -238,7 +238,7 @@ def _packed(parts: Sequence[SourceTensor], join: Callable[[list[Groups]], Groups
     step = max(_AT_ONCE // columns // BLOCK_ROWS, 1) * BLOCK_ROWS
     out, at = np.empty(0, np.uint8), 0
     for first in range(0, rows, step):
-        packed = pack(join([p.some(first, min(first + step, rows)).stored() for p in parts]))
+        packed = pack(join([p.rows(slice(first, min(first + step, rows))).stored() for p in parts]))
         if first == 0:
             if rows <= step:
                 return packed

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from inpage.errors import InvalidRequest, Unsupported
 
-from ..artifact.levels import Rounded
+from ..artifact.levels import rounded
 from ..quantize import FORMATS
 from ..sources import Source
 
@@ -46,5 +46,4 @@ def with_embedding(level: Source, source: Source, format: str) -> Source:
     tensor = source.tensors[_NAME]
     if not format or FORMATS[level.tensors[_NAME].format].bits <= FORMATS[format].bits:
         return level
-    kept = tensor.name, tensor.shape, format, tensor.data, tensor.repeats, tensor.order
-    return replace(level, tensors={**level.tensors, _NAME: Rounded(*kept, original=tensor.format, wanted=format)})
+    return replace(level, tensors={**level.tensors, _NAME: rounded(tensor, format)})

@@ -72,5 +72,4 @@ def _of_template(source: Source, tokenizer: Tokenizer) -> set[int]:
 
 def _rows(tensor: SourceTensor, kept: npt.NDArray[np.intp]) -> SourceTensor:
     rows = kept if tensor.order is None else tensor.order[kept]
-    data = tensor.data.reshape(tensor.stored_rows, -1)[rows % tensor.stored_rows]
-    return replace(tensor, shape=(len(kept), *tensor.shape[1:]), data=data, repeats=1, order=None)
+    return tensor.rows(rows % tensor.stored_rows)

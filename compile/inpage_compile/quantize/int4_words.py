@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ class Int4Words(SourceTensor):
     is taken apart, for quants or scales that a Q4_0 cannot hold."""
 
     scales: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0), np.float16), repr=False)
+
+    def rows(self, which: npt.NDArray[np.intp] | slice) -> Self:
+        return replace(SourceTensor.rows(self, which), scales=self.scales[which])
 
     def stored(self) -> Groups:
         rows, columns = self.shape

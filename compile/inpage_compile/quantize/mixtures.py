@@ -3,6 +3,7 @@ same names. More bits go where an error costs most: the head, values, what comes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .formats import FORMATS
@@ -18,9 +19,11 @@ _FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a mixture goes by. ``grouping``: heads that share a key head; ``tied``: the embedding is the head too."""
+    """What a mixture goes by. ``attending``: the layers that attend, in order; ``grouping``: heads that share a key
+    head; ``tied``: the embedding is the head too."""
 
     layers: int
+    attending: Sequence[int]
     grouping: int
     tied: bool
 
@@ -34,15 +37,19 @@ def format_in(level: str, tensor: str, model: Model) -> str:
         return base if base == "q8_0" else "q6_k"
     _, _, rest = tensor.partition(".")
     layer, _, name = rest.partition(".")
+    at, count = int(layer) if layer.isdigit() else 0, model.layers
+    if name == "attn_v":  # counted where there are any
+        at, count = model.attending.index(at), len(model.attending)
     if level == "q2_k":
-        values = "q4_k" if model.grouping >= 4 else "q3_k"
+        # llama.cpp takes the grouping of the first layer, which is none where that does not attend.
+        values = "q4_k" if model.grouping >= 4 and 0 in model.attending else "q3_k"
         return {"attn_v": values, "attn_output": "q3_k", "ffn_down": "q3_k"}.get(name, base)
     if level == "q3_k_m":
         few = {"attn_v": 2, "ffn_down": model.layers // 16}
         if name in few:
-            return "q5_k" if int(layer) < few[name] else "q4_k"
+            return "q5_k" if at < few[name] else "q4_k"
         return "q4_k" if name == "attn_output" else base
-    if level in ("q4_k_m", "q5_k_m") and name in ("attn_v", "ffn_down") and _more_bits(int(layer), model.layers):
+    if level in ("q4_k_m", "q5_k_m") and name in ("attn_v", "ffn_down") and _more_bits(at, count):
         return "q6_k"
     return base
 

@@ -33,10 +33,11 @@ class SourceTensor:
     def stored_rows(self) -> int:
         return self.shape[0] // self.repeats if len(self.shape) == 2 else 1
 
-    def some(self, first: int, end: int) -> Self:
-        """Those of the stored rows, once each and in their own order."""
-        data = self.data.reshape(self.stored_rows, -1)[first:end]
-        return replace(self, shape=(end - first, self.shape[1]), data=data, repeats=1, order=None)
+    def rows(self, which: npt.NDArray[np.intp] | slice) -> Self:
+        """A matrix of those of the stored rows, in that order. Where ``data`` is not all that a row has, a subclass
+        takes the rest as well."""
+        data = self.data.reshape(self.stored_rows, -1)[which]
+        return replace(self, shape=(len(data), self.shape[1]), data=data, repeats=1, order=None)
 
     def stored(self) -> Groups:
         """Quants, scales and minima of the stored rows; one-dimensional tensors count as one row."""

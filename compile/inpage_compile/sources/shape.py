@@ -87,7 +87,9 @@ class Shape:
             return self.embedding if tensor == "token_embd" else self.head
         if self.matrices not in MIXTURES:
             return self.matrices
-        return format_in(self.matrices, tensor, Model(self.layers, self.heads // self.kv_heads, self.tied))
+        return format_in(
+            self.matrices, tensor, Model(self.layers, range(self.layers), self.heads // self.kv_heads, self.tied)
+        )
 
     def with_matrices(self, form: str) -> Shape:
         """The same in another number format or mixture; with a mixture's embedding, where it is one. Raises

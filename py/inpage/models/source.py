@@ -105,8 +105,8 @@ class Artifacts:
         )
 
     async def _of(self, artifact: int, store: Store, manifest: Manifest) -> list[Level]:
-        """All variants that can run here, then without that with the largest arena, and so on. What an engine without a
-        plan takes beside its weights is not known beforehand."""
+        """All variants that can run here, then without the one that takes the most beside KV pages, and so on, down to
+        one with a plan. What an engine without a plan takes beside its weights is not known beforehand."""
         pin = self._settings.engine.backend if self._backend is None else self._backend
         ranked = choose(manifest.variants, await this_device(), backend=pin).ranked
         planned = [c.variant for c in ranked if "plan" in c.variant.files]
@@ -114,25 +114,31 @@ class Artifacts:
         if not plans:
             weights, name = manifest.weights.bytes, manifest.level or manifest.id
             return [Level(artifact, name, weights, 0, Blocks(1), manifest.architecture.context, 1)]
+        own = manifest.graph and manifest.graph.weights
+        fixed = {c.name: own.bytes if own else manifest.weights.bytes for c in ranked}
+        fixed |= {name: manifest.weights.bytes + plan.arena_bytes for name, plan in plans.items()}
         levels: list[Level] = []
         refused: dict[str, str] = {}
-        for name in sorted(plans, key=lambda name: plans[name].arena_bytes, reverse=True):
+        for name in sorted(fixed, key=lambda name: fixed[name], reverse=True):
             left = [plan for other, plan in plans.items() if other not in refused]
+            if not left:
+                break
             largest = max(left, key=kv_bytes)
             level = Level(
                 artifact,
                 manifest.level or manifest.id,
-                manifest.weights.bytes + plans[name].arena_bytes,
+                fixed[name],
                 largest.page_bytes,
                 Blocks(largest.page_tokens, largest.kv_groups),
                 max(plan.maxima.context for plan in left),
                 max(plan.maxima.sequences for plan in left),
                 tuple(refused.items()),
                 self._settings.engine.replicas,
-                plans[name].arena_bytes + (0 if ranked[0].kind.maps_weights else manifest.weights.bytes),
+                fixed[name] - (manifest.weights.bytes if ranked[0].kind.maps_weights else 0),
                 largest.maxima.rows,
             )
             if not levels or level.fixed < levels[-1].fixed:
                 levels.append(level)
-            refused[name] = f"its arena of {plans[name].arena_bytes / 1e6:.0f} MB is beyond the memory budget"
+            what, size = ("arena", plans[name].arena_bytes) if name in plans else ("graph", fixed[name])
+            refused[name] = f"its {what} of {size / 1e6:.0f} MB is beyond the memory budget"
         return levels
