@@ -7,6 +7,8 @@ import path from "node:path";
 import { BegunLoad } from "../../web/engine/begun.js";
 import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
+import { outOfMemory } from "../../web/engine/onnx/executor.js";
+import { together } from "../../web/engine/onnx/load.js";
 import { sha256 } from "../../web/engine/storage/sha256.js";
 import { call, expect, test } from "./support/fixtures.js";
 
@@ -40,6 +42,27 @@ test("abi.js says what abi.h says", () => {
     at += size === undefined ? 1 : Number(size) || defined(size);
   }
   expect(at).toBe(SEQUENCE_WORDS);
+});
+
+test("the first failure of an ONNX load ends the others, and is told when they have ended", async () => {
+  /** @type {string[]} */
+  const ended = [];
+  const begin = (/** @type {AbortSignal} */ signal) => [
+    Promise.reject(new Error("no library")),
+    new Promise((_, reject) => signal.addEventListener("abort", () => setTimeout(() => reject(ended.push(signal.reason.message))))),
+  ];
+  await expect(together(new AbortController().signal, begin)).rejects.toThrow("no library");
+  expect(ended).toEqual(["no library"]);
+  expect(await together(new AbortController().signal, () => [Promise.resolve(1), Promise.resolve("b")])).toEqual([1, "b"]);
+});
+
+test("memory that ran out is told from a trap", () => {
+  for (const said of ["std::bad_alloc", "RangeError: Array buffer allocation failed", "failed to allocate a buffer of size 9.", "could not allocate memory", "Aborted(OOM)"]) {
+    expect([said, outOfMemory(new Error(said))]).toEqual([said, true]);
+  }
+  for (const said of ["RuntimeError: memory access out of bounds", "TempSpace allocator not found", "unreachable"]) {
+    expect([said, outOfMemory(new Error(said))]).toEqual([said, false]);
+  }
 });
 
 test("memory steps down where the browser refuses, and says how many pages it holds", () => {

@@ -126,6 +126,35 @@ test("a token costs its inputs and a row of logits; a sequence can go back, is d
   expect([held, left]).toEqual([2 * 2 * 2 * 16 * 2 * (prompt.ids.length + 8), 0]);
 });
 
+test("a graph that is not what its manifest says, and a site without the runtime, have their names", async ({ page, server, origin }) => {
+  server.mount(MODEL, compiled("onnx_artifact"));
+  await page.goto(`${origin}/tests/browser/support/blank.html`);
+  const load = (/** @type {number} */ heads) =>
+    page.evaluate(
+      async ([model, heads]) => {
+        const { EngineClient } = await import(/** @type {string} */ ("/web/engine/client.js"));
+        const client = new EngineClient();
+        const manifest = await (await fetch(`${model}manifest.json`)).json();
+        manifest.architecture.kv_heads = heads;
+        const said = (/** @type {any} */ { code, field }) => [code, field];
+        try {
+          await client.load({ base: new URL(model, location.href).href, manifest: JSON.stringify(manifest), variant: "onnx-wasm", threads: 1, cache: false });
+        } catch (error) {
+          return [said(error)];
+        }
+        const one = { tokenIds: Int32Array.of(5), positions: Int32Array.of(0), rowSequence: Int32Array.of(0), blockTables: Int32Array.of(0), logitRows: Int32Array.of(0), wantLogits: true };
+        const found = [];
+        for (let i = 0; i < 2; i++) found.push(await client.step(one).then(() => "no error", said));
+        await client.unload();
+        return found;
+      },
+      /** @type {const} */ ([MODEL, heads]),
+    );
+  expect(await load(4)).toEqual([["artifact_invalid", "graph.cache"], ["artifact_invalid", "graph.cache"]]);
+  server.fault("/web/vendor/onnxruntime/ort-wasm-simd-threaded.wasm", { status: 404 });
+  expect(await load(2)).toEqual([["unsupported", "variant"]]);
+});
+
 test("beside our engine it is a candidate, and an answer goes on with it where ours dies", async ({ page, server, start, killer, ask }) => {
   server.mount(MODEL, compiled("both_artifact"));
   await start({ model: MODEL, threads: 1 });

@@ -18,6 +18,7 @@ from inpage.engines.protocol import Sampling
 from inpage.errors import InvalidRequest, SourceInvalid
 from inpage.format.abi import SEQUENCE, SEQUENCE_RESULTS, SEQUENCE_WORDS
 from inpage_compile.artifact.checks import load_levels, verify
+from inpage_compile.onnx.graph import read_graph
 from inpage_compile.onnx_model import link_sampler, open_carried
 from inpage_compile.pipeline import compile_model
 from inpage_compile.pruning.steps import Wanted
@@ -127,6 +128,38 @@ def test_damage_has_its_name(tmp_path: Path, spoil: Callable[[Path], object], fi
     with pytest.raises(SourceInvalid, match=says) as error:
         open_onnx(folder)
     assert error.value.field == field
+
+
+def _message(tag: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    low, high = len(content) & 127, len(content) >> 7
+    return bytes([tag << 3 | 2, low | 128, high]) + content
+
+
+def _number(tag: int, value: int) -> bytes:
+    return bytes([tag << 3, value])
+
+
+def test_whatever_one_byte_says_a_graph_is_read_or_its_file_named() -> None:
+    extent = _message(1, _number(1, 0))
+    tensor_type = _message(1, _number(1, 7), _message(2, extent, extent))
+    taken = _message(11, _message(1, b"ids"), _message(2, tensor_type))
+    place = [
+        _message(13, _message(1, key), _message(2, said)) for key, said in ((b"location", b"w"), (b"length", b"9"))
+    ]
+    tensor = [_number(2, 10), _message(8, b"w"), _number(14, 1), *place]
+    node = _message(1, _message(5, _message(5, *tensor), _message(6, _message(5, *tensor))))
+    whole = _message(7, node, taken, _message(15, _message(1, *tensor)))
+    graph = read_graph(memoryview(whole), "model.onnx")
+    assert (graph.inputs["ids"].shape, graph.external, graph.halves) == ((0, 0), {"w": 9}, True)
+    refused = 0
+    for at in range(len(whole)):
+        for byte in {whole[at] ^ 1, whole[at] ^ 2, whole[at] ^ 5, 0, 255}:  # other wire types and lengths
+            try:
+                read_graph(memoryview(whole[:at] + bytes([byte]) + whole[at + 1 :]), "model.onnx")
+            except SourceInvalid as error:
+                refused += error.field is not None
+    assert refused > 100
 
 
 def test_a_graph_of_another_model_is_not_carried(tmp_path: Path) -> None:

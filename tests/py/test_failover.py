@@ -11,7 +11,16 @@ import pytest
 
 from inpage.backends.faults import FaultLog
 from inpage.engines.protocol import Sampling, SequenceInput
-from inpage.errors import ArtifactDamaged, Cancelled, DeviceLost, InpageError, NetworkError, OutOfMemory, PoisonRequest
+from inpage.errors import (
+    ArtifactDamaged,
+    ArtifactInvalid,
+    Cancelled,
+    DeviceLost,
+    InpageError,
+    NetworkError,
+    OutOfMemory,
+    PoisonRequest,
+)
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from support.asking import prompt
@@ -201,6 +210,23 @@ async def test_a_first_load_falls_through_to_what_works() -> None:
     scheduler = await house.scheduler()
     assert scheduler.info.variant == "b"
     assert house.backends.took_over == "a failed (out_of_memory: full)"
+
+
+async def test_files_that_one_variant_alone_needs_do_not_end_a_failover() -> None:
+    for error in (NetworkError("no graph"), ArtifactInvalid("no graph", field="graph.weights")):
+        house = House("wasm-simd", "onnx-wasm", "wasm-relaxed")
+        house.refuse = {"wasm-simd": OutOfMemory("full"), "onnx-wasm": error}
+        assert (await house.scheduler()).info.variant == "wasm-relaxed"
+        assert house.log.resting("onnx-wasm") > 0
+    house = House("onnx-webgpu", "onnx-wasm", "wasm-simd", "wasm-relaxed")
+    house.refuse = dict.fromkeys(("onnx-webgpu", "onnx-wasm", "wasm-simd"), NetworkError("offline"))
+    with pytest.raises(NetworkError, match="offline"):
+        await house.scheduler()
+    assert house.loads == ["onnx-webgpu", "onnx-wasm", "wasm-simd"]  # the weights are those of the last one as well
+    house = House("onnx-webgpu", "onnx-wasm")
+    house.refuse = dict.fromkeys(("onnx-webgpu", "onnx-wasm"), NetworkError("offline"))
+    with pytest.raises(NetworkError, match="offline"):
+        await house.scheduler()
 
 
 async def test_what_fails_beside_the_first_load_gives_the_engine_back() -> None:

@@ -15,10 +15,11 @@ from inpage.backends import device_profile as notes_module
 from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.failover import Backends
 from inpage.backends.measurement import Measurement, measure, pages_needed
+from inpage.backends.memory_ceiling import beyond
 from inpage.backends.selection import Candidate, Choice, choose
 from inpage.engines.protocol import SequenceInput
-from inpage.errors import DeviceLost, InpageError
-from inpage.format.schema import Variant
+from inpage.errors import DeviceLost, InpageError, Unsupported
+from inpage.format.schema import FileRef, GraphRef, Variant, Weights
 from inpage.host.capability import Adapter, Device, host_device
 from inpage.router import Router
 from inpage.scheduling import tuning
@@ -62,6 +63,7 @@ class House:
         self.loads: list[str] = []
         self.engines: list[Mortal] = []
         self.dying: set[str] = set()
+        self.refuse: dict[str, InpageError] = {}
         self.hold: asyncio.Event | None = None
         self.learnt = 0
         ranked = tuple(
@@ -75,6 +77,8 @@ class House:
         self.loads.append(candidate.name)
         if self.hold is not None:
             await self.hold.wait()
+        if candidate.name in self.refuse:
+            raise self.refuse[candidate.name]
 
         def fate(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
             return DeviceLost("gone") if candidate.name in self.dying else None
@@ -155,6 +159,53 @@ async def test_one_that_dies_being_measured_rests(house: House) -> None:
         assert house.loads == ["slow-a", "fast-b"]
         said = "fast-b: made for tests; not measured yet; failed 0 seconds ago (device_lost: gone); tried again in 60"
         assert said in router.explain()
+
+
+async def test_one_that_cannot_be_loaded_rests(house: House) -> None:
+    async with await house.router() as router:
+        house.refuse["fast-b"] = Unsupported("not this graph")
+        await router._tuner.measure_current()
+        for _ in range(3):
+            await router.complete("hello", **GREEDY)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        assert house.loads == ["slow-a", "fast-b"]
+
+
+async def test_nothing_is_downloaded_unasked(house: House) -> None:
+    asked: list[str] = []
+
+    async def stored(candidate: Candidate) -> bool:
+        asked.append(candidate.name)
+        return False
+
+    house.backends.stored = stored
+    async with await house.router() as router:
+        await router._tuner.measure_current()
+        await router.complete("hello", **GREEDY)
+        while not asked:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (asked, house.loads) == (["fast-b"], ["slow-a"])
+        await router.measure()
+        assert house.loads == ["slow-a", "fast-b"]
+
+
+async def test_a_variants_own_weights_need_room(house: House) -> None:
+    graph = GraphRef(500, (), (), (), "float32", "logits", Weights(500, ()))
+    onnx = Candidate(Variant("onnx-wasm", "onnx", (), {}), True, "made for tests")
+    ours = Candidate(Variant("wasm", "wasm", (), {"plan": FileRef("plan.json", 1, "0" * 64)}), True, "made for tests")
+    async with await house.router() as router:
+        router.manifest = replace(router.manifest, weights=Weights(100, ()), graph=graph)
+        found = []
+        for memory in (None, 1900, 2100):
+            router.device = replace(host_device(), memory=memory)
+            found.append([router._room(candidate) for candidate in (ours, onnx)])
+        assert found == [[True, True], [True, False], [True, True]]
+        tab = replace(router.device, place="page", memory=1900)
+        manifest = replace(router.manifest, variants=(ours.variant, onnx.variant))
+        assert list(beyond(tab, manifest)) == ["onnx-wasm"]  # more than a quarter
+        assert beyond(replace(tab, memory=2100), manifest) == beyond(replace(tab, memory=None), manifest) == {}
 
 
 async def test_after_its_rest_the_faster_one_runs_again(house: House) -> None:

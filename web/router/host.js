@@ -6,6 +6,7 @@
 import { toWire } from "../engine/format/errors.js";
 import { probe } from "../engine/core/features.js";
 import { fetchSmall } from "../engine/storage/shards.js";
+import { openStore } from "../engine/storage/storage.js";
 import { storageSpace } from "../engine/host/site_data.js";
 import { probeAdapter, probeMemory } from "./adapter.js";
 import { fetchTokenizerFile } from "./ahead.js";
@@ -66,6 +67,21 @@ export function absolute(url) {
  */
 export async function fetchText(base, file, bytes, sha256, field) {
   return new TextDecoder().decode(await fetchSmall(base, { file, bytes, sha256, field }));
+}
+
+/**
+ * Whether all of these files lie in storage, so that loading them downloads nothing.
+ * @param {[sha256: string, bytes: number][]} files
+ * @returns {Promise<boolean>} false where storage does not answer
+ */
+export async function areStored(files) {
+  const store = await openStore(true);
+  try {
+    for (const [sha256, bytes] of files) if (!(await store?.has(sha256, bytes))) return false;
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**

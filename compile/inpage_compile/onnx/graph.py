@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from inpage.errors import SourceInvalid, brief
 
-from .protobuf import Value, content, fields, number, numbers, text
+from .protobuf import Value, content, fields, number, text
 
 _MODEL_GRAPH, _MODEL_FUNCTIONS, _FUNCTION_NODE = 7, 25, 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 5, 11, 12, 15
@@ -194,5 +194,5 @@ def _all(message: Value, tag: int, where: str) -> list[Value]:
 
 
 def _extent(dim: Value, where: str) -> int | None:
-    fixed = [numbers(value, where)[-1] for at, value in fields(content(dim, where), where) if at == 1]
+    fixed = [number(value, where) for at, value in fields(content(dim, where), where) if at == 1]
     return fixed[-1] if fixed and fixed[-1] >= 0 else None

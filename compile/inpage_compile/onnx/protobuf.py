@@ -71,17 +71,6 @@ def number(value: Value, where: str) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def numbers(value: Value, where: str) -> list[int]:
-    """What a repeated integer holds, packed or one."""
-    if isinstance(value, int):
-        return [number(value, where)]
-    out, at = [], 0
-    while at < len(value):
-        found, at = _varint(value, at, where)
-        out.append(number(found, where))
-    return out
-
-
 def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
     value = 0
     for shift in range(0, 7 * _VARINT_BYTES, 7):

@@ -3,7 +3,8 @@
 A worker that died is started again as it was: the same engine gives the same tokens. A device that was lost twice
 within a minute, or that has no memory left, rests (`faults`), and the next variant takes over. A GPU whose kernels take
 long to compile is not waited for in mid-answer: another backend takes over, and it is tried again when nobody asks.
-Weights are stored once for all variants, so nothing is downloaded again.
+Engines of ours share the weights that are stored; one with weights or code of its own (`EngineKind.apart`) may have to
+download them, and where that fails the others are tried.
 """
 
 from __future__ import annotations
@@ -30,19 +31,33 @@ from .selection import Candidate
 
 Load = Callable[[Candidate], Awaitable[Engine]]
 Other = TypeVar("Other")
-# No other variant mends these: the caller, the network or the files are at fault.
+# No other variant mends these: the caller, the network or the files are at fault,
 _NOT_THE_ENGINES = (ArtifactInvalid, Cancelled, InvalidRequest, NetworkError, Untrusted)
+# but these may be of files that the other variants do not need.
+_THE_FILES = (ArtifactInvalid, NetworkError)
 _LONG_MS = 3000  # what someone in mid-answer is not kept waiting for
 
 
-class Backends:
-    """The variants that may run here, and the one that does. ``ranked``: those that can run, the fastest first."""
+async def _all_stored(_: Candidate) -> bool:
+    return True
 
-    def __init__(self, ranked: Sequence[Candidate], load: Load, log: FaultLog | None = None) -> None:
+
+class Backends:
+    """The variants that may run here, and the one that does. ``ranked``: those that can run, the fastest first;
+    ``stored``: whether a variant's weights lie here, so that loading it downloads none."""
+
+    def __init__(
+        self,
+        ranked: Sequence[Candidate],
+        load: Load,
+        log: FaultLog | None = None,
+        stored: Callable[[Candidate], Awaitable[bool]] = _all_stored,
+    ) -> None:
         self.ranked = list(ranked)
         self.current = self.ranked[0]
         self.log = log or FaultLog()
         self.took_over = ""  # why the current one is not the first, for people
+        self.stored = stored
         self._load = load
 
     @property
@@ -51,7 +66,7 @@ class Backends:
 
     def beside(self, ranked: Sequence[Candidate]) -> Backends:
         """Of another engine of the model, with the same memory of faults."""
-        return Backends(ranked, self._load, self.log)
+        return Backends(ranked, self._load, self.log, self.stored)
 
     async def first(self) -> Engine:
         """Load the fastest that works. Raises what the only one, or the first, failed with."""
@@ -107,9 +122,10 @@ class Backends:
         for candidate in order:
             try:
                 engine = await self._load(candidate)
-            except _NOT_THE_ENGINES:
-                raise
             except InpageError as error:
+                alone = candidate.kind.apart and isinstance(error, _THE_FILES)
+                if isinstance(error, _NOT_THE_ENGINES) and not alone:
+                    raise
                 self.log.note(candidate.name, error)
                 self.log.rest(candidate.name)
                 failures.append((candidate, error))
@@ -120,7 +136,8 @@ class Backends:
                 self.took_over = "; ".join([why] * bool(why) + [_failure(*failed) for failed in failures])
             self.current = candidate
             return engine
-        if len(failures) == 1:
+        # Of one kind all of them: the network, where that is down.
+        if len(failures) == 1 or all(isinstance(error, _THE_FILES) for _, error in failures):
             raise failures[0][1]
         text = "; ".join(_failure(*failed) for failed in failures)
         raise DeviceLost(f"every backend failed: {text}") from failures[0][1]

@@ -26,6 +26,18 @@ def ceiling(device: Device) -> int | None:
     return device.memory // _SHARE
 
 
+def beyond(device: Device, manifest: Manifest) -> dict[str, str]:
+    """Variants whose own weights, apart from the model's, are more than a tab may hold, and why they are left out: the
+    system would end the page in which one took over."""
+    most, memory, out = ceiling(device), device.memory or 0, {}
+    for variant in manifest.variants:
+        own = manifest.weights_of(variant)
+        if most is not None and own is not manifest.weights and own.bytes > most:
+            size = f"its weights of {own.bytes / 1e6:.0f} MB are too much for {memory / (1 << 30):g} GiB of memory"
+            out[variant.name] = f"{size}: pin it to run it all the same"
+    return out
+
+
 def kv_bytes(plan: Plan, tokens: int | None = None) -> int:
     """Of one conversation of so many tokens, or of a whole context."""
     most = plan.maxima

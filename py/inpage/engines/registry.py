@@ -45,6 +45,7 @@ class EngineKind:
     """``place``: "page" or "host". ``files``: by role, that each of its variants must have. ``variants``: names of its
     usual ones, the one expected to be the fastest first. ``gpu``: it computes on a WebGPU adapter and not on threads,
     and compiles its kernels when it is loaded. ``maps_weights``: several engines in one process share their weights.
+    ``apart``: it needs code, or weights, that no other engine does, so that these may be missing for it alone.
     ``lacks``: which of its ``flags`` it does not have on this machine, and what would help. ``counts``: names of what
     it counts, in the order in which the page tells it."""
 
@@ -57,6 +58,7 @@ class EngineKind:
     variants: tuple[str, ...] = ()
     gpu: bool = False
     maps_weights: bool = False
+    apart: bool = False
     lacks: Callable[[], Mapping[str, str]] = dict
     counts: tuple[str, ...] = RUNTIME_COUNTS
 
@@ -114,7 +116,8 @@ for _backend, _title, _on_gpu in (
 ):
     register(
         EngineKind(
-            _backend, _title, "page", _module("in_page"), _ONNX, ("sampler",), gpu=_on_gpu, counts=ONNX_COUNTS
+            _backend, _title, "page", _module("in_page"), _ONNX, ("sampler",), gpu=_on_gpu, apart=True,
+            counts=ONNX_COUNTS,
         )
     )  # fmt: skip
 

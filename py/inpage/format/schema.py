@@ -354,6 +354,11 @@ class Manifest:
         listed = (("weights", self.weights.shards), ("graph.weights", own))
         return tuple((f"{field}.shards[{i}]", shard) for field, shards in listed for i, shard in enumerate(shards))
 
+    def weights_of(self, variant: Variant) -> Weights:
+        """What an engine of this variant loads: a graph's own, where there are, for those that replay no plan."""
+        own = None if self.graph is None or "plan" in variant.files else self.graph.weights
+        return own or self.weights
+
     @property
     def width(self) -> int:
         """Numbers that the model gives for a row: logits, or an encoder's vector or scores."""

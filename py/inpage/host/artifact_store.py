@@ -11,7 +11,7 @@ from ..errors import ArtifactInvalid, InvalidRequest, quoted, said
 from ..format.bounded_file import read_bounded
 from ..format.limits import FILE_BYTES
 from ..format.manifest import parse_manifest
-from ..format.schema import FileRef, LevelRef, Manifest, TokenizerRef
+from ..format.schema import FileRef, LevelRef, Manifest, TokenizerRef, Weights
 from .browser import IN_PAGE, host, settle
 
 
@@ -30,6 +30,10 @@ class Store(Protocol):
 
     async def tokenizer(self, ref: TokenizerRef) -> Any:
         """What `inpage.text.tokenizer.load_tokenizer` takes."""
+        ...
+
+    async def holds(self, weights: Weights) -> bool:
+        """Whether all of them lie here, so that loading downloads none."""
         ...
 
 
@@ -53,6 +57,9 @@ class FolderStore:
 
     async def tokenizer(self, ref: TokenizerRef) -> str:
         return await self.text(ref, "tokenizer")
+
+    async def holds(self, weights: Weights) -> bool:
+        return True
 
     def _read(self, file: str, field: str, kind: str) -> bytes:
         path = self._folder / file
@@ -85,6 +92,12 @@ class PageStore:
         file = ref.tables or ref
         tables = ref.tables is not None
         return await settle(host().fetchTokenizer(self.base, file.file, file.bytes, file.sha256, tables))
+
+    async def holds(self, weights: Weights) -> bool:
+        from pyodide.ffi import to_js
+
+        files = to_js([[shard.sha256, shard.bytes] for shard in weights.shards])
+        return bool(await settle(host().areStored(files)))
 
 
 def open_store(where: str | Path) -> Store:

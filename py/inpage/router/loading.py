@@ -12,7 +12,7 @@ from typing import Any
 from ..backends.device_profile import DeviceProfile
 from ..backends.failover import Backends
 from ..backends.load import load_engine
-from ..backends.memory_ceiling import fitted
+from ..backends.memory_ceiling import beyond, fitted
 from ..backends.selection import Candidate, Choice, choose
 from ..engines.protocol import Engine, Progress
 from ..format.schema import Manifest
@@ -72,7 +72,7 @@ async def load_model(
         backend=backend,
         threads=threads,
         measurements=profile.measurements,
-        refused=refused,
+        refused=refused if backend else {**beyond(device, manifest), **refused},
     )
     chosen, shrunk = await fitted(chosen, device, store, manifest, choice)
     report({"phase": "tokenizer"})
@@ -91,7 +91,10 @@ async def load_model(
             candidate.variant, share, pinned, store, manifest, text, report, chosen, profile, trust
         )
 
-    backends = Backends(choice.ranked, load, profile.log)
+    async def stored(candidate: Candidate) -> bool:
+        return await store.holds(manifest.weights_of(candidate.variant))
+
+    backends = Backends(choice.ranked, load, profile.log, stored)
     engine, tokenizer = await backends.first_beside(tokenizing())
     report = ignore_progress  # what is loaded later concerns nobody who waits for this
     count, chosen = affordable(wanted, engine.info, chosen, device.memory)

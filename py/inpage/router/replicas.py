@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from ..backends.failover import Backends
+from ..backends.selection import Candidate
 from ..engines.protocol import Engine, EngineInfo
 from ..engines.registry import engine_kind
 from ..errors import InpageError, OutOfMemory
@@ -34,7 +35,7 @@ class Replicas:
     def __init__(self, first: Scheduler) -> None:
         self.schedulers = [first]
         self.why_fewer = ""
-        self.room: Callable[[], bool] = lambda: False  # for another engine
+        self.room: Callable[[Candidate], bool] = lambda _: False  # for another engine
         self._grammar_queue = GrammarQueue()
         self._specialists: Specialists | None = None
         self.successor: Handover | None = None  # takes what is asked from now on
@@ -122,7 +123,7 @@ class Replicas:
             self.schedulers.append(scheduler)
             return scheduler
 
-        self._specialists = Specialists(backends, lambda: self.room(), start, self.submit)
+        self._specialists = Specialists(backends, lambda candidate: self.room(candidate), start, self.submit)
         ranked = [backends.current, *(c for c in backends.ranked if c is not backends.current)]
         while len(self.schedulers) < count:
             own = backends.beside(ranked)

@@ -378,9 +378,10 @@ class Router:
             with contextlib.suppress(InpageError):
                 await self._prefixes.storage.clear("")
 
-    def _room(self) -> bool:
-        """Whether a second engine can be loaded for a moment, without downloading anything."""
-        needed = 3 * self.manifest.weights.bytes
+    def _room(self, candidate: Candidate) -> bool:
+        """Whether an engine of this variant can be loaded beside the one that runs: its weights, twice for a moment."""
+        running = self.engine.info.weight_bytes
+        needed = running + 2 * self.manifest.weights_of(candidate.variant).bytes
         if self.scheduler.settings.kv.memory_bytes is not None or len(self.replicas.schedulers) > 1:
             return False  # somebody counts the bytes
         return getattr(self.engine, "stored", True) and (self.device.memory is None or needed < self.device.memory // 2)

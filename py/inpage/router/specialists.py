@@ -1,5 +1,5 @@
 """An engine beside the one that runs, for requests that need what that one cannot do: a grammar, logprobs. It is loaded
-when such a request first comes, from weights that are already stored."""
+when such a request first comes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..scheduling.scheduler import Scheduler
 
 
 class Specialists:
-    """``backends``: of the model; ``room``: whether another engine fits into memory; ``start``: a scheduler for an
+    """``backends``: of the model; ``room``: whether such an engine fits into memory; ``start``: a scheduler for an
     engine that was loaded by such backends; ``submit``: what is then done with a request."""
 
     def __init__(
         self,
         backends: Backends,
-        room: Callable[[], bool],
+        room: Callable[[Candidate], bool],
         start: Callable[[Engine, Backends], Scheduler],
         submit: Callable[[Request], None],
     ) -> None:
@@ -32,9 +32,7 @@ class Specialists:
 
     def candidates(self, needs: Sequence[str]) -> list[Candidate]:
         """Those whose engine can do all of it."""
-        if not self._room():
-            return []
-        return [c for c in self._backends.ranked if all(map(c.kind.able.has, needs))]
+        return [c for c in self._backends.ranked if all(map(c.kind.able.has, needs)) and self._room(c)]
 
     def open_for(self, request: Request) -> None:
         """Load one, then submit the request; what fails comes by its ``events``."""

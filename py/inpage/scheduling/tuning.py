@@ -1,8 +1,8 @@
 """Finds the fastest variant while nobody waits: measures those that were never measured here, and returns to one that
 failed once its rest is over.
 
-Another engine is loaded beside the one that runs, from weights that are already stored, so it costs memory for a
-moment and no download. A request that arrives ends the search at once.
+Another engine is loaded beside the one that runs, where its weights are already stored, so it costs memory for a
+moment and no download of weights. A request that arrives ends the search at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..backends.kernel_choice import choose_kernels
 from ..backends.measurement import Measurement, measure, pages_needed
 from ..backends.selection import Candidate
 from ..engines.protocol import Engine, Tunable, is_paged
-from ..errors import DeviceLost, InpageError
+from ..errors import InpageError
 from .scheduler import Scheduler
 
 _PATIENCE_S = 2.0  # idle for this long, a caller is not about to ask again
@@ -27,10 +27,11 @@ _WORTH_IT = 0.9  # of the time that the present engine takes: for less, nothing 
 
 
 class Tuner:
-    """``room``: whether a second engine fits into memory. ``on_change`` is called when something was learnt."""
+    """``room``: whether an engine of a variant fits into memory, beside the one that runs. ``on_change`` is called when
+    something was learnt."""
 
-    def __init__(self, scheduler: Scheduler, backends: Backends, profile: DeviceProfile, *, room: Callable[[], bool],
-                 on_change: Callable[[], None]) -> None:  # fmt: skip
+    def __init__(self, scheduler: Scheduler, backends: Backends, profile: DeviceProfile, *,
+                 room: Callable[[Candidate], bool], on_change: Callable[[], None]) -> None:  # fmt: skip
         self._scheduler = scheduler
         self._backends = backends
         self._profile = profile
@@ -41,7 +42,7 @@ class Tuner:
     def idle(self) -> None:
         """Nobody waits: look for something better, if nobody comes."""
         self.busy()
-        if self._unsettled() is not None or (self._open_questions() and self._room()):
+        if self._unsettled() is not None or self._open_questions():
             self._search = asyncio.get_running_loop().create_task(self._wait_and_search())
 
     def busy(self) -> None:
@@ -79,12 +80,12 @@ class Tuner:
     async def _wait_and_search(self) -> None:
         await asyncio.sleep(_PATIENCE_S)
         await self._settle_kernels()
-        if not self._room():
-            return
-        if self._backends.current.name not in self._profile.measurements:
+        current, questions = self._backends.current, self._open_questions()
+        if current.name not in self._profile.measurements and (questions or self._room(current)):
             await self.measure_current()
-        for candidate in self._open_questions():
-            await self._try(candidate)
+        for candidate in questions:
+            if candidate in self._open_questions() and await self._backends.stored(candidate):
+                await self._try(candidate)
 
     def _unsettled(self) -> Tunable | None:
         """The engine that runs, where its kernels were chosen before the browser had compiled all of them well."""
@@ -111,7 +112,7 @@ class Tuner:
         self._on_change()
 
     def _open_questions(self) -> list[Candidate]:
-        """Those that are not resting and are faster, or were never measured."""
+        """Those that are not resting, have room, and are faster or were never measured."""
         backends, measurements = self._backends, self._profile.measurements
         return [
             c
@@ -119,6 +120,7 @@ class Tuner:
             if c is not backends.current
             and not backends.log.resting(c.name)
             and (c.name not in measurements or self._faster(measurements[c.name]))
+            and self._room(c)
         ]
 
     def _faster(self, measurement: Measurement) -> bool:
@@ -142,8 +144,7 @@ class Tuner:
                 self._on_change()
         except InpageError as error:
             self._backends.log.note(candidate.name, error)
-            if isinstance(error, DeviceLost):
-                self._backends.log.rest(candidate.name)
+            self._backends.log.rest(candidate.name)  # whatever it was: it is not loaded again at every pause
             await self._profile.save()
         finally:
             if engine is not None:

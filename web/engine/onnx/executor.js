@@ -17,6 +17,11 @@ import { logitsOf } from "./sampler.js";
  * @typedef {{slot: number, first: number, count: number}} Sequence its rows in a step
  */
 
+/** What ONNX Runtime says of inputs that do not fit: its status INVALID_ARGUMENT, or shapes that a node cannot use. */
+const REFUSED = /ERROR_CODE: 2\b|\bINVALID_ARGUMENT\b|invalid (?:dimensions|rank)|dimensions? (?:must|do(?:es)? not) match|cannot broadcast/i;
+/** And of memory, which the browser says too. A trap is none. */
+const NO_MEMORY = /bad_alloc|out of memory|\bOOM\b|allocation failed|(?:failed to|could not|cannot|can't|unable to) allocate\b/i;
+
 /** Names of numbers that no array of JavaScript's holds in older browsers: their bits as they are. */
 const HALVES = new Float32Array(1 << 16);
 
@@ -141,6 +146,8 @@ export class OnnxExecutor {
     try {
       out = await this.#session.run(feeds, this.#outputs);
     } catch (error) {
+      const refused = this.#refused(error);
+      if (refused) throw refused;
       this.#dead = failed(error);
       throw this.#dead;
     }
@@ -149,6 +156,19 @@ export class OnnxExecutor {
     cache.tensors = tensors;
     cache.tokens.push(...ids);
     this.#copy(logits, ids.length, wanted);
+  }
+
+  /**
+   * A graph that does not take what its manifest says is no engine that died: every engine would say the same.
+   * @param {unknown} error of a run
+   * @returns {EngineError | null}
+   */
+  #refused(error) {
+    const said = String(error);
+    if (!REFUSED.test(said)) return null;
+    const names = /** @type {Set<string>} */ (new Set(this.#graph.inputs));
+    const field = said.match(/[\w.]+/g)?.some((word) => names.has(word)) ? "graph.inputs" : "graph.cache";
+    return invalidArtifact(`is not what the graph takes: ${said}`, field);
   }
 
   /**
@@ -257,5 +277,5 @@ function failed(error) {
 
 /** @param {unknown} error */
 export function outOfMemory(error) {
-  return /bad_alloc|out of memory|allocat|memory access/i.test(String(error));
+  return NO_MEMORY.test(String(error));
 }

@@ -21,11 +21,14 @@ const STEP = "loading ONNX Runtime";
  * @param {number} threads
  * @param {GPUPowerPreference} power
  * @returns {Promise<Library>}
- * @throws {EngineError} network; unsupported where the site was made without it
+ * @throws {EngineError} network; unsupported where the site has no such files
  */
 export async function openLibrary(provider, threads, power) {
   const [library, glue, code] = [FILES[provider].library, FILES[provider].glue, FILES[provider].code].map((file) => `${FOLDER}/${file}`);
-  const [ort, binary] = await Promise.all([imported(import(place(library).href), STEP, library), fetched(code)]);
+  const importing = imported(import(place(library).href), STEP, library);
+  importing.catch(() => undefined); // of a file that is not there, the other's error says more
+  const binary = await fetched(code);
+  const ort = await importing;
   const { env } = /** @type {Library} */ (ort);
   env.logLevel = "error";
   env.wasm.numThreads = threads;
@@ -40,6 +43,9 @@ async function fetched(file) {
   const response = await within(fetch(place(file)), STALL_MS, STEP, file).catch((error) => {
     throw error instanceof EngineError ? error : new EngineError("network", `${STEP}: ${file}: ${String(error)}`, file, error);
   });
+  if (response.status === 404 || response.status === 410) {
+    throw new EngineError("unsupported", `this site has no ONNX Runtime (${file}): build it with this model`, "variant");
+  }
   if (!response.ok) throw new EngineError("network", `${STEP}: ${file}: the server answers ${response.status}`, file);
   return bytesOf(response, "kernels", STEP, file);
 }

@@ -56,10 +56,10 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const lacks = manifest.variant.requires.find((name) => name === "shader-f16" && adapter && !adapter.adapter.features.has(name));
   if (lacks) throw new EngineError("unsupported", `this device's WebGPU has no ${lacks}`, "variant");
   const weights = allocated(manifest.weightBytes);
-  const [ort, sampler, stored] = await settled([
+  const [ort, sampler, stored] = await together(source.signal, (signal) => [
     openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
     openSampler(plan, kernels),
-    fetchWeights(source, manifest, weightSink(weights, source.policy.connections), onProgress),
+    fetchWeights({ ...source, signal }, manifest, weightSink(weights, source.policy.connections), onProgress),
   ]);
   const session = await open(ort, manifest, weights, onGpu);
   source.signal.throwIfAborted();
@@ -142,12 +142,16 @@ async function watched(ort, faultPort) {
 }
 
 /**
- * All of them, or the first that failed, once nothing of the others is under way any more.
- * @template {readonly unknown[]} T
- * @param {{[K in keyof T]: Promise<T[K]>}} promises
- * @returns {Promise<T>}
+ * All of them. The first failure ends the others, and is told once nothing of them is under way any more.
+ * @template {readonly Promise<unknown>[] | []} T
+ * @param {AbortSignal} signal
+ * @param {(signal: AbortSignal) => T} begin
  */
-async function settled(promises) {
-  await Promise.allSettled(promises);
-  return /** @type {Promise<T>} */ (/** @type {unknown} */ (Promise.all(promises)));
+export async function together(signal, begin) {
+  const failed = new AbortController();
+  const all = begin(AbortSignal.any([signal, failed.signal]));
+  for (const one of all) one.catch((error) => failed.abort(error)); // only the first one's reason stays
+  await Promise.allSettled(all);
+  failed.signal.throwIfAborted();
+  return Promise.all(all);
 }
