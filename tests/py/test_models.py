@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpage.errors import ArtifactInvalid, Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout
+from inpage.format.schema import Manifest
 from inpage.kv import Blocks
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
-from inpage.settings import settings_from
+from inpage.models.source import Artifacts
+from inpage.settings import Settings, settings_from
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.shelf import Shelf
-from support.small import small_tokenizer_json
+from support.small import small_manifest, small_tokenizer_json
 
 THREE: dict[str, tuple[int, ...]] = {"a": (100,), "b": (100,), "c": (100,)}
 
@@ -353,6 +356,25 @@ async def test_closing_ends_all(small_tokenizer: Tokenizer) -> None:
 
 async def _whole(stream: Any) -> Any:
     return await stream
+
+
+async def test_artifacts_of_one_model_have_one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = small_manifest()
+    other = replace(best, tokenizer=replace(best.tokenizer, sha256="1" * 64))
+    wider = replace(best, architecture=replace(best.architecture, vocab=best.architecture.vocab + 1))
+
+    class Stored:
+        def __init__(self, place: str) -> None:
+            self.place = place
+
+        async def manifest(self) -> tuple[Manifest, str]:
+            return {"full": best, "same": best, "pruned": other, "wide": wider}[self.place], ""
+
+    monkeypatch.setattr("inpage.models.source.open_store", Stored)
+    assert len(await Artifacts(["full", "same"], settings=Settings()).levels()) == 2
+    for place in ("pruned", "wide"):
+        with pytest.raises(InvalidRequest, match=f"^{place} has another tokenizer than full,"):
+            await Artifacts(["full", place], settings=Settings()).levels()
 
 
 async def test_names(small_tokenizer: Tokenizer) -> None:
