@@ -7,6 +7,7 @@ import { execFileSync } from "node:child_process";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { newSwapFile } from "../../web/router/swap_file.js";
 import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
 import { FaultServer } from "./support/server.js";
 
@@ -175,4 +176,35 @@ async function preempted(tab, way) {
   expect(swapped).toBeLessThan(dropped / 4);
   await slow.close();
   await server.stop();
+});
+
+test("storage that falls silent refuses pages within its limit, and what opens late is closed and removed", async () => {
+  const { navigator, setTimeout, clearTimeout } = globalThis;
+  const locks = { request: async (/** @type {string} */ _, /** @type {object} */ __, /** @type {(lock: object) => unknown} */ held) => held({}) };
+  /** @type {string[]} */
+  const ends = [];
+  let open = (/** @type {object} */ _) => {};
+  const handle = { createSyncAccessHandle: () => new Promise((resolve) => (open = resolve)) };
+  const folder = { getFileHandle: async () => handle, removeEntry: async () => void ends.push("removed"), async *values() {} };
+  const storage = { getDirectory: async () => ({ getDirectoryHandle: async () => folder }) };
+  Object.defineProperty(globalThis, "navigator", { value: { locks, storage }, configurable: true });
+  /** @type {Map<number, () => void>} */
+  const limits = new Map(); // the latest is of what is waited for
+  let id = 0;
+  Object.assign(globalThis, { setTimeout: (/** @type {() => void} */ end) => (limits.set(++id, end), id), clearTimeout: (/** @type {number} */ timer) => limits.delete(timer) });
+  try {
+    const put = newSwapFile().put([0], new Uint8Array(4), 4).catch((/** @type {any} */ error) => error.code);
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const end of limits.values()) end();
+    expect(await put).toBe("storage_full");
+    expect(ends).toEqual([]);
+    open({ close: () => ends.push("closed") });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(ends).toEqual(["closed", "removed"]);
+    locks.request = async () => Promise.reject(new DOMException("denied", "SecurityError"));
+    expect(await newSwapFile().put([0], new Uint8Array(4), 4).catch((/** @type {any} */ error) => error.code)).toBe("storage_full");
+  } finally {
+    Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
+    Object.assign(globalThis, { setTimeout, clearTimeout });
+  }
 });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inpage.errors import ArtifactInvalid, Cancelled, InpageError, InvalidRequest, OutOfMemory, Timeout
+from inpage.format.schema import Manifest
 from inpage.kv import Blocks
 from inpage.models import Level, Models
 from inpage.models.levels import best_fit
-from inpage.settings import settings_from
+from inpage.models.source import Artifacts
+from inpage.settings import Settings, settings_from
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 from support.shelf import Shelf
-from support.small import small_tokenizer_json
+from support.small import small_manifest, small_tokenizer_json
 
 THREE: dict[str, tuple[int, ...]] = {"a": (100,), "b": (100,), "c": (100,)}
 
@@ -130,6 +133,114 @@ async def test_a_lower_budget_moves_who_answers_and_unloads_who_is_idle(small_to
     await shelf.budget(None)
     assert names(shelf) == {"a"}
     await shelf.close()
+
+
+async def test_a_second_budget_comes_while_a_model_moves(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150, 80)}, target_memory=500_000_000)
+    async with shelf.use("a"):
+        first = asyncio.create_task(shelf.budget(200_000_000))
+        while shelf.models._entries["a"].leaving is None:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(shelf.budget(100_000_000))
+        await shelf.settle()
+        assert first.done() and second.done()
+        grant = shelf.grants["a"]
+        assert grant and grant.level.name == "a-2"
+    await shelf.close()
+
+
+async def test_nobody_takes_the_room_of_one_that_moves(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150), "b": (100,)})  # "a" is loaded without a bound
+    async with shelf.use("a"):
+        lowering = asyncio.create_task(shelf.budget(200_000_000))
+        while shelf.models._entries["a"].leaving is None:
+            await asyncio.sleep(0)
+        loading = asyncio.create_task(shelf.models.preload("b"))
+        await shelf.settle()
+        assert lowering.done() and names(shelf) == {"a"} and not loading.done()
+    await loading
+    assert names(shelf) == {"b"}
+    await shelf.close()
+
+
+async def test_a_move_outlives_the_call_that_began_it(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150)}, target_memory=500_000_000)
+    async with shelf.use("a") as router:
+        answer = asyncio.create_task(_whole(router.chat("hello", temperature=0, max_tokens=200)))
+        lowering = asyncio.create_task(shelf.budget(200_000_000))
+        while shelf.models._entries["a"].leaving is None:
+            await asyncio.sleep(0)
+        lowering.cancel()
+        assert (await answer).failovers
+        assert names(shelf) == {"a"} and shelf.loads == {"a": 2}
+    await shelf.close()
+
+
+async def test_a_level_is_chosen_that_holds_what_is_answered(small_tokenizer: Tokenizer) -> None:
+    tight = 100_000_000 + 10 * 64  # "a-0" with room for 40 tokens
+    for sizes in (100, 50), (100,):
+        shelf = Shelf(small_tokenizer, {"a": sizes})
+        async with shelf.use("a") as router:
+            stream = aiter(router.chat("hello", temperature=0, max_tokens=100))
+            begun = await anext(stream)
+            if len(sizes) == 1:
+                with pytest.raises(
+                    OutOfMemory, match=r"^a needs 100\.0 MB at its only level \(room for 1\d\d tokens\)"
+                ):
+                    await shelf.budget(tight)
+                assert shelf.loads == {"a": 1}
+            else:
+                await shelf.budget(tight)
+                grant = shelf.grants["a"]
+                assert grant and grant.level.name == "a-1"
+            rest = [delta async for delta in stream]
+            assert begun.text and rest[-1].result is not None
+        await shelf.close()
+
+
+async def test_models_without_a_bound_share_the_budget(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150, 80), "b": (100, 50)})
+    async with shelf.use("a"), shelf.use("b"):
+        await shelf.budget(410_000_000)
+        assert {grant.level.name for grant in shelf.grants.values() if grant} == {"a-0", "b-0"}
+    await shelf.close()
+
+
+async def test_replicas_that_run_out_of_memory_together_move_once(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150)})
+    async with shelf.use("a") as router:
+        error = OutOfMemory("no pages")
+        assert await asyncio.gather(*(router.replicas.step_down(error) for _ in range(2))) == [True, True]
+        await shelf.settle()
+        assert shelf.loads == {"a": 2}
+    await shelf.close()
+
+
+async def test_an_unload_waits_for_a_move_and_closing_gives_it_up(small_tokenizer: Tokenizer) -> None:
+    shelf = Shelf(small_tokenizer, {"a": (300, 150, 80)}, target_memory=500_000_000)
+    async with shelf.use("a"):
+        shelf.asked.add("a")
+        lowering = asyncio.create_task(shelf.budget(200_000_000))
+        while shelf.models._entries["a"].leaving is None:
+            await asyncio.sleep(0)
+        unloading = asyncio.create_task(shelf.models.unload("a"))
+        await lowering
+        await shelf.settle()
+        assert not unloading.done()
+    await unloading
+    assert names(shelf) == set() and shelf.loads == {"a": 2}
+    async with shelf.use("a") as router:
+        answer = asyncio.create_task(_whole(router.chat("hello", temperature=0, max_tokens=200)))
+        await shelf.settle()
+        shelf.hold = asyncio.Event()
+        lowering = asyncio.create_task(shelf.budget(100_000_000))
+        while shelf.loads["a"] < 4:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(shelf.close())
+        await shelf.settle()
+        assert closing.done() and lowering.done()
+        with pytest.raises(Cancelled):
+            await answer
 
 
 async def test_where_memory_runs_out_the_next_level_is_loaded(small_tokenizer: Tokenizer) -> None:
@@ -245,6 +356,25 @@ async def test_closing_ends_all(small_tokenizer: Tokenizer) -> None:
 
 async def _whole(stream: Any) -> Any:
     return await stream
+
+
+async def test_artifacts_of_one_model_have_one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = small_manifest()
+    other = replace(best, tokenizer=replace(best.tokenizer, sha256="1" * 64))
+    wider = replace(best, architecture=replace(best.architecture, vocab=best.architecture.vocab + 1))
+
+    class Stored:
+        def __init__(self, place: str) -> None:
+            self.place = place
+
+        async def manifest(self) -> tuple[Manifest, str]:
+            return {"full": best, "same": best, "pruned": other, "wide": wider}[self.place], ""
+
+    monkeypatch.setattr("inpage.models.source.open_store", Stored)
+    assert len(await Artifacts(["full", "same"], settings=Settings()).levels()) == 2
+    for place in ("pruned", "wide"):
+        with pytest.raises(InvalidRequest, match=f"^{place} has another tokenizer than full,"):
+            await Artifacts(["full", place], settings=Settings()).levels()
 
 
 async def test_names(small_tokenizer: Tokenizer) -> None:

@@ -5,7 +5,7 @@
  */
 
 import { EngineError } from "../engine/format/errors.js";
-import { deleteFile, folderFiles, heldLocks, holdLock, locksAnswer, originFolder } from "../engine/host/site_data.js";
+import { ANSWER_MS, answered, deleteFile, folderFiles, heldLocks, locksAnswer, originFolder, takeLock } from "../engine/host/site_data.js";
 import { createAccess, writeAll } from "../engine/storage/opfs.js";
 import { digestOf } from "../engine/storage/sha256.js";
 
@@ -74,18 +74,23 @@ export function newSwapFile() {
   return new SwapFile();
 }
 
-/** @returns {Promise<Made>} */
+/** @returns {Promise<Made>} rejects where storage refuses or does not answer */
 async function make() {
   const name = `${crypto.randomUUID()}.bin`;
   const release = await hold(name);
+  const opening = open(name);
   try {
-    const folder = await (await originFolder()).getDirectoryHandle(FOLDER, { create: true });
-    const access = await createAccess(await folder.getFileHandle(name, { create: true }), "readwrite");
-    return { name, access, release };
+    return { name, access: await answered(opening, ANSWER_MS, "the origin's file system"), release };
   } catch (error) {
-    release();
+    opening.then((access) => remove({ name, access, release }), release); // it may come late
     throw error;
   }
+}
+
+/** @param {string} name @returns {Promise<import("../engine/storage/opfs.js").SyncHandle>} */
+async function open(name) {
+  const folder = await (await originFolder()).getDirectoryHandle(FOLDER, { create: true });
+  return createAccess(await folder.getFileHandle(name, { create: true }), "readwrite");
 }
 
 /** @param {Made} made */
@@ -95,12 +100,12 @@ async function remove({ name, access, release }) {
   release();
 }
 
-/** @param {string} name of a file @returns {Promise<() => void>} once it has the lock, or where there are none; gives it back */
+/** @param {string} name of a file @returns {Promise<() => void>} once it has the lock, or where there are none; gives it back. Rejects where locks refuse or do not answer */
 async function hold(name) {
   if (!(await locksAnswer())) return () => undefined;
-  return new Promise((resolve) => {
-    const release = holdLock(lockOf(name), () => resolve(release));
-  });
+  const release = await takeLock(lockOf(name), { ifAvailable: true }, () => undefined);
+  if (!release) throw new DOMException("the swap file's lock is taken", "NoModificationAllowedError");
+  return release;
 }
 
 /** Remove the files of workers that are gone. Without locks, one that lives is told by its file's being open: that is not removed. */

@@ -52,7 +52,7 @@ class Entry:
     serving: int = 0
     waiters: int = 0
     used: float = 0.0  # when it was last wanted
-    loading: asyncio.Task[None] | None = None
+    loading: asyncio.Task[object] | None = None
     leaving: asyncio.Task[None] | None = None
     failure: str = ""  # of its last load
     lesser: str = ""  # why not its best precision is loaded
@@ -67,6 +67,11 @@ class Entry:
     def bounded(self) -> bool:
         """Whether it holds no more than was set aside."""
         return self.grant is not None and self.grant.kv is not None
+
+    @property
+    def longest(self) -> int:
+        """Tokens for which a level must have room that goes on with what it answers."""
+        return self.router.replicas.longest if self.router is not None else 0
 
     @contextmanager
     def listening(self, on_progress: Progress | None) -> Iterator[None]:

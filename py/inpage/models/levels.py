@@ -72,6 +72,11 @@ def best_fit(levels: Sequence[Level], room: int, *, share: int, least: int) -> G
     return None
 
 
+def holding(levels: Sequence[Level], tokens: int) -> list[Level]:
+    """Those in which one conversation can have so many tokens."""
+    return [level for level in levels if level.context >= tokens]
+
+
 def smallest(levels: Sequence[Level], least: int) -> Grant:
     """With which the model takes the least memory."""
     level = min(levels, key=lambda level: level.need(min(least, level.context)))

@@ -33,7 +33,7 @@ from ..settings import Settings, settings_from
 from . import summary
 from .clock import Clock, SystemClock
 from .entry import Entry, ModelState
-from .levels import Grant, Level, best_fit, next_lower
+from .levels import Grant, Level, best_fit, holding, next_lower
 from .places import Places
 from .reclaim import reclaim
 from .source import Artifacts, Source
@@ -67,8 +67,9 @@ class Models:
         on_change: Callable[[], None] = lambda: None,
     ) -> str:
         """Make a model known; nothing is read yet. Several ``artifacts`` are one model in several precisions, the best
-        first: with a memory budget the first that fits is loaded. ``trust``: see `Router.load`. Its name, by default
-        the first one's last part, is returned. Raises `InvalidRequest` for a name that is taken."""
+        first, all with one tokenizer: with a memory budget the first that fits is loaded. ``trust``: see `Router.load`.
+        Its name, by default the first one's last part, is returned. Raises `InvalidRequest` for a name that is
+        taken."""
         if not artifacts:
             raise InvalidRequest("give at least one artifact", field="artifacts")
         name = name or default_name(artifacts[0])
@@ -187,21 +188,22 @@ class Models:
         """Another budget (`ModelSettings.target_memory`) while models are loaded. Where they are beyond it, those that
         are idle are unloaded, and of the others each moves to the best level that fits: what it answers goes on there
         as after a failover, from its tokens so far; scores and vectors, which are of one level, fail with
-        `OutOfMemory`. A higher one counts from the next load on.
+        `OutOfMemory`. A higher one counts from the next load on. What loads, moves or is being unloaded is waited for
+        first; cancelled later, it is done all the same.
 
-        Raises `OutOfMemory`, with the numbers, where one that answers or is pinned fits at no level: nothing changes
-        then. `InvalidRequest`."""
+        Raises `OutOfMemory`, with the numbers, where one that is pinned, or answers, fits at no level with what it has
+        answered so far: nothing changes then. `InvalidRequest`."""
         tree = dataclasses.asdict(self.settings.models) | {"target_memory": target_memory}
         wanted = settings_from({"models": tree}).models
         levels: dict[str, Sequence[Level]] = {}
         while True:
             for entry in [e for e in self._places.placed() if target_memory is not None and e.name not in levels]:
                 levels[entry.name] = await entry.source.levels()
-            loading = [e.loading for e in self._places.placed() if e.loading is not None]
-            if not loading and (target_memory is None or all(e.name in levels for e in self._places.placed())):
+            busy = [task for e in self._places.placed() for task in (e.loading, e.leaving) if task is not None]
+            if not busy and (target_memory is None or all(e.name in levels for e in self._places.placed())):
                 break
-            if loading:
-                await asyncio.wait(loading)
+            if busy:
+                await asyncio.wait(busy)
         changes = self._places.shrunk(wanted, levels)
         self.settings = dataclasses.replace(self.settings, models=wanted)
         self._places.settings = wanted
@@ -212,15 +214,17 @@ class Models:
         ]
         self._stir()
         if tasks:
-            await asyncio.gather(*tasks)
+            await asyncio.wait(tasks)  # which they outlive, if it is cancelled
+        for task in tasks:
+            task.result()
 
     # -- unloading -------------------------------------------------------------------------------------------------
 
     async def unload(self, name: str) -> None:
         """Free a model, pinned or not, once what it answers now has ended; it is loaded again when it is asked for."""
         entry = self._entry(name)
-        while entry.loading is not None:
-            await asyncio.wait([entry.loading])
+        while (coming := entry.loading or (entry.leaving if entry.router is None else None)) is not None:
+            await asyncio.wait([coming])  # a load, or a move to another level
         if entry.router is not None:
             await asyncio.wait([self._leave(entry, "asked")])
 
@@ -243,7 +247,7 @@ class Models:
         """Unload everything; requests in flight end with `Cancelled`."""
         self._closed = True
         self._stir()
-        tasks = [e.loading for e in self._entries.values() if e.loading is not None]
+        tasks: list[asyncio.Task[Any]] = [e.loading for e in self._entries.values() if e.loading is not None]
         for task in tasks:
             task.cancel()
         moving = [e.leaving for e in self._entries.values() if e.router is None and e.leaving is not None]
@@ -280,7 +284,7 @@ class Models:
                 await self._share(entry, entry.loading)
         raise Cancelled("the models were unloaded")
 
-    async def _share(self, entry: Entry, loading: asyncio.Task[None]) -> None:
+    async def _share(self, entry: Entry, loading: asyncio.Task[object]) -> None:
         """Wait for a load beside others; when the last who waits leaves, it is given up."""
         entry.waiters += 1
         try:
@@ -311,37 +315,42 @@ class Models:
             entry.used = self._clock.now()
             self._stir()
 
-    async def _open(self, entry: Entry, grant: Grant | None) -> Router:
-        """Load it within the grant, or at the next lower level that the device's memory takes."""
+    async def _open(self, entry: Entry, grant: Grant | None, tokens: int = 0) -> Router:
+        """Load it within the grant, or at the next lower level that the device's memory takes. ``tokens``: that a level
+        must have room for, to go on with what was answered."""
         while True:
             try:
                 router = await entry.source.open(grant, entry.tell)
             except InpageError as error:
-                lower = await self._lower(entry) if isinstance(error.__cause__ or error, OutOfMemory) else None
+                full = isinstance(error.__cause__ or error, OutOfMemory)
+                lower = await self._lower(entry, tokens) if full else None
                 if lower is None:
                     raise
                 entry.grant = grant = lower
                 entry.lesser = f"{lower.level.name}, because memory ran out at a higher one: {error}"
                 continue
-            router.replicas.step_down = partial(self._step_down, entry)
+            router.replicas.step_down = partial(self._step_down, entry, router)
             return router
 
-    async def _lower(self, entry: Entry) -> Grant | None:
-        """At the next lower level, within what it has been granted; None where there is none."""
+    async def _lower(self, entry: Entry, tokens: int) -> Grant | None:
+        """At the next lower level with room for ``tokens``, within what it has been granted; None where there is
+        none."""
         levels = list[Level]()
         with contextlib.suppress(InpageError):  # what made this necessary counts
-            levels = await entry.source.levels()
+            levels = holding(await entry.source.levels(), tokens)
         before, settings = entry.grant, self.settings.models
         artifact = 0 if before is None else before.level.artifact
         if before is None or before.kv is None:
             return next_lower(levels, artifact)
         rest = [level for level in levels if level.artifact > artifact]
-        return best_fit(rest, before.total, share=before.total, least=settings.least_context)
+        return best_fit(rest, before.total, share=before.total, least=max(settings.least_context, tokens))
 
-    async def _step_down(self, entry: Entry, error: OutOfMemory) -> bool:
+    async def _step_down(self, entry: Entry, router: Router, error: OutOfMemory) -> bool:
         """The device has no memory for what the model answers: whether it is loaded anew at a lower level."""
-        lower = await self._lower(entry)
-        if lower is None or entry.router is None or entry.leaving is not None or self._closed:
+        lower = await self._lower(entry, router.replicas.longest)
+        if router.replicas.successor is not None:
+            return True  # it moves already, because of another of its engines or of the budget
+        if lower is None or entry.router is not router or entry.leaving is not None or self._closed:
             return False
         self._move(entry, lower, error)
         return True
@@ -362,7 +371,7 @@ class Models:
                         await self._moved.wait()
                     elif places.fits(grant):
                         entry.placed, entry.grant = True, grant
-                        entry.lesser = places.lesser(levels, grant)
+                        entry.lesser = places.lesser(entry, levels, grant)
                         return grant
                     else:
                         await asyncio.wait([self._leave(min(places.idle(), key=lambda e: e.used), "evicted")])
@@ -386,28 +395,30 @@ class Models:
         router, entry.router = entry.router, None
         assert router is not None
         handover = router.redirect(why)
-        reloading = self._reload(entry, router.hand_over(handover), handover, grant)
-        entry.lesser = self._places.lesser(levels, grant) if levels else f"{grant.level.name}, because {why}"
+        if entry.bytes < grant.total:
+            entry.grant = grant  # what it holds now or will hold, whichever is more, is no other's meanwhile
+        reloading = self._reload(entry, router.hand_over(handover), handover, grant, levels)
         entry.leaving = asyncio.get_running_loop().create_task(reloading)
         return entry.leaving
 
-    async def _reload(self, entry: Entry, ending: Awaitable[None], handover: Handover, grant: Grant) -> None:
+    async def _reload(
+        self, entry: Entry, ending: Awaitable[None], handover: Handover, grant: Grant, levels: Sequence[Level]
+    ) -> None:
         failure = InpageError("the model could not be loaded again")
         try:
             await ending
             reclaim()
             self.tally.unloads.add(why="moved")
             entry.grant = grant
-            while not self._places.within():  # others are about to go
-                self._check_open()
+            self._stir()
+            # Only those that a change of the budget unloads or moves as well can be in the way still: what is granted
+            # to all after it is within the budget, and the next change waits for this move.
+            while not self._places.within() and not self._closed:
                 await self._moved.wait()
-            self.tally.loads.add(model=entry.name)
-            router = await self._open(entry, grant)
-            try:
-                self._check_open()
-            except Cancelled:
-                await router.unload()
-                raise
+            why = handover.gap.error
+            lesser = self._places.lesser(entry, levels, grant) if levels else f"{grant.level.name}, because {why}"
+            entry.lesser = lesser
+            router = await self._reopen(entry, grant, handover.longest)
             entry.router, entry.failure = router, ""
             router.take_over(handover)
         except InpageError as error:
@@ -419,6 +430,18 @@ class Models:
                 handover.fail(failure)
             entry.leaving = None
             self._stir()
+
+    async def _reopen(self, entry: Entry, grant: Grant, tokens: int) -> Router:
+        """`_open` as a load that `close` gives up. Raises `Cancelled` then."""
+        self._check_open()
+        self.tally.loads.add(model=entry.name)
+        entry.loading = opening = asyncio.get_running_loop().create_task(self._open(entry, grant, tokens))
+        await asyncio.wait([opening])
+        entry.loading = None
+        if self._closed and not opening.cancelled() and opening.exception() is None:
+            await opening.result().unload()
+        self._check_open()
+        return opening.result()
 
     def _check_open(self) -> None:
         if self._closed:

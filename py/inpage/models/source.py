@@ -10,6 +10,7 @@ from typing import Protocol
 from ..backends.memory_ceiling import kv_bytes
 from ..backends.selection import choose
 from ..engines.protocol import Progress
+from ..errors import InvalidRequest
 from ..format.plan import parse_plan
 from ..format.schema import Manifest
 from ..host.artifact_store import Store, level_of, open_store
@@ -62,17 +63,20 @@ class Artifacts:
         self._carried: list[str] = []  # where each artifact or level of one is, as `Router.load` takes it
 
     async def levels(self) -> list[Level]:
-        """Read once: an artifact does not change."""
+        """Read once: an artifact does not change. Raises `InvalidRequest` where they have not one tokenizer."""
         if self._levels is None:
             levels: list[Level] = []
             carried: list[str] = []
+            first: tuple[str, Manifest] | None = None
             for place in self._places:
                 store = open_store(place)
                 manifest, _ = await store.manifest()
                 found = [(str(place), manifest)]
                 for ref in manifest.levels[1:]:
                     found.append((f"{place}#{ref.name}", (await level_of(store, manifest, ref))[0]))
+                first = first or found[0]
                 for where, each in found:
+                    _check_tokenizer(*first, where, each)
                     levels += await self._of(len(carried), store, each)
                     carried.append(where)
             self._levels, self._carried = levels, carried
@@ -142,3 +146,13 @@ class Artifacts:
             what, size = ("arena", plans[name].arena_bytes) if name in plans else ("graph", fixed[name])
             refused[name] = f"its {what} of {size / 1e6:.0f} MB is beyond the memory budget"
         return levels
+
+
+def _check_tokenizer(first: str, best: Manifest, where: str, manifest: Manifest) -> None:
+    """An answer that moves between levels goes on from its token ids: they must mean the same."""
+    one, other = ((m.tokenizer.sha256, m.architecture.vocab) for m in (best, manifest))
+    if one != other:
+        raise InvalidRequest(
+            f"{where} has another tokenizer than {first}, so an answer could not move between them: add artifacts of "
+            "one tokenizer, or each as a model of its own", field="artifacts",
+        )  # fmt: skip

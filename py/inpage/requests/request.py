@@ -135,6 +135,15 @@ class Request:
         return len(self.prompt) + self.max_tokens
 
     @property
+    def goes_elsewhere(self) -> bool:
+        """Whether another engine can go on from its tokens: scores and vectors are of one engine."""
+        return self.targets is None and not self.embeds
+
+    def room(self, more: int = 0) -> int:
+        """Tokens for which another engine must have room to go on with it. ``more``: it may have got until then."""
+        return min(self.end, self.length + more + 1) if self.goes_elsewhere else 0
+
+    @property
     def decoding(self) -> bool:
         """Everything but the newest token is in the KV pages."""
         return bool(self.tokens) and self.num_computed_tokens == self.length - 1

@@ -26,6 +26,11 @@ class Handover:
         self._facts: Callable[[], Facts] | None = None
         self._failure: InpageError | None = None
 
+    @property
+    def longest(self) -> int:
+        """As `Replicas.longest`, of what waits here."""
+        return max((request.room() for request in self._waiting), default=0)
+
     def facts(self, before: Facts) -> Facts:
         """Of the engine that answers now. ``before``: the old one's."""
         return before if self._facts is None else self._facts()

@@ -19,6 +19,7 @@ from ..errors import InpageError, OutOfMemory
 from ..kv import Blocks
 from ..observe.prometheus import merged
 from ..requests.request import Request
+from ..scheduling.batching import MOST_STEPS
 from ..scheduling.grammar_queue import GrammarQueue
 from ..scheduling.scheduler import Scheduler
 from ..settings import Settings
@@ -140,6 +141,17 @@ class Replicas:
         if self._specialists is not None:
             await self._specialists.close(reason)
         await asyncio.gather(*(s.close(reason) for s in self.schedulers))
+
+    @property
+    def longest(self) -> int:
+        """Tokens for which an engine must have room that goes on with what is asked here (`hand_over`), where it may
+        get some more until then."""
+        requests = self._grammar_queue.requests
+        if self._specialists is not None:
+            requests += self._specialists.requests
+        requests += [request for s in self.schedulers for request in s.slots.requests() if not request.done]
+        longest = max((request.room(MOST_STEPS) for request in requests), default=0)
+        return min(longest, max(s.capacity for s in self.schedulers))
 
     async def hand_over(self, handover: Handover) -> None:
         """As `close`, but what can go on is given to the handover."""

@@ -30,6 +30,11 @@ class Specialists:
         self._opening = asyncio.Lock()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
 
+    @property
+    def requests(self) -> list[Request]:
+        """Those that wait for an engine."""
+        return list(self._tasks)
+
     def candidates(self, needs: Sequence[str]) -> list[Candidate]:
         """Those whose engine can do all of it."""
         return [c for c in self._backends.ranked if all(map(c.kind.able.has, needs)) and self._room(c)]

@@ -67,6 +67,9 @@ def _readers(requests: Iterable[Request], kv: Kv, queue: FairQueue) -> list[Requ
     return first
 
 
+MOST_STEPS = max(_BURST, _ROWS_A_BURST // 2)  # of a burst
+
+
 def burst_steps(decoding: int, prefilling: bool) -> int:
     """How many steps the next burst of so many requests may take. Its tokens are told while it runs, and an arrival or
     a cancel ends it: a long one costs nobody time, only the pages that are reserved for it."""

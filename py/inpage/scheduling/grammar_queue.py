@@ -21,6 +21,10 @@ class GrammarQueue:
         self._tasks: dict[Request, tuple[asyncio.Task[None], Scheduler]] = {}
         self._ready: OrderedDict[tuple[Engine, Grammar], None] = OrderedDict()
 
+    @property
+    def requests(self) -> list[Request]:
+        return list(self._tasks)
+
     def submit(self, request: Request, scheduler: Scheduler) -> None:
         """As `Scheduler.submit`, once its grammar is ready; what fails then comes by its ``events``."""
         grammar = request.grammar

@@ -172,11 +172,11 @@ class Scheduler:
         for request in self.slots.requests():
             if request.done:
                 self.slots.leave(request)
-            elif request.targets is not None or request.embeds:
-                self._fail(request, reason)
-            else:
+            elif request.goes_elsewhere:
                 self.slots.leave(request)
                 taken.append(request)
+            else:
+                self._fail(request, reason)
         return sorted(taken, key=lambda request: request.serial)
 
     def hide(self, hidden: bool) -> None:

@@ -301,10 +301,11 @@ export async function deleteFolder(name) {
   }
 }
 
-/** @param {string} folder of the origin's file system @param {string} name @returns {Promise<void>} rejects where it is being written */
+/** @param {string} folder of the origin's file system @param {string} name @returns {Promise<void>} rejects where it is being written, and where there is no answer */
 export async function deleteFile(folder, name) {
+  const root = await originFolder();
   try {
-    await (await (await originFolder()).getDirectoryHandle(folder)).removeEntry(name);
+    await answered(root.getDirectoryHandle(folder).then((within) => within.removeEntry(name)), ANSWER_MS, "the origin's file system");
   } catch (error) {
     if (!(error instanceof DOMException && ["NotFoundError", "SecurityError"].includes(error.name))) throw error;
   }
