@@ -22,7 +22,7 @@ const test = base.extend({
       const script = path.join(ROOT, "tests/browser/support/gpu_cases.py");
       const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
       execFileSync(path.join(ROOT, ".venv/bin/python"), [script, OUT], { stdio: "inherit", env });
-      const mounts = { "/tests/": path.join(ROOT, "tests"), "/kernels/": OUT };
+      const mounts = { "/web/": path.join(ROOT, "web"), "/tests/": path.join(ROOT, "tests"), "/kernels/": OUT };
       const server = new FaultServer(mounts, { isolated: true });
       const page = await browser.newPage();
       await page.goto(`${await server.start()}/tests/browser/support/blank.html`);

@@ -3,6 +3,8 @@
  * buffers with what numpy wrote.
  */
 
+import { fromHalf } from "../../../web/engine/core/halves.js";
+
 /**
  * @typedef {{bytes: number, input?: number}} CaseBuffer without `input` it holds poison before
  * @typedef {{kernel: string, buffers: string[], scalars: number[], grid: number[], access: string}} CaseLaunch
@@ -151,18 +153,11 @@ export class GpuLab {
     const wrong = [];
     for (let i = 0; i < count; i++) {
       const poison = bytes.subarray(i * width, (i + 1) * width).every((byte) => byte === POISON);
-      const got = width === 4 ? view.getFloat32(4 * i, true) : half(view.getUint16(2 * i, true));
+      const got = width === 4 ? view.getFloat32(4 * i, true) : fromHalf(view.getUint16(2 * i, true));
       if (Number.isNaN(want[i]) ? !poison : !(Math.abs(got - want[i]) <= room[i])) {
         wrong.push(`${buffer}[${i}] is ${poison ? "not written" : got}, wanted ${want[i]} ± ${room[i]}`);
       }
     }
     return wrong.length > TOLD ? [`${wrong.length} of ${count} elements are wrong`, ...wrong] : wrong;
   }
-}
-
-/** @param {number} bits of a float16 @returns {number} */
-function half(bits) {
-  const exponent = (bits >> 10) & 31, fraction = bits & 1023, sign = bits & 0x8000 ? -1 : 1; // prettier-ignore
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
 }

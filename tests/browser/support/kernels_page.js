@@ -4,6 +4,7 @@
  * nothing written outside of the outputs.
  */
 
+import { fromHalf } from "../../../web/engine/core/halves.js";
 import { importedMemory } from "../../../web/engine/wasm/memory.js";
 
 /**
@@ -139,19 +140,10 @@ function values({ buffer }, dtype) {
     case "int16":
       return (i) => view.getInt16(i * 2, true);
     case "float16":
-      return (i) => half(view.getUint16(i * 2, true));
+      return (i) => fromHalf(view.getUint16(i * 2, true));
     default:
       throw new Error(`dtype ${dtype}`);
   }
-}
-
-/** @param {number} bits of an IEEE half @returns {number} */
-function half(bits) {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return mantissa ? NaN : sign * Infinity;
-  return sign * (exponent ? (1 + mantissa / 1024) * 2 ** (exponent - 15) : mantissa * 2 ** -24);
 }
 
 /** @param {Uint8Array} a @param {Uint8Array} b */

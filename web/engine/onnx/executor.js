@@ -7,6 +7,7 @@
  */
 
 import { checkBatch } from "../core/batch.js";
+import { fromHalf } from "../core/halves.js";
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { Caches, release } from "./caches.js";
 import { logitsOf } from "./sampler.js";
@@ -22,8 +23,8 @@ const REFUSED = /ERROR_CODE: 2\b|\bINVALID_ARGUMENT\b|invalid (?:dimensions|rank
 /** And of memory, which the browser says too. A trap is none. */
 const NO_MEMORY = /bad_alloc|out of memory|\bOOM\b|allocation failed|(?:failed to|could not|cannot|can't|unable to) allocate\b/i;
 
-/** Names of numbers that no array of JavaScript's holds in older browsers: their bits as they are. */
-const HALVES = new Float32Array(1 << 16);
+/** What each float16 is, by its bits: made with the first logits in it. @type {Float32Array | null} */
+let halves = null;
 
 export class OnnxExecutor {
   maxPages = 0;
@@ -223,21 +224,13 @@ export class OnnxExecutor {
       }
       const values = /** @type {Float32Array | Uint16Array} */ (logits.data).subarray(from * vocab, (from + 1) * vocab);
       if (logits.type === "float32" || !(values instanceof Uint16Array)) target.set(values, to * vocab);
-      else values.forEach((bits, i) => (target[to * vocab + i] = halves()[bits]));
+      else {
+        const known = (halves ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => fromHalf(bits)));
+        values.forEach((bits, i) => (target[to * vocab + i] = known[bits]));
+      }
       this.#logitsBytes += values.byteLength;
     }
   }
-}
-
-/** float16 by its bits, where the browser has no Float16Array. */
-function halves() {
-  if (HALVES[0x3c00] === 1) return HALVES;
-  for (let bits = 0; bits < HALVES.length; bits++) {
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
-    if (exponent === 31) HALVES[bits] = fraction ? NaN : sign * Infinity;
-    else HALVES[bits] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
-  }
-  return HALVES;
 }
 
 /**
