@@ -48,7 +48,7 @@ def open_folder(
     family = (
         None if config is None else problems.of(lambda: family_of_checkpoint(_type(config), f"{CONFIG}.model_type"))
     )
-    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
+    beside = read_beside(folder, problems)
     model, embedding = None, None
     if isinstance(family, EncoderFamily) and config is not None and stored is not None:
         found = problems.of(lambda: encoder_of(folder, family, config, stored))
@@ -57,17 +57,32 @@ def open_folder(
         model = problems.of(lambda: model_of(family, config, tensors_of(_checkpoint(family), stored), CONFIG))
     rows = model[0].vocab if model else _rows(stored or {})
     tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
-    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
-    terms = license_of(folder)
-    if problems.found:
-        problems.of(lambda: licensed(terms))
-    problems.check()
-    assert model is not None and config is not None and tokenizer is not None and template is not None
+    template, terms = template_and_terms(folder, beside, problems, licensed)
+    assert model is not None and config is not None and tokenizer is not None
     sampling, more = from_generation_config(beside["generation_config.json"])
     return source_of(
         path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder, embedding))),
         sha256, model, tokenizer, template, terms, sampling, more, embedding,
     )  # fmt: skip
+
+
+def read_beside(folder: ModelFolder, problems: Problems) -> dict[str, dict[str, Any]]:
+    """The files in `BESIDE`; nothing in place of one that is not there or is damaged."""
+    return {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
+
+
+def template_and_terms(
+    folder: ModelFolder, beside: Mapping[str, Any], problems: Problems, licensed: Callable[[LicenseInfo], object]
+) -> tuple[tuple[str | None, list[str]], LicenseInfo]:
+    """What is read last of a folder of any layout, as `template_of` gives it, and the licence. Raises `SourceInvalid`
+    where there are ``problems``, with a refused licence among them."""
+    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
+    terms = license_of(folder)
+    if problems.found:
+        problems.of(lambda: licensed(terms))
+    problems.check()
+    assert template is not None
+    return template, terms
 
 
 def source_of(

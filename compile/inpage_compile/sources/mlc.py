@@ -22,8 +22,16 @@ from ..families import Family, family_of_checkpoint
 from ..quantize.int4_words import GROUP, Int4Words
 from ..quantize.tensor import SourceTensor
 from .base import LicenseInfo, Source
-from .folder import BESIDE, Opened, model_of, source_of, template_of, tensors_of, tokenizer_of
-from .model_card import license_of
+from .folder import (
+    BESIDE,
+    Opened,
+    model_of,
+    read_beside,
+    source_of,
+    template_and_terms,
+    tensors_of,
+    tokenizer_of,
+)
 from .problems import Problems
 from .sampling import from_generation_config
 
@@ -61,7 +69,7 @@ def open_mlc(
     stored = problems.of(lambda: read_tensor_cache(folder))
     own = problems.of(lambda: _model_config(config)) if config is not None else None
     family = problems.of(lambda: _family(config or {})) if own is not None else None
-    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
+    beside = read_beside(folder, problems)
     model = None
     if own is not None and stored is not None and family is not None:
         model = problems.of(lambda: _model(family, own, stored))
@@ -70,12 +78,8 @@ def open_mlc(
         rows, ids = model[0].vocab, own or {}
         named = {**ids, **{key: value for key, value in (config or {}).items() if key.endswith("_token_id")}}
         tokenizer = problems.of(lambda: tokenizer_of(folder, named, beside, rows))
-    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
-    terms = license_of(folder)
-    if problems.found:
-        problems.of(lambda: licensed(terms))
-    problems.check()
-    assert config is not None and model is not None and tokenizer is not None and template is not None
+    template, terms = template_and_terms(folder, beside, problems, licensed)
+    assert config is not None and model is not None and tokenizer is not None
     names = [CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja", index_of(folder)]
     digest = folder.sha256([*(name for name in names if folder.has(name)), *shard_files(folder)])
     sampling, more = from_generation_config({**config, **beside["generation_config.json"]})

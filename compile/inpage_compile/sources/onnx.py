@@ -20,8 +20,7 @@ from ..checkpoints.files import ModelFolder
 from ..families.rope import Rope
 from ..onnx.graph import GraphValue, Layer, OnnxGraph, layers_of, read_graph
 from .base import LicenseInfo, Source
-from .folder import BESIDE, CONFIG, Opened, source_of, template_of, tokenizer_of
-from .model_card import license_of
+from .folder import BESIDE, CONFIG, Opened, read_beside, source_of, template_and_terms, tokenizer_of
 from .problems import Problems
 from .sampling import from_generation_config
 
@@ -82,16 +81,12 @@ def open_onnx(
     there is. ``licensed``: see `open_gguf`. Raises `SourceInvalid` with the field at fault, and `InvalidRequest` where
     it does not say which of several graphs is meant."""
     folder, problems = ModelFolder(path), Problems("this folder")
-    beside = {name: problems.of(lambda name=name: folder.json(name)) or {} for name in BESIDE}  # type: ignore[misc]
+    beside = read_beside(folder, problems)
     config, graphs, architectures = _graphs(folder, precisions, problems)
     rows = architectures[0].vocab if architectures else 0
     tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
-    template = problems.of(lambda: template_of(folder, beside["tokenizer_config.json"]))
-    terms = license_of(folder)
-    if problems.found:
-        problems.of(lambda: licensed(terms))
-    problems.check()
-    assert tokenizer is not None and template is not None
+    template, terms = template_and_terms(folder, beside, problems, licensed)
+    assert tokenizer is not None
     sampling, more = from_generation_config(beside["generation_config.json"])
     files = [name for name in (CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja") if folder.has(name)]
     named = next(iter(graphs.values())).file.name
