@@ -179,7 +179,7 @@ def _best(
 def _compiled(model: Source, embedding: str, level: str, beside: Path, report: Progress) -> Iterator[Path]:
     """An artifact of the model at one level, for this machine alone and for as long as it is measured; on the disk of
     the one that is made."""
-    at_level = {level: with_embedding(sources_of(model, (level,))[level], model, embedding)}
+    at_level = _at_levels(model, (level,), True, embedding)
     with scratch(beside, "measured") as place:
         folder = place / "model"
         told = partial(_told_as_measuring, report)

@@ -14,7 +14,7 @@ KINDS = ("partial", "old", "measured", "levels")
 
 
 def beside(out: Path, kind: str) -> Path:
-    """This process's own folder of a kind, which nobody has made yet."""
+    """The path of this process's own folder of a kind; it is not created."""
     return out.with_name(f".{out.name}.{os.getpid()}.{kind}")
 
 

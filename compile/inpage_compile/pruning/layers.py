@@ -27,13 +27,14 @@ from inpage.engines.protocol import SequenceInput
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.format.plan_types import Function
 from inpage.format.schema import Architecture
+from inpage.router.router import SCORE_WINDOW
 
 from ..artifact.checks import load_manifest
 from ..quantize import FORMATS
 from ..sources import Source, SourceTensor
 
 FIELD = "drop_layers"
-_WINDOW, _WINDOWS = 512, 8  # tokens of a text that are looked at together, and how many such at most
+_WINDOWS = 8  # of a text that are looked at, at most
 _States = list[npt.NDArray[np.float32]]
 
 
@@ -78,7 +79,7 @@ async def influences(folder: Path, ids: Sequence[int]) -> list[float]:
     variant = next(v.name for v in manifest.variants if v.backend == "native")
     engine = await _Launches.load(folder, manifest, variant=variant, trust=True)
     assert isinstance(engine, _Launches)
-    size = min(_WINDOW, engine.info.context)
+    size = min(SCORE_WINDOW, engine.info.context)
     while size > 1 and pages_needed(engine.info, size) > engine.info.max_pages:
         size //= 2
     layers, hidden = manifest.architecture.layers, manifest.architecture.hidden

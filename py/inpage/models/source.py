@@ -118,8 +118,7 @@ class Artifacts:
         if not plans:
             weights, name = manifest.weights.bytes, manifest.level or manifest.id
             return [Level(artifact, name, weights, 0, Blocks(1), manifest.architecture.context, 1)]
-        own = manifest.graph and manifest.graph.weights
-        fixed = {c.name: own.bytes if own else manifest.weights.bytes for c in ranked}
+        fixed = {c.name: manifest.weights_of(c.variant).bytes for c in ranked}
         fixed |= {name: manifest.weights.bytes + plan.arena_bytes for name, plan in plans.items()}
         levels: list[Level] = []
         refused: dict[str, str] = {}
