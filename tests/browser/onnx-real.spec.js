@@ -1,7 +1,7 @@
 /**
  * @file SmolLM2 as a graph (its dequantized weights in float32) beside our own engine, from one artifact: INPAGE_SLOW=1, and
  * INPAGE_ONNX names the folder that `python -m inpage_bench.peers.onnx_model MODEL.gguf fp32 FOLDER` wrote. Both say what
- * PyTorch does where that is sure; how fast the graph decodes through the router, and driven by hand, is told as an annotation.
+ * PyTorch does where that is sure; how fast the graph decodes through the router, and driven by hand, is reported as an annotation.
  */
 
 import { execFileSync } from "node:child_process";

@@ -24,7 +24,8 @@ def asked() -> list[list[int]]:
 async def tell(
     router: Router, prompts: Sequence[Sequence[int]], told: Sequence[list[int]], heard: Callable[[int], None]
 ) -> None:
-    """Go on with all of them at once; ``told`` has what was said and gets the rest, ``heard`` which one goes on."""
+    """Continue all of them at once. ``told``: the tokens of each so far, extended in place; ``heard``: called with the
+    one that continues."""
 
     async def one(i: int) -> None:
         params: dict[str, Any] = {"temperature": 0.8, "seed": i, "max_tokens": LENGTH - PROMPT}

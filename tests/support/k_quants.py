@@ -46,7 +46,7 @@ def rms(values: Matrix, rounded: Matrix) -> float:
 
 
 def matrices(tiny: Tiny) -> dict[str, tuple[int, ...]]:
-    """Their sizes; the taps of convolutions, which nobody quantizes, are none."""
+    """Their sizes; convolution taps, which are never quantized, are left out."""
     return {name: size for name, size in tiny.shapes().items() if len(size) == 2 and not name.endswith(".conv")}
 
 

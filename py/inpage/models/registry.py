@@ -382,7 +382,7 @@ class Models:
         return "in memory: " + ", ".join(str(state) for state in self.loaded())
 
     def _leave(self, entry: Entry, why: str) -> asyncio.Task[None]:
-        """Begin to unload it. Whoever asks for it from now on waits until it is gone, and loads it again."""
+        """Begin to unload it. Later requests for it wait until it is gone, and load it again."""
         if entry.leaving is None:
             entry.leaving = asyncio.get_running_loop().create_task(self._unload(entry, why))
         return entry.leaving
@@ -390,8 +390,8 @@ class Models:
     def _move(
         self, entry: Entry, grant: Grant, why: OutOfMemory, levels: Sequence[Level] = ()
     ) -> asyncio.Task[None]:  # fmt: skip
-        """Begin to load it anew within another grant. Whoever asks for it from now on waits for that. ``levels``: where
-        the budget is why."""
+        """Begin to load it anew within another grant; later requests for it wait for that. ``levels``: where a changed
+        budget is the reason."""
         router, entry.router = entry.router, None
         assert router is not None
         handover = router.redirect(why)

@@ -65,7 +65,7 @@ class Handover:
                 self.cancel(request)
 
     def arrive(self, replicas: Replicas, facts: Callable[[], Facts]) -> None:
-        """All go on there, and whoever comes later goes there at once."""
+        """All continue there, and later requests are submitted there at once."""
         waiting, self._waiting = list(self._waiting), {}
         self._next, self._facts = replicas, facts
         scheduler = replicas.schedulers[0]
