@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from inpage.errors import ArtifactInvalid, InpageError, InvalidRequest, brief, foreign, quoted, said, typed
 from inpage.format import bounded
+from inpage.requests.grammar import asked_grammar
+from inpage.text.template_sandbox import BoundedTemplate
 
 from .harness import Fault, Reader, Runner
 from .readers import READERS
@@ -60,6 +63,29 @@ def test_the_harness_tells_a_fault(run: Callable[[Any], None]) -> None:
     with pytest.raises(Fault):
         runner.one(0)
     runner.close()
+
+
+_LONG = 60_000
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (lambda text: asked_grammar({"regex": text}), "{" + "7" * _LONG),
+        (lambda text: BoundedTemplate(f"{{{{ '{text}' % 99999999 }}}}").render({}, {}), "%" * _LONG),
+    ],
+    ids=["digits", "percents"],
+)
+def test_no_pattern_goes_back_over_a_long_text(read: Callable[[str], Any], text: str) -> None:
+    """Within the harness's time: one that tries each start with each end takes minutes."""
+    runner = Runner(Reader("long", lambda m: text, lambda document: _read(read, document)))
+    runner.one(0)
+    runner.close()
+
+
+def _read(read: Callable[[str], Any], text: str) -> None:
+    with contextlib.suppress(Exception):
+        read(text)
 
 
 def test_a_document_is_the_same_again() -> None:

@@ -24,7 +24,7 @@ _REPEATS = 1000  # of one bound; compiling takes milliseconds for each repetitio
 _ALL_REPEATS = 2000
 _KEPT = 16  # schemas that were compiled
 _compiled: dict[str, str] = {}  # the one used last is last
-_BOUND = re.compile(r"\{(\d+)?,?(\d+)?\}")
+_BOUND = re.compile(r"\{(\d++)?,?(\d++)?\}")  # runs of digits are taken whole: giving some back is quadratic
 
 
 def asked_grammar(given: Mapping[str, Any]) -> Grammar | None:

@@ -36,7 +36,8 @@ _LAYOUT = 64  # characters of an indent or separator
 _WIDTH = re.compile(r"\d{6,}")  # in a format: more than any text needs
 _COUNTED: tuple[type[Any], ...] = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
-_GIVEN_WIDTH = re.compile(r"%[^a-zA-Z]*\*|:[^}]*\{")  # one that is an argument itself
+# One that is an argument itself. A mark is looked for from the last % or colon before it: from each would be quadratic.
+_GIVEN_WIDTH = re.compile(r"%[^a-zA-Z%*]*+\*|:[^:{}]*+\{")
 # Whose whole numbers say how long the result is.
 _WIDENING = {
     "center",

@@ -106,7 +106,9 @@ function fromMarkdown(text) {
   if (!turns.length || turns.length > MOST_MESSAGES) throw wrong("file", 'has no turns: lines such as "<!-- inpage: user -->" begin them');
   for (const { role, lines: own } of turns) {
     if (own[0]?.startsWith("## ")) own.shift();
-    const content = own.join("\n").replace(/^\n|\n+$/g, "");
+    if (own[0] === "") own.shift();
+    while (own.at(-1) === "") own.pop();
+    const content = own.join("\n");
     if (content.length > LONGEST) throw wrong("file", `has a message of more than ${LONGEST} characters`);
     conversation.add({ role, text: content, parent: conversation.head.leaf });
   }
