@@ -80,7 +80,8 @@ chat: setup $(SITE) ## ask the model in headless Chromium: make chat PROMPT="…
 serve: setup $(SITE) ## serve the site on this machine, with the headers that threads need
 	@.venv/bin/inpage serve $(ARGS)
 
-test: lint $(SITE) ## everything that CI checks; each of the two kinds of tests leaves half a machine idle, so both at once
+test: setup ## everything that CI checks; compiling has one core busy, and each kind of tests leaves half a machine idle: two at once
+	@$(MAKE) --no-print-directory --jobs=2 lint build
 	@$(MAKE) --no-print-directory --jobs=2 test-python test-browser
 
 test-python: setup $(SITE)

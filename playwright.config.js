@@ -28,6 +28,7 @@ function runs(file) {
 }
 
 export default defineConfig({
+  globalSetup: "./tests/browser/support/bundles.js",
   projects: [
     { name: "browser", testDir: "tests/browser" },
     { name: "bench", testDir: "tests/bench" },

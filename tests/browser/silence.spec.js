@@ -299,6 +299,7 @@ test("a file that a server begins and never ends is named, and the next load wor
 for (const [what, fault] of Object.entries(FAULTS)) {
   test(`an engine's script that ${what} ends the load with an error that names it, and the next load works`, async ({ context, server, openLab }) => {
     await hurry(context, server);
+    server.apart = true;
     const lab = await openLab();
     /** @type {[string, string][]} a file, and what is named: of what a script imports nobody tells */
     const scripts = [["worker.js", "engine/worker.js"], ["core/batch.js", "engine/wasm/load.js"], ["wasm/thread.js", "wasm/thread.js"]];
@@ -311,6 +312,7 @@ for (const [what, fault] of Object.entries(FAULTS)) {
 
   if (process.env.INPAGE_SLOW || what === "is missing") test(`where a script beside the router ${what}, what needs it fails or does without it, and nothing else`, async ({ context, page, start, ask, server, model }) => {
     await hurry(context, server);
+    server.apart = true;
     await page.reload();
     for (const file of ["router/worker.js", "engine/worker.js"]) {
       const { error } = await during(server, `${BASE}${file}`, fault, () => start({ threads: 1 }));

@@ -7,6 +7,7 @@ import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 /**
@@ -43,7 +44,10 @@ const TYPES = new Map([
 ]);
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
 
+const PIECE = 1 << 20;
 const PRELUDE = "/prelude.js";
+const WEB = fileURLToPath(new URL("../../../web/", import.meta.url));
+/** The page's workers: they come bundled, as a built site has them, and a load asks for ten scripts instead of a hundred and thirty. */
 const WORKER = /\/(router\/(worker|text_worker|memory_worker)|engine\/(worker|wasm\/thread|storage\/verify_worker|grammar\/grammar_worker))\.js$/;
 
 export class FaultServer {
@@ -63,6 +67,8 @@ export class FaultServer {
   prelude = "";
   /** Whether pages of other origins may read what this sends. */
   open = false;
+  /** Whether workers come as the modules that they are made of. */
+  apart = false;
 
   /**
    * @param {Record<string, string>} mounts URL prefix → folder; the longest prefix wins
@@ -195,7 +201,7 @@ export class FaultServer {
     await fault.hold;
     if (stop > start) {
       let at = start;
-      for await (const chunk of createReadStream(file, { start, end: stop - 1 })) {
+      for await (const chunk of createReadStream(file, { start, end: stop - 1, highWaterMark: PIECE })) {
         const flip = (fault.flip ?? -1) - at;
         if (flip >= 0 && flip < chunk.length) chunk[flip] ^= 0xff;
         at += chunk.length;
@@ -214,7 +220,8 @@ export class FaultServer {
     for (const [prefix, folder] of this.#mounts) {
       if (!url.startsWith(prefix)) continue;
       const file = path.resolve(folder, `.${path.posix.normalize(`/${url.slice(prefix.length)}`)}`);
-      return file.startsWith(path.resolve(folder)) ? file : null;
+      if (!file.startsWith(path.resolve(folder))) return null;
+      return !this.apart && WORKER.test(url) && file.startsWith(WEB) ? path.join(WEB, "bundled", file.slice(WEB.length)) : file;
     }
     return null;
   }
