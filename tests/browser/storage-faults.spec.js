@@ -32,8 +32,11 @@ const downloads = (server) => server.log.map((/** @type {any} */ entry) => entry
  */
 const some = (faults) => (process.env.INPAGE_SLOW ? faults : faults.slice(0, 1));
 
+/** Each store and each kind of file once, or with INPAGE_SLOW=1 every pair. */
+const ROLES = process.env.INPAGE_SLOW ? { opfs: ["shard", "plan", "kernels"], idb: ["shard", "plan", "kernels"] } : { opfs: ["shard", "plan"], idb: ["kernels"] };
+
 for (const cache of /** @type {const} */ (["opfs", "idb"])) {
-  for (const role of /** @type {const} */ (["shard", "plan", "kernels"])) {
+  for (const role of ROLES[cache]) {
     test(`a damaged ${role} in ${cache} is fetched again, and nothing of it is used`, async ({ lab, model, server, manifest }) => {
       const variant = manifest.variants.find((/** @type {any} */ each) => each.name === "wasm-simd");
       // The table, which every logit depends on, straddles the last two shards.

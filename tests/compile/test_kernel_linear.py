@@ -176,7 +176,7 @@ WAYS = [Way(1), Way(2), Way(3), Way(4), Way(1, tiles=True), Way(2, tiles=True)]
 WIDTHS = (40, 144)  # fewer blocks than streams and one cut off; some left over
 WAY_CASES = [
     (format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8"))
-    for format in ("q4_1", "q8_0", "q5_1", "q4_k", "q6_k")
+    for format in ("q4_1", "q8_0", "q4_k")
 ]
 
 
