@@ -23,8 +23,10 @@ from .sources.mlc_library import FIELD, MlcFiles, files_of, mlc_folder, read_lib
 Progress = Callable[[str, int, int], None]
 
 VARIANT, _BACKEND = "mlc-webgpu", "mlc"
-# What the device must have; the sampler needs the first two.
-_REQUIRES = ("simd128", "atomics", "webgpu")
+# What the device must have: the sampler needs the first two, web-llm the limits, whatever the library.
+_REQUIRES = (
+    "simd128", "atomics", "webgpu", "maxStorageBuffersPerShaderStage:10", "maxComputeWorkgroupStorageSize:32768",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
