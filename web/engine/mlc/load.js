@@ -70,6 +70,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
   });
   try {
     await engine.reload(MODEL);
+    opened.gpu?.check(); // what the device refused meanwhile
     source.signal.throwIfAborted();
   } catch (error) {
     // Where the device is gone, that is why.
