@@ -8,6 +8,12 @@ import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 
+import { MLCEngine } from "@mlc-ai/web-llm";
+
+import { MlcExecutor, Tap } from "../../web/engine/mlc/executor.js";
+import { callsOf, Sequences } from "../../web/engine/mlc/sequences.js";
+import { Shards } from "../../web/engine/mlc/weights.js";
+import { planOf } from "../../web/engine/sequential/sampler.js";
 import { ROOT } from "./support/real.js";
 import { expect, test } from "./support/router.js";
 import { WITH_WEBGPU } from "./support/webgpu.js";
@@ -76,6 +82,47 @@ test("up to the library: what the device lacks, damage, a site without web-llm, 
   server.fault(code, { status: 404 }, { status: 404 });
   expect(await load()).toMatchObject({ code: "unsupported", field: "variant", message: expect.stringContaining("this site has no web-llm") });
   expect(fetched().slice(before)).toEqual([code, code]);
+});
+
+test("what a library is fed; files are cut from shards, which are given back; the real engine without its model has died", async () => {
+  const sequences = new Sequences();
+  expect(sequences.goOn(0, 0)).toEqual([]); // begins
+  sequences.add([5, 6, 7]);
+  expect(sequences.goOn(0, 3)).toBe(null); // goes on
+  expect(sequences.goOn(0, 2)).toEqual([5, 6]); // goes back
+  sequences.add([5, 6, 8]);
+  expect(sequences.goOn(1, 0)).toEqual([]); // another one
+  sequences.add([9]);
+  expect(sequences.goOn(0, 3)).toEqual([5, 6, 8]); // the first again
+  sequences.add([5, 6, 8]);
+  expect(() => sequences.goOn(1, 2)).toThrow("sequence 1 has 1 tokens, not 2");
+  sequences.drop(0);
+  expect(sequences.goOn(0, 0)).toEqual([]);
+  expect(callsOf([5, 6, 7, 8], [])).toEqual([{ ids: [5, 6, 7, 8], end: 3 }]);
+  expect(callsOf([5, 6, 7, 8], [1, 2, 1])).toEqual([{ ids: [5, 6], end: 1 }, { ids: [7], end: 2 }, { ids: [8], end: 3 }]);
+
+  const shards = new Shards();
+  const { open } = shards.sink(1);
+  for (const offset of [0, 8, 16]) {
+    const { target } = await open(0, { file: "", bytes: 8, sha256: "", field: "", offset });
+    target.forEach((_, i) => (target[i] = offset + i));
+  }
+  expect([...shards.take({ path: "a", offset: 2, bytes: 3 })]).toEqual([2, 3, 4]);
+  expect([...shards.take({ path: "b", offset: 6, bytes: 12 })]).toEqual([6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
+  expect(() => shards.take({ path: "a", offset: 2, bytes: 3 })).toThrow("mlc.files: a was read before");
+
+  // As after a lost device, of which web-llm learns as well.
+  const tap = new Tap();
+  const engine = new MLCEngine({ appConfig: { model_list: [] }, logitProcessorRegistry: new Map([["model", tap]]), logLevel: "ERROR" });
+  const plan = planOf(/** @type {any} */ ({ variant: { name: "mlc-webgpu" }, vocab: 8, context: 8 }), 1);
+  const gpu = { wait: (/** @type {Promise<unknown>} */ promise) => promise };
+  const executor = new MlcExecutor(engine, tap, /** @type {any} */ (gpu), plan, /** @type {any} */ ({ fixedBytes: 0 }), 0);
+  const one = { tokenIds: Int32Array.of(1), positions: Int32Array.of(0), rowSequence: Int32Array.of(0), blockTables: Int32Array.of(0), logitRows: Int32Array.of(0) };
+  for (let i = 0; i < 2; i++) {
+    const step = executor.step(/** @type {any} */ ({ ...one, wantLogits: true, bias: null }));
+    await expect(step).rejects.toMatchObject({ code: "device_lost", message: expect.stringContaining("ModelNotLoadedError") });
+  }
+  await expect(engine.unload()).resolves.toBeUndefined();
 });
 
 test("a library that is given answers as web-llm driven by hand does, goes back, and follows a grammar", async ({ page, server, start, origin }) => {

@@ -10,7 +10,8 @@ import { checkBatch } from "../core/batch.js";
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { outOfMemory } from "../sequential/memory.js";
 import { logitsOf } from "../sequential/sampler.js";
-import { sequencesOf, startBeyond, wantedOf, withoutPages } from "../sequential/sequences.js";
+import { sequencesOf, wantedOf, withoutPages } from "../sequential/sequences.js";
+import { callsOf, Sequences } from "./sequences.js";
 
 /** A logit processor of web-llm's: sees the logits of each call. */
 export class Tap {
@@ -34,10 +35,7 @@ export class MlcExecutor {
   #logitsBytes = 0;
   /** @type {EngineError | null} why nothing can be called any more */
   #dead = null;
-  /** Tokens of each sequence, by its number. @type {Map<number, number[]>} */
-  #sequences = new Map();
-  /** The one whose keys and values the library has. */
-  #current = -1;
+  #sequences = new Sequences();
   #engine;
   #tap;
   #gpu;
@@ -86,16 +84,18 @@ export class MlcExecutor {
     checkBatch(input, this.#plan, 0);
     const { tokenIds, positions, logitRows } = input;
     for (const { slot, first, count } of sequencesOf(input)) {
-      const tokens = await this.#at(slot, positions[first]);
-      await this.#forward(tokens, tokenIds.subarray(first, first + count), wantedOf(logitRows, first, count));
+      const again = this.#sequences.goOn(slot, positions[first]);
+      if (again) await this.#called(() => this.#engine.resetChat(true));
+      const { rows } = this.#plan.maxima;
+      for (let at = 0; again && at < again.length; at += rows) await this.#forward(again.slice(at, at + rows), new Map());
+      await this.#forward(Array.from(tokenIds.subarray(first, first + count)), wantedOf(logitRows, first, count));
     }
     return this.#sampler.step(input);
   }
 
   /** Free what is kept of a sequence. @param {number} slot */
   drop(slot) {
-    this.#sequences.delete(slot);
-    if (slot === this.#current) this.#current = -1;
+    this.#sequences.drop(slot);
   }
 
   /** Destroy the device, for tests. */
@@ -114,43 +114,16 @@ export class MlcExecutor {
   }
 
   /**
-   * The tokens of a sequence that goes on at `start`, which the library has then. What it keeps cannot be taken back: where
-   * that is another sequence's, or more than these, it begins anew.
-   * @param {number} slot
-   * @param {number} start
-   * @returns {Promise<number[]>}
-   */
-  async #at(slot, start) {
-    const known = this.#sequences.get(slot) ?? [];
-    if (start > known.length) throw startBeyond(slot, start, known.length);
-    if (slot === this.#current && start === known.length) return known;
-    await this.#called(() => this.#engine.resetChat(true));
-    /** @type {number[]} */
-    const tokens = [];
-    this.#sequences.set(slot, tokens);
-    this.#current = slot;
-    const { rows } = this.#plan.maxima;
-    for (let at = 0; at < start; at += rows) await this.#forward(tokens, known.slice(at, Math.min(start, at + rows)), new Map());
-    return tokens;
-  }
-
-  /**
-   * The library gives the logits of the last token of a call: so there is a call for each that is wanted.
-   * @param {number[]} tokens of the sequence, appended to
-   * @param {ArrayLike<number>} ids
+   * @param {number[]} ids
    * @param {Map<number, number>} wanted row of the sampler → row of `ids`
    */
-  async #forward(tokens, ids, wanted) {
+  async #forward(ids, wanted) {
     const { vocab } = this.#plan;
-    const ends = [...new Set([...wanted.values(), ids.length - 1])].sort((a, b) => a - b);
-    let from = 0;
-    for (const end of ends) {
-      const piece = Array.from(ids).slice(from, end + 1);
+    for (const { ids: piece, end } of callsOf(ids, wanted.values())) {
       this.#tap.logits = null;
       this.#calls++;
       await this.#called(() => this.#engine.forwardTokensAndSample(piece, piece.length > 1));
-      tokens.push(...piece);
-      from = end + 1;
+      this.#sequences.add(piece);
       const logits = /** @type {Float32Array | null} */ (this.#tap.logits);
       if (logits?.length !== vocab) throw invalidArtifact(`gives ${logits?.length ?? "no"} logits, the model has ${vocab} tokens`, "library");
       for (const [to, row] of wanted) {
