@@ -85,9 +85,7 @@ export class MlcExecutor {
     const { tokenIds, positions, logitRows } = input;
     for (const { slot, first, count } of sequencesOf(input)) {
       const again = this.#sequences.goOn(slot, positions[first]);
-      if (again) await this.#called(() => this.#engine.resetChat(true));
-      const { rows } = this.#plan.maxima;
-      for (let at = 0; again && at < again.length; at += rows) await this.#forward(again.slice(at, at + rows), new Map());
+      if (again) await this.#begin(again);
       await this.#forward(Array.from(tokenIds.subarray(first, first + count)), wantedOf(logitRows, first, count));
     }
     return this.#sampler.step(input);
@@ -111,6 +109,13 @@ export class MlcExecutor {
   /** @returns {Float64Array} the sampler's, then calls of the library and bytes of logits that were copied */
   counters() {
     return Float64Array.of(...this.#sampler.counters(), this.#calls, this.#logitsBytes);
+  }
+
+  /** Forget what the library has, and feed it these. @param {number[]} ids */
+  async #begin(ids) {
+    await this.#called(() => this.#engine.resetChat(true));
+    const { rows } = this.#plan.maxima;
+    for (let at = 0; at < ids.length; at += rows) await this.#forward(ids.slice(at, at + rows), new Map());
   }
 
   /**
