@@ -24,7 +24,8 @@ _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".w
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
 # Python's snapshot is used once, then lies in the page's own storage: a precache would fetch it for nothing.
 # ONNX Runtime and web-llm are large, and kept when they are used.
-_NOT_KEPT = ("vendor/onnxruntime/", "vendor/webllm/", "models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
+_LARGE = ("vendor/onnxruntime/", "vendor/webllm/")
+_NOT_KEPT = (*_LARGE, "models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
