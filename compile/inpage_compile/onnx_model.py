@@ -8,19 +8,19 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inpage.errors import InvalidRequest, SourceInvalid
-from inpage.format.limits import ALIGN
-from inpage.format.schema import GraphCache, GraphFile, GraphRef
+from inpage.format.schema import GraphCache, GraphRef
 
 from .artifact.fingerprint import fingerprint
 from .artifact.licenses import check_license
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
+from .carried import link_sampler, write_files
 from .sources import Source
-from .sources.onnx import LOGITS, GraphFiles, limited, open_graph, open_onnx
-from .targets.link import link_wasm
+from .sources.base import limit_context
+from .sources.onnx import KIND, LOGITS, GraphFiles, open_graph, open_onnx
 
 Progress = Callable[[str, int, int], None]
 
@@ -29,13 +29,6 @@ VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "onnx-webgpu": ("onnx-webgpu", ("simd128", "atomics", "webgpu")),
     "onnx-wasm": ("onnx", ("simd128", "atomics")),
 }
-_NO_KERNELS = """/* No kernels: what chooses tokens needs none. */
-#include "abi.h"
-
-const inpage_kernel inpage_kernels[] = {0};
-const int32_t inpage_kernel_count = 0;
-"""
-_CHUNK = 1 << 22
 
 
 def compile_onnx(
@@ -48,11 +41,7 @@ def compile_onnx(
             raise InvalidRequest(f"no variant {name!r} of a graph; there are {', '.join(VARIANTS)}", field="variants")
     report("source", 0, 1)
     model = open_onnx(path, levels, licensed=lambda terms: check_license(terms, accept_license))
-    most = model.source.architecture.context
-    if context is not None:
-        if not 1 <= context <= most:
-            raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
-        model = limited(model, context)
+    model = replace(model, source=limit_context(model.source, context))
     report("source", 1, 1)
     for warning in model.source.warnings:
         print(warning, file=sys.stderr)
@@ -69,21 +58,36 @@ def compile_onnx(
         sampler = link_sampler(Path(scratch))
         for level, graph in graphs.items():
             writer.begin_section([level])
-            writer.set_graph(level, _write(graph, writer, level if len(graphs) > 1 else "weights"))
+            _write(graph, writer, level, level if len(graphs) > 1 else "weights")
             _add_variants(writer, graph, names, sampler, level)
         writer.finish()
     return folder
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """A graph of the same model, beside what is compiled of it. ``sha256``: of what decides its bytes."""
+class CarriedGraph:
+    """See `Carried`."""
 
     graph: GraphFiles
     sha256: str
 
+    @property
+    def option(self) -> str:
+        return KIND
 
-def open_carried(ref: str, model: Source) -> Carried:
+    @property
+    def bytes(self) -> int:
+        return self.graph.bytes
+
+    def add(self, writer: ArtifactWriter, level: str) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            writer.check_room(self.bytes)
+            writer.begin_section([level], "graph")
+            _write(self.graph, writer, level, "graph")
+            _add_variants(writer, self.graph, list(VARIANTS), link_sampler(Path(scratch)), level)
+
+
+def open_carried(ref: str, model: Source) -> CarriedGraph:
     """``ref``: FOLDER or FOLDER:PRECISION. Raises `SourceInvalid` where it is not the same model's, as far as sizes
     tell, and as `open_onnx` does."""
     graph, found, sha256 = open_graph(ref)
@@ -96,16 +100,7 @@ def open_carried(ref: str, model: Source) -> Carried:
             f"the graph's context is {found.context}, {model.id}'s {model.architecture.context}: use --context",
             field="context",
         )
-    return Carried(graph, sha256)
-
-
-def add_carried(writer: ArtifactWriter, carried: Carried, level: str) -> None:
-    """To an artifact whose own weights are written."""
-    with tempfile.TemporaryDirectory() as scratch:
-        writer.check_room(carried.graph.bytes)
-        writer.begin_graph(level)
-        writer.set_graph(level, _write(carried.graph, writer, "graph"))
-        _add_variants(writer, carried.graph, list(VARIANTS), link_sampler(Path(scratch)), level)
+    return CarriedGraph(graph, sha256)
 
 
 def _add_variants(
@@ -117,28 +112,8 @@ def _add_variants(
         writer.add_variant(name, backend, [*requires, *more], {"sampler.wasm": sampler}, level)
 
 
-def link_sampler(scratch: Path) -> Path:
-    """sampler.wasm, in the folder ``scratch``."""
-    table = scratch / "table.c"
-    table.write_text(_NO_KERNELS)
-    return link_wasm([], table, scratch / "sampler.wasm", relaxed=False)
-
-
-def _write(graph: GraphFiles, writer: ArtifactWriter, phase: str) -> GraphRef:
-    """The graph's file and those of its tensors, one behind the other in the section that was begun."""
-    total, done, at = graph.bytes, 0, 0
-    files = []
-    for i, path in enumerate((graph.file, *(path for _, path in graph.data))):
-        size = path.stat().st_size
-        if i > 0:
-            at = -(-at // ALIGN) * ALIGN
-            files.append(GraphFile(graph.data[i - 1][0], at, size))
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                writer.add_bytes(at, memoryview(chunk))
-                at += len(chunk)
-                done += len(chunk)
-                writer.report(phase, done, total)
-    cache = [GraphCache(*names) for layer in graph.layers for names in (layer.key, layer.value)]
-    size = graph.file.stat().st_size
-    return GraphRef(size, tuple(files), graph.inputs, tuple(cache), graph.cache_type, LOGITS)
+def _write(graph: GraphFiles, writer: ArtifactWriter, level: str, phase: str) -> None:
+    """The graph's file and those of its tensors, to the section that was begun."""
+    first, *files = write_files(writer, phase, [(graph.file.name, graph.file), *graph.data])
+    cache = tuple(GraphCache(*names) for layer in graph.layers for names in (layer.key, layer.value))
+    writer.set_part(level, GraphRef(first.bytes, tuple(files), graph.inputs, cache, graph.cache_type, LOGITS))

@@ -26,18 +26,23 @@ from .artifact.levels import LEVELS, SOURCE, default_level, distinct, fallbacks,
 from .artifact.licenses import check_license
 from .artifact.scratch import scratch
 from .artifact.writer import ArtifactWriter, is_current, load_manifest
+from .carried import Carried
 from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_maxima, outputs_of, packing_of
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
 from .measure import perplexity
 from .measure.budget import best_level
-from .onnx_model import Carried, add_carried, compile_onnx, open_carried
+from .mlc_model import VARIANT as MLC
+from .mlc_model import compile_mlc, open_carried_library
+from .onnx_model import compile_onnx, open_carried
 from .ops.maxima import Maxima
 from .ops.webgpu import tiers_for
 from .pruning.embedding import check_saving, with_embedding
 from .pruning.steps import Wanted, prepare, prune
 from .sources import Source, open_source
+from .sources.base import limit_context
+from .sources.mlc_library import mlc_folder
 from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
@@ -69,6 +74,7 @@ def compile_model(
     dump: bool = False,
     pruning: Wanted | None = None,
     onnx: str | None = None,
+    mlc_lib: str | None = None,
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is. Of
     ``onnx:FOLDER``, or a folder that has nothing but graphs, see `compile_onnx`.
@@ -79,17 +85,29 @@ def compile_model(
     best, and what they share is stored once. ``target_memory``: of those, or of all where none are named, only the best
     that fits into so many bytes. ``measure``: perplexity of each, and of the source, goes into the manifest.
     ``pruning``: what leaves the model first, see `pruning.steps`; levels are chosen by what is left. ``onnx``: a graph
-    of the same model that the best level carries as well (see `open_carried`). ``dump`` prints every plan. Raises
-    `SourceInvalid`, `Unsupported`, `InvalidRequest` and, where no level fits, `OutOfMemory`."""
+    of the same model that the best level carries as well (see `open_carried`). ``mlc_lib``: a library that MLC compiled
+    for ``source``, a folder of MLC's, carried with its weights as they are (see `read_library`); with the variant
+    mlc-webgpu alone nothing else is. ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported`,
+    `InvalidRequest` and, where no level fits, `OutOfMemory`."""
     report = progress or (lambda phase, done, total: None)
     if pruning is not None and pruning.text and not pruning:
         raise InvalidRequest("a text to measure on is for --prune-vocab, --drop-layers or --embedding", field="text")
     if (graphs := onnx_folder(source)) is not None:
-        less = (pruning or Wanted()).options
-        _check_graph(target_memory=target_memory, measure=measure, onnx=onnx, dump=dump, **less)
+        why = "the source is a graph: its bytes are carried as they are, and ONNX Runtime runs it"
+        asked = (pruning or Wanted()).options | {"onnx": onnx, "mlc_lib": mlc_lib}
+        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, **asked)
         return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
-    if pruning and onnx is not None:
-        raise InvalidRequest("a graph of the whole model cannot stand beside a pruned one", field="onnx")
+    if mlc_lib is not None and variants == (MLC,):
+        asked = (pruning or Wanted()).options | {"onnx": onnx, "levels": levels}
+        why = f"of {MLC} alone nothing is compiled"
+        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, **asked)
+        return compile_mlc(source, mlc_lib, out, root, context, report, accept_license)
+    for option, given in (("onnx", onnx), ("mlc_lib", mlc_lib)):
+        if pruning and given is not None:
+            raise InvalidRequest("what is of the whole model cannot stand beside a pruned one", field=option)
+    if mlc_lib is not None:
+        mlc_folder(source)
+        variants = variants and tuple(name for name in variants if name != MLC)
     chosen = choose(variants)
     report("source", 0, 1)
     opened = open_source(
@@ -98,13 +116,16 @@ def compile_model(
         progress=lambda done, total: report("download", done, total),
     )
     model = limit_context(opened, context)
-    carried = None if onnx is None else open_carried(onnx, model)
-    if carried is not None and target_memory is not None and carried.graph.bytes > target_memory:
-        raise InvalidRequest(
-            f"the graph's {carried.graph.bytes / 1e6:.1f} MB are beyond target_memory, {target_memory / 1e6:.1f} MB: "
-            "take another of its precisions, or leave it out",
-            field="onnx",
-        )
+    carried: list[Carried] = [] if onnx is None else [open_carried(onnx, model)]
+    if mlc_lib is not None:
+        carried.append(open_carried_library(source, mlc_lib, report))
+    for each in carried:
+        if target_memory is not None and each.bytes > target_memory:
+            raise InvalidRequest(
+                f"its {each.bytes / 1e6:.1f} MB are beyond target_memory, {target_memory / 1e6:.1f} MB: take another "
+                "precision, or leave it out",
+                field=each.option,
+            )
     report("source", 1, 1)
     for warning in model.warnings:
         print(warning, file=sys.stderr)
@@ -118,8 +139,7 @@ def compile_model(
     options |= {"measured on": perplexity.TEXT} if measure else {}
     if pruning:
         options |= {"pruning": pruning.mark(), "target_memory": target_memory}
-    if carried is not None:
-        options["onnx"] = carried.sha256
+    options |= {each.option: each.sha256 for each in carried}
     mark = fingerprint(model, {"variants": [v.name for v in chosen], **options})
     if dump or not is_current(folder, mark) or (variants and not _has(folder, chosen)):
         # Before gigabytes of weights are converted:
@@ -151,12 +171,11 @@ def compile_model(
     return folder
 
 
-def _check_graph(**options: object) -> None:
-    """A graph is carried as it is: none of these can be asked of it."""
+def _check_compiled(why: str, **options: object) -> None:
+    """None of these can be asked of what is carried as it is."""
     for name, given in options.items():
         if given:
-            why = "its bytes are carried as they are, and ONNX Runtime runs it"
-            raise InvalidRequest(f"the source is a graph: {why}; {name} is for other sources", field=name)
+            raise InvalidRequest(f"{why}; {name} is for other sources", field=name)
 
 
 def _at_levels(model: Source, names: Sequence[str], strict: bool, embedding: str = "") -> dict[str, Source]:
@@ -226,7 +245,7 @@ def _has(folder: Path, chosen: list[VariantSpec]) -> bool:
 def _write(
     model: Source, at_levels: Mapping[str, Source], folder: Path, mark: str, chosen: list[VariantSpec],
     report: Progress, accept: bool, dump: bool, skip: bool, measure: VariantSpec | None = None,
-    pruning: Sequence[Pruning] = (), quick: bool = False, carried: Carried | None = None,
+    pruning: Sequence[Pruning] = (), quick: bool = False, carried: Sequence[Carried] = (),
     original: Source | None = None,
 ) -> None:  # fmt: skip
     """``original``: what a pruned model was, with which perplexities are compared."""
@@ -255,8 +274,8 @@ def _write(
                     if dump:
                         print(readable)
                 report(phase, 1, 1)
-        if carried is not None:
-            add_carried(writer, carried, names[0])
+        for each in carried:
+            each.add(writer, names[0])
         writer.finish((lambda made: _measure(model, original, made, names, measure, report)) if measure else None)
 
 
@@ -377,12 +396,3 @@ def _maxima(architecture: Architecture) -> Maxima:
     if architecture.encoder:
         return encoder_maxima(architecture)
     return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
-
-
-def limit_context(model: Source, context: int | None) -> Source:
-    if context is None:
-        return model
-    most = model.architecture.context
-    if not 1 <= context <= most:
-        raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
-    return replace(model, architecture=replace(model.architecture, context=context))

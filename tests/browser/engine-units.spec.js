@@ -7,8 +7,8 @@ import path from "node:path";
 import { BegunLoad } from "../../web/engine/begun.js";
 import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
-import { outOfMemory } from "../../web/engine/onnx/executor.js";
-import { together } from "../../web/engine/onnx/load.js";
+import { outOfMemory } from "../../web/engine/sequential/memory.js";
+import { together } from "../../web/engine/sequential/together.js";
 import { sha256 } from "../../web/engine/storage/sha256.js";
 import { call, expect, test } from "./support/fixtures.js";
 

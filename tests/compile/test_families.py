@@ -23,8 +23,9 @@ from inpage_compile.families.layers import layout_of
 from inpage_compile.families.others import OTHERS
 from inpage_compile.families.rope import LOCAL, PLAIN, TABLE, table_of
 from inpage_compile.kernels.shared.heads import EVERYTHING, Place
-from inpage_compile.pipeline import compile_variant, limit_context
+from inpage_compile.pipeline import compile_variant
 from inpage_compile.sources import Source, open_source
+from inpage_compile.sources.base import limit_context
 from inpage_compile.targets.variants import all_variants
 from support.asking import finish
 from support.models import open_engine, tiny_artifact

@@ -1,11 +1,10 @@
-"""MLC's converted folders: written here as MLC's converter writes them, in a few lines of numpy, from a float
-checkpoint."""
+"""MLC's converted folders (support/mlc_folder.py): their groups without loss, and with a library as they
+are."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,122 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inpage.errors import SourceInvalid
+from inpage.errors import InvalidRequest, SourceInvalid
+from inpage_compile.artifact.checks import verify
 from inpage_compile.artifact.levels import rounded
 from inpage_compile.artifact.weights import plan
+from inpage_compile.artifact.writer import ArtifactWriter
+from inpage_compile.mlc_model import open_carried_library
+from inpage_compile.pipeline import compile_model
 from inpage_compile.pruning.vocabulary import prune_vocabulary
 from inpage_compile.quantize import quantize, unpack
 from inpage_compile.quantize.int4_words import Int4Words
 from inpage_compile.sources import dequantize, open_folder, open_source
 from inpage_compile.sources.mlc import open_mlc
-from support.folder import FOLDERS, change, checkpoint, write_folder
+from support.folder import FOLDERS, change, write_folder
+from support.mlc_folder import NO_TVM, exact, quantized, write_mlc
 
 Array = npt.NDArray[Any]
-
-
-def quantized(w: Array, scale_type: type) -> tuple[Array, Array]:
-    """Groups of 32 along the columns, 8 numbers of -7 to 7, kept as 0 to 14, in a word: lowest bits first."""
-    groups = w.reshape(w.shape[0], -1, 32)
-    scales = (np.abs(groups).max(axis=2) / 7).astype(scale_type)
-    q = np.clip(np.rint(groups / np.maximum(scales.astype(np.float32), 1e-9)[..., None]) + 7, 0, 14).astype(np.uint32)
-    words = (q.reshape(w.shape[0], -1, 8) << (4 * np.arange(8, dtype=np.uint32))).sum(axis=2, dtype=np.uint32)
-    return words, scales
-
-
-def exact(words: Array, scales: Array) -> Array:
-    """What the words stand for, float32."""
-    q = (words[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(words.shape[0], -1, 32)
-    values = (q.astype(np.float32) - 7) * scales.astype(np.float32)[..., None]
-    return np.asarray(values.reshape(words.shape[0], -1), np.float32)
-
-
-def fused(tensors: Mapping[str, Array], qkv: str) -> dict[str, Array]:
-    """As MLC's models have them: queries, keys and values in one matrix, and gate and up."""
-    out = dict(tensors)
-    for name in tensors:
-        base, _, last = name.rpartition(".")
-        if base.endswith("self_attn.q_proj"):
-            at = base.removesuffix("q_proj")
-            out[f"{at}{qkv}.{last}"] = np.concatenate([out.pop(f"{at}{x}_proj.{last}") for x in "qkv"])
-        if base.endswith("mlp.gate_proj"):
-            at = base.removesuffix("gate_proj")
-            out[f"{at}gate_up_proj.{last}"] = np.concatenate([out.pop(f"{at}{x}_proj.{last}") for x in ("gate", "up")])
-    return out
-
-
-def bf16(values: Array) -> Array:
-    """The upper halves of float32 numbers, as words of 16 bits."""
-    return (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-
-
-def write_mlc(folder: Path, name: str, quantization: str = "q4f16_1", old: bool = False) -> dict[str, Array]:
-    """Writes the folder; returns the numbers that its tensors stand for, by Hugging Face's names before the fusing."""
-    write_folder(folder, name)
-    config = json.loads((folder / "config.json").read_text())
-    for file in ("config.json", "generation_config.json", "model.safetensors"):
-        (folder / file).unlink()
-    wide = quantization == "q4f32_1"  # floats, stored as their upper halves
-    records: list[dict[str, Any]] = []
-    shards: list[dict[str, Any]] = []
-    data = b""
-    values: dict[str, Array] = {}
-
-    def add(tensor: str, array: Array, dtype: str) -> None:
-        nonlocal data
-        kind = "f32-to-bf16" if dtype == "float32" else "raw"
-        records.append({"name": tensor, "shape": list(array.shape), "dtype": dtype, "format": kind,
-                        "nbytes": array.nbytes, "byteOffset": len(data)})  # fmt: skip
-        data += array.tobytes()
-
-    def end_shard() -> None:
-        nonlocal data, records
-        file = f"params_shard_{len(shards)}.bin"
-        (folder / file).write_bytes(data)
-        shards.append({"dataPath": file, "format": "raw-shard", "nbytes": len(data), "records": records,
-                       "md5Sum": hashlib.md5(data).hexdigest()})  # fmt: skip
-        data, records = b"", []
-
-    qkv = "c_attn" if name.startswith("qwen") else "qkv_proj"
-    for i, (tensor, w) in enumerate(fused(checkpoint(FOLDERS[name]), qkv).items()):
-        base = tensor.removesuffix("weight")
-        if w.ndim == 2 and quantization.startswith("q4"):
-            words, scales = quantized(w, np.float32 if wide else np.float16)
-            if wide:
-                scales = (bf16(scales).astype(np.uint32) << 16).view(np.float32)
-            add(f"{base}q_weight", words, "uint32")
-            add(f"{base}q_scale", bf16(scales) if wide else scales, "float32" if wide else "float16")
-            values[tensor] = exact(words, scales)
-        elif wide:
-            add(tensor, bf16(w), "float32")
-            values[tensor] = (bf16(w).astype(np.uint32) << 16).view(np.float32)
-        else:
-            add(tensor, w.astype(np.float16), "float16")
-            values[tensor] = w.astype(np.float16).astype(np.float32)
-        if i == 3:
-            end_shard()
-    end_shard()
-    cache = {"metadata": {"ParamSize": len(values), "BitsPerParam": 4.5}, "records": shards}
-    (folder / ("ndarray-cache.json" if old else "tensor-cache.json")).write_text(json.dumps(cache))
-    kept = (
-        "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
-        "head_dim", "rms_norm_eps", "vocab_size", "hidden_act", "tie_word_embeddings",
-    )  # fmt: skip
-    rope = config["rope_parameters"]
-    own = {key: config[key] for key in kept} | {
-        "position_embedding_base": rope["rope_theta"], "context_window_size": config["max_position_embeddings"],
-        "prefill_chunk_size": 2048, "tensor_parallel_shards": 1, "pipeline_parallel_stages": 1, "max_batch_size": 80,
-        "disaggregation": False,
-    }  # fmt: skip
-    if rope["rope_type"] != "default":
-        own["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-    chat = {
-        "version": "0.1.0", "model_type": config["model_type"], "quantization": quantization, "model_config": own,
-        "vocab_size": config["vocab_size"], "context_window_size": config["max_position_embeddings"],
-        "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.0, "bos_token_id": 1, "eos_token_id": [2, 0],
-        "conv_template": {"name": "chatml"}, "tokenizer_files": ["tokenizer.json", "tokenizer_config.json"],
-    }  # fmt: skip
-    (folder / "mlc-chat-config.json").write_text(json.dumps(chat))
-    return values
 
 
 @pytest.mark.parametrize(
@@ -263,3 +162,61 @@ def test_damaged_weights(tmp_path: Path) -> None:
         path.write_text(json.dumps(found))
         with pytest.raises(SourceInvalid, match=match):
             dequantize(open_mlc(folder).tensors["token_embd"])
+
+
+def test_with_a_library_the_folder_is_carried_as_it_is(tmp_path: Path) -> None:
+    """Alone, of a quantization and a family that are none of ours, and beside other weights."""
+    folder, library = tmp_path / "tiny-mlc", tmp_path / "lib.wasm"
+    write_mlc(folder, "f32", "q4f16_1")
+    library.write_bytes(NO_TVM)
+    pin = hashlib.sha256(NO_TVM).hexdigest()
+    carried = open_carried_library(str(folder), f"{library}#sha256={pin}", lambda *_: None)
+    with ArtifactWriter(tmp_path / "both", open_mlc(folder), accept_license=True) as writer:
+        writer.begin_section([""])
+        writer.add_bytes(0, memoryview(b"what is compiled"))
+        carried.add(writer, "")
+        both = writer.finish()
+    change(folder, "mlc-chat-config.json", quantization="q3f16_0", model_type="a-new-one")
+    options: dict[str, Any] = {"variants": ("mlc-webgpu",), "mlc_lib": str(library), "accept_license": True}
+    out = compile_model(str(folder), tmp_path / "alone", context=64, **options)
+    alone = verify(out)
+    assert both.mlc is not None and both.mlc.weights is not None and alone.mlc is not None and alone.mlc.weights is None
+    a = alone.architecture
+    assert (a.family, a.layers, a.kv_heads, a.context, a.vocab) == ("a-new-one", 2, 2, 64, 320)
+    for manifest in (both, verify(tmp_path / "both"), alone):
+        (variant,), mlc = manifest.variants, manifest.mlc
+        assert mlc is not None and "shader-f16" in variant.requires  # its scales are halves
+        assert variant.files["library"].sha256 == pin
+        place = out if manifest is alone else tmp_path / "both"
+        space = b"".join((place / shard.file).read_bytes() for shard in manifest.weights_of(variant).shards)
+        assert space[: mlc.bytes] == (folder / "tensor-cache.json").read_bytes()
+        for file in mlc.files:
+            assert space[file.offset : file.offset + file.bytes] == (folder / file.path).read_bytes()
+    made = (out / "manifest.json").stat().st_mtime_ns
+    compile_model(str(folder), out, context=64, **options)
+    assert (out / "manifest.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ("lib.wasm#sha256=" + 64 * "0", "expected 0000"),
+        ("text.wasm", "not WebAssembly"),
+        ("old.wasm", "no TVMFFIFunctionCall"),
+        ("none.wasm", "No such file"),
+    ],
+)
+def test_a_library_that_cannot_be_run_is_refused_by_name(library: str, said: str, tmp_path: Path) -> None:
+    write_mlc(tmp_path / "m", "f32")
+    (tmp_path / "lib.wasm").write_bytes(NO_TVM)
+    (tmp_path / "text.wasm").write_text("TVMFFIFunctionCall")
+    (tmp_path / "old.wasm").write_bytes(NO_TVM.replace(b"TVMFFIFunctionCall", b"TVMFuncCall_______"))
+    with pytest.raises(InvalidRequest, match=said) as error:
+        compile_model(str(tmp_path / "m"), tmp_path / "out", variants=("mlc-webgpu",), mlc_lib=str(tmp_path / library))
+    assert error.value.field == "mlc_lib"
+
+
+def test_a_library_needs_a_folder_of_mlc(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"none of MLC's folders \(mlc-chat-config.json\)") as error:
+        compile_model(str(write_folder(tmp_path / "f", "f32")), tmp_path / "out", mlc_lib="lib.wasm")
+    assert error.value.field == "mlc_lib"

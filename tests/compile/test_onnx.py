@@ -18,8 +18,9 @@ from inpage.engines.protocol import Sampling
 from inpage.errors import InvalidRequest, SourceInvalid
 from inpage.format.abi import SEQUENCE, SEQUENCE_RESULTS, SEQUENCE_WORDS
 from inpage_compile.artifact.checks import load_levels, verify
+from inpage_compile.carried import link_sampler
 from inpage_compile.onnx.graph import read_graph
-from inpage_compile.onnx_model import link_sampler, open_carried
+from inpage_compile.onnx_model import open_carried
 from inpage_compile.pipeline import compile_model
 from inpage_compile.pruning.steps import Wanted
 from inpage_compile.sources.onnx import onnx_folder, open_onnx

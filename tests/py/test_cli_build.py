@@ -187,22 +187,40 @@ def test_a_models_notices_cannot_begin_a_section_of_their_own(model: Path, newli
     assert "Pay up." in text.decode()
 
 
-def test_onnx_runtime_comes_only_with_models_that_need_it(model: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "loaded", "notice"),
+    [
+        (
+            "onnx",
+            [
+                "onnxruntime/ort-wasm-simd-threaded.js",
+                "onnxruntime/ort-wasm-simd-threaded.wasm",
+                "onnxruntime/ort.wasm.js",
+            ],
+            b"onnxruntime-web 1.30.0 (MIT)",
+        ),
+        ("mlc", ["webllm/web-llm.js"], b"@mlc-ai/web-llm 0.2.86 (Apache-2.0)"),
+    ],
+)
+def test_a_runtime_comes_only_with_models_that_need_it(
+    backend: str, loaded: list[str], notice: bytes, model: Path
+) -> None:
     def runtime(files: dict[str, Path | bytes]) -> list[str]:
-        return sorted(name.removeprefix("vendor/onnxruntime/") for name in files if "onnxruntime" in name)
+        found = (name.removeprefix("vendor/") for name in files)
+        return sorted(name for name in found if name.startswith(("onnxruntime/", "webllm/")))
 
     assert runtime(site.files([model])) == []
     (model / "sampler.wasm").write_bytes(b"sampler")
 
     def change(manifest: dict[str, Any]) -> None:
         file = {"file": "sampler.wasm", "bytes": 7, "sha256": hashlib.sha256(b"sampler").hexdigest()}
-        manifest["variants"].append({"name": "onnx-wasm", "backend": "onnx", "requires": [], "sampler": file})
+        manifest["variants"].append({"name": "another", "backend": backend, "requires": [], "sampler": file})
 
     files = site.files([edited(model, change)])
-    assert runtime(files) == ["ort-wasm-simd-threaded.js", "ort-wasm-simd-threaded.wasm", "ort.wasm.js"]
+    assert runtime(files) == loaded
     kept, notices = files["sw.js"], files["NOTICES.txt"]
-    assert isinstance(kept, bytes) and b"onnxruntime" not in kept  # only what is used of 14 MB is kept
-    assert isinstance(notices, bytes) and b"onnxruntime-web 1.30.0 (MIT)" in notices
+    assert isinstance(kept, bytes) and not any(name.encode() in kept for name in loaded)  # megabytes: kept when used
+    assert isinstance(notices, bytes) and notice in notices
 
 
 def test_names_from_a_gguf_file_are_made_one_line(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Which variant runs where, and that the reasons can be read."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from inpage.backends.selection import about_threads, candidates, choose
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.format.schema import Variant
-from inpage.host.capability import Device, host_device
+from inpage.host.capability import Adapter, Device, host_device
 
 VARIANTS = [
     Variant("native", "native", ("host:x86_64-linux",), {}),
@@ -55,6 +56,20 @@ def test_an_unknown_backend_names_those_there_are() -> None:
 def test_a_pinned_one_that_cannot_run_says_why() -> None:
     with pytest.raises(Unsupported, match="wasm-relaxed: runs in a browser's page"):
         choose(VARIANTS, HOST, backend="wasm-relaxed")
+
+
+def test_a_limit_of_webgpu_is_required_by_its_name() -> None:
+    words = ("webgpu", "maxStorageBuffersPerShaderStage:10", "maxComputeWorkgroupStorageSize:32768")
+    mlc = [Variant("mlc-webgpu", "mlc", words, {})]
+    adapter = Adapter(
+        "a GPU", software=False, limits={words[1].partition(":")[0]: 10, words[2].partition(":")[0]: 16384}
+    )
+    device = replace(page("webgpu"), adapter=adapter)
+    (refused,) = candidates(mlc, device)
+    said = "needs WebGPU's maxComputeWorkgroupStorageSize of 32768, which this device does not have"
+    assert (refused.can_run, refused.reason) == (False, said)
+    enough = replace(adapter, limits={**adapter.limits, "maxComputeWorkgroupStorageSize": 32768})
+    assert candidates(mlc, replace(device, adapter=enough))[0].can_run
 
 
 def test_none_can_run() -> None:

@@ -8,8 +8,8 @@ import { imported } from "./host/waits.js";
 
 /**
  * @typedef {object} EngineCode
- * @property {(variant: import("./format/manifest.js").Variant, features: import("./core/features.js").Features) => void}
- *   requireSupport throws what this browser lacks
+ * @property {(variant: import("./format/manifest.js").Variant, features: import("./core/features.js").Features, power?:
+ *   GPUPowerPreference) => void | Promise<void>} requireSupport throws what this browser lacks, before anything is fetched
  * @property {(job: import("./load.js").Job) => Promise<import("./load.js").Made>} load
  * @property {(manifest: import("./format/manifest.js").Manifest, source: import("./storage/shards.js").Source, onProgress: (event:
  *   import("./core/protocol.js").Progress) => void) => Promise<import("./load.js").Code>} [fetchCode] where it replays no plan
@@ -21,6 +21,7 @@ const ENGINES = {
   webgpu: () => import("./webgpu/load.js"),
   onnx: () => import("./onnx/load.js"),
   "onnx-webgpu": () => import("./onnx/load.js"),
+  mlc: () => import("./mlc/load.js"),
 };
 
 /**

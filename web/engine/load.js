@@ -83,7 +83,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const manifest = readManifest(described(options.manifest), options.variant);
   const { variant } = manifest;
   const { load, requireSupport, fetchCode = fetchPlan } = await engineCode(variant);
-  requireSupport(variant, features);
+  await requireSupport(variant, features, options.powerPreference);
   const store = await openStore(options.cache ?? true);
   const policy = { ...DEFAULT_POLICY, ...options.network };
   /** @type {import("./core/protocol.js").Warning[]} */

@@ -33,6 +33,7 @@ from inpage.format.schema import (
     Format,
     GraphRef,
     Manifest,
+    MlcRef,
     Perplexity,
     Pruning,
     SamplingDefaults,
@@ -83,9 +84,11 @@ class ArtifactWriter:
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
         self._measured: Mapping[str, Perplexity] = {}  # of each level
-        self._graphs: dict[str, GraphRef] = {}  # by level
-        self._graph_weights: dict[str, dict[str, Any]] = {}  # of those that have weights apart
+        # What engines without a plan are to know, by the manifest's field and level; and their weights apart.
+        self._parts: dict[tuple[str, str], GraphRef | MlcRef] = {}
+        self._apart: dict[tuple[str, str], dict[str, Any]] = {}
         self._section: Sequence[str] = ()  # levels that have the section being written
+        self._part = ""  # whose weights apart it is of
         self._out.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._out)
         self._folder = beside(self._out, "partial")
@@ -115,21 +118,19 @@ class ArtifactWriter:
                 f"{self._out.name} needs {weights} bytes of disk in {self._out.parent}; {free} are free", field="out"
             )
 
-    def begin_section(self, levels: Sequence[str]) -> None:
-        """What comes now are weights of these levels."""
+    def begin_section(self, levels: Sequence[str], part: str = "") -> None:
+        """What comes now are weights of these levels. ``part``: not the model's, but those apart of its "graph" or
+        "mlc"."""
         if self._section:
             self._end_section(_SECTION_ALIGN)
-        self._section = levels
-
-    def begin_graph(self, level: str) -> None:
-        """What comes now are weights apart, of the graph of this level."""
-        self.begin_section([level])
-        self._graph_weights[level] = {"bytes": 0, "shards": []}
+        self._section, self._part = levels, part
+        if part:
+            self._apart |= {(part, level): {"bytes": 0, "shards": []} for level in levels}
 
     def _end_section(self, align: int) -> None:
         size, shards = self._shards.finish(align)
         for level in self._section:
-            weights = self._graph_weights.get(level, self._weights[level])
+            weights = self._apart[self._part, level] if self._part else self._weights[level]
             weights["shards"] += [shard | {"offset": weights["bytes"] + shard["offset"]} for shard in shards]
             weights["bytes"] += size
         self._shards = _ShardWriter(self._folder, self._shards.number + 1)
@@ -148,9 +149,9 @@ class ArtifactWriter:
         self._shards.seek(offset)
         self._shards.write(data)
 
-    def set_graph(self, level: str, graph: GraphRef) -> None:
-        """What ONNX Runtime is to know of the bytes of this level."""
-        self._graphs[level] = graph
+    def set_part(self, level: str, part: GraphRef | MlcRef) -> None:
+        """What ONNX Runtime or MLC's library is to know of the bytes of this level."""
+        self._parts["graph" if isinstance(part, GraphRef) else "mlc", level] = part
 
     def add_variant(
         self, name: str, backend: str, requires: list[str], files: Mapping[str, bytes | Path], level: str | None = None
@@ -233,15 +234,15 @@ class ArtifactWriter:
             "formats": {name: _format_json(FORMATS[name]) for name in sorted({t.format for t in tensors})},
             "tensors": [{**asdict(t), "shape": list(t.shape)} for t in tensors],
             "weights": self._weights[level],
-            **({"graph": self._graph(level)} if level in self._graphs else {}),
+            **{name: self._described(name, at) for name, at in self._parts if at == level},
             "variants": self._variants[level],
             **({"level": level} if level else {}),
             **({"perplexity": asdict(self._measured[level])} if level in self._measured else {}),
         }
 
-    def _graph(self, level: str) -> dict[str, Any]:
-        apart = self._graph_weights.get(level)
-        return _graph_json(self._graphs[level]) | ({} if apart is None else {"weights": apart})
+    def _described(self, name: str, level: str) -> dict[str, Any]:
+        apart = self._apart.get((name, level))
+        return _part_json(self._parts[name, level]) | ({} if apart is None else {"weights": apart})
 
     def _listed(self, level: str) -> dict[str, Any]:
         names = [variant["name"] for variant in self._variants[level]]
@@ -332,8 +333,8 @@ def _format_json(fmt: Format) -> dict[str, Any]:
     return {k: v for k, v in parts.items() if k not in ("super", "table") or v is not None}
 
 
-def _graph_json(graph: GraphRef) -> dict[str, Any]:
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(graph).items()}
+def _part_json(part: GraphRef | MlcRef) -> dict[str, Any]:
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(part).items()}
     del found["weights"]  # the writer's own
     return found
 

@@ -32,6 +32,11 @@ def shard_files(folder: ModelFolder) -> list[str]:
     return [shard["dataPath"] for shard in _shards(folder)]
 
 
+def has_halves(folder: ModelFolder) -> bool:
+    """Whether a tensor is float16, of a folder that `read_tensor_cache` took."""
+    return any(entry["dtype"] == "float16" for shard in _shards(folder) for entry in shard["records"])
+
+
 def read_tensor_cache(folder: ModelFolder) -> dict[str, Stored]:
     """All tensors by name. float32 that is stored in halves (``f32-to-bf16``) is BF16 here."""
     out: dict[str, Stored] = {}

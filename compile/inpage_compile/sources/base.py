@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inpage.errors import InvalidRequest
 from inpage.format.schema import Architecture, EmbeddingRef, SamplingDefaults, SourceRef
 
 from ..families.rope import Rope
@@ -45,3 +46,13 @@ class Source:
     @property
     def tokenizer_json(self) -> dict[str, Any]:
         return self.tokenizer.json
+
+
+def limit_context(model: Source, context: int | None) -> Source:
+    """With at most so many tokens of context. Raises `InvalidRequest`."""
+    if context is None:
+        return model
+    most = model.architecture.context
+    if not 1 <= context <= most:
+        raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
+    return replace(model, architecture=replace(model.architecture, context=context))

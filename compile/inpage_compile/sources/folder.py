@@ -145,6 +145,11 @@ def _rows(stored: Mapping[str, Stored]) -> int:
 Opened = tuple[Architecture, dict[str, SourceTensor], Rope, list[str]]
 
 
+def without_tensors(architecture: Architecture) -> Opened:
+    """Of a model that is carried as it is: positions are its graph's own business."""
+    return architecture, {}, Rope(np.ones(0)), []
+
+
 def model_of(
     family: Family, config: Mapping[str, Any], tensors: dict[str, SourceTensor], where: str,
     norm_offset: float | None = None,

@@ -211,12 +211,12 @@ def _listed(models: list[str], files: Mapping[str, Remote]) -> str:
     return ", ".join(named) + (f" and {len(models) - _LISTED} more" if len(models) > _LISTED else "") or "no GGUF file"
 
 
-def fetch_url(url: str, cache: Path, progress: Progress = lambda done, total: None) -> Path:
-    """A GGUF at an address; in the cache it is found by the address, and asked for no more."""
+def fetch_url(url: str, cache: Path, progress: Progress = lambda done, total: None, *, suffix: str = ".gguf") -> Path:
+    """A file at an address; in the cache it is found by the address, and asked for no more."""
     check_url(url)
     name = unquote(urlsplit(url).path).rpartition("/")[2]
-    if not name.endswith(".gguf") or not _FILE.fullmatch(name):
-        raise SourceInvalid(f"{quoted(shown(url))} is not the address of a .gguf file", field="source")
+    if not name.endswith(suffix) or not _FILE.fullmatch(name):
+        raise SourceInvalid(f"{quoted(shown(url))} is not the address of a {suffix} file", field="source")
     folder = cache / "url" / hashlib.sha256(url.encode()).hexdigest()[:32]
     target = folder / name
     if target.is_file():

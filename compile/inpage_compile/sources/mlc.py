@@ -15,6 +15,7 @@ import numpy as np
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.schema import SourceRef
 
+from ..checkpoints.config import Config
 from ..checkpoints.files import ModelFolder
 from ..checkpoints.safetensors import Stored
 from ..checkpoints.tensor_cache import index_of, read_tensor_cache, shard_files
@@ -31,9 +32,11 @@ from .folder import (
     template_and_terms,
     tensors_of,
     tokenizer_of,
+    without_tensors,
 )
 from .problems import Problems
 from .sampling import from_generation_config
+from .sizes import architecture_of, size_of
 
 CONFIG = "mlc-chat-config.json"
 QUANTIZATIONS = ("q4f16_1", "q4f32_1", "q0f16", "q0f32")
@@ -61,18 +64,22 @@ def is_mlc_folder(path: Path) -> bool:
 
 
 def open_mlc(
-    path: Path, *, sha256: str | None = None, licensed: Callable[[LicenseInfo], object] = lambda _: None
-) -> Source:
-    """Parameters and errors as `open_folder`'s."""
+    path: Path, *, sha256: str | None = None, licensed: Callable[[LicenseInfo], object] = lambda _: None,
+    whole: bool = False,
+) -> Source:  # fmt: skip
+    """Parameters and errors as `open_folder`'s. ``whole``: for a library of MLC's, which may be of any family and
+    quantization; without tensors of ours."""
     folder, problems = ModelFolder(path), Problems("this folder")
-    config = problems.of(lambda: _config(folder))
+    config = problems.of(lambda: _config(folder, whole))
     stored = problems.of(lambda: read_tensor_cache(folder))
-    own = problems.of(lambda: _model_config(config)) if config is not None else None
-    family = problems.of(lambda: _family(config or {})) if own is not None else None
+    own = problems.of(lambda: model_config(config)) if config is not None else None
+    family = problems.of(lambda: _family(config or {})) if own is not None and not whole else None
     beside = read_beside(folder, problems)
     model = None
     if own is not None and stored is not None and family is not None:
         model = problems.of(lambda: _model(family, own, stored))
+    elif own is not None and whole:
+        model = problems.of(lambda: _sizes(own))
     tokenizer = None
     if model is not None:
         rows, ids = model[0].vocab, own or {}
@@ -91,11 +98,12 @@ def open_mlc(
     )  # fmt: skip
 
 
-def _config(folder: ModelFolder) -> dict[str, Any]:
+def _config(folder: ModelFolder, every: bool) -> dict[str, Any]:
+    """``every``: of whatever quantization."""
     folder.file(CONFIG)
     found = folder.json(CONFIG)
     kind = found.get("quantization")
-    if kind not in QUANTIZATIONS:
+    if not every and kind not in QUANTIZATIONS:
         raise SourceInvalid(
             f"{CONFIG}: quantization {quoted(kind)} is not supported; supported: {', '.join(QUANTIZATIONS)}",
             field="quantization",
@@ -103,12 +111,18 @@ def _config(folder: ModelFolder) -> dict[str, Any]:
     return found
 
 
+def _sizes(config: Mapping[str, Any]) -> Opened:
+    said = Config(config)
+    layers, vocab = size_of(said, "num_hidden_layers"), size_of(said, "vocab_size")
+    return without_tensors(architecture_of(said, layers=layers, vocab=vocab))
+
+
 def _family(config: Mapping[str, Any]) -> Family:
     kind = config.get("model_type")
     return family_of_checkpoint(kind if isinstance(kind, str) else quoted(kind), f"{CONFIG}.model_type")
 
 
-def _model_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """As a config.json would have it."""
     own = config.get("model_config")
     if not isinstance(own, Mapping):

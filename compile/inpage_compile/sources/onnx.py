@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ from inpage.format.schema import ARCHITECTURE_LIMITS, Architecture, SourceRef
 
 from ..checkpoints.config import PREFIX, Config
 from ..checkpoints.files import ModelFolder
-from ..families.rope import Rope
 from ..onnx.graph import GraphValue, Layer, OnnxGraph, layers_of, read_graph
 from .base import LicenseInfo, Source
-from .folder import BESIDE, CONFIG, Opened, read_beside, source_of, template_and_terms, tokenizer_of
+from .folder import BESIDE, CONFIG, read_beside, source_of, template_and_terms, tokenizer_of, without_tensors
 from .problems import Problems
 from .sampling import from_generation_config
+from .sizes import architecture_of, size_of
 
 KIND = "onnx"
 _BELOW = "onnx"
@@ -91,10 +91,8 @@ def open_onnx(
     files = [name for name in (CONFIG, "tokenizer.json", *BESIDE, "chat_template.jinja") if folder.has(name)]
     named = next(iter(graphs.values())).file.name
     deciding = folder.sha256([*files, *_deciding(folder, graphs)])
-    # Positions are the graph's own business.
-    opened: Opened = (architectures[0], {}, Rope(np.ones(0)), [])
     source = source_of(
-        path, folder, SourceRef(KIND, "", named, deciding), None, opened,
+        path, folder, SourceRef(KIND, "", named, deciding), None, without_tensors(architectures[0]),
         tokenizer, template, terms, sampling, more,
     )  # fmt: skip
     return OnnxModel(source, graphs)
@@ -131,12 +129,6 @@ def _graphs(
     if any(other != architectures[0] for other in architectures):
         raise SourceInvalid("the graphs are of models of different shapes", field="graph")
     return config, graphs, architectures
-
-
-def limited(model: OnnxModel, context: int) -> OnnxModel:
-    """With at most so many tokens of context."""
-    architecture = replace(model.source.architecture, context=context)
-    return replace(model, source=replace(model.source, architecture=architecture))
 
 
 def _chosen(folder: ModelFolder, inner: ModelFolder, wanted: Sequence[str]) -> dict[str, str]:
@@ -210,12 +202,15 @@ def _check_kind(value: GraphValue, kinds: Sequence[str], name: str, field: str) 
 
 
 def _architecture(config: Mapping[str, object], graph: OnnxGraph, name: str) -> Architecture:
-    """The graph's own sizes first. What only graphs of ours need has transformers' defaults."""
+    """The graph's own sizes first."""
     said = Config(config)
     layers = layers_of(graph, name)
-    hidden, heads = _size(said, "hidden_size"), _size(said, "num_attention_heads")
-    kv_heads = _size(said, "num_key_value_heads", heads)
-    head_dim = _size(said, "head_dim", max(1, hidden // heads))
+    shape = graph.outputs[LOGITS].shape
+    vocab = shape[-1] if shape and shape[-1] else size_of(said, "vocab_size")
+    if vocab > ARCHITECTURE_LIMITS["vocab"]:
+        raise SourceInvalid(f"{name}: {vocab} logits are not believed", field="vocab")
+    found = architecture_of(said, layers=len(layers), vocab=vocab)
+    kv_heads, head_dim = found.kv_heads, found.head_dim
     for layer in layers:
         for names in (layer.key, layer.value):
             for value in (graph.inputs[names[0]], graph.outputs[names[1]]):
@@ -234,38 +229,7 @@ def _architecture(config: Mapping[str, object], graph: OnnxGraph, name: str) -> 
                             f"{name}: {brief(value.name)} has {extent} where {CONFIG} says {expected} ({key})",
                             field=f"{PREFIX}.{key}",
                         )
-    shape = graph.outputs[LOGITS].shape
-    vocab = shape[-1] if shape and shape[-1] else _size(said, "vocab_size")
-    if vocab > ARCHITECTURE_LIMITS["vocab"]:
-        raise SourceInvalid(f"{name}: {vocab} logits are not believed", field="vocab")
-    return Architecture(
-        family=re.sub(r"[^A-Za-z0-9._-]", "-", said.text(f"{PREFIX}.model_type"))[:100],
-        layers=len(layers),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=_size(said, "intermediate_size", 4 * hidden),
-        vocab=vocab,
-        rope_theta=said.number(f"{PREFIX}.rope_theta", 10000.0),
-        norm_eps=said.number(f"{PREFIX}.rms_norm_eps", 1e-5),
-        tied=said.flag(f"{PREFIX}.tie_word_embeddings", default=False),
-        context=_size(said, "max_position_embeddings"),
-    )
-
-
-_LIMITED = {
-    "hidden_size": "hidden", "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "head_dim": "head_dim",
-    "intermediate_size": "ffn", "vocab_size": "vocab", "max_position_embeddings": "context",
-}  # fmt: skip
-
-
-def _size(said: Config, key: str, default: int | None = None) -> int:
-    value = said.integer(f"{PREFIX}.{key}", default)
-    most = ARCHITECTURE_LIMITS[_LIMITED[key]]
-    if not 1 <= value <= most:
-        raise SourceInvalid(f"{PREFIX}.{key}: {value} is outside 1..{most}", field=f"{PREFIX}.{key}")
-    return value
+    return found
 
 
 def _deciding(folder: ModelFolder, graphs: Mapping[str, GraphFiles]) -> list[str]:

@@ -173,15 +173,23 @@ def _verdict(variant: Variant, device: Device) -> tuple[bool, str]:
         return False, page if kind.place == "page" else "runs outside the browser only"
     if kind.gpu and device.adapter is None:
         return False, device.no_adapter or "this browser has no WebGPU"
-    missing = [name for name in variant.requires if name not in device.features]
+    missing = [name for name in variant.requires if not device.has(name)]
     if missing:
-        words = " and ".join(_NAMES.get(name, name.removeprefix("host:")) for name in missing)
+        words = " and ".join(map(_named, missing))
         made_for = "was compiled for" if missing[0].startswith("host:") else "needs"
         return False, f"{made_for} {words}, which this device does not have"
-    having = " and ".join(_NAMES.get(n, n.removeprefix("host:")) for n in variant.requires)
+    having = " and ".join(map(_named, variant.requires))
     if kind.gpu and device.adapter is not None:
         return True, f"WebGPU on {device.adapter.name}" + (", a software adapter" if device.adapter.software else "")
     return True, f"this device has {having}" if having else "it needs nothing special"
+
+
+def _named(word: str) -> str:
+    """What a variant requires, for people."""
+    name, _, least = word.partition(":")
+    if least.isdecimal():
+        return f"WebGPU's {name} of {least}"
+    return _NAMES.get(word, word.removeprefix("host:"))
 
 
 def _threads(device: Device, asked: int | None) -> tuple[int, str]:

@@ -59,6 +59,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER[:PRECISION]",
         help="carry this graph of the same model too, for ONNX Runtime in the page",
     )
+    parser.add_argument(
+        "--mlc-lib",
+        metavar="LIBRARY.wasm",
+        help="a file or an https address (#sha256=HEX pins it): carry this library of MLC's and the weights of SOURCE, "
+        "one of MLC's folders, as they are, for web-llm in the page; with --variants mlc-webgpu nothing else",
+    )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
@@ -93,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
         progress({"phase": phase, "loaded": done, "total": total})
 
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
-    options |= {"target_memory": args.target_memory, "measure": args.measure, "onnx": args.onnx}
+    options |= {"target_memory": args.target_memory, "measure": args.measure}
+    options |= {"onnx": args.onnx, "mlc_lib": args.mlc_lib}
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
             options[name] = names(given)

@@ -23,8 +23,9 @@ from .artifact_files import levels_of, page_files, read_manifest, read_notices
 _SCRIPTS = (".js", ".mjs", ".wgsl", ".css", ".html", ".svg", ".png", ".ico", ".webmanifest")
 # What the service worker does not keep from the start: weights are in the engine's storage, the rest is kept when used.
 # Python's snapshot is used once, then lies in the page's own storage: a precache would fetch it for nothing.
-# ONNX Runtime is large, and kept when it is used.
-_NOT_KEPT = ("vendor/onnxruntime/", "models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
+# ONNX Runtime and web-llm are large, and kept when they are used.
+_LARGE = ("vendor/onnxruntime/", "vendor/webllm/")
+_NOT_KEPT = (*_LARGE, "models/", "examples/", "vendor/pyscript/", "answers.json", "python-")
 _RULE = "=" * 100
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 

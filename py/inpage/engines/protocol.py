@@ -168,6 +168,8 @@ WEBGPU_COUNTS = (
 )
 # Tensors that were made, and bytes of logits that were copied to the sampler.
 ONNX_COUNTS = (*RUNTIME_COUNTS, "tensors", "logits_bytes")
+# Calls of MLC's library, and bytes of logits that were copied to the sampler.
+MLC_COUNTS = (*RUNTIME_COUNTS, "calls", "logits_bytes")
 Progress = Callable[[dict[str, Any]], None]
 PageData: TypeAlias = Any  # bytes of KV pages; in the page JavaScript's, so that they never pass through Python
 OnTokens = Callable[[list[RunOutput]], None]

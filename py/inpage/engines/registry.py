@@ -15,7 +15,7 @@ from typing import TypeAlias
 from ..errors import Unsupported, quoted
 from ..format.schema import Manifest, Variant
 from ..settings import Settings
-from .protocol import ONNX_COUNTS, RUNTIME_COUNTS, WEBGPU_COUNTS, Engine, Flags, Progress
+from .protocol import MLC_COUNTS, ONNX_COUNTS, RUNTIME_COUNTS, WEBGPU_COUNTS, Engine, Flags, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _lacking() -> Mapping[str, str]:
 _IN_PAGE = Flags(grammars=True)
 _GPU = ("webgpu-f16", "webgpu-f32")
 # Keeps the cache of each sequence itself, and adds in an order of its own.
-_ONNX = Flags(paged=False, deterministic=False, grammars=True)
+_SEQUENTIAL = Flags(paged=False, deterministic=False, grammars=True)
 _engines: dict[str, EngineKind] = {}
 
 
@@ -116,10 +116,16 @@ for _backend, _title, _on_gpu in (
 ):
     register(
         EngineKind(
-            _backend, _title, "page", _module("in_page"), _ONNX, ("sampler",), gpu=_on_gpu, apart=True,
+            _backend, _title, "page", _module("in_page"), _SEQUENTIAL, ("sampler",), gpu=_on_gpu, apart=True,
             counts=ONNX_COUNTS,
         )
     )  # fmt: skip
+register(
+    EngineKind(
+        "mlc", "MLC on WebGPU", "page", _module("in_page"), _SEQUENTIAL, ("library", "sampler"), gpu=True, apart=True,
+        counts=MLC_COUNTS,
+    )
+)  # fmt: skip
 
 
 def engine_kind(backend: str) -> EngineKind:

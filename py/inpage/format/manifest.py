@@ -31,6 +31,7 @@ from .schema import (
     LevelRef,
     License,
     Manifest,
+    MlcRef,
     Perplexity,
     Pruning,
     SamplingDefaults,
@@ -56,6 +57,7 @@ __all__ = [
     "LevelRef",
     "License",
     "Manifest",
+    "MlcRef",
     "Perplexity",
     "Shard",
     "SourceRef",
@@ -102,6 +104,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         sampling=None if m["sampling"] is None else SamplingDefaults(**m["sampling"]),
         embedding=None if m["embedding"] is None else _embedding(m["embedding"]),
         graph=None if m["graph"] is None else _graph(m["graph"], architecture.layers, weights.bytes),
+        mlc=None if m["mlc"] is None else _mlc(m["mlc"], weights.bytes),
         level=m["level"] or "",
         levels=_levels(m["levels"] or []),
         perplexity=None if m["perplexity"] is None else Perplexity(**m["perplexity"]),
@@ -148,20 +151,32 @@ def _graph(g: dict[str, Any], layers: int, space: int) -> GraphRef:
         raise wrong("graph.cache", f"has {len(g['cache'])} entries; {layers} layers have {2 * layers}")
     if len(set(g["inputs"])) < len(g["inputs"]):
         raise wrong("graph.inputs", "names an input twice")
-    own = None if g["weights"] is None else _weights(g["weights"], "graph.weights")
+    files, own = _files(g, "graph", space)
+    cache = tuple(GraphCache(**names) for names in g["cache"])
+    return GraphRef(g["bytes"], files, tuple(g["inputs"]), cache, g["cache_type"], g["logits"], own)
+
+
+def _mlc(m: dict[str, Any], space: int) -> MlcRef:
+    return MlcRef(m["bytes"], *_files(m, "mlc", space))
+
+
+def _files(part: dict[str, Any], name: str, space: int) -> tuple[tuple[GraphFile, ...], Weights | None]:
+    """The files behind the first ``bytes`` of the weight space, or of the part's own, which is the other."""
+    own = None if part["weights"] is None else _weights(part["weights"], f"{name}.weights")
     space = own.bytes if own else space
-    files, end = tuple(GraphFile(**file) for file in g["files"]), g["bytes"]
+    files, end = tuple(GraphFile(**file) for file in part["files"]), part["bytes"]
+    paths: set[str] = set()
     for i, file in enumerate(files):
-        at = f"graph.files[{i}]"
-        if any(file.path == other.path for other in files[:i]):
+        at = f"{name}.files[{i}]"
+        if file.path in paths:
             raise wrong(f"{at}.path", f"{quoted(file.path)} stands twice")
+        paths.add(file.path)
         if file.offset % ALIGN or file.offset < end:
             raise wrong(f"{at}.offset", f"{file.offset} is not a multiple of {ALIGN} from {end} on")
         end = file.offset + file.bytes
     if end > space:
-        raise wrong("graph.files" if files else "graph.bytes", f"end at {end}, outside the {space} bytes of weights")
-    cache = tuple(GraphCache(**names) for names in g["cache"])
-    return GraphRef(g["bytes"], files, tuple(g["inputs"]), cache, g["cache_type"], g["logits"], own)
+        raise wrong(f"{name}.{'files' if files else 'bytes'}", f"end at {end}, outside the {space} bytes of weights")
+    return files, own
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

@@ -223,7 +223,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """A file of tensors that the graph names by ``path``, as a slice of the weight space."""
+    """A file of tensors that a graph or a library names by ``path``, as a slice of the weight space."""
 
     path: str
     offset: int
@@ -252,6 +252,16 @@ class GraphRef:
     cache: tuple[GraphCache, ...]
     cache_type: str
     logits: str
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MlcRef:
+    """A model that a library of MLC's computes: the first ``bytes`` of the weight space are tensor-cache.json, the
+    ``files`` that it names lie behind. ``weights``: see `GraphRef`."""
+
+    bytes: int
+    files: tuple[GraphFile, ...]
     weights: Weights | None = None
 
 
@@ -337,6 +347,7 @@ class Manifest:
     sampling: SamplingDefaults | None = None
     embedding: EmbeddingRef | None = None
     graph: GraphRef | None = None
+    mlc: MlcRef | None = None
     level: str = ""
     levels: tuple[LevelRef, ...] = ()
     perplexity: Perplexity | None = None
@@ -349,15 +360,19 @@ class Manifest:
 
     @property
     def every_shard(self) -> tuple[tuple[str, Shard], ...]:
-        """With the field that names each: the weights', and the graph's own."""
-        own = self.graph.weights.shards if self.graph and self.graph.weights else ()
-        listed = (("weights", self.weights.shards), ("graph.weights", own))
-        return tuple((f"{field}.shards[{i}]", shard) for field, shards in listed for i, shard in enumerate(shards))
+        """With the field that names each: the weights', and those apart."""
+        spaces = {"weights": self.weights}
+        for name, part in (("graph", self.graph), ("mlc", self.mlc)):
+            if part and part.weights:
+                spaces[f"{name}.weights"] = part.weights
+        return tuple(
+            (f"{at}.shards[{i}]", shard) for at, space in spaces.items() for i, shard in enumerate(space.shards)
+        )
 
     def weights_of(self, variant: Variant) -> Weights:
-        """What an engine of this variant loads: a graph's own, where there are, for those that replay no plan."""
-        own = None if self.graph is None or "plan" in variant.files else self.graph.weights
-        return own or self.weights
+        """What an engine of this variant loads: those apart, where there are, for one that replays no plan."""
+        part = self.mlc if "library" in variant.files else None if "plan" in variant.files else self.graph
+        return part.weights if part and part.weights else self.weights
 
     @property
     def width(self) -> int:

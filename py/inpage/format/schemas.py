@@ -26,6 +26,7 @@ MANIFEST: Final[Schema] = {
         "tensors": {"is": "list", "of": {"is": "object", "of": "tensor"}, "low": 0, "high": 65536},
         "weights": {"is": "object", "of": "weights"},
         "graph": {"is": "object", "of": "graph", "optional": True},
+        "mlc": {"is": "object", "of": "mlc", "optional": True},
         "variants": {"is": "list", "of": {"is": "object", "of": "variant"}, "low": 0, "high": 256},
         "level": {"is": "text", "of": "name", "optional": True},
         "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": True},
@@ -181,6 +182,11 @@ MANIFEST: Final[Schema] = {
         "cache": {"is": "list", "of": {"is": "object", "of": "graph_cache"}, "low": 1, "high": 65536},
         "cache_type": {"is": "choice", "of": ["float32", "float16"]},
         "logits": {"is": "text", "of": "line"},
+        "weights": {"is": "object", "of": "weights", "optional": True},
+    },
+    "mlc": {
+        "bytes": {"is": "int", "low": 1, "high": 1099511627776},
+        "files": {"is": "list", "of": {"is": "object", "of": "graph_file"}, "low": 1, "high": 65536},
         "weights": {"is": "object", "of": "weights", "optional": True},
     },
     "graph_file": {

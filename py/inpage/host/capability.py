@@ -48,6 +48,14 @@ class Device:
             return "one thread, because the page is not cross-origin isolated (COOP/COEP headers)"
         return ""
 
+    def has(self, word: str) -> bool:
+        """Whether it has what a manifest's variant requires: a feature, or a limit of WebGPU of at least so much
+        (``maxStorageBuffersPerShaderStage:10``)."""
+        name, _, least = word.partition(":")
+        if least.isdecimal():
+            return self.adapter is not None and self.adapter.limits.get(name, 0) >= int(least)
+        return word in self.features
+
     @property
     def fingerprint(self) -> str:
         """Measurements hold as long as this stays the same."""

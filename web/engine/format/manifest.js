@@ -26,6 +26,9 @@ export const ADDRESSABLE = 2 ** 32;
  * @property {{past: string, present: string}[]} cache keys and values of each layer in turn
  * @property {"float32" | "float16"} cache_type
  * @property {string} logits
+ * @typedef {object} Mlc of a model that a library of MLC's computes
+ * @property {number} bytes of tensor-cache.json, with which the weights begin
+ * @property {{path: string, offset: number, bytes: number}[]} files that it names
  * @typedef {object} Manifest
  * @property {string} id
  * @property {number} layers
@@ -33,6 +36,7 @@ export const ADDRESSABLE = 2 ** 32;
  * @property {number} vocab
  * @property {{heads: number, dim: number}} kv of each layer's cache
  * @property {Graph | null} graph
+ * @property {Mlc | null} mlc
  * @property {number} width numbers that it gives for a row: logits, or an encoder's vector or scores
  * @property {number} weightBytes of what the variant loads
  * @property {Shard[]} shards
@@ -59,21 +63,24 @@ export function readManifest(value, variantName) {
   const formats = new Map(Object.entries(m.formats).map(([name, format]) => [name, bitsOf(format, `formats.${brief(name)}`)]));
   checkArchitecture(m.architecture);
   checkTokenizer(m.tokenizer, m.architecture.vocab);
-  const apart = m.graph?.weights ? { shards: shardsOf(m.graph.weights, "graph.weights"), weightBytes: m.graph.weights.bytes } : null;
+  const apart = { graph: apartOf(m.graph, "graph"), mlc: apartOf(m.mlc, "mlc") };
   const manifest = {
     id: m.id,
     layers: m.architecture.layers,
     context: m.architecture.context,
     vocab: m.architecture.vocab,
     kv: { heads: m.architecture.kv_heads, dim: m.architecture.head_dim },
-    graph: m.graph && graphOf(m.graph, m.architecture.layers, apart?.weightBytes ?? m.weights.bytes),
+    graph: m.graph && graphOf(m.graph, m.architecture.layers, apart.graph?.weightBytes ?? m.weights.bytes),
+    mlc: m.mlc && mlcOf(m.mlc, apart.mlc?.weightBytes ?? m.weights.bytes),
     width: widthOf(m.architecture),
     weightBytes: m.weights.bytes,
     shards: shardsOf(m.weights, "weights"),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
     variant: variantOf(m.variants, variantName),
   };
-  if (!manifest.variant.files.plan) Object.assign(manifest, apart);
+  const { library, plan } = manifest.variant.files;
+  if (library) Object.assign(manifest, apart.mlc);
+  else if (!plan) Object.assign(manifest, apart.graph);
   checkLevels(m);
   checkFilesDistinct(m);
   return manifest;
@@ -117,6 +124,16 @@ function shardsOf({ bytes: total, shards }, at) {
   return out;
 }
 
+/**
+ * Weights of its own, where there are.
+ * @param {import("./structure.js").Checked | undefined} part a graph, or MLC's
+ * @param {string} name
+ * @returns {Pick<Manifest, "shards" | "weightBytes"> | null}
+ */
+function apartOf(part, name) {
+  return part?.weights ? { shards: shardsOf(part.weights, `${name}.weights`), weightBytes: part.weights.bytes } : null;
+}
+
 /** @param {import("./structure.js").Checked} architecture */
 function widthOf({ encoder, hidden, labels, vocab }) {
   return encoder ? (labels ?? hidden) : vocab;
@@ -129,19 +146,40 @@ function widthOf({ encoder, hidden, labels, vocab }) {
  * @returns {Graph}
  */
 function graphOf(graph, layers, space) {
-  const { bytes, files, inputs, cache } = graph;
+  const { inputs, cache } = graph;
   if (cache.length !== 2 * layers) throw invalidArtifact(`has ${cache.length} entries; ${layers} layers have ${2 * layers}`, "graph.cache");
   if (new Set(inputs).size < inputs.length) throw invalidArtifact("names an input twice", "graph.inputs");
+  checkFiles(graph, "graph", space);
+  return graph;
+}
+
+/**
+ * @param {import("./structure.js").Checked} mlc
+ * @param {number} space
+ * @returns {Mlc}
+ */
+function mlcOf(mlc, space) {
+  checkFiles(mlc, "mlc", space);
+  return mlc;
+}
+
+/**
+ * The files behind the first bytes of the weight space.
+ * @param {import("./structure.js").Checked} part
+ * @param {string} name
+ * @param {number} space
+ */
+function checkFiles({ bytes, files }, name, space) {
   let end = bytes;
+  const paths = new Set();
   for (const [i, file] of files.entries()) {
-    const field = `graph.files[${i}]`;
-    const first = files.findIndex((/** @type {{path: string}} */ { path }) => path === file.path);
-    if (first < i) throw invalidArtifact(`${quoted(file.path)} stands twice`, `${field}.path`);
+    const field = `${name}.files[${i}]`;
+    if (paths.has(file.path)) throw invalidArtifact(`${quoted(file.path)} stands twice`, `${field}.path`);
+    paths.add(file.path);
     if (file.offset % ALIGN || file.offset < end) throw invalidArtifact(`is not a multiple of ${ALIGN} from ${end} on`, `${field}.offset`);
     end = file.offset + file.bytes;
   }
-  if (end > space) throw invalidArtifact(`end at ${end}, outside the ${space} bytes of weights`, files.length ? "graph.files" : "graph.bytes");
-  return graph;
+  if (end > space) throw invalidArtifact(`end at ${end}, outside the ${space} bytes of weights`, `${name}.${files.length ? "files" : "bytes"}`);
 }
 
 /**
@@ -224,7 +262,7 @@ function checkFilesDistinct(m) {
   /** @type {[string, string][]} */
   const named = [["tokenizer.file", m.tokenizer.file], ["license.notices", m.license.notices]];
   if (m.tokenizer.tables) named.push(["tokenizer.tables.file", m.tokenizer.tables.file]);
-  for (const [at, weights] of Object.entries({ weights: m.weights, "graph.weights": m.graph?.weights })) {
+  for (const [at, weights] of Object.entries({ weights: m.weights, "graph.weights": m.graph?.weights, "mlc.weights": m.mlc?.weights })) {
     for (const [i, shard] of (weights?.shards ?? []).entries()) named.push([`${at}.shards[${i}].file`, shard.file]);
   }
   for (const [i, variant] of m.variants.entries()) {

@@ -21,6 +21,7 @@ export const MANIFEST = {
     "tensors": {"is": "list", "of": {"is": "object", "of": "tensor"}, "low": 0, "high": 65536},
     "weights": {"is": "object", "of": "weights"},
     "graph": {"is": "object", "of": "graph", "optional": true},
+    "mlc": {"is": "object", "of": "mlc", "optional": true},
     "variants": {"is": "list", "of": {"is": "object", "of": "variant"}, "low": 0, "high": 256},
     "level": {"is": "text", "of": "name", "optional": true},
     "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": true},
@@ -146,6 +147,11 @@ export const MANIFEST = {
     "cache": {"is": "list", "of": {"is": "object", "of": "graph_cache"}, "low": 1, "high": 65536},
     "cache_type": {"is": "choice", "of": ["float32", "float16"]},
     "logits": {"is": "text", "of": "line"},
+    "weights": {"is": "object", "of": "weights", "optional": true},
+  },
+  "mlc": {
+    "bytes": {"is": "int", "low": 1, "high": 1099511627776},
+    "files": {"is": "list", "of": {"is": "object", "of": "graph_file"}, "low": 1, "high": 65536},
     "weights": {"is": "object", "of": "weights", "optional": true},
   },
   "graph_file": {

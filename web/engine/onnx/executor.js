@@ -9,19 +9,18 @@
 import { checkBatch } from "../core/batch.js";
 import { fromHalf } from "../core/halves.js";
 import { EngineError, invalidArtifact } from "../format/errors.js";
+import { outOfMemory } from "../sequential/memory.js";
+import { logitsOf } from "../sequential/sampler.js";
+import { sequencesOf, startBeyond, wantedOf, withoutPages } from "../sequential/sequences.js";
 import { Caches, release } from "./caches.js";
-import { logitsOf } from "./sampler.js";
 
 /**
  * @typedef {import("onnxruntime-web").Tensor} Tensor
  * @typedef {import("../core/protocol.js").StepInput} StepInput
- * @typedef {{slot: number, first: number, count: number}} Sequence its rows in a step
  */
 
 /** What ONNX Runtime says of inputs that do not fit: its status INVALID_ARGUMENT, or shapes that a node cannot use. */
 const REFUSED = /ERROR_CODE: 2\b|\bINVALID_ARGUMENT\b|invalid (?:dimensions|rank)|dimensions? (?:must|do(?:es)? not) match|cannot broadcast/i;
-/** And of memory, which the browser says too. A trap is none. */
-const NO_MEMORY = /bad_alloc|out of memory|\bOOM\b|allocation failed|(?:failed to|could not|cannot|can't|unable to) allocate\b/i;
 
 /** What each float16 is, by its bits: made with the first logits in it. @type {Float32Array | null} */
 let halves = null;
@@ -91,14 +90,9 @@ export class OnnxExecutor {
     for (const { slot, first, count } of sequencesOf(input)) {
       const ids = Array.from(tokenIds.subarray(first, first + count));
       const { cache, again } = this.#at(slot, positions[first]);
-      /** Index among the step's logits → row of this sequence. @type {Map<number, number>} */
-      const wanted = new Map();
-      logitRows.forEach((row, i) => {
-        if (row >= first && row < first + count) wanted.set(i, row - first);
-      });
       const { rows } = this.#plan.maxima;
       for (let at = 0; at < again.length; at += rows) await this.#forward(slot, cache, again.slice(at, at + rows), new Map());
-      await this.#forward(slot, cache, ids, wanted);
+      await this.#forward(slot, cache, ids, wantedOf(logitRows, first, count));
     }
     return this.#sampler.step(input);
   }
@@ -127,7 +121,7 @@ export class OnnxExecutor {
   #at(slot, start) {
     const cache = this.#caches.get(slot);
     const known = cache?.tokens.length ?? 0;
-    if (start > known) throw new EngineError("invalid_request", `positions: sequence ${slot} has ${known} tokens, not ${start}`, "positions");
+    if (start > known) throw startBeyond(slot, start, known);
     if (cache && start === known) return { cache, again: [] };
     const again = cache?.tokens.slice(0, start) ?? [];
     return { cache: this.#caches.begin(slot), again };
@@ -233,42 +227,8 @@ export class OnnxExecutor {
   }
 }
 
-/**
- * Rows that belong together.
- * @param {StepInput} input
- * @returns {Sequence[]}
- */
-function sequencesOf({ positions, rowSequence, blockTables }) {
-  /** @type {Sequence[]} */
-  const found = [];
-  const seen = new Set();
-  rowSequence.forEach((sequence, row) => {
-    const last = found.at(-1);
-    const fits = last && row > 0 && rowSequence[row - 1] === sequence;
-    if (fits && positions[row] === positions[row - 1] + 1) {
-      last.count++;
-      return;
-    }
-    const slot = blockTables[sequence];
-    if (seen.has(slot)) throw new EngineError("invalid_request", `rowSequence: the rows of sequence ${sequence} are apart`, "rowSequence");
-    seen.add(slot);
-    found.push({ slot, first: row, count: 1 });
-  });
-  return found;
-}
-
-/** @returns {EngineError} */
-function withoutPages() {
-  return new EngineError("invalid_request", "this engine has no KV pages", "pages");
-}
-
 /** @param {unknown} error of a run @returns {EngineError} */
 function failed(error) {
   const code = outOfMemory(error) ? "out_of_memory" : "device_lost";
   return new EngineError(code, `ONNX Runtime failed: ${String(error)}`, null, error);
-}
-
-/** @param {unknown} error */
-export function outOfMemory(error) {
-  return NO_MEMORY.test(String(error));
 }

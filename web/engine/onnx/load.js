@@ -4,43 +4,36 @@
  */
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
-import { fetchFile, fetchWeights } from "../storage/shards.js";
+import { allocated, outOfMemory } from "../sequential/memory.js";
+import { fetchSampler, openSampler, planOf } from "../sequential/sampler.js";
+import { parted } from "../sequential/support.js";
+import { together } from "../sequential/together.js";
+import { fetchWeights } from "../storage/shards.js";
 import { digestOf } from "../storage/sha256.js";
 import { requireSupport as requireWasm } from "../wasm/load.js";
 import { chooseThreads } from "../wasm/pool.js";
-import { findAdapter } from "../webgpu/device.js";
-import { OnnxExecutor, outOfMemory } from "./executor.js";
+import { requireAdapter } from "../webgpu/device.js";
+import { OnnxExecutor } from "./executor.js";
 import { openLibrary } from "./library.js";
-import { openSampler, planOf } from "./sampler.js";
 
 const WEBGPU = "onnx-webgpu";
-/** What a variant requires of WebGPU, beside what it does of WebAssembly. */
-const GPU = ["webgpu", "shader-f16"];
 
 /**
  * @param {import("../format/manifest.js").Variant} variant
  * @param {import("../core/features.js").Features} features
  */
 export function requireSupport(variant, features) {
-  requireWasm({ ...variant, requires: variant.requires.filter((name) => !GPU.includes(name)) }, features);
+  requireWasm({ ...variant, requires: parted(variant.requires).wasm }, features);
   if (variant.backend === WEBGPU && !features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
 }
 
 /**
  * In place of a plan and its kernels.
- * @param {import("../format/manifest.js").Manifest} manifest
- * @param {import("../storage/shards.js").Source} source
- * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
- * @returns {Promise<import("../load.js").Code>}
+ * @type {Required<import("../engines.js").EngineCode>["fetchCode"]}
  */
 export async function fetchCode(manifest, source, onProgress) {
-  const { variant, graph } = manifest;
-  if (!graph) throw invalidArtifact("is missing: compile the model again", "graph");
-  const file = variant.files.sampler;
-  if (!file) throw invalidArtifact("is missing: compile the model again", "variants.sampler");
-  const progress = (/** @type {number} */ loaded, /** @type {boolean} */ fromCache) =>
-    onProgress({ phase: "kernels", loaded, total: file.bytes, fromCache, shard: null });
-  return { plan: planOf(manifest), kernels: await fetchFile(source, file, progress) };
+  if (!manifest.graph) throw invalidArtifact("is missing: compile the model again", "graph");
+  return fetchSampler(planOf(manifest), manifest, source, onProgress);
 }
 
 /**
@@ -51,10 +44,7 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const onGpu = manifest.variant.backend === WEBGPU;
   const threads = onGpu ? 1 : chooseThreads(options.threads, features);
   const power = options.powerPreference ?? "high-performance";
-  const adapter = onGpu ? await findAdapter(power) : null;
-  if (onGpu && !adapter) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
-  const lacks = manifest.variant.requires.find((name) => name === "shader-f16" && adapter && !adapter.adapter.features.has(name));
-  if (lacks) throw new EngineError("unsupported", `this device's WebGPU has no ${lacks}`, "variant");
+  const adapter = onGpu ? await requireAdapter(power, parted(manifest.variant.requires).gpu) : null;
   const weights = allocated(manifest.weightBytes);
   const [ort, sampler, stored] = await together(source.signal, (signal) => [
     openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
@@ -72,15 +62,6 @@ export async function load({ options, manifest, plan, kernels, features, source,
   // Its own bursts never run: the doorbell is there so that a burst of steps is ended as one of ours.
   const doorbell = features.isolated && !onGpu ? { buffer: sampler.memory.buffer, offset: sampler.doorbell } : null;
   return { executor, threads, measured: null, rehearsed: true, stored, doorbell, adapter: adapter?.facts ?? null, close };
-}
-
-/** @param {number} bytes @returns {Uint8Array<ArrayBuffer>} */
-function allocated(bytes) {
-  try {
-    return new Uint8Array(bytes);
-  } catch (error) {
-    throw new EngineError("out_of_memory", `the browser refuses ${bytes} bytes for the graph and its tensors`, null, error);
-  }
 }
 
 /**
@@ -139,19 +120,4 @@ async function watched(ort, faultPort) {
   const device = /** @type {GPUDevice} */ (await ort.env.webgpu.device);
   void device.lost.then(({ reason, message }) => faults.postMessage(`the GPU device was lost (${reason}): ${message || "no reason given"}`));
   return faults;
-}
-
-/**
- * All of them. The first failure ends the others, and is told once nothing of them is under way any more.
- * @template {readonly Promise<unknown>[] | []} T
- * @param {AbortSignal} signal
- * @param {(signal: AbortSignal) => T} begin
- */
-export async function together(signal, begin) {
-  const failed = new AbortController();
-  const all = begin(AbortSignal.any([signal, failed.signal]));
-  for (const one of all) one.catch((error) => failed.abort(error)); // only the first one's reason stays
-  await Promise.allSettled(all);
-  failed.signal.throwIfAborted();
-  return Promise.all(all);
 }

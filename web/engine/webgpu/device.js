@@ -33,20 +33,32 @@ export async function findAdapter(powerPreference) {
 }
 
 /**
+ * The same, where it has what is required of it.
+ * @param {GPUPowerPreference} power
+ * @param {readonly string[]} requires features, and limits of at least so much ("maxStorageBuffersPerShaderStage:10")
+ * @throws {EngineError} unsupported
+ */
+export async function requireAdapter(power, requires) {
+  const found = await findAdapter(power);
+  if (!found) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
+  const { features, limits } = found.adapter;
+  for (const word of requires) {
+    const [name, least] = word.split(":");
+    if (!least && !features.has(name)) throw new EngineError("unsupported", `this device's WebGPU has no ${name}`, "variant");
+    const has = Number(/** @type {Record<string, number>} */ (/** @type {unknown} */ (limits))[name] ?? 0);
+    if (least && has < Number(least)) throw new EngineError("unsupported", `this device's WebGPU has a ${name} of ${has}, not of ${least}`, "variant");
+  }
+  return found;
+}
+
+/**
  * A device with the default limits; larger bindings only where they are of use and offered.
  * @param {Wanted} wanted
  * @returns {Promise<Gpu>}
  * @throws {EngineError} unsupported
  */
 export async function openDevice({ features, binding, power }) {
-  const found = await findAdapter(power);
-  if (!found) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
-  const { adapter, facts } = found;
-  for (const feature of features) {
-    if (!adapter.features.has(feature)) {
-      throw new EngineError("unsupported", `this device's WebGPU has no ${feature}`, "variant");
-    }
-  }
+  const { adapter, facts } = await requireAdapter(power, features);
   /** @type {Record<string, number>} */
   const requiredLimits = {};
   for (const limit of /** @type {const} */ (["maxStorageBufferBindingSize", "maxBufferSize"])) {

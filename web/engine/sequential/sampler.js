@@ -1,8 +1,11 @@
 /**
- * @file What chooses tokens for ONNX Runtime: our own runtime without a kernel, so that a parameter means what it means in
- * every engine. A step of it computes nothing; the logits are put where a model's last kernel would have left them.
+ * @file What chooses tokens for ONNX Runtime and MLC's libraries: our own runtime without a kernel, so that a parameter means
+ * what it means in every engine. A step of it computes nothing; the logits are put where a model's last kernel would have left
+ * them.
  */
 
+import { invalidArtifact } from "../format/errors.js";
+import { fetchFile } from "../storage/shards.js";
 import { Executor } from "../wasm/executor.js";
 
 /** Rows and sequences of a step, as plans have them but for the sequences: each is a run of its own. */
@@ -12,10 +15,11 @@ const MAXIMA = Object.freeze({ rows: 128, sequences: 8, logit_rows: 16 });
  * The plan of a model whose graph is not ours: its sizes, and the buffers that a batch and its logits lie in. A sequence's
  * block table is one number, by which the engine knows what it keeps of it.
  * @param {import("../format/manifest.js").Manifest} manifest
+ * @param {number} [sequences] of a step at most
  * @returns {import("../format/plan.js").Plan}
  */
-export function planOf({ variant, vocab, context }) {
-  const maxima = { ...MAXIMA, context };
+export function planOf({ variant, vocab, context }, sequences = MAXIMA.sequences) {
+  const maxima = { ...MAXIMA, sequences, context };
   const words = { token_ids: maxima.rows, positions: maxima.rows, row_sequence: maxima.rows, block_tables: maxima.sequences, logit_rows: maxima.logit_rows };
   const inputs = Object.entries(words).map(([name, count]) => buffer(name, "input", count));
   const buffers = [...inputs, buffer("logits", "output", maxima.logit_rows * vocab)];
@@ -48,6 +52,22 @@ export function planOf({ variant, vocab, context }) {
  */
 function buffer(name, kind, words) {
   return { name, kind, arena: 0, offset: 0, bytes: words * 4, pageBytes: 0, dtype: kind === "input" ? "int32" : null };
+}
+
+/**
+ * In place of a plan and its kernels.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {import("../format/manifest.js").Manifest} manifest
+ * @param {import("../storage/shards.js").Source} source
+ * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
+ * @returns {Promise<import("../load.js").Code>}
+ */
+export async function fetchSampler(plan, { variant }, source, onProgress) {
+  const file = variant.files.sampler;
+  if (!file) throw invalidArtifact("is missing: compile the model again", "variants.sampler");
+  const progress = (/** @type {number} */ loaded, /** @type {boolean} */ fromCache) =>
+    onProgress({ phase: "kernels", loaded, total: file.bytes, fromCache, shard: null });
+  return { plan, kernels: await fetchFile(source, file, progress) };
 }
 
 /**
