@@ -6,7 +6,6 @@
  */
 
 const TOKENS = 200;
-const SYSTEM = "You answer questions from the passages that you are given, in a few sentences. If they do not answer the question, say so.";
 
 /**
  * Load the chat model, and see how many of the passages it has room for.
@@ -18,14 +17,12 @@ const SYSTEM = "You answer questions from the passages that you are given, in a 
  */
 export async function prompt(inpage, model, question, passages) {
   await inpage.preload(model);
-  const { context = 0 } = (await inpage.loaded()).find(({ name }) => name === model) ?? {};
+  const { context: room = 0 } = (await inpage.loaded()).find(({ name }) => name === model) ?? {};
   for (let sources = passages; ; sources = sources.slice(0, -1)) {
-    const given = sources.map(({ name, text }, i) => `[${i + 1}] ${name}\n${text}`).join("\n\n");
-    const messages = [
-      { role: "system", content: SYSTEM },
-      { role: "user", content: `${given}\n\nQuestion: ${question}` },
-    ];
-    if (sources.length < 2 || (await inpage.countTokens(messages, model)) + TOKENS <= context) return { sources, messages };
+    const context = sources.map(({ text }) => text).join("\n\n");
+    const content = `Context:\n${context}\n\nUse the context to answer in one or two sentences.\n\nQuestion: ${question}`;
+    const messages = [{ role: "user", content }];
+    if (sources.length < 2 || (await inpage.countTokens(messages, model)) + TOKENS <= room) return { sources, messages };
   }
 }
 
