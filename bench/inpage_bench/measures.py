@@ -171,7 +171,8 @@ class Taken:
             cell.notes.append(f"shortened, because this engine would take long: {scenario.cut}")
         if self.short:
             cell.notes.append(f"{self.short} of {self.requests} answers ended before {scenario.new_tokens} tokens")
-        if scenario.together and self.iterations and "aggregate_tps" not in self.samples:
+        serves = scenario.kind == "serve" and scenario.together
+        if serves and self.iterations and "aggregate_tps" not in self.samples:
             cell.notes.append("too few tokens came while all were decoding: no rate can be told")
         if self.failed:
             cell.notes.append(f"{self.failed} of {self.requests} requests failed: {'; '.join(self.failures)}")

@@ -217,7 +217,7 @@ class Turn:
                 f"would take about {expected:.0f} s, too near to the limit of {limits.longest_s:g} s to begin"
             )
         share, warm = limits.share(scenario, visit), 0
-        if (scenario.kind in ("answer", "embed") and not scenario.memory) or scenario.together:
+        if scenario.kind == "embed" or (scenario.kind == "answer" and not scenario.memory) or scenario.together:
             warm = 0 if expected > _SLOW_S and not limits.exact and scenario.name != HEAT.name else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
