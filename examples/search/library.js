@@ -24,9 +24,9 @@ export class Library {
   #made;
   #store;
   #vectors;
-  /** In the order of their vectors. @type {Stored[]} */
+  /** In the order of their vectors, which lie in #vectors. @type {Omit<Stored, "vectors">[]} */
   #files = [];
-  /** Read by another embedder: to be made anew. @type {Stored[]} */
+  /** Made by another embedder: to be made anew. @type {Omit<Stored, "vectors">[]} */
   #stale = [];
 
   /**
@@ -35,7 +35,13 @@ export class Library {
    */
   static async open({ embed, embedder, store, kernel }) {
     const library = new Library(embed, `${embedder} ${CHUNKING}`, store, await Vectors.load(kernel));
-    for await (const file of store?.all() ?? []) library.#take(file);
+    for await (const file of store?.all() ?? []) {
+      try {
+        library.#take(file);
+      } catch {
+        library.#stale.push(file); // its vectors are not like the others
+      }
+    }
     return library;
   }
 
@@ -52,7 +58,7 @@ export class Library {
     return this.#files.map(({ name, spans }) => ({ name, passages: spans.length })).sort((a, b) => a.name.localeCompare(b.name));
   }
 
-  /** Names of those that another embedder read. @returns {string[]} */
+  /** Names of those that another embedder made, or another way to cut. @returns {string[]} */
   get stale() {
     return this.#stale.map(({ name }) => name);
   }
@@ -110,9 +116,9 @@ export class Library {
   }
 
   /** @param {Stored} file */
-  #take(file) {
+  #take({ vectors, ...file }) {
     if (file.made !== this.#made) return void this.#stale.push(file);
-    this.#vectors.add(file.vectors, file.vectors.length / file.spans.length);
+    this.#vectors.add(vectors, vectors.length / file.spans.length);
     this.#files.push(file);
   }
 

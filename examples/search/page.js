@@ -196,7 +196,7 @@ function complain(what) {
 
 /** For people. @param {any} failure */
 function why({ code, message }) {
-  return code === "network" ? `${message}\nThe models of this page have to be on its site: see its README.md.` : message;
+  return ["network", "artifact_invalid"].includes(code) ? `${message}\nThe models of this page have to be on its site: examples/search/README.md says how.` : message;
 }
 
 /** A wait that is left at once where it is cancelled; what it waits for goes on. @template T @param {Promise<T>} promise @param {AbortSignal} signal @returns {Promise<T>} */

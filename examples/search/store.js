@@ -65,5 +65,6 @@ function isStored(record) {
   if (!["name", "sha256", "made", "text"].every((field) => typeof record?.[field] === "string")) return false;
   const { text, spans, vectors } = record;
   const isSpan = (/** @type {any} */ span) => Number.isInteger(span?.start) && Number.isInteger(span.end) && 0 <= span.start && span.start < span.end && span.end <= text.length;
-  return Array.isArray(spans) && spans.every(isSpan) && vectors instanceof Float32Array && vectors.length % (spans.length || 1) === 0;
+  if (!Array.isArray(spans) || !spans.length || !spans.every(isSpan)) return false;
+  return vectors instanceof Float32Array && vectors.length > 0 && vectors.length % spans.length === 0;
 }
