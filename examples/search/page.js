@@ -196,7 +196,8 @@ function complain(what) {
 
 /** For people. @param {any} failure */
 function why({ code, message }) {
-  return ["network", "artifact_invalid"].includes(code) ? `${message}\nThe models of this page have to be on its site: examples/search/README.md says how.` : message;
+  if (code === "network") return `${message}\nA model is fetched once, when it is first needed: that takes a network.`;
+  return code === "artifact_invalid" ? `${message}\nThe models of this page have to be on its site: examples/search/README.md says how.` : message;
 }
 
 /** A wait that is left at once where it is cancelled; what it waits for goes on. @template T @param {Promise<T>} promise @param {AbortSignal} signal @returns {Promise<T>} */
