@@ -21,7 +21,7 @@ Rivals = Callable[[Engine], bool]
 def lines(results: Results) -> list[Target]:
     """For our first engine of each kind that ran in a page; none where nothing was measured that they speak of."""
     found: list[Target] = []
-    for model in results.models[:1]:
+    for model in [model for model in results.models if not model.embeds][:1]:
         relaxed = _ours(results, lambda e: e.backend == "wasm" and e.variant != "wasm-simd")
         plain = _ours(results, lambda e: e.variant == "wasm-simd")
         if relaxed is not None:

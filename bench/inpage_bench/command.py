@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inpage.cli import paths
+from inpage.cli.artifact_files import read_manifest
 from inpage.cli.progress import Progress
 from inpage.cli.session import trust_argument
 from inpage.errors import InvalidRequest, Unsupported
@@ -119,12 +120,16 @@ def _bench(args: argparse.Namespace) -> int:
         iterations, warmup = args.iterations or limits.iterations, limits.warmup if args.warmup is None else args.warmup
         limits = Limits(iterations, warmup, min(limits.visits, iterations), exact=args.iterations is not None)
     out = args.out or paths.models().parent / "bench"
+    models = [_artifact(name, args.backends.split(",")) for name in (args.models.split(",") if args.models else [None])]
+    kinds = {read_manifest(model).embedding is not None for model in models}
+    asked = select(args.scenarios.split(",") if args.scenarios else None, form)
+    scenarios = [scenario for scenario in asked if any(scenario.suits(embeds=kind) for kind in kinds)]
+    if not scenarios:
+        raise InvalidRequest("none of these scenarios is for these models", field="scenarios")
     options = Options(
-        models=[
-            _artifact(name, args.backends.split(",")) for name in (args.models.split(",") if args.models else [None])
-        ],
+        models=models,
         backends=args.backends.split(","),
-        scenarios=select(args.scenarios.split(",") if args.scenarios else None, form),
+        scenarios=scenarios,
         peers=_peers(args.peers),
         limits=limits,
         where=Where(args.browser, args.connect),

@@ -78,6 +78,15 @@ class Timeline:
 
 
 @dataclass(slots=True)
+class Embedded:
+    """Texts made into vectors, as their caller saw it. ``at_ms``: since the first call, when the vectors of each came,
+    one entry a call. ``vector``: of the first text."""
+
+    at_ms: list[float]
+    vector: list[float]
+
+
+@dataclass(slots=True)
 class Usage:
     """What the engine holds now, in bytes; None: cannot be known. ``heap``: JavaScript's heaps, workers included;
     ``wasm``: WebAssembly memories; ``gpu``: buffers on the GPU."""
@@ -133,6 +142,10 @@ class Driver(Protocol):
         """Answer all prompts, the first ``clients`` sent at once and each further one when an answer ends; timelines in
         the prompts' order. Raises `Unsupported` where the engine takes one request at a time: the bench then makes
         them queue."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        """Vectors of length 1, from text, ``together`` in one call or one after another. Nothing kept may be used."""
         ...
 
     async def usage(self) -> Usage: ...

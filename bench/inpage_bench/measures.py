@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .driver import LoadFacts, Timeline, Usage
+from .driver import Embedded, LoadFacts, Timeline, Usage
 from .processes import Cpu, Memory, busiest_s
 from .results import Cell, Metric, metric
 from .scenarios import Scenario
@@ -24,6 +24,8 @@ METRICS = {
     "token20_ms": ("ms", "lower", "iteration"),  # from asking to the 20th token
     "itl_ms": ("ms", "lower", "token"),  # time between arrivals, shared by the tokens that arrived together
     "gap_ms": ("ms", "lower", "token"),  # time between arrivals, whole: what a reader sees
+    "sentences_per_s": ("sentences/s", "higher", "iteration"),  # texts / time from asking to the last vector
+    "embed_ms": ("ms", "lower", "request"),  # from asking to the vectors of a call
     "requests_per_s": ("requests/s", "higher", "iteration"),
     "kept_per_s": ("requests/s", "higher", "iteration"),  # the same requests once more: every answer is kept by then
     "aggregate_tps": ("tokens/s", "higher", "iteration"),  # new tokens of all requests / time
@@ -100,6 +102,14 @@ class Taken:
             self.add("requests_per_s", len(done) / wall, visit)
             self.add("aggregate_tps", sum(len(t.ids) for t in done) / wall, visit)
 
+    def embedded(self, scenario: Scenario, found: Embedded, visit: int) -> None:
+        """One iteration."""
+        self.iterations += 1
+        self.requests += len(found.at_ms)
+        self.add("sentences_per_s", scenario.requests / found.at_ms[-1] * 1e3, visit)
+        for before, at in itertools.pairwise([0.0, *found.at_ms]):
+            self.add("embed_ms", at - before, visit)
+
     def kept(self, timelines: Sequence[Timeline], visit: int) -> None:
         """One iteration's requests, asked once more of an engine that keeps answers."""
         wall = (max(t.done_ms for t in timelines) - min(t.begun_ms for t in timelines)) / 1e3
@@ -161,7 +171,8 @@ class Taken:
             cell.notes.append(f"shortened, because this engine would take long: {scenario.cut}")
         if self.short:
             cell.notes.append(f"{self.short} of {self.requests} answers ended before {scenario.new_tokens} tokens")
-        if scenario.together and self.iterations and "aggregate_tps" not in self.samples:
+        serves = scenario.kind == "serve" and scenario.together
+        if serves and self.iterations and "aggregate_tps" not in self.samples:
             cell.notes.append("too few tokens came while all were decoding: no rate can be told")
         if self.failed:
             cell.notes.append(f"{self.failed} of {self.requests} requests failed: {'; '.join(self.failures)}")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from operator import mul
+
 from .results import Cell, Difference, Pair, Results
 
 # What is compared with peers, most telling first.
 _PAIRED = (
-    "decode_tps", "prefill_tps", "ttft_ms", "e2e_ms", "aggregate_tps", "requests_per_s", "ready_ms", "first_token_ms",
-    "bytes_fetched", "process_bytes",
+    "decode_tps", "prefill_tps", "ttft_ms", "e2e_ms", "aggregate_tps", "sentences_per_s", "requests_per_s", "ready_ms",
+    "first_token_ms", "bytes_fetched", "process_bytes",
 )  # fmt: skip
+
+
+_SAID = {"decode_tps": "tokens/s", "ttft_ms": "ms", "aggregate_tps": "tokens/s", "sentences_per_s": "sentences/s"}
 
 
 def pairs(results: Results) -> list[Pair]:
@@ -43,6 +49,15 @@ def differences(results: Results) -> list[Difference]:
     return found
 
 
+def note_cosines(results: Results) -> None:
+    """Of the first text's vector with our first engine's: whether all computed the same."""
+    for ours in reversed([cell for cell in results.cells if results.engines[cell.engine].kind == "inpage"]):
+        for cell in results.cells:
+            a, b = ours.series.get("vector"), cell.series.get("vector")
+            if a and b and len(a) == len(b) and (cell.model, cell.scenario) == (ours.model, ours.scenario):
+                cell.counts["cosine_with_ours"] = round(math.fsum(map(mul, a, b)) / math.hypot(*a) / math.hypot(*b), 5)
+
+
 def _matches(results: Results, kind: str) -> list[tuple[Cell, Cell]]:
     """Cells of ours with cells of the other kind, or of ours further down the list, in the same scenario."""
     kinds = [engine.kind for engine in results.engines]
@@ -73,6 +88,8 @@ def headline(cell: Cell) -> str:
         return f"{middle('ttft_ms') or 0:.0f} ms {speed:.4g}/s"
     if (speed := middle("aggregate_tps")) is not None:
         return f"{speed:.4g}/s"
+    if (speed := middle("sentences_per_s")) is not None:
+        return f"{speed:.4g} texts/s"
     if (held := middle("wasm_bytes") or middle("gpu_bytes")) is not None:
         return f"{held / 1e6:,.0f} MB"
     return "…" if cell.iterations == 0 else "no answer"
@@ -83,9 +100,9 @@ def against_peers(results: Results, most: int = 12) -> list[str]:
     lines = []
     for pair in results.pairs:
         first = next(i for i, engine in enumerate(results.engines) if engine.kind == "inpage" and engine.error is None)
-        if pair.ours != first or pair.metric not in ("decode_tps", "ttft_ms", "aggregate_tps"):
+        if pair.ours != first or pair.metric not in _SAID:
             continue
-        unit = "ms" if pair.metric.endswith("_ms") else "tokens/s"
+        unit = _SAID[pair.metric]
         lines.append(
             f"{pair.scenario}: {pair.metric} {pair.ours_value:.4g} {unit}, {pair.ratio:.2f} times "
             f"{results.engines[pair.theirs].name} ({pair.theirs_value:.4g})"

@@ -7,17 +7,13 @@ each result is compared with what plain JavaScript makes of it, so no work was l
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from inpage.cli import paths
+from inpage.cli.wasm_module import wasm_module
 from inpage.errors import Unsupported
 
 from .driver import Pages
@@ -25,11 +21,8 @@ from .results import Peaks
 
 _SOURCE = Path(__file__).with_name("peaks.c")
 _WEB = ("peaks.html", "peaks.js", "peaks_check.js", "peaks_worker.js")
-_FLAGS = (
-    "-target", "wasm32-freestanding", "-mcpu=generic+atomics+bulk_memory+relaxed_simd+simd128", "-std=c11", "-O3",
-    "-Wall", "-Wextra", "-Werror", "-fno-sanitize=undefined", "-nostdlib", "-Wl,--no-entry", "-Wl,--shared-memory",
-    "-Wl,--import-memory", "-Wl,--max-memory=4294901760", "-Wl,--strip-all",
-)  # fmt: skip
+_FEATURES = ("atomics", "bulk_memory", "relaxed_simd", "simd128")
+_OPTIONS = ("-Wl,--shared-memory", "-Wl,--import-memory", "-Wl,--max-memory=4294901760")
 _MEASURE = """
 async (options) => (await import(new URL("peaks.js", document.baseURI).href)).measurePeaks(options)
 """
@@ -102,20 +95,4 @@ def _last_level_cache() -> int:
 
 def build(folder: Path | None = None, source: Path = _SOURCE) -> Path:
     """peaks.wasm, from ``folder`` (by default ``build/bench``) or fresh. Raises `Unsupported` without ziglang."""
-    try:
-        compiler = version("ziglang")
-    except PackageNotFoundError:
-        raise Unsupported("measuring the machine's peaks needs ziglang: pip install 'inpage[compile]'") from None
-    digest = hashlib.sha256(repr((compiler, _FLAGS)).encode() + source.read_bytes()).hexdigest()[:16]
-    folder = folder or paths.models().parent / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"peaks-{digest}.wasm"
-    if not out.is_file():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            fresh = Path(scratch) / "peaks.wasm"
-            command = [sys.executable, "-m", "ziglang", "cc", *_FLAGS, "-o", str(fresh), str(source)]
-            ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-            if ran.returncode != 0:
-                raise Unsupported(f"peaks.c does not compile:\n{(ran.stdout + ran.stderr).strip()[-2000:]}")
-            fresh.replace(out)  # atomic: a run beside this one makes the same bytes
-    return out
+    return wasm_module(source, folder or paths.models().parent / "bench", _FEATURES, _OPTIONS)

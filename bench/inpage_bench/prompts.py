@@ -61,6 +61,16 @@ def sentences(seed: str) -> Iterator[str]:
         yield f"{date}, {pick(_WHO)} {did} {pick(_WHO)} {pick(_WHERE)}. {pick(_THEN)} "
 
 
+def text(seed: str, words: int) -> str:
+    """Exactly so many."""
+    found: list[str] = []
+    for sentence in sentences(seed):
+        found += sentence.split()
+        if len(found) >= words:
+            break
+    return " ".join(found[:words])
+
+
 def prompt(tokenizer: Tokenizer, seed: str, tokens: int) -> list[int]:
     """Exactly ``tokens`` ids; another ``seed``, another text from the first sentence on."""
     text, source = "", sentences(seed)

@@ -87,7 +87,8 @@ class Environment:
 class Model:
     """A model under test. ``f16_bytes`` is what its parameters would take as float16; ``sha256`` is of its manifest.
     ``random``: it is measured by shape, with random weights: speeds are those of such a model, answers mean nothing.
-    ``kv_token_bytes``: of keys and values that our engines keep for a token of context."""
+    ``kv_token_bytes``: of keys and values that our engines keep for a token of context. ``embeds``: it makes vectors.
+    """
 
     id: str
     name: str
@@ -99,6 +100,7 @@ class Model:
     context: int = 0
     random: bool = False
     kv_token_bytes: int = 0
+    embeds: bool = False
 
     @property
     def weights_label(self) -> str:

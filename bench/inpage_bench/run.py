@@ -20,13 +20,13 @@ from inpage.format.schema import Manifest
 from inpage.host.capability import host_device
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 
-from . import against_native, environment, ours, outcome, processes, room, targets
+from . import against_native, embeddings, environment, ours, outcome, processes, room, targets
 from .board import Board
 from .browser import Browsers, Seen, Where
 from .driver import Driver, PeerFactory, Setup, Subject
 from .peaks import measure_peaks
 from .results import Cell, Engine, Model, Peaks, Results, Shard
-from .scenarios import HEAT, Scenario, shard
+from .scenarios import EMBEDDING_HEAT, HEAT, Scenario, shard
 from .turn import Limits, Turn, Work, fastest, text_of
 
 _KEEP_S = 30.0  # writing takes up to 0.3 s
@@ -91,7 +91,12 @@ class Run:
                 self._peaks = await self._measure_peaks(browsers)
                 subjects = [_subject(folder) for folder in options.models]
                 results.models = [subject.record for subject, _ in subjects]
-                matrix = [(subject.record.id, scenario) for subject, _ in subjects for scenario in options.scenarios]
+                matrix = [
+                    (subject.record.id, scenario)
+                    for subject, _ in subjects
+                    for scenario in options.scenarios
+                    if scenario.suits(embeds=subject.record.embeds)
+                ]
                 mine = shard(matrix, *options.part)
                 for subject, tokenizer in subjects:
                     scenarios = [scenario for model, scenario in mine if model == subject.record.id]
@@ -143,7 +148,7 @@ class Run:
                 row.driver, tokenizer, limits, browsers, self._pace, host_device().cores,
                 tell=lambda what: self.board.tell(row.driver.engine.name, what),
                 done=lambda work: self._news(row, work),
-                load_s=limits.longest_s + subject.record.weight_bytes / _SLOWEST_LOAD,
+                load_s=limits.longest_s + subject.record.weight_bytes / _SLOWEST_LOAD, embeds=subject.record.embeds,
             )  # fmt: skip
 
         await self._heats(rows, subject, turn)
@@ -207,7 +212,7 @@ class Run:
                 continue
             heats: list[tuple[Row, Work]] = []
             for row in family:
-                work = self._work(row, subject, HEAT)
+                work = self._work(row, subject, EMBEDDING_HEAT if subject.record.embeds else HEAT)
                 await self._turn(row, subject, turn(row, limits), [work], 0)
                 heats.append((row, work))
             best = fastest(work for _, work in heats)
@@ -259,7 +264,8 @@ def sum_up(results: Results) -> None:
     """What follows from the cells."""
     results.pairs = outcome.pairs(results)
     results.differences = outcome.differences(results)
-    results.targets = [*targets.targets(results), *against_native.lines(results)]
+    outcome.note_cosines(results)
+    results.targets = [*targets.targets(results), *against_native.lines(results), *embeddings.lines(results)]
 
 
 def _subject(folder: Path) -> tuple[Subject, Tokenizer]:
@@ -292,4 +298,5 @@ def _record(manifest: Manifest, plan: dict[str, Any]) -> Model:
         context=int(plan["maxima"]["context"]),
         random=manifest.source.random,
         kv_token_bytes=sum(pages) // plan["page_tokens"],
+        embeds=manifest.embedding is not None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,8 @@ class Short:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``kind``: "load" (nothing is asked but one token), "answer" (one request at a time) or "serve" (many).
+    """``kind``: "load" (nothing is asked but one token), "answer" (one request at a time), "serve" (many), or of models
+    that make vectors "embed": ``requests`` texts, ``together`` in one call or one after another.
 
     ``form`` is the shortest form of the run that has it: "quick", "usual" or "long"; a named scenario runs in any.
     ``distinct``: prompts differ in so many ways (0: all unique), asked as often as Zipf's law says. ``prefix_tokens``
@@ -55,6 +57,8 @@ class Scenario:
         """As in results.json."""
         if self.kind == "load":
             return {}
+        if self.kind == "embed":
+            return {"texts": self.requests, "together": self.together}
         found: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "new_tokens": self.new_tokens,
@@ -68,6 +72,10 @@ class Scenario:
         if self.prefix_tokens:
             found["prefix_tokens"] = self.prefix_tokens
         return found
+
+    def suits(self, *, embeds: bool) -> bool:
+        """A model that answers, or one that ``embeds``."""
+        return self.kind == "load" or (self.kind == "embed") == embeds
 
     @property
     def tokens(self) -> int:
@@ -96,7 +104,14 @@ class Scenario:
         texts = {place: prompts.prompt(tokenizer, f"{self.name}/{iteration}/{place}", rest) for place in set(places)}
         return [[*prefix, *texts[place]] for place in places]
 
+    def texts(self, iteration: int) -> list[str]:
+        """What is embedded in one iteration: other texts in each, of the same lengths."""
+        words = itertools.islice(itertools.cycle(_WORDS), self.requests)
+        return [prompts.text(f"{self.name}/{iteration}/{i}", count) for i, count in enumerate(words)]
 
+
+# Of texts that are embedded: questions, sentences, paragraphs.
+_WORDS = (6, 24, 12, 90, 9, 40, 16, 140)
 LOAD_PROMPT = 16  # tokens of what is asked right after loading
 
 
@@ -146,6 +161,11 @@ ALL = (
     _repeats(100, 10, "usual"),
     _repeats(1000, 100, "long"),
     Scenario(
+        "embed-batch-64", "embed", "64 texts of 6 to 140 words in one call", "quick", requests=64, together=True,
+        least=3,
+    ),
+    Scenario("embed-single", "embed", "16 texts of 6 to 140 words, one after another", "quick", requests=16, least=3),
+    Scenario(
         "shared-prefix", "serve", "8 conversations behind one prefix of 512 tokens, 16 more each, 16 new", "usual",
         528, 16, requests=8, clients=1, prefix_tokens=512, most=3, short=Short(30, requests=3),
     ),
@@ -154,6 +174,10 @@ ALL = (
 # Which form of a peer's weights counts: run for each, before anything else, where a peer has several.
 HEAT = Scenario(
     "heat", "answer", "34 prompt tokens, 32 new: the fastest form of a peer goes on", "quick", 34, 32, most=1
+)
+
+EMBEDDING_HEAT = Scenario(
+    HEAT.name, "embed", "64 texts: the fastest form of a peer goes on", "quick", requests=64, together=True, most=1
 )
 
 _FORMS = ("quick", "usual", "long")

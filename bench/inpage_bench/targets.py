@@ -16,10 +16,11 @@ def targets(results: Results) -> list[Target]:
     """For the first engine of ours in a page that ran (natively, if none did)."""
     ours = [(i, e) for i, e in enumerate(results.engines) if e.kind == "inpage" and e.error is None]
     ours.sort(key=lambda item: not item[1].in_page)
-    if not ours or not results.models:
+    models = [model for model in results.models if not model.embeds]
+    if not ours or not models:
         return []
     index, engine = ours[0]
-    model = results.models[0]
+    model = models[0]
 
     def cell(*scenarios: str) -> Cell | None:
         found = (results.cell(index, model.id, name) for name in scenarios)

@@ -18,7 +18,7 @@ from inpage.text.tokenizer import Tokenizer
 
 from . import processes, prompts
 from .browser import Browsers, Visit
-from .driver import Driver, Files, LoadFacts, Pages, Tab, Timeline
+from .driver import Driver, Embedded, Files, LoadFacts, Pages, Tab, Timeline
 from .environment import Pace
 from .measures import Taken
 from .results import Cell
@@ -106,7 +106,7 @@ class Speed:
 
 class Turn:
     """``tell`` is called with a line about what is being done, ``done`` with each cell that has news; ``load_s``: no
-    load takes longer (None: as any call)."""
+    load takes longer (None: as any call); ``embeds``: the model makes vectors, not answers."""
 
     def __init__(
         self,
@@ -119,6 +119,7 @@ class Turn:
         tell: Callable[[str], None],
         done: Callable[[Work], None],
         load_s: float | None = None,
+        embeds: bool = False,
     ) -> None:
         self._driver = driver
         self._tokenizer = tokenizer
@@ -129,6 +130,7 @@ class Turn:
         self._tell = tell
         self._done = done
         self._load_s = load_s
+        self._embeds = embeds
         self._pages: Visit | None = None
         self.speed = Speed()
         self.loading_s = 0.0  # what loads took, with the first tokens after them
@@ -185,15 +187,22 @@ class Turn:
         pages: Pages = self._pages if self._pages is not None else _NoPages()
         began = time.perf_counter()
         facts: LoadFacts = await self._limited(self._driver.load(pages), self._load_s)
-        prompt = prompts.prompt(self._tokenizer, "hello", LOAD_PROMPT)
-        first = await self._limited(self._driver.generate(prompt, _FIRST))
-        if first.error is not None:
-            raise InpageError(first.error)
+        first = await self._first()
         self.loading_s += time.perf_counter() - began
         self.speed.learn(LOAD_PROMPT, first)
         if work is not None:
             work.taken.load(facts, first, visit)
             self._done(work)
+
+    async def _first(self) -> Timeline:
+        if self._embeds:
+            found = await self._limited(self._driver.embed([prompts.text("hello", LOAD_PROMPT)], together=True))
+            return Timeline([], [], found.at_ms[-1])
+        prompt = prompts.prompt(self._tokenizer, "hello", LOAD_PROMPT)
+        first = await self._limited(self._driver.generate(prompt, _FIRST))
+        if first.error is not None:
+            raise InpageError(first.error)
+        return first
 
     async def _measure(self, work: Work, visit: int) -> None:
         taken, limits = work.taken, self._limits
@@ -208,8 +217,8 @@ class Turn:
                 f"would take about {expected:.0f} s, too near to the limit of {limits.longest_s:g} s to begin"
             )
         share, warm = limits.share(scenario, visit), 0
-        if (scenario.kind == "answer" and not scenario.memory) or scenario.together:
-            warm = 0 if expected > _SLOW_S and not limits.exact and scenario is not HEAT else limits.warmup
+        if scenario.kind == "embed" or (scenario.kind == "answer" and not scenario.memory) or scenario.together:
+            warm = 0 if expected > _SLOW_S and not limits.exact and scenario.name != HEAT.name else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
         likely = max(expected, _typical(taken))
@@ -218,7 +227,11 @@ class Turn:
             return
         for i in range(warm):
             self._tell(f"{scenario.title} · warming up")
-            await self._ask(scenario, scenario.prompts(self._tokenizer, -1 - visit * 1000 - i))
+            number = -1 - visit * 1000 - i
+            if scenario.kind == "embed":
+                await self._embed(scenario, number)
+            else:
+                await self._ask(scenario, scenario.prompts(self._tokenizer, number))
         pids = self._pids()
         processes.reset_peaks(pids)
         began, spent = time.perf_counter(), taken.spent_s
@@ -228,16 +241,26 @@ class Turn:
                 break
             number = taken.iterations
             self._tell(f"{scenario.title} · {number + 1} of {number + share - i}")
-            await self._iteration(work, scenario.prompts(self._tokenizer, number), pids, visit)
+            await self._iteration(work, number, pids, visit)
         taken.spent_s = spent + time.perf_counter() - began
         heap = None if self._pages is None else await self._pages.heap()
         taken.held(processes.memory_of(pids), heap, await self._limited(self._driver.usage()), visit)
 
-    async def _iteration(self, work: Work, asked: list[list[int]], pids: list[int], visit: int) -> None:
+    async def _iteration(self, work: Work, number: int, pids: list[int], visit: int) -> None:
         scenario, taken = work.scenario, work.taken
+        embeds = scenario.kind == "embed"
+        asked = [] if embeds else scenario.prompts(self._tokenizer, number)
         self._pace.sample()
         counted = await self._limited(self._driver.counters())
         before, began = processes.cpu_of(pids), time.perf_counter()
+        if embeds:
+            found = await self._embed(scenario, number)
+            taken.work(before, processes.cpu_of(pids), time.perf_counter() - began, self._cores, visit)
+            if taken.iterations == 0:
+                work.cell.series["vector"] = found.vector
+            taken.embedded(scenario, found, visit)
+            taken.counted(counted, await self._limited(self._driver.counters()))
+            return
         timelines = await self._ask(scenario, asked)
         wall, after = time.perf_counter() - began, processes.cpu_of(pids)
         if scenario.kind == "answer":
@@ -251,6 +274,13 @@ class Turn:
         taken.counted(counted, await self._limited(self._driver.counters()))
         if scenario.distinct and taken.counters.get("cache_hits.memory"):
             taken.kept(await self._ask(scenario, asked), visit)  # by now all of them are
+
+    async def _embed(self, scenario: Scenario, number: int) -> Embedded:
+        found = await self._limited(self._driver.embed(scenario.texts(number), together=scenario.together))
+        length = math.hypot(*found.vector)
+        if not math.isclose(length, 1, abs_tol=1e-3):
+            raise InpageError(f"made a vector of length {length:.3g}, not 1")
+        return found
 
     async def _ask(self, scenario: Scenario, asked: list[list[int]]) -> list[Timeline]:
         driver, new = self._driver, scenario.new_tokens
@@ -319,6 +349,9 @@ def _typical(taken: Taken) -> float:
 
 
 def fastest(works: Iterable[Work]) -> Work | None:
-    """The heat's winner: the shortest answer from asking to its end."""
-    finished = [work for work in works if work.taken.samples.get("e2e_ms")]
-    return min(finished, key=lambda work: min(work.taken.samples["e2e_ms"]), default=None)
+    """The heat's winner: the shortest answer, or call for vectors, from asking to its end."""
+
+    def took(work: Work) -> list[float]:
+        return work.taken.samples.get("e2e_ms") or work.taken.samples.get("embed_ms") or []
+
+    return min(filter(took, works), key=lambda work: min(took(work)), default=None)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from inpage_bench import embeddings
 from inpage_bench.against_native import GROUP, lines
+from inpage_bench.outcome import against_peers
+from inpage_bench.report.readme import markdown_table
 from inpage_bench.results import Cell, Engine, Environment, Model, Peaks, Results, Target, Tool, metric
+from inpage_bench.run import sum_up
 
 LLAMA, WLLAMA, ORT = (
     ("llama.cpp Q4_1", "llama.cpp"),
@@ -38,6 +42,25 @@ def run(*figures: tuple[str, str, str, float], threads: int = 2, variant: str = 
         better = "lower" if unit != "tokens/s" else "higher"
         cell.metrics[measured] = metric([value * 0.5, value, value * 2], unit, better)
     return out
+
+
+def test_embeddings_are_compared_with_the_best_form_and_looked_at() -> None:
+    out = run(
+        ("ours", "embed-batch-64", "sentences_per_s", 310.0), ("peer", "embed-batch-64", "sentences_per_s", 100.0)
+    )
+    out.models[0].embeds = True
+    out.engines[1].kind, out.engines[1].family = "peer", "transformers.js"
+    out.cells[0].series["vector"], out.cells[1].series["vector"] = [0.6, 0.8], [1.0, 0.0]
+    sum_up(out)
+    assert [(t.group, t.value, t.verdict) for t in out.targets] == [
+        ("Embeddings", "3.10 ×", "pass"), ("Embeddings", None, "not measured"),
+    ]  # fmt: skip
+    assert [cell.counts["cosine_with_ours"] for cell in out.cells] == [1, 0.6]
+    assert [(pair.metric, pair.ratio) for pair in out.pairs] == [("sentences_per_s", 3.1)]
+    assert "sentences_per_s" in against_peers(out)[0]
+    assert "310" in markdown_table(out)
+    out.models[0].embeds = False
+    assert not embeddings.lines(out)
 
 
 def line(found: list[Target], name: str, target: str) -> Target:

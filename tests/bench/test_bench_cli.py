@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,13 +16,17 @@ from inpage.cli import main
 from inpage.errors import Unsupported
 from inpage_bench.browser import Where
 from inpage_bench.driver import Driver, Setup
+from inpage_bench.ours import NativeDriver
 from inpage_bench.peers import PEERS
 from inpage_bench.results import Results
 from inpage_bench.run import Options, Run
+from inpage_bench.run import _subject as subject_of
 from inpage_bench.scenarios import select
 from inpage_bench.turn import Limits
+from support.encoders import WITNESS, bert_artifact
 from support.models import tiny_artifact
 from support.tiny import MODELS, VOCAB
+from support.tiny_bert import TEXTS
 
 SCENARIOS = "load-*,prompt-short,prompt-medium,decode-batch-8,concurrency-100,zipf-100"
 
@@ -254,3 +259,16 @@ def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["bench", "--shard", "3/2"])
     assert "no part of a whole" in capsys.readouterr().err
+
+
+async def test_the_native_engine_embeds_in_a_process_of_its_own() -> None:
+    subject, _ = subject_of(bert_artifact("mean"))
+    assert subject.record.embeds and not [s.name for s in select(["prompt-*"], "quick") if s.suits(embeds=True)]
+    driver = NativeDriver(subject, "native-f32", 1, trust=True)
+    await driver.load(cast("Any", None))
+    try:
+        both, each = [await driver.embed(TEXTS[:2], together=together) for together in (True, False)]
+    finally:
+        await driver.close()
+    assert [len(both.at_ms), len(each.at_ms)] == [1, 2] and each.at_ms[0] < each.at_ms[1]
+    assert both.vector == each.vector == pytest.approx(WITNESS["mean"]["vectors"][0], abs=1e-4)

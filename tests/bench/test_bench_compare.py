@@ -181,6 +181,7 @@ def test_results_come_back_as_they_went_and_damage_is_named(tmp_path: Path) -> N
 
 def test_scenarios_are_chosen_by_form_and_by_name() -> None:
     quick = ["load-cold", "load-cached", "context-1024", "prompt-short", "decode-batch-8"]
+    quick += ["embed-batch-64", "embed-single"]
     assert [s.name for s in select(None, "quick")] == quick
     assert set(select(None, "quick")) < set(select(None, "usual")) < set(select(None, "long")) == set(ALL)
     assert [s.name for s in select(["zipf-*", "decode-deep"], "quick")] == ["decode-deep", "zipf-100", "zipf-1000"]

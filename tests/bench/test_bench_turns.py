@@ -11,7 +11,7 @@ import pytest
 from inpage.errors import Unsupported
 from inpage.text.tokenizer import Tokenizer
 from inpage_bench.browser import Browsers, Where
-from inpage_bench.driver import LoadFacts, Pages, Timeline, Usage
+from inpage_bench.driver import Embedded, LoadFacts, Pages, Timeline, Usage
 from inpage_bench.environment import Pace
 from inpage_bench.measures import Taken
 from inpage_bench.results import Cell, Engine
@@ -25,6 +25,8 @@ class Double:
     def __init__(self, name: str = "double", hangs: int = -1, delay: float = 0.0) -> None:
         self.engine = Engine(name, "peer", "native", "v", 1, "1", "none", family=name, in_page=False)
         self.calls: list[str] = []
+        self.texts: list[list[str]] = []
+        self.vector = [0.6, 0.8]
         self._hangs, self._delay = hangs, delay
 
     async def load(self, pages: Pages) -> LoadFacts:
@@ -42,6 +44,10 @@ class Double:
 
     async def serve(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, clients: int) -> list[Timeline]:
         raise Unsupported("takes one request at a time")
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        self.texts.append(list(texts))
+        return Embedded([20.0] if together else [5.0 * (i + 1) for i in range(len(texts))], self.vector)
 
     async def usage(self) -> Usage:
         return Usage()
@@ -64,14 +70,22 @@ def go(small_tokenizer: Tokenizer) -> Go:
     """Run one visit of a double; its cells by scenario."""
 
     def visit(
-        driver: Double, names: str, limits: Limits | None = None, visits: Sequence[int] = (0,)
+        driver: Double, names: str, limits: Limits | None = None, visits: Sequence[int] = (0,), embeds: bool = False
     ) -> dict[str, Cell]:
         works = [Work(s, Cell(0, "m", s.name, s.title, s.params)) for s in select(names.split(","), "quick")]
         with contextlib.closing(Pace()) as pace:
             for number in visits:
                 chosen = limits or Limits(2, 1, 1, longest_s=30)
                 turn = Turn(
-                    driver, small_tokenizer, chosen, Browsers(Where()), pace, 2, tell=str, done=lambda work: None
+                    driver,
+                    small_tokenizer,
+                    chosen,
+                    Browsers(Where()),
+                    pace,
+                    2,
+                    tell=str,
+                    done=lambda work: None,
+                    embeds=embeds,
                 )
                 asyncio.run(turn.run(works, number))
         for work in works:
@@ -95,6 +109,26 @@ def test_an_answer_is_timed_from_asking_and_warm_up_does_not_count(go: Go) -> No
     assert cell.output_ids == list(range(128))
     assert cell.counts["steps"] == 14  # between before and after each answer, and nothing else
     assert cell.counts["tokens"] == 256
+
+
+def test_texts_are_embedded_in_one_call_and_one_by_one_never_the_same_again(go: Go) -> None:
+    driver = Double()
+    cells = go(driver, "load-cached,embed-batch-64,embed-single", Limits(2, 1, 1, longest_s=30), embeds=True)
+    assert driver.calls == ["load", "close", "load", "close"]  # and no prompt
+    assert [len(texts) for texts in driver.texts] == [1, 1, 64, 64, 64, 16, 16, 16]
+    batches = driver.texts[2:5]
+    assert len({len(text.split()) for text in batches[0]}) == 8
+    lengths = [[len(text.split()) for text in batch] for batch in batches]
+    assert lengths[0] == lengths[1] == lengths[2]
+    assert len({text for texts in driver.texts[2:] for text in texts}) == 3 * (64 + 16)
+    batch, single = cells["embed-batch-64"], cells["embed-single"]
+    assert (batch.iterations, batch.warmup, batch.notes) == (2, 1, [])
+    assert batch.metrics["sentences_per_s"].samples == [3200, 3200]
+    assert single.metrics["sentences_per_s"].samples == [200, 200]
+    assert single.metrics["embed_ms"].samples == [5] * 32
+    assert "first_token_ms" not in cells["load-cached"].metrics and cells["load-cached"].metrics["ready_ms"].n == 1
+    driver.vector = [0.6, 0.7]
+    assert "of length 0.922" in (go(driver, "embed-single", embeds=True)["embed-single"].error or "")
 
 
 def test_memory_is_measured_in_an_engine_that_holds_nothing_else(go: Go) -> None:

@@ -8,12 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inpage.cli import main, scripts, service_worker, site, snapshot
+from inpage.cli import examples, main, scripts, service_worker, site, snapshot
 from inpage.cli.out_folder import RECORD
 from inpage.errors import ArtifactInvalid, InvalidRequest
 from inpage.format.manifest import parse_manifest, revision_of
@@ -278,6 +279,19 @@ def test_what_an_earlier_build_wrote_is_removed_and_nothing_else(model: Path, tm
     assert set(json.loads((out / RECORD).read_text())["files"]) == set(tree(out)) - {
         RECORD, "link", "examples/javascript/index.html", *mine
     }  # fmt: skip
+
+
+def test_a_site_without_the_compiler_is_without_the_page_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = examples.files()
+    assert {"examples/search/top_k.wasm", "examples/search/page.js"} < set(whole) and examples.missing() == ""
+    assert not [name for name in whole if name.endswith((".c", ".md")) or "/next/" in name]
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("inpage.cli.wasm_module.version", version)
+    assert set(examples.files()) == {name for name in whole if "/search/" not in name}
+    assert "top_k.c needs ziglang" in examples.missing()
 
 
 def test_a_second_build_writes_only_what_changed_and_heals_what_is_damaged(model: Path, tmp_path: Path) -> None:

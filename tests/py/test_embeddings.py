@@ -12,7 +12,6 @@ import resource
 import time
 from array import array
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,8 @@ from inpage.responses import AnswerCache
 from inpage.router import Router, embedding
 from inpage.text.tokenizer import Tokenizer
 from inpage.worker.messages import RouterWorker
-from inpage_compile.pipeline import compile_model
-from support.encoders import REFERENCE, WITNESS, bert_artifact
+from support.encoders import REFERENCE, WITNESS, bert_artifact, minilm
 from support.in_process import openai_client
-from support.models import ROOT, alone, first_ways
 from support.sentences import sentences
 from support.small import small_router
 from support.tiny_bert import BERTS, QUERY, TEXTS
@@ -308,11 +305,6 @@ async def test_ranks_over_http(ranker: Router) -> None:
     assert (result["index"], result["document"]["text"]) == (best, TEXTS[best])
     for wrong in ({"documents": ["a"]}, {"query": "a"}, {"query": "a", "documents": [5]}, {"query": 5}):
         assert (await Api(ranker).handle("POST", "/v1/rerank", json.dumps(wrong))).status == 400
-
-
-def minilm(level: str) -> Path:
-    with alone(f"minilm-{level}"), first_ways():
-        return compile_model("all-minilm-l6-v2", ROOT / f"minilm-{level}", variants=("native",), levels=(level,))
 
 
 @pytest.mark.model

@@ -32,6 +32,14 @@ def bert_artifact(name: str) -> Path:
         return compile_model(str(folder), ROOT / f"tiny-bert-{name}", variants=VARIANTS.get(name, ("native-f32",)))
 
 
+@functools.cache
+def minilm(level: str = "source") -> Path:
+    """The folder of the real one."""
+    with alone(f"minilm-{level}"), first_ways():
+        variants = ("native", "wasm-relaxed")
+        return compile_model("all-minilm-l6-v2", ROOT / f"minilm-{level}", variants=variants, levels=(level,))
+
+
 async def open_encoder(folder: Path, variant: str = "native-f32", threads: int = 2) -> NativeEngine:
     return await NativeEngine.load(folder, manifest_of(folder), variant=variant, threads=threads)
 

@@ -105,6 +105,24 @@ async function serve({ prompts, maxTokens, clients }) {
   return timelines;
 }
 
+/**
+ * Vectors, from text. None that was kept.
+ * @param {{texts: string[], together: boolean}} request
+ * @returns {Promise<{at_ms: number[], vector: number[]}>} see bench/inpage_bench/driver.py
+ */
+async function embed({ texts, together }) {
+  const zero = performance.now();
+  const at = [];
+  /** @type {Float32Array | undefined} */
+  let first;
+  for (const call of together ? [texts] : texts.map((text) => [text])) {
+    const { vectors } = await started().embed(call, { truncate: true, cache: false });
+    at.push(performance.now() - zero);
+    first ??= vectors[0];
+  }
+  return { at_ms: at, vector: [.../** @type {Float32Array} */ (first)] };
+}
+
 async function unload() {
   const loaded = inpage;
   inpage = null;
@@ -118,5 +136,5 @@ function started() {
 }
 
 Object.assign(globalThis, {
-  bench: { load, generate, serve, unload, info: () => started().refresh(), counters: () => started().counters() },
+  bench: { load, generate, serve, embed, unload, info: () => started().refresh(), counters: () => started().counters() },
 });

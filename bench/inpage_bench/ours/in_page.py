@@ -10,7 +10,7 @@ from typing import Any
 from inpage.cli import paths, site
 from inpage.errors import InvalidRequest
 
-from ..driver import Files, LoadFacts, Pages, Subject, Tab, Timeline, Usage
+from ..driver import Embedded, Files, LoadFacts, Pages, Subject, Tab, Timeline, Usage
 from ..results import Engine
 from .settings import SETTINGS
 
@@ -59,6 +59,10 @@ class PageDriver:
         asked = {"prompts": [list(prompt) for prompt in prompts], "maxTokens": max_new_tokens, "clients": clients}
         found = await self._loaded().call("(requests) => globalThis.bench.serve(requests)", asked)
         return [_timeline(each) for each in found]
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        asked = {"texts": list(texts), "together": together}
+        return Embedded(**await self._loaded().call("(request) => globalThis.bench.embed(request)", asked))
 
     async def usage(self) -> Usage:
         info = await self._loaded().call("() => globalThis.bench.info()")

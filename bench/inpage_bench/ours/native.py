@@ -13,7 +13,7 @@ from typing import Any
 
 from inpage.errors import DeviceLost, InvalidRequest, from_wire
 
-from ..driver import LoadFacts, Pages, Subject, Timeline, Usage
+from ..driver import Embedded, LoadFacts, Pages, Subject, Timeline, Usage
 from ..results import Engine
 
 _LONGEST_LINE = 1 << 26
@@ -60,6 +60,9 @@ class NativeDriver:
     async def serve(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, clients: int) -> list[Timeline]:
         asked = {"prompts": [list(prompt) for prompt in prompts], "max_tokens": max_new_tokens, "clients": clients}
         return [Timeline(**each) for each in await self._ask({"op": "serve", **asked})]
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        return Embedded(**await self._ask({"op": "embed", "texts": list(texts), "together": together}))
 
     async def usage(self) -> Usage:
         return Usage()

@@ -4,6 +4,7 @@ answer, ``{"value": …}`` or ``{"error": {"code", "message", "field"}}``; it en
     {"op": "load", "artifact": FOLDER, "backend": NAME, "threads": N, "trust": false}
                                                                           {"ready_ms", "info"}
     {"op": "serve", "prompts": [[id…]…], "max_tokens": N, "clients": N}   a Timeline each
+    {"op": "embed", "texts": [TEXT…], "together": true}                   an Embedded
     {"op": "counters"}                                                    {name: count}
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 from inpage.errors import InpageError, QueueFull, Unsupported
 from inpage.router import Router
 
-from ..driver import Timeline
+from ..driver import Embedded, Timeline
 from .settings import SETTINGS
 
 
@@ -43,7 +44,19 @@ class Child:
             raise Unsupported("no model is loaded")
         if message["op"] == "counters":
             return await self._router.counters()
+        if message["op"] == "embed":
+            return await self._embed(self._router, message["texts"], together=message["together"])
         return await self._serve(self._router, message["prompts"], message["max_tokens"], message["clients"])
+
+    async def _embed(self, router: Router, texts: list[str], *, together: bool) -> Any:
+        zero = time.perf_counter()
+        found, vector = Embedded([], []), None
+        for call in [texts] if together else [[text] for text in texts]:
+            made = await router.embed(call, truncate=True, cache=False)
+            found.at_ms.append((time.perf_counter() - zero) * 1e3)
+            vector = vector or list(made.vectors[0])
+        found.vector = vector or []
+        return asdict(found)
 
     async def _serve(self, router: Router, prompts: list[list[int]], max_tokens: int, clients: int) -> list[Any]:
         zero = time.perf_counter()

@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from inpage.cli import paths
 from inpage.errors import SourceInvalid, Unsupported
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
 
-from ..driver import LoadFacts, Pages, Setup, Tab, Timeline, Usage
+from ..driver import Embedded, LoadFacts, Pages, Setup, Tab, Timeline, Usage
 from ..results import Engine
-from . import install, onnx_model, weights
+from . import bert_model, install, onnx_model, weights
 
 _ORT = "onnxruntime-web/dist/"
 _TRANSFORMERS = "@huggingface/transformers/"
@@ -31,6 +32,7 @@ _LABELS = {
     "q8_0": "Q8_0, requantized",
     "fp32": "ONNX fp32, dequantized",
     "int8": "ONNX int8, a scale a column, activations quantized dynamically",
+    "q8": "ONNX int8, a scale a column, activations quantized dynamically",
     "q4": "ONNX MatMulNBits, the 4-bit groups as published",
 }
 
@@ -95,20 +97,24 @@ async def onnxruntime_web(setup: Setup) -> Sequence[PagePeer]:
 
 
 async def transformers_js(setup: Setup) -> Sequence[PagePeer]:
-    """Its own `generate` on fp32, int8 and q4. The quick run has int8 alone."""
-    source = await asyncio.to_thread(weights.published, setup.subject.manifest.source)
+    """Its own `generate` on fp32, int8 and q4, of an encoder its `feature-extraction` on fp32 and q8. The quick run has
+    int8 alone, of an encoder both."""
+    embeds = setup.subject.manifest.embedding is not None
+    origin, exporter = setup.subject.manifest.source, bert_model if embeds else onnx_model
+    source = await asyncio.to_thread(weights.published_folder if embeds else weights.published, origin)
     modules = await asyncio.to_thread(install.npm, setup.cache.resolve(), setup.say)
     ort = modules / _TRANSFORMERS / "node_modules" / _ORT
     names = ("transformers.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
     made: list[PagePeer] = []
-    for precision in ("int8",) if setup.quick else onnx_model.PRECISIONS:
-        folder = await _exported(setup, source, precision)
-        model = f"onnx/model{onnx_model.SUFFIX[precision]}.onnx"
+    for precision in ("int8",) if setup.quick and not embeds else exporter.SUFFIX:
+        folder = await _exported(setup, source, precision, exporter)
+        model = f"onnx/model{exporter.SUFFIX[precision]}.onnx"
+        beside = sorted(path.name for path in folder.glob("*.json"))
         sources = (modules / _TRANSFORMERS / "dist/transformers.min.js", ort / names[1], ort / names[2])
         files: dict[str, Path | bytes] = dict(zip(names, sources, strict=True))
-        files |= {f"model/{name}": folder / name for name in ("config.json", model, f"{model}_data")}
+        files |= {f"model/{name}": folder / name for name in (*beside, model, f"{model}_data")}
         options: dict[str, Any] = dict(zip(("library", "glue", "wasm"), names, strict=True))
-        options |= {"id": "model", "dtype": precision}
+        options |= {"id": "model", "dtype": precision, "embeds": embeds}
         made.append(PagePeer(Form("transformers.js", precision, options, files), setup.threads))
     return made
 
@@ -145,6 +151,9 @@ class PagePeer:
 
     async def serve(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, clients: int) -> list[Timeline]:
         raise Unsupported(f"{self._form.family} answers one request at a time")
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        return Embedded(**await self._call("embed", list(texts), together))
 
     async def usage(self) -> Usage:
         return Usage(**await self._call("usage"))
@@ -199,17 +208,17 @@ def _tokenizer(setup: Setup) -> Tokenizer:
     return load_tokenizer((setup.subject.artifact / given.file).read_text("utf-8"), given.special)
 
 
-async def _exported(setup: Setup, source: Path, precision: str) -> Path:
-    """The folder of the ONNX model, cached by the GGUF's hash; made in a process of its own, which takes seconds."""
+async def _exported(setup: Setup, source: Path, precision: str, exporter: ModuleType = onnx_model) -> Path:
+    """The folder of the ONNX model, cached by the source's hash; made in a process of its own, which takes seconds."""
     cache = setup.cache.resolve()
-    folder = cache / "onnx" / f"{setup.subject.manifest.source.sha256[:16]}-{onnx_model.REVISION}-{precision}"
+    folder = cache / "onnx" / f"{setup.subject.manifest.source.sha256[:16]}-{exporter.REVISION}-{precision}"
     if folder.is_dir():
         return folder
     python = await asyncio.to_thread(install.python_path, cache, setup.say)
     scratch = folder.with_suffix(".part")
     scratch.mkdir(parents=True, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", onnx_model.__name__, str(source), precision, str(scratch)),
+        *(sys.executable, "-m", exporter.__name__, str(source), precision, str(scratch)),
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(python), *filter(None, [os.environ.get("PYTHONPATH")])])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -12,7 +12,7 @@ from typing import Any
 
 from inpage.errors import DeviceLost, InpageError, Unsupported
 
-from ..driver import LoadFacts, Pages, Setup, Timeline, Usage
+from ..driver import Embedded, LoadFacts, Pages, Setup, Timeline, Usage
 from ..results import Engine
 from . import install, weights
 
@@ -107,6 +107,9 @@ class LlamaCpp:
         for timeline, ended in zip(made[clients:], sorted(t.done_ms for t in made), strict=False):
             timeline.begun_ms = ended
         return made
+
+    async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
+        raise Unsupported("llama.cpp is not asked for vectors here")
 
     async def usage(self) -> Usage:
         return Usage()

@@ -81,6 +81,7 @@ class Graph:
         self.initializers: list[Any] = []
         self._data = data.open("wb")
         self._name = data.name
+        self._quantized: dict[str, tuple[str, str, str]] = {}
 
     def add(self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any) -> str:
         self.nodes.append(
@@ -103,10 +104,21 @@ class Graph:
         self.initializers.append(tensor)
         return name
 
-    def save(self, path: Path, inputs: list[Any], outputs: list[Any]) -> None:
+    def int8_linear(self, x: str, out: str, values: Array) -> str:
+        """``x`` times ``values`` [inputs, outputs], with a scale a column; ``x`` is quantized on the fly, once."""
+        if x not in self._quantized:
+            self._quantized[x] = (f"{x}.int", f"{x}.scale", f"{x}.zero")
+            self.add("DynamicQuantizeLinear", [x], list(self._quantized[x]))
+        quants, scale, zero = self._quantized[x]
+        scales = np.abs(values).max(axis=0) / np.float32(127)
+        weight = self.constant(f"{out}.weight", np.rint(values / scales).astype(np.int8))
+        column = self.constant(f"{out}.weight_scale", scales.astype(np.float32))
+        return self.add("MatMulIntegerToFloat", [quants, weight, scale, column, zero], [out], "com.microsoft")
+
+    def save(self, path: Path, inputs: list[Any], outputs: list[Any], name: str = "llama") -> None:
         helper = self.onnx.helper
         self._data.close()
-        graph = helper.make_graph(self.nodes, "llama", inputs, outputs, self.initializers)
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
         path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
@@ -128,7 +140,6 @@ class Exporter:
         self.head = self.width // self.heads
         self.epsilon = float(field("llama.attention.layer_norm_rms_epsilon"))
         self.theta = float(field("llama.rope.freq_base"))
-        self._quantized: dict[str, tuple[str, str, str]] = {}
 
     def write(self) -> None:
         graph, norm = self.graph, self.norm
@@ -220,14 +231,7 @@ class Exporter:
         values = np.concatenate([self.weights.float32(name) for name in names]).T
         if self.precision != "int8":
             return graph.add("MatMul", [x, graph.constant(f"{out}.weight", values)], [out])
-        if x not in self._quantized:
-            self._quantized[x] = (f"{x}.int", f"{x}.scale", f"{x}.zero")
-            graph.add("DynamicQuantizeLinear", [x], list(self._quantized[x]))
-        quants, scale, zero = self._quantized[x]
-        scales = np.abs(values).max(axis=0) / np.float32(127)
-        weight = graph.constant(f"{out}.weight", np.rint(values / scales).astype(np.int8))
-        column = graph.constant(f"{out}.weight_scale", scales.astype(np.float32))
-        return graph.add("MatMulIntegerToFloat", [quants, weight, scale, column, zero], [out], "com.microsoft")
+        return graph.int8_linear(x, out, values)
 
     def _groups(self, x: str, out: str, names: tuple[str, ...]) -> str:
         kinds, parts = zip(*(self.weights.groups(name) for name in names), strict=True)

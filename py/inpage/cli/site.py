@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..format.manifest import Manifest, Perplexity
+from . import examples as example_pages
 from . import paths, scripts, service_worker, snapshot, vendor
 from .artifact_files import levels_of, page_files, read_manifest, read_notices
 
@@ -57,11 +58,7 @@ def files(
     vendored = vendor.ensure(backends)
     site |= {f"vendor/{name}": vendored / name for name in vendor.wanted(examples=examples, backends=backends)}
     if examples:
-        folder = paths.examples()
-        # Those with a package.json are projects of their own, built by their own tools.
-        pages = [part for part in folder.iterdir() if not (part / "package.json").exists()]
-        found = [path for part in pages for path in (_tree(part) if part.is_dir() else [part])]
-        site |= {f"examples/{path.relative_to(folder).as_posix()}": path for path in found}
+        site |= example_pages.files()
     site["inpage.zip"] = package = package_zip()
     site |= snapshot.files(package)
     models = [_described(manifest) for manifest in manifests]

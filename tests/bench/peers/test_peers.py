@@ -68,16 +68,26 @@ def test_requantized_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 async def test_a_model_without_its_gguf_is_refused(name: str, tmp_path: Path) -> None:
-    manifest = SimpleNamespace(source=SourceRef("gguf", "mine.gguf", "mine.gguf", "0" * 64))
+    manifest = SimpleNamespace(source=SourceRef("gguf", "mine.gguf", "mine.gguf", "0" * 64), embedding=None)
     subject = cast("Any", SimpleNamespace(manifest=manifest))
     with pytest.raises(Unsupported, match=r"the GGUF mine\.gguf"):
         await PEERS[name](Setup(subject, 1, tmp_path, print))
     assert not list(tmp_path.iterdir())  # nothing was fetched for it
 
 
+@pytest.mark.parametrize("name", sorted(PEERS.keys() - {"transformers.js"}))
+async def test_who_is_not_asked_for_vectors_says_so(name: str, tmp_path: Path) -> None:
+    manifest = SimpleNamespace(source=SourceRef("pypi", "minilm==1", "model.safetensors", "0" * 64), embedding=object())
+    subject = cast("Any", SimpleNamespace(manifest=manifest))
+    with pytest.raises(Unsupported, match=f"{name} is not asked for vectors"):
+        await PEERS[name](Setup(subject, 1, tmp_path, print))
+
+
 @pytest.mark.parametrize(("name", "words"), [("wllama", "3000000000 bytes"), ("transformers.js", "weights are random")])
 async def test_what_cannot_run_a_model_by_shape_says_why(name: str, words: str, tmp_path: Path) -> None:
-    manifest = SimpleNamespace(source=SourceRef("shape", "shape:llama-7b", "random weights, seed 1", "0" * 64))
+    manifest = SimpleNamespace(
+        source=SourceRef("shape", "shape:llama-7b", "random weights, seed 1", "0" * 64), embedding=None
+    )
     record = SimpleNamespace(weights="Q4_0, Q8_0", weight_bytes=3_000_000_000)
     subject = cast("Any", SimpleNamespace(manifest=manifest, record=record))
     with pytest.raises(Unsupported, match=words):

@@ -12,6 +12,7 @@
  * @property {(options: Record<string, any>) => Promise<Loaded>} load
  * @property {(prompt: any, tokens: number) => Promise<Answer>} generate
  * @property {((prompts: any[], tokens: number, clients: number) => Promise<Answer[]>)=} serve
+ * @property {((texts: string[], together: boolean) => Promise<{ at_ms: number[], vector: number[] }>)=} embed
  * @property {() => Promise<{ wasm_bytes: number | null }>} usage
  */
 
@@ -47,6 +48,11 @@ function inWorker(script) {
       const at_ms = at.map((time) => time - begin); // the worker's clock reads on the same absolute scale
       return { ids: made, at_ms, begun_ms: 0, done_ms: performance.timeOrigin + performance.now() - begin };
     },
+    embed: async (texts, together) => {
+      const begin = performance.timeOrigin + performance.now();
+      const { at, vector } = await call("embed", texts, together);
+      return { at_ms: at.map((/** @type {number} */ time) => time - begin), vector };
+    },
     usage: () => call("usage"),
   };
 }
@@ -71,6 +77,8 @@ export const peer = {
   generate: (prompt, tokens) => /** @type {Peer} */ (loaded).generate(prompt, tokens),
   /** @param {any[]} prompts @param {number} tokens @param {number} clients */
   serve: (prompts, tokens, clients) => loaded?.serve?.(prompts, tokens, clients),
+  /** @param {string[]} texts @param {boolean} together */
+  embed: (texts, together) => loaded?.embed?.(texts, together),
   usage: () => /** @type {Peer} */ (loaded).usage(),
 };
 Object.assign(globalThis, { peer });

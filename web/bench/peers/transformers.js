@@ -7,7 +7,7 @@ let library;
 let model;
 
 answer({
-  async load({ library: path, glue, wasm, id, dtype, threads }) {
+  async load({ library: path, glue, wasm, id, dtype, threads, embeds }) {
     const start = performance.now();
     library = await import(absolute(path));
     const { env } = library;
@@ -18,11 +18,8 @@ answer({
     backend.wasmPaths = { mjs: absolute(glue), wasm: absolute(wasm) };
     backend.numThreads = threads;
     const code = performance.now();
-    model = await library.AutoModelForCausalLM.from_pretrained(id, {
-      device: "wasm",
-      dtype,
-      use_external_data_format: true,
-    });
+    const how = { device: "wasm", dtype, use_external_data_format: true };
+    model = await (embeds ? library.pipeline("feature-extraction", id, how) : library.AutoModelForCausalLM.from_pretrained(id, how));
     return { threads: backend.numThreads, version: env.version, phases: { code: code - start, weights: performance.now() - code } };
   },
 
@@ -47,6 +44,18 @@ answer({
       streamer,
     });
     return { ids, at };
+  },
+
+  async embed(texts, together) {
+    /** @type {number[]} */
+    const at = [];
+    let vector;
+    for (const call of together ? [texts] : texts.map((/** @type {string} */ text) => [text])) {
+      const vectors = await model(call, { pooling: "mean", normalize: true });
+      at.push(now());
+      vector ??= Array.from(vectors.data.subarray(0, vectors.dims[1]));
+    }
+    return { at, vector };
   },
 
   usage: async () => ({ wasm_bytes: wasmBytes() }),
