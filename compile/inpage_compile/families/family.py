@@ -16,7 +16,7 @@ from inpage.format.schema import Architecture
 from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor, dequantize
 from .checkpoint import Checkpoint
-from .keys import Keys
+from .keys import POOLING, Keys
 from .rope import Rope, read_rope
 
 
@@ -125,7 +125,7 @@ class Family:
             attention_cap=keys.scale("attention_cap", 0.0),
             logit_cap=keys.scale("logit_cap", 0.0),
         )
-        return architecture, rope
+        return _embedding(keys, architecture), rope
 
     def _window(self, keys: Keys, layers: int, context: int) -> tuple[int, tuple[int, ...]]:
         """How many tokens layers see, and which of them all; 0 where all of them do."""
@@ -201,6 +201,24 @@ def _context(keys: Keys) -> int:
             keys.notes.append(f"{keys.key('temperature_scale')}: not supported, so that the context ends at {original}")
         return original
     return context
+
+
+def _embedding(keys: Keys, a: Architecture) -> Architecture:
+    """As an embedder's, where the file says how states are pooled, which llama.cpp brings to length 1 then."""
+    number = keys.integer("pooling", 0) if "pooling" in keys.table else 0
+    causal = keys.flag("causal", True) if "causal" in keys.table else True
+    if number == 0:
+        if not causal:
+            raise keys.wrong("causal", "false is not supported; only true is, or a kind of pooling beside it")
+        return a
+    if number not in POOLING:
+        raise keys.wrong("pooling", f"pooling {number} of a decoder is not supported; mean, CLS and last token are")
+    return embedder(a, causal, POOLING[number], True)
+
+
+def embedder(a: Architecture, causal: bool, pooling: str, normalized: bool) -> Architecture:
+    """A decoder that answers with vectors: no head, no logits."""
+    return replace(a, encoder=True, causal=causal, pooling=pooling, normalized=normalized, tied=True, logit_cap=0.0)
 
 
 def _last_of(every: int, layers: int) -> tuple[int, ...]:

@@ -5,41 +5,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.limits import FILE_BYTES
-from inpage.format.schema import EmbeddingRef
+from inpage.format.schema import Architecture, EmbeddingRef
 from inpage.text.tokenizer import ITEMS
 
-from ..checkpoints.config import PREFIX, Config
+from ..checkpoints.config import PREFIX
 from ..checkpoints.files import ModelFolder
 from ..checkpoints.safetensors import Stored
-from ..families.encoder import CONFIG, EncoderFamily, Pooled, activation_of, misplaced
-from ..families.keys import Keys
+from ..families.encoder import EncoderFamily, Names, Pooled, activation_of
+from ..families.family import embedder
 from ..quantize.tensor import SourceTensor
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 _FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _SETTINGS = "config.json"  # of a module
 _LISTED = 3
-_TOP = {
-    "embeddings.word_embeddings.weight": "token_embd",
-    "embeddings.position_embeddings.weight": "position_embd",
-    "embeddings.token_type_embeddings.weight": "token_types",
-    "embeddings.LayerNorm.weight": "token_embd_norm",
-    "embeddings.LayerNorm.bias": "token_embd_norm.bias",
-    "embeddings.LayerNorm.gamma": "token_embd_norm",
-    "embeddings.LayerNorm.beta": "token_embd_norm.bias",
-}
-_BLOCK = {
-    **{f"attention.self.{name}": f"attn_{name[0]}" for name in ("query", "key", "value")},
-    "attention.output.dense": "attn_output",
-    "attention.output.LayerNorm": "attn_output_norm",
-    "intermediate.dense": "ffn_up",
-    "output.dense": "ffn_down",
-    "output.LayerNorm": "layer_output_norm",
-}
 _KINDS = {"weight": "", "bias": ".bias", "gamma": "", "beta": ".bias"}
 # A classifier's: BERT's behind its pooler, RoBERTa's own.
 _HEADS = (
@@ -49,26 +33,13 @@ _HEADS = (
 # Of pre-training, and of what no vector is made of.
 _UNUSED = re.compile(r"embeddings\.position_ids|pooler\.dense\.(weight|bias)|(cls|lm_head)\..*")
 _MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-_OFF: Mapping[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "embedding_size": (),
-    "rotary_emb_base": (),
-}
 
 
 def encoder_of(
     folder: ModelFolder, family: EncoderFamily, config: Mapping[str, Any], stored: Mapping[str, Stored]
 ) -> tuple[Any, EmbeddingRef]:
     """What `folder.model_of` gives of a decoder, and what is to be said of texts. Raises `SourceInvalid`."""
-    keys = Keys(Config(config), PREFIX, CONFIG)
-    for rest, off in _OFF.items():
-        if (value := config.get(rest)) is not None and value not in off:
-            key = f"{PREFIX}.{rest}"
-            raise SourceInvalid(
-                f"{key}: {quoted(value)} is not supported" + (f"; only {off[0]} is" if off else ""), field=key
-            )
+    keys = family.config_keys(config)
     named = config.get("architectures")
     classifies = isinstance(named, list) and any("ForSequenceClassification" in str(name) for name in named)
     tensors = family.adapt(keys, _tensors(family, stored, classifies))
@@ -76,19 +47,29 @@ def encoder_of(
     pooled = Pooled("cls", False, labels) if labels else _pooled(folder)
     longest, notes = _longest(folder)
     architecture, rope = family.architecture(keys, tensors, pooled, activation_of(keys), longest)
-    wrong = list(misplaced(architecture, tensors))
+    wrong = list(family.misplaced(architecture, tensors))
     if wrong:
         listed = "; ".join(f"tensor {brief(name)} {what}" for name, what in wrong[:_LISTED])
         more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise SourceInvalid(listed + more, field=brief(wrong[0][0]))
-    return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config)
+    return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config, family.texts())
+
+
+def embedder_of(
+    folder: ModelFolder, a: Architecture, config: Mapping[str, Any]
+) -> tuple[Architecture, EmbeddingRef, list[str]]:
+    """What ``a``, a decoder's, is by the folder's list of modules, what is to be said of texts, and notes."""
+    pooled = _pooled(folder)
+    longest, notes = _longest(folder)
+    a = replace(a, context=min(a.context, longest or a.context))
+    return embedder(a, True, pooled.pooling, pooled.normalized), _texts(folder, config, EmbeddingRef({})), notes
 
 
 def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bool) -> dict[str, SourceTensor]:
     out: dict[str, SourceTensor] = {}
     heads = _HEADS[any(name.startswith("classifier.dense") for name in stored)]
     for each in stored.values():
-        name = _name(each.name.removeprefix(family.prefix), heads if classifies else {})
+        name = _name(family.names, each.name.removeprefix(family.prefix), heads if classifies else {})
         if name is None:
             continue
         if each.dtype not in _FORMATS:
@@ -106,15 +87,15 @@ def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bo
     return out
 
 
-def _name(theirs: str, heads: Mapping[str, str]) -> str | None:
+def _name(names: Names, theirs: str, heads: Mapping[str, str]) -> str | None:
     """Ours; None for what no vector is made of, and the name itself where it is not known."""
-    if theirs in _TOP:
-        return _TOP[theirs]
+    if theirs in names.top:
+        return names.top[theirs]
     part, _, kind = theirs.rpartition(".")
     if part in heads and kind in _KINDS:
         return heads[part] + _KINDS[kind]
-    match = re.fullmatch(r"encoder\.layer\.(0|[1-9]\d{0,4})\.(.{1,100})", part)
-    ours = _BLOCK.get(match[2]) if match else None
+    match = re.fullmatch(rf"{re.escape(names.layers)}\.(0|[1-9]\d{{0,4}})\.(.{{1,100}})", part)
+    ours = names.block.get(match[2]) if match else None
     if match and ours and kind in _KINDS:
         return f"blk.{match[1]}.{ours}{_KINDS[kind]}"
     return None if _UNUSED.fullmatch(theirs) else f"{theirs} of the file"
@@ -200,7 +181,8 @@ def _mode(folder: ModelFolder, path: str) -> str:
     return known[modes[0]]
 
 
-def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
+def _texts(folder: ModelFolder, config: Mapping[str, Any], usual: EmbeddingRef) -> EmbeddingRef:
+    """``usual``: what the family says where the folder does not."""
     found = folder.json(PROMPTS)
     prompts = found.get("prompts") or {}
     if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for text in prompts.values()):
@@ -217,5 +199,5 @@ def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
         raise SourceInvalid(
             f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", field=PREFIX
         )
-    named = {str(name): text for name, text in prompts.items()}
-    return EmbeddingRef(named, default, "sigmoid" if name == "Sigmoid" else "logit")
+    named = {str(name): text for name, text in prompts.items()} or usual.prompts
+    return replace(usual, prompts=named, default_prompt=default, scores="sigmoid" if name == "Sigmoid" else "logit")

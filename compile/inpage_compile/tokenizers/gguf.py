@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from inpage.errors import SourceInvalid
@@ -26,12 +27,15 @@ _KINDS: dict[str, tuple[str, Builder]] = {
 }
 
 
-def build_tokenizer(meta: Metadata, vocab: int) -> Tokenizer:
-    """The tokenizer of a GGUF file whose embedding has ``vocab`` rows. Raises `SourceInvalid`."""
+def build_tokenizer(meta: Metadata, vocab: int, embeds: bool = False) -> Tokenizer:
+    """The tokenizer of a GGUF file whose embedding has ``vocab`` rows; ``embeds``: of a model that answers with
+    vectors, where a text may end with a token. Raises `SourceInvalid`."""
     model = meta.text("tokenizer.ggml.model")
     if model not in _KINDS:
         known = ", ".join(f"{name} ({what})" for name, (what, _) in _KINDS.items())
         raise SourceInvalid(
             f"tokenizer model {model!r} is not supported; supported: {known}", field="tokenizer.ggml.model"
         )
-    return _KINDS[model][1](meta, read_vocabulary(meta, vocab))
+    made = _KINDS[model][1](meta, read_vocabulary(meta, vocab))
+    ends = made.add_eos or (embeds and bool(made.eos) and meta.flag("tokenizer.ggml.add_eos_token", False))
+    return replace(made, add_eos=ends)
