@@ -1,6 +1,7 @@
 """The tokenizer of a model's folder: tokenizer.json with what the files beside it say of its tokens.
 
-Taken are byte-level BPE and BPE over characters with bytes to fall back on (SentencePiece's vocabularies, converted).
+Taken are byte-level BPE, BPE over characters with bytes to fall back on (SentencePiece's vocabularies, converted) and,
+of models that answer with vectors, WordPiece and Unigram.
 How text is cut is written anew, in steps that PyPI's ``tokenizers`` and npm's ``@huggingface/tokenizers`` take alike;
 what they do not is refused by name. Control tokens are found by the rules for GGUF files (`control`): a token that the
 files declare as text and that ends a turn is none the less no text."""
@@ -18,6 +19,7 @@ from ..gguf.metadata import Metadata
 from .control import Control, read_control
 from .pieces import pieces
 from .tokenizer import Tokenizer
+from .unigram import read_unigram
 from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary, document
 from .wordpiece import read_wordpiece
 
@@ -47,6 +49,11 @@ def read_tokenizer(files: TokenizerFiles, size: int, embeds: bool = False) -> tu
         made, notes = read_wordpiece(files.tokenizer, _texts(files), size)
         _try(made)
         return made, notes
+    around = _around(files)
+    if embeds and _kind(files.tokenizer) == "Unigram":
+        made, notes = read_unigram(files.tokenizer, _texts(files), around, size)
+        _try(made)
+        return made, notes
     notes = []
     model = _model(files.tokenizer)
     added = _added(files.tokenizer.get("added_tokens"))
@@ -58,7 +65,6 @@ def read_tokenizer(files: TokenizerFiles, size: int, embeds: bool = False) -> tu
     control = _control(files, vocabulary)
     shown = sorted({*vocabulary.of(USER_DEFINED), *control.ids})
     entries = [_entry(i, vocabulary.tokens[i], i in control.ids, added.get(i, {})) for i in shown]
-    around = _around(files)
     add_bos = _adds_bos(files, around, vocabulary, control.bos)
     behind = _behind(files, around, vocabulary, control.ends) if embeds else None
     if around[1] is not None and not embeds:

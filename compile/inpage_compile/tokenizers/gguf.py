@@ -11,6 +11,7 @@ from inpage.errors import SourceInvalid
 from .byte_level import byte_level
 from .sentencepiece import sentencepiece
 from .tokenizer import Tokenizer
+from .unigram import gguf_unigram
 from .vocabulary import Vocabulary, read_vocabulary
 from .wordpiece import gguf_wordpiece
 
@@ -24,6 +25,7 @@ _KINDS: dict[str, tuple[str, Builder]] = {
     "gpt2": ("byte-level BPE", byte_level),
     "llama": ("SentencePiece", sentencepiece),
     "bert": ("WordPiece", gguf_wordpiece),
+    "t5": ("Unigram", gguf_unigram),
 }
 
 
