@@ -29,10 +29,19 @@ VARIANTS = {"mean": ("wasm-simd", "webgpu-f32", "native", "native-f32"), "ranks"
 @functools.cache
 def bert_artifact(name: str) -> Path:
     """The folder of a tiny encoder."""
-    with alone(f"bert-{name}"), tempfile.TemporaryDirectory() as place, first_ways():
-        folder = TINY[name].write(Path(place) / f"tiny-bert-{name}")
-        variants = VARIANTS.get(name, ("native-f32",))
-        return compile_model(str(folder), ROOT / f"tiny-bert-{name}", variants=variants, levels=("source",))
+    return _compiled(name, f"tiny-bert-{name}", VARIANTS.get(name, ("native-f32",)))
+
+
+@functools.cache
+def page_artifact(name: str) -> Path:
+    """The same for the page alone."""
+    return _compiled(name, f"tiny-page-{name}", ("wasm-simd", "webgpu-f32"))
+
+
+def _compiled(name: str, id: str, variants: tuple[str, ...]) -> Path:
+    with alone(id), tempfile.TemporaryDirectory() as place, first_ways():
+        folder = TINY[name].write(Path(place) / id)
+        return compile_model(str(folder), ROOT / id, variants=variants, levels=("source",))
 
 
 async def open_encoder(folder: Path, variant: str = "native-f32", threads: int = 2) -> NativeEngine:
