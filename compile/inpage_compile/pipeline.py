@@ -51,6 +51,7 @@ ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
 # On CPUs, steps of one row and of so many rows have functions of their own: linear layers are made for one row, and
 # attention of few rows takes scratch for the whole context for each of them.
 FEW_ROWS = 8
+TEXT = 2048  # tokens of a text that an encoder takes, where nobody says how many
 _WASM_BYTES = 1 << 32  # that WebAssembly addresses
 
 
@@ -380,9 +381,14 @@ def _maxima(architecture: Architecture) -> Maxima:
 
 
 def limit_context(model: Source, context: int | None) -> Source:
-    if context is None:
-        return model
+    """Without a ``context`` a language model has its own, whose pages come as they are needed. A step of an encoder has
+    room for its longest text, which then has `TEXT` tokens at most."""
     most = model.architecture.context
+    if context is None:
+        if not model.architecture.encoder or most <= TEXT:
+            return model
+        note = f"{model.name}: texts of up to {TEXT} tokens are taken; --context allows as many as {most}, for memory"
+        context, model = TEXT, replace(model, warnings=(*model.warnings, note))
     if not 1 <= context <= most:
         raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
     return replace(model, architecture=replace(model.architecture, context=context))

@@ -17,6 +17,7 @@ from inpage_compile.artifact.fingerprint import fingerprint
 from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.weights import plan
 from inpage_compile.families.encoder_graph import encoder_maxima, packing_of
+from inpage_compile.pipeline import TEXT, limit_context
 from inpage_compile.sources import Source, open_source
 from support.encoders import TINY, VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
 from support.folder import change
@@ -122,6 +123,30 @@ def test_what_families_say_of_texts(tmp_path: Path) -> None:
     change(tmp_path / "makers", "config_sentence_transformers.json", prompts={})
     own = open_source(str(tmp_path / "makers")).embedding
     assert own is not None and own.prompts["document"] == "search_document: "
+
+
+def test_a_long_context_has_to_be_asked_for(tmp_path: Path) -> None:
+    """Memory for a step goes with the longest text, whatever the texts are."""
+    long = replace(EMBEDDERS["qwen3"], tiny=replace(EMBEDDERS["qwen3"].tiny, context=40960))
+    source = open_source(str(long.write(tmp_path / "model")))
+    limited = limit_context(source, None)
+    assert limited.architecture.context == TEXT and "--context allows as many as 40960" in limited.warnings[-1]
+    assert limit_context(source, 8192).architecture.context == 8192
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("qwen3.pooling_type", 4), ("qwen3.pooling_type", 0), ("qwen3.attention.causal", 0)],
+)
+def test_a_decoder_that_gives_no_vector_is_refused_or_writes(key: str, value: int, tmp_path: Path) -> None:
+    causal = {"qwen3.attention.causal": False} if key.endswith("causal") else {}
+    path = EMBEDDERS["qwen3"].tiny.write(tmp_path / "m.gguf", causal or {key: value})
+    if value == 0 and not causal:
+        assert not open_source(str(path)).architecture.encoder
+        return
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(path))
+    assert caught.value.field == key
 
 
 def test_how_states_are_pooled_is_in_the_hashes(tmp_path: Path) -> None:
