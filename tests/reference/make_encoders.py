@@ -43,7 +43,10 @@ def witness(tiny: Any) -> dict[str, object]:
             return {"weights_sha256": tiny.digest(), **found, "ids": [p["input_ids"][0].tolist() for p in pairs]}
         model = AutoModel.from_pretrained(folder).eval()
         texts = [tokenizer(text, return_tensors="pt", **cut) for text in TEXTS]
-        vectors = [pooled(model(**text).last_hidden_state[0], tiny.pooling, tiny.normalized) for text in texts]
+        states = [model(**text).last_hidden_state[0] for text in texts]
+        for w in map(torch.from_numpy, getattr(tiny, "dense", list)()):  # linear, as pooling is
+            states = [each @ w.T for each in states]
+        vectors = [pooled(each, tiny.pooling, tiny.normalized) for each in states]
         rounded = [[round(x, 7) for x in vector.tolist()] for vector in vectors]
         ids = [text["input_ids"][0].tolist() for text in texts]
         return {"weights_sha256": tiny.digest(), "vectors": rounded, "ids": ids}

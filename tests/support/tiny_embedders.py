@@ -40,37 +40,96 @@ class TinyDecoder:
         t = self.tiny
         tensors = {name.removeprefix("model."): w for name, w in checkpoint(t).items()}
         (folder / "model.safetensors").write_bytes(safetensors(tensors))
-        config = {
+        config = self.config()
+        for file, text in reference()["tokenizer"].items():
+            (folder / file).write_text(text)
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        whole = json.loads((folder / "tokenizer.json").read_text())
+        whole["post_processor"] = self.post_processor()
+        (folder / "tokenizer.json").write_text(json.dumps(whole))
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
+        (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+        self.write_modules(folder)
+        return folder
+
+    def write_modules(self, folder: Path) -> None:
+        write_modules(folder, self.pooling, self.normalized)
+
+    def config(self) -> dict[str, Any]:
+        t = self.tiny
+        return {
             "architectures": ["Qwen3Model"], "model_type": "qwen3", "vocab_size": t.vocab, "hidden_size": t.hidden,
             "intermediate_size": t.ffn, "num_hidden_layers": t.layers, "num_attention_heads": t.heads,
             "num_key_value_heads": t.kv_heads, "head_dim": t.head_dim, "max_position_embeddings": t.context,
             "rms_norm_eps": 1e-5, "rope_theta": t.rope_theta, "tie_word_embeddings": True, "hidden_act": "silu",
             "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2,
         }  # fmt: skip
-        for file, text in reference()["tokenizer"].items():
-            (folder / file).write_text(text)
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
-        whole = json.loads((folder / "tokenizer.json").read_text())
-        end = CONTROL[0]
-        single = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": end, "type_id": 0}}]
-        template = {
-            "type": "TemplateProcessing",
-            "single": single,
-            "pair": [*single, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {end: {"id": end, "ids": [0], "tokens": [end]}},
-        }
+
+    def post_processor(self) -> dict[str, Any]:
         level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
-        whole["post_processor"] = {"type": "Sequence", "processors": [level, template]}
-        (folder / "tokenizer.json").write_text(json.dumps(whole))
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
-        (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-        write_modules(folder, self.pooling, self.normalized)
-        return folder
+        return {"type": "Sequence", "processors": [level, around(self.front, 0)]}
+
+    front: int | None = None
 
     def write_gguf(self, path: Path) -> Path:
         said = {"qwen3.pooling_type": 3, "tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.eos_token_id": 0}
         return self.tiny.write(path, {**said, "tokenizer.chat_template": None})
+
+
+def around(front: int | None, end: int) -> dict[str, Any]:
+    """A post-processor that puts control tokens around a text."""
+    special = [None if i is None else {"SpecialToken": {"id": CONTROL[i], "type_id": 0}} for i in (front, end)]
+    single = [each for each in (special[0], {"Sequence": {"id": "A", "type_id": 0}}, special[1]) if each]
+    known = {CONTROL[i]: {"id": CONTROL[i], "ids": [i], "tokens": [CONTROL[i]]} for i in (front, end) if i is not None}
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known}
+
+
+@dataclass(frozen=True)
+class TinyGemma(TinyDecoder):
+    """EmbeddingGemma's kind: tokens see those behind them, some layers in a window, and two matrices turn vectors."""
+
+    pooling: str = "mean"
+    front: int | None = 1
+
+    def dense(self) -> list[Array]:
+        h, rng = self.tiny.hidden, np.random.default_rng(self.tiny.seed + 100)
+        shapes = ((2 * h, h), (h, 2 * h))
+        return [rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[1])) for shape in shapes]
+
+    def config(self) -> dict[str, Any]:
+        t = self.tiny
+        kinds = ["sliding_attention" if t.windowed(i) else "full_attention" for i in range(t.layers)]
+        own = {
+            "architectures": ["Gemma3TextModel"], "model_type": "gemma3_text", "hidden_act": None,
+            "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": t.head_dim, "layer_types": kinds,
+            "sliding_window": int(t.number("window")), "use_bidirectional_attention": True,
+            "rope_local_base_freq": 10000.0,
+        }  # fmt: skip
+        return {name: value for name, value in (super().config() | own).items() if value is not None}
+
+    def write_modules(self, folder: Path) -> None:
+        super().write_modules(folder)
+        modules = json.loads((folder / "modules.json").read_text())
+        for i, w in enumerate(self.dense()):
+            path = f"{2 + i}_Dense"
+            modules.insert(2 + i, {"idx": 2 + i, "path": path, "type": "sentence_transformers.models.Dense"})
+            settings = {"in_features": w.shape[1], "out_features": w.shape[0], "bias": False,
+                        "activation_function": "torch.nn.modules.linear.Identity"}  # fmt: skip
+            (folder / path).mkdir(exist_ok=True)
+            (folder / path / "config.json").write_text(json.dumps(settings))
+            (folder / path / "model.safetensors").write_bytes(safetensors({"linear.weight": w}))
+        (folder / "modules.json").write_text(json.dumps(modules))
+
+    def write_gguf(self, path: Path) -> Path:
+        arch, t = self.tiny.family, self.tiny
+        said = {
+            f"{arch}.pooling_type": 1, "tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.add_bos_token": True,
+            "tokenizer.ggml.eos_token_id": 0, "tokenizer.chat_template": None,
+            f"{arch}.attention.sliding_window_pattern": [t.windowed(i) for i in range(t.layers)],
+        }  # fmt: skip
+        return t.write(path, said, {f"dense_{i}": w for i, w in enumerate(self.dense(), 2)})
 
 
 @dataclass(frozen=True)
@@ -225,6 +284,19 @@ def tokenizer(squeezes: bool = False) -> dict[str, Any]:
 _QWEN3 = Tiny(seed=40, family="qwen3", context=64, heads=4, kv_heads=2, head_dim=32, rope_theta=1e6, scale=1.0)
 EMBEDDERS: dict[str, Any] = {
     "qwen3": TinyDecoder(_QWEN3),
+    "gemma": TinyGemma(
+        Tiny(
+            seed=41,
+            family="gemma-embedding",
+            context=64,
+            heads=2,
+            kv_heads=1,
+            head_dim=32,
+            rope_theta=1e6,
+            scale=1.0,
+            numbers=(("window", 10),),
+        )
+    ),
     "nomic": TinyNomic(5, "mean", normalized=True),
     "xlmr-ranks": TinyXlmr(6, None),
 }

@@ -27,7 +27,13 @@ SOURCE = "source"  # as the source holds it
 DEFAULT = "q4_k_m"  # of a source in floats
 VECTORS = "q8_0"  # of a decoder in floats that answers with vectors, which fewer bits turn away further
 LEVELS = (SOURCE, *MIXTURES)
-_EXACT = ("position_embd", "token_types", "cls", "cls.output")  # small, and no packed matrices or a classifier's
+_EXACT = (
+    "position_embd",
+    "token_types",
+    "cls",
+    "cls.output",
+    "dense",
+)  # small, and no packed matrices or a classifier's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

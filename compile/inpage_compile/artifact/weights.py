@@ -24,6 +24,7 @@ from inpage.format.limits import ALIGN, BLOCK_ROWS
 from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
 from ..families import FAMILIES, EncoderFamily
+from ..families.family import DENSE
 from ..families.rope import TABLE
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
@@ -166,6 +167,8 @@ def _order(source: Source) -> Iterable[_Planned]:
         if a.post_norms:
             yield _norm(tensors[blk + "post_ffw_norm"], blk + "ffn_post_norm")
     yield _norm(tensors["output_norm"])
+    if a.projected:
+        yield _own(tensors[DENSE])
     if not a.tied:
         yield _own(tensors["output"])
 

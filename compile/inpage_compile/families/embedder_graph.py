@@ -58,7 +58,11 @@ class Embedder(Blocks[W, X, K]):
             attended = ops.self_attention(packing, qkv, None, where, self.heads.factor, ops.form(weights))
             x = self._add(ops, x, weights, w, attended, block, "attn_post_norm")
             x = self._feed_forward(ops, block, x)
-        x = ops.rms_rows(x, self.top.output_norm, a.norm_eps)
+        if a.projected:  # which commutes with every kind of pooling
+            weights, w = self.top.matrix("dense")
+            x = ops.linear(weights, w, ops.norm(x, self.top.output_norm, a.norm_eps, ops.form(weights)))
+        else:
+            x = ops.rms_rows(x, self.top.output_norm, a.norm_eps)
         return ops.pool(self.packings[0], x, where, logit_rows, a.pooling, a.normalized)
 
 

@@ -15,9 +15,9 @@ from inpage.text.tokenizer import ITEMS
 
 from ..checkpoints.config import PREFIX
 from ..checkpoints.files import ModelFolder
-from ..checkpoints.safetensors import Stored
+from ..checkpoints.safetensors import Stored, read_weights
 from ..families.encoder import EncoderFamily, Names, Pooled, activation_of
-from ..families.family import embedder
+from ..families.family import DENSE, embedder, folded
 from ..quantize.tensor import SourceTensor
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
@@ -55,14 +55,52 @@ def encoder_of(
     return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config, family.texts())
 
 
+_BIDIRECTIONAL = "use_bidirectional_attention"
+
+
+def said_of_embedder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A decoder's config.json in the words of one that writes: the head is not asked, and need not be there; a window
+    lies half before a token and half behind it where it sees those."""
+    said = {**config, "tie_word_embeddings": True}
+    if config.get(_BIDIRECTIONAL) is True:
+        said[_BIDIRECTIONAL] = None
+        if type(window := config.get("sliding_window")) is int:
+            said["sliding_window"] = window // 2 + 1
+    return said
+
+
 def embedder_of(
-    folder: ModelFolder, a: Architecture, config: Mapping[str, Any]
+    folder: ModelFolder, a: Architecture, tensors: dict[str, SourceTensor], config: Mapping[str, Any]
 ) -> tuple[Architecture, EmbeddingRef, list[str]]:
-    """What ``a``, a decoder's, is by the folder's list of modules, what is to be said of texts, and notes."""
-    pooled = _pooled(folder)
+    """What ``a``, a decoder's, is by the folder's list of modules, what is to be said of texts, and notes. A matrix
+    behind the pooling joins ``tensors``."""
+    dense: list[str] = []
+    pooled = _pooled(folder, dense)
+    if dense:
+        tensors[DENSE] = folded([_dense(folder, path) for path in dense])
+        if tensors[DENSE].shape != (a.hidden, a.hidden):
+            raise SourceInvalid(
+                f"{dense[-1]}: vectors of {tensors[DENSE].shape[0]} numbers, not {a.hidden}, are not supported",
+                field=MODULES,
+            )
     longest, notes = _longest(folder)
-    a = replace(a, context=min(a.context, longest or a.context))
-    return embedder(a, True, pooled.pooling, pooled.normalized), _texts(folder, config, EmbeddingRef({})), notes
+    a = replace(a, context=min(a.context, longest or a.context), projected=bool(dense))
+    made = embedder(a, config.get(_BIDIRECTIONAL) is not True, pooled.pooling, pooled.normalized)
+    return made, _texts(folder, config, EmbeddingRef({})), notes
+
+
+def _dense(folder: ModelFolder, path: str) -> SourceTensor:
+    """The matrix of a module that does nothing else."""
+    below, file = folder.below(path), f"{path}/{_SETTINGS}"
+    found = below.json(_SETTINGS)
+    activation = str(found.get("activation_function") or "").rpartition(".")[2]
+    if activation != "Identity" or found.get("bias") is not False:
+        raise SourceInvalid(f"{file}: only a Dense without bias, with activation Identity, is supported", field=file)
+    stored = read_weights(below)
+    matrix = stored.get("linear.weight")
+    if matrix is None or len(stored) != 1 or len(matrix.shape) != 2 or matrix.dtype not in _FORMATS:
+        raise SourceInvalid(f"{path}: must hold linear.weight alone, a matrix of floats", field=path)
+    return SourceTensor(f"{path}.linear", matrix.shape, _FORMATS[matrix.dtype], matrix.data)
 
 
 def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bool) -> dict[str, SourceTensor]:
@@ -101,8 +139,9 @@ def _name(names: Names, theirs: str, heads: Mapping[str, str]) -> str | None:
     return None if _UNUSED.fullmatch(theirs) else f"{theirs} of the file"
 
 
-def _pooled(folder: ModelFolder) -> Pooled:
-    """By sentence-transformers' list of modules; without one the mean, as it does then."""
+def _pooled(folder: ModelFolder, dense: list[str] | None = None) -> Pooled:
+    """By sentence-transformers' list of modules; without one the mean, as it does then. ``dense``: gets the paths of
+    matrices behind the pooling, where the model may have any."""
     if not folder.has(MODULES):
         return Pooled("mean", False)
     modules = folder.json_list(MODULES)
@@ -113,6 +152,8 @@ def _pooled(folder: ModelFolder) -> Pooled:
             continue
         if kind == "Pooling" and pooled is None:
             pooled = Pooled(_mode(folder, str(module.get("path", ""))), False)
+        elif kind == "Dense" and dense is not None and pooled is not None and not pooled.normalized:
+            dense.append(str(module.get("path", "")))
         elif kind == "Normalize" and pooled is not None:
             pooled = Pooled(pooled.pooling, True)
         else:
@@ -124,11 +165,14 @@ def _pooled(folder: ModelFolder) -> Pooled:
 
 
 def module_files(folder: ModelFolder) -> list[str]:
-    """The settings of each module that has some in a folder of its own."""
+    """The settings and weights of each module that has some in a folder of its own."""
     modules = folder.json_list(MODULES) if folder.has(MODULES) else []
     paths = {module.get("path") for module in modules if isinstance(module, Mapping)}
-    known = [path for path in paths if isinstance(path, str) and folder.has(path)]
-    return [f"{path}/{_SETTINGS}" for path in known if folder.below(path).has(_SETTINGS)]
+    known = [(path, folder.below(path)) for path in paths if isinstance(path, str) and folder.has(path)]
+    settings = [f"{path}/{_SETTINGS}" for path, below in known if below.has(_SETTINGS)]
+    return settings + [
+        f"{path}/{file}" for path, below in known for file in below.names if file.endswith(".safetensors")
+    ]
 
 
 def _longest(folder: ModelFolder) -> tuple[int | None, list[str]]:

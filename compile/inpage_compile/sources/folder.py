@@ -26,7 +26,7 @@ from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
-from .encoder_folder import LIMITS, MODULES, PROMPTS, embedder_of, encoder_of, module_files
+from .encoder_folder import LIMITS, MODULES, PROMPTS, embedder_of, encoder_of, module_files, said_of_embedder
 from .model_card import license_of
 from .problems import Problems
 from .sampling import from_generation_config
@@ -55,8 +55,7 @@ def open_folder(
         model, embedding = found or (None, None)
     elif config is not None and stored is not None and family is not None:
         embeds = folder.has(MODULES)
-        # Of a decoder that answers with vectors the head is not asked, and need not be there.
-        said = {**config, "tie_word_embeddings": True} if embeds else config
+        said = said_of_embedder(config) if embeds else config
         model = problems.of(lambda: model_of(family, said, tensors_of(_checkpoint(family), stored), CONFIG))
         if embeds and model is not None:
             decoder = model
@@ -76,7 +75,7 @@ def open_folder(
 
 def _embedder(folder: ModelFolder, model: Opened, config: Mapping[str, Any]) -> tuple[Opened, EmbeddingRef]:
     a, tensors, rope, notes = model
-    architecture, embedding, more = embedder_of(folder, a, config)
+    architecture, embedding, more = embedder_of(folder, a, tensors, config)
     return (architecture, tensors, rope, [*notes, *more]), embedding
 
 

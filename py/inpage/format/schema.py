@@ -60,6 +60,7 @@ class Architecture:
     token_types: int = 0  # rows of the table of token types (segments); 0: there is none
     pooling: str = ""  # how a sequence's hidden states become one vector: mean, cls (the first) or last
     normalized: bool = False  # that vector has length 1
+    projected: bool = False  # a matrix turns it before that
     labels: int = 0  # scores of a classifier behind the first token's hidden state; 0: the vector itself
 
 

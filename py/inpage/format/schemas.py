@@ -96,6 +96,7 @@ MANIFEST: Final[Schema] = {
         "token_types": {"is": "int", "low": 1, "high": 16, "optional": True},
         "pooling": {"is": "choice", "of": ["mean", "cls", "last"], "optional": True},
         "normalized": {"is": "flag", "optional": True},
+        "projected": {"is": "flag", "optional": True},
         "labels": {"is": "int", "low": 1, "high": 4096, "optional": True},
     },
     "embedding": {

@@ -73,6 +73,7 @@ export const MANIFEST = {
     "token_types": {"is": "int", "low": 1, "high": 16, "optional": true},
     "pooling": {"is": "choice", "of": ["mean", "cls", "last"], "optional": true},
     "normalized": {"is": "flag", "optional": true},
+    "projected": {"is": "flag", "optional": true},
     "labels": {"is": "int", "low": 1, "high": 4096, "optional": true},
   },
   "embedding": {
