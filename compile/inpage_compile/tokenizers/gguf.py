@@ -25,19 +25,21 @@ _KINDS: dict[str, tuple[str, Builder]] = {
     "gpt2": ("byte-level BPE", byte_level),
     "llama": ("SentencePiece", sentencepiece),
     "bert": ("WordPiece", gguf_wordpiece),
-    "t5": ("Unigram", gguf_unigram),
 }
+# Of models that answer with vectors alone.
+_EMBEDDERS: dict[str, tuple[str, Builder]] = {"t5": ("Unigram", gguf_unigram)}
 
 
 def build_tokenizer(meta: Metadata, vocab: int, embeds: bool = False) -> Tokenizer:
     """The tokenizer of a GGUF file whose embedding has ``vocab`` rows; ``embeds``: of a model that answers with
     vectors, where a text may end with a token. Raises `SourceInvalid`."""
     model = meta.text("tokenizer.ggml.model")
-    if model not in _KINDS:
-        known = ", ".join(f"{name} ({what})" for name, (what, _) in _KINDS.items())
+    kinds = _KINDS | (_EMBEDDERS if embeds else {})
+    if model not in kinds:
+        known = ", ".join(f"{name} ({what})" for name, (what, _) in kinds.items())
         raise SourceInvalid(
             f"tokenizer model {model!r} is not supported; supported: {known}", field="tokenizer.ggml.model"
         )
-    made = _KINDS[model][1](meta, read_vocabulary(meta, vocab))
+    made = kinds[model][1](meta, read_vocabulary(meta, vocab))
     ends = made.add_eos or (embeds and bool(made.eos) and meta.flag("tokenizer.ggml.add_eos_token", False))
     return replace(made, add_eos=ends)
