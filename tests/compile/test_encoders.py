@@ -208,6 +208,16 @@ def test_what_no_graph_follows_is_refused_by_name(
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    "settings", [{"bias": True}, {"activation_function": "torch.nn.modules.activation.Tanh"}], ids=["bias", "tanh"]
+)
+def test_matrices_behind_the_pooling_do_nothing_else(settings: dict[str, Any], tmp_path: Path) -> None:
+    change(EMBEDDERS["gemma"].write(tmp_path / "model"), "3_Dense/config.json", **settings)
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(tmp_path / "model"))
+    assert caught.value.field == "3_Dense/config.json"
+
+
 @pytest.mark.parametrize("path", ["../model", "2_Dense", "1_Pooling/..", ""])
 def test_a_list_of_modules_leads_nowhere_else(path: str, tmp_path: Path) -> None:
     folder = _source(tmp_path)
