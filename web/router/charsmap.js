@@ -7,6 +7,8 @@
 import { invalidArtifact } from "../engine/format/errors.js";
 
 const FIELD = "tokenizer.normalizer";
+/** Bytes that a character becomes at most: NFKC makes 33 of one. */
+const LONGEST = 256;
 /** UTF-8 bytes of a cluster that is looked up as a whole. */
 const SHORT = 5;
 const PLAIN = /^[\x20-\x7e]*$/;
@@ -29,6 +31,10 @@ export class Charsmap {
     if (size < 4 || size % 4 || size + 4 > data.length) throw invalidArtifact("has a map of characters that is cut off", FIELD);
     this.#trie = Uint32Array.from({ length: size / 4 }, (_, i) => view.getUint32(4 + 4 * i, true));
     this.#texts = data.subarray(4 + size);
+    for (let at = 0, start = 0; at < this.#texts.length; at++) {
+      if (this.#texts[at] === 0) start = at + 1;
+      if (at - start >= LONGEST) throw invalidArtifact(`has a map of characters that writes over ${LONGEST} bytes for one`, FIELD);
+    }
     const visible = Array.from({ length: 0x5f }, (_, i) => String.fromCharCode(0x20 + i));
     this.#keeps = visible.every((letter) => this.#find(letter) === undefined);
   }
