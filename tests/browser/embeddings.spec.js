@@ -25,9 +25,14 @@ import json
 from support.encoders import bert_artifact
 from support.tiny_bert import QUERY, TEXTS
 print(json.dumps({"texts": TEXTS, "query": QUERY, "folders": [str(bert_artifact(n)) for n in ("mean", "ranks")]}))`;
+  return told(script);
+}
+
+/** What a script prints last, as JSON. @param {string} script @returns {any} */
+function told(script) {
   const env = { ...process.env, PYTHONPATH: path.join(ROOT, "tests") };
-  const told = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" });
-  return JSON.parse(told.trim().split("\n").at(-1) ?? "");
+  const printed = execFileSync(path.join(ROOT, ".venv/bin/python"), ["-c", script], { env, encoding: "utf8" });
+  return JSON.parse(printed.trim().split("\n").at(-1) ?? "");
 }
 
 /** @param {import("./support/server.js").FaultServer} server */
@@ -41,6 +46,15 @@ function mounted(server) {
 function near(found, wanted) {
   const largest = Math.max(...wanted.flat().map(Math.abs));
   return Math.max(...wanted.flat().map((value, i) => Math.abs(found.flat()[i] - value))) / largest;
+}
+
+/** @param {number[]} logits @returns {number[]} */
+const scoresOf = (logits) => logits.map((x) => 1 / (1 + Math.exp(-x)));
+
+/** How far scores are from those of the witness. @param {{results: {index: number, score: number}[]}} ranking @param {number[]} logits */
+function offBy({ results }, logits) {
+  const byIndex = [...results].sort((a, b) => a.index - b.index).map(({ score }) => score);
+  return Math.max(...scoresOf(logits).map((score, i) => Math.abs(byIndex[i] - score)));
 }
 
 test.use(WITH_WEBGPU);
@@ -83,10 +97,8 @@ test("vectors, ranks, progress, an end, and OpenAI's interface", async ({ page, 
   expect(found.code).toBe("cancelled");
   expect(found.refused).toEqual(["invalid_request", "texts[1]"]);
   expect(near(found.data, vectors.slice(0, 2))).toBeLessThan(ERROR);
-  /** @type {number[]} */
-  const scores = WITNESS.ranks.logits.map((/** @type {number} */ x) => 1 / (1 + Math.exp(-x)));
-  const byIndex = [...found.ranking.results].sort((a, b) => a.index - b.index).map(({ score }) => score);
-  expect(Math.max(...scores.map((score, i) => Math.abs(byIndex[i] - score)))).toBeLessThan(1e-4);
+  expect(offBy(found.ranking, WITNESS.ranks.logits)).toBeLessThan(1e-4);
+  const scores = scoresOf(WITNESS.ranks.logits);
   const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
   expect(found.ranking.results.map((/** @type {{index: number}} */ { index }) => index)).toEqual(order);
 });
@@ -108,3 +120,34 @@ slowTest("WebGPU: the same vectors, alone and in company", async ({ page, server
   expect(near(together, WITNESS.mean.vectors)).toBeLessThan(ERROR);
   expect(alone).toEqual(together.slice(0, 3));
 });
+
+/** Of kinds that are no BERT. */
+const NAMES = ["qwen3", "gemma", "nomic", "xlmr-ranks"];
+for (const backend of ["wasm", "webgpu"]) {
+  slowTest(`Qwen3-Embedding's, EmbeddingGemma's, Nomic's and XLM-RoBERTa's kind: ${backend}`, async ({ page, server, start }) => {
+    const script = `
+import json
+from support.encoders import page_artifact
+from support.tiny_bert import QUERY, TEXTS
+print(json.dumps({"texts": TEXTS, "query": QUERY, "folders": [str(page_artifact(n)) for n in ${JSON.stringify(NAMES)}]}))`;
+    const { texts, query, folders } = told(script);
+    NAMES.forEach((name, i) => server.mount(`/${name}/`, folders[i]));
+    const models = NAMES.slice(1).map((name) => ({ model: `/${name}/`, backend }));
+    const info = await start({ model: `/${NAMES[0]}/`, backend, models });
+    expect(info.backend).toBe(backend);
+    const found = await page.evaluate(
+      async ([texts, query, names]) => {
+        const { inpage } = /** @type {any} */ (globalThis);
+        const vectors = [];
+        for (const model of names.slice(0, -1)) {
+          const { vectors: made } = await inpage.embed(texts, { truncate: true, model });
+          vectors.push(made.map((/** @type {Float32Array} */ v) => [...v]));
+        }
+        return { vectors, ranking: await inpage.rerank(query, texts, { truncate: true, model: names.at(-1) }) };
+      },
+      /** @type {const} */ ([texts, query, NAMES]),
+    );
+    found.vectors.forEach((made, i) => expect(near(made, WITNESS[NAMES[i]].vectors), NAMES[i]).toBeLessThan(ERROR));
+    expect(offBy(found.ranking, WITNESS["xlmr-ranks"].logits)).toBeLessThan(1e-4);
+  });
+}

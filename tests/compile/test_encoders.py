@@ -18,10 +18,12 @@ from inpage_compile.artifact.levels import sources_of
 from inpage_compile.artifact.weights import plan
 from inpage_compile.families.encoder_graph import encoder_maxima, packing_of
 from inpage_compile.sources import Source, open_source
-from support.encoders import VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
+from inpage_compile.sources.base import TEXT, limit_context
+from support.encoders import TINY, VARIANTS, WITNESS, bert_artifact, open_encoder, text, vectors
 from support.folder import change
 from support.models import manifest_of
 from support.tiny_bert import BERTS, QUERY, TEXTS
+from support.tiny_embedders import EMBEDDERS, PROMPTS, of_makers
 
 ERROR = {"native-f32": 2e-5, "native": 2e-5}  # of the largest number; floats are multiplied by floats in both
 
@@ -31,16 +33,16 @@ def named(*names: str) -> list[Any]:
 
 
 def fed(name: str, i: int) -> Any:
-    ids = WITNESS[name]["ids"][i]
-    return text(ids, ids.index(3) + 1 if BERTS[name].pooling is None else None)
+    ids, tiny = WITNESS[name]["ids"][i], TINY[name]
+    return text(ids, ids.index(tiny.sep) + 1 if tiny.pooling is None else None)
 
 
-@pytest.mark.parametrize(("name", "variant"), named(*BERTS))
+@pytest.mark.parametrize(("name", "variant"), named(*TINY))
 async def test_hidden_states_and_scores_are_transformers(name: str, variant: str) -> None:
     """Whatever the pooling takes of the states: the first one, the last one, the mean; a classifier's logit."""
     witness = WITNESS[name]
-    assert witness["weights_sha256"] == BERTS[name].digest()
-    wanted = np.array(witness["vectors"] if BERTS[name].pooling else witness["logits"])
+    assert witness["weights_sha256"] == TINY[name].digest()
+    wanted = np.array(witness["vectors"] if TINY[name].pooling else witness["logits"])
     engine = await open_encoder(bert_artifact(name), variant)
     assert (engine.info.embeds, engine.info.paged, engine.info.page_bytes) == (True, False, 0)
     together = await vectors(engine, [fed(name, i) for i in range(len(TEXTS))])
@@ -56,33 +58,41 @@ async def test_hidden_states_and_scores_are_transformers(name: str, variant: str
         assert other.tobytes() == together.tobytes()
 
 
-@pytest.mark.parametrize("name", BERTS)
+@pytest.mark.parametrize("name", TINY)
 def test_texts_become_transformers_ids(name: str) -> None:
     manifest = manifest_of(bert_artifact(name))
     ref, described = manifest.tokenizer, (bert_artifact(name) / "tokenizer.json").read_text()
     tokenizer = load_tokenizer(described, ref.special)
-    assert ref.bos is not None and ref.add_bos and ref.add_eos
-    room = manifest.architecture.context - 2
+    assert ref.add_eos and ref.add_bos == (name != "qwen3")
+    front, end = [ref.bos] if ref.add_bos else [], [ref.eos[0]]
+    room = manifest.architecture.context - len(front) - 1
+    embedding = manifest.embedding
+    assert embedding is not None
     for wanted, each in zip(WITNESS[name]["ids"], TEXTS, strict=True):
         ids = tokenizer.encode(each)
-        if BERTS[name].pooling is not None:
-            assert [ref.bos, *ids[:room], ref.eos[0]] == wanted
+        if TINY[name].pooling is not None:
+            assert [*front, *ids[:room], *end] == wanted
         elif len(wanted) < manifest.architecture.context:
-            assert [ref.bos, *tokenizer.encode(QUERY), ref.eos[0], *ids, ref.eos[0]] == wanted
+            assert [*front, *tokenizer.encode(QUERY), *end * embedding.separators, *ids, *end] == wanted
 
 
-@pytest.mark.parametrize("name", ["mean", "ranks"])
+@pytest.mark.parametrize("name", ["mean", "ranks", *EMBEDDERS])
 def test_a_gguf_file_is_the_same_model(name: str, tmp_path: Path) -> None:
     """Tensor for tensor and token for token, but for what only the folder says."""
-    folder = open_source(str(BERTS[name].write(tmp_path / "folder")))
-    file = open_source(str(BERTS[name].write_gguf(tmp_path / "tiny.gguf")))
-    assert file.architecture == folder.architecture
+    folder = open_source(str(TINY[name].write(tmp_path / "folder")))
+    file = open_source(str(TINY[name].write_gguf(tmp_path / "tiny.gguf")))
+    # What files call XLM-RoBERTa, and what folders call EmbeddingGemma.
+    family = {"xlmr-ranks": "bert", "gemma": "gemma-embedding"}.get(name, folder.architecture.family)
+    assert file.architecture == replace(folder.architecture, family=family)
     assert set(file.tensors) == set(folder.tensors)
     for key, tensor in folder.tensors.items():
         assert bytes(file.tensors[key].groups().to_float32().tobytes()) == tensor.groups().to_float32().tobytes(), key
-    for part in ("model", "normalizer", "pre_tokenizer", "added_tokens"):
+    assert np.array_equal(file.rope.divisors, folder.rope.divisors)
+    parts = ("model", "normalizer", "pre_tokenizer", "added_tokens") if name not in ("qwen3", "gemma") else ("model",)
+    for part in parts:
         assert file.tokenizer.json[part] == folder.tokenizer.json[part]
-    assert (file.tokenizer.bos, file.tokenizer.eos) == (folder.tokenizer.bos, folder.tokenizer.eos)
+    assert (file.tokenizer.bos, file.tokenizer.eos[0]) == (folder.tokenizer.bos, folder.tokenizer.eos[0])
+    assert (file.tokenizer.add_bos, file.tokenizer.add_eos) == (folder.tokenizer.add_bos, folder.tokenizer.add_eos)
 
 
 def _source(tmp_path: Path, name: str = "mean") -> Path:
@@ -99,6 +109,44 @@ def test_what_the_folder_says_of_texts_is_kept(tmp_path: Path) -> None:
         found = open_source(str(BERTS[name].write(tmp_path / name)))
         assert found.embedding is not None and found.embedding.scores == scores
         assert found.architecture.labels == 1
+
+
+def test_what_families_say_of_texts(tmp_path: Path) -> None:
+    """Prompts are the folder's, or where it names none the family's; the makers' own words for Nomic's sizes mean the
+    same as transformers'."""
+    decoder = open_source(str(EMBEDDERS["qwen3"].write(tmp_path / "decoder")))
+    assert decoder.embedding is not None and decoder.embedding.prompts == PROMPTS
+    assert decoder.architecture.causal and decoder.chat_template is None
+    nomic = open_source(str(EMBEDDERS["nomic"].write(tmp_path / "nomic")))
+    makers = open_source(str(of_makers(EMBEDDERS["nomic"]).write(tmp_path / "makers")))
+    assert makers.architecture == nomic.architecture and np.array_equal(makers.rope.divisors, nomic.rope.divisors)
+    change(tmp_path / "makers", "config_sentence_transformers.json", prompts={})
+    own = open_source(str(tmp_path / "makers")).embedding
+    assert own is not None and own.prompts["document"] == "search_document: "
+
+
+def test_a_long_context_has_to_be_asked_for(tmp_path: Path) -> None:
+    """Memory for a step goes with the longest text, whatever the texts are."""
+    long = replace(EMBEDDERS["qwen3"], tiny=replace(EMBEDDERS["qwen3"].tiny, context=40960))
+    source = open_source(str(long.write(tmp_path / "model")))
+    limited = limit_context(source, None)
+    assert limited.architecture.context == TEXT and "--context allows as many as 40960" in limited.warnings[-1]
+    assert limit_context(source, 8192).architecture.context == 8192
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("qwen3.pooling_type", 4), ("qwen3.pooling_type", 0), ("qwen3.attention.causal", 0)],
+)
+def test_a_decoder_that_gives_no_vector_is_refused_or_writes(key: str, value: int, tmp_path: Path) -> None:
+    causal = {"qwen3.attention.causal": False} if key.endswith("causal") else {}
+    path = EMBEDDERS["qwen3"].tiny.write(tmp_path / "m.gguf", causal or {key: value})
+    if value == 0 and not causal:
+        assert not open_source(str(path)).architecture.encoder
+        return
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(path))
+    assert caught.value.field == key
 
 
 def test_how_states_are_pooled_is_in_the_hashes(tmp_path: Path) -> None:
@@ -158,6 +206,16 @@ def test_what_no_graph_follows_is_refused_by_name(
     with pytest.raises(SourceInvalid) as caught:
         open_source(str(tmp_path / "model"))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bias": True}, {"activation_function": "torch.nn.modules.activation.Tanh"}], ids=["bias", "tanh"]
+)
+def test_matrices_behind_the_pooling_do_nothing_else(settings: dict[str, Any], tmp_path: Path) -> None:
+    change(EMBEDDERS["gemma"].write(tmp_path / "model"), "3_Dense/config.json", **settings)
+    with pytest.raises(SourceInvalid) as caught:
+        open_source(str(tmp_path / "model"))
+    assert caught.value.field == "3_Dense/config.json"
 
 
 @pytest.mark.parametrize("path", ["../model", "2_Dense", "1_Pooling/..", ""])

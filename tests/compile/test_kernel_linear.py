@@ -174,10 +174,7 @@ def test_a_group_with_a_huge_scale_stays_finite_and_right(libraries: dict[str, K
 
 WAYS = [Way(1), Way(2), Way(3), Way(4), Way(1, tiles=True), Way(2, tiles=True)]
 WIDTHS = (40, 144)  # fewer blocks than streams and one cut off; some left over
-WAY_CASES = [
-    (format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8"))
-    for format in ("q4_1", "q8_0", "q4_k")
-]
+WAY_CASES = [(format, form_for(Isa(HOST_ISAS[0]), FORMATS[format], "int8")) for format in ("q4_1", "q8_0", "q4_k")]
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ def test_a_merge_that_stands_twice_counts_where_it_stands_last() -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        {"type": "Unigram", "vocab": [["a", 0.0]]},
+        {"type": "Unigram", "vocab": [["a", 0.0], ["a", 1.0]]},
+        {"type": "WordPiece", "vocab": {"a": 0}},
         {"type": "BPE", "vocab": {}, "merges": []},
         {"type": "BPE", "vocab": {"": 0, "a": 1}, "merges": []},
         {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []},

@@ -64,6 +64,18 @@ async def test_texts_and_ids_become_the_witness_vectors(router: Router) -> None:
     assert alone_ == by_ids == found.vectors[0]
 
 
+async def test_what_stands_around_texts_is_the_models() -> None:
+    """Two separators between the texts of XLM-RoBERTa's pairs, cut ones too; a token behind Qwen3-Embedding's."""
+    async with await Router.load(bert_artifact("xlmr-ranks"), trust=True) as ranks:
+        found = await ranks.rerank(QUERY, TEXTS, truncate=True)
+        scores = [result.score for result in sorted(found.results, key=lambda result: result.index)]
+        assert near(scores, [1 / (1 + math.exp(-x)) for x in WITNESS["xlmr-ranks"]["logits"]])
+    async with await Router.load(bert_artifact("qwen3"), trust=True) as decoder:
+        made = await decoder.embed(TEXTS, truncate=True)
+        assert near(made.vectors, WITNESS["qwen3"]["vectors"])
+        assert made.prompt_tokens == sum(map(len, WITNESS["qwen3"]["ids"]))
+
+
 async def test_many_texts_share_steps(router: Router) -> None:
     """200 texts of a few tokens each: a step has up to 512 rows and 64 texts, so far fewer steps than texts."""
     texts = [f"cat {i}" for i in range(200)]

@@ -1,5 +1,6 @@
-"""encoders.json: what transformers makes of the tiny encoders (tests/support/tiny_bert.py); minilm-l6-v2.npy: what it
-makes of 200 texts (tests/support/sentences.py), pooled as sentence-transformers does, float16.
+"""encoders.json: what transformers makes of the tiny encoders (tests/support/tiny_bert.py, tiny_embedders.py);
+minilm-l6-v2.npy: what it makes of 200 texts (tests/support/sentences.py), pooled as sentence-transformers does,
+float16.
 
     PYTHONPATH=compile:py python tests/reference/make_encoders.py MINILM
 
@@ -11,6 +12,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from support.sentences import sentences  # noqa: E402
-from support.tiny_bert import BERTS, QUERY, TEXTS, TinyBert  # noqa: E402
+from support.tiny_bert import BERTS, QUERY, TEXTS  # noqa: E402
+from support.tiny_embedders import EMBEDDERS  # noqa: E402
 
 
 def pooled(states: torch.Tensor, pooling: str, normalized: bool) -> torch.Tensor:
@@ -28,7 +31,7 @@ def pooled(states: torch.Tensor, pooling: str, normalized: bool) -> torch.Tensor
     return torch.nn.functional.normalize(vector, dim=0) if normalized else vector
 
 
-def witness(tiny: TinyBert) -> dict[str, object]:
+def witness(tiny: Any) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as place, torch.no_grad():
         folder = tiny.write(Path(place))
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -40,7 +43,10 @@ def witness(tiny: TinyBert) -> dict[str, object]:
             return {"weights_sha256": tiny.digest(), **found, "ids": [p["input_ids"][0].tolist() for p in pairs]}
         model = AutoModel.from_pretrained(folder).eval()
         texts = [tokenizer(text, return_tensors="pt", **cut) for text in TEXTS]
-        vectors = [pooled(model(**text).last_hidden_state[0], tiny.pooling, tiny.normalized) for text in texts]
+        states = [model(**text).last_hidden_state[0] for text in texts]
+        for w in map(torch.from_numpy, getattr(tiny, "dense", list)()):  # linear, as pooling is
+            states = [each @ w.T for each in states]
+        vectors = [pooled(each, tiny.pooling, tiny.normalized) for each in states]
         rounded = [[round(x, 7) for x in vector.tolist()] for vector in vectors]
         ids = [text["input_ids"][0].tolist() for text in texts]
         return {"weights_sha256": tiny.digest(), "vectors": rounded, "ids": ids}
@@ -54,7 +60,7 @@ def minilm(folder: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    found = {name: witness(tiny) for name, tiny in BERTS.items()}
+    found = {name: witness(tiny) for name, tiny in {**BERTS, **EMBEDDERS}.items()}
     (HERE / "encoders.json").write_text(json.dumps(found) + "\n")
     if len(sys.argv) > 1:
         np.save(HERE / "minilm-l6-v2.npy", minilm(Path(sys.argv[1])))

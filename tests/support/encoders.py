@@ -17,9 +17,11 @@ from inpage_compile.pipeline import compile_model
 
 from .models import ROOT, alone, first_ways, manifest_of
 from .tiny_bert import BERTS
+from .tiny_embedders import EMBEDDERS
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 WITNESS: dict[str, Any] = json.loads((REFERENCE / "encoders.json").read_text("utf-8"))
+TINY: dict[str, Any] = {**BERTS, **EMBEDDERS}
 # The browser's, and natively one for each thing that can go wrong.
 VARIANTS = {"mean": ("wasm-simd", "webgpu-f32", "native", "native-f32"), "ranks": ("wasm-simd", "native-f32")}
 
@@ -27,9 +29,19 @@ VARIANTS = {"mean": ("wasm-simd", "webgpu-f32", "native", "native-f32"), "ranks"
 @functools.cache
 def bert_artifact(name: str) -> Path:
     """The folder of a tiny encoder."""
-    with alone(f"bert-{name}"), tempfile.TemporaryDirectory() as place, first_ways():
-        folder = BERTS[name].write(Path(place) / f"tiny-bert-{name}")
-        return compile_model(str(folder), ROOT / f"tiny-bert-{name}", variants=VARIANTS.get(name, ("native-f32",)))
+    return _compiled(name, f"tiny-bert-{name}", VARIANTS.get(name, ("native-f32",)))
+
+
+@functools.cache
+def page_artifact(name: str) -> Path:
+    """The same for the page alone."""
+    return _compiled(name, f"tiny-page-{name}", ("wasm-simd", "webgpu-f32"))
+
+
+def _compiled(name: str, id: str, variants: tuple[str, ...]) -> Path:
+    with alone(id), tempfile.TemporaryDirectory() as place, first_ways():
+        folder = TINY[name].write(Path(place) / id)
+        return compile_model(str(folder), ROOT / id, variants=variants, levels=("source",))
 
 
 @functools.cache

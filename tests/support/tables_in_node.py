@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 NODE = Path(__file__).with_suffix(".mjs")
 
 
-def in_node(file: Path, content: bytes, texts: list[str], *more: str) -> dict[str, Any]:
+def in_node(file: Path, content: bytes, texts: Sequence[str], *more: str) -> dict[str, Any]:
     file.write_bytes(content)
     command = ["node", "--expose-gc", str(NODE), str(file), *more]
     done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)

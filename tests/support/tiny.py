@@ -180,8 +180,12 @@ class Tiny:
             return {}
         return {"rope_freqs": rope.llama3_factors(dict(self.rope), self.rope_dim, self.rope_theta)}
 
-    def write(self, path: Path, override: Mapping[str, Any] | None = None) -> Path:
-        """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out."""
+    def write(
+        self, path: Path, override: Mapping[str, Any] | None = None,
+        more: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> Path:  # fmt: skip
+        """Write the GGUF file and return its path. ``override``: metadata to replace or add, or (None) leave out;
+        ``more``: tensors."""
         w = gguf.GGUFWriter(path, self.family)
         w.add_name(f"Tiny {self.family.capitalize()}")
         w.add_license("apache-2.0")
@@ -214,8 +218,8 @@ class Tiny:
         w.add_eos_token_id(2)
         w.add_add_bos_token(False)
         w.add_chat_template(TEMPLATE)
-        for name, divisors in self.factors().items():
-            w.add_tensor(f"{name}.weight", divisors)
+        for name, values in {**self.factors(), **(more or {})}.items():
+            w.add_tensor(f"{name}.weight", values)
         for name, (kind, data) in self.stored().items():
             w.add_tensor(name if name.endswith(".bias") else f"{name}.weight", data, raw_dtype=kind)
         kinds = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT32, list: gguf.GGUFValueType.ARRAY,

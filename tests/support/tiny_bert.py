@@ -19,17 +19,17 @@ from .folder import safetensors
 
 Array = npt.NDArray[np.float32]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_WORDS = (
+WORDS = (
     "the a cat dog sat on mat what is gravity how do i boil an egg returns are taken for thirty days katze hund und "
     "der die das où le chat 猫 狗 坐 в кот"
 )
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-äöüéèàß"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-äöüéèàß"
 
 
 def vocabulary() -> list[str]:
     """Words, letters that begin a word, and letters that go on with one."""
-    words = [word for word in _WORDS.split() if len(word) > 1 or not word.isascii()]
-    tokens = [*SPECIAL, *dict.fromkeys([*words, *_LETTERS]), *(f"##{letter}" for letter in _LETTERS)]
+    words = [word for word in WORDS.split() if len(word) > 1 or not word.isascii()]
+    tokens = [*SPECIAL, *dict.fromkeys([*words, *LETTERS]), *(f"##{letter}" for letter in LETTERS)]
     return list(dict.fromkeys(tokens))
 
 
@@ -48,6 +48,11 @@ class TinyBert:
     types: int = 2
     activation: str = "gelu"
     scores: str | None = None
+    epsilon: float = 1e-12
+    sep = 3  # what stands behind a text
+    prefix = "bert."
+    arch = "bert"
+    own_tokenizer = False  # `about` writes it into GGUF files
 
     @property
     def vocab(self) -> int:
@@ -101,7 +106,7 @@ class TinyBert:
             "hidden_act": self.activation,
             "max_position_embeddings": self.context,
             "type_vocab_size": self.types,
-            "layer_norm_eps": 1e-12,
+            "layer_norm_eps": self.epsilon,
             "position_embedding_type": "absolute",
             "pad_token_id": 0,
         }
@@ -112,52 +117,53 @@ class TinyBert:
     def write(self, folder: Path) -> Path:
         """A folder as sentence-transformers writes it."""
         folder.mkdir(parents=True, exist_ok=True)
-        prefix = "bert." if self.pooling is None else ""
+        prefix = self.prefix if self.pooling is None else ""
         named = {name if name.startswith("classifier") else prefix + name: w for name, w in self.weights().items()}
         (folder / "model.safetensors").write_bytes(safetensors(named))
-        texts = {"tokenizer.json": tokenizer(), "config.json": self.config()}
-        names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-        texts |= {"special_tokens_map.json": names, "tokenizer_config.json": {"tokenizer_class": "BertTokenizer"}}
+        texts = {**self.files(), "config.json": self.config()}
         if self.pooling is not None:
-            kinds = ["Transformer", "Pooling", *["Normalize"] * self.normalized]
-            paths = ["", "1_Pooling", "2_Normalize"]
-            modules = [{"idx": i, "path": paths[i], "type": f"sentence_transformers.models.{kind}"}
-                       for i, kind in enumerate(kinds)]  # fmt: skip
-            texts |= {"modules.json": modules}
-            modes = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
-            (folder / "1_Pooling").mkdir(exist_ok=True)
-            kept = {f"pooling_mode_{name}": mode == self.pooling for mode, name in modes.items()}
-            texts["1_Pooling/config.json"] = kept
+            write_modules(folder, self.pooling, self.normalized)
             texts["config_sentence_transformers.json"] = {"prompts": {"query": "what is ", "document": ""}}
         for name, content in texts.items():
             (folder / name).write_text(json.dumps(content, ensure_ascii=False))
         (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
         return folder
 
+    def files(self) -> dict[str, Any]:
+        """Of the tokenizer."""
+        names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+        config = {"tokenizer_class": "BertTokenizer"}
+        return {"tokenizer.json": tokenizer(), "special_tokens_map.json": names, "tokenizer_config.json": config}
+
+    def gguf_names(self) -> dict[str, str]:
+        """Of `gguf_weights`."""
+        return {name: _gguf_name(name) for name in self.gguf_weights()}
+
+    def gguf_weights(self) -> dict[str, Array]:
+        return self.weights()
+
+    def about(self, w: gguf.GGUFWriter) -> None:
+        """What only some files say."""
+
     def write_gguf(self, path: Path, kind: str = "F32") -> Path:
         """As llama.cpp's converter writes it."""
-        w = gguf.GGUFWriter(path, "bert")
+        w = gguf.GGUFWriter(path, self.arch)
         w.add_license("apache-2.0")
         w.add_block_count(self.layers)
         w.add_context_length(self.context)
         w.add_embedding_length(self.hidden)
         w.add_feed_forward_length(self.ffn)
         w.add_head_count(self.heads)
-        w.add_layer_norm_eps(1e-12)
+        w.add_layer_norm_eps(self.epsilon)
         w.add_causal_attention(False)
         pooling = {"mean": 1, "cls": 2, "last": 3, None: 4}[self.pooling]
-        w.add_uint32("bert.pooling_type", pooling)
-        w.add_tokenizer_model("bert")
-        known = [text if text in SPECIAL else text[2:] if text.startswith("##") else f"\u2581{text}"
-                 for text in vocabulary()]  # fmt: skip
-        w.add_token_list(known)
-        w.add_token_types([3 if text in SPECIAL else 1 for text in known])
-        w.add_pad_token_id(0)
-        w.add_unk_token_id(1)
-        w.add_bos_token_id(2)
-        w.add_sep_token_id(3)
-        for name, values in self.weights().items():
-            ours = _gguf_name(name)
+        w.add_uint32(f"{self.arch}.pooling_type", pooling)
+        self.about(w)
+        if not self.own_tokenizer:
+            self._write_tokenizer(w)
+        names = self.gguf_names()
+        for name, values in self.gguf_weights().items():
+            ours = names[name]
             packed = values.ndim == 2 and ours.startswith("blk.")
             type_ = gguf.GGMLQuantizationType[kind if packed else "F32"]
             w.add_tensor(ours, gguf.quants.quantize(values, type_), raw_dtype=type_)
@@ -167,10 +173,35 @@ class TinyBert:
         w.close()
         return path
 
+    def _write_tokenizer(self, w: gguf.GGUFWriter) -> None:
+        w.add_tokenizer_model("bert")
+        known = [text if text in SPECIAL else text[2:] if text.startswith("##") else f"\u2581{text}"
+                 for text in vocabulary()]  # fmt: skip
+        w.add_token_list(known)
+        w.add_token_types([3 if text in SPECIAL else 1 for text in known])
+        w.add_pad_token_id(0)
+        w.add_unk_token_id(1)
+        w.add_bos_token_id(2)
+        w.add_sep_token_id(3)
+
+
+def write_modules(folder: Path, pooling: str, normalized: bool) -> None:
+    """sentence-transformers' list of modules, and how they pool."""
+    kinds = ["Transformer", "Pooling", *["Normalize"] * normalized]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [{"idx": i, "path": paths[i], "type": f"sentence_transformers.models.{kind}"}
+               for i, kind in enumerate(kinds)]  # fmt: skip
+    (folder / "modules.json").write_text(json.dumps(modules))
+    modes = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    kept = {f"pooling_mode_{name}": mode == pooling for mode, name in modes.items()}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(kept))
+
 
 def _gguf_name(name: str) -> str:
     """By the converter's own table."""
     heads = {"pooler.dense": "cls", "classifier": "cls.output"}
+    heads |= {"classifier.dense": "cls", "classifier.out_proj": "cls.output"}
     part, _, end = name.rpartition(".")
     if part in heads:
         return f"{heads[part]}.{end}"

@@ -59,6 +59,8 @@ TRAITS: dict[str, Traits] = {
     "mistral3": Traits("Mistral"),
     "gemma3": Traits("Gemma3", head_norms=True, halves=True, post_norms=True, shifted=True, gelu=True, root_scaled=True,
                      whole_every=6, local_theta=10000.0),
+    "gemma-embedding": Traits("Gemma3", head_norms=True, halves=True, post_norms=True, shifted=True, gelu=True,
+                              root_scaled=True, whole_every=2, local_theta=10000.0),
     "gemma2": Traits("Gemma2", halves=True, post_norms=True, shifted=True, gelu=True, root_scaled=True, whole_every=2),
     "smollm3": Traits("SmolLM3", plain_every=4),
     "granite": Traits("Granite"),

@@ -1,6 +1,7 @@
 /**
  * @file The tokenizer over its library, for host.js in the router worker and for text_worker.js, which does the same beside
- * it. Where the artifact has tables of it (engine/format/tokenizer_tables.js), vocabulary and merges are ours (bpe.js): the
+ * it. Where the artifact has tables of it (engine/format/tokenizer_tables.js), vocabulary and merges are ours (bpe.js, or all of
+ * a Unigram tokenizer: unigram.js): the
  * library, which takes seconds and 119 MB for 262,144 tokens, then has what stands around them only.
  */
 
@@ -10,6 +11,7 @@ import { invalidArtifact } from "../engine/format/errors.js";
 import { parsed } from "../engine/format/json.js";
 import { TokenizerTables } from "../engine/format/tokenizer_tables.js";
 import { Encoder } from "./bpe.js";
+import { unigram } from "./unigram.js";
 
 /** @typedef {{ids: Int32Array, counts: Int32Array}} Encoded ids of several texts behind each other, and how many each has */
 
@@ -83,7 +85,15 @@ function longestOf(texts) {
 export function tokenizer(description, tables) {
   const read = tables ?? (description.tables && new TokenizerTables(description.tables));
   const said = /** @type {Description} */ (literal(description));
-  const library = read ? overTables(said, read) : wordByWord(new Tokenizer(said, {}));
+  if (read?.scores) return calls(unigram(description, read));
+  return calls(read ? overTables(said, read) : wordByWord(new Tokenizer(said, {})));
+}
+
+/**
+ * @param {Pick<Tokenizer, "id_to_token"> & {encode(text: string, how?: object): {ids: number[]}, decode(ids: number[], how?: object): string}} library
+ * @returns {ReturnType<typeof tokenizer>}
+ */
+function calls(library) {
   return {
     encode: (texts) => {
       const lists = texts.map((text) => library.encode(text, { add_special_tokens: false }).ids);

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from inpage.errors import InvalidRequest, SourceInvalid
 
+from ..families import FAMILIES, EncoderFamily
 from ..quantize import FORMATS, Groups, quantize
 from ..quantize.mixtures import MIXTURES, Model, fitting, format_in
 from ..sources import Source, SourceTensor
@@ -24,8 +25,15 @@ from ..sources.shape import KIND as SHAPE
 
 SOURCE = "source"  # as the source holds it
 DEFAULT = "q4_k_m"  # of a source in floats
+VECTORS = "q8_0"  # of a decoder in floats that answers with vectors, which fewer bits turn away further
 LEVELS = (SOURCE, *MIXTURES)
-_EXACT = ("position_embd", "token_types", "cls", "cls.output")  # small, and no packed matrices or a classifier's
+_EXACT = (
+    "position_embd",
+    "token_types",
+    "cls",
+    "cls.output",
+    "dense",
+)  # small, and no packed matrices or a classifier's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +62,13 @@ def rounded(tensor: SourceTensor, format: str, wanted: str = "") -> Rounded:
 
 
 def default_level(source: Source) -> str:
-    """`DEFAULT` for a language model whose matrices are all floats, as checkpoints are; else the source's own."""
+    """`DEFAULT` for a language model whose matrices are all floats, as checkpoints are, `VECTORS` for one that answers
+    with vectors; else the source's own."""
     floats = all(FORMATS[t.format].is_float for t in source.tensors.values())
     made_up = source.origin.kind == SHAPE  # its formats are what was asked for
-    return DEFAULT if floats and not source.architecture.encoder and not made_up else SOURCE
+    if not floats or made_up or isinstance(FAMILIES[source.architecture.family], EncoderFamily):
+        return SOURCE
+    return VECTORS if source.architecture.encoder else DEFAULT
 
 
 def sources_of(source: Source, names: Sequence[str]) -> dict[str, Source]:

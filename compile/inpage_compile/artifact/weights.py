@@ -23,13 +23,15 @@ import numpy.typing as npt
 from inpage.format.limits import ALIGN, BLOCK_ROWS
 from inpage.format.schema import Manifest, Tensor, tensor_bytes
 
-from ..families import FAMILIES
+from ..families import FAMILIES, EncoderFamily
+from ..families.family import DENSE
 from ..families.rope import TABLE
 from ..kernels.shared.packed import GROUP
 from ..quantize import FORMATS, Groups, joined, pack, unpack
 from ..quantize.tensor import Mapped
 from ..sources import Source, SourceTensor, dequantize
 from . import encoder_weights
+from .encoder_weights import of_heads, reordered
 from .writer import ArtifactWriter
 
 Make = Callable[[], npt.NDArray[Any]]
@@ -126,10 +128,11 @@ _Planned = tuple[str, tuple[int, ...], str, str, Make]
 
 def _order(source: Source) -> Iterable[_Planned]:
     tensors, a = source.tensors, source.architecture
-    if a.encoder:
-        yield from encoder_weights.order(source, _matrix)
+    family = FAMILIES[a.family]
+    if isinstance(family, EncoderFamily):
+        yield from encoder_weights.order(source, family, _matrix)
         return
-    order = FAMILIES[a.family].head_order(a.head_dim, source.rope.turning)
+    order = family.head_order(a.head_dim, source.rope.turning)
     yield _matrix("token_embd", [tensors["token_embd"]])
     for name, frequencies in source.rope.tables(a).items():
         yield (name, frequencies.shape, "f32", "raw", partial(frequencies.view, np.uint8))
@@ -146,7 +149,7 @@ def _order(source: Source) -> Iterable[_Planned]:
             yield _matrix(blk + "conv_out", some("shortconv.out_proj"))
         else:
             q, k, v = some("attn_q", "attn_k", "attn_v")
-            qkv = [_reordered(q, order), _reordered(k, order), v]
+            qkv = [reordered(q, order), reordered(k, order), v]
             yield from [_matrix(blk + "attn_qkv", qkv)] if _alike(qkv) else map(_own, qkv)
             if a.qkv_bias:
                 q, k, v = some("attn_q.bias", "attn_k.bias", "attn_v.bias")
@@ -164,6 +167,8 @@ def _order(source: Source) -> Iterable[_Planned]:
         if a.post_norms:
             yield _norm(tensors[blk + "post_ffw_norm"], blk + "ffn_post_norm")
     yield _norm(tensors["output_norm"])
+    if a.projected:
+        yield _own(tensors[DENSE])
     if not a.tied:
         yield _own(tensors["output"])
 
@@ -176,22 +181,11 @@ def _norm(t: SourceTensor, name: str = "") -> _Planned:
     return (name or t.name, t.shape, "f32", "raw", lambda: dequantize(t).view(np.uint8))
 
 
-def _reordered(t: SourceTensor, order: npt.NDArray[np.intp] | None) -> SourceTensor:
-    """The rows of each head in another order."""
-    return t if order is None else replace(t, order=_of_heads(order, t.shape[0]))
-
-
-def _of_heads(order: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
-    """``order`` within a head, for all the heads of ``size`` elements."""
-    starts = np.arange(0, size, len(order))
-    return (starts[:, None] + order).reshape(-1)
-
-
 def _vector(name: str, parts: Sequence[tuple[SourceTensor, npt.NDArray[np.intp] | None]]) -> _Planned:
     """One-dimensional tensors behind one another, the elements of each head in another order."""
 
     def make() -> npt.NDArray[Any]:
-        values = [dequantize(t) if order is None else dequantize(t)[_of_heads(order, t.shape[0])] for t, order in parts]
+        values = [dequantize(t) if order is None else dequantize(t)[of_heads(order, t.shape[0])] for t, order in parts]
         return np.concatenate(values).view(np.uint8)
 
     return (name, (sum(t.shape[0] for t, _ in parts),), "f32", "raw", make)

@@ -14,7 +14,19 @@ from .encoder import EncoderFamily
 from .family import Family
 from .others import OTHERS
 
-_SHARED = ("checkpoint", "encoder", "encoder_graph", "family", "graph", "keys", "layers", "others", "rope")
+_SHARED = (
+    "blocks",
+    "checkpoint",
+    "embedder_graph",
+    "encoder",
+    "encoder_graph",
+    "family",
+    "graph",
+    "keys",
+    "layers",
+    "others",
+    "rope",
+)
 
 
 def _families() -> dict[str, Family]:

@@ -1,5 +1,7 @@
-"""The encoder that BERT's families share: learned positions, bidirectional attention over the sequences that a step
-holds side by side, layer norms behind what is added, and a vector for each sequence, or a classifier's scores."""
+"""The encoder that BERT's families share: learned or rotary positions, bidirectional attention over the sequences that
+a step holds side by side, layer norms behind what is added, a feed-forward with a gate or without, and a vector for
+each sequence, or a classifier's scores. What a model has beside its matrices is known by its tensors. Here is also what
+builds decoders that answer with vectors (`embedder_graph`)."""
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ from ..ops.encoder import EncoderOperations
 from ..ops.maxima import Maxima
 from ..ops.webgpu import Tier
 from ..ops.webgpu_encoder import EncoderGpuOps
-from .graph import _SLICED as SLICED
-from .graph import _WHOLE as WHOLE
-from .graph import _Handles as Handles
-from .graph import _Matrices as Matrices
+from .blocks import SLICED, WHOLE, Handles, Matrices
+from .embedder_graph import Embedder
+from .graph import heads_of
+from .rope import TABLE
 
 W = TypeVar("W")
 X = TypeVar("X")
@@ -72,13 +74,15 @@ class Encoder(nn.Module, Generic[W, X]):
         a, top = self.a, self.top
         ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = [positions, row_sequence, block_tables]
-        tables = [top.position_embd, *([top.token_types] if a.token_types else [])]
+        placed, segments = (getattr(top, name, None) for name in ("position_embd", "token_types"))
+        turning = getattr(top, TABLE, None)
+        table = None if turning is None else ops.rope_table(a.head_dim, a.rope_scale, a.turning, positions, turning)
         forms = [self._form(ops, block, "attn_qkv") for block in self.blk]
         x = ops.embed(*top.matrix("token_embd"), token_ids)
         norm = [top.embd_norm, top.embd_norm_bias]
-        x, h = ops.embed_norm(self.packing, x, where, tables, a.token_types, norm, a.norm_eps, forms[0])
+        x, h = ops.embed_norm(self.packing, x, where, placed, segments, a.token_types, norm, a.norm_eps, forms[0])
         for i, block in enumerate(self.blk):
-            x, h = self._layer(ops, block, x, h, where, forms[i + 1] if i + 1 < a.layers else "f32")
+            x, h = self._layer(ops, block, x, h, where, table, forms[i + 1] if i + 1 < a.layers else "f32")
         pooled = ops.pool(self.packing, x, where, logit_rows, a.pooling or "cls", a.normalized and not a.labels)
         if not a.labels:
             return pooled
@@ -91,29 +95,35 @@ class Encoder(nn.Module, Generic[W, X]):
         return ops.form(block.shapes[name])
 
     def _layer(
-        self, ops: EncoderOperations[W, X], block: Matrices[W], x: nn.Tensor, h: X, where: list[nn.Tensor], form: str
-    ) -> tuple[nn.Tensor, X]:
+        self, ops: EncoderOperations[W, X], block: Matrices[W], x: nn.Tensor, h: X, where: list[nn.Tensor],
+        table: nn.Tensor | None, form: str,
+    ) -> tuple[nn.Tensor, X]:  # fmt: skip
         """``h``: x as the layer's first matrix reads it; ``form``: as the next layer's does."""
         a = self.a
         scale = a.attention_scale or a.head_dim**-0.5
+        bias = {name: getattr(block, f"{name}_bias", None) for name in ("attn_qkv", "attn_out", "ffn_up", "ffn_down")}
         qkv = ops.linear(*block.matrix("attn_qkv"), h)
+        if table is not None:
+            qkv = ops.rotate(self.packing, qkv, table)
         out = self._form(ops, block, "attn_out")
-        attended = ops.self_attention(self.packing, qkv, block.attn_qkv_bias, where, scale, out)
+        attended = ops.self_attention(self.packing, qkv, bias["attn_qkv"], where, scale, out)
         x = ops.linear(*block.matrix("attn_out"), attended, residual=x)
-        norm = [block.attn_norm, block.attn_norm_bias]
-        x, h = ops.layer_norm(x, block.attn_out_bias, norm, a.norm_eps, self._form(ops, block, "ffn_up"))
-        up = ops.linear(*block.matrix("ffn_up"), h)
-        wide = ops.bias_act(up, block.ffn_up_bias, a.activation, self._form(ops, block, "ffn_down"))
+        norm, down = [block.attn_norm, block.attn_norm_bias], self._form(ops, block, "ffn_down")
+        if "ffn_gate_up" in block.shapes:
+            x, h = ops.layer_norm(x, bias["attn_out"], norm, a.norm_eps, self._form(ops, block, "ffn_gate_up"))
+            wide = ops.gated(*block.matrix("ffn_gate_up"), h, down, a.activation)
+        else:
+            x, h = ops.layer_norm(x, bias["attn_out"], norm, a.norm_eps, self._form(ops, block, "ffn_up"))
+            wide = ops.bias_act(ops.linear(*block.matrix("ffn_up"), h), bias["ffn_up"], a.activation, down)
         x = ops.linear(*block.matrix("ffn_down"), wide, residual=x)
-        return ops.layer_norm(x, block.ffn_down_bias, [block.ffn_norm, block.ffn_norm_bias], a.norm_eps, form)
+        return ops.layer_norm(x, bias["ffn_down"], [block.ffn_norm, block.ffn_norm_bias], a.norm_eps, form)
 
 
 def build_encoder(
     a: Architecture, tensors: Mapping[str, Entry], isa: Isa, activations: str, maxima: Maxima
 ) -> tuple[tvm.IRModule, list[str]]:
     """As `build_graph`."""
-    ops = partial(EncoderCpuOps, isa, activations, False, False)
-    return _export(Encoder(a, tensors, packing_of(a, maxima), ops, WHOLE), maxima)
+    return _export(_model(a, tensors, maxima, partial(EncoderCpuOps, isa, activations, False, False), WHOLE), maxima)
 
 
 def build_gpu_encoders(
@@ -125,17 +135,32 @@ def build_gpu_encoders(
     mods: list[tvm.IRModule] = []
     names: list[str] = []
     for tier in tiers:
-        model = Encoder(a, tensors, packing_of(a, maxima), partial(EncoderGpuOps, dtype, tier), SLICED)
+        model = _model(a, tensors, maxima, partial(EncoderGpuOps, dtype, tier), SLICED)
         mod, names = _export(model, replace(maxima, rows=tier.rows))
         mods.append(mod)
     return mods, names
+
+
+def _model(
+    a: Architecture, tensors: Mapping[str, Entry], maxima: Maxima, ops: Callable[[tirx.Var, tirx.Var], Any],
+    handles: Handles[W],
+) -> nn.Module:  # fmt: skip
+    """By its tensors: decoders have a norm behind their last layer."""
+    packing = packing_of(a, maxima)
+    if "output_norm" in tensors:
+        return Embedder(a, tensors, replace(packing, biased=False), heads_of(a, maxima), ops, handles)
+    return Encoder(a, tensors, replace(packing, biased="blk.0.attn_qkv_bias" in tensors), ops, handles)
 
 
 def packing_of(a: Architecture, maxima: Maxima) -> Packing:
     """Raises `Unsupported`, naming the field, for an architecture that no kernel takes."""
     groups_of(a.hidden, "hidden")
     groups_of(a.ffn, "ffn")
-    return Packing(a.heads, a.head_dim, a.context, maxima.sequences)
+    groups_of(a.heads * a.head_dim, "head_dim")
+    if a.conv_layers or a.attention_cap:
+        field = "conv_layers" if a.conv_layers else "attention_cap"
+        raise Unsupported(f"{field}: {a.family} models with it write texts, and make no vectors", field=field)
+    return Packing(a.heads, a.kv_heads, a.head_dim, a.context, maxima.sequences)
 
 
 def _export(model: Any, maxima: Maxima) -> tuple[tvm.IRModule, list[str]]:

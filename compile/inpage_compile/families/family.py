@@ -4,7 +4,7 @@ artifact's."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from inpage.format.schema import Architecture
 from ..gguf.metadata import Metadata
 from ..quantize.tensor import SourceTensor, dequantize
 from .checkpoint import Checkpoint
-from .keys import Keys
+from .keys import POOLING, Keys
 from .rope import Rope, read_rope
 
 
@@ -32,9 +32,10 @@ class Family:
     one sees everything where the others have a window; 0: none does. ``window``: where the file names none.
     ``local_theta``: rotary base of layers with a window, whose frequencies nothing divides; 0: they are as the others.
     ``plain_every``: of so many layers the last one has no rotary positions. ``mean_scale``: models of so many layers
-    scale attention by 1/√(hidden / heads). ``fused``: the file holds queries, keys and values as one matrix, and gate
-    and up. ``renamed``: what GGUF files call tensors, to our names, where they differ. ``checkpoint``: how a folder
-    with a config.json holds the family, where heads always turn by halves; None: such folders are not read."""
+    scale attention by 1/√(hidden / heads). ``bidirectional``: tokens of an embedder see those behind them, where the
+    file does not say it. ``fused``: the file holds queries, keys and values as one matrix, and gate and up.
+    ``renamed``: what GGUF files call tensors, to our names, where they differ. ``checkpoint``: how a folder with a
+    config.json holds the family, where heads always turn by halves; None: such folders are not read."""
 
     name: str
     _: KW_ONLY
@@ -50,6 +51,7 @@ class Family:
     plain_every: int = 0
     mean_scale: int = 0
     fused: bool = False
+    bidirectional: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict, repr=False)
     gguf: Mapping[str, str] = field(repr=False)
     checkpoint: Checkpoint | None = field(default=None, repr=False)
@@ -83,7 +85,8 @@ class Family:
         if (found := keys.integer("value_dim", head_dim)) != head_dim:
             raise keys.wrong("value_dim", f"value heads of another width are not supported: {found}, not {head_dim}")
         context, theta = _context(keys), keys.number("rope_theta", 10000.0)
-        window, whole = self._window(keys, layers, context)
+        causal, pooling = self._sight(keys)
+        window, whole = self._window(keys, layers, context, causal)
         rope = read_rope(keys, head_dim, theta, context, factors or {})
         if window and self.local_theta:
             rope = replace(rope, local_theta=keys.number("local_theta", self.local_theta))
@@ -125,16 +128,31 @@ class Family:
             attention_cap=keys.scale("attention_cap", 0.0),
             logit_cap=keys.scale("logit_cap", 0.0),
         )
-        return architecture, rope
+        if pooling:  # which llama.cpp brings to length 1
+            architecture = embedder(architecture, causal, pooling, True)
+        return replace(architecture, projected=bool(pooling) and DENSE in tensors), rope
 
-    def _window(self, keys: Keys, layers: int, context: int) -> tuple[int, tuple[int, ...]]:
-        """How many tokens layers see, and which of them all; 0 where all of them do."""
+    def _sight(self, keys: Keys) -> tuple[bool, str]:
+        """Whether tokens see only those before them, and how states are pooled where the file says that it makes
+        vectors of texts."""
+        number = keys.integer("pooling", 0) if "pooling" in keys.table else 0
+        causal = keys.flag("causal", not self.bidirectional) if "causal" in keys.table else True
+        if number not in (0, *POOLING):
+            raise keys.wrong("pooling", f"pooling {number} of a decoder is not supported; mean, CLS and last token are")
+        if number == 0 and not causal:
+            raise keys.wrong("causal", "false is not supported; only true is, or a kind of pooling beside it")
+        return causal, POOLING.get(number, "")
+
+    def _window(self, keys: Keys, layers: int, context: int, causal: bool) -> tuple[int, tuple[int, ...]]:
+        """How many tokens layers see, and which of them all; 0 where all of them do. Half of it lies behind a token
+        that sees those as well."""
         window = keys.integer("window", self.window) if "window" in keys.table else self.window
         if window < 0:
             raise keys.wrong("window", f"a window of {window} tokens")
         whole = _last_of(self.whole_every, layers)
         if "window_pattern" in keys.table and keys.has("window_pattern"):
             whole = keys.whole_layers("window_pattern", layers)
+        window = window if causal or not window else window // 2 + 1
         return (min(window, context), whole) if window and len(whole) < layers else (0, ())
 
     def _attention_scale(self, keys: Keys, hidden: int, heads: int, layers: int) -> float:
@@ -153,6 +171,8 @@ class Family:
         if self.fused:
             for name, parts in ((n, p) for n in tensors for end, p in _FUSED.items() if n.endswith(end)):
                 out |= _parted(keys, out.pop(name), name, parts)
+        if factors := [out.pop(name) for name in _DENSE if name in out]:
+            out[DENSE] = folded(factors)
         scale = keys.scale("logit_scale")
         if scale != 1 and "output_norm" in out:
             t = out["output_norm"]
@@ -166,6 +186,19 @@ _FUSED = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_up": ("ffn_gate", "ff
 
 
 _TAPS = ".shortconv.conv"
+# What turns an embedder's vectors, and the matrices of GGUF files that it is the product of, the first one first.
+DENSE = "dense"
+_DENSE = ("dense_2", "dense_3")
+
+
+def folded(factors: Sequence[SourceTensor]) -> SourceTensor:
+    """One matrix that does what these do one after the other. Raises `SourceInvalid` where they do not fit."""
+    made = dequantize(factors[0])
+    for t in factors[1:]:
+        if len(t.shape) != 2 or t.shape[1] != made.shape[0]:
+            raise SourceInvalid(f"{t.name}: shape {list(t.shape)} behind {list(made.shape)}", field=t.name)
+        made = (dequantize(t).astype(np.float64) @ made).astype(np.float32)
+    return SourceTensor(DENSE, made.shape, "f32", np.ascontiguousarray(made).view(np.uint8))
 
 
 def _flat(keys: Keys, t: SourceTensor) -> SourceTensor:
@@ -201,6 +234,11 @@ def _context(keys: Keys) -> int:
             keys.notes.append(f"{keys.key('temperature_scale')}: not supported, so that the context ends at {original}")
         return original
     return context
+
+
+def embedder(a: Architecture, causal: bool, pooling: str, normalized: bool) -> Architecture:
+    """A decoder that answers with vectors: no head, no logits."""
+    return replace(a, encoder=True, causal=causal, pooling=pooling, normalized=normalized, tied=True, logit_cap=0.0)
 
 
 def _last_of(every: int, layers: int) -> tuple[int, ...]:
@@ -241,6 +279,8 @@ def expected_tensors(a: Architecture) -> dict[str, tuple[int, ...]]:
             blk |= {"attn_q_norm": (a.head_dim,), "attn_k_norm": (a.head_dim,)}
         out |= {f"blk.{i}.{name}": shape for name, shape in blk.items()}
     out["output_norm"] = (a.hidden,)
+    if a.projected:
+        out[DENSE] = (a.hidden, a.hidden)
     if not a.tied:
         out["output"] = (a.vocab, a.hidden)
     return out

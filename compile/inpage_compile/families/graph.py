@@ -9,9 +9,9 @@ place. Tensor names are the artifact's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -24,74 +24,29 @@ from inpage.format.schema import Tensor as Entry
 
 from ..kernels.cpu.isa import Isa
 from ..kernels.shared.heads import PAGE, Heads, Place
-from ..kernels.shared.packed import PackedMatrix, groups_of
+from ..kernels.shared.packed import groups_of
 from ..kernels.shared.short_conv import ShortConv
 from ..kernels.webgpu.attention import page_words
 from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
-from ..ops.webgpu import GpuOps, NormedActivations, Tier, slices
-from ..quantize import FORMATS
+from ..ops.webgpu import GpuOps, NormedActivations, Tier
+from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices
 from .layers import conv_tokens, layout_of
-from .rope import TABLE, table_of
 
 MakeOps = Callable[[tirx.Var, tirx.Var], Operations[W, X, K]]
 
 
-@dataclass(frozen=True)
-class _Handles(Generic[W]):
-    """How a packed matrix stands in the graph: ``split`` into slices, a parameter each, of which ``bind`` makes what
-    operations take. Without, it is one parameter."""
-
-    bind: Callable[[list[nn.Tensor]], W]
-    split: Callable[[PackedMatrix], Sequence[PackedMatrix]] | None = None
-
-
-_WHOLE: _Handles[nn.Tensor] = _Handles(lambda parts: parts[0])
-_SLICED: _Handles[Sequence[nn.Tensor]] = _Handles(list, slices)
-
-
-class _Matrices(nn.Module, Generic[W]):
-    """Packed matrices by the last part of their tensor's name, and what else a layer has as attributes."""
-
-    def __init__(self, prefix: str, tensors: Mapping[str, Entry], handles: _Handles[W]) -> None:
-        super().__init__()
-        self.shapes: dict[str, PackedMatrix] = {}
-        self.handles = handles
-        for name, entry in tensors.items():
-            own = name.removeprefix(prefix)
-            if not name.startswith(prefix) or "." in own:
-                continue
-            if entry.layout == "raw":
-                setattr(self, own, nn.Parameter([entry.shape[0]], "float32"))
-            else:
-                weights = PackedMatrix(FORMATS[entry.format], entry.shape[0], entry.shape[1])
-                self.shapes[own] = weights
-                for name, part in self._slices(own):
-                    setattr(self, name, nn.Parameter([part.words], "int32"))
-
-    def _slices(self, own: str) -> list[tuple[str, PackedMatrix]]:
-        if self.handles.split is None:
-            return [(own, self.shapes[own])]
-        return [(f"{own}@{i}", part) for i, part in enumerate(self.handles.split(self.shapes[own]))]
-
-    def matrix(self, name: str) -> tuple[PackedMatrix, W]:
-        return self.shapes[name], self.handles.bind([getattr(self, part) for part, _ in self._slices(name)])
-
-
-class Decoder(nn.Module, Generic[W, X, K]):
+class Decoder(Blocks[W, X, K]):
     """The whole model. ``tensors``: the artifact's entries by name; ``ops``: made for (rows, logit rows) of a step."""
 
     def __init__(
-        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps[W, X, K], handles: _Handles[W]
+        self, a: Architecture, tensors: Mapping[str, Entry], heads: Heads, ops: MakeOps[W, X, K], handles: Handles[W]
     ) -> None:
-        super().__init__()
-        self.a, self.heads, self.ops = a, heads, ops
-        self.tables = [table_of(a, layer) for layer in range(a.layers)]
+        super().__init__(a, tensors, heads, handles)
+        self.ops = ops
         self.places = layout_of(a).places(a.context)
         self.conv = ShortConv(heads, a.hidden, a.conv_taps, conv_tokens(a)) if a.conv_layers else None
-        self.top = _Matrices("", tensors, handles)
-        self.blk = nn.ModuleList([_Matrices(f"blk.{i}.", tensors, handles) for i in range(a.layers)])
 
     def step(
         self,
@@ -106,7 +61,7 @@ class Decoder(nn.Module, Generic[W, X, K]):
         ops = self.ops(token_ids.shape[0], logit_rows.shape[0])
         where = (positions, row_sequence, block_tables)
         x = ops.embed(*self.top.matrix("token_embd"), token_ids, self.a.embedding_scale)
-        tables = {name: self._turns(ops, name, positions) for name in sorted(set(self.tables))}
+        tables = self._turned(ops, positions)
         for layer, block in enumerate(self.blk):
             if self.conv is not None and layer in self.a.conv_layers:
                 x, kv = self._convolve(ops, block, self.conv, self.places[layer], x, where, kv)
@@ -118,73 +73,24 @@ class Decoder(nn.Module, Generic[W, X, K]):
         logits = ops.linear(*head, picked)
         return ops.cap(logits, self.a.logit_cap) if self.a.logit_cap else logits, kv
 
-    def _turns(self, ops: Operations[W, X, K], name: str, positions: nn.Tensor) -> nn.Tensor:
-        scale = self.a.rope_scale if name == TABLE else 1.0
-        return ops.rope_table(self.a.head_dim, scale, self.a.turning, positions, getattr(self.top, name))
-
     def _attend(
-        self, ops: Operations[W, X, K], block: _Matrices[W], place: Place, x: nn.Tensor, table: nn.Tensor,
+        self, ops: Operations[W, X, K], block: Matrices[W], place: Place, x: nn.Tensor, table: nn.Tensor,
         where: Sequence[nn.Tensor], kv: K,
     ) -> tuple[nn.Tensor, K]:  # fmt: skip
-        names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
-        qkv = self._project(ops, block, x, block.attn_norm, names)
-        joined = ops.join(qkv) if len(qkv) > 1 else qkv[0]
-        if self.a.qkv_bias:
-            joined = ops.add_bias(joined, block.attn_qkv_bias)
-        if self.a.qk_norm:
-            joined = ops.head_norm(self.heads, joined, block.attn_qk_norm, self.a.norm_eps)
+        joined = self._qkv(ops, block, x)
         q, kv = ops.rope_append(self.heads, place, joined, table, where, kv)
         weights, w = block.matrix("attn_out")
         attended = ops.attention(self.heads, place, q, where, kv, ops.form(weights))
         return self._add(ops, x, weights, w, attended, block, "attn_post_norm"), kv
 
     def _convolve(
-        self, ops: Operations[W, X, K], block: _Matrices[W], conv: ShortConv, place: Place, x: nn.Tensor,
+        self, ops: Operations[W, X, K], block: Matrices[W], conv: ShortConv, place: Place, x: nn.Tensor,
         where: Sequence[nn.Tensor], kv: K,
     ) -> tuple[nn.Tensor, K]:  # fmt: skip
         (bcx,) = self._project(ops, block, x, block.attn_norm, ["conv_in"])
         weights, w = block.matrix("conv_out")
         made, kv = ops.short_conv(conv, place, bcx, block.conv_taps, where, kv, ops.form(weights))
         return self._add(ops, x, weights, w, made, block, "attn_post_norm"), kv
-
-    def _feed_forward(self, ops: Operations[W, X, K], block: _Matrices[W], x: nn.Tensor) -> nn.Tensor:
-        down, down_w = block.matrix("ffn_down")
-        if "ffn_gate_up" in block.shapes:
-            weights, w = block.matrix("ffn_gate_up")
-            normed = ops.norm(x, block.ffn_norm, self.a.norm_eps, ops.form(weights))
-            h = ops.gated(weights, w, normed, ops.form(down), self.a.activation)
-        else:
-            gates, ups = self._project(ops, block, x, block.ffn_norm, ["ffn_gate", "ffn_up"])
-            h = ops.gate(gates, ups, ops.form(down), self.a.activation)
-        return self._add(ops, x, down, down_w, h, block, "ffn_post_norm")
-
-    def _add(
-        self, ops: Operations[W, X, K], x: nn.Tensor, weights: PackedMatrix, w: W, made: X, block: _Matrices[W],
-        norm: str,
-    ) -> nn.Tensor:  # fmt: skip
-        """x + weights · made, through a norm where the family has one there."""
-        if not self.a.post_norms:
-            return ops.linear(weights, w, made, residual=x)
-        return ops.add_normed(x, ops.linear(weights, w, made), getattr(block, norm), self.a.norm_eps)
-
-    def _project(
-        self,
-        ops: Operations[W, X, K],
-        block: _Matrices[W],
-        x: nn.Tensor,
-        norm_weight: nn.Parameter,
-        names: Sequence[str],
-    ) -> list[nn.Tensor]:
-        """Norm, then each named matrix; the norm's result is made once for each form that they want."""
-        normed: dict[str, X] = {}
-        out: list[nn.Tensor] = []
-        for name in names:
-            weights, w = block.matrix(name)
-            form = ops.form(weights)
-            if form not in normed:
-                normed[form] = ops.norm(x, norm_weight, self.a.norm_eps, form)
-            out.append(ops.linear(weights, w, normed[form]))
-        return out
 
 
 def build_graph(
@@ -197,7 +103,7 @@ def build_graph(
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
     heads = heads_of(a, maxima)
     model: Decoder[nn.Tensor, Activations, nn.Tensor] = Decoder(
-        a, tensors, heads, partial(CpuOps, isa, activations, split, single), _WHOLE
+        a, tensors, heads, partial(CpuOps, isa, activations, split, single), WHOLE
     )
     return _export(model, maxima, nn.spec.Tensor([heads.pages, heads.page_halves], "int16"))
 
@@ -216,7 +122,7 @@ def build_gpu_graphs(
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * heads.layers
     for tier in tiers:
         model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
-            a, tensors, heads, partial(GpuOps, dtype, tier), _SLICED
+            a, tensors, heads, partial(GpuOps, dtype, tier), SLICED
         )
         mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
         mods.append(mod)

@@ -28,7 +28,11 @@ DECODER: Mapping[str, str] = {
     "context": "context_length",
     "rope_theta": "rope.freq_base",
     "rope_dim": "rope.dimension_count",
+    "pooling": "pooling_type",
+    "causal": "attention.causal",
 }
+# Of how states become a vector, by the number that stands there; 0 is none.
+POOLING: Mapping[int, str] = {1: "mean", 2: "cls", 3: "last"}
 # Of which layers see a window, and how often one sees everything.
 WINDOWS: Mapping[str, str] = {"window_pattern": "attention.sliding_window_pattern"}
 # Layers with a window turn by frequencies of their own.
@@ -65,7 +69,6 @@ ROPE: Mapping[str, str] = {
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
-    "attention.causal": (True,),
     "attention.scale": (0,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),

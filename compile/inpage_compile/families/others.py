@@ -8,7 +8,6 @@ OTHERS: dict[str, tuple[str, str]] = {
     "gemma": ("Gemma 1", "Gemma 2 and 3"),
     "gemma3n": ("Gemma 3n", "Gemma 3"),
     "gemma4": ("Gemma 4", "Gemma 3"),
-    "gemma-embedding": ("EmbeddingGemma, which answers with vectors,", "Gemma 3"),
     "qwen3next": ("Qwen3-Next", "Qwen3"),
     "qwen35": ("Qwen3.5", "Qwen3"),
     "qwen2moe": (f"Qwen2 MoE, {_EXPERTS},", "Qwen2.5 and Qwen3"),

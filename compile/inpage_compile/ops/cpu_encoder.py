@@ -17,25 +17,33 @@ from .cpu import Activations, CpuOps, _like, _name
 @dataclass(frozen=True)
 class EncoderCpuOps(CpuOps):
     def embed_norm(
-        self, p: Packing, x: Tensor, where: list[Tensor], tables: list[Tensor], types: int, norm: list[Tensor],
-        epsilon: float, form: str,
+        self, p: Packing, x: Tensor, where: list[Tensor], positions: Tensor | None, segments: Tensor | None, types: int,
+        norm: list[Tensor], epsilon: float, form: str,
     ) -> tuple[Tensor, Activations]:  # fmt: skip
-        func = encoder.embed_norm(self.isa, p, int(x.shape[1]), types, epsilon, form)
+        func = encoder.embed_norm(self.isa, p, int(x.shape[1]), positions is not None, types, epsilon, form)
+        tables = [each for each in (positions, segments) if each is not None]
         return self._normed(func, [x, *where, *tables, *norm], form)
 
     def layer_norm(
-        self, x: Tensor, before: Tensor, norm: list[Tensor], epsilon: float, form: str
+        self, x: Tensor, before: Tensor | None, norm: list[Tensor], epsilon: float, form: str
     ) -> tuple[Tensor, Activations]:
-        func = encoder.layer_norm(self.isa, int(x.shape[1]), epsilon, form)
-        return self._normed(func, [x, before, *norm], form)
+        func = encoder.layer_norm(self.isa, int(x.shape[1]), before is not None, epsilon, form)
+        return self._normed(func, [x, *([] if before is None else [before]), *norm], form)
+
+    def rms_rows(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        return self.norm(x, weight, epsilon, "f32").tensors[0]
+
+    def rotate(self, p: Packing, qkv: Tensor, table: Tensor) -> Tensor:
+        return self._in_place(encoder.rotate(p), [qkv, table])
 
     def self_attention(
-        self, p: Packing, qkv: Tensor, bias: Tensor, where: list[Tensor], scale: float, form: str
+        self, p: Packing, qkv: Tensor, bias: Tensor | None, where: list[Tensor], scale: float, form: str
     ) -> Activations:
-        split = self._call(encoder.split_heads(p), [qkv, bias], [self._float(p.width), self._float(p.width)])
+        joined = [qkv] if bias is None else [qkv, bias]
+        split = self._call(encoder.split_heads(p), joined, [self._float(p.kv_width), self._float(p.kv_width)])
         direct = form if p.dim % GROUP == 0 else "f32"
         func = encoder.attention(self.isa, p, scale, direct)
-        made = self._call(func, [qkv, bias, *split, *where[1:]], self._formed(direct, self.rows, p.width))
+        made = self._call(func, [*joined, *split, *where[1:]], self._formed(direct, self.rows, p.width))
         if direct != form:
             func = parts.requantize(self.isa, p.width, form, encoder.most_of(form))
             made = self._call(func, [made[0]], self._formed(form, self.rows, p.width))

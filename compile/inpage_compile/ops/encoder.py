@@ -24,20 +24,38 @@ class EncoderOperations(Protocol[W, X]):
     def linear(self, weights: PackedMatrix, w: W, x: X, residual: Tensor | None = None) -> Tensor: ...
 
     def embed_norm(
-        self, p: Packing, x: Tensor, where: list[Tensor], tables: list[Tensor], types: int, norm: list[Tensor],
-        epsilon: float, form: str,
+        self, p: Packing, x: Tensor, where: list[Tensor], positions: Tensor | None, segments: Tensor | None, types: int,
+        norm: list[Tensor], epsilon: float, form: str,
     ) -> tuple[Tensor, X]:  # fmt: skip
-        """The layer norm of token + position + segment: itself, in place, and as the next matrix reads it. ``tables``:
-        of positions and, where there are ``types``, of those; ``norm``: weight and bias."""
+        """The layer norm of token + position + segment: itself, in place, and as the next matrix reads it.
+        ``positions``, ``segments``: their tables, the latter of ``types`` rows; ``norm``: weight and bias."""
         ...
 
-    def layer_norm(self, x: Tensor, before: Tensor, norm: list[Tensor], epsilon: float, form: str) -> tuple[Tensor, X]:
+    def layer_norm(
+        self, x: Tensor, before: Tensor | None, norm: list[Tensor], epsilon: float, form: str
+    ) -> tuple[Tensor, X]:
         """The layer norm of x + ``before``, as above."""
         ...
 
-    def self_attention(self, p: Packing, qkv: Tensor, bias: Tensor, where: list[Tensor], scale: float, form: str) -> X:
-        """Of every row over its whole sequence."""
+    def rms_rows(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """The RMS norm of every row, maybe in place."""
         ...
+
+    def rope_table(self, head_dim: int, scale: float, turning: int, positions: Tensor, freqs: Tensor) -> Tensor: ...
+
+    def rotate(self, p: Packing, qkv: Tensor, table: Tensor) -> Tensor:
+        """Queries and keys turned by `rope_table`, in place."""
+        ...
+
+    def self_attention(
+        self, p: Packing, qkv: Tensor, bias: Tensor | None, where: list[Tensor], scale: float, form: str
+    ) -> X:
+        """Of every row over those of its sequence that ``p`` lets it see."""
+        ...
+
+    def gated(self, weights: PackedMatrix, w: W, x: X, form: str, activation: str) -> X: ...
+
+    def gate(self, gates: Tensor, ups: Tensor, form: str, activation: str) -> X: ...
 
     def bias_act(self, x: Tensor, bias: Tensor, activation: str, form: str) -> X:
         """activation(x + bias). ``activation``: gelu_erf, gelu or silu."""

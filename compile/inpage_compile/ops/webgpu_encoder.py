@@ -14,23 +14,32 @@ from .webgpu import GpuOps, NormedActivations
 @dataclass(frozen=True)
 class EncoderGpuOps(GpuOps):
     def embed_norm(
-        self, p: Packing, x: Tensor, where: list[Tensor], tables: list[Tensor], types: int, norm: list[Tensor],
-        epsilon: float, form: str,
+        self, p: Packing, x: Tensor, where: list[Tensor], positions: Tensor | None, segments: Tensor | None, types: int,
+        norm: list[Tensor], epsilon: float, form: str,
     ) -> tuple[Tensor, NormedActivations]:  # fmt: skip
-        func = encoder.embed_norm(p, int(x.shape[1]), types, epsilon)
+        func = encoder.embed_norm(p, int(x.shape[1]), positions is not None, types, epsilon)
+        tables = [each for each in (positions, segments) if each is not None]
         made = self._again(func, [x, *where, *tables, *norm], 0)
         return made, NormedActivations(made)
 
     def layer_norm(
-        self, x: Tensor, before: Tensor, norm: list[Tensor], epsilon: float, form: str
+        self, x: Tensor, before: Tensor | None, norm: list[Tensor], epsilon: float, form: str
     ) -> tuple[Tensor, NormedActivations]:
-        made = self._again(encoder.layer_norm(int(x.shape[1]), epsilon), [x, before, *norm], 0)
+        func = encoder.layer_norm(int(x.shape[1]), before is not None, epsilon)
+        made = self._again(func, [x, *([] if before is None else [before]), *norm], 0)
         return made, NormedActivations(made)
 
+    def rms_rows(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        return self._again(encoder.rms_rows(int(x.shape[1]), epsilon), [x, weight], 0)
+
+    def rotate(self, p: Packing, qkv: Tensor, table: Tensor) -> Tensor:
+        return self._again(encoder.rotate(p), [qkv, table], 0)
+
     def self_attention(
-        self, p: Packing, qkv: Tensor, bias: Tensor, where: list[Tensor], scale: float, form: str
+        self, p: Packing, qkv: Tensor, bias: Tensor | None, where: list[Tensor], scale: float, form: str
     ) -> NormedActivations:
-        return NormedActivations(self._call(encoder.attention(p, scale), [qkv, bias, *where[1:]], self._wide(p.width)))
+        args = [qkv, *([] if bias is None else [bias]), *where[1:]]
+        return NormedActivations(self._call(encoder.attention(p, scale), args, self._wide(p.width)))
 
     def bias_act(self, x: Tensor, bias: Tensor, activation: str, form: str) -> NormedActivations:
         return NormedActivations(self._again(encoder.bias_act(int(x.shape[1]), activation), [x, bias], 0))

@@ -13,6 +13,8 @@ from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
 
+TEXT = 2048  # tokens of a text that an encoder takes, where nobody says how many
+
 
 @dataclass(frozen=True, slots=True)
 class LicenseInfo:
@@ -49,10 +51,15 @@ class Source:
 
 
 def limit_context(model: Source, context: int | None) -> Source:
-    """With at most so many tokens of context. Raises `InvalidRequest`."""
-    if context is None:
-        return model
+    """With at most so many tokens of ``context``. Without, a language model has its own, whose pages come as they are
+    needed. A step of an encoder has room for its longest text, which then has `TEXT` tokens at most. Raises
+    `InvalidRequest`."""
     most = model.architecture.context
+    if context is None:
+        if not model.architecture.encoder or most <= TEXT:
+            return model
+        note = f"{model.name}: texts of up to {TEXT} tokens are taken; --context allows as many as {most}, for memory"
+        context, model = TEXT, replace(model, warnings=(*model.warnings, note))
     if not 1 <= context <= most:
         raise InvalidRequest(f"context {context} is not within 1 to the model's {most}", field="context")
     return replace(model, architecture=replace(model.architecture, context=context))

@@ -5,41 +5,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inpage.errors import SourceInvalid, brief, quoted
 from inpage.format.limits import FILE_BYTES
-from inpage.format.schema import EmbeddingRef
+from inpage.format.schema import Architecture, EmbeddingRef
 from inpage.text.tokenizer import ITEMS
 
-from ..checkpoints.config import PREFIX, Config
+from ..checkpoints.config import PREFIX
 from ..checkpoints.files import ModelFolder
-from ..checkpoints.safetensors import Stored
-from ..families.encoder import CONFIG, EncoderFamily, Pooled, activation_of, misplaced
-from ..families.keys import Keys
+from ..checkpoints.safetensors import Stored, read_weights
+from ..families.encoder import EncoderFamily, Names, Pooled, activation_of
+from ..families.family import DENSE, embedder, folded
 from ..quantize.tensor import SourceTensor
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 _FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _SETTINGS = "config.json"  # of a module
 _LISTED = 3
-_TOP = {
-    "embeddings.word_embeddings.weight": "token_embd",
-    "embeddings.position_embeddings.weight": "position_embd",
-    "embeddings.token_type_embeddings.weight": "token_types",
-    "embeddings.LayerNorm.weight": "token_embd_norm",
-    "embeddings.LayerNorm.bias": "token_embd_norm.bias",
-    "embeddings.LayerNorm.gamma": "token_embd_norm",
-    "embeddings.LayerNorm.beta": "token_embd_norm.bias",
-}
-_BLOCK = {
-    **{f"attention.self.{name}": f"attn_{name[0]}" for name in ("query", "key", "value")},
-    "attention.output.dense": "attn_output",
-    "attention.output.LayerNorm": "attn_output_norm",
-    "intermediate.dense": "ffn_up",
-    "output.dense": "ffn_down",
-    "output.LayerNorm": "layer_output_norm",
-}
 _KINDS = {"weight": "", "bias": ".bias", "gamma": "", "beta": ".bias"}
 # A classifier's: BERT's behind its pooler, RoBERTa's own.
 _HEADS = (
@@ -49,26 +33,13 @@ _HEADS = (
 # Of pre-training, and of what no vector is made of.
 _UNUSED = re.compile(r"embeddings\.position_ids|pooler\.dense\.(weight|bias)|(cls|lm_head)\..*")
 _MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-_OFF: Mapping[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "embedding_size": (),
-    "rotary_emb_base": (),
-}
 
 
 def encoder_of(
     folder: ModelFolder, family: EncoderFamily, config: Mapping[str, Any], stored: Mapping[str, Stored]
 ) -> tuple[Any, EmbeddingRef]:
     """What `folder.model_of` gives of a decoder, and what is to be said of texts. Raises `SourceInvalid`."""
-    keys = Keys(Config(config), PREFIX, CONFIG)
-    for rest, off in _OFF.items():
-        if (value := config.get(rest)) is not None and value not in off:
-            key = f"{PREFIX}.{rest}"
-            raise SourceInvalid(
-                f"{key}: {quoted(value)} is not supported" + (f"; only {off[0]} is" if off else ""), field=key
-            )
+    keys = family.config_keys(config)
     named = config.get("architectures")
     classifies = isinstance(named, list) and any("ForSequenceClassification" in str(name) for name in named)
     tensors = family.adapt(keys, _tensors(family, stored, classifies))
@@ -76,19 +47,67 @@ def encoder_of(
     pooled = Pooled("cls", False, labels) if labels else _pooled(folder)
     longest, notes = _longest(folder)
     architecture, rope = family.architecture(keys, tensors, pooled, activation_of(keys), longest)
-    wrong = list(misplaced(architecture, tensors))
+    wrong = list(family.misplaced(architecture, tensors))
     if wrong:
         listed = "; ".join(f"tensor {brief(name)} {what}" for name, what in wrong[:_LISTED])
         more = f"; and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise SourceInvalid(listed + more, field=brief(wrong[0][0]))
-    return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config)
+    return (architecture, tensors, rope, [*keys.notes, *notes]), _texts(folder, config, family.texts())
+
+
+_BIDIRECTIONAL = "use_bidirectional_attention"
+
+
+def said_of_embedder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A decoder's config.json in the words of one that writes: the head is not asked, and need not be there; a window
+    lies half before a token and half behind it where it sees those."""
+    said = {**config, "tie_word_embeddings": True}
+    if config.get(_BIDIRECTIONAL) is True:
+        said[_BIDIRECTIONAL] = None
+        if type(window := config.get("sliding_window")) is int:
+            said["sliding_window"] = window // 2 + 1
+    return said
+
+
+def embedder_of(
+    folder: ModelFolder, a: Architecture, tensors: dict[str, SourceTensor], config: Mapping[str, Any]
+) -> tuple[Architecture, EmbeddingRef, list[str]]:
+    """What ``a``, a decoder's, is by the folder's list of modules, what is to be said of texts, and notes. A matrix
+    behind the pooling joins ``tensors``."""
+    dense: list[str] = []
+    pooled = _pooled(folder, dense)
+    if dense:
+        tensors[DENSE] = folded([_dense(folder, path) for path in dense])
+        if tensors[DENSE].shape != (a.hidden, a.hidden):
+            raise SourceInvalid(
+                f"{dense[-1]}: vectors of {tensors[DENSE].shape[0]} numbers, not {a.hidden}, are not supported",
+                field=MODULES,
+            )
+    longest, notes = _longest(folder)
+    a = replace(a, context=min(a.context, longest or a.context), projected=bool(dense))
+    made = embedder(a, config.get(_BIDIRECTIONAL) is not True, pooled.pooling, pooled.normalized)
+    return made, _texts(folder, config, EmbeddingRef({})), notes
+
+
+def _dense(folder: ModelFolder, path: str) -> SourceTensor:
+    """The matrix of a module that does nothing else."""
+    below, file = folder.below(path), f"{path}/{_SETTINGS}"
+    found = below.json(_SETTINGS)
+    activation = str(found.get("activation_function") or "").rpartition(".")[2]
+    if activation != "Identity" or found.get("bias") is not False:
+        raise SourceInvalid(f"{file}: only a Dense without bias, with activation Identity, is supported", field=file)
+    stored = read_weights(below)
+    matrix = stored.get("linear.weight")
+    if matrix is None or len(stored) != 1 or len(matrix.shape) != 2 or matrix.dtype not in _FORMATS:
+        raise SourceInvalid(f"{path}: must hold linear.weight alone, a matrix of floats", field=path)
+    return SourceTensor(f"{path}.linear", matrix.shape, _FORMATS[matrix.dtype], matrix.data)
 
 
 def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bool) -> dict[str, SourceTensor]:
     out: dict[str, SourceTensor] = {}
     heads = _HEADS[any(name.startswith("classifier.dense") for name in stored)]
     for each in stored.values():
-        name = _name(each.name.removeprefix(family.prefix), heads if classifies else {})
+        name = _name(family.names, each.name.removeprefix(family.prefix), heads if classifies else {})
         if name is None:
             continue
         if each.dtype not in _FORMATS:
@@ -106,22 +125,23 @@ def _tensors(family: EncoderFamily, stored: Mapping[str, Stored], classifies: bo
     return out
 
 
-def _name(theirs: str, heads: Mapping[str, str]) -> str | None:
+def _name(names: Names, theirs: str, heads: Mapping[str, str]) -> str | None:
     """Ours; None for what no vector is made of, and the name itself where it is not known."""
-    if theirs in _TOP:
-        return _TOP[theirs]
+    if theirs in names.top:
+        return names.top[theirs]
     part, _, kind = theirs.rpartition(".")
     if part in heads and kind in _KINDS:
         return heads[part] + _KINDS[kind]
-    match = re.fullmatch(r"encoder\.layer\.(0|[1-9]\d{0,4})\.(.{1,100})", part)
-    ours = _BLOCK.get(match[2]) if match else None
+    match = re.fullmatch(rf"{re.escape(names.layers)}\.(0|[1-9]\d{{0,4}})\.(.{{1,100}})", part)
+    ours = names.block.get(match[2]) if match else None
     if match and ours and kind in _KINDS:
         return f"blk.{match[1]}.{ours}{_KINDS[kind]}"
     return None if _UNUSED.fullmatch(theirs) else f"{theirs} of the file"
 
 
-def _pooled(folder: ModelFolder) -> Pooled:
-    """By sentence-transformers' list of modules; without one the mean, as it does then."""
+def _pooled(folder: ModelFolder, dense: list[str] | None = None) -> Pooled:
+    """By sentence-transformers' list of modules; without one the mean, as it does then. ``dense``: gets the paths of
+    matrices behind the pooling, where the model may have any."""
     if not folder.has(MODULES):
         return Pooled("mean", False)
     modules = folder.json_list(MODULES)
@@ -132,6 +152,8 @@ def _pooled(folder: ModelFolder) -> Pooled:
             continue
         if kind == "Pooling" and pooled is None:
             pooled = Pooled(_mode(folder, str(module.get("path", ""))), False)
+        elif kind == "Dense" and dense is not None and pooled is not None and not pooled.normalized:
+            dense.append(str(module.get("path", "")))
         elif kind == "Normalize" and pooled is not None:
             pooled = Pooled(pooled.pooling, True)
         else:
@@ -143,11 +165,14 @@ def _pooled(folder: ModelFolder) -> Pooled:
 
 
 def module_files(folder: ModelFolder) -> list[str]:
-    """The settings of each module that has some in a folder of its own."""
+    """The settings and weights of each module that has some in a folder of its own."""
     modules = folder.json_list(MODULES) if folder.has(MODULES) else []
     paths = {module.get("path") for module in modules if isinstance(module, Mapping)}
-    known = [path for path in paths if isinstance(path, str) and folder.has(path)]
-    return [f"{path}/{_SETTINGS}" for path in known if folder.below(path).has(_SETTINGS)]
+    known = [(path, folder.below(path)) for path in paths if isinstance(path, str) and folder.has(path)]
+    settings = [f"{path}/{_SETTINGS}" for path, below in known if below.has(_SETTINGS)]
+    return settings + [
+        f"{path}/{file}" for path, below in known for file in below.names if file.endswith(".safetensors")
+    ]
 
 
 def _longest(folder: ModelFolder) -> tuple[int | None, list[str]]:
@@ -200,7 +225,8 @@ def _mode(folder: ModelFolder, path: str) -> str:
     return known[modes[0]]
 
 
-def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
+def _texts(folder: ModelFolder, config: Mapping[str, Any], usual: EmbeddingRef) -> EmbeddingRef:
+    """``usual``: what the family says where the folder does not."""
     found = folder.json(PROMPTS)
     prompts = found.get("prompts") or {}
     if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for text in prompts.values()):
@@ -217,5 +243,5 @@ def _texts(folder: ModelFolder, config: Mapping[str, Any]) -> EmbeddingRef:
         raise SourceInvalid(
             f"{PREFIX}: scores by {quoted(name)} are not supported; Sigmoid and Identity are", field=PREFIX
         )
-    named = {str(name): text for name, text in prompts.items()}
-    return EmbeddingRef(named, default, "sigmoid" if name == "Sigmoid" else "logit")
+    named = {str(name): text for name, text in prompts.items()} or usual.prompts
+    return replace(usual, prompts=named, default_prompt=default, scores="sigmoid" if name == "Sigmoid" else "logit")

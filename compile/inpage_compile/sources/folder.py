@@ -26,7 +26,7 @@ from ..quantize.tensor import SourceTensor, dequantize
 from ..tokenizers.checkpoint import TokenizerFiles, chat_template, read_tokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .base import LicenseInfo, Source
-from .encoder_folder import LIMITS, MODULES, PROMPTS, encoder_of, module_files
+from .encoder_folder import LIMITS, MODULES, PROMPTS, embedder_of, encoder_of, module_files, said_of_embedder
 from .model_card import license_of
 from .problems import Problems
 from .sampling import from_generation_config
@@ -54,9 +54,16 @@ def open_folder(
         found = problems.of(lambda: encoder_of(folder, family, config, stored))
         model, embedding = found or (None, None)
     elif config is not None and stored is not None and family is not None:
-        model = problems.of(lambda: model_of(family, config, tensors_of(_checkpoint(family), stored), CONFIG))
+        embeds = folder.has(MODULES)
+        said = said_of_embedder(config) if embeds else config
+        model = problems.of(lambda: model_of(family, said, tensors_of(_checkpoint(family), stored), CONFIG))
+        if embeds and model is not None:
+            decoder = model
+            found = problems.of(lambda: _embedder(folder, decoder, config))
+            model, embedding = found or (None, None)
     rows = model[0].vocab if model else _rows(stored or {})
-    tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows)) if rows else None
+    embeds = embedding is not None
+    tokenizer = problems.of(lambda: tokenizer_of(folder, config or {}, beside, rows, embeds)) if rows else None
     template, terms = template_and_terms(folder, beside, problems, licensed)
     assert model is not None and config is not None and tokenizer is not None
     sampling, more = from_generation_config(beside["generation_config.json"])
@@ -64,6 +71,12 @@ def open_folder(
         path, folder, SourceRef("safetensors", "", "model.safetensors", folder.sha256(_deciding(folder, embedding))),
         sha256, model, tokenizer, template, terms, sampling, more, embedding,
     )  # fmt: skip
+
+
+def _embedder(folder: ModelFolder, model: Opened, config: Mapping[str, Any]) -> tuple[Opened, EmbeddingRef]:
+    a, tensors, rope, notes = model
+    architecture, embedding, more = embedder_of(folder, a, tensors, config)
+    return (architecture, tensors, rope, [*notes, *more]), embedding
 
 
 def read_beside(folder: ModelFolder, problems: Problems) -> dict[str, dict[str, Any]]:
@@ -252,7 +265,10 @@ def _added(tensor: SourceTensor, offset: float) -> SourceTensor:
     return replace(tensor, format="f32", data=values.view(np.uint8))
 
 
-def tokenizer_of(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[str, Any], rows: int) -> Any:
+def tokenizer_of(
+    folder: ModelFolder, config: Mapping[str, Any], beside: Mapping[str, Any], rows: int, embeds: bool = False
+) -> Any:
+    """``embeds``: of a model that answers with vectors."""
     if not folder.has("tokenizer.json"):
         raise SourceInvalid(
             "tokenizer.json is missing; transformers makes it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained("
@@ -267,7 +283,7 @@ def tokenizer_of(folder: ModelFolder, config: Mapping[str, Any], beside: Mapping
         config,
         beside["generation_config.json"],
     )
-    return read_tokenizer(files, rows)
+    return read_tokenizer(files, rows, embeds)
 
 
 def template_of(folder: ModelFolder, tokenizer_config: Mapping[str, Any]) -> tuple[str | None, list[str]]:

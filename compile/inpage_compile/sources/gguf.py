@@ -12,8 +12,7 @@ from inpage.errors import SourceInvalid, quoted
 from inpage.format.schema import Architecture, EmbeddingRef, SourceRef
 from inpage.format.structure import one_line
 
-from ..families import family_of
-from ..families.encoder import misplaced
+from ..families import EncoderFamily, Family, family_of
 from ..families.family import check_tensors
 from ..families.rope import FACTORS, LONG, SHORT
 from ..gguf.metadata import Metadata
@@ -51,11 +50,13 @@ def open_gguf(
     read = None
     if family is not None and keys is not None and tensors is not None:
         read = problems.of(lambda: family.read(keys, tensors, factors))
-    if read is not None and tensors is not None:
-        problems.of(lambda: _check(read[0], tensors))
+    if read is not None and tensors is not None and family is not None:
+        if read[0].encoder:
+            tensors.pop("output", None)  # nothing is asked of it
+        problems.of(lambda: _check(family, read[0], tensors))
     embedding = (tensors or {}).get("token_embd")
     rows = embedding.shape[0] if embedding is not None else len(meta.get("tokenizer.ggml.tokens") or ())
-    tokenizer = problems.of(lambda: build_tokenizer(meta, rows))
+    tokenizer = problems.of(lambda: build_tokenizer(meta, rows, bool(read and read[0].encoder)))
     terms = _license(meta, license_text)
     if problems.found:
         problems.of(lambda: licensed(terms))
@@ -75,7 +76,7 @@ def open_gguf(
         license=terms,
         rope=rope,
         sampling=sampling,
-        embedding=EmbeddingRef({}) if architecture.encoder else None,
+        embedding=_texts(family, architecture),
         warnings=tuple(
             f"{path.name}: {note}"
             for note in (
@@ -87,6 +88,13 @@ def open_gguf(
     )
 
 
+def _texts(family: Family | None, a: Architecture) -> EmbeddingRef | None:
+    """A file of this kind names no prompts."""
+    if not a.encoder:
+        return None
+    return family.texts() if isinstance(family, EncoderFamily) else EmbeddingRef({})
+
+
 def _other_templates(meta: Metadata) -> list[str]:
     """Chat templates beside the one that is taken."""
     start = f"{_TEMPLATE}."
@@ -95,10 +103,11 @@ def _other_templates(meta: Metadata) -> list[str]:
     return [f"of the chat templates {taken}, not {', '.join(names[:8])}"] if names else []
 
 
-def _check(a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
-    if not a.encoder:
+def _check(family: Family, a: Architecture, tensors: Mapping[str, SourceTensor]) -> None:
+    if not isinstance(family, EncoderFamily):
         check_tensors(a, tensors)
-    for name, what in misplaced(a, tensors) if a.encoder else ():
+        return
+    for name, what in family.misplaced(a, tensors):
         raise SourceInvalid(f"tensor {name[:80]} {what}", field=name)
 
 

@@ -39,6 +39,7 @@ _FOLDER = re.compile(
     r"(model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|config\.json|generation_config\.json|"
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|chat_template\.jinja|README\.md|modules\.json|"
     r"config_sentence_transformers\.json|sentence_bert_config\.json|\d_[A-Za-z]{1,40}/config\.json|"
+    r"\d_Dense/model\.safetensors|"
     r"(?i:licen[cs]e|copying)(\.(md|txt))?)"
 )
 

@@ -1,6 +1,7 @@
 """The tokenizer of a model's folder: tokenizer.json with what the files beside it say of its tokens.
 
-Taken are byte-level BPE and BPE over characters with bytes to fall back on (SentencePiece's vocabularies, converted).
+Taken are byte-level BPE, BPE over characters with bytes to fall back on (SentencePiece's vocabularies, converted) and,
+of models that answer with vectors, WordPiece and Unigram.
 How text is cut is written anew, in steps that PyPI's ``tokenizers`` and npm's ``@huggingface/tokenizers`` take alike;
 what they do not is refused by name. Control tokens are found by the rules for GGUF files (`control`): a token that the
 files declare as text and that ends a turn is none the less no text."""
@@ -18,6 +19,7 @@ from ..gguf.metadata import Metadata
 from .control import Control, read_control
 from .pieces import pieces
 from .tokenizer import Tokenizer
+from .unigram import read_unigram
 from .vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary, document
 from .wordpiece import read_wordpiece
 
@@ -38,12 +40,18 @@ class TokenizerFiles:
     generation_config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[str]]:
-    """``size``: rows of the embedding. Beside it what was left out, a line each. Raises `SourceInvalid`."""
+def read_tokenizer(files: TokenizerFiles, size: int, embeds: bool = False) -> tuple[Tokenizer, list[str]]:
+    """``size``: rows of the embedding; ``embeds``: of a model that answers with vectors, where a text may end with a
+    token. Beside it what was left out, a line each. Raises `SourceInvalid`."""
     if size > ARCHITECTURE_LIMITS["vocab"]:
         raise wrong("model.vocab", f"an embedding of {size} rows")
     if _kind(files.tokenizer) == "WordPiece":
         made, notes = read_wordpiece(files.tokenizer, _texts(files), size)
+        _try(made)
+        return made, notes
+    around = _around(files)
+    if embeds and _kind(files.tokenizer) == "Unigram":
+        made, notes = read_unigram(files.tokenizer, _texts(files), around, size)
         _try(made)
         return made, notes
     notes = []
@@ -57,7 +65,10 @@ def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[st
     control = _control(files, vocabulary)
     shown = sorted({*vocabulary.of(USER_DEFINED), *control.ids})
     entries = [_entry(i, vocabulary.tokens[i], i in control.ids, added.get(i, {})) for i in shown]
-    add_bos, more = _adds_bos(files, vocabulary, control.bos)
+    add_bos = _adds_bos(files, around, vocabulary, control.bos)
+    behind = _behind(files, around, vocabulary, control.ends) if embeds else None
+    if around[1] is not None and not embeds:
+        notes.append(f"{FILE}: post_processor puts {quoted(around[1])} behind a text, which is left out")
     made = Tokenizer(
         json=document(
             entries,
@@ -70,12 +81,13 @@ def read_tokenizer(files: TokenizerFiles, size: int) -> tuple[Tokenizer, list[st
             merges=_merges(model.get("merges"), vocabulary.ids),
         ),
         bos=control.bos,
-        eos=control.ends,
+        eos=control.ends if behind is None else tuple(dict.fromkeys((behind, *control.ends))),
         add_bos=add_bos,
         special={vocabulary.tokens[i]: i for i in sorted(control.ids)},
+        add_eos=behind is not None,
     )
     _try(made)
-    return made, notes + more
+    return made, notes
 
 
 def _kind(tokenizer: Mapping[str, Any]) -> Any:
@@ -214,19 +226,33 @@ def _ids(table: Mapping[str, Any], file: str, name: str, size: int) -> list[int]
     return list(found)
 
 
-def _adds_bos(files: TokenizerFiles, vocabulary: Vocabulary, bos: int | None) -> tuple[bool, list[str]]:
-    """Whether texts begin with BOS: said in words, or by how texts are put together behind the tokenizer."""
-    processor = files.tokenizer.get("post_processor")
-    single = [item for step in _steps(processor, "processors") for item in _items(step)]
+def _around(files: TokenizerFiles) -> tuple[str | None, str | None]:
+    """The tokens that a post-processor puts in front of a text and behind it."""
+    single = [item for step in _steps(files.tokenizer.get("post_processor"), "processors") for item in _items(step)]
     tokens = [item.get("SpecialToken") for item in single]
-    special = [token.get("id") if isinstance(token, Mapping) else None for token in tokens]
-    first = special[0] if special else None
-    notes = []
-    if special and special[-1] is not None and len(special) > 1:
-        notes.append(f"{FILE}: post_processor puts {quoted(special[-1])} behind a text, which is left out")
+    texts = [token.get("id") if isinstance(token, Mapping) else None for token in tokens]
+    named = [text if isinstance(text, str) else None for text in texts]
+    return (named[0], named[-1] if len(named) > 1 else None) if named else (None, None)
+
+
+def _adds_bos(
+    files: TokenizerFiles, around: tuple[str | None, str | None], vocabulary: Vocabulary, bos: int | None
+) -> bool:
+    """Whether texts begin with BOS: said in words, or by how texts are put together behind the tokenizer."""
     said = files.tokenizer_config.get("add_bos_token")
-    adds = said if isinstance(said, bool) else isinstance(first, str) and vocabulary.ids.get(first) == bos
-    return adds and bos is not None, notes
+    adds = said if isinstance(said, bool) else around[0] is not None and vocabulary.ids.get(around[0]) == bos
+    return adds and bos is not None
+
+
+def _behind(
+    files: TokenizerFiles, around: tuple[str | None, str | None], vocabulary: Vocabulary, ends: Sequence[int]
+) -> int | None:
+    """The token that a text to embed ends with, said in the same ways."""
+    if around[1] is not None:
+        if around[1] not in vocabulary.ids:
+            raise wrong("post_processor", f"{quoted(around[1])} is not in the vocabulary")
+        return vocabulary.ids[around[1]]
+    return ends[0] if files.tokenizer_config.get("add_eos_token") is True and ends else None
 
 
 def _items(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:

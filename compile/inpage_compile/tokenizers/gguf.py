@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from inpage.errors import SourceInvalid
@@ -10,6 +11,7 @@ from inpage.errors import SourceInvalid
 from .byte_level import byte_level
 from .sentencepiece import sentencepiece
 from .tokenizer import Tokenizer
+from .unigram import gguf_unigram
 from .vocabulary import Vocabulary, read_vocabulary
 from .wordpiece import gguf_wordpiece
 
@@ -24,14 +26,20 @@ _KINDS: dict[str, tuple[str, Builder]] = {
     "llama": ("SentencePiece", sentencepiece),
     "bert": ("WordPiece", gguf_wordpiece),
 }
+# Of models that answer with vectors alone.
+_EMBEDDERS: dict[str, tuple[str, Builder]] = {"t5": ("Unigram", gguf_unigram)}
 
 
-def build_tokenizer(meta: Metadata, vocab: int) -> Tokenizer:
-    """The tokenizer of a GGUF file whose embedding has ``vocab`` rows. Raises `SourceInvalid`."""
+def build_tokenizer(meta: Metadata, vocab: int, embeds: bool = False) -> Tokenizer:
+    """The tokenizer of a GGUF file whose embedding has ``vocab`` rows; ``embeds``: of a model that answers with
+    vectors, where a text may end with a token. Raises `SourceInvalid`."""
     model = meta.text("tokenizer.ggml.model")
-    if model not in _KINDS:
-        known = ", ".join(f"{name} ({what})" for name, (what, _) in _KINDS.items())
+    kinds = _KINDS | (_EMBEDDERS if embeds else {})
+    if model not in kinds:
+        known = ", ".join(f"{name} ({what})" for name, (what, _) in kinds.items())
         raise SourceInvalid(
             f"tokenizer model {model!r} is not supported; supported: {known}", field="tokenizer.ggml.model"
         )
-    return _KINDS[model][1](meta, read_vocabulary(meta, vocab))
+    made = kinds[model][1](meta, read_vocabulary(meta, vocab))
+    ends = made.add_eos or (embeds and bool(made.eos) and meta.flag("tokenizer.ggml.add_eos_token", False))
+    return replace(made, add_eos=ends)

@@ -33,9 +33,9 @@ class Steps:
 
 def pieces(tokenizer: Mapping[str, Any], byte_fallback: bool) -> Steps:
     """Raises `SourceInvalid` naming the step at fault."""
-    cuts = list(_flat(tokenizer.get("pre_tokenizer"), "pretokenizers", "pre_tokenizer"))
-    normal = [_normal(step) for step in _flat(tokenizer.get("normalizer"), "normalizers", "normalizer")]
-    kinds = [step["type"] for step in _flat(tokenizer.get("decoder"), "decoders", "decoder")]
+    cuts = list(flat(tokenizer.get("pre_tokenizer"), "pretokenizers", "pre_tokenizer"))
+    normal = [_normal(step) for step in flat(tokenizer.get("normalizer"), "normalizers", "normalizer")]
+    kinds = [step["type"] for step in flat(tokenizer.get("decoder"), "decoders", "decoder")]
     byte_level = any(step["type"] == "ByteLevel" for step in cuts)
     unknown = [kind for kind in kinds if kind not in _DECODERS and not (kind == "ByteLevel" and byte_level)]
     if unknown:
@@ -68,7 +68,7 @@ def _wrong(what: str, why: str) -> SourceInvalid:
     return SourceInvalid(f"tokenizer.json: {what}: {why}", field=f"tokenizer.json.{what}")
 
 
-def _flat(found: Any, inner: str, what: str) -> Iterator[Mapping[str, Any]]:
+def flat(found: Any, inner: str, what: str) -> Iterator[Mapping[str, Any]]:
     """A step, or those of a sequence in order; the reader has bounded how deep they nest."""
     if found is None:
         return
@@ -81,7 +81,7 @@ def _flat(found: Any, inner: str, what: str) -> Iterator[Mapping[str, Any]]:
     if not isinstance(nested, list):
         raise _wrong(what, f"a sequence must have {inner}")
     for each in nested:
-        yield from _flat(each, inner, what)
+        yield from flat(each, inner, what)
 
 
 def _sequence(steps: list[dict[str, Any]], inner: str) -> dict[str, Any] | None:

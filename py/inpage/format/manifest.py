@@ -143,7 +143,7 @@ def _tokenizer(t: dict[str, Any], vocab: int) -> TokenizerRef:
 def _embedding(e: dict[str, Any]) -> EmbeddingRef:
     if e["default_prompt"] is not None and e["default_prompt"] not in e["prompts"]:
         raise wrong("embedding.default_prompt", f"{quoted(e['default_prompt'])} is not one of the prompts")
-    return EmbeddingRef(e["prompts"], e["default_prompt"], e["scores"] or "sigmoid")
+    return EmbeddingRef(e["prompts"], e["default_prompt"], e["scores"] or "sigmoid", e["separators"] or 1)
 
 
 def _graph(g: dict[str, Any], layers: int, space: int) -> GraphRef:

@@ -53,10 +53,14 @@ class Architecture:
     attention_scale: float = 0.0  # queries are multiplied by it; 0: 1/√head_dim
     attention_cap: float = 0.0  # scores become cap · tanh(score / cap); 0: they stay
     logit_cap: float = 0.0  # and logits
-    encoder: bool = False  # every token sees its whole sequence, which a step computes at once: no KV cache, no logits
+    encoder: bool = False  # a step computes whole sequences, and gives a vector or scores for each: no KV cache
+    causal: bool = (
+        False  # tokens of an encoder's sequence see those before them and themselves alone, as a decoder's do
+    )
     token_types: int = 0  # rows of the table of token types (segments); 0: there is none
     pooling: str = ""  # how a sequence's hidden states become one vector: mean, cls (the first) or last
     normalized: bool = False  # that vector has length 1
+    projected: bool = False  # a matrix turns it before that
     labels: int = 0  # scores of a classifier behind the first token's hidden state; 0: the vector itself
 
 
@@ -167,11 +171,13 @@ class TokenizerRef:
 class EmbeddingRef:
     """What a model that answers with vectors or scores says of its texts. ``prompts``: what stands before a text, by
     the kind of text ("query", "document"); ``default_prompt``: which of them where none is named. ``scores``: how a
-    classifier's single output becomes a score, "sigmoid" or "logit" (as it is)."""
+    classifier's single output becomes a score, "sigmoid" or "logit" (as it is). ``separators``: how many stand between
+    the two texts of a pair."""
 
     prompts: Mapping[str, str]
     default_prompt: str | None = None
     scores: str = "sigmoid"
+    separators: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,15 +93,18 @@ MANIFEST: Final[Schema] = {
         "attention_cap": {"is": "number", "optional": True},
         "logit_cap": {"is": "number", "optional": True},
         "encoder": {"is": "flag", "optional": True},
+        "causal": {"is": "flag", "optional": True},
         "token_types": {"is": "int", "low": 1, "high": 16, "optional": True},
         "pooling": {"is": "choice", "of": ["mean", "cls", "last"], "optional": True},
         "normalized": {"is": "flag", "optional": True},
+        "projected": {"is": "flag", "optional": True},
         "labels": {"is": "int", "low": 1, "high": 4096, "optional": True},
     },
     "embedding": {
         "prompts": {"is": "map", "of": {"is": "text", "of": "any"}, "keys": "any"},
         "default_prompt": {"is": "text", "of": "any", "optional": True},
         "scores": {"is": "choice", "of": ["sigmoid", "logit"], "optional": True},
+        "separators": {"is": "int", "low": 1, "high": 2, "optional": True},
     },
     "tokenizer": {
         "file": {"is": "text", "of": "path"},

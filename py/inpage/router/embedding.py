@@ -170,20 +170,22 @@ class Embedder:
         return out
 
     def _pair(self, query: list[int], document: list[int], place: str, truncate: bool) -> _Text:
-        """[CLS] query [SEP] document [SEP], as BERT has it. Cut as transformers' ``longest_first`` cuts."""
-        ref = self._manifest.tokenizer
+        """[CLS] query [SEP] document [SEP], as BERT has it, or with as many [SEP] between the two as the model has. Cut
+        as transformers' ``longest_first`` cuts."""
+        ref, embedding = self._manifest.tokenizer, self._manifest.embedding
+        between = [ref.eos[0]] * (embedding.separators if embedding else 1)
         bos = [] if ref.bos is None else [ref.bos]
         first, second = len(query), len(document)
-        room = self._context - len(bos) - 2
+        room = self._context - len(bos) - len(between) - 1
         if first + second > room:
             if not truncate:
-                raise _too_long(f"query and {place}", first + second + len(bos) + 2, self._context)
+                raise _too_long(f"query and {place}", first + second + self._context - room, self._context)
             short = min(first, second)
             long = short if short > room else max(short, room - short)
             if short + long > room:
                 short, long = room // 2, room // 2 + room % 2
             first, second = (short, long) if first <= second else (long, short)
-        front = [*bos, *query[:first], ref.eos[0]]
+        front = [*bos, *query[:first], *between]
         return _Text([*front, *document[:second], ref.eos[0]], len(front))
 
     def _score(self, logit: float) -> float:

@@ -70,15 +70,18 @@ export const MANIFEST = {
     "attention_cap": {"is": "number", "optional": true},
     "logit_cap": {"is": "number", "optional": true},
     "encoder": {"is": "flag", "optional": true},
+    "causal": {"is": "flag", "optional": true},
     "token_types": {"is": "int", "low": 1, "high": 16, "optional": true},
     "pooling": {"is": "choice", "of": ["mean", "cls", "last"], "optional": true},
     "normalized": {"is": "flag", "optional": true},
+    "projected": {"is": "flag", "optional": true},
     "labels": {"is": "int", "low": 1, "high": 4096, "optional": true},
   },
   "embedding": {
     "prompts": {"is": "map", "of": {"is": "text", "of": "any"}, "keys": "any"},
     "default_prompt": {"is": "text", "of": "any", "optional": true},
     "scores": {"is": "choice", "of": ["sigmoid", "logit"], "optional": true},
+    "separators": {"is": "int", "low": 1, "high": 2, "optional": true},
   },
   "tokenizer": {
     "file": {"is": "text", "of": "path"},

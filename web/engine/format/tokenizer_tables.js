@@ -68,6 +68,8 @@ export class TokenizerTables {
   #ways;
   #cuts;
   #ranks;
+  /** Bytes of the longest token. */
+  #longest = 0;
 
   /**
    * @param {Uint8Array<ArrayBuffer>} bytes
@@ -88,6 +90,7 @@ export class TokenizerTables {
     this.#slots = new Int32Array(this.#mask + 1);
     let passed = 0;
     for (let token = 0; token < this.size; token++) {
+      this.#longest = Math.max(this.#longest, this.#starts[token + 1] - this.#starts[token]);
       passed += this.#insert(token);
       if (passed > PASSED * (token + PASSED)) throw invalidArtifact("hold texts that were made to collide", FIELD);
     }
@@ -100,6 +103,8 @@ export class TokenizerTables {
       made[rank] = token;
     }
     [this.#ways, this.#cuts, this.#ranks] = this.#merges(made, numbers);
+    /** Of each token, of Unigram's tables; null of BPE's. */
+    this.scores = numbers.at === bytes.length ? null : this.#scoresOf(numbers);
     if (numbers.at !== bytes.length) throw invalidArtifact("hold more than they say", FIELD);
   }
 
@@ -131,8 +136,13 @@ export class TokenizerTables {
    * @returns {number} the token whose text is bytes[from:to]; -1 where there is none
    */
   find(bytes, from, to) {
+    return this.#at(hashOf(bytes, from, to), bytes, from, to);
+  }
+
+  /** @param {number} hash of the text @param {Uint8Array} bytes @param {number} from @param {number} to @returns {number} as `find` */
+  #at(hash, bytes, from, to) {
     const [text, starts, slots] = [this.#text, this.#starts, this.#slots];
-    for (let slot = hashOf(bytes, from, to) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+    for (let slot = hash & this.#mask; ; slot = (slot + 1) & this.#mask) {
       const token = slots[slot] - 1;
       if (token < 0) return -1;
       const start = starts[token];
@@ -140,6 +150,23 @@ export class TokenizerTables {
       let i = from;
       while (i < to && text[start + i - from] === bytes[i]) i++;
       if (i === to) return token;
+    }
+  }
+
+  /**
+   * Every token that a text begins with, the shortest first.
+   * @param {Uint8Array} bytes UTF-8
+   * @param {number} from
+   * @param {number} end
+   * @param {(to: number, token: number) => void} found
+   */
+  prefixes(bytes, from, end, found) {
+    const last = Math.min(end, from + this.#longest);
+    let hash = HASH;
+    for (let to = from + 1; to <= last; to++) {
+      hash = Math.imul(hash ^ bytes[to - 1], PRIME);
+      const token = this.#at(hash ^ (hash >>> 15), bytes, from, to);
+      if (token >= 0) found(to, token);
     }
   }
 
@@ -168,6 +195,15 @@ export class TokenizerTables {
     while (this.#slots[(first + passed) & this.#mask]) passed++;
     this.#slots[(first + passed) & this.#mask] = token + 1;
     return passed;
+  }
+
+  /** @param {Numbers} numbers @returns {Float32Array | Float64Array} in single precision or double, by how many bytes are left */
+  #scoresOf(numbers) {
+    const left = numbers.bytes.length - numbers.at;
+    const Kind = left === 4 * this.size ? Float32Array : Float64Array;
+    const scores = new Kind(numbers.take(Kind.BYTES_PER_ELEMENT * this.size).slice().buffer);
+    if (!scores.every(Number.isFinite)) throw invalidArtifact("has a score that is no number", FIELD);
+    return scores;
   }
 
   /**
@@ -199,9 +235,12 @@ function startsOf(numbers, size, most) {
   return starts;
 }
 
+const HASH = 0x811c9dc5;
+const PRIME = 0x01000193;
+
 /** FNV-1a. @param {Uint8Array} bytes @param {number} from @param {number} to @returns {number} */
 function hashOf(bytes, from, to) {
-  let hash = 0x811c9dc5;
-  for (let i = from; i < to; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
+  let hash = HASH;
+  for (let i = from; i < to; i++) hash = Math.imul(hash ^ bytes[i], PRIME);
   return hash ^ (hash >>> 15);
 }

@@ -1,5 +1,5 @@
-"""What encoders compute beside packed matrices, on CPUs: sums of embeddings, layer norms, bidirectional attention over
-the sequences of a step, GELU with its bias, pooling.
+"""What encoders compute beside packed matrices, on CPUs: sums of embeddings, layer norms, rotary positions and
+attention within the sequences of a step, GELU with its bias, pooling.
 
 The order of every sum depends on the sequence alone: keys are stored by the step's rows in blocks of 16, but a query's
 scores are moved to where its sequence begins before anything is added up.
@@ -107,9 +107,12 @@ class _Norm:
 
 
 @cache
-def embed_norm(isa: Isa, p: Packing, columns: int, types: int, epsilon: float, form: str) -> tirx.PrimFunc:
-    """(x, positions, row_sequence, block_tables, position_embd, [token_types], weight, bias, rows → [y, y_scales]): in
-    place x = the layer norm of x + the position's row + the segment's; y the same in the next layer's form."""
+def embed_norm(
+    isa: Isa, p: Packing, columns: int, placed: bool, types: int, epsilon: float, form: str
+) -> tirx.PrimFunc:
+    """(x, positions, row_sequence, block_tables, [position_embd], [token_types], weight, bias, rows → [y, y_scales]):
+    in place x = the layer norm of x + the position's row, where positions are ``placed`` so, + the segment's; y the
+    same in the next layer's form."""
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
@@ -117,7 +120,7 @@ def embed_norm(isa: Isa, p: Packing, columns: int, types: int, epsilon: float, f
         x = a.buffer("x", (n, columns), "float32", in_place=True)
         positions = a.buffer("positions", (n,), "int32")
         where = Where(a, p, n)
-        table = a.buffer("position_embd", (p.context * columns,), "float32")
+        table = a.buffer("position_embd", (p.context * columns,), "float32") if placed else None
         segments = a.buffer("token_types", (types * columns,), "float32") if types else None
         norm.inputs(a)
         rows = a.count("rows", n)
@@ -127,34 +130,38 @@ def embed_norm(isa: Isa, p: Packing, columns: int, types: int, epsilon: float, f
             first, _, segment = where.sequence(row)
             second = let(cast("int32", row - first >= segment) * columns) if types > 1 else i32(0)
             with loop(columns // 4) as i:
-                v = let(x[row, span(i * 4)] + table[span(at + i * 4)])
+                v = let(x[row, span(i * 4)])
+                if table is not None:
+                    v = let(v + table[span(at + i * 4)])
                 if segments is not None:
                     v = let(v + segments[span(second + i * 4)])
                 store(x, v, row, span(i * 4))
             norm.row(x, row)
 
-    return kernel(f"embed_norm_{form}_{columns}_{p.context}_{types}", build)
+    mark = "" if placed else "_unplaced"
+    return kernel(f"embed_norm_{form}_{columns}_{p.context}_{types}{mark}", build)
 
 
 @cache
-def layer_norm(isa: Isa, columns: int, epsilon: float, form: str) -> tirx.PrimFunc:
-    """(x, before, weight, bias, rows → [y, y_scales]): in place x = the layer norm of x + ``before`` (the bias of what
-    was added to x last); y the same in the next layer's form."""
+def layer_norm(isa: Isa, columns: int, biased: bool, epsilon: float, form: str) -> tirx.PrimFunc:
+    """(x, [before], weight, bias, rows → [y, y_scales]): in place x = the layer norm of x + ``before`` (the bias of
+    what was added to x last, where it is ``biased``); y the same in the next layer's form."""
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
         norm = _Norm(isa, columns, epsilon, form)
         x = a.buffer("x", (n, columns), "float32", in_place=True)
-        before = a.buffer("before", (columns,), "float32")
+        before = a.buffer("before", (columns,), "float32") if biased else None
         norm.inputs(a)
         rows = a.count("rows", n)
         norm.outputs(a, n)
         with parallel(rows) as row:
-            with loop(columns // 4) as i:
-                store(x, x[row, span(i * 4)] + before[span(i * 4)], row, span(i * 4))
+            if before is not None:
+                with loop(columns // 4) as i:
+                    store(x, x[row, span(i * 4)] + before[span(i * 4)], row, span(i * 4))
             norm.row(x, row)
 
-    return kernel(f"layer_norm_{form}_{columns}", build)
+    return kernel(f"layer_norm_{form}_{columns}" + ("" if biased else "_plain"), build)
 
 
 @cache
@@ -180,17 +187,50 @@ def bias_act(isa: Isa, width: int, form: str, activation: str) -> tirx.PrimFunc:
     return kernel(f"bias_{activation}_{form}_{width}", build)
 
 
+class _Joined:
+    """Declares queries, keys and values side by side, and the bias that they may lack."""
+
+    def __init__(self, a: Args, p: Packing, n: Expr) -> None:
+        self.qkv = a.buffer("qkv", (n, p.joined), "float32")
+        self.bias = a.buffer("bias", (p.joined,), "float32") if p.biased else None
+
+    def at(self, row: Expr, column: Expr) -> Expr:
+        """A number, or a vector."""
+        found = self.qkv[row, column]
+        return found if self.bias is None else found + self.bias[column]
+
+
 @cache
-def split_heads(p: Packing) -> tirx.PrimFunc:
-    """(qkv, bias, rows → keys, values): the keys by blocks of `BLOCK` rows, [block][head, element][row of the block],
-    so that a query meets four at once; the values by head, [head][row][element]. Both with their biases. Rows come in
-    steps of up to a multiple of `BLOCK`, so that the keys' last block has room."""
-    heads, dim, width = p.heads, p.dim, p.width
+def rotate(p: Packing) -> tirx.PrimFunc:
+    """(qkv, table, rows): queries and keys turn pairwise by table[rows, dim / 2, (cos, sin)], in place."""
+    heads, dim = p.heads + p.kv_heads, p.dim
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
-        qkv = a.buffer("qkv", (n, 3 * width), "float32")
-        bias = a.buffer("bias", (3 * width,), "float32")
+        qkv = a.buffer("qkv", (n, p.joined), "float32", in_place=True)
+        table = a.buffer("table", (n, dim // 2, 2), "float32")
+        rows = a.count("rows", n)
+        with parallel(rows * heads) as unit:
+            row, first = let(unit // heads), let(unit % heads * dim)
+            with loop(dim // 2) as i:
+                x, y = let(qkv[row, first + i * 2]), let(qkv[row, first + i * 2 + 1])
+                cosine, sine = let(table[row, i, 0]), let(table[row, i, 1])
+                store(qkv, x * cosine - y * sine, row, first + i * 2)
+                store(qkv, x * sine + y * cosine, row, first + i * 2 + 1)
+
+    return kernel(f"rotate_{p.shape}", build)
+
+
+@cache
+def split_heads(p: Packing) -> tirx.PrimFunc:
+    """(qkv, [bias], rows → keys, values): the keys by blocks of `BLOCK` rows, [block][head, element][row of the block],
+    so that a query meets four at once; the values by head, [head][row][element]. Both with their biases. Rows come in
+    steps of up to a multiple of `BLOCK`, so that the keys' last block has room."""
+    heads, dim, width = p.kv_heads, p.dim, p.kv_width
+
+    def build(a: Args) -> None:
+        n = tirx.Var("rows", "int64")
+        x = _Joined(a, p, n)
         rows = a.count("rows", n)
         keys = a.buffer("keys", (n, width), "float32")
         values = a.buffer("values", (n, width), "float32")
@@ -199,43 +239,43 @@ def split_heads(p: Packing) -> tirx.PrimFunc:
             row, head = let(unit // heads), let(unit % heads)
             to, first = let((row // BLOCK * width + head * dim) * BLOCK + row % BLOCK), let(head * dim)
             with loop(dim) as d:
-                store(by_block, qkv[row, width + first + d] + bias[width + first + d], to + d * BLOCK)
+                store(by_block, x.at(row, p.width + first + d), to + d * BLOCK)
             start = let((head * rows + row) * dim)
             with loop(dim // 4) as i:
-                at = span(2 * width + first + i * 4)
-                store(by_head, qkv[row, at] + bias[at], span(start + i * 4))
+                store(by_head, x.at(row, span(p.width + width + first + i * 4)), span(start + i * 4))
 
-    return kernel(f"split_heads_{p.label}", build)
+    return kernel(f"split_heads_{p.shape}", build)
 
 
 @cache
 def attention(isa: Isa, p: Packing, scale: float, form: str) -> tirx.PrimFunc:
-    """(qkv, bias, keys, values, row_sequence, block_tables, rows → y, [y_scales]): every row over its whole sequence.
-    ``keys``, ``values``: as `split_heads` leaves them; ``form``: quantized only where a head is whole groups."""
-    heads, dim, width, tile = p.heads, p.dim, p.width, GROUP if p.dim % GROUP == 0 else 8
+    """(qkv, [bias], keys, values, row_sequence, block_tables, rows → y, [y_scales]): every row over those of its
+    sequence that it sees. ``keys``, ``values``: as `split_heads` leaves them; ``form``: quantized only where a head is
+    whole groups."""
+    heads, dim, tile = p.heads, p.dim, GROUP if p.dim % GROUP == 0 else 8
     lanes = tile // 4
 
     def build(a: Args) -> None:
         n = tirx.Var("rows", "int64")
-        qkv = a.buffer("qkv", (n, 3 * width), "float32")
-        bias = a.buffer("bias", (3 * width,), "float32")
-        keys = a.buffer("keys", (n, width), "float32")
-        values = a.buffer("values", (n, width), "float32")
+        x = _Joined(a, p, n)
+        keys = a.buffer("keys", (n, p.kv_width), "float32")
+        values = a.buffer("values", (n, p.kv_width), "float32")
         where = Where(a, p, n)
         rows = a.count("rows", n)
-        y = a.buffer("y", (n, width), FORM_DTYPE[form])
-        scales = None if form == "f32" else a.buffer("y_scales", (n, width // GROUP, 2), "float32")
-        by_block, by_head = view(keys, "float32", n * width), view(values, "float32", n * width)
+        y = a.buffer("y", (n, p.width), FORM_DTYPE[form])
+        scales = None if form == "f32" else a.buffer("y_scales", (n, p.width // GROUP, 2), "float32")
+        by_block, by_head = view(keys, "float32", n * p.kv_width), view(values, "float32", n * p.kv_width)
         with parallel(rows * heads) as unit:  # a head's rows one after another: its keys and values stay in the cache
             head, row = let(unit // rows), let(unit % rows)
-            first, count, _ = where.sequence(row)
+            kv_head = let(head // p.shared)
+            whole_first, whole_count, _ = where.sequence(row)
+            first, count = p.seen(row, whole_first, whole_count)
             q, weights = local(dim, "float32"), local(p.context + 2 * BLOCK + 4, "float32")
             with loop(dim) as d:
-                column = let(head * dim + d)
-                store(q, (qkv[row, column] + bias[column]) * f32(scale), d)
+                store(q, x.at(row, let(head * dim + d)) * f32(scale), d)
             start = let(first // BLOCK)
             with loop((first + count - 1) // BLOCK - start + 1) as b:
-                base = let(((start + b) * width + head * dim) * BLOCK)
+                base = let(((start + b) * p.kv_width + kv_head * dim) * BLOCK)
                 acc = local(4, "float32x4")
                 for i in range(4):
                     store(acc, splat(0.0), i)
@@ -243,12 +283,12 @@ def attention(isa: Isa, p: Packing, scale: float, form: str) -> tirx.PrimFunc:
                     one = let(splat(q[d]))
                     for i in range(4):
                         store(acc, isa.madd(one, by_block[span(base + d * BLOCK + i * 4)], acc[i]), i)
-                to = let((start + b) * BLOCK - first + BLOCK)  # token t of the sequence stands at BLOCK + t
+                to = let((start + b) * BLOCK - first + BLOCK)  # the first token that is seen stands at BLOCK
                 for i in range(4):
                     store(weights, acc[i], span(to + i * 4))
             inverse = _softmax(isa, weights, count)
             with loop(dim // tile) as part:
-                base = let(head * rows * dim + first * dim + part * tile)
+                base = let(kv_head * rows * dim + first * dim + part * tile)
                 total = local(lanes, "float32x4")
                 for i in range(lanes):
                     store(total, splat(0.0), i)
@@ -322,4 +362,4 @@ def pool(isa: Isa, p: Packing, columns: int, pooling: str, normalized: bool) -> 
     return kernel(f"pool_{pooling}_{columns}" + ("_normalized" if normalized else ""), build)
 
 
-__all__ = ["BLOCK", "attention", "bias_act", "embed_norm", "layer_norm", "most_of", "pool", "split_heads"]
+__all__ = ["BLOCK", "attention", "bias_act", "embed_norm", "layer_norm", "most_of", "pool", "rotate", "split_heads"]

@@ -26,6 +26,7 @@ from .build import (
     cast,
     f32,
     kernel,
+    lane,
     let,
     local,
     loop,
@@ -33,6 +34,7 @@ from .build import (
     quads_of,
     splat,
     store,
+    vector,
     when,
 )
 
@@ -111,14 +113,14 @@ def _normalize_row(
 
 
 @cache
-def embed_norm(p: Packing, columns: int, types: int, epsilon: float) -> tirx.PrimFunc:
-    """(x, positions, row_sequence, block_tables, position_embd, [token_types], weight, bias, rows): in place."""
+def embed_norm(p: Packing, columns: int, placed: bool, types: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, positions, row_sequence, block_tables, [position_embd], [token_types], weight, bias, rows): in place."""
     quads = quads_of(columns)
 
     def build(a: Args) -> None:
         x = a.buffer("x", "float32x4", "x")
         positions, where = a.buffer("positions", "int32"), Where(a)
-        table = a.buffer("position_embd", "float32x4")
+        table = a.buffer("position_embd", "float32x4") if placed else None
         segments = a.buffer("token_types", "float32x4") if types else None
         weight, bias = a.buffer("weight", "float32x4"), a.buffer("bias", "float32x4")
         a.scalar("rows")
@@ -128,30 +130,58 @@ def embed_norm(p: Packing, columns: int, types: int, epsilon: float) -> tirx.Pri
             second = let(tirx.Select(row - first >= segment, quads, 0)) if types > 1 else 0
 
             def value(quad: Expr) -> Expr:
-                v = x[row * quads + quad] + table[at + quad]
+                v = x[row * quads + quad]
+                v = v if table is None else v + table[at + quad]
                 return v if segments is None else v + segments[second + quad]
 
             _normalize_row(a, columns, epsilon, row, t, x, weight, bias, value)
 
-    return kernel(f"embed_norm_{columns}_{p.context}_{types}", build)
+    return kernel(f"embed_norm_{columns}_{p.context}_{types}" + ("" if placed else "_unplaced"), build)
 
 
 @cache
-def layer_norm(columns: int, epsilon: float) -> tirx.PrimFunc:
-    """(x, before, weight, bias, rows): in place x = the layer norm of x + ``before``."""
+def layer_norm(columns: int, biased: bool, epsilon: float) -> tirx.PrimFunc:
+    """(x, [before], weight, bias, rows): in place x = the layer norm of x + ``before``."""
     quads = quads_of(columns)
 
     def build(a: Args) -> None:
         x = a.buffer("x", "float32x4", "x")
-        before = a.buffer("before", "float32x4")
+        before = a.buffer("before", "float32x4") if biased else None
         weight, bias = a.buffer("weight", "float32x4"), a.buffer("bias", "float32x4")
         a.scalar("rows")
         with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            _normalize_row(
-                a, columns, epsilon, row, t, x, weight, bias, lambda quad: x[row * quads + quad] + before[quad]
-            )
 
-    return kernel(f"layer_norm_{columns}", build)
+            def value(quad: Expr) -> Expr:
+                v = x[row * quads + quad]
+                return v if before is None else v + before[quad]
+
+            _normalize_row(a, columns, epsilon, row, t, x, weight, bias, value)
+
+    return kernel(f"layer_norm_{columns}" + ("" if biased else "_plain"), build)
+
+
+@cache
+def rms_rows(columns: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, weight, rows): x = x / rms(x) · weight, in place."""
+    quads = quads_of(columns)
+
+    def build(a: Args) -> None:
+        x, weight = a.buffer("x", "float32x4", "x"), a.buffer("weight", "float32x4")
+        a.scalar("rows")
+        with a.workgroups(1, "rows", THREADS) as (_, row, t):
+            parts, own = a.workgroup(THREADS, "float32"), local(1, "float32x4")
+            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
+            store(own, splat(0.0), 0)
+            with loop(turns) as turn:
+                value = let(x[start + turn * THREADS + t])
+                store(own, madd(value, value, own[0]), 0)
+            mean = _sum(parts, across(let(own[0])), t) * f32(1.0 / columns)
+            inverse = let(splat(call("float32", "inverseSqrt", mean + f32(epsilon))))
+            with loop(turns) as turn:
+                quad = let(turn * THREADS + t)
+                store(x, x[start + quad] * weight[quad] * inverse, start + quad)
+
+    return kernel(f"rms_rows_{columns}", build)
 
 
 @cache
@@ -172,36 +202,62 @@ def bias_act(width: int, activation: str) -> tirx.PrimFunc:
 
 
 @cache
+def rotate(p: Packing) -> tirx.PrimFunc:
+    """(qkv, table, rows): queries and keys turn pairwise by table[rows, dim / 2] = (cos, sin), in place."""
+    half = p.dim // 2
+    pairs = (p.heads + p.kv_heads) * half
+
+    def build(a: Args) -> None:
+        qkv, table = a.buffer("qkv", "float32x2", "x"), a.buffer("table", "float32x2", "x")  # both in the arena
+        a.scalar("rows")
+        with a.workgroups(-(-pairs // THREADS), "rows", THREADS) as (bx, row, t):
+            pair = let(bx * THREADS + t)
+            with when(pair < pairs):
+                at = let(row * (p.joined // 2) + pair)
+                own, turn = let(qkv[at]), let(table[row * half + pair % half])
+                x, y, cosine, sine = lane(own, 0), lane(own, 1), lane(turn, 0), lane(turn, 1)
+                store(qkv, vector(x * cosine - y * sine, x * sine + y * cosine), at)
+
+    return kernel(f"rotate_{p.shape}", build)
+
+
+@cache
 def attention(p: Packing, scale: float) -> tirx.PrimFunc:
-    """(qkv, bias, row_sequence, block_tables, rows → y): every row over its whole sequence. Raises `Unsupported` where
-    a sequence's weights do not fit into a workgroup's memory."""
-    heads, dim, width, quads = p.heads, p.dim, p.width, p.dim // 4
+    """(qkv, [bias], row_sequence, block_tables, rows → y): every row over those of its sequence that it sees. Raises
+    `Unsupported` where a sequence's weights do not fit into a workgroup's memory."""
+    heads, dim, quads = p.heads, p.dim, p.dim // 4
     shares = max(1, THREADS // quads)  # of the tokens, whose values a quad's threads add up
     if 4 * (p.context + THREADS + dim) + 16 * shares * quads > WORKGROUP_BYTES or quads > THREADS:
         raise Unsupported(f"context: {p.context} tokens of heads of {dim} do not fit into a workgroup", field="context")
 
     def build(a: Args) -> None:
         qkv = a.buffer("qkv", "float32x4", "x")  # only read, but it lies in the arena that is written
-        bias, where = a.buffer("bias", "float32x4"), Where(a)
+        bias, where = a.buffer("bias", "float32x4") if p.biased else None, Where(a)
         a.scalar("rows")
         y = a.buffer("y", "float32x4", "w")
+
+        def at(row: Expr, column: Expr) -> Expr:
+            found = qkv[row * (p.joined // 4) + column]
+            return found if bias is None else found + bias[column]
+
         with a.workgroups(heads, "rows", THREADS) as (head, row, t):
             weights, parts = a.workgroup(p.context, "float32"), a.workgroup(THREADS, "float32")
             query, sums = a.workgroup(quads, "float32x4"), a.workgroup(shares * quads, "float32x4")
-            first, count, _ = where.sequence(row)
+            whole_first, whole_count, _ = where.sequence(row)
+            first, count = p.seen(row, whole_first, whole_count)
             own, total = local(1, "float32"), local(1, "float32x4")
-            stride, column = 3 * width // 4, let(head * quads)
+            column, kv_column = let(head * quads), let(head // p.shared * quads)
             with when(t < quads):
-                store(query, (qkv[row * stride + column + t] + bias[column + t]) * splat(scale), t)
+                store(query, at(row, let(column + t)) * splat(scale), t)
             barrier()
             turns = let((count - t + (THREADS - 1)) // THREADS)
             store(own, f32(_NEVER), 0)
             with loop(turns) as turn:
                 token = let(turn * THREADS + t)
-                at = let((first + token) * stride + width // 4 + column)
+                there = let(first + token)
                 store(total, splat(0.0), 0)
                 with loop(quads) as d:
-                    key = let(qkv[at + d] + bias[width // 4 + column + d])
+                    key = let(at(there, let(p.width // 4 + kv_column + d)))
                     store(total, madd(query[d], key, total[0]), 0)
                 score = let(across(let(total[0])))
                 store(weights, score, token)
@@ -221,22 +277,20 @@ def attention(p: Packing, scale: float) -> tirx.PrimFunc:
                 store(own, own[0] + e, 0)
             whole = _sum(parts, own[0], t)
             quad, share = let(t % quads), let(t // quads)
-            own_column = let(width // 2 + column + quad)
+            own_column = let((p.width + p.kv_width) // 4 + kv_column + quad)
             with when(share < shares):
                 store(total, splat(0.0), 0)
                 with loop((count - share + (shares - 1)) // shares) as i:
                     token = let(i * shares + share)
-                    value = (
-                        qkv[(first + token) * stride + width // 2 + column + quad] + bias[width // 2 + column + quad]
-                    )
-                    store(total, madd(splat(weights[token]), let(value), total[0]), 0)
+                    value = let(at(first + token, own_column))
+                    store(total, madd(splat(weights[token]), value, total[0]), 0)
                 store(sums, total[0], share * quads + quad)
             barrier()
             with when(t < quads):
                 store(total, splat(0.0), 0)
                 with loop(shares) as i:
                     store(total, total[0] + sums[i * quads + t], 0)
-                store(y, total[0] * splat(f32(1.0) / whole), row * (width // 4) + column + t)
+                store(y, total[0] * splat(f32(1.0) / whole), row * (p.width // 4) + column + t)
 
     return kernel(f"attend_{p.label}", build)
 
@@ -277,4 +331,4 @@ def pool(columns: int, pooling: str, normalized: bool) -> tirx.PrimFunc:
     return kernel(f"pool_{pooling}_{columns}" + ("_normalized" if normalized else ""), build)
 
 
-__all__ = ["attention", "bias_act", "embed_norm", "layer_norm", "pool"]
+__all__ = ["attention", "bias_act", "embed_norm", "layer_norm", "pool", "rms_rows", "rotate"]
