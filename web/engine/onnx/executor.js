@@ -6,37 +6,22 @@
  * gained by staying in it.
  */
 
-import { checkBatch } from "../core/batch.js";
-import { fromHalf } from "../core/halves.js";
 import { EngineError, invalidArtifact } from "../format/errors.js";
-import { outOfMemory } from "../sequential/memory.js";
-import { logitsOf } from "../sequential/sampler.js";
-import { sequencesOf, startBeyond, wantedOf, withoutPages } from "../sequential/sequences.js";
+import { SequentialExecutor } from "../sequential/executor.js";
+import { startBeyond } from "../sequential/sequences.js";
 import { Caches, release } from "./caches.js";
 
-/**
- * @typedef {import("onnxruntime-web").Tensor} Tensor
- * @typedef {import("../core/protocol.js").StepInput} StepInput
- */
+/** @typedef {import("onnxruntime-web").Tensor} Tensor */
 
 /** What ONNX Runtime says of inputs that do not fit: its status INVALID_ARGUMENT, or shapes that a node cannot use. */
 const REFUSED = /ERROR_CODE: 2\b|\bINVALID_ARGUMENT\b|invalid (?:dimensions|rank)|dimensions? (?:must|do(?:es)? not) match|cannot broadcast/i;
 
-/** What each float16 is, by its bits: made with the first logits in it. @type {Float32Array | null} */
-let halves = null;
-
-export class OnnxExecutor {
-  maxPages = 0;
-  /** Tensors that were made here, and bytes of logits that were copied: what a token costs beside the runtime's own. */
+export class OnnxExecutor extends SequentialExecutor {
+  /** Tensors that were made here: with the logits that are copied, what a token costs beside the runtime's own. */
   #tensors = 0;
-  #logitsBytes = 0;
-  /** @type {EngineError | null} why nothing can be called any more */
-  #dead = null;
   #ort;
   #session;
   #graph;
-  #plan;
-  #sampler;
   #caches;
   /** Ones, for masks of any length. */
   #ones = new BigInt64Array(0);
@@ -51,50 +36,21 @@ export class OnnxExecutor {
    */
   constructor(ort, session, manifest, plan, sampler) {
     const { graph, kv, weightBytes } = manifest;
+    super(plan, sampler, weightBytes);
     this.#ort = ort;
     this.#session = session;
     this.#graph = /** @type {import("../format/manifest.js").Graph} */ (graph);
-    this.#plan = plan;
-    this.#sampler = sampler;
     const { cache, cache_type: type, logits } = this.#graph;
     this.#outputs = [logits, ...cache.map(({ present }) => present)];
     const shape = [1, kv.heads, 0, kv.dim];
     this.#caches = new Caches(() => cache.map(() => this.#tensor(type, type === "float16" ? new Uint16Array(0) : new Float32Array(0), shape)));
-    this.fixedBytes = weightBytes + sampler.fixedBytes;
   }
 
-  /** @param {number} pages */
-  reservePages(pages) {
-    if (pages > 0) throw withoutPages();
-  }
-
-  /** @returns {never} */
-  readPages() {
-    throw withoutPages();
-  }
-
-  /** @returns {never} */
-  writePages() {
-    throw withoutPages();
-  }
-
-  /**
-   * One forward pass of each sequence; what else is wanted (choice, score, logits) happens on the logits.
-   * @param {StepInput} input
-   * @returns {Promise<import("../core/protocol.js").StepResult>}
-   */
-  async step(input) {
-    if (this.#dead) throw this.#dead;
-    checkBatch(input, this.#plan, 0);
-    const { tokenIds, positions, logitRows } = input;
-    for (const { slot, first, count } of sequencesOf(input)) {
-      const ids = Array.from(tokenIds.subarray(first, first + count));
-      const { cache, again } = this.#at(slot, positions[first]);
-      const { rows } = this.#plan.maxima;
-      for (let at = 0; at < again.length; at += rows) await this.#forward(slot, cache, again.slice(at, at + rows), new Map());
-      await this.#forward(slot, cache, ids, wantedOf(logitRows, first, count));
-    }
-    return this.#sampler.step(input);
+  /** @override @param {import("../sequential/executor.js").Fed} fed */
+  async goOn({ slot, start, ids, wanted }) {
+    const { cache, again } = this.#at(slot, start);
+    for (const piece of this.pieces(again)) await this.#forward(cache, piece, new Map());
+    await this.#forward(cache, ids, wanted);
   }
 
   /** Free what is kept of a sequence. @param {number} slot */
@@ -109,7 +65,7 @@ export class OnnxExecutor {
 
   /** @returns {Float64Array} the sampler's, then tensors that were made and bytes of logits that were copied */
   counters() {
-    return Float64Array.of(...this.#sampler.counters(), this.#tensors, this.#logitsBytes);
+    return this.countersWith(this.#tensors);
   }
 
   /**
@@ -128,12 +84,11 @@ export class OnnxExecutor {
   }
 
   /**
-   * @param {number} slot
    * @param {import("./caches.js").Cache} cache
    * @param {number[]} ids
    * @param {Map<number, number>} wanted row of the sampler → row of `ids`
    */
-  async #forward(slot, cache, ids, wanted) {
+  async #forward(cache, ids, wanted) {
     const least = Math.min(ids.length - 1, ...wanted.values());
     const feeds = this.#feeds(cache, ids, ids.length - least);
     /** @type {Record<string, Tensor>} */
@@ -141,10 +96,7 @@ export class OnnxExecutor {
     try {
       out = await this.#session.run(feeds, this.#outputs);
     } catch (error) {
-      const refused = this.#refused(error);
-      if (refused) throw refused;
-      this.#dead = failed(error);
-      throw this.#dead;
+      throw this.#refused(error) ?? this.died(error, "ONNX Runtime");
     }
     const [logits, ...tensors] = this.#outputs.map((name) => out[name]);
     release(cache.tensors);
@@ -207,28 +159,16 @@ export class OnnxExecutor {
    * @param {Map<number, number>} wanted
    */
   #copy(logits, fed, wanted) {
-    const { vocab } = this.#plan;
+    const { vocab } = this.plan;
     const [rows, width] = logits.dims.slice(-2);
     if (width !== vocab) throw invalidArtifact(`gives ${width} logits, the model has ${vocab} tokens`, "graph.logits");
-    const target = logitsOf(this.#sampler);
     for (const [to, row] of wanted) {
       const from = row - (fed - rows);
       if (from < 0) {
         throw new EngineError("unsupported", "this graph gives the logits of a text's last token only: it cannot score texts", "targets");
       }
       const values = /** @type {Float32Array | Uint16Array} */ (logits.data).subarray(from * vocab, (from + 1) * vocab);
-      if (logits.type === "float32" || !(values instanceof Uint16Array)) target.set(values, to * vocab);
-      else {
-        const known = (halves ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => fromHalf(bits)));
-        values.forEach((bits, i) => (target[to * vocab + i] = known[bits]));
-      }
-      this.#logitsBytes += values.byteLength;
+      this.keepLogits(to, values);
     }
   }
-}
-
-/** @param {unknown} error of a run @returns {EngineError} */
-function failed(error) {
-  const code = outOfMemory(error) ? "out_of_memory" : "device_lost";
-  return new EngineError(code, `ONNX Runtime failed: ${String(error)}`, null, error);
 }
