@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from inpage.errors import InvalidRequest, SourceInvalid
+from inpage.models.source import bytes_without_plan
 from inpage_compile.artifact.checks import verify
 from inpage_compile.artifact.levels import rounded
 from inpage_compile.artifact.weights import plan
@@ -22,7 +23,7 @@ from inpage_compile.pipeline import compile_model
 from inpage_compile.pruning.vocabulary import prune_vocabulary
 from inpage_compile.quantize import quantize, unpack
 from inpage_compile.quantize.int4_words import Int4Words
-from inpage_compile.sources import dequantize, open_folder, open_source
+from inpage_compile.sources import dequantize, mlc_library, open_folder, open_source
 from inpage_compile.sources.mlc import open_mlc
 from support.folder import FOLDERS, change, write_folder
 from support.mlc_folder import NO_TVM, exact, quantized, write_mlc
@@ -192,6 +193,9 @@ def test_with_a_library_the_folder_is_carried_as_it_is(tmp_path: Path) -> None:
         assert space[: mlc.bytes] == (folder / "tensor-cache.json").read_bytes()
         for file in mlc.files:
             assert space[file.offset : file.offset + file.bytes] == (folder / file.path).read_bytes()
+    # What a budget counts: keys and values of its 64 tokens, in halves, which the library keeps room for.
+    needed = bytes_without_plan(alone, alone.variants[0])
+    assert needed == alone.weights.bytes + 2 * a.layers * a.kv_heads * a.head_dim * 64 * 2
     made = (out / "manifest.json").stat().st_mtime_ns
     compile_model(str(folder), out, context=64, **options)
     assert (out / "manifest.json").stat().st_mtime_ns == made
@@ -214,6 +218,22 @@ def test_a_library_that_cannot_be_run_is_refused_by_name(library: str, said: str
     with pytest.raises(InvalidRequest, match=said) as error:
         compile_model(str(tmp_path / "m"), tmp_path / "out", variants=("mlc-webgpu",), mlc_lib=str(tmp_path / library))
     assert error.value.field == "mlc_lib"
+
+
+def test_a_download_that_is_refused_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the network: the address gave something else at first."""
+    given = iter([b"<!doctype html>", NO_TVM])
+
+    def fetch_url(url: str, cache: Path, progress: Any, *, suffix: str) -> Path:
+        path = cache / f"lib{suffix}"
+        if not path.exists():
+            path.write_bytes(next(given))
+        return path
+
+    monkeypatch.setattr(mlc_library, "fetch_url", fetch_url)
+    with pytest.raises(InvalidRequest, match="not WebAssembly"):
+        mlc_library.read_library("https://host/lib.wasm", cache=tmp_path)
+    assert mlc_library.read_library("https://host/lib.wasm", cache=tmp_path) == NO_TVM
 
 
 def test_a_library_needs_a_folder_of_mlc(tmp_path: Path) -> None:

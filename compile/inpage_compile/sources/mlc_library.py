@@ -44,10 +44,17 @@ def read_library(ref: str, *, cache: Path | None = None, progress: Progress = la
     Raises `InvalidRequest` (field ``mlc_lib``) for what web-llm cannot run, `NetworkError` where a download failed."""
     pinned = _PINNED.fullmatch(ref)
     place, wanted = (pinned[1], pinned[2].lower()) if pinned else (ref, None)
-    if place.startswith(("https://", "http://")):
-        path = fetch_url(place, cache or cache_folder(), progress, suffix=".wasm")
-    else:
-        path = Path(place)
+    if not place.startswith(("https://", "http://")):
+        return _checked(Path(place), place, wanted)
+    path = fetch_url(place, cache or cache_folder(), progress, suffix=".wasm")
+    try:
+        return _checked(path, place, wanted)
+    except InvalidRequest:
+        path.unlink(missing_ok=True)  # what the address gives may be another one by now: the next call asks again
+        raise
+
+
+def _checked(path: Path, place: str, wanted: str | None) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES["kernels"] + 1)

@@ -12,7 +12,7 @@ from ..backends.selection import choose
 from ..engines.protocol import Progress
 from ..errors import InvalidRequest
 from ..format.plan import parse_plan
-from ..format.schema import Manifest
+from ..format.schema import Manifest, Variant
 from ..host.artifact_store import Store, level_of, open_store
 from ..host.capability import this_device
 from ..kv import Blocks
@@ -110,15 +110,17 @@ class Artifacts:
 
     async def _of(self, artifact: int, store: Store, manifest: Manifest) -> list[Level]:
         """All variants that can run here, then without the one that takes the most beside KV pages, and so on, down to
-        one with a plan. What an engine without a plan takes beside its weights is not known beforehand."""
+        one with a plan. What an engine without a plan takes beside its weights is known of MLC's alone."""
         pin = self._settings.engine.backend if self._backend is None else self._backend
         ranked = choose(manifest.variants, await this_device(), backend=pin).ranked
         planned = [c.variant for c in ranked if "plan" in c.variant.files]
         plans = {v.name: parse_plan(await store.text(v.files["plan"], "plan"), manifest.tensors) for v in planned}
         if not plans:
-            weights, name = manifest.weights.bytes, manifest.level or manifest.id
-            return [Level(artifact, name, weights, 0, Blocks(1), manifest.architecture.context, 1)]
-        fixed = {c.name: manifest.weights_of(c.variant).bytes for c in ranked}
+            least = min((bytes_without_plan(manifest, c.variant) for c in ranked), default=manifest.weights.bytes)
+            return [
+                Level(artifact, manifest.level or manifest.id, least, 0, Blocks(1), manifest.architecture.context, 1)
+            ]
+        fixed = {c.name: bytes_without_plan(manifest, c.variant) for c in ranked}
         fixed |= {name: manifest.weights.bytes + plan.arena_bytes for name, plan in plans.items()}
         levels: list[Level] = []
         refused: dict[str, str] = {}
@@ -145,6 +147,16 @@ class Artifacts:
             what, size = ("arena", plans[name].arena_bytes) if name in plans else ("graph", fixed[name])
             refused[name] = f"its {what} of {size / 1e6:.0f} MB is beyond the memory budget"
         return levels
+
+
+def bytes_without_plan(manifest: Manifest, variant: Variant) -> int:
+    """Bytes of weights; a library of MLC's keeps room for the keys and values of a whole context from the start."""
+    weights = manifest.weights_of(variant).bytes
+    if "library" not in variant.files:
+        return weights
+    a = manifest.architecture
+    width = 2 if "shader-f16" in variant.requires else 4
+    return weights + 2 * a.layers * a.kv_heads * a.head_dim * a.context * width
 
 
 def _check_tokenizer(first: str, best: Manifest, where: str, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { place } from "../host/places.js";
-import { imported } from "../host/waits.js";
+import { imported, STALL_MS, within } from "../host/waits.js";
 import { Gpu } from "../webgpu/device.js";
 
 /**
@@ -25,7 +25,7 @@ export async function openLibrary() {
   try {
     return await imported(import(place(FILE).href), STEP, FILE);
   } catch (error) {
-    const response = await fetch(place(FILE), { method: "HEAD" }).catch(() => null);
+    const response = await within(fetch(place(FILE), { method: "HEAD" }), STALL_MS, STEP, FILE).catch(() => null);
     if (response?.status !== 404 && response?.status !== 410) throw error;
     throw new EngineError("unsupported", `this site has no web-llm (${FILE}): build it with this model`, "variant", error);
   }
@@ -67,7 +67,9 @@ export function offerAdapter(adapter, facts) {
   const opened = { gpu: null };
   const open = adapter.requestDevice.bind(adapter);
   const requestDevice = async (/** @type {GPUDeviceDescriptor} */ descriptor) => {
-    const device = await open(descriptor);
+    const device = await open(descriptor).catch((error) => {
+      throw new EngineError("unsupported", `the adapter gives no device: ${String(error)}`, "variant", error);
+    });
     opened.gpu = new Gpu(device, facts);
     return device;
   };

@@ -58,7 +58,8 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     openLibrary(),
     openSampler(plan, kernels),
     fetchFile({ ...source, signal }, library, () => undefined),
-    fetchWeights({ ...source, signal }, manifest, shards.sink(source.policy.connections), onProgress),
+    // What another's code parses is never believed unhashed: damage would make the load fail, again and again.
+    fetchWeights({ ...source, signal, behind: false }, manifest, shards.sink(source.policy.connections), onProgress),
   ]);
   offerFiles(filesOf(manifest, shards, code), source.signal);
   const opened = offerAdapter(adapter, facts);

@@ -49,7 +49,8 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const [ort, sampler, stored] = await together(source.signal, (signal) => [
     openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
     openSampler(plan, kernels),
-    fetchWeights({ ...source, signal }, manifest, weightSink(weights, source.policy.connections), onProgress),
+    // What another's code parses is never believed unhashed: damage would make the load fail, again and again.
+    fetchWeights({ ...source, signal, behind: false }, manifest, weightSink(weights, source.policy.connections), onProgress),
   ]);
   const session = await open(ort, manifest, weights, onGpu);
   source.signal.throwIfAborted();
