@@ -41,6 +41,18 @@ def test_texts_are_cut_as_by_pypis_library(squeezes: bool, tmp_path: Path) -> No
     assert found["decoded"] == [library.decode(ids, skip_special_tokens=False) for ids in wanted]
 
 
+@pytest.mark.parametrize("kind", ["BertProcessing", "RobertaProcessing", None])
+def test_what_stands_around_a_text_is_the_librarys(kind: str | None) -> None:
+    """Without a post-processor nothing does, and the end is still known."""
+    ends = {"cls": ["<s>", 0], "sep": ["</s>", 2], "trim_offsets": True, "add_prefix_space": False}
+    description = tokenizer() | {"post_processor": {"type": kind, **ends} if kind else None}
+    made, _ = read_tokenizer(TokenizerFiles(description), len(pieces()), embeds=True)
+    encoded = Tokenizer.from_str(json.dumps(description)).encode("the cat")
+    plain = load_tokenizer(json.dumps(made.json), made.special).encode("the cat")
+    assert made.eos[0] == 2
+    assert [*[made.bos] * made.add_bos, *plain, *[made.eos[0]] * made.add_eos] == encoded.ids
+
+
 def test_a_control_token_that_is_typed_is_text() -> None:
     made, _ = read_tokenizer(TokenizerFiles(tokenizer()), len(pieces()), embeds=True)
     ours = load_tokenizer(json.dumps(made.json), made.special)
@@ -67,6 +79,8 @@ def test_scores_that_are_cut_off_are_refused(tmp_path: Path) -> None:
         ("pre_tokenizer", {"type": "WhitespaceSplit"}, "pre_tokenizer"),
         ("pre_tokenizer", {"type": "Metaspace", "replacement": "_"}, "pre_tokenizer"),
         ("added_tokens", [{"id": 5, "content": "<s>"}], "added_tokens"),
+        ("post_processor", {"type": "Around"}, "post_processor"),
+        ("post_processor", {"type": "BertProcessing", "cls": ["<s>", 0]}, "post_processor"),
         ("post_processor.single", [{"SpecialToken": {"id": "the"}}, {"Sequence": {"id": "A"}}], "post_processor"),
     ],
 )

@@ -64,7 +64,8 @@ def read_unigram(
     if [cut["type"] for cut in cuts] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
         raise _wrong("pre_tokenizer", "is not supported; Metaspace is, or WhitespaceSplit and Metaspace")
     front, behind = (None if text is None else special[text] for text in around)
-    return _made(vocab, unknown, special, normalizers, cuts, front, behind), notes
+    end = special.get(names.get("eos", _NAMES["eos"]))
+    return _made(vocab, unknown, special, normalizers, cuts, front, behind, end), notes
 
 
 def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
@@ -93,13 +94,15 @@ def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     front = named["bos"] if meta.flag("tokenizer.ggml.add_bos_token", True) else None
     behind = named["eos"] if meta.flag("tokenizer.ggml.add_eos_token", True) else None
     vocab = [[text, float(score)] for text, score in zip(vocabulary.tokens, scores, strict=True)]
-    return _made(vocab, unknown, {vocabulary.tokens[i]: i for i in sorted(ids)}, steps, cuts, front, behind)
+    special = {vocabulary.tokens[i]: i for i in sorted(ids)}
+    return _made(vocab, unknown, special, steps, cuts, front, behind, named["eos"])
 
 
 def _made(
     vocab: Sequence[Any], unknown: int, special: Mapping[str, int], normalizers: list[dict[str, Any]],
-    cuts: list[dict[str, Any]], front: int | None, behind: int | None,
+    cuts: list[dict[str, Any]], front: int | None, behind: int | None, end: int | None,
 ) -> Tokenizer:  # fmt: skip
+    """``end``: the end of a text, which also stands between two; ``front``, ``behind``: what is put around each."""
     document = {
         "version": "1.0",
         "truncation": None,
@@ -111,7 +114,7 @@ def _made(
         "decoder": cuts[-1],
         "model": {"type": "Unigram", "unk_id": unknown, "vocab": list(vocab), "byte_fallback": False},
     }
-    ends = () if behind is None else (behind,)
+    ends = tuple(dict.fromkeys(token for token in (behind, end) if token is not None))
     return Tokenizer(document, front, ends, front is not None, special, behind is not None)
 
 
