@@ -41,6 +41,16 @@ def test_texts_are_cut_as_by_pypis_library(squeezes: bool, tmp_path: Path) -> No
     assert found["decoded"] == [library.decode(ids, skip_special_tokens=False) for ids in wanted]
 
 
+def test_blanks_are_stripped_at_the_ends_in_time_that_goes_with_the_text(tmp_path: Path) -> None:
+    """A million blanks inside would take an expression half an hour."""
+    description = tokenizer(squeezes=True)
+    description["normalizer"]["normalizers"][0] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    texts = [" \u2003a\x85", "a \ufeff", "   ", f"a{' ' * 1_000_000}b"]
+    library = Tokenizer.from_str(json.dumps(description))
+    wanted = [each.ids for each in library.encode_batch(texts, add_special_tokens=False)]
+    assert in_node(tmp_path / "tokenizer.bin", tables_of(description) or b"", texts)["ids"] == wanted
+
+
 @pytest.mark.parametrize("kind", ["BertProcessing", "RobertaProcessing", None])
 def test_what_stands_around_a_text_is_the_librarys(kind: str | None) -> None:
     """Without a post-processor nothing does, and the end is still known."""
