@@ -92,11 +92,10 @@ def _texts(family: Family | None, a: Architecture, meta: Metadata) -> EmbeddingR
     """A file of this kind names no prompts."""
     if not a.encoder:
         return None
-    if not isinstance(family, EncoderFamily):
-        return EmbeddingRef({})
     # Files call XLM-RoBERTa BERT: only the tokenizer tells.
-    is_xlm = family.name == "bert" and meta.get("tokenizer.ggml.model") == "t5"
-    return (FAMILIES["xlm-roberta"] if is_xlm else family).texts()
+    if family is FAMILIES["bert"] and meta.get("tokenizer.ggml.model") == "t5":
+        family = FAMILIES["xlm-roberta"]
+    return family.texts() if isinstance(family, EncoderFamily) else EmbeddingRef({})
 
 
 def _other_templates(meta: Metadata) -> list[str]:
