@@ -99,6 +99,8 @@ def test_a_vocabulary_that_spells_its_control_tokens() -> None:
     tokenizer = load_tokenizer(json.dumps(description), {})
     assert tokenizer.encode("a<s>b<s>") == [2, 4, 5, 6, 3, 4, 5, 6]
     assert tokenizer.encode_rendered("a<s>b", {}) == [2, 1, 3]
+    wide = load_tokenizer(json.dumps(description | {"normalizer": {"type": "NFKC"}}), {})
+    assert wide.encode("a\uff1cs\uff1eb") == [2, 4, 5, 6, 3]  # only when it is normalized is it spelled
 
 
 def test_blanks_that_control_tokens_swallow() -> None:
