@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from inpage.errors import SourceInvalid
 from inpage.text.tokenizer import load_tokenizer
+from inpage_compile.tokenizers import tables
 from inpage_compile.tokenizers.checkpoint import TokenizerFiles, read_tokenizer
 from inpage_compile.tokenizers.tables import tables_of
 from support.tables_in_node import in_node
@@ -72,6 +73,20 @@ def test_a_control_token_that_is_typed_is_text() -> None:
 def test_scores_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     content = tables_of(tokenizer()) or b""
     assert "ends too soon" in in_node(tmp_path / "tokenizer.bin", content[:-4], [])["error"]
+    without = content[: -4 * len(pieces())]
+    assert "have no scores" in in_node(tmp_path / "tokenizer.bin", without, [])["error"]
+
+
+def test_a_long_token_with_a_score_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From each place of a text as many bytes are looked up as the longest has, each time with all before."""
+    description = tokenizer()
+    description["model"]["vocab"][5][0] = "a" * 257
+    assert tables_of(description) is None
+    with pytest.raises(SourceInvalid) as caught:
+        read_tokenizer(TokenizerFiles(description), len(pieces()), embeds=True)
+    assert caught.value.field == "tokenizer.json.model.vocab"
+    monkeypatch.setattr(tables, "UNIGRAM_BYTES", 257)
+    assert "a token of 257" in in_node(tmp_path / "tokenizer.bin", tables_of(description) or b"", [])["error"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inpage.errors import SourceInvalid, quoted
+from inpage.format.limits import UNIGRAM_BYTES
 
 from .pieces import flat
 from .tokenizer import Tokenizer
@@ -43,6 +44,7 @@ def read_unigram(
     pieces = dict(vocab)
     if len(pieces) != len(vocab) or "" in pieces:
         raise _wrong("model.vocab", "a token's text stands twice, or is empty")
+    _check_sizes(pieces, f"{FILE}.model.vocab")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
         raise _wrong("model.unk_id", f"{quoted(unknown)} is not in the vocabulary")
     if model.get("byte_fallback"):
@@ -75,6 +77,7 @@ def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     scores = meta.get(key)
     if not isinstance(scores, list) or len(scores) != size or not all(map(_is_score, scores)):
         raise SourceInvalid(f"{key}: must be an array of {size} numbers, one a token", field=key)
+    _check_sizes(vocabulary.tokens, "tokenizer.ggml.tokens")
     named = {
         name: token_id(meta, f"tokenizer.ggml.{key}_token_id", size)
         for name, key in {"bos": "bos", "eos": "eos", "pad": "padding", "mask": "mask", "unk": "unknown"}.items()
@@ -181,6 +184,13 @@ def _cut(step: Mapping[str, Any]) -> dict[str, Any]:
 def _metaspace(prefix: bool) -> dict[str, Any]:
     scheme = "always" if prefix else "never"
     return {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": scheme, "split": True}
+
+
+def _check_sizes(texts: Iterable[str], field: str) -> None:
+    for text in texts:
+        if len(text.encode(errors="replace")) > UNIGRAM_BYTES:
+            why = f"{quoted(text)} has over {UNIGRAM_BYTES} bytes, which is not supported with scores"
+            raise SourceInvalid(f"{field}: {why}", field=field)
 
 
 def _is_piece(entry: Any) -> bool:
