@@ -93,6 +93,7 @@ def test_a_gguf_file_is_the_same_model(name: str, tmp_path: Path) -> None:
         assert file.tokenizer.json[part] == folder.tokenizer.json[part]
     assert (file.tokenizer.bos, file.tokenizer.eos[0]) == (folder.tokenizer.bos, folder.tokenizer.eos[0])
     assert (file.tokenizer.add_bos, file.tokenizer.add_eos) == (folder.tokenizer.add_bos, folder.tokenizer.add_eos)
+    assert file.embedding and folder.embedding and file.embedding.separators == folder.embedding.separators
 
 
 def _source(tmp_path: Path, name: str = "mean") -> Path:

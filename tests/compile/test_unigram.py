@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from inpage.errors import SourceInvalid
 from inpage.text.tokenizer import load_tokenizer
+from inpage_compile.tokenizers import tables
 from inpage_compile.tokenizers.checkpoint import TokenizerFiles, read_tokenizer
 from inpage_compile.tokenizers.tables import tables_of
 from support.tables_in_node import in_node
@@ -41,6 +42,28 @@ def test_texts_are_cut_as_by_pypis_library(squeezes: bool, tmp_path: Path) -> No
     assert found["decoded"] == [library.decode(ids, skip_special_tokens=False) for ids in wanted]
 
 
+def test_blanks_are_stripped_at_the_ends_in_time_that_goes_with_the_text(tmp_path: Path) -> None:
+    """A million blanks inside would take an expression half an hour."""
+    description = tokenizer(squeezes=True)
+    description["normalizer"]["normalizers"][0] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    texts = [" \u2003a\x85", "a \ufeff", "   ", f"a{' ' * 1_000_000}b"]
+    library = Tokenizer.from_str(json.dumps(description))
+    wanted = [each.ids for each in library.encode_batch(texts, add_special_tokens=False)]
+    assert in_node(tmp_path / "tokenizer.bin", tables_of(description) or b"", texts)["ids"] == wanted
+
+
+@pytest.mark.parametrize("kind", ["BertProcessing", "RobertaProcessing", None])
+def test_what_stands_around_a_text_is_the_librarys(kind: str | None) -> None:
+    """Without a post-processor nothing does, and the end is still known."""
+    ends = {"cls": ["<s>", 0], "sep": ["</s>", 2], "trim_offsets": True, "add_prefix_space": False}
+    description = tokenizer() | {"post_processor": {"type": kind, **ends} if kind else None}
+    made, _ = read_tokenizer(TokenizerFiles(description), len(pieces()), embeds=True)
+    encoded = Tokenizer.from_str(json.dumps(description)).encode("the cat")
+    plain = load_tokenizer(json.dumps(made.json), made.special).encode("the cat")
+    assert made.eos[0] == 2
+    assert [*[made.bos] * made.add_bos, *plain, *[made.eos[0]] * made.add_eos] == encoded.ids
+
+
 def test_a_control_token_that_is_typed_is_text() -> None:
     made, _ = read_tokenizer(TokenizerFiles(tokenizer()), len(pieces()), embeds=True)
     ours = load_tokenizer(json.dumps(made.json), made.special)
@@ -50,6 +73,20 @@ def test_a_control_token_that_is_typed_is_text() -> None:
 def test_scores_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     content = tables_of(tokenizer()) or b""
     assert "ends too soon" in in_node(tmp_path / "tokenizer.bin", content[:-4], [])["error"]
+    without = content[: -4 * len(pieces())]
+    assert "have no scores" in in_node(tmp_path / "tokenizer.bin", without, [])["error"]
+
+
+def test_a_long_token_with_a_score_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From each place of a text as many bytes are looked up as the longest has, each time with all before."""
+    description = tokenizer()
+    description["model"]["vocab"][5][0] = "a" * 257
+    assert tables_of(description) is None
+    with pytest.raises(SourceInvalid) as caught:
+        read_tokenizer(TokenizerFiles(description), len(pieces()), embeds=True)
+    assert caught.value.field == "tokenizer.json.model.vocab"
+    monkeypatch.setattr(tables, "UNIGRAM_BYTES", 257)
+    assert "a token of 257" in in_node(tmp_path / "tokenizer.bin", tables_of(description) or b"", [])["error"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +104,8 @@ def test_scores_that_are_cut_off_are_refused(tmp_path: Path) -> None:
         ("pre_tokenizer", {"type": "WhitespaceSplit"}, "pre_tokenizer"),
         ("pre_tokenizer", {"type": "Metaspace", "replacement": "_"}, "pre_tokenizer"),
         ("added_tokens", [{"id": 5, "content": "<s>"}], "added_tokens"),
+        ("post_processor", {"type": "Around"}, "post_processor"),
+        ("post_processor", {"type": "BertProcessing", "cls": ["<s>", 0]}, "post_processor"),
         ("post_processor.single", [{"SpecialToken": {"id": "the"}}, {"Sequence": {"id": "A"}}], "post_processor"),
     ],
 )

@@ -12,6 +12,7 @@ import resource
 import time
 from array import array
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,17 @@ async def test_bad_input_is_refused_by_name(router: Router, texts: Any, how: dic
     with pytest.raises(InvalidRequest) as caught:
         await router.embed(texts, **how)
     assert caught.value.field == field
+
+
+async def test_a_text_without_tokens_is_refused(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model puts nothing around a text, an empty one has none; no step would take it."""
+    bare = replace(router.manifest, tokenizer=replace(router.manifest.tokenizer, add_bos=False, add_eos=False))
+    monkeypatch.setattr(router._embedder, "_manifest", bare)
+    with pytest.raises(InvalidRequest) as caught:
+        await router.embed(["a", ""])
+    assert caught.value.field == "texts[1]"
+    with pytest.raises(InvalidRequest):
+        router.scheduler.submit(Request([], embeds=True))
 
 
 async def test_what_is_read_of_texts_is_bounded(

@@ -12,6 +12,7 @@ import pytest
 
 from inpage.errors import ArtifactInvalid, Unsupported
 from inpage.text.tokenizer import Detokenizer, Tokenizer, load_tokenizer
+from support.charsmap import encoded
 from support.paged_double import PagedDouble
 from support.small import small_router, small_tokenizer_json
 from support.tiny import CONTROL, VOCAB
@@ -99,6 +100,8 @@ def test_a_vocabulary_that_spells_its_control_tokens() -> None:
     tokenizer = load_tokenizer(json.dumps(description), {})
     assert tokenizer.encode("a<s>b<s>") == [2, 4, 5, 6, 3, 4, 5, 6]
     assert tokenizer.encode_rendered("a<s>b", {}) == [2, 1, 3]
+    wide = load_tokenizer(json.dumps(description | {"normalizer": {"type": "NFKC"}}), {})
+    assert wide.encode("a\uff1cs\uff1eb") == [2, 4, 5, 6, 3]  # only when it is normalized is it spelled
 
 
 def test_blanks_that_control_tokens_swallow() -> None:
@@ -117,6 +120,8 @@ def test_a_broken_file_is_refused(text: str) -> None:
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _LONGER = {"type": "Replace", "pattern": {"String": "a"}, "content": "aaa"}
+_MAP = {"type": "Precompiled", "precompiled_charsmap": encoded({"a": "b" * 256})}
+_PAGES = {"type": "Precompiled", "precompiled_charsmap": encoded({"a": "b" * 257, "c": "d"})}
 _ANYWHERE = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aaa"}
 
 
@@ -129,6 +134,8 @@ _ANYWHERE = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "aaa"}
         ("decoder", "decoders", [_LONGER] * 12, "over 256 times as long"),
         ("normalizer", "normalizers", [{"type": "Prepend", "prepend": "a" * 65}], "writes 65 characters"),
         ("pre_tokenizer", "pretokenizers", [{"type": "Metaspace", "replacement": "__"}], "not one character"),
+        ("normalizer", "normalizers", [_MAP] * 2, "more than one map"),
+        ("normalizer", "normalizers", [_PAGES], "writes over 256 bytes for one"),
         ("normalizer", "normalizers", [{"type": "NFC"}] * 64, "more than 64 steps"),
     ],
 )

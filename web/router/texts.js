@@ -85,6 +85,8 @@ function longestOf(texts) {
 export function tokenizer(description, tables) {
   const read = tables ?? (description.tables && new TokenizerTables(description.tables));
   const said = /** @type {Description} */ (literal(description));
+  const scored = /** @type {Record<string, any> | undefined} */ (said.model)?.type === "Unigram";
+  if (read && scored !== Boolean(read.scores)) throw invalidArtifact(scored ? "have no scores" : "have scores that are not asked for", "tokenizer.tables");
   if (read?.scores) return calls(unigram(description, read));
   return calls(read ? overTables(said, read) : wordByWord(new Tokenizer(said, {})));
 }

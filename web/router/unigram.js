@@ -8,6 +8,8 @@ import { invalidArtifact } from "../engine/format/errors.js";
 import { Charsmap } from "./charsmap.js";
 
 const BLANK = "\u2581";
+/** One unit: none of them takes two. */
+const WHITE = /\p{White_Space}/u;
 /** What a character costs that no token is, below the least score. */
 const PENALTY = 10;
 const NONE = -1;
@@ -52,10 +54,24 @@ function normalizer({ type, precompiled_charsmap: charsmap, pattern, content, st
     return (text) => map.normalize(text);
   }
   if (/^NFK?[CD]$/.test(type)) return (text) => text.normalize(type);
-  if (type === "Strip") return (text) => text.replace(left ? /^\p{White_Space}+/u : "", "").replace(right ? /\p{White_Space}+$/u : "", "");
+  if (type === "Strip") return (text) => stripped(text, left, right);
   if (type === "Replace" && pattern?.Regex === " {2,}") return (text) => text.replace(/ {2,}/g, () => content);
   if (type === "Replace" && typeof pattern?.String === "string") return (text) => text.replaceAll(pattern.String, () => content);
   throw unknown(type, "normalizer");
+}
+
+/**
+ * Character by character: an expression that ends in "$" would begin anew at each blank inside the text.
+ * @param {string} text
+ * @param {boolean} left
+ * @param {boolean} right
+ */
+function stripped(text, left, right) {
+  let start = 0;
+  let end = text.length;
+  if (left) while (start < end && WHITE.test(text[start])) start++;
+  if (right) while (end > start && WHITE.test(text[end - 1])) end--;
+  return text.slice(start, end);
 }
 
 /** @param {Step} step @returns {(text: string) => string[]} */

@@ -157,8 +157,9 @@ def _pooled(folder: ModelFolder, dense: list[str] | None = None) -> Pooled:
         elif kind == "Normalize" and pooled is not None:
             pooled = Pooled(pooled.pooling, True)
         else:
+            known = "Transformer, Pooling, " + ("Normalize" if dense is None else "Dense, Normalize")
             raise SourceInvalid(
-                f"{MODULES}: module {i}, {quoted(kind)}, is not supported; Transformer, Pooling and Normalize are",
+                f"{MODULES}: module {i}, {quoted(kind)}, is not supported there; supported, in this order: {known}",
                 field=MODULES,
             )
     return pooled or Pooled("mean", False)

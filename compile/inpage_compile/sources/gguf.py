@@ -12,7 +12,7 @@ from inpage.errors import SourceInvalid, quoted
 from inpage.format.schema import Architecture, EmbeddingRef, SourceRef
 from inpage.format.structure import one_line
 
-from ..families import EncoderFamily, Family, family_of
+from ..families import FAMILIES, EncoderFamily, Family, family_of
 from ..families.family import check_tensors
 from ..families.rope import FACTORS, LONG, SHORT
 from ..gguf.metadata import Metadata
@@ -76,7 +76,7 @@ def open_gguf(
         license=terms,
         rope=rope,
         sampling=sampling,
-        embedding=_texts(family, architecture),
+        embedding=_texts(family, architecture, meta),
         warnings=tuple(
             f"{path.name}: {note}"
             for note in (
@@ -88,10 +88,13 @@ def open_gguf(
     )
 
 
-def _texts(family: Family | None, a: Architecture) -> EmbeddingRef | None:
+def _texts(family: Family | None, a: Architecture, meta: Metadata) -> EmbeddingRef | None:
     """A file of this kind names no prompts."""
     if not a.encoder:
         return None
+    # Files call XLM-RoBERTa BERT: only the tokenizer tells.
+    if family is FAMILIES["bert"] and meta.get("tokenizer.ggml.model") == "t5":
+        family = FAMILIES["xlm-roberta"]
     return family.texts() if isinstance(family, EncoderFamily) else EmbeddingRef({})
 
 

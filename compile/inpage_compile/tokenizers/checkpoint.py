@@ -228,10 +228,7 @@ def _ids(table: Mapping[str, Any], file: str, name: str, size: int) -> list[int]
 
 def _around(files: TokenizerFiles) -> tuple[str | None, str | None]:
     """The tokens that a post-processor puts in front of a text and behind it."""
-    single = [item for step in _steps(files.tokenizer.get("post_processor"), "processors") for item in _items(step)]
-    tokens = [item.get("SpecialToken") for item in single]
-    texts = [token.get("id") if isinstance(token, Mapping) else None for token in tokens]
-    named = [text if isinstance(text, str) else None for text in texts]
+    named = [text for step in _steps(files.tokenizer.get("post_processor"), "processors") for text in _written(step)]
     return (named[0], named[-1] if len(named) > 1 else None) if named else (None, None)
 
 
@@ -255,9 +252,28 @@ def _behind(
     return ends[0] if files.tokenizer_config.get("add_eos_token") is True and ends else None
 
 
-def _items(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    single = step.get("single") if step.get("type") == "TemplateProcessing" else None
-    return [item for item in single if isinstance(item, Mapping)] if isinstance(single, list) else []
+def _written(step: Mapping[str, Any]) -> list[str | None]:
+    """What a step writes for a text: tokens, and None in the place of the text."""
+    kind = step.get("type")
+    if kind == "ByteLevel":
+        return []  # it moves offsets only
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        front, behind = (_first(step.get(name)) for name in ("cls", "sep"))
+        if front is None or behind is None:
+            raise wrong("post_processor", f"{kind} must have cls and sep, each a token and its id")
+        return [front, None, behind]
+    if kind != "TemplateProcessing":
+        known = "TemplateProcessing, BertProcessing, RobertaProcessing and ByteLevel"
+        raise wrong("post_processor", f"{quoted(kind)} is not supported; {known} are")
+    single = step.get("single")
+    items = [item for item in single if isinstance(item, Mapping)] if isinstance(single, list) else []
+    tokens = [item.get("SpecialToken") for item in items]
+    texts = [token.get("id") if isinstance(token, Mapping) else None for token in tokens]
+    return [text if isinstance(text, str) else None for text in texts]
+
+
+def _first(pair: Any) -> str | None:
+    return pair[0] if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) else None
 
 
 def _steps(found: Any, inner: str) -> Iterator[Mapping[str, Any]]:

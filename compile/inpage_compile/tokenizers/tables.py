@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from inpage.format.limits import TOKENIZER_TABLES
+from inpage.format.limits import TOKENIZER_TABLES, UNIGRAM_BYTES
 
 MAGIC = b"INTK"
 
@@ -67,6 +67,8 @@ def _unigram(description: Mapping[str, Any], model: Mapping[str, Any]) -> bytes 
     except (UnicodeEncodeError, AttributeError, TypeError, ValueError):
         return None
     if not vocab or len(set(texts.values())) != len(texts) or b"" in texts.values():
+        return None
+    if max(map(len, texts.values())) > UNIGRAM_BYTES:
         return None
     longest = max((text for text, _ in vocab), key=len)
     outline = {**description, "model": {**model, "vocab": [[longest, 0.0]]}}

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inpage.errors import SourceInvalid, quoted
+from inpage.format.limits import UNIGRAM_BYTES
 
 from .pieces import flat
 from .tokenizer import Tokenizer
@@ -43,6 +44,7 @@ def read_unigram(
     pieces = dict(vocab)
     if len(pieces) != len(vocab) or "" in pieces:
         raise _wrong("model.vocab", "a token's text stands twice, or is empty")
+    _check_sizes(pieces, f"{FILE}.model.vocab")
     if type(unknown) is not int or not 0 <= unknown < len(vocab):
         raise _wrong("model.unk_id", f"{quoted(unknown)} is not in the vocabulary")
     if model.get("byte_fallback"):
@@ -64,7 +66,8 @@ def read_unigram(
     if [cut["type"] for cut in cuts] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
         raise _wrong("pre_tokenizer", "is not supported; Metaspace is, or WhitespaceSplit and Metaspace")
     front, behind = (None if text is None else special[text] for text in around)
-    return _made(vocab, unknown, special, normalizers, cuts, front, behind), notes
+    end = special.get(names.get("eos", _NAMES["eos"]))
+    return _made(vocab, unknown, special, normalizers, cuts, front, behind, end), notes
 
 
 def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
@@ -74,6 +77,7 @@ def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     scores = meta.get(key)
     if not isinstance(scores, list) or len(scores) != size or not all(map(_is_score, scores)):
         raise SourceInvalid(f"{key}: must be an array of {size} numbers, one a token", field=key)
+    _check_sizes(vocabulary.tokens, "tokenizer.ggml.tokens")
     named = {
         name: token_id(meta, f"tokenizer.ggml.{key}_token_id", size)
         for name, key in {"bos": "bos", "eos": "eos", "pad": "padding", "mask": "mask", "unk": "unknown"}.items()
@@ -93,13 +97,15 @@ def gguf_unigram(meta: Metadata, vocabulary: Vocabulary) -> Tokenizer:
     front = named["bos"] if meta.flag("tokenizer.ggml.add_bos_token", True) else None
     behind = named["eos"] if meta.flag("tokenizer.ggml.add_eos_token", True) else None
     vocab = [[text, float(score)] for text, score in zip(vocabulary.tokens, scores, strict=True)]
-    return _made(vocab, unknown, {vocabulary.tokens[i]: i for i in sorted(ids)}, steps, cuts, front, behind)
+    special = {vocabulary.tokens[i]: i for i in sorted(ids)}
+    return _made(vocab, unknown, special, steps, cuts, front, behind, named["eos"])
 
 
 def _made(
     vocab: Sequence[Any], unknown: int, special: Mapping[str, int], normalizers: list[dict[str, Any]],
-    cuts: list[dict[str, Any]], front: int | None, behind: int | None,
+    cuts: list[dict[str, Any]], front: int | None, behind: int | None, end: int | None,
 ) -> Tokenizer:  # fmt: skip
+    """``end``: the end of a text, which also stands between two; ``front``, ``behind``: what is put around each."""
     document = {
         "version": "1.0",
         "truncation": None,
@@ -111,7 +117,7 @@ def _made(
         "decoder": cuts[-1],
         "model": {"type": "Unigram", "unk_id": unknown, "vocab": list(vocab), "byte_fallback": False},
     }
-    ends = () if behind is None else (behind,)
+    ends = tuple(dict.fromkeys(token for token in (behind, end) if token is not None))
     return Tokenizer(document, front, ends, front is not None, special, behind is not None)
 
 
@@ -178,6 +184,13 @@ def _cut(step: Mapping[str, Any]) -> dict[str, Any]:
 def _metaspace(prefix: bool) -> dict[str, Any]:
     scheme = "always" if prefix else "never"
     return {"type": "Metaspace", "replacement": _BLANK, "prepend_scheme": scheme, "split": True}
+
+
+def _check_sizes(texts: Iterable[str], field: str) -> None:
+    for text in texts:
+        if len(text.encode(errors="replace")) > UNIGRAM_BYTES:
+            why = f"{quoted(text)} has over {UNIGRAM_BYTES} bytes, which is not supported with scores"
+            raise SourceInvalid(f"{field}: {why}", field=field)
 
 
 def _is_piece(entry: Any) -> bool:

@@ -38,6 +38,9 @@ BLOCK_ROWS: Final = 16  # rows interleaved in one block of layout rows16
 LINE: Final = 500  # characters of a text that is shown in one line
 ENTRIES: Final = 65536  # of any list of an artifact
 TOKENIZER_TABLES: Final = 1  # version of a tokenizer's tables
+UNIGRAM_BYTES: Final = (
+    256  # of a token with a score: from each place of a text as many are looked up; SentencePiece makes 16 characters
+)
 LAYERS: Final = 4096
 KERNELS: Final = 4096
 KERNEL_BUFFERS: Final = 64

@@ -161,7 +161,10 @@ class Embedder:
                 ids, room = next(encoded), self._context - len(begin) - len(end)
                 if len(ids) > room and not truncate:
                     raise _too_long(place, len(ids) + len(begin) + len(end), self._context)
-                out.append(_Text([*begin, *ids[:room], *end]))
+                whole = [*begin, *ids[:room], *end]
+                if not whole:
+                    raise InvalidRequest(f"{place} has no tokens: this model makes no vector of it", field=place)
+                out.append(_Text(whole))
                 continue
             ids = checked_ids(each, vocab, place, most=None)
             if len(ids) > self._context and not truncate:

@@ -118,6 +118,8 @@ class Scheduler:
         unmet = request.unmet(self.info)
         if unmet is not None:
             raise unmet
+        if not request.prompt:  # no step would ever take it
+            raise InvalidRequest("the prompt has no tokens", field="prompt")
         if request.end > self.capacity:
             raise InvalidRequest(
                 f"prompt and answer need {request.end} tokens and there is room for {self.capacity}; "

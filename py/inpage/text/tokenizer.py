@@ -97,8 +97,10 @@ class Tokenizer:
         """`encode` of each text, in one call of the library; beside the event loop where that takes long."""
         short = sum(map(len, texts)) <= ASIDE_CHARS
         found = self._kept(self._codec.encode(texts) if short else await self._codec.encode_aside(texts))
-        pairs = zip(texts, found, strict=True)
-        return [ids if self.control_ids.isdisjoint(ids) else self.encode(text) for text, ids in pairs]
+        for i, (text, ids) in enumerate(zip(texts, found, strict=True)):
+            if not self.control_ids.isdisjoint(ids):
+                found[i] = self.encode(text) if short else await self.encode_aside(text)
+        return found
 
     def encode_rendered(self, text: str, stand_ins: Mapping[int, str]) -> list[int]:
         """Ids of a rendered chat template: control tokens that it spells become control tokens. ``stand_ins`` (see
@@ -148,13 +150,22 @@ class Tokenizer:
         return ids
 
     def _apart(self, text: str) -> Encoding:
-        """For a model whose vocabulary itself holds the token's spelling: take the spelling apart."""
+        """For a model whose vocabulary itself holds the token's spelling: take the spelling apart. One that shows only
+        in the normalized text is found by halving what becomes it."""
         cuts = [match.start() + 1 for match in re.finditer(f"(?={_alternatives(self.control)})", text)]
-        parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)]) if a < b]
-        ids = [token for encoded in (yield parts) for token in encoded]
-        if not self.control_ids.isdisjoint(ids):
-            raise Unsupported("this text cannot be written without a control token of this model")
-        return ids
+        parts: list[str | list[int]] = [text[a:b] for a, b in pairwise([0, *cuts, len(text)]) if a < b]
+        while texts := [part for part in parts if isinstance(part, str)]:
+            encoded, done = iter((yield texts)), list[str | list[int]]()
+            for part in parts:
+                ids = next(encoded) if isinstance(part, str) else part
+                if isinstance(part, list) or self.control_ids.isdisjoint(ids):
+                    done.append(ids)
+                elif len(part) == 1:
+                    raise Unsupported("this text cannot be written without a control token of this model")
+                else:
+                    done += (part[: len(part) // 2], part[len(part) // 2 :])
+            parts = done
+        return [token for part in parts if isinstance(part, list) for token in part]
 
     def _run(self, encoding: Encoding) -> list[int]:
         try:

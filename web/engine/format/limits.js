@@ -45,6 +45,8 @@ export const LINE = 500;
 export const ENTRIES = 65536;
 /** Version of a tokenizer's tables. */
 export const TOKENIZER_TABLES = 1;
+/** Of a token with a score: from each place of a text as many are looked up; SentencePiece makes 16 characters. */
+export const UNIGRAM_BYTES = 256;
 export const LAYERS = 4096;
 export const KERNELS = 4096;
 export const KERNEL_BUFFERS = 64;

@@ -4,7 +4,7 @@
  */
 
 import { invalidArtifact } from "./errors.js";
-import { TOKENIZER_TABLES, VOCAB } from "./limits.js";
+import { TOKENIZER_TABLES, UNIGRAM_BYTES, VOCAB } from "./limits.js";
 
 const FIELD = "tokenizer.tables";
 const MAGIC = "INTK";
@@ -105,6 +105,7 @@ export class TokenizerTables {
     [this.#ways, this.#cuts, this.#ranks] = this.#merges(made, numbers);
     /** Of each token, of Unigram's tables; null of BPE's. */
     this.scores = numbers.at === bytes.length ? null : this.#scoresOf(numbers);
+    if (this.scores && this.#longest > UNIGRAM_BYTES) throw invalidArtifact(`has a token of ${this.#longest} bytes, at most ${UNIGRAM_BYTES} are allowed`, FIELD);
     if (numbers.at !== bytes.length) throw invalidArtifact("hold more than they say", FIELD);
   }
 
