@@ -92,11 +92,12 @@ test("what is unchanged is not embedded again, what another embedder made is, an
     delete: async (/** @type {string} */ name) => void kept.delete(name),
   });
   let embedded = 0;
+  let width = 26;
   /** One number for each letter. @type {import("../../examples/search/library.js").Embed} */
   const embed = async (texts, { signal }) => {
     signal?.throwIfAborted();
-    embedded += texts.length;
-    return texts.map((text) => Float32Array.from({ length: 26 }, (_, i) => text.toLowerCase().split(String.fromCharCode(97 + i)).length - 1));
+    embedded += texts.filter((text) => text !== ".").length; // what asks for the width is no text of a file
+    return texts.map((text) => Float32Array.from({ length: width }, (_, i) => text.toLowerCase().split(String.fromCharCode(97 + i)).length - 1));
   };
   const open = (/** @type {string} */ embedder) => Library.open({ embed, embedder, store, kernel: `data:application/wasm;base64,${wasm.toString("base64")}` });
   let library = await open("one");
@@ -108,10 +109,18 @@ test("what is unchanged is not embedded again, what another embedder made is, an
   expect((await library.search("a", 5)).map(({ name, score }) => [name, score])).toEqual([["z", 0], ["a", 0]]);
   await expect(library.add("b", "bbb", { signal: AbortSignal.abort() })).rejects.toThrow();
   await expect(library.add("b", " \n")).rejects.toThrow("no text");
+  width = 3; // a failure after embedding takes nothing away
+  await expect(library.add("z", "xyz")).rejects.toThrow(RangeError);
+  width = 26;
+  expect((await library.search("z", 1))[0].text).toBe("zzz");
   expect([...kept.keys()]).toEqual(["a", "z"]);
 
   library = await open("one");
-  expect([embedded, library.files.length, library.stale]).toEqual([4, 2, []]);
+  expect([embedded, library.files.length, library.stale]).toEqual([6, 2, []]);
+  const whole = kept.get("a");
+  kept.set("a", { ...whole, vectors: whole.vectors.slice(13) }); // the first that comes does not say how wide they are
+  expect((await open("one")).stale).toEqual(["a"]);
+  kept.set("a", whole);
   library = await open("another");
   expect([library.files, library.stale]).toEqual([[], ["a", "z"]]);
   expect(await library.search("c", 5)).toEqual([]);
@@ -122,10 +131,45 @@ test("what is unchanged is not embedded again, what another embedder made is, an
   expect([...kept.keys()]).toEqual(["z"]);
   expect(await (await open("another")).files).toEqual([{ name: "z", passages: 1 }]);
 
+  const { put } = store;
   store.put = () => Promise.reject(new DOMException("full", "QuotaExceededError"));
   expect(await library.add("z", "yyy")).toBe("not kept");
   expect([...kept.keys()]).toEqual([]); // not an earlier text
   expect((await library.search("y", 1))[0].text).toBe("yyy");
+  const before = embedded;
+  expect(await library.add("z", "yyy")).toBe("not kept");
+  store.put = put;
+  expect(await library.add("z", "yyy")).toBe("added"); // there is room again
+  expect(await library.add("z", "yyy")).toBe("unchanged");
+  library = await open("another");
+  expect((await library.search("y", 1)).map(({ name, score }) => [name, score])).toEqual([["z", 3]]);
+  expect(embedded).toBe(before + 1);
+});
+
+test("what storage does not give is left out, and what it does not answer is not waited for again", async () => {
+  const { Store } = await import(path.join(SITE, "examples/search/store.js"));
+  const record = { sha256: "", made: "", text: "abc", spans: [{ start: 0, end: 3 }], vectors: new Float32Array(2) };
+  /** By key; errors are what requests end with. @param {Map<string, any>} found */
+  const names = async (found, /** @type {any} */ keys = [...found.keys()]) => {
+    const asked = (/** @type {any} */ value) => {
+      /** @type {any} */
+      const request = value instanceof Error ? { error: value } : { result: value };
+      queueMicrotask(() => (request.error ? request.onerror() : request.onsuccess()));
+      return request;
+    };
+    const remove = () => {
+      throw new DOMException("it is read-only", "UnknownError");
+    };
+    const files = { getAllKeys: () => asked(keys), get: (/** @type {string} */ key) => asked(found.get(key)), delete: remove };
+    const read = [];
+    for await (const { name } of new Store({ transaction: () => ({ objectStore: () => files }) }).all()) read.push(name);
+    return read;
+  };
+  /** @type {[string, any][]} */
+  const found = [["a", { name: "a", ...record }], ["b", new DOMException("it is damaged", "DataError")], ["c", "not whole"], ["d", { name: "d", ...record }]];
+  expect(await names(new Map(found))).toEqual(["a", "d"]);
+  expect(await names(new Map([...found, ["b", new DOMException("no answer", "TimeoutError")]]))).toEqual(["a"]);
+  expect(await names(new Map(found), new DOMException("it is damaged", "DataError"))).toEqual([]);
 });
 
 // What the service worker fetches besides costs more than all the rest.
