@@ -179,6 +179,7 @@ test("files that are dropped are searched by meaning, and after that visit witho
   test.setTimeout(400_000); // where MiniLM is compiled first
   const minilm = python("from support.encoders import minilm; print(minilm())");
   const server = new FaultServer({ "/": SITE, "/models/all-minilm-l6-v2/": minilm }, { isolated: true });
+  server.fault("/client/inpage.js", { body: Buffer.from(CLIENT) });
   /** @type {string[]} */
   const complaints = [];
   page.on("pageerror", (error) => void complaints.push(error.message));
@@ -204,6 +205,7 @@ test("files that are dropped are searched by meaning, and after that visit witho
     await expect(passages.first()).toContainText("interest rates");
     await ask("When do I prune flowers?");
     await expect(passages.first()).toContainText("roses are cut back"); // of a passage in the middle of its file
+    await interrupted(page, ask);
     await page.getByRole("button", { name: "Remove money.txt" }).click();
     await expect(page.locator("#state")).toHaveText("money.txt is removed.");
     expect(await keptNames(page)).toEqual(["cats.txt", "notes.md"]);
@@ -221,6 +223,70 @@ test("files that are dropped are searched by meaning, and after that visit witho
   await answered(page, ask);
   expect(complaints).toEqual([]);
 });
+
+/** The client, within reach of the test. */
+const CLIENT = `
+  import { InPage } from "./inpage.js?itself";
+  const start = InPage.start.bind(InPage);
+  InPage.start = (options) => start((globalThis.started = options));
+  export { InPage };
+  globalThis.InPage = InPage;
+`;
+
+/**
+ * Neither a cancelled wait for the chat model nor a question before the last leaves anything on the page. The chat model is
+ * the test's own here: it never loads, and then it goes on with its answers when the test says so.
+ * @param {import("@playwright/test").Page} page
+ * @param {(question: string, button: string) => Promise<void>} ask
+ */
+async function interrupted(page, ask) {
+  const work = page.locator("#work");
+  const text = page.locator("#answer-text");
+  const itself = await page.evaluateHandle(() => {
+    const { prototype } = /** @type {any} */ (globalThis).InPage;
+    const { preload, loaded, countTokens, chat } = prototype;
+    prototype.preload = () => new Promise(() => {});
+    return { preload, loaded, countTokens, chat };
+  });
+  await ask("What did borrowing cost?", "Answer");
+  await expect(work).toContainText("Loading smollm2-135m-instruct");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.locator("#state")).toHaveText("Cancelled.");
+  await expect(work).toBeHidden();
+  await page.evaluate(() => /** @type {any} */ (globalThis).started.onProgress({ phase: "weights", model: "smollm2-135m-instruct", loaded: 1, total: 2 }));
+  expect(await work.isVisible()).toBe(false);
+
+  const answers = await page.evaluateHandle(() => {
+    let [goOn, ended] = [() => {}, () => {}];
+    const more = new Promise((resolve) => (goOn = () => resolve(null)));
+    const first = new Promise((resolve) => (ended = () => resolve(null)));
+    Object.assign(/** @type {any} */ (globalThis).InPage.prototype, {
+      preload: async () => {},
+      loaded: async () => [{ name: "smollm2-135m-instruct", context: 2048 }],
+      countTokens: async () => 100,
+      async *chat(/** @type {{content: string}[]} */ [{ content }]) {
+        const name = content.endsWith("cost?") ? "one" : "two";
+        try {
+          yield { text: name };
+          await more;
+          yield { text: `, ${name}` };
+        } finally {
+          if (name === "one") ended();
+        }
+      },
+    });
+    return { goOn, first };
+  });
+  await ask("What did borrowing cost?", "Answer");
+  await expect(text).toHaveText("one");
+  await ask("When do I prune flowers?", "Answer");
+  await expect(text).toHaveText("two");
+  await answers.evaluate(({ goOn, first }) => (goOn(), first));
+  await expect(work).toBeHidden();
+  await expect(text).toHaveText("two, two");
+  await expect(page.locator("#sources a").first()).toHaveText("[1] notes.md");
+  await page.evaluate((own) => void Object.assign(/** @type {any} */ (globalThis).InPage.prototype, own), itself);
+}
 
 /** Names of the files whose passages IndexedDB holds, with 384 numbers each. @param {import("@playwright/test").Page} page */
 const keptNames = (page) =>
