@@ -3,7 +3,7 @@ each goal that the engine was built for, with what was measured of both, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .bandwidth import bandwidth
@@ -58,12 +58,13 @@ class Side:
         cell = self.results.cell(self.engine, self.model.id, scenario)
         return cell if cell is not None and metric in cell.metrics else None
 
-    def rival(self, mine: Cell, metric: str, wanted: Rivals) -> Cell | None:
-        """The best of those wanted, measured in the same run."""
+    def rival(self, mine: Cell, metric: str, wanted: Rivals, scenarios: Sequence[str] = ()) -> Cell | None:
+        """The best of those wanted, measured in the same run: in ``mine``'s scenario, or in any of ``scenarios``."""
         beside = [
             cell
             for cell in self.results.cells
-            if (cell.model, cell.scenario, cell.shard) == (mine.model, mine.scenario, mine.shard)
+            if (cell.model, cell.shard) == (mine.model, mine.shard)
+            and cell.scenario in (scenarios or (mine.scenario,))
             and metric in cell.metrics
             and wanted(self.results.engines[cell.engine])
         ]
@@ -71,17 +72,26 @@ class Side:
         return pick(beside, key=lambda cell: cell.metrics[metric].median, default=None)
 
     def line(
-        self, name: str, scenario: str, metric: str, wanted: Rivals, whom: str, times: float | None, threads: int = 2
+        self,
+        name: str,
+        scenario: str,
+        metric: str,
+        wanted: Rivals,
+        whom: str,
+        times: float | None,
+        threads: int = 2,
+        theirs_in: Sequence[str] = (),
     ) -> Target:
         """``times``: how many times better ours is to be; None: that is only told. ``threads``: what the goal is set
-        for, 2 meaning several."""
+        for, 2 meaning several. ``theirs_in``: scenarios that ask the same of both in several ways, of which the rival
+        takes the one that suits it best; not judged where one of them was not measured of it."""
         goal = "(no goal)" if times is None else f"≥ {times:g} × {whom}" if times != 1 else f"better than {whom}"
         line = Target(name, goal, None, "not measured", "", engine=self.engine, scenario=scenario)
         if threads == 1 and self.threads != 1:
             line.why = "needs --threads 1"
             return line
         mine = self.cell(scenario, metric)
-        theirs = None if mine is None else self.rival(mine, metric, wanted)
+        theirs = None if mine is None else self.rival(mine, metric, wanted, theirs_in)
         if mine is None or theirs is None:
             line.why = f"{scenario} did not run" if mine is None else f"{scenario} was not measured of {whom}"
             return line
@@ -90,14 +100,19 @@ class Side:
         line.value = f"{ratio:.2f} ×"
         line.verdict = "reported" if times is None else "pass" if ratio >= times else "fail"
         line.why = (
-            f"{_said(a)} against {_said(b)} of {self.results.engines[theirs.engine].name}; medians of {a.n} and {b.n}"
+            f"{_said(a)} against {_said(b)} of {self.results.engines[theirs.engine].name}"
+            f"{f' in {theirs.scenario}' if theirs.scenario != scenario else ''}; medians of {a.n} and {b.n}"
         )
+        missing = [each for each in theirs_in if self.rival(mine, metric, wanted, (each,)) is None]
         if times is not None and threads != 1 and self.threads == 1:
             line.verdict, line.why = "reported", f"{line.why}; the goal is set for two threads"
         elif times is not None and self.model.random:
             line.verdict, line.why = "reported", f"{line.why}; the goals are set for a model's own weights"
         elif times is not None and self.busy(mine):  # whoever ran while others did lost
             line.verdict, line.why = "reported", f"{line.why}; not judged, because the machine was busy"
+        elif times is not None and missing:
+            why = f"not judged, because {', '.join(missing)} was not measured of {whom}"
+            line.verdict, line.why = "reported", f"{line.why}; {why}"
         return line
 
 

@@ -199,8 +199,10 @@ def select(names: Sequence[str] | None, form: str) -> list[Scenario]:
 
 def shard(pairs: Sequence[tuple[str, Scenario]], part: int, parts: int) -> list[tuple[str, Scenario]]:
     """Part ``part`` (from 1) of ``parts`` of the matrix of (model, scenario): engines stay together, so that they are
-    always compared on one machine. The two loads stay together, being one visit."""
+    always compared on one machine. The two loads stay together, being one visit, and so do texts in one call and one by
+    one, being judged together."""
     groups: dict[tuple[str, str], list[tuple[str, Scenario]]] = {}
     for model, scenario in pairs:
-        groups.setdefault((model, "load" if scenario.kind == "load" else scenario.name), []).append((model, scenario))
+        group = scenario.kind if scenario.kind in ("load", "embed") else scenario.name
+        groups.setdefault((model, group), []).append((model, scenario))
     return [pair for i, group in enumerate(groups.values()) if i % parts == part - 1 for pair in group]

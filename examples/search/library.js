@@ -28,6 +28,8 @@ export class Library {
   #files = [];
   /** Made by another embedder: to be made anew. @type {Omit<Stored, "vectors">[]} */
   #stale = [];
+  /** Names of those that are not in storage. @type {Set<string>} */
+  #unkept = new Set();
 
   /**
    * @param {{embed: Embed, embedder: string, store: Store | null, kernel: URL | string}} parts embedder: which it is
@@ -35,11 +37,14 @@ export class Library {
    */
   static async open({ embed, embedder, store, kernel }) {
     const library = new Library(embed, `${embedder} ${CHUNKING}`, store, await Vectors.load(kernel));
-    for await (const file of store?.all() ?? []) {
+    let width = 0; // as the embedder has it: what was stored may be damaged
+    for await (const { vectors, ...file } of store?.all() ?? []) {
+      if (file.made === library.#made) width ||= (await embed(["."], {}))[0].length;
       try {
-        library.#take(file);
+        if (file.made !== library.#made || vectors.length !== file.spans.length * width) library.#stale.push(file);
+        else library.#take(file, vectors);
       } catch {
-        library.#stale.push(file); // its vectors are not like the others
+        library.#stale.push(file); // memory has no room for it
       }
     }
     return library;
@@ -72,16 +77,21 @@ export class Library {
    */
   async add(name, text, { signal, onProgress } = {}) {
     const sha256 = await hash(text);
-    if (this.#files.some((file) => file.name === name && file.sha256 === sha256)) return "unchanged";
+    const same = this.#place(name);
+    if (same?.file.sha256 === sha256) {
+      if (!this.#unkept.has(name)) return "unchanged";
+      return this.#keep({ ...same.file, vectors: this.#vectors.copy(same.row, same.rows) }); // there may be room now
+    }
     const spans = chunks(text);
     if (!spans.length) throw new Error("there is no text in it");
     const each = await this.#embed(spans.map((span) => slice(text, span)), { signal, onProgress, priority: PRIORITY });
     const vectors = new Float32Array(each.length * each[0].length);
     each.forEach((vector, i) => vectors.set(vector, i * vector.length));
-    const file = { name, sha256, made: this.#made, text, spans, vectors };
-    this.#drop(name);
-    this.#take(file);
-    return this.#keep(file);
+    const file = { name, sha256, made: this.#made, text, spans };
+    const before = this.#place(name);
+    this.#take(file, vectors); // first, as it can fail: what was there stays then
+    this.#drop(name, before);
+    return this.#keep({ ...file, vectors });
   }
 
   /** Make a stale file anew. @param {string} name @param {Progress} [how] */
@@ -92,7 +102,7 @@ export class Library {
 
   /** @param {string} name */
   async remove(name) {
-    this.#drop(name);
+    this.#drop(name, this.#place(name));
     await this.#store?.delete(name);
   }
 
@@ -115,32 +125,40 @@ export class Library {
     return { name, text: slice(text, spans[row]) };
   }
 
-  /** @param {Stored} file */
-  #take({ vectors, ...file }) {
-    if (file.made !== this.#made) return void this.#stale.push(file);
+  /** @param {Omit<Stored, "vectors">} file @param {Float32Array} vectors of its passages */
+  #take(file, vectors) {
     this.#vectors.add(vectors, vectors.length / file.spans.length);
     this.#files.push(file);
   }
 
-  /** @param {string} name */
-  #drop(name) {
-    this.#stale = this.#stale.filter((file) => file.name !== name);
-    let first = 0;
-    for (const [i, { name: each, spans }] of this.#files.entries()) {
-      if (each === name) {
-        this.#vectors.remove(first, spans.length);
-        this.#files.splice(i, 1);
-        return;
-      }
-      first += spans.length;
+  /** Of those that can be searched, and of its vectors. @param {string} name */
+  #place(name) {
+    let row = 0;
+    for (const [index, file] of this.#files.entries()) {
+      const rows = file.spans.length;
+      if (file.name === name) return { file, index, row, rows };
+      row += rows;
     }
+    return null;
+  }
+
+  /** @param {string} name @param {{index: number, row: number, rows: number} | null} place */
+  #drop(name, place) {
+    this.#stale = this.#stale.filter((file) => file.name !== name);
+    this.#unkept.delete(name);
+    if (!place) return;
+    this.#vectors.remove(place.row, place.rows);
+    this.#files.splice(place.index, 1);
   }
 
   /** @param {Stored} file @returns {Promise<"added" | "not kept">} */
   async #keep(file) {
+    this.#unkept.add(file.name);
     try {
       await this.#store?.put(file);
-      return this.#store ? "added" : "not kept";
+      if (!this.#store) return "not kept";
+      this.#unkept.delete(file.name);
+      return "added";
     } catch {
       await this.#store?.delete(file.name).catch(() => {}); // what was there is of an earlier text
       return "not kept";

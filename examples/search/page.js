@@ -29,6 +29,10 @@ let library;
 let turn = Promise.resolve();
 /** Ends all that was begun. */
 let end = new AbortController();
+/** Ends the last question: the next one takes its place. */
+let asked = new AbortController();
+/** What is waited for: the start, then each attempt. */
+let running = 1;
 
 try {
   show("Starting");
@@ -39,7 +43,9 @@ try {
     model: EMBEDDER,
     models: [{ model: CHAT }],
     settings: { models: MEMORY },
-    onProgress: ({ phase, model, loaded = 0, total = 0 }) => show(`Loading ${model ?? EMBEDDER}: ${phase}`, loaded, total),
+    onProgress({ phase, model, loaded = 0, total = 0 }) {
+      if (running) show(`Loading ${model ?? EMBEDDER}: ${phase}`, loaded, total); // after a cancelled wait a load goes on
+    },
   });
   library = await Library.open({
     embed: async (texts, how) => (await inpage.embed(texts, { ...how, model: EMBEDDER, truncate: true })).vectors,
@@ -55,14 +61,17 @@ try {
 } catch (failure) {
   complain(`The page could not start: ${why(failure)}`);
 } finally {
-  show();
+  ended();
 }
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const question = String(new FormData(form).get("question")).trim();
   const answered = event.submitter?.getAttribute("name") === "answer";
-  if (question && library) void attempt((signal) => search(question, answered, signal), end.signal);
+  if (!question || !library) return;
+  asked.abort();
+  asked = new AbortController();
+  void attempt((signal) => search(question, answered, signal), AbortSignal.any([end.signal, asked.signal]));
 });
 
 choose.addEventListener("change", () => {
@@ -72,6 +81,7 @@ choose.addEventListener("change", () => {
 cancel.addEventListener("click", () => {
   end.abort();
   end = new AbortController();
+  state.textContent = "Cancelled.";
 });
 body.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -110,6 +120,7 @@ async function search(question, answered, signal) {
   clear();
   byId("answer").hidden = true;
   const passages = await library.search(question, PASSAGES, { signal });
+  signal.throwIfAborted();
   byId("found").hidden = !passages.length;
   byId("passages").replaceChildren(...passages.map(passageItem));
   state.textContent = passages.length ? `${passages.length} passages, the nearest in ${passages[0].name}.` : "There is nothing to search yet: add files first.";
@@ -123,10 +134,14 @@ async function search(question, answered, signal) {
   show("Answering");
   byId("sources").replaceChildren("From ", ...sources.map(({ name }, i) => make("a", { href: `#passage-${i + 1}`, textContent: `[${i + 1}] ${name}` })));
   text.ariaBusy = "true"; // who listens hears it as a whole
+  signal.addEventListener("abort", () => (text.ariaBusy = "false"), { once: true });
   try {
-    for await (const piece of answer(inpage, CHAT, messages, signal)) text.append(piece);
+    for await (const piece of answer(inpage, CHAT, messages, signal)) {
+      signal.throwIfAborted();
+      text.append(piece);
+    }
   } finally {
-    text.ariaBusy = "false";
+    if (!signal.aborted) text.ariaBusy = "false"; // else the next answer may have begun
   }
 }
 
@@ -164,14 +179,18 @@ function enqueue(action, failed) {
 /** @param {(signal: AbortSignal) => Promise<unknown>} action @param {AbortSignal} signal @param {string} [failed] what an error means */
 async function attempt(action, signal, failed) {
   if (signal.aborted) return;
+  running++;
   try {
     await action(signal);
   } catch (failure) {
-    if (signal.aborted) state.textContent = "Cancelled.";
-    else complain(failed ? `${failed}: ${why(failure)}` : why(failure));
+    if (!signal.aborted) complain(failed ? `${failed}: ${why(failure)}` : why(failure));
   } finally {
-    show();
+    ended();
   }
+}
+
+function ended() {
+  if (!--running) show();
 }
 
 /** What is being done, and how far it is; nothing: all is done. @param {string} [what] @param {number} [done] @param {number} [total] */

@@ -1,6 +1,6 @@
 /** @file Files between visits, in IndexedDB: a record each, written and removed as a whole. */
 
-import { done, finished, openDatabase } from "../../engine/host/site_data.js";
+import { done, finished, isSilence, openDatabase } from "../../engine/host/site_data.js";
 
 /**
  * @typedef {object} Stored
@@ -31,12 +31,28 @@ export class Store {
     this.#database = database;
   }
 
-  /** @returns {AsyncGenerator<Stored>} those that are whole, one at a time: together they may be large */
+  /**
+   * Without what storage does not give: a search over the rest is better than none.
+   * @returns {AsyncGenerator<Stored>} those that are whole, one at a time: together they may be large
+   */
   async *all() {
-    for (const key of await done(this.#files("readonly").getAllKeys())) {
-      const record = await done(this.#files("readonly").get(key));
+    for (const key of await this.#keys()) {
+      let record;
+      try {
+        record = await done(this.#files("readonly").get(key));
+        if (!isStored(record)) await this.delete(String(key));
+      } catch (error) {
+        if (isSilence(error)) return; // or each of many would be waited for
+      }
       if (isStored(record)) yield record;
-      else await this.delete(String(key));
+    }
+  }
+
+  async #keys() {
+    try {
+      return await done(this.#files("readonly").getAllKeys());
+    } catch {
+      return [];
     }
   }
 

@@ -61,6 +61,17 @@ export class Vectors {
     this.#count += count;
   }
 
+  /** @param {number} first @param {number} count of rows @returns {Float32Array} a copy of them, one after another */
+  copy(first, count) {
+    const all = this.#all();
+    const rows = new Float32Array(count * this.#width);
+    for (let i = 0; i < count; i++) {
+      const at = (first + i) * this.#stride;
+      rows.set(all.subarray(at, at + this.#width), i * this.#width);
+    }
+    return rows;
+  }
+
   /** Take out `count` rows; those behind them move up. @param {number} first @param {number} count */
   remove(first, count) {
     this.#all().copyWithin(first * this.#stride, (first + count) * this.#stride, this.#count * this.#stride);

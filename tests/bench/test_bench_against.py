@@ -45,22 +45,42 @@ def run(*figures: tuple[str, str, str, float], threads: int = 2, variant: str = 
 
 
 def test_embeddings_are_compared_with_the_best_form_and_looked_at() -> None:
+    batch, single = "embed-batch-64", "embed-single"
     out = run(
-        ("ours", "embed-batch-64", "sentences_per_s", 310.0), ("peer", "embed-batch-64", "sentences_per_s", 100.0)
-    )
+        ("ours", batch, "sentences_per_s", 310.0), ("peer", batch, "sentences_per_s", 100.0),
+        ("ours", single, "sentences_per_s", 290.0), ("peer", single, "sentences_per_s", 50.0),
+    )  # fmt: skip
     out.models[0].embeds = True
     out.engines[1].kind, out.engines[1].family = "peer", "transformers.js"
     out.cells[0].series["vector"], out.cells[1].series["vector"] = [0.6, 0.8], [1.0, 0.0]
     sum_up(out)
     assert [(t.group, t.value, t.verdict) for t in out.targets] == [
-        ("Embeddings", "3.10 ×", "pass"), ("Embeddings", None, "not measured"),
+        ("Embeddings", "3.10 ×", "pass"), ("Embeddings", "5.80 ×", "pass"),
     ]  # fmt: skip
-    assert [cell.counts["cosine_with_ours"] for cell in out.cells] == [1, 0.6]
-    assert [(pair.metric, pair.ratio) for pair in out.pairs] == [("sentences_per_s", 3.1)]
+    assert [cell.counts["cosine_with_ours"] for cell in out.cells[:2]] == [1, 0.6]
+    assert [(pair.metric, pair.ratio) for pair in out.pairs] == [("sentences_per_s", 3.1), ("sentences_per_s", 5.8)]
     assert "sentences_per_s" in against_peers(out)[0]
     assert "310" in markdown_table(out)
     out.models[0].embeds = False
     assert not embeddings.lines(out)
+
+
+def test_a_batch_is_judged_against_the_way_in_which_the_peer_embeds_faster() -> None:
+    def lines(single: float) -> list[Target]:
+        out = run(*(
+            (who, scenario, "sentences_per_s", value)
+            for who, scenario, value in (
+                ("ours", "embed-batch-64", 320.0), ("peer", "embed-batch-64", 100.0), ("peer", "embed-single", single),
+            )
+            if value
+        ))  # fmt: skip
+        out.models[0].embeds, out.engines[1].family = True, "transformers.js"
+        return embeddings.lines(out)
+
+    slow, fast, unknown = (lines(single)[0] for single in (80.0, 200.0, 0.0))
+    assert (slow.value, slow.verdict) == ("3.20 ×", "pass")
+    assert (fast.value, fast.verdict) == ("1.60 ×", "fail") and "200 tokens/s of peer in embed-single" in fast.why
+    assert unknown.verdict == "reported" and "embed-single was not measured of transformers.js" in unknown.why
 
 
 def line(found: list[Target], name: str, target: str) -> Target:

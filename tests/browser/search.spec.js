@@ -92,11 +92,12 @@ test("what is unchanged is not embedded again, what another embedder made is, an
     delete: async (/** @type {string} */ name) => void kept.delete(name),
   });
   let embedded = 0;
+  let width = 26;
   /** One number for each letter. @type {import("../../examples/search/library.js").Embed} */
   const embed = async (texts, { signal }) => {
     signal?.throwIfAborted();
-    embedded += texts.length;
-    return texts.map((text) => Float32Array.from({ length: 26 }, (_, i) => text.toLowerCase().split(String.fromCharCode(97 + i)).length - 1));
+    embedded += texts.filter((text) => text !== ".").length; // what asks for the width is no text of a file
+    return texts.map((text) => Float32Array.from({ length: width }, (_, i) => text.toLowerCase().split(String.fromCharCode(97 + i)).length - 1));
   };
   const open = (/** @type {string} */ embedder) => Library.open({ embed, embedder, store, kernel: `data:application/wasm;base64,${wasm.toString("base64")}` });
   let library = await open("one");
@@ -108,10 +109,18 @@ test("what is unchanged is not embedded again, what another embedder made is, an
   expect((await library.search("a", 5)).map(({ name, score }) => [name, score])).toEqual([["z", 0], ["a", 0]]);
   await expect(library.add("b", "bbb", { signal: AbortSignal.abort() })).rejects.toThrow();
   await expect(library.add("b", " \n")).rejects.toThrow("no text");
+  width = 3; // a failure after embedding takes nothing away
+  await expect(library.add("z", "xyz")).rejects.toThrow(RangeError);
+  width = 26;
+  expect((await library.search("z", 1))[0].text).toBe("zzz");
   expect([...kept.keys()]).toEqual(["a", "z"]);
 
   library = await open("one");
-  expect([embedded, library.files.length, library.stale]).toEqual([4, 2, []]);
+  expect([embedded, library.files.length, library.stale]).toEqual([6, 2, []]);
+  const whole = kept.get("a");
+  kept.set("a", { ...whole, vectors: whole.vectors.slice(13) }); // the first that comes does not say how wide they are
+  expect((await open("one")).stale).toEqual(["a"]);
+  kept.set("a", whole);
   library = await open("another");
   expect([library.files, library.stale]).toEqual([[], ["a", "z"]]);
   expect(await library.search("c", 5)).toEqual([]);
@@ -122,10 +131,45 @@ test("what is unchanged is not embedded again, what another embedder made is, an
   expect([...kept.keys()]).toEqual(["z"]);
   expect(await (await open("another")).files).toEqual([{ name: "z", passages: 1 }]);
 
+  const { put } = store;
   store.put = () => Promise.reject(new DOMException("full", "QuotaExceededError"));
   expect(await library.add("z", "yyy")).toBe("not kept");
   expect([...kept.keys()]).toEqual([]); // not an earlier text
   expect((await library.search("y", 1))[0].text).toBe("yyy");
+  const before = embedded;
+  expect(await library.add("z", "yyy")).toBe("not kept");
+  store.put = put;
+  expect(await library.add("z", "yyy")).toBe("added"); // there is room again
+  expect(await library.add("z", "yyy")).toBe("unchanged");
+  library = await open("another");
+  expect((await library.search("y", 1)).map(({ name, score }) => [name, score])).toEqual([["z", 3]]);
+  expect(embedded).toBe(before + 1);
+});
+
+test("what storage does not give is left out, and what it does not answer is not waited for again", async () => {
+  const { Store } = await import(path.join(SITE, "examples/search/store.js"));
+  const record = { sha256: "", made: "", text: "abc", spans: [{ start: 0, end: 3 }], vectors: new Float32Array(2) };
+  /** By key; errors are what requests end with. @param {Map<string, any>} found */
+  const names = async (found, /** @type {any} */ keys = [...found.keys()]) => {
+    const asked = (/** @type {any} */ value) => {
+      /** @type {any} */
+      const request = value instanceof Error ? { error: value } : { result: value };
+      queueMicrotask(() => (request.error ? request.onerror() : request.onsuccess()));
+      return request;
+    };
+    const remove = () => {
+      throw new DOMException("it is read-only", "UnknownError");
+    };
+    const files = { getAllKeys: () => asked(keys), get: (/** @type {string} */ key) => asked(found.get(key)), delete: remove };
+    const read = [];
+    for await (const { name } of new Store({ transaction: () => ({ objectStore: () => files }) }).all()) read.push(name);
+    return read;
+  };
+  /** @type {[string, any][]} */
+  const found = [["a", { name: "a", ...record }], ["b", new DOMException("it is damaged", "DataError")], ["c", "not whole"], ["d", { name: "d", ...record }]];
+  expect(await names(new Map(found))).toEqual(["a", "d"]);
+  expect(await names(new Map([...found, ["b", new DOMException("no answer", "TimeoutError")]]))).toEqual(["a"]);
+  expect(await names(new Map(found), new DOMException("it is damaged", "DataError"))).toEqual([]);
 });
 
 // What the service worker fetches besides costs more than all the rest.
@@ -135,6 +179,7 @@ test("files that are dropped are searched by meaning, and after that visit witho
   test.setTimeout(400_000); // where MiniLM is compiled first
   const minilm = python("from support.encoders import minilm; print(minilm())");
   const server = new FaultServer({ "/": SITE, "/models/all-minilm-l6-v2/": minilm }, { isolated: true });
+  server.fault("/client/inpage.js", { body: Buffer.from(CLIENT) });
   /** @type {string[]} */
   const complaints = [];
   page.on("pageerror", (error) => void complaints.push(error.message));
@@ -160,6 +205,7 @@ test("files that are dropped are searched by meaning, and after that visit witho
     await expect(passages.first()).toContainText("interest rates");
     await ask("When do I prune flowers?");
     await expect(passages.first()).toContainText("roses are cut back"); // of a passage in the middle of its file
+    await interrupted(page, ask);
     await page.getByRole("button", { name: "Remove money.txt" }).click();
     await expect(page.locator("#state")).toHaveText("money.txt is removed.");
     expect(await keptNames(page)).toEqual(["cats.txt", "notes.md"]);
@@ -177,6 +223,70 @@ test("files that are dropped are searched by meaning, and after that visit witho
   await answered(page, ask);
   expect(complaints).toEqual([]);
 });
+
+/** The client, within reach of the test. */
+const CLIENT = `
+  import { InPage } from "./inpage.js?itself";
+  const start = InPage.start.bind(InPage);
+  InPage.start = (options) => start((globalThis.started = options));
+  export { InPage };
+  globalThis.InPage = InPage;
+`;
+
+/**
+ * Neither a cancelled wait for the chat model nor a question before the last leaves anything on the page. The chat model is
+ * the test's own here: it never loads, and then it goes on with its answers when the test says so.
+ * @param {import("@playwright/test").Page} page
+ * @param {(question: string, button: string) => Promise<void>} ask
+ */
+async function interrupted(page, ask) {
+  const work = page.locator("#work");
+  const text = page.locator("#answer-text");
+  const itself = await page.evaluateHandle(() => {
+    const { prototype } = /** @type {any} */ (globalThis).InPage;
+    const { preload, loaded, countTokens, chat } = prototype;
+    prototype.preload = () => new Promise(() => {});
+    return { preload, loaded, countTokens, chat };
+  });
+  await ask("What did borrowing cost?", "Answer");
+  await expect(work).toContainText("Loading smollm2-135m-instruct");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.locator("#state")).toHaveText("Cancelled.");
+  await expect(work).toBeHidden();
+  await page.evaluate(() => /** @type {any} */ (globalThis).started.onProgress({ phase: "weights", model: "smollm2-135m-instruct", loaded: 1, total: 2 }));
+  expect(await work.isVisible()).toBe(false);
+
+  const answers = await page.evaluateHandle(() => {
+    let [goOn, ended] = [() => {}, () => {}];
+    const more = new Promise((resolve) => (goOn = () => resolve(null)));
+    const first = new Promise((resolve) => (ended = () => resolve(null)));
+    Object.assign(/** @type {any} */ (globalThis).InPage.prototype, {
+      preload: async () => {},
+      loaded: async () => [{ name: "smollm2-135m-instruct", context: 2048 }],
+      countTokens: async () => 100,
+      async *chat(/** @type {{content: string}[]} */ [{ content }]) {
+        const name = content.endsWith("cost?") ? "one" : "two";
+        try {
+          yield { text: name };
+          await more;
+          yield { text: `, ${name}` };
+        } finally {
+          if (name === "one") ended();
+        }
+      },
+    });
+    return { goOn, first };
+  });
+  await ask("What did borrowing cost?", "Answer");
+  await expect(text).toHaveText("one");
+  await ask("When do I prune flowers?", "Answer");
+  await expect(text).toHaveText("two");
+  await answers.evaluate(({ goOn, first }) => (goOn(), first));
+  await expect(work).toBeHidden();
+  await expect(text).toHaveText("two, two");
+  await expect(page.locator("#sources a").first()).toHaveText("[1] notes.md");
+  await page.evaluate((own) => void Object.assign(/** @type {any} */ (globalThis).InPage.prototype, own), itself);
+}
 
 /** Names of the files whose passages IndexedDB holds, with 384 numbers each. @param {import("@playwright/test").Page} page */
 const keptNames = (page) =>

