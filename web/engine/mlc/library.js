@@ -68,7 +68,7 @@ export function offerAdapter(adapter, facts) {
   const open = adapter.requestDevice.bind(adapter);
   const requestDevice = async (/** @type {GPUDeviceDescriptor} */ descriptor) => {
     const device = await open(descriptor).catch((error) => {
-      throw new EngineError("unsupported", `the adapter gives no device: ${String(error)}`, "variant", error);
+      throw new EngineError("unsupported", `the WebGPU device cannot be opened: ${String(error)}`, "variant", error);
     });
     opened.gpu = new Gpu(device, facts);
     return device;
