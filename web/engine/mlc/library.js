@@ -7,7 +7,7 @@
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { place } from "../host/places.js";
 import { imported, STALL_MS, within } from "../host/waits.js";
-import { Gpu } from "../webgpu/device.js";
+import { openedGpu } from "../webgpu/device.js";
 
 /**
  * @typedef {typeof import("@mlc-ai/web-llm")} Library
@@ -57,21 +57,18 @@ export function offerFiles(files, signal) {
 }
 
 /**
- * To whoever requests one, so that its device can be watched.
+ * Every request for an adapter in this worker gets this one, so that its device can be watched.
  * @param {GPUAdapter} adapter
  * @param {import("../core/protocol.js").AdapterFacts} facts
- * @returns {{gpu: Gpu | null}} the device, once it is opened
+ * @returns {{gpu: import("../webgpu/device.js").Gpu | null}} the device, once it is opened
  */
 export function offerAdapter(adapter, facts) {
-  /** @type {{gpu: Gpu | null}} */
+  /** @type {{gpu: import("../webgpu/device.js").Gpu | null}} */
   const opened = { gpu: null };
   const open = adapter.requestDevice.bind(adapter);
   const requestDevice = async (/** @type {GPUDeviceDescriptor} */ descriptor) => {
-    const device = await open(descriptor).catch((error) => {
-      throw new EngineError("unsupported", `the WebGPU device cannot be opened: ${String(error)}`, "variant", error);
-    });
-    opened.gpu = new Gpu(device, facts);
-    return device;
+    opened.gpu = await openedGpu(open(descriptor), facts);
+    return opened.gpu.device;
   };
   Object.defineProperty(adapter, "requestDevice", { value: requestDevice });
   Object.defineProperty(navigator.gpu, "requestAdapter", { value: async () => adapter, configurable: true });

@@ -8,7 +8,8 @@ import { outOfMemory } from "../sequential/memory.js";
 import { fetchSampler, openSampler, planOf } from "../sequential/sampler.js";
 import { parted } from "../sequential/support.js";
 import { together } from "../sequential/together.js";
-import { fetchFile, fetchWeights } from "../storage/shards.js";
+import { fetchHashed } from "../sequential/weights.js";
+import { fetchFile } from "../storage/shards.js";
 import { requireSupport as requireWasm } from "../wasm/load.js";
 import { requireAdapter } from "../webgpu/device.js";
 import { MlcExecutor, Tap } from "./executor.js";
@@ -58,8 +59,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     openLibrary(),
     openSampler(plan, kernels),
     fetchFile({ ...source, signal }, library, () => undefined),
-    // What another's code parses is never believed unhashed: damage would make the load fail, again and again.
-    fetchWeights({ ...source, signal, behind: false }, manifest, shards.sink(source.policy.connections), onProgress),
+    fetchHashed({ ...source, signal }, manifest, (shard) => shards.hold(shard), onProgress),
   ]);
   offerFiles(filesOf(manifest, shards, code), source.signal);
   const opened = offerAdapter(adapter, facts);
@@ -110,7 +110,7 @@ function filesOf({ mlc, vocab, context }, shards, code) {
     context_window_size: context,
     sliding_window_size: -1,
     attention_sink_size: -1,
-    // Of its own choice of a token, which nobody looks at. With a top_p of 1 it can fail to find one.
+    // Of its own choice of a token, which is discarded. With a top_p of 1 it can fail to find one.
     temperature: 1, top_p: 0.9, repetition_penalty: 1, frequency_penalty: 0, presence_penalty: 0,
     conv_template: { system_template: "", system_message: "", roles: { user: "", assistant: "", tool: "" }, seps: [""], stop_str: [], stop_token_ids: [] },
   };

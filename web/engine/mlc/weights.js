@@ -2,26 +2,16 @@
 
 import { invalidArtifact } from "../format/errors.js";
 import { allocated } from "../sequential/memory.js";
-import { digestOf } from "../storage/sha256.js";
 
 export class Shards {
   /** By offset, in order. @type {Map<number, Uint8Array<ArrayBuffer>>} */
   #held = new Map();
 
-  /**
-   * @param {number} slots
-   * @returns {import("../storage/shards.js").WeightSink}
-   */
-  sink(slots) {
-    return {
-      slots,
-      open: async (_, { offset, bytes }) => {
-        const target = allocated(bytes);
-        this.#held.set(offset, target);
-        return { target, hash: { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) } };
-      },
-      place: async () => undefined,
-    };
+  /** Room for a shard. @param {{offset: number, bytes: number}} shard @returns {Uint8Array<ArrayBuffer>} */
+  hold({ offset, bytes }) {
+    const target = allocated(bytes);
+    this.#held.set(offset, target);
+    return target;
   }
 
   /**

@@ -8,8 +8,7 @@ import { allocated, outOfMemory } from "../sequential/memory.js";
 import { fetchSampler, openSampler, planOf } from "../sequential/sampler.js";
 import { parted } from "../sequential/support.js";
 import { together } from "../sequential/together.js";
-import { fetchWeights } from "../storage/shards.js";
-import { digestOf } from "../storage/sha256.js";
+import { fetchHashed } from "../sequential/weights.js";
 import { requireSupport as requireWasm } from "../wasm/load.js";
 import { chooseThreads } from "../wasm/pool.js";
 import { requireAdapter } from "../webgpu/device.js";
@@ -45,12 +44,11 @@ export async function load({ options, manifest, plan, kernels, features, source,
   const threads = onGpu ? 1 : chooseThreads(options.threads, features);
   const power = options.powerPreference ?? "high-performance";
   const adapter = onGpu ? await requireAdapter(power, parted(manifest.variant.requires).gpu) : null;
-  const weights = allocated(manifest.weightBytes);
+  const weights = allocated(manifest.weightBytes); // until the session has read them
   const [ort, sampler, stored] = await together(source.signal, (signal) => [
     openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
     openSampler(plan, kernels),
-    // What another's code parses is never believed unhashed: damage would make the load fail, again and again.
-    fetchWeights({ ...source, signal, behind: false }, manifest, weightSink(weights, source.policy.connections), onProgress),
+    fetchHashed({ ...source, signal }, manifest, ({ offset, bytes }) => weights.subarray(offset, offset + bytes), onProgress),
   ]);
   const session = await open(ort, manifest, weights, onGpu);
   source.signal.throwIfAborted();
@@ -63,23 +61,6 @@ export async function load({ options, manifest, plan, kernels, features, source,
   // Its own bursts never run: the doorbell is there so that a burst of steps is ended as one of ours.
   const doorbell = features.isolated && !onGpu ? { buffer: sampler.memory.buffer, offset: sampler.doorbell } : null;
   return { executor, threads, measured: null, rehearsed: true, stored, doorbell, adapter: adapter?.facts ?? null, close };
-}
-
-/**
- * Until the session has read them, they lie here; then nothing refers to them.
- * @param {Uint8Array<ArrayBuffer>} weights
- * @param {number} slots
- * @returns {import("../storage/shards.js").WeightSink}
- */
-function weightSink(weights, slots) {
-  return {
-    slots,
-    open: async (_, { offset, bytes }) => {
-      const target = weights.subarray(offset, offset + bytes);
-      return { target, hash: { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) } };
-    },
-    place: async () => undefined,
-  };
 }
 
 /**

@@ -10,7 +10,7 @@ import { described, readManifest } from "../format/manifest.js";
 import { locksAnswer, storageSpace } from "../host/site_data.js";
 import { begin } from "../host/workers.js";
 import { DEFAULT_POLICY } from "./download.js";
-import { digestOf } from "./sha256.js";
+import { digestOf, hashWhenWhole } from "./sha256.js";
 import { bring } from "./shards.js";
 import { openStore, withLock } from "./storage.js";
 
@@ -85,8 +85,7 @@ async function ahead(store, base, text) {
       }
       if (!kept || !alone || source.warnings.length) return;
       scope.postMessage({ fetching: shard.sha256 });
-      const hash = { reset: () => undefined, update: () => undefined, digest: () => digestOf(target) };
-      await bring(source, shard, { target, hash, progress: () => undefined });
+      await bring(source, shard, { target, hash: hashWhenWhole(target), progress: () => undefined });
       if (!source.warnings.length) scope.postMessage({ whole: shard.sha256 });
     }
   };

@@ -65,9 +65,18 @@ export async function openDevice({ features, binding, power }) {
     // The default is what a request without limits gets: asking for less is the same as not asking.
     requiredLimits[limit] = Math.min(adapter.limits[limit], binding);
   }
+  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features]);
+  return openedGpu(adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
+}
+
+/**
+ * @param {Promise<GPUDevice>} requested
+ * @param {AdapterFacts} facts
+ * @throws {EngineError} unsupported where the adapter refuses
+ */
+export async function openedGpu(requested, facts) {
   try {
-    const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features]);
-    return new Gpu(await adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
+    return new Gpu(await requested, facts);
   } catch (error) {
     throw new EngineError("unsupported", `the WebGPU device cannot be opened: ${String(error)}`, "variant", error);
   }

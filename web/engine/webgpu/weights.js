@@ -4,7 +4,7 @@
  * drains; nothing of the weights ever lies in the JavaScript heap.
  */
 
-import { digestOf } from "../storage/sha256.js";
+import { hashWhenWhole } from "../storage/sha256.js";
 import { MAP, USAGE } from "./device.js";
 
 const SLOTS = 2;
@@ -28,14 +28,7 @@ export async function weightSink(gpu, groups, shardBytes) {
     open: async (slot, { bytes }) => {
       await gpu.wait(mapped[slot]);
       const target = new Uint8Array(staging[slot].getMappedRange(), 0, bytes);
-      return {
-        target,
-        hash: {
-          reset: () => undefined,
-          update: () => undefined,
-          digest: () => digestOf(target),
-        },
-      };
+      return { target, hash: hashWhenWhole(target) };
     },
     place: async (slot, { offset, bytes }) => {
       const buffer = staging[slot];
