@@ -30,7 +30,7 @@ class EncoderGpuOps(GpuOps):
         return made, NormedActivations(made)
 
     def rms_rows(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        return self._again(encoder.rms_rows(int(x.shape[1]), epsilon), [x, weight], 0)
+        return self._again(rows.rms_rows(int(x.shape[1]), epsilon), [x, weight], 0)
 
     def rotate(self, p: Packing, qkv: Tensor, table: Tensor) -> Tensor:
         return self._again(encoder.rotate(p), [qkv, table], 0)

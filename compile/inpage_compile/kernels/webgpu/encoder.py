@@ -161,30 +161,6 @@ def layer_norm(columns: int, biased: bool, epsilon: float) -> tirx.PrimFunc:
 
 
 @cache
-def rms_rows(columns: int, epsilon: float) -> tirx.PrimFunc:
-    """(x, weight, rows): x = x / rms(x) · weight, in place."""
-    quads = quads_of(columns)
-
-    def build(a: Args) -> None:
-        x, weight = a.buffer("x", "float32x4", "x"), a.buffer("weight", "float32x4")
-        a.scalar("rows")
-        with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            parts, own = a.workgroup(THREADS, "float32"), local(1, "float32x4")
-            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
-            store(own, splat(0.0), 0)
-            with loop(turns) as turn:
-                value = let(x[start + turn * THREADS + t])
-                store(own, madd(value, value, own[0]), 0)
-            mean = _sum(parts, across(let(own[0])), t) * f32(1.0 / columns)
-            inverse = let(splat(call("float32", "inverseSqrt", mean + f32(epsilon))))
-            with loop(turns) as turn:
-                quad = let(turn * THREADS + t)
-                store(x, x[start + quad] * weight[quad] * inverse, start + quad)
-
-    return kernel(f"rms_rows_{columns}", build)
-
-
-@cache
 def bias_act(width: int, activation: str) -> tirx.PrimFunc:
     """(x, bias, rows): x = activation(x + bias), in place."""
     quads = quads_of(width)
@@ -331,4 +307,4 @@ def pool(columns: int, pooling: str, normalized: bool) -> tirx.PrimFunc:
     return kernel(f"pool_{pooling}_{columns}" + ("_normalized" if normalized else ""), build)
 
 
-__all__ = ["attention", "bias_act", "embed_norm", "layer_norm", "pool", "rms_rows", "rotate"]
+__all__ = ["attention", "bias_act", "embed_norm", "layer_norm", "pool", "rotate"]

@@ -217,6 +217,25 @@ def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
     return kernel(f"add_normed_{columns}", build)
 
 
+@cache
+def rms_rows(columns: int, epsilon: float) -> tirx.PrimFunc:
+    """(x, weight, rows): x[rows, columns] = its RMS norm, float32, in place: of encoders, whose states are pooled."""
+    quads = quads_of(columns)
+
+    def build(a: Args) -> None:
+        x, weight = a.buffer("x", "float32x4", "x"), a.buffer("weight", "float32x4")
+        a.scalar("rows")
+        with a.workgroups(1, "rows", THREADS) as (_, row, t):
+            scratch = _row_scratch(a)
+            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
+            inverse = _inverse_rms(scratch, x, start, turns, t, columns, epsilon)
+            with loop(turns) as turn:
+                quad = let(turn * THREADS + t)
+                store(x, x[start + quad] * weight[quad] * splat(inverse), start + quad)
+
+    return kernel(f"rms_rows_{columns}", build)
+
+
 def _row_scratch(a: Args) -> tuple[Buffer, Buffer, Buffer]:
     return a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
 
