@@ -16,7 +16,7 @@ import pytest
 from inpage.models import Models
 from inpage.router import Router
 from inpage_compile.pipeline import compile_model
-from support.conversations import COUNT, LENGTH, PROMPT, asked, copies_are_free, settings, tell
+from support.conversations import COUNT, LENGTH, PROMPT, asked, continue_all, copies_are_free, settings
 from support.models import first_ways, open_engine, tiny_artifact
 from support.resident import resident
 from support.tiny import MODELS
@@ -35,7 +35,7 @@ async def test_twenty_conversations_go_on_bit_for_bit_over_a_file_and_a_kill(tmp
     async with await Router.load(artifact, settings=settings(0, None)) as router:
         page_bytes = router.engine.info.page_bytes
         right: list[list[int]] = [[] for _ in range(COUNT)]
-        await tell(router, prompts, right, lambda _: None)
+        await continue_all(router, prompts, right, lambda _: None)
     assert all(len(tokens) == LENGTH - PROMPT for tokens in right)
 
     told: list[list[int]] = [[] for _ in range(COUNT)]
@@ -56,7 +56,7 @@ async def test_twenty_conversations_go_on_bit_for_bit_over_a_file_and_a_kill(tmp
 
     async with await Router.load(artifact, settings=settings(page_bytes, folder)) as router:
         copies_are_free(router)
-        await tell(router, prompts, told, lambda _: None)
+        await continue_all(router, prompts, told, lambda _: None)
         meters = router.scheduler.metrics
         copied: dict[str, Any] = {
             way: meters.swapped.value(tier="file", way=way) for way in ("saved", "loaded", "lost")

@@ -21,18 +21,18 @@ def asked() -> list[list[int]]:
     return [[3 + (number * 37 + i * 11) % 250 for i in range(PROMPT)] for number in range(COUNT)]
 
 
-async def tell(
-    router: Router, prompts: Sequence[Sequence[int]], told: Sequence[list[int]], heard: Callable[[int], None]
+async def continue_all(
+    router: Router, prompts: Sequence[Sequence[int]], tokens: Sequence[list[int]], on_tokens: Callable[[int], None]
 ) -> None:
-    """Continue all of them at once. ``told``: the tokens of each so far, extended in place; ``heard``: called with the
+    """Continue all of them at once. ``tokens``: of each so far, extended in place; ``on_tokens``: called with the
     one that continues."""
 
     async def one(i: int) -> None:
         params: dict[str, Any] = {"temperature": 0.8, "seed": i, "max_tokens": LENGTH - PROMPT}
         eos = {str(token): -100 for token in router.manifest.tokenizer.eos}
-        async for delta in router.complete(prompts[i], resume=list(told[i]), logit_bias=eos, **params):
-            told[i].extend(delta.token_ids)
-            heard(i)
+        async for delta in router.complete(prompts[i], resume=list(tokens[i]), logit_bias=eos, **params):
+            tokens[i].extend(delta.token_ids)
+            on_tokens(i)
 
     await asyncio.gather(*(one(i) for i in range(COUNT)))
 
@@ -58,17 +58,17 @@ def copies_are_free(router: Router) -> None:
 
 
 async def main(artifact: str, folder: str, page_bytes: str, prompts: str) -> None:
-    told: list[list[int]] = [[] for _ in range(COUNT)]
+    tokens: list[list[int]] = [[] for _ in range(COUNT)]
     sent = [0] * COUNT
 
-    def heard(i: int) -> None:
+    def on_tokens(i: int) -> None:
         loaded = router.scheduler.metrics.swapped.value(tier="file", way="loaded")
-        print(json.dumps([i, told[i][sent[i] :], loaded]), flush=True)
-        sent[i] = len(told[i])
+        print(json.dumps([i, tokens[i][sent[i] :], loaded]), flush=True)
+        sent[i] = len(tokens[i])
 
     async with await Router.load(artifact, settings=settings(int(page_bytes), Path(folder))) as router:
         copies_are_free(router)
-        await tell(router, json.loads(prompts), told, heard)
+        await continue_all(router, json.loads(prompts), tokens, on_tokens)
 
 
 if __name__ == "__main__":

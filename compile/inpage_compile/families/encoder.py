@@ -47,7 +47,7 @@ ACTIVATIONS: Mapping[str, str] = {
     "silu": "silu",
     "swish": "silu",
 }
-_RANK = 4  # of GGUF's numbers for how states are pooled: a classifier behind them
+_RANK = 4  # GGUF's pooling_type of a reranker: a classifier behind the states
 # What transformers calls tensors that are not a layer's, and parts of a layer, to ours.
 _TOP: Mapping[str, str] = {
     "embeddings.word_embeddings.weight": "token_embd",

@@ -1,4 +1,4 @@
-"""Nomic's BERT: rotary positions, a gate by SiLU, no biases but the norms'. A text is told what it is for."""
+"""Nomic's BERT: rotary positions, a gate by SiLU, no biases but the norms'. A prefix says what a text is for."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ..families.rope import Rope
 from ..quantize.tensor import SourceTensor
 from ..tokenizers.tokenizer import Tokenizer
 
-TEXT = 2048  # tokens of a text that an encoder takes, where nobody says how many
+TEXT = 2048  # tokens of a text that an encoder takes, unless --context says otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def _texts(family: Family | None, a: Architecture, meta: Metadata) -> EmbeddingR
     """A file of this kind names no prompts."""
     if not a.encoder:
         return None
-    # Files call XLM-RoBERTa BERT: only the tokenizer tells.
+    # GGUF files of XLM-RoBERTa say the architecture `bert`; only their tokenizer differs.
     if family is FAMILIES["bert"] and meta.get("tokenizer.ggml.model") == "t5":
         family = FAMILIES["xlm-roberta"]
     return family.texts() if isinstance(family, EncoderFamily) else EmbeddingRef({})

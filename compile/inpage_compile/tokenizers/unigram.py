@@ -27,7 +27,7 @@ _BLANK = "\u2581"
 _NAMES = {"bos": "<s>", "eos": "</s>", "pad": "<pad>", "mask": "<mask>"}
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 _RUNS = " {2,}"  # of blanks: the only expression that is replaced
-_UNITS = 4  # bytes of a number in a map of characters
+_UNITS = 4  # bytes of a unit of the trie in a map of characters
 _SUPPORTED = f"supported: Precompiled, {', '.join(_FORMS)}, Strip, Replace of a text or of {_RUNS!r}"
 
 
