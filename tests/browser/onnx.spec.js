@@ -85,7 +85,10 @@ test("a token costs its inputs and a row of logits; a sequence can go back, is d
       const level = `${model}q4f16/manifest.json`;
       const client = new EngineClient();
       const manifest = await (await fetch(level)).text();
-      const info = await client.load({ base: new URL(model, location.href).href, manifest, variant: "onnx-wasm", threads: 2 });
+      /** @type {any[]} */
+      const told = [];
+      const onProgress = (/** @type {any} */ event) => told.push(event);
+      const info = await client.load({ base: new URL(model, location.href).href, manifest, variant: "onnx-wasm", threads: 2, onProgress });
       const slot = 3;
       /** @param {number[]} tokens @param {number} start */
       const step = (tokens, start) => client.step({
@@ -111,10 +114,14 @@ test("a token costs its inputs and a row of logits; a sequence can go back, is d
       client.drop(slot);
       const after = await client.memory();
       await client.unload();
-      return { info, first, again, beyond, out: [...out], cost: [...counts[1]].map((n, i) => n - counts[0][i]), bytes: [held - before, after - before] };
+      return { told, info, first, again, beyond, out: [...out], cost: [...counts[1]].map((n, i) => n - counts[0][i]), bytes: [held - before, after - before] };
     },
     /** @type {const} */ (["/web/", MODEL, prompt.ids, prompt.greedy]),
   );
+  const runtime = found.told.filter(({ phase }) => phase === "kernels").at(-1); // before the weights, with its size
+  expect(runtime.loaded).toBe(runtime.total);
+  expect(runtime.total).toBeGreaterThan(1e7);
+  expect(found.told.findIndex(({ phase }) => phase === "weights")).toBeGreaterThan(found.told.indexOf(runtime));
   expect(found.info).toMatchObject({ page_bytes: 0, page_tokens: 1, max_pages: 0, threads: 2, vocab: 320, context: 256 });
   expect(found.out).toEqual(prompt.greedy.slice(1, 9));
   const [steps, , rows, sampled, , , tensors, bytes] = found.cost;

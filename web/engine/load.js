@@ -47,13 +47,14 @@ const VERIFY_BYTES = 256e6;
  * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified:
  * import("./format/manifest.js").FileEntry[]}} Engine
  *   unverified: shards from storage that are still to be hashed (verify.js)
- * @typedef {{plan: import("./format/plan.js").Plan, kernels: Uint8Array<ArrayBuffer>}} Code what a variant's files hold; kernels:
- *   verified bytes
+ * @typedef {{plan: import("./format/plan.js").Plan, kernels: Uint8Array<ArrayBuffer>, runtime?: Uint8Array<ArrayBuffer>}} Code what
+ *   a variant's files hold; kernels: verified bytes; runtime: others' code, from the site
  * @typedef {object} Job what the loaders of both executors get
  * @property {import("./core/protocol.js").LoadOptions} options
  * @property {import("./format/manifest.js").Manifest} manifest
  * @property {import("./format/plan.js").Plan} plan
  * @property {Uint8Array<ArrayBuffer>} kernels verified bytes
+ * @property {Uint8Array<ArrayBuffer>} [runtime] see Code
  * @property {import("./core/features.js").Features} features
  * @property {import("./storage/shards.js").Source} source
  * @property {() => MessagePort} faultPort one more port on which a fault reaches the client, whatever this thread is at
@@ -91,8 +92,9 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const behind = manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
   const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified, fetched: options.fetched };
 
-  const { plan, kernels } = await fetchCode(manifest, source, onProgress);
-  const made = await load({ options, manifest, plan, kernels, features, source, faultPort, onProgress });
+  const code = await fetchCode(manifest, source, onProgress);
+  const { plan } = code;
+  const made = await load({ options, manifest, ...code, features, source, faultPort, onProgress });
   const { executor, doorbell, close } = made;
   const info = describe(manifest, plan, made, {
     load_ms: performance.now() - started,

@@ -11,13 +11,14 @@ import { FILE_BYTES } from "./limits.js";
  * @param {string} name of the file, for errors
  * @param {string | null} field
  * @param {<T>(read: Promise<T>) => Promise<T>} [wait] rejects where a part takes too long
+ * @param {(loaded: number) => void} [progress] bytes, after every part
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  * @throws {EngineError} artifact_invalid; what the body rejects with
  */
-export async function readBounded(response, kind, name, field, wait = (read) => read) {
+export async function readBounded(response, kind, name, field, wait = (read) => read, progress = () => undefined) {
   const limit = FILE_BYTES[kind];
   const tooLarge = () => new EngineError("artifact_invalid", `${name} is larger than ${limit} bytes, the most that such a file may have`, field);
-  return readAtMost(response.body, limit, tooLarge, wait);
+  return readAtMost(response.body, limit, tooLarge, wait, progress);
 }
 
 /**
@@ -26,9 +27,10 @@ export async function readBounded(response, kind, name, field, wait = (read) => 
  * @param {number} limit
  * @param {() => Error} tooLarge what is thrown then
  * @param {<T>(read: Promise<T>) => Promise<T>} [wait] rejects where a part takes too long
+ * @param {(loaded: number) => void} [progress] bytes, after every part
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
-export async function readAtMost(stream, limit, tooLarge, wait = (read) => read) {
+export async function readAtMost(stream, limit, tooLarge, wait = (read) => read, progress = () => undefined) {
   /** @type {Uint8Array[]} */
   const chunks = [];
   let length = 0;
@@ -41,6 +43,7 @@ export async function readAtMost(stream, limit, tooLarge, wait = (read) => read)
       throw tooLarge();
     }
     chunks.push(part.value);
+    progress(length);
   }
   const whole = new Uint8Array(length);
   let at = 0;

@@ -95,12 +95,13 @@ export async function imported(importing, step, file) {
  * @param {keyof typeof import("../format/limits.js").FILE_BYTES} kind
  * @param {string} step
  * @param {string} file
+ * @param {(loaded: number) => void} [progress]
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  * @throws {EngineError} network, artifact_invalid
  */
-export async function bytesOf(response, kind, step, file) {
+export async function bytesOf(response, kind, step, file, progress) {
   try {
-    return await readBounded(response, kind, file, file, (read) => within(read, STALL_MS, step, file));
+    return await readBounded(response, kind, file, file, (read) => within(read, STALL_MS, step, file), progress);
   } catch (error) {
     throw error instanceof EngineError ? error : new EngineError("network", `${step}: ${file}: ${String(error)}`, file, error);
   }

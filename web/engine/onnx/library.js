@@ -16,30 +16,20 @@ const FILES = Object.freeze({
 });
 const STEP = "loading ONNX Runtime";
 
-/**
- * @param {keyof typeof FILES} provider
- * @param {number} threads
- * @param {GPUPowerPreference} power
- * @returns {Promise<Library>}
- * @throws {EngineError} network; unsupported where the site has no such files
- */
-export async function openLibrary(provider, threads, power) {
-  const [library, glue, code] = [FILES[provider].library, FILES[provider].glue, FILES[provider].code].map((file) => `${FOLDER}/${file}`);
-  const importing = imported(import(place(library).href), STEP, library);
-  importing.catch(() => undefined); // of a file that is not there, the other's error says more
-  const binary = await fetched(code);
-  const ort = await importing;
-  const { env } = /** @type {Library} */ (ort);
-  env.logLevel = "error";
-  env.wasm.numThreads = threads;
-  env.wasm.wasmBinary = binary.buffer;
-  env.wasm.wasmPaths = { mjs: place(glue).href, wasm: place(code).href };
-  if (provider === "webgpu") env.webgpu.powerPreference = power;
-  return ort;
+/** @param {keyof typeof FILES} provider */
+function pathsOf(provider) {
+  const { library, glue, code } = FILES[provider];
+  return { library: `${FOLDER}/${library}`, glue: `${FOLDER}/${glue}`, code: `${FOLDER}/${code}` };
 }
 
-/** @param {string} file @returns {Promise<Uint8Array<ArrayBuffer>>} */
-async function fetched(file) {
+/**
+ * @param {keyof typeof FILES} provider
+ * @param {(loaded: number, total: number) => void} progress bytes; the total is what the server says, or what has come
+ * @returns {Promise<Uint8Array<ArrayBuffer>>} WebAssembly
+ * @throws {EngineError} network; unsupported where the site has no such file
+ */
+export async function fetchLibrary(provider, progress) {
+  const file = pathsOf(provider).code;
   const response = await within(fetch(place(file)), STALL_MS, STEP, file).catch((error) => {
     throw error instanceof EngineError ? error : new EngineError("network", `${STEP}: ${file}: ${String(error)}`, file, error);
   });
@@ -47,5 +37,27 @@ async function fetched(file) {
     throw new EngineError("unsupported", `this site has no ONNX Runtime (${file}): build it with this model`, "variant");
   }
   if (!response.ok) throw new EngineError("network", `${STEP}: ${file}: the server answers ${response.status}`, file);
-  return bytesOf(response, "kernels", STEP, file);
+  // Of a compressed file it is the compressed length.
+  const said = response.headers.has("content-encoding") ? 0 : Number(response.headers.get("content-length"));
+  return bytesOf(response, "kernels", STEP, file, (loaded) => progress(loaded, Math.max(said, loaded)));
+}
+
+/**
+ * @param {keyof typeof FILES} provider
+ * @param {Uint8Array<ArrayBuffer>} binary from `fetchLibrary`
+ * @param {number} threads
+ * @param {GPUPowerPreference} power
+ * @returns {Promise<Library>}
+ * @throws {EngineError} network
+ */
+export async function openLibrary(provider, binary, threads, power) {
+  const { library, glue, code } = pathsOf(provider);
+  const ort = /** @type {Library} */ (await imported(import(place(library).href), STEP, library));
+  const { env } = ort;
+  env.logLevel = "error";
+  env.wasm.numThreads = threads;
+  env.wasm.wasmBinary = binary.buffer;
+  env.wasm.wasmPaths = { mjs: place(glue).href, wasm: place(code).href };
+  if (provider === "webgpu") env.webgpu.powerPreference = power;
+  return ort;
 }

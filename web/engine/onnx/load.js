@@ -13,40 +13,48 @@ import { requireSupport as requireWasm } from "../wasm/load.js";
 import { chooseThreads } from "../wasm/pool.js";
 import { requireAdapter } from "../webgpu/device.js";
 import { OnnxExecutor } from "./executor.js";
-import { openLibrary } from "./library.js";
+import { fetchLibrary, openLibrary } from "./library.js";
 
 const WEBGPU = "onnx-webgpu";
 
-/**
- * @param {import("../format/manifest.js").Variant} variant
- * @param {import("../core/features.js").Features} features
- */
-export function requireSupport(variant, features) {
-  requireWasm({ ...variant, requires: parted(variant.requires).wasm }, features);
-  if (variant.backend === WEBGPU && !features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
+/** @type {import("../engines.js").EngineCode["requireSupport"]} */
+export async function requireSupport(variant, features, power = "high-performance") {
+  const { wasm, gpu } = parted(variant.requires);
+  requireWasm({ ...variant, requires: wasm }, features);
+  if (variant.backend !== WEBGPU) return;
+  if (!features.webgpu) throw new EngineError("unsupported", "this browser has no WebGPU", "variant");
+  await requireAdapter(power, gpu);
 }
 
+/** @param {import("../format/manifest.js").Manifest} manifest */
+const providerOf = ({ variant }) => (variant.backend === WEBGPU ? "webgpu" : "wasm");
+
 /**
- * In place of a plan and its kernels.
+ * In place of a plan and its kernels: the sampler, and ONNX Runtime, which is most of what arrives before the weights.
  * @type {Required<import("../engines.js").EngineCode>["fetchCode"]}
  */
 export async function fetchCode(manifest, source, onProgress) {
   if (!manifest.graph) throw invalidArtifact("is missing: compile the model again", "graph");
-  return fetchSampler(planOf(manifest), manifest, source, onProgress);
+  const sampler = await fetchSampler(planOf(manifest), manifest, source, onProgress);
+  const before = sampler.kernels.length;
+  const runtime = await fetchLibrary(providerOf(manifest), (loaded, total) =>
+    onProgress({ phase: "kernels", loaded: before + loaded, total: before + total, fromCache: false, shard: null }));
+  return { ...sampler, runtime };
 }
 
 /**
  * @param {import("../load.js").Job} job
  * @returns {Promise<import("../load.js").Made>}
  */
-export async function load({ options, manifest, plan, kernels, features, source, faultPort, onProgress }) {
-  const onGpu = manifest.variant.backend === WEBGPU;
+export async function load({ options, manifest, plan, kernels, runtime, features, source, faultPort, onProgress }) {
+  const provider = providerOf(manifest);
+  const onGpu = provider === "webgpu";
   const threads = onGpu ? 1 : chooseThreads(options.threads, features);
   const power = options.powerPreference ?? "high-performance";
   const adapter = onGpu ? await requireAdapter(power, parted(manifest.variant.requires).gpu) : null;
   const weights = allocated(manifest.weightBytes); // until the session has read them
   const [ort, sampler, stored] = await together(source.signal, (signal) => [
-    openLibrary(onGpu ? "webgpu" : "wasm", threads, power),
+    openLibrary(provider, /** @type {Uint8Array<ArrayBuffer>} */ (runtime), threads, power),
     openSampler(plan, kernels),
     fetchHashed({ ...source, signal }, manifest, ({ offset, bytes }) => weights.subarray(offset, offset + bytes), onProgress),
   ]);
