@@ -12,10 +12,12 @@ import pytest
 from inpage.backends import device_profile, kernel_choice
 from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.kernel_choice import GAIN, KernelChoice, choose_kernels, decide, sentence
+from inpage.engines.native_kernels import producers
 from inpage.engines.protocol import KernelTiming, SequenceInput
 from inpage.errors import DeviceLost, InvalidRequest
+from inpage.format.plan import parse_plan
 from inpage.router import Router
-from support.models import TINY_VARIANTS, open_engine, tiny_artifact
+from support.models import TINY_VARIANTS, manifest_of, open_engine, tiny_artifact
 from support.paged_double import PagedDouble
 
 QKV = ("qkv_streams2", "qkv_streams1", "qkv_streams3")
@@ -120,6 +122,13 @@ async def test_of_a_large_model_lists_are_timed_as_a_whole_and_the_others_follow
     assert not choice.settled
 
 
+async def test_weights_of_more_bytes_are_given_more_time(clocked: Any) -> None:
+    engine = clocked(dict.fromkeys(QKV, 0.03) | {QKV[2]: 0.02}, QKV)
+    assert (await choose_kernels(engine)).kernels == (QKV[0],)  # a round does not fit into the budget
+    engine.info = replace(engine.info, weight_bytes=10**9)
+    assert (await choose_kernels(engine)).kernels == (QKV[2],)
+
+
 async def test_hopeless_kernels_are_timed_once(clocked: Any) -> None:
     engine = clocked({QKV[0]: 1e-3, QKV[1]: 1e-3, QKV[2]: 5e-3}, QKV)
     await choose_kernels(engine)
@@ -156,14 +165,25 @@ async def test_every_native_alternative_leaves_the_same_bits(variant: str) -> No
     await engine.unload()
 
 
+def test_before_a_kernel_is_timed_what_writes_its_inputs_runs_and_nothing_else() -> None:
+    manifest = manifest_of(tiny())
+    (variant,) = [v for v in manifest.variants if v.name == "native"]
+    plan = parse_plan((tiny() / variant.files["plan"].file).read_bytes(), manifest.tensors)
+    for function in plan.functions:
+        names = [plan.kernels[launch.kernel].name.split("_")[0] for launch in function.launches]
+        (gated, *_) = [i for i, name in enumerate(names) if name == "gated"]
+        assert names[gated + 1] == "linear" and producers(plan, function, gated + 1) == [gated - 2, gated]
+        assert names[gated - 1] == "rms" and producers(plan, function, gated) == [gated - 1]
+
+
 async def test_a_native_router_times_once_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_profile, "cache_folder", lambda: tmp_path)
     timed: list[int] = []
     plain = kernel_choice.choose_kernels
 
-    async def counted(engine: Any, budget_s: float = kernel_choice.BUDGET_S) -> KernelChoice:
+    async def counted(engine: Any) -> KernelChoice:
         timed.append(1)
-        return await plain(engine, budget_s)
+        return await plain(engine)
 
     monkeypatch.setattr("inpage.backends.load.choose_kernels", counted)
 

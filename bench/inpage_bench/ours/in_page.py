@@ -15,6 +15,7 @@ from ..results import Engine
 from .settings import SETTINGS
 
 _PAGE = "bench/bench.html"
+_KERNELS = "kernels chosen: "
 
 
 class PageDriver:
@@ -68,7 +69,13 @@ class PageDriver:
         info = await self._loaded().call("() => globalThis.bench.info()")
         held = sum(int(info[name]) for name in ("weight_bytes", "arena_bytes", "kv_bytes"))
         on_gpu = info["backend"] == "webgpu"
+        self._note_kernels(info["kernels"])
         return Usage(wasm_bytes=None if on_gpu else held, gpu_bytes=held if on_gpu else None)
+
+    def _note_kernels(self, chosen: str) -> None:
+        """Which kernels run: a time says little without them, since the device chooses."""
+        others = [note for note in self.engine.notes if not note.startswith(_KERNELS)]
+        self.engine.notes = [*others, _KERNELS + chosen] if chosen else others
 
     async def counters(self) -> dict[str, int]:
         found: dict[str, Any] = await self._loaded().call("() => globalThis.bench.counters()")

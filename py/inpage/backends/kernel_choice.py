@@ -18,6 +18,7 @@ from itertools import zip_longest
 from ..engines.protocol import EngineInfo, KernelTiming, Tunable
 
 BUDGET_S = 0.060
+_SECONDS_A_BYTE = 0.2e-9  # of weights, where that is more: a large model's kernels take longer, as its loading does
 GAIN = 0.03  # what a kernel must be faster by to be preferred to the one that runs if none is chosen
 _SLICE_S = 0.001  # a kernel's launches in a round take about so long
 _LAUNCHES = 64
@@ -68,9 +69,11 @@ def decide(alternatives: Sequence[Sequence[str]], times: Times) -> list[str]:
     return chosen
 
 
-async def choose_kernels(engine: Tunable, budget_s: float = BUDGET_S) -> KernelChoice:
-    """Time the engine's alternatives and let the fastest run. Settled if that took no longer. No step may run then."""
+async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelChoice:
+    """Time the engine's alternatives and let the fastest run. Settled if that took no longer than the budget. No step
+    may run then."""
     info, began = engine.info, time.perf_counter()
+    budget_s = times_the_budget * max(BUDGET_S, _SECONDS_A_BYTE * info.weight_bytes)
 
     def left() -> float:
         return budget_s - (time.perf_counter() - began)

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import InvalidRequest, quoted
-from ..format.plan_types import Plan
+from ..format.plan_types import Function, Plan
 from .native_library import check
 from .protocol import KernelTiming
 
 DEPTH = 31  # tokens before the rows that are timed
 _MANY = 8  # rows with which kernels for many rows are timed, where the plan takes so many
-_LEAD_IN = 12  # launches that run before a kernel's first one, so that its inputs hold what they would: about a layer
 
 _BARRIER_S, _IDLE_S = 0.00026, 0.00004  # what a thread waits, spinning, before it sleeps: at a barrier, between jobs
 _SPIN_TURNS = 2000
@@ -73,11 +72,26 @@ def _time(
     batch = trial(rows, DEPTH) if DEPTH + rows <= plan.maxima.context else None
     if batch is None:
         return None
-    for i in range(max(0, start - _LEAD_IN), start):
+    for i in producers(plan, function, start):
         check(lib.inpage_step_launch(*batch, i))
     began = time.perf_counter()
     done = check(lib.inpage_step_kernel(*batch, kernel, most))
     return (time.perf_counter() - began) / done
+
+
+def producers(plan: Plan, function: Function, launch: int) -> list[int]:
+    """The launches that last wrote what a launch reads, in order: run before it, untimed, they leave in its inputs what
+    would be there. No more of the layer: for a large model that would take all the time there is."""
+
+    def touched(i: int, ways: str) -> list[int]:
+        one = function.launches[i]
+        access = plan.kernels[one.kernel].access
+        return [
+            id for id, way in zip(one.buffers, access, strict=True) if way in ways and plan.buffers[id].kind == "arena"
+        ]
+
+    last = (next((i for i in reversed(range(launch)) if id in touched(i, "wx")), None) for id in touched(launch, "rx"))
+    return sorted({i for i in last if i is not None})
 
 
 def _find(plan: Plan, name: str) -> tuple[tuple[int, ...], int]:

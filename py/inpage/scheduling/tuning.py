@@ -22,7 +22,7 @@ from ..errors import InpageError
 from .scheduler import Scheduler
 
 _PATIENCE_S = 2.0  # idle for this long, a caller is not about to ask again
-_BUDGETS = (0.06, 0.12, 0.24)  # seconds of timing kernels at a time, after which the verdict stands
+_BUDGETS = (1, 2, 4)  # times the usual budget for timing kernels, after which the verdict stands
 _WORTH_IT = 0.9  # of the time that the present engine takes: for less, nothing is changed
 
 

@@ -11,8 +11,6 @@ import { trial } from "./trial.js";
 const DEPTH = 31;
 /** Rows with which kernels for many rows are timed, where the plan takes so many. */
 const MANY = 8;
-/** Launches that run, untimed, before a kernel's first one, so that its inputs hold what they would: about a layer. */
-const LEAD_IN = 12;
 
 /**
  * @param {import("../format/plan.js").Plan} plan
@@ -69,6 +67,26 @@ export function timeKernels(executor, { kernels, budgetMs, threads }) {
 }
 
 /**
+ * The launches that last wrote what a launch reads: run before it, untimed, they leave in its inputs what would be there.
+ * No more of the layer: for a large model that would take all the time there is.
+ * @param {import("../format/plan.js").Plan} plan
+ * @param {import("../format/plan.js").PlanFunction} fn
+ * @param {number} launch
+ * @returns {number[]} in order
+ */
+export function producers({ kernels, buffers }, fn, launch) {
+  const touched = (/** @type {number} */ i, /** @type {string} */ ways) =>
+    fn.launches[i].buffers.filter((id, at) => buffers[id].kind === "arena" && ways.includes(kernels[fn.launches[i].kernel].access[at]));
+  const found = new Set();
+  for (const id of touched(launch, "rx")) {
+    let i = launch - 1;
+    while (i >= 0 && !touched(i, "wx").includes(id)) i--;
+    if (i >= 0) found.add(i);
+  }
+  return [...found].sort((a, b) => a - b);
+}
+
+/**
  * @param {import("../wasm/executor.js").Executor} executor
  * @param {{id: number, first: number}} kernel
  * @param {number} most launches
@@ -89,7 +107,7 @@ function time(executor, { id, first }, most) {
     executor.place(input);
     const logitRows = input.logitRows.length;
     const start = fn.launches.findIndex(uses);
-    for (let i = Math.max(0, start - LEAD_IN); i < start; i++) executor.stepLaunch(rows, sequences, logitRows, i);
+    for (const i of producers(plan, fn, start)) executor.stepLaunch(rows, sequences, logitRows, i);
     const began = performance.now();
     const done = executor.stepKernel(rows, sequences, logitRows, id, most);
     return (performance.now() - began) / done;

@@ -44,8 +44,8 @@ def ways(isa: Isa, weights: PackedMatrix, form: str, single: bool, few: bool = F
     quad = isa.has_quad_dot and form == "i8"
     if single:
         return [Way(2), Way(1), Way(3), Way(4), *([Way(2, quad=True), Way(1, quad=True)] if quad else [])]
-    streams = 2 if few else 1
-    return [Way(streams, True), *([Way(streams, True, True)] if quad else [])]
+    streams = [2, 3] if few and form == "i8" else [2] if few else [1]
+    return [*(Way(n, True) for n in streams), *([Way(streams[0], True, True)] if quad else [])]
 
 
 def has_edges(weights: PackedMatrix, form: str) -> bool:
