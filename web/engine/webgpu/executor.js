@@ -107,6 +107,11 @@ export class GpuExecutor {
       }
     }
     await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+    this.resetCounters();
+  }
+
+  /** All but the bytes that are held. */
+  resetCounters() {
     this.#gpu.counters.fill(0, 0, COUNTERS.buffer_bytes);
   }
 
