@@ -18,7 +18,7 @@ from inpage.errors import ArtifactInvalid, InvalidRequest, Unsupported
 from inpage.format.plan import parse_plan
 from inpage.format.plan_types import Plan
 from inpage.format.plan_views import check_for_webgpu, describe
-from inpage.format.schema import Architecture, Perplexity, Pruning, Tensor
+from inpage.format.schema import Architecture, Exam, Manifest, Perplexity, Pruning, Tensor
 
 from .artifact import weights
 from .artifact.fingerprint import fingerprint
@@ -31,7 +31,7 @@ from .families.encoder_graph import build_encoder, build_gpu_encoders, encoder_m
 from .families.graph import build_gpu_graphs, build_graph, heads_of
 from .families.layers import layout_of
 from .lowering.plan import Graph, LoweredPlan, make_plan, trampolines
-from .measure import perplexity
+from .measure import exam, perplexity
 from .measure.budget import best_level
 from .mlc_model import VARIANT as MLC
 from .mlc_model import compile_mlc, open_carried_library
@@ -46,7 +46,7 @@ from .sources.mlc_library import mlc_folder
 from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
-from .targets.variants import VariantSpec, choose
+from .targets.variants import VariantSpec, all_variants, choose
 from .targets.webgpu import shaders
 
 Progress = Callable[[str, int, int], None]
@@ -276,7 +276,27 @@ def _write(
                 report(phase, 1, 1)
         for each in carried:
             each.add(writer, names[0])
-        writer.finish((lambda made: _measure(model, original, made, names, measure, report)) if measure else None)
+        examined = not (quick or model.architecture.encoder or model.origin.random)
+        examined = examined and any(spec.backend == "webgpu" for spec in chosen)
+        writer.finish(
+            (lambda made: _measure(model, original, made, names, measure, report)) if measure else None,
+            (lambda made: _examine(made, writer.levels_with("webgpu"), report)) if examined else None,
+        )
+
+
+def _examine(made: Path, levels: Sequence[str], report: Progress) -> dict[str, Exam]:
+    """What their GPU variants have to get right where they are loaded."""
+
+    def reference(manifest: Manifest, scratch: Path) -> dict[str, bytes | Path]:
+        spec, tensors = all_variants()[exam.REFERENCE], {t.name: t for t in manifest.tensors}
+        return compile_variant(spec, manifest.architecture, tensors, scratch, quick=True)[0]
+
+    report("exam", 0, len(levels))
+    found = {}
+    for i, level in enumerate(levels):
+        found[level] = exam.exam_of(made, level, reference)
+        report("exam", i + 1, len(levels))
+    return found
 
 
 def _measure(

@@ -8,7 +8,8 @@
 
 import { test as base, expect } from "@playwright/test";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -162,3 +163,50 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
     });
   }
 }
+
+/**
+ * The model with one kernel that writes everything a tenth too large, in a folder of its own.
+ * @param {string} model folder
+ * @param {string} kernel
+ * @returns {string} the folder's name
+ */
+function planted(model, kernel) {
+  const name = "planted";
+  cpSync(path.join(OUT, model), path.join(OUT, name), { recursive: true });
+  const manifest = JSON.parse(readFileSync(path.join(OUT, model, "manifest.json"), "utf8"));
+  const { kernels } = manifest.variants.find((/** @type {{name: string}} */ each) => each.name === "webgpu-f32");
+  const parts = readFileSync(path.join(OUT, model, kernels.file), "utf8").split(/^(?=\/\/: )/m);
+  const text = parts.map((part) => {
+    if (!part.startsWith(`//: ${kernel}\n`)) return part;
+    const written = [...part.matchAll(/read_write> (\w+) : array<(?:f32|vec\d<f32>)>/g)].map((found) => found[1]);
+    const stores = new RegExp(`^( *(?:${written.join("|")})\\[.*\\] = )(.*);$`, "gm");
+    // Of a span the values alone: its sum divides what both have in common.
+    const wrong = kernel.startsWith("attention_spans") ? part.replace(/^( *partials_data\[.*\] = )(v_\w+);$/m, "$1 1.1f * $2;") : part.replace(stores, "$1 1.1f * ($2);");
+    expect(wrong, kernel).not.toBe(part);
+    return wrong;
+  });
+  const bytes = Buffer.from(text.join(""));
+  writeFileSync(path.join(OUT, name, kernels.file), bytes);
+  Object.assign(kernels, { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") });
+  writeFileSync(path.join(OUT, name, "manifest.json"), JSON.stringify(manifest));
+  return name;
+}
+
+test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_: page }) => {
+  const model = "tiny-qwen3-yarn";
+  const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, cache: false };
+  await call(page, "load", "examined", { ...options, base: `/tiny/${model}` });
+  await call(page, "unload", "examined");
+  const text = readFileSync(path.join(OUT, model, "webgpu-f32/kernels.wgsl"), "utf8");
+  const kernels = [...text.matchAll(/^\/\/: (.*)$/gm)].map((found) => found[1]);
+  // Of what only decodes, and of what only reads prompts.
+  const few = [/** @type {string} */ (kernels.find((name) => name.startsWith("attention_merge"))), /** @type {string} */ (kernels.find((name) => name.startsWith("gated8")))];
+  /** @type {string[]} */
+  const passed = [];
+  for (const kernel of process.env.INPAGE_SLOW ? kernels : few) {
+    const loading = call(page, "load", kernel, { ...options, base: `/tiny/${planted(model, kernel)}` });
+    const error = await loading.then(() => "", String);
+    if (!/this GPU computes wrong numbers: token \d+ (has|leads)/.test(error)) passed.push(`${kernel}: ${error}`);
+  }
+  expect(passed).toEqual([]);
+});

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,15 +15,19 @@ import pytest
 from inpage.backends import device_profile as notes_module
 from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.failover import Backends
+from inpage.backends.load import load_engine
 from inpage.backends.measurement import Measurement, measure, pages_needed
 from inpage.backends.memory_ceiling import beyond
 from inpage.backends.selection import Candidate, Choice, choose
+from inpage.engines import registry
 from inpage.engines.protocol import SequenceInput
+from inpage.engines.registry import LoadJob, engine_kind
 from inpage.errors import DeviceLost, InpageError, Unsupported
-from inpage.format.schema import FileRef, GraphRef, Variant, Weights
+from inpage.format.schema import Exam, ExamAnswer, FileRef, GraphRef, Variant, Weights
 from inpage.host.capability import Adapter, Device, host_device
 from inpage.router import Router
 from inpage.scheduling import tuning
+from inpage.settings import Settings
 from inpage.text.tokenizer import Tokenizer
 from support.mortal import Mortal
 from support.paged_double import PagedDouble
@@ -250,6 +255,40 @@ async def test_what_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for damaged in ("", "{", "[]", '{"version": 1}', whole[:-20], words, other):
         file.write_text(damaged, "utf-8")
         assert not (await DeviceProfile.open(manifest, here, None)).measurements
+
+
+async def test_an_exam_is_sat_once_and_strikes_off_who_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(notes_module, "cache_folder", lambda: tmp_path)
+    why, jobs = "this GPU computes wrong numbers: token 3 has 2.0 nats", list[LoadJob]()
+    fine: Any = SimpleNamespace(info=SimpleNamespace(alternatives=()))
+
+    async def load(job: LoadJob) -> Any:
+        jobs.append(job)
+        if job.variant.name == "webgpu-f16":
+            raise Unsupported(why, field="exam")
+        return fine
+
+    monkeypatch.setitem(registry._engines, "webgpu", replace(engine_kind("webgpu"), load=load))
+    files = dict.fromkeys(("plan", "kernels"), FileRef("x", 1, "0" * 64))
+    variants = [Variant(name, "webgpu", ("webgpu",), files) for name in ("webgpu-f16", "webgpu-f32")]
+    manifest = replace(small_manifest(), exam=Exam((1, 2), (ExamAnswer(1, 1.0, 1.0),)))
+    here = Device("page", frozenset({"webgpu"}), 2, 2, adapter=Adapter("a GPU", software=False))
+    store: Any = SimpleNamespace(base="")
+
+    async def load_on_a_visit(variant: Variant) -> DeviceProfile:
+        profile = await DeviceProfile.open(manifest, here, None)
+        await load_engine(variant, 1, False, store, manifest, "", lambda _: None, Settings(), profile)
+        return await DeviceProfile.open(manifest, here, None)
+
+    with pytest.raises(Unsupported, match="wrong numbers"):
+        await load_on_a_visit(variants[0])
+    await load_on_a_visit(variants[1])
+    profile = await load_on_a_visit(variants[1])
+    assert [job.examined for job in jobs] == [False, False, True]
+    assert profile.struck_off == {"webgpu-f16": why}
+    choice = choose(variants, here, refused=profile.struck_off)
+    assert [c.name for c in choice.ranked] == ["webgpu-f32"]
+    assert [str(c) for c in choice.candidates if not c.can_run] == [f"webgpu-f16: {why}"]
 
 
 def test_measured_figures_decide() -> None:

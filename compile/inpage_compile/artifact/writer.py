@@ -30,6 +30,7 @@ from inpage.format.schema import (
     SHARD_BYTES,
     Architecture,
     EmbeddingRef,
+    Exam,
     Format,
     GraphRef,
     Manifest,
@@ -84,6 +85,7 @@ class ArtifactWriter:
         self._variants: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
         self._weights: dict[str, dict[str, Any]] = {level: {"bytes": 0, "shards": []} for level in levels}
         self._measured: Mapping[str, Perplexity] = {}  # of each level
+        self._exams: Mapping[str, Exam] = {}
         # What engines without a plan are to know, by the manifest's field and level; and their weights apart.
         self._parts: dict[tuple[str, str], GraphRef | MlcRef] = {}
         self._apart: dict[tuple[str, str], dict[str, Any]] = {}
@@ -168,9 +170,18 @@ class ArtifactWriter:
             entry[file.partition(".")[0]] = self._write(f"{place}/{file}", data)
         self._variants[level].append(entry)
 
-    def finish(self, measure: Callable[[Path], Mapping[str, Perplexity]] | None = None) -> Manifest:
-        """Write the manifest, check it as any reader would, and put the folder in its place. ``measure``: called with
-        the whole artifact before that, what it finds of each level goes into the manifests."""
+    def levels_with(self, backend: str) -> list[str]:
+        """Levels that have a variant for it."""
+        return [level for level, found in self._variants.items() if any(v["backend"] == backend for v in found)]
+
+    def finish(
+        self,
+        measure: Callable[[Path], Mapping[str, Perplexity]] | None = None,
+        examine: Callable[[Path], Mapping[str, Exam]] | None = None,
+    ) -> Manifest:
+        """Write the manifest, check it as any reader would, and put the folder in its place. ``measure`` and
+        ``examine``: called with the whole artifact before that, what they find of each level goes into the
+        manifests."""
         self._end_section(ALIGN)
         self._shards.discard()
         tokenizer = self._source.tokenizer
@@ -182,8 +193,11 @@ class ArtifactWriter:
             entry["tables"] = self._write("tokenizer.bin", tables)
         common = self._common(entry, terms)
         manifest = self._write_manifests(common)
+        if examine is not None:
+            self._exams = examine(self._folder)
         if measure is not None:
             self._measured = measure(self._folder)
+        if examine is not None or measure is not None:
             manifest = self._write_manifests(common)
         record = {"fingerprint": self._fingerprint, "revision": manifest["revision"], STAMPS: self._stamps()}
         record["files"] = sorted(files_in(self._folder))
@@ -238,6 +252,7 @@ class ArtifactWriter:
             "variants": self._variants[level],
             **({"level": level} if level else {}),
             **({"perplexity": asdict(self._measured[level])} if level in self._measured else {}),
+            **({"exam": _exam_json(self._exams[level])} if level in self._exams else {}),
         }
 
     def _described(self, name: str, level: str) -> dict[str, Any]:
@@ -341,6 +356,10 @@ def _part_json(part: GraphRef | MlcRef) -> dict[str, Any]:
 
 def _given(s: SamplingDefaults | EmbeddingRef) -> dict[str, Any]:
     return {name: value for name, value in asdict(s).items() if value is not None}
+
+
+def _exam_json(exam: Exam) -> dict[str, Any]:
+    return {"ids": list(exam.ids), "answers": [asdict(answer) for answer in exam.answers]}
 
 
 def _step(pruning: Pruning) -> dict[str, Any]:

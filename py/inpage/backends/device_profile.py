@@ -26,11 +26,13 @@ from .kernel_choice import KernelChoice
 from .measurement import Measurement
 
 _VERSION = 1
+_REASON = 500  # characters of why an exam was failed
 _KEPT = 8  # devices noted of an artifact: adapters come and go, thread counts are tried
 
 
 class DeviceProfile:
-    """Made by `open`. ``measurements`` and ``choices`` by variant; `save` after changing them or the log."""
+    """Made by `open`. ``measurements``, ``choices`` and ``exams`` by variant; of an exam why it was failed, "" where it
+    was passed. `save` after changing them or the log."""
 
     def __init__(self, artifact: str, device: str) -> None:
         self._key = "".join(c if c.isalnum() or c in "-._" else "_" for c in artifact)
@@ -38,6 +40,7 @@ class DeviceProfile:
         self._others: dict[str, Any] = {}
         self.measurements: dict[str, Measurement] = {}
         self.choices: dict[str, KernelChoice] = {}
+        self.exams: dict[str, str] = {}
         self.log = FaultLog()
 
     @classmethod
@@ -52,18 +55,23 @@ class DeviceProfile:
                 mine = others.pop(profile._device, None) or {"figures": {}, "faults": {}}
                 measurements = {name: _measurement(**measurement) for name, measurement in mine["figures"].items()}
                 choices = {name: _choice(**choice) for name, choice in mine.get("choices", {}).items()}
+                exams = {str(name): str(why)[:_REASON] for name, why in dict(mine.get("exams", {})).items()}
                 profile.log.load(mine["faults"])
-                profile._others, profile.measurements, profile.choices = (
-                    others,
-                    measurements,
-                    choices,
-                )  # all of it or nothing
+                # All of it or nothing.
+                profile._others, profile.measurements = others, measurements
+                profile.choices, profile.exams = choices, exams
         return profile
+
+    @property
+    def struck_off(self) -> dict[str, str]:
+        """Variants that failed their exam here, and why."""
+        return {name: why for name, why in self.exams.items() if why}
 
     async def save(self) -> None:
         mine = {
             "figures": {name: asdict(measurement) for name, measurement in self.measurements.items()},
             "choices": {name: asdict(choice) for name, choice in self.choices.items()},
+            "exams": self.exams,
             "faults": self.log.dump(),
         }
         kept = dict(list(self._others.items())[-_KEPT + 1 :]) | {self._device: mine}

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from ..engines.protocol import Engine, Progress, Tunable
 from ..engines.registry import LoadJob, engine_kind
-from ..errors import ArtifactInvalid, quoted
+from ..errors import ArtifactInvalid, Unsupported, quoted
 from ..format.schema import Manifest, Variant
 from ..host.artifact_store import Store
 from ..settings import Settings
 from .device_profile import DeviceProfile
 from .kernel_choice import choose_kernels
+
+EXAM = "exam"  # the field of what web/engine/webgpu/exam.js raises
 
 
 async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store, manifest: Manifest, text: str,
@@ -30,10 +32,20 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
                 f"variant {quoted(variant.name)} has no {role}: compile it again", field=f"variants.{role}"
             )
     kernels = None if known is None else known.kernels
+    examined = variant.name in profile.exams
     job = LoadJob(
-        kind.able, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress
+        kind.able, store.base, manifest, text, variant, threads, pinned, kernels, settings, trust, on_progress, examined
     )
-    engine = await kind.load(job)
+    try:
+        engine = await kind.load(job)
+    except Unsupported as error:
+        if error.field == EXAM:
+            profile.exams[variant.name] = str(error)
+            await profile.save()
+        raise
+    if kind.gpu and manifest.exam is not None and not examined:
+        profile.exams[variant.name] = ""
+        await profile.save()
     if not engine.info.alternatives or not isinstance(engine, Tunable):
         return engine
     if known is None or not known.fits(engine.info):

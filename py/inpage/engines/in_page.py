@@ -41,6 +41,7 @@ async def load(job: LoadJob) -> BrowserEngine:
         "memory": {"initial": job.settings.wasm.memory_initial, "maximum": job.settings.wasm.memory_maximum},
         "powerPreference": job.settings.webgpu.power_preference,
         "sliceMs": job.settings.webgpu.burst_ms,
+        "exam": False if job.examined else None,
     }
     return await BrowserEngine.load(
         job.base, job.text, variant=job.variant.name, flags=job.flags, options=options, on_progress=job.on_progress

@@ -22,7 +22,7 @@ from .protocol import MLC_COUNTS, ONNX_COUNTS, RUNTIME_COUNTS, WEBGPU_COUNTS, En
 class LoadJob:
     """``base``: the artifact's folder or URL; ``text``: of its manifest. ``pinned``: so many threads, not only at most
     so many. ``kernels``: those that were chosen on this device, of each list of alternatives. ``trust``: run machine
-    code that this machine did not compile."""
+    code that this machine did not compile. ``examined``: this GPU passed the manifest's exam before."""
 
     flags: Flags
     base: str
@@ -35,6 +35,7 @@ class LoadJob:
     settings: Settings
     trust: bool
     on_progress: Progress
+    examined: bool = False
 
 
 Load: TypeAlias = Callable[[LoadJob], Awaitable[Engine]]

@@ -23,6 +23,8 @@ from .schema import (
     SHARD_BYTES,
     Architecture,
     EmbeddingRef,
+    Exam,
+    ExamAnswer,
     FileRef,
     Format,
     GraphCache,
@@ -109,6 +111,7 @@ def parse_manifest(data: bytes | str | Mapping[str, Any]) -> Manifest:
         levels=_levels(m["levels"] or []),
         perplexity=None if m["perplexity"] is None else Perplexity(**m["perplexity"]),
         pruning=tuple(Pruning(**{**step, "layers": tuple(step["layers"] or ())}) for step in m["pruning"] or []),
+        exam=None if m["exam"] is None else _exam(m["exam"], architecture.vocab),
     )
     _check_own_level(manifest)
     _check_files_distinct(manifest)
@@ -177,6 +180,15 @@ def _files(part: dict[str, Any], name: str, space: int) -> tuple[tuple[GraphFile
     if end > space:
         raise wrong(f"{name}.{'files' if files else 'bytes'}", f"end at {end}, outside the {space} bytes of weights")
     return files, own
+
+
+def _exam(e: dict[str, Any], vocab: int) -> Exam:
+    if len(e["answers"]) >= len(e["ids"]):
+        raise wrong("exam.answers", f"{len(e['answers'])} answers to {len(e['ids'])} ids; the first id is not guessed")
+    for i, token in enumerate(e["ids"]):
+        if token >= vocab:
+            raise wrong(f"exam.ids[{i}]", f"{token} is outside the vocabulary of {vocab}")
+    return Exam(tuple(e["ids"]), tuple(ExamAnswer(**answer) for answer in e["answers"]))
 
 
 def _tensors(items: list[dict[str, Any]], formats: Mapping[str, Format], space: int) -> tuple[Tensor, ...]:

@@ -334,6 +334,25 @@ class Pruning:
 
 
 @dataclass(frozen=True, slots=True)
+class ExamAnswer:
+    """What float32 on a CPU says at one place: the likeliest token, its logit's lead over the next one's, and the
+    negative logarithm (nats) of the probability of the token that follows."""
+
+    argmax: int
+    margin: float
+    nll: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What a GPU has to get right before its variant is trusted: ``ids`` are read as they stand, the last ``answers``
+    are of the tokens before each of the last ids."""
+
+    ids: tuple[int, ...]
+    answers: tuple[ExamAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """``level``: which precision this describes, and ``levels`` in the artifact's own: all that it carries, the best
     first; empty where there is but one. ``pruning``: what was left out of the source, step by step."""
@@ -358,6 +377,7 @@ class Manifest:
     levels: tuple[LevelRef, ...] = ()
     perplexity: Perplexity | None = None
     pruning: tuple[Pruning, ...] = ()
+    exam: Exam | None = None
 
     def listed(self, file: FileRef | None = None) -> LevelRef:
         """Itself as an artifact's list of levels has it. ``file``: its own, where it is not the first."""

@@ -32,6 +32,7 @@ MANIFEST: Final[Schema] = {
         "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": True},
         "perplexity": {"is": "object", "of": "perplexity", "optional": True},
         "pruning": {"is": "list", "of": {"is": "object", "of": "pruning"}, "low": 0, "high": 8, "optional": True},
+        "exam": {"is": "object", "of": "exam", "optional": True},
     },
     "license": {
         "id": {"is": "text", "of": "line"},
@@ -247,6 +248,15 @@ MANIFEST: Final[Schema] = {
         "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": True},
         "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": True},
         "format": {"is": "text", "of": "name", "optional": True},
+    },
+    "exam": {
+        "ids": {"is": "list", "of": {"is": "int", "low": 0, "high": 16777216}, "low": 2, "high": 256},
+        "answers": {"is": "list", "of": {"is": "object", "of": "exam_answer"}, "low": 2, "high": 16},
+    },
+    "exam_answer": {
+        "argmax": {"is": "int", "low": 0, "high": 16777216},
+        "margin": {"is": "number"},
+        "nll": {"is": "number"},
     },
 }
 

@@ -72,7 +72,7 @@ async def load_model(
         backend=backend,
         threads=threads,
         measurements=profile.measurements,
-        refused=refused if backend else {**beyond(device, manifest), **refused},
+        refused={**({} if backend else beyond(device, manifest)), **profile.struck_off, **refused},
     )
     chosen, shrunk = await fitted(chosen, device, store, manifest, choice)
     report({"phase": "tokenizer"})

@@ -117,7 +117,7 @@ function structs(sequences, tokens, positions, { seed = 0, ...floats }, remainin
 const lab = {
   /**
    * @param {string} name
-   * @param {{base: string, variant: string, threads: number | null, contextPages: number}} options
+   * @param {{base: string, variant: string, threads: number | null, contextPages: number, exam?: boolean, cache?: boolean}} options
    * @param {number} [pages] to reserve at once
    */
   async load(name, options, pages = options.contextPages) {

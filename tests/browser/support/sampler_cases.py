@@ -71,12 +71,14 @@ class Cases:
 def main(out: Path) -> None:
     rng = np.random.default_rng(17)
     cases = Cases()
-    for temperature in (0.0, 0.7, 100.0) if os.environ.get("INPAGE_SLOW") else (0.0, 0.7):
+    slow = "INPAGE_SLOW" in os.environ
+    count = 10 if slow else 5  # rows: each shape once
+    for temperature in (0.0, 0.7, 100.0) if slow else (0.0, 0.7):
         for edge in EDGES if temperature else EDGES[:1]:
-            x = rows_of_logits(SMALL, rng, 10)
+            x = rows_of_logits(SMALL, rng, count)
             seeds = [int(rng.integers(2**63)) * 2 + 1 for _ in x]
             samplings = [Sampling(temperature=temperature, seed=seed, **edge) for seed in seeds]
-            cases.add(f"{edge} at {temperature}", x, samplings, [[]] * 10, [None] * 10)
+            cases.add(f"{edge} at {temperature}", x, samplings, [[]] * count, [None] * count)
     for vocab, edges in ((PARTS, EDGES[3::4]), (LARGE, [EDGES[0], EDGES[17]])):
         x = rows_of_logits(vocab, rng, len(edges))
         samplings = [Sampling(temperature=0.9, seed=i, **edge) for i, edge in enumerate(edges)]
@@ -84,6 +86,7 @@ def main(out: Path) -> None:
     for temperature in (0.0, 0.8):
         cases.add(f"bias, mask and penalties at {temperature}", *adjusted(rng, temperature))
     cases.add("ties", *ties())
+    cases.add("ties in many parts", *ties_in_parts(rng))
     cases.add("no numbers", *no_numbers(rng))
     out.mkdir(parents=True, exist_ok=True)
     (out / "cases.json").write_text(json.dumps(cases.groups))
@@ -116,6 +119,22 @@ def ties() -> Group:
     samplings = [Sampling(1.0, **e) for e in ({"top_k": 7}, {"top_k": 7}, {"top_p": 0.5}, {"top_k": 1}, {"top_k": 4},
                                               {"top_k": 500, "top_p": 0.5, "min_p": 1.0})]  # fmt: skip
     return x, samplings, [[]] * 6, [None] * 6
+
+
+def ties_in_parts(rng: np.random.Generator) -> Group:
+    """Cuts that fall among equal logits, in the first, a middle and the last part; most tokens masked."""
+    x = np.zeros((8, PARTS), np.float32)
+    x[2:4] = np.round(rng.normal(0, 1, (2, PARTS)))
+    x[4] = -np.inf
+    x[4, -30:] = 2
+    x[5, :-5] = -1e30  # no weight: their place in a top-p is behind all that have some
+    x[6:] = -0.0
+    masks: list[npt.NDArray[np.bool_] | None] = [None] * 7 + [np.arange(PARTS) % 5000 == 7]
+    edges: list[dict[str, Any]] = [
+        {"top_k": PARTS - 1}, {"top_p": 0.5}, {"top_k": 9000, "top_p": 0.7}, {"top_p": 0.3}, {"top_k": 7},
+        {"top_k": 40, "top_p": 0.5}, {"top_k": PARTS, "top_p": 0.99999}, {"top_k": 14, "top_p": 0.6},
+    ]  # fmt: skip
+    return x, [Sampling(1.1, seed=i, **e) for i, e in enumerate(edges)], [[]] * 8, masks
 
 
 def no_numbers(rng: np.random.Generator) -> Group:

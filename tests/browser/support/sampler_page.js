@@ -7,7 +7,7 @@ import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/format/abi.js";
 import { COUNTERS } from "../../../web/engine/webgpu/counters.js";
 import { openDevice, USAGE } from "../../../web/engine/webgpu/device.js";
 import { choicesOf, cleaned, keyOf } from "../../../web/engine/webgpu/results.js";
-import { needsOf, RESULT_WORDS, Sampler } from "../../../web/engine/webgpu/sampler.js";
+import { needsOf, RESULT_WORDS, Sampler, workOf } from "../../../web/engine/webgpu/sampler.js";
 import { ReadBack } from "../../../web/engine/webgpu/transfer.js";
 
 /**
@@ -92,11 +92,13 @@ async function check(gpu, { sampler, results, work }, group, logits, report) {
   const state = new Uint32Array((await work.read(cuts)).buffer);
 
   const fail = (/** @type {number} */ row, /** @type {string} */ why) => report.failures.push(`${group.name}, row ${row}: ${why}`);
-  if (gpu.counters[COUNTERS.dispatches] - before !== 4 + (needs.adjust ? 1 : 0) + (needs.draw ? 2 : 0)) fail(-1, "dispatches");
+  const searches = (needs.topK ? 1 : 0) + (needs.topP ? 1 : 0);
+  const dispatches = 4 + (needs.adjust ? 1 : 0) + (needs.draw ? 2 : 0) + 5 * searches;
+  if (gpu.counters[COUNTERS.dispatches] - before !== dispatches) fail(-1, "dispatches");
   const logit = (/** @type {number} */ row, /** @type {number} */ token) => cleaned(logits[row * group.vocab + token]);
   const chosen = choicesOf(sample, words, words.subarray(n * RESULT_WORDS), logit);
   const floats = new Float32Array(chosen.buffer);
-  const parts = Math.ceil(group.vocab / Math.max(2048, Math.ceil(group.vocab / 256 / 256) * 256));
+  const { words: rowWords, cut } = workOf(group.vocab);
   group.rows.forEach(({ tokens, kept, best, log_sum, changed }, row) => {
     report.rows++;
     const at = row * SEQUENCE_WORDS;
@@ -108,7 +110,7 @@ async function check(gpu, { sampler, results, work }, group, logits, report) {
     }
     if (!kept) return;
     report.cuts++;
-    const [key, end] = state.subarray(row * (5 * parts + 4) + 5 * parts);
+    const [key, end] = state.subarray(row * rowWords + cut);
     const stays = (/** @type {number} */ own, /** @type {number} */ id) => own > key || (own === key && own > 0 && id < end);
     if (!stays(keyOf(changed), kept.last)) fail(row, `${kept.last} does not stay`);
     if (needs.adjust) return;

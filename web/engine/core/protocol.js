@@ -31,6 +31,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  *   and what a module can address if not given
  * @property {string[] | null} [kernels] WebAssembly: the kernel that runs of each list of `Info.alternatives`. Only these are then
  *   rehearsed while weights arrive. Names that do not fit the plan are ignored
+ * @property {boolean} [exam] WebGPU: whether the manifest's exam is sat; if not given, on all but software adapters
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
  * @property {number} [verifyBytes] stored weights of more bytes than this are hashed while answers run, not before; 256 MB if

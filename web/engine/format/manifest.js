@@ -42,6 +42,9 @@ export const ADDRESSABLE = 2 ** 32;
  * @property {Shard[]} shards
  * @property {Map<string, Tensor>} tensors
  * @property {Variant} variant
+ * @property {Exam | null} exam what a GPU has to get right
+ * @typedef {{ids: number[], answers: {argmax: number, margin: number, nll: number}[]}} Exam answers: to the tokens before each of the
+ *   last ids, by float32 on a CPU: the likeliest token, its logit's lead, nats of the token that follows
  */
 
 /**
@@ -77,6 +80,7 @@ export function readManifest(value, variantName) {
     shards: shardsOf(m.weights, "weights"),
     tensors: tensorsOf(m.tensors, formats, m.weights.bytes),
     variant: variantOf(m.variants, variantName),
+    exam: m.exam ? examOf(m.exam, m.architecture.vocab) : null,
   };
   const { library, plan } = manifest.variant.files;
   if (library) Object.assign(manifest, apart.mlc);
@@ -132,6 +136,17 @@ function shardsOf({ bytes: total, shards }, at) {
  */
 function apartOf(part, name) {
   return part?.weights ? { shards: shardsOf(part.weights, `${name}.weights`), weightBytes: part.weights.bytes } : null;
+}
+
+/**
+ * @param {import("./structure.js").Checked} exam
+ * @param {number} vocab
+ * @returns {Exam}
+ */
+function examOf({ ids, answers }, vocab) {
+  if (answers.length >= ids.length) throw invalidArtifact(`${answers.length} answers to ${ids.length} ids; the first id is not guessed`, "exam.answers");
+  for (const [i, id] of ids.entries()) if (id >= vocab) throw invalidArtifact(`${id} is outside the vocabulary of ${vocab}`, `exam.ids[${i}]`);
+  return { ids, answers };
 }
 
 /** @param {import("./structure.js").Checked} architecture */

@@ -27,6 +27,7 @@ export const MANIFEST = {
     "levels": {"is": "list", "of": {"is": "object", "of": "level"}, "low": 0, "high": 64, "optional": true},
     "perplexity": {"is": "object", "of": "perplexity", "optional": true},
     "pruning": {"is": "list", "of": {"is": "object", "of": "pruning"}, "low": 0, "high": 8, "optional": true},
+    "exam": {"is": "object", "of": "exam", "optional": true},
   },
   "license": {
     "id": {"is": "text", "of": "line"},
@@ -212,6 +213,15 @@ export const MANIFEST = {
     "tokens": {"is": "int", "low": 1, "high": 16777216, "optional": true},
     "layers": {"is": "list", "of": {"is": "int", "low": 0, "high": 4096}, "low": 0, "high": 4096, "optional": true},
     "format": {"is": "text", "of": "name", "optional": true},
+  },
+  "exam": {
+    "ids": {"is": "list", "of": {"is": "int", "low": 0, "high": 16777216}, "low": 2, "high": 256},
+    "answers": {"is": "list", "of": {"is": "object", "of": "exam_answer"}, "low": 2, "high": 16},
+  },
+  "exam_answer": {
+    "argmax": {"is": "int", "low": 0, "high": 16777216},
+    "margin": {"is": "number"},
+    "nll": {"is": "number"},
   },
 };
 

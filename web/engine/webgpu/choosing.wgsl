@@ -1,6 +1,6 @@
 // The second half of sampling.wgsl: what top-k, top-p and min-p leave, and the draw among it. All three keep a prefix of the
-// tokens in order of (logit falling, id rising), so what stays is one cut: found, without sorting the vocabulary, by asking
-// how much lies above sixteen thresholds at once, and then above sixteen between two of those.
+// tokens in order of (logit falling, id rising), so what stays is one cut, found without sorting the vocabulary: top-k and
+// top-p each search it in a few dispatches over all parts of the row.
 
 //: cuts
 // What a filter leaves: keys above `key`, and equal to it those with an id below `end`.
@@ -10,158 +10,259 @@ fn stays(key: u32, id: u32, cut: Cut) -> bool {
   return key != 0u && (key > cut.key || (key == cut.key && id < cut.end));
 }
 
-//: cut
+// The product's low and high word.
+fn product(a: u32, b: u32) -> vec2u {
+  let low = (a & 0xffffu) * (b & 0xffffu);
+  let middle = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+  let cross = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return vec2u(a * b, (a >> 16u) * (b >> 16u) + (middle >> 16u) + (cross >> 16u));
+}
+
+//: searches
+// The search for a cut, in turns of a dispatch each. A turn divides a range of candidates into BINS bins in their order and
+// adds up what lies in each: tokens for top-k, weights for top-p. The next one keeps the bin with which the amount reaches
+// the goal. The first KEY_TURNS divide the keys, which leaves one; the others, among the tokens that have it, the ids.
+// Amounts are whole numbers of 64 bits (low word, high word): no order of adding them changes the sum.
+const RUN = (BINS + 255u) / 256u; // bins of an invocation
+
+// Of a row before a turn: candidates that stay by `cut` and lie less than `size` behind `first`, a key and later an id;
+// `above`: the amount before them. A size of 0: all together do not reach the goal, so the search changes no cut.
+struct Search { first: u32, size: u32, key: u32, cut: Cut, above: vec2u, goal: vec2u }
+struct Found { bin: u32, above: vec2u }
+// top-k or 0, top-p or 1: what a row asks for that is drawn.
+struct Asked { k: u32, share: f32, temperature: f32 }
+var<workgroup> sums: array<vec2u, 272>;
+var<workgroup> found: Found;
+var<workgroup> held: Search;
+var<workgroup> highest: atomic<u32>;
+
+fn asked(row: u32) -> Asked {
+  let s = rows[row].x * S_WORDS;
+  let temperature = bitcast<f32>(sequences[s + S_TEMPERATURE]);
+  let k = sequences[s + S_TOP_K];
+  let draws = temperature > 0.0;
+  let share = max(bitcast<f32>(sequences[s + S_TOP_P]), 0.0);
+  return Asked(select(0u, k, draws && k < shape.vocab), select(1.0, share, draws && share < 1.0), temperature);
+}
+
+// Of a row, from its parts; once a dispatch.
+fn highest_key(row: u32, t: u32) -> u32 {
+  if (t < shape.parts) { atomicMax(&highest, work[row_at(row) + 4u * t]); }
+  workgroupBarrier();
+  return atomicLoad(&highest);
+}
+
+// Three histograms a row take turns: one is read, one is filled, one is cleared for the next turn.
+fn bins_at(row: u32, turn: u32) -> u32 { return (row * 3u + turn % 3u) * 2u * BINS; }
+
+fn search_at(row: u32, turn: u32) -> u32 { return row_at(row) + 5u * shape.parts + 4u + turn % 2u * SEARCH_WORDS; }
+
+fn plus(a: vec2u, b: vec2u) -> vec2u {
+  let low = a.x + b.x;
+  return vec2u(low, a.y + b.y + select(0u, 1u, low < a.x));
+}
+
+fn less(a: vec2u, b: vec2u) -> bool { return a.y < b.y || (a.y == b.y && a.x < b.x); }
+
+// The least amount that is at least this share of all, and not 0. share < 1.
+fn share_of(total: vec2u, share: f32) -> vec2u {
+  let bits = bitcast<u32>(share);
+  let number = select(0u, (bits & 0x7fffffu) | 0x800000u, bits >= 0x800000u); // share = number / 2^shift
+  var shift = 150u - (bits >> 23u);
+  let low = product(total.x, number);
+  let high = plus(product(total.y, number), vec2u(low.y, 0u));
+  var whole = vec3u(low.x, high);
+  var lost = 0u;
+  for (; shift >= 32u; shift -= 32u) {
+    lost |= whole.x;
+    whole = vec3u(whole.yz, 0u);
+  }
+  if (shift > 0u) {
+    lost |= whole.x << (32u - shift);
+    let carried = whole.yz << vec2u(32u - shift);
+    whole = vec3u((whole.xy >> vec2u(shift)) | carried, whole.z >> shift);
+  }
+  let least = plus(whole.xy, vec2u(select(0u, 1u, lost != 0u), 0u));
+  return select(least, vec2u(1u, 0u), all(least == vec2u(0u, 0u)));
+}
+
+fn step_of(search: Search) -> u32 { return max(1u, (search.size + BINS - 1u) / BINS); }
+
+// What a turn leaves of the search that it was in.
+fn after_turn(row: u32, t: u32, turn: u32, share: f32) -> Search {
+  if (t == 0u) {
+    let at = search_at(row, turn);
+    held = Search(work[at], work[at + 1u], work[at + 2u], Cut(work[at + 3u], work[at + 4u]),
+                  vec2u(work[at + 5u], work[at + 6u]), vec2u(work[at + 7u], work[at + 8u]));
+  }
+  var search = workgroupUniformLoad(&held);
+  var own: array<vec2u, RUN>;
+  var sum = vec2u();
+  for (var i = 0u; i < RUN; i++) {
+    let bin = t * RUN + i;
+    if (bin < BINS) {
+      let at = bins_at(row, turn) + 2u * bin;
+      own[i] = vec2u(atomicLoad(&bins[at]), atomicLoad(&bins[at + 1u]));
+      sum = plus(sum, own[i]);
+    }
+  }
+  sums[t] = sum;
+  workgroupBarrier();
+  if (t < 16u) {
+    var group = vec2u();
+    for (var i = 0u; i < 16u; i++) { group = plus(group, sums[t * 16u + i]); }
+    sums[256u + t] = group;
+  }
+  workgroupBarrier();
+  var total = vec2u();
+  var amount = search.above;
+  for (var i = 0u; i < 16u; i++) {
+    total = plus(total, sums[256u + i]);
+    if (i < t / 16u) { amount = plus(amount, sums[256u + i]); }
+  }
+  for (var i = t / 16u * 16u; i < t; i++) { amount = plus(amount, sums[i]); }
+  if (turn == TURNS) { search.goal = share_of(total, share); }
+  if (t == 0u && less(plus(search.above, total), search.goal)) { found = Found(NONE, vec2u()); }
+  for (var i = 0u; i < RUN; i++) {
+    let next = plus(amount, own[i]);
+    if (less(amount, search.goal) && !less(next, search.goal)) { found = Found(t * RUN + i, amount); }
+    amount = next;
+  }
+  let hit = workgroupUniformLoad(&found);
+  if (hit.bin == NONE) {
+    search.size = 0u;
+    return search;
+  }
+  let step = step_of(search);
+  let skipped = hit.bin * step;
+  let by_id = turn % TURNS >= KEY_TURNS;
+  search.first = select(search.first - skipped, search.first + skipped, by_id);
+  search.size = min(step, search.size - skipped);
+  search.above = hit.above;
+  if (turn % TURNS == KEY_TURNS - 1u) {
+    search.key = search.first;
+    search.first = 0u;
+    search.size = shape.vocab;
+  }
+  return search;
+}
+
+// The cut that a search came to with its last turn.
+fn cut_after(row: u32, t: u32, turn: u32, share: f32) -> Cut {
+  let search = after_turn(row, t, turn, share);
+  if (search.size == 0u) { return search.cut; }
+  return Cut(search.key, search.first + 1u);
+}
+
+//: narrow
 @group(0) @binding(0) var<storage, read> logits: array<u32>;
 @group(0) @binding(1) var<storage, read_write> work: array<u32>;
 @group(0) @binding(2) var<storage, read> sequences: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(4) var<storage, read_write> bins: array<atomic<u32>>;
+@group(0) @binding(5) var<uniform> shape: Shape;
+var<workgroup> counted: array<atomic<u32>, 2u * BINS>;
+
+// A weight in parts of 1 / (ONE · 2^32): so many that those of the vocabulary do not overflow.
+fn whole(weight: f32) -> vec2u {
+  let high = floor(weight * ONE);
+  return vec2u(u32((weight * ONE - high) * 4294967296.0), u32(high));
+}
+
+// A turn of the searches, of a row's top-k while it is below TURNS, then of its top-p. As many workgroups a row as are of
+// use to the device.
+@compute @workgroup_size(256)
+fn narrow(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) t: u32) {
+  let row = group.y;
+  let turn = shape.turn;
+  let by_mass = turn >= TURNS;
+  let asks = asked(row);
+  if (select(asks.k == 0u, asks.share >= 1.0, by_mass)) { return; }
+  let top = highest_key(row, t);
+  var search: Search;
+  if (turn % TURNS > 0u) {
+    search = after_turn(row, t, turn - 1u, asks.share);
+  } else {
+    var keeps = Cut(0u, 0u);
+    if (by_mass && asks.k > 0u) { keeps = cut_after(row, t, TURNS - 1u, asks.share); }
+    let least = max(keeps.key, 1u);
+    search = Search(top, select(0u, top - least + 1u, top >= least), 0u, keeps, vec2u(), vec2u(asks.k, 0u));
+  }
+  let by_id = turn % TURNS >= KEY_TURNS;
+  let step = step_of(search);
+  for (var id = group.x * 256u + t; id < shape.vocab; id += groups.x * 256u) {
+    let key = key_of(logits[row * shape.vocab + id]);
+    if (!stays(key, id, search.cut) || (by_id && key != search.key)) { continue; }
+    let behind = select(search.first - key, id - search.first, by_id); // what lies before wraps around, beyond any size
+    if (behind >= search.size) { continue; }
+    var amount = vec2u(1u, 0u);
+    if (by_mass) { amount = whole(weight_of(key, top, 1.0)); }
+    let at = 2u * (behind / step);
+    if (amount.x != 0u) {
+      let before = atomicAdd(&counted[at], amount.x);
+      amount.y += select(0u, 1u, before + amount.x < before);
+    }
+    if (amount.y != 0u) { atomicAdd(&counted[at + 1u], amount.y); }
+  }
+  workgroupBarrier();
+  let filled = bins_at(row, turn);
+  for (var at = 2u * t; at < 2u * BINS; at += 512u) {
+    let low = atomicLoad(&counted[at]);
+    var high = atomicLoad(&counted[at + 1u]);
+    if (low != 0u) {
+      let before = atomicAdd(&bins[filled + at], low);
+      high += select(0u, 1u, before + low < before);
+    }
+    if (high != 0u) { atomicAdd(&bins[filled + at + 1u], high); }
+  }
+  let cleared = bins_at(row, turn + 1u);
+  for (var at = group.x * 256u + t; at < 2u * BINS; at += groups.x * 256u) { atomicStore(&bins[cleared + at], 0u); }
+  if (group.x == 0u && t == 0u) {
+    let at = search_at(row, turn);
+    work[at] = search.first;
+    work[at + 1u] = search.size;
+    work[at + 2u] = search.key;
+    work[at + 3u] = search.cut.key;
+    work[at + 4u] = search.cut.end;
+    work[at + 5u] = search.above.x;
+    work[at + 6u] = search.above.y;
+    work[at + 7u] = search.goal.x;
+    work[at + 8u] = search.goal.y;
+  }
+}
+
+//: cut
+@group(0) @binding(0) var<storage, read_write> work: array<u32>;
+@group(0) @binding(1) var<storage, read> sequences: array<u32>;
+@group(0) @binding(2) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(3) var<storage, read_write> bins: array<atomic<u32>>;
 @group(0) @binding(4) var<uniform> shape: Shape;
-const PROBES = 16u;
-var<workgroup> counts: array<atomic<u32>, PROBES>;
-var<workgroup> amounts: array<f32, PROBES>;
-var<workgroup> halves: array<f32, 2048>;
-var<workgroup> found: Found;
-// The highest probe that reaches a target: its index (NONE if none does), how many stay above it and above the next one,
-// and the amount above the next one.
-struct Found { probe: u32, count: u32, next_count: u32, next_amount: f32 }
 
-struct Search { row: u32, top: u32, by_mass: bool, cut: Cut }
-
-// One pass over the row: which of the probes low + i * step < high is the highest that reaches `target`? `above`: count and
-// amount of what lies at high and above.
-fn probe(s: Search, t: u32, low: u32, step: u32, high: u32, target_amount: f32, above_count: u32, above_amount: f32) -> Found {
-  var own_counts: array<u32, PROBES>;
-  var own: array<f32, PROBES>;
-  let row = s.row * shape.vocab;
-  for (var id = t; id < shape.vocab; id += 256u) {
-    let key = key_of(logits[row + id]);
-    if (key < low || key >= high || !stays(key, id, s.cut)) { continue; }
-    let amount = select(1.0, weight_of(key, s.top, 1.0), s.by_mass);
-    let reached = (key - low) / step;
-    for (var i = 0u; i < PROBES; i++) {
-      own_counts[i] += select(0u, 1u, i <= reached);
-      own[i] += select(0.0, amount, i <= reached);
-    }
-  }
-  if (t < PROBES) { atomicStore(&counts[t], above_count); }
-  workgroupBarrier();
-  for (var i = 0u; i < PROBES; i++) {
-    if (own_counts[i] > 0u) { atomicAdd(&counts[i], own_counts[i]); }
-    if (t >= 128u) { halves[i * 128u + t - 128u] = own[i]; }
-  }
-  workgroupBarrier();
-  if (t < 128u) {
-    for (var i = 0u; i < PROBES; i++) { halves[i * 128u + t] += own[i]; }
-  }
-  workgroupBarrier();
-  if (t < PROBES) {
-    var sum = above_amount;
-    for (var i = 0u; i < 128u; i++) { sum += halves[t * 128u + i]; }
-    amounts[t] = sum;
-  }
-  workgroupBarrier();
-  if (t == 0u) {
-    found = Found(NONE, 0u, above_count, above_amount);
-    for (var i = 0u; i < PROBES; i++) {
-      let count = atomicLoad(&counts[i]);
-      if (low + i * step >= high || count == 0u || amounts[i] < target_amount) { break; }
-      found.probe = i;
-      found.count = count;
-    }
-    let next = found.probe + 1u; // NONE + 1 is 0: what lies at low and above
-    if (next < PROBES && low + next * step < high) {
-      found.next_count = atomicLoad(&counts[next]);
-      found.next_amount = amounts[next];
-    }
-  }
-  return workgroupUniformLoad(&found);
-}
-
-// Among what stays with exactly this key: the end of the first `wanted` ids.
-fn end_of_ties(s: Search, t: u32, key: u32, wanted: u32) -> u32 {
-  var low = 0u; // fewer than wanted ids lie below
-  var high = shape.vocab;
-  while (high - low > 1u) {
-    let middle = low + (high - low) / 2u;
-    var own = 0.0;
-    for (var id = t; id < middle; id += 256u) {
-      if (key_of(logits[s.row * shape.vocab + id]) == key && stays(key, id, s.cut)) { own += 1.0; }
-    }
-    if (u32(sum_all(t, own)) >= wanted) {
-      high = middle;
-    } else {
-      low = middle;
-    }
-  }
-  return high;
-}
-
-// The cut that leaves the shortest prefix, in order of (key falling, id rising), whose amount reaches the target; the same
-// cut where all together do not.
-fn descend(s: Search, t: u32, target_amount: f32) -> Cut {
-  var low = max(s.cut.key, 1u);
-  var high = s.top + 1u;
-  var above_count = 0u;
-  var above_amount = 0.0;
-  loop {
-    let step = max(1u, (high - low) / PROBES + select(0u, 1u, (high - low) % PROBES != 0u));
-    let hit = probe(s, t, low, step, high, target_amount, above_count, above_amount);
-    if (hit.probe == NONE) { return s.cut; } // only at first: all together do not reach it
-    low += hit.probe * step;
-    high = min(high, low + step);
-    above_count = hit.next_count;
-    above_amount = hit.next_amount;
-    let between = hit.count - above_count;
-    if (between == 1u || (!s.by_mass && f32(hit.count) == target_amount)) { break; }
-    if (high - low == 1u) {
-      let each = select(1.0, weight_of(low, s.top, 1.0), s.by_mass);
-      let wanted = clamp(u32(ceil((target_amount - above_amount) / max(each, 1e-38))), 1u, between);
-      if (wanted < between) { return Cut(low, end_of_ties(s, t, low, wanted)); }
-      break;
-    }
-  }
-  if (low <= s.cut.key) { return s.cut; }
-  return Cut(low - 1u, 0u);
-}
-
-// Top-k, top-p and min-p: what of the row stays. One workgroup a row.
+// What top-k, top-p and min-p leave of a row, once the searches are done. One workgroup a row.
 @compute @workgroup_size(256)
 fn cut(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) t: u32) {
   let row = group.x;
-  let s = rows[row].x * S_WORDS;
-  let temperature = bitcast<f32>(sequences[s + S_TEMPERATURE]);
-  let k = sequences[s + S_TOP_K];
-  let top_p = bitcast<f32>(sequences[s + S_TOP_P]);
-  let min_p = bitcast<f32>(sequences[s + S_MIN_P]);
-  let top = top_of(row, t);
-  let total = sum_of(row, t, top.key);
-  let draws = temperature > 0.0 && top.key != 0u;
-  var search = Search(row, top.key, false, Cut(0u, 0u));
-  if (draws && k > 0u && k < shape.vocab) { search.cut = descend(search, t, f32(k)); }
-  if (draws && top_p < 1.0) {
-    search.by_mass = true;
-    var mass = total;
-    if (search.cut.key > 0u) {
-      var own = 0.0;
-      for (var id = t; id < shape.vocab; id += 256u) {
-        let key = key_of(logits[row * shape.vocab + id]);
-        if (stays(key, id, search.cut)) { own += weight_of(key, top.key, 1.0); }
-      }
-      mass = sum_all(t, own);
-    }
-    search.cut = descend(search, t, max(top_p, 0.0) * mass);
+  let asks = asked(row);
+  let top = highest_key(row, t);
+  var keeps = Cut(0u, 0u);
+  if (asks.share < 1.0) {
+    keeps = cut_after(row, t, 2u * TURNS - 1u, asks.share);
+  } else if (asks.k > 0u) {
+    keeps = cut_after(row, t, TURNS - 1u, asks.share);
   }
+  let min_p = bitcast<f32>(sequences[rows[row].x * S_WORDS + S_MIN_P]);
+  let draws = asks.temperature > 0.0 && top != 0u;
   if (draws && min_p > 0.0) {
-    let highest = value_of(top.key);
-    let least = key_of(bitcast<u32>(select(highest, min(highest, highest + log(min_p)), min_p < 1.0)));
+    let best = value_of(top);
+    let least = key_of(bitcast<u32>(select(best, min(best, best + log(min_p)), min_p < 1.0)));
     let below = max(least, 1u) - 1u;
-    if (below > search.cut.key || (below == search.cut.key && search.cut.end > 0u)) { search.cut = Cut(below, 0u); }
+    if (below > keeps.key || (below == keeps.key && keeps.end > 0u)) { keeps = Cut(below, 0u); }
   }
   if (t == 0u) {
     let at = row_at(row) + 5u * shape.parts;
-    work[at] = search.cut.key;
-    work[at + 1u] = search.cut.end;
-    work[at + 2u] = top.key;
+    work[at] = keeps.key;
+    work[at + 1u] = keeps.end;
+    work[at + 2u] = top;
     work[at + 3u] = select(0u, 1u, draws);
   }
 }
@@ -210,20 +311,13 @@ struct Place { part: u32, before: f32, aim: f32 }
 var<workgroup> place: Place;
 
 // Philox4x32-10 (philox.h): the first word for a key and a counter.
-fn multiply(a: u32, b: u32) -> vec2u { // high, low
-  let low = (a & 0xffffu) * (b & 0xffffu);
-  let middle = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
-  let cross = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
-  return vec2u((a >> 16u) * (b >> 16u) + (middle >> 16u) + (cross >> 16u), a * b);
-}
-
 fn philox(key: vec2u, position: u32) -> u32 {
   var k = key;
   var c = vec4u(position, 0u, 0u, 0u);
   for (var round = 0; round < 10; round++) {
-    let p0 = multiply(0xD2511F53u, c.x);
-    let p1 = multiply(0xCD9E8D57u, c.z);
-    c = vec4u(p1.x ^ c.y ^ k.x, p1.y, p0.x ^ c.w ^ k.y, p0.y);
+    let p0 = product(0xD2511F53u, c.x);
+    let p1 = product(0xCD9E8D57u, c.z);
+    c = vec4u(p1.y ^ c.y ^ k.x, p1.x, p0.y ^ c.w ^ k.y, p0.x);
     k += vec2u(0x9E3779B9u, 0xBB67AE85u);
   }
   return c.x;

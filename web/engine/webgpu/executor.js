@@ -95,7 +95,7 @@ export class GpuExecutor {
           this.#replay.record(pass, fn);
           if (this.#plan.paged) {
             this.#sampler.recordResults(pass, 1);
-            this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true });
+            this.#sampler.recordChoice(pass, 1, { adjust: true, draw: true, topK: true, topP: true });
           }
           pass.end();
           if (this.#gpu.facts.software) whole.finish();
@@ -107,6 +107,11 @@ export class GpuExecutor {
       }
     }
     await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+    this.resetCounters();
+  }
+
+  /** All but the bytes that are held. */
+  resetCounters() {
     this.#gpu.counters.fill(0, 0, COUNTERS.buffer_bytes);
   }
 

@@ -5,6 +5,7 @@ import { EngineError } from "../format/errors.js";
 import { fetchWeights } from "../storage/shards.js";
 import { Buffers } from "./buffers.js";
 import { openDevice } from "./device.js";
+import { examine } from "./exam.js";
 import { GpuExecutor } from "./executor.js";
 import { splitKernels } from "./kernels.js";
 import { Replay } from "./replay.js";
@@ -51,6 +52,10 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     ]);
     const executor = new GpuExecutor(gpu, plan, buffers, replay, sampler, { ...options, kvPages });
     await executor.warm();
+    if (manifest.exam && plan.paged && (options.exam ?? !gpu.facts.software)) {
+      await examine(executor, plan, manifest.exam, required.includes("shader-f16"));
+      executor.resetCounters();
+    }
     source.signal.throwIfAborted();
     return { executor, threads: 1, measured: null, rehearsed: true, stored, doorbell: null, adapter: gpu.facts, close };
   } catch (error) {

@@ -14,15 +14,32 @@ import { compile, splitKernels } from "./kernels.js";
 const PART = 2048;
 const MAX_PARTS = 256;
 const INVOCATIONS = 256;
+/** Workgroups of a row in a search's turn on a CPU: one with barriers takes it milliseconds. They change no sum. */
+const SOFTWARE_GROUPS = 2;
 /** Words that `merge` says of a row. */
 export const RESULT_WORDS = 8;
+/** Bins of a search's turn: as many as let three turns tell all keys apart, within a workgroup's memory (choosing.wgsl). */
+const BINS = 1664;
+const KEY_TURNS = 3;
+const SEARCH_WORDS = 9;
+/** Bytes of a uniform block, and what lies between two: WebGPU's default alignment. */
+const BLOCK = { bytes: 32, apart: 256 };
 
 /** Bindings in order, and the sections of WGSL that each kernel is made of. */
 const KERNELS = /** @type {const} */ ({
   adjust: { access: "xrrr", buffers: ["logits", "sequences", "rows", "tables"], sections: ["numbers"] },
-  stats: { access: "rx", buffers: ["logits", "work"], sections: ["numbers", "groups", "rows"] },
+  stats: { access: "rxx", buffers: ["logits", "work", "bins"], sections: ["numbers", "groups", "rows"] },
   merge: { access: "rrrx", buffers: ["logits", "work", "targets", "results"], sections: ["numbers", "groups", "rows"] },
-  cut: { access: "rxrr", buffers: ["logits", "work", "sequences", "rows"], sections: ["numbers", "groups", "rows", "cuts"] },
+  narrow: {
+    access: "rxrrx",
+    buffers: ["logits", "work", "sequences", "rows", "bins"],
+    sections: ["numbers", "groups", "rows", "cuts", "searches"],
+  },
+  cut: {
+    access: "xrrx",
+    buffers: ["work", "sequences", "rows", "bins"],
+    sections: ["numbers", "groups", "rows", "cuts", "searches"],
+  },
   weigh: { access: "rxrr", buffers: ["logits", "work", "sequences", "rows"], sections: ["numbers", "groups", "rows", "cuts"] },
   draw: {
     access: "rrxxxxx",
@@ -36,6 +53,8 @@ const KERNELS = /** @type {const} */ ({
  * @typedef {object} Needs of the sequences in a batch
  * @property {boolean} adjust some have a bias, a mask or penalties
  * @property {boolean} draw some have a temperature
+ * @property {boolean} topK and some of these top-k
+ * @property {boolean} topP or top-p
  */
 
 /**
@@ -44,12 +63,15 @@ const KERNELS = /** @type {const} */ ({
  */
 export function needsOf(sequences) {
   const floats = new Float32Array(sequences.buffer, sequences.byteOffset, sequences.length);
-  const needs = { adjust: false, draw: false };
+  const needs = { adjust: false, draw: false, topK: false, topP: false };
   for (let at = 0; at < sequences.length; at += SEQUENCE_WORDS) {
     if (sequences[at + SEQUENCE.n_bias] > 0 || sequences[at + SEQUENCE.mask] >= 0) needs.adjust = true;
     if (floats[at + SEQUENCE.repetition_penalty] !== 1) needs.adjust = true;
     if (floats[at + SEQUENCE.presence_penalty] !== 0 || floats[at + SEQUENCE.frequency_penalty] !== 0) needs.adjust = true;
-    if (floats[at + SEQUENCE.temperature] > 0) needs.draw = true;
+    if (!(floats[at + SEQUENCE.temperature] > 0)) continue;
+    needs.draw = true;
+    if (sequences[at + SEQUENCE.top_k] > 0) needs.topK = true;
+    if (floats[at + SEQUENCE.top_p] < 1) needs.topP = true;
   }
   return needs;
 }
@@ -57,6 +79,7 @@ export function needsOf(sequences) {
 export class Sampler {
   #gpu;
   #parts;
+  #turns;
   #kernels;
 
   /**
@@ -75,7 +98,10 @@ export class Sampler {
     }
     const words = { ...SEQUENCE, words: SEQUENCE_WORDS };
     const constants = Object.entries(words).map(([name, at]) => `const S_${name.toUpperCase()} = ${at}u;`);
-    constants.push(`const HISTORY = ${HISTORY}u;`);
+    for (const [name, number] of Object.entries({ HISTORY, BINS, KEY_TURNS, SEARCH_WORDS, TURNS: turnsFor(plan.vocab) })) {
+      constants.push(`const ${name} = ${number}u;`);
+    }
+    constants.push(`const ONE = ${2 ** (31 - Math.ceil(Math.log2(plan.vocab)))}.0;`);
     const kernels = Object.entries(KERNELS).map(([name, { access, sections: own }]) => ({
       name,
       access,
@@ -100,13 +126,18 @@ export class Sampler {
     this.masksAt = masksAt(plan);
     const { part, parts } = partsOf(plan.vocab);
     this.#parts = parts;
-    gpu.device.queue.writeBuffer(buffers.shape, 0, Uint32Array.of(plan.vocab, part, parts, this.masksAt));
-    /** @type {Map<string, {pipeline: GPUComputePipeline, group: GPUBindGroup}>} */
+    this.#turns = turnsFor(plan.vocab);
+    const blocks = Array.from({ length: 2 * this.#turns }, (_, turn) => {
+      gpu.device.queue.writeBuffer(buffers.shape, turn * BLOCK.apart, Uint32Array.of(plan.vocab, part, parts, this.masksAt, turn));
+      return { buffer: buffers.shape, offset: turn * BLOCK.apart, size: BLOCK.bytes };
+    });
+    /** @type {Map<string, {pipeline: GPUComputePipeline, groups: GPUBindGroup[]}>} a bind group a turn where there are turns */
     this.#kernels = new Map(
       Object.entries(KERNELS).map(([name, { buffers: names }], i) => {
-        const bindings = [...names, /** @type {const} */ ("shape")].map((id) => ({ buffer: buffers[id] }));
+        const bindings = names.map((id) => ({ buffer: buffers[id] }));
         const { pipeline, layout } = compiled[i];
-        return [name, { pipeline, group: gpu.bindGroup(name, layout, bindings) }];
+        const turns = name === "narrow" ? blocks : blocks.slice(0, 1);
+        return [name, { pipeline, groups: turns.map((block) => gpu.bindGroup(name, layout, [...bindings, block])) }];
       }),
     );
   }
@@ -130,6 +161,8 @@ export class Sampler {
   recordChoice(pass, rows, needs) {
     if (needs.adjust) this.#dispatch(pass, "adjust", rows);
     this.#dispatch(pass, "stats", this.#parts, rows);
+    if (needs.topK) this.#search(pass, 0, rows);
+    if (needs.topP) this.#search(pass, this.#turns, rows);
     if (needs.draw) {
       this.#dispatch(pass, "cut", rows);
       this.#dispatch(pass, "weigh", this.#parts, rows);
@@ -140,15 +173,26 @@ export class Sampler {
 
   /**
    * @param {GPUComputePassEncoder} pass
+   * @param {number} first of the search's turns
+   * @param {number} rows
+   */
+  #search(pass, first, rows) {
+    const groups = this.#gpu.facts.software ? Math.min(this.#parts, SOFTWARE_GROUPS) : this.#parts;
+    for (let turn = first; turn < first + this.#turns; turn++) this.#dispatch(pass, "narrow", groups, rows, turn);
+  }
+
+  /**
+   * @param {GPUComputePassEncoder} pass
    * @param {Kernel} name
    * @param {number} x
    * @param {number} [y]
+   * @param {number} [turn]
    */
-  #dispatch(pass, name, x, y = 1) {
-    const { pipeline, group } = /** @type {{pipeline: GPUComputePipeline, group: GPUBindGroup}} */ (this.#kernels.get(name));
+  #dispatch(pass, name, x, y = 1, turn = 0) {
+    const { pipeline, groups } = /** @type {{pipeline: GPUComputePipeline, groups: GPUBindGroup[]}} */ (this.#kernels.get(name));
     this.#gpu.counters[COUNTERS.dispatches]++;
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, group);
+    pass.setBindGroup(0, groups[turn]);
     pass.dispatchWorkgroups(x, y);
   }
 }
@@ -157,6 +201,17 @@ export class Sampler {
 function partsOf(vocab) {
   const part = Math.max(PART, Math.ceil(vocab / MAX_PARTS / INVOCATIONS) * INVOCATIONS);
   return { part, parts: Math.ceil(vocab / part) };
+}
+
+/** Dispatches of a search: over keys, then over ids. @param {number} vocab */
+function turnsFor(vocab) {
+  return KEY_TURNS + Math.max(1, Math.ceil(Math.log(vocab) / Math.log(BINS)));
+}
+
+/** Words of `work` for a row, and where the cut lies among them. @param {number} vocab */
+export function workOf(vocab) {
+  const { parts } = partsOf(vocab);
+  return { words: 5 * parts + 4 + 2 * SEARCH_WORDS, cut: 5 * parts };
 }
 
 /** Where the masks start among the tables, in words. @param {import("../format/plan.js").Plan} plan */
@@ -175,20 +230,20 @@ function masksAt({ maxima }) {
 function makeBuffers(gpu, plan, buffers, burst) {
   const { STORAGE, COPY_DST, COPY_SRC, UNIFORM } = USAGE;
   const { sequences, logit_rows: rows } = plan.maxima;
-  const { parts } = partsOf(plan.vocab);
   const tables = masksAt(plan) + sequences * maskWords(plan.vocab);
   const most = Math.max(rows, sequences);
   return {
     logits: buffers.io("logits"),
     token_ids: buffers.io("token_ids"),
     positions: buffers.io("positions"),
-    work: gpu.buffer("work", most * (5 * parts + 4) * 4, STORAGE | COPY_SRC),
+    work: gpu.buffer("work", most * workOf(plan.vocab).words * 4, STORAGE | COPY_SRC),
+    bins: gpu.buffer("bins", most * 3 * 2 * BINS * 4, STORAGE),
     sequences: gpu.buffer("sequences", most * SEQUENCE_WORDS * 4, STORAGE | COPY_DST),
     rows: gpu.buffer("rows", most * 16, STORAGE | COPY_DST),
     tables: gpu.buffer("tables", tables * 4, STORAGE | COPY_DST),
     targets: gpu.buffer("targets", most * 4, STORAGE | COPY_DST),
     results: gpu.buffer("results", most * RESULT_WORDS * 4, STORAGE | COPY_SRC),
     tokens: gpu.buffer("tokens", most * burst * 4, STORAGE | COPY_SRC),
-    shape: gpu.buffer("shape", 16, UNIFORM | COPY_DST),
+    shape: gpu.buffer("shape", 2 * turnsFor(plan.vocab) * BLOCK.apart, UNIFORM | COPY_DST),
   };
 }

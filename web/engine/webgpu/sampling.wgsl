@@ -6,10 +6,11 @@
 // in one fixed order, whatever else is in the batch.
 //
 // work, for each row: 4 words of statistics for each part (highest key, its id, runner-up's key, sum of exp(x - highest));
-// a word of weight for each part; 4 words of the cut (key, end, highest key, whether to draw).
+// a word of weight for each part; 4 words of the cut (key, end, highest key, whether to draw); the searches before the last
+// two turns.
 
 //: numbers
-struct Shape { vocab: u32, part: u32, parts: u32, masks: u32 }
+struct Shape { vocab: u32, part: u32, parts: u32, masks: u32, turn: u32 }
 const NONE = 0xffffffffu;
 
 // A number that rises with the logit; 0 for NaN and -inf, which never stay; +inf counts as the largest float. Bits, since
@@ -91,7 +92,7 @@ fn best_of(t: u32, own: Top) -> Top {
 }
 
 //: rows
-fn row_at(row: u32) -> u32 { return row * (5u * shape.parts + 4u); }
+fn row_at(row: u32) -> u32 { return row * (5u * shape.parts + 4u + 2u * SEARCH_WORDS); }
 
 // Highest key, its id and the runner-up of a whole row, from its parts. shape.parts <= 256.
 fn top_of(row: u32, t: u32) -> Top {
@@ -172,9 +173,10 @@ fn adjust(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
 //: stats
 @group(0) @binding(0) var<storage, read> logits: array<u32>;
 @group(0) @binding(1) var<storage, read_write> work: array<u32>;
-@group(0) @binding(2) var<uniform> shape: Shape;
+@group(0) @binding(2) var<storage, read_write> bins: array<u32>;
+@group(0) @binding(3) var<uniform> shape: Shape;
 
-// Statistics of one part of one row.
+// Statistics of one part of one row, whose histograms become clear.
 @compute @workgroup_size(256)
 fn stats(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) t: u32) {
   let row = group.y * shape.vocab;
@@ -200,6 +202,8 @@ fn stats(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) t
     work[at + 2u] = top.second;
     work[at + 3u] = bitcast<u32>(sum);
   }
+  let first = group.y * 6u * BINS;
+  for (var at = group.x * 256u + t; at < 6u * BINS; at += shape.parts * 256u) { bins[first + at] = 0u; }
 }
 
 //: merge
