@@ -24,6 +24,7 @@ from inpage_compile.kernels.shared.heads import PAGE, Heads
 from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear
+from inpage_compile.kernels.webgpu.attention_tiles import attention
 from inpage_compile.kernels.webgpu.build import (
     Args,
     call,
@@ -203,7 +204,7 @@ def buffers(rows: int, position: int) -> tuple[dict[str, Array | None], dict[str
         "block_tables": np.arange(HEADS.pages, dtype=np.int32).reshape(HEADS.sequences, HEADS.blocks),
         "kv": (rng.standard_normal((HEADS.pages, attn.page_words(HEADS) * 2))).astype(np.float16).view(np.uint32),
     }  # fmt: skip
-    partials = rows * HEADS.kv_heads * attn.spans(HEADS) * attn.partial_pairs(HEADS) * 8
+    partials = rows * HEADS.kv_heads * attn.spans(HEADS) * attn.partial_quads(HEADS) * 16
     sizes = {"both": rows * 2 * FFN * 4, "part": rows * HIDDEN * 4, "partials": partials,
              "logits": VOCAB * 4}  # fmt: skip
     return made | dict.fromkeys(sizes), sizes
@@ -248,7 +249,7 @@ def pairs(rows: int) -> Iterator[Pair]:
     if rows == 1:
         yield Pair("norm into head", rows, [multiply("w_head", "x", "logits", normed)],
                    [normalize, multiply("w_head", "normed", "logits")], {"logits": "float32"})  # fmt: skip
-    tiled = attn.attention(HEADS, "float32"), ["qkv", *WHERE, "kv", "attended"], [rows]
+    tiled = attention(HEADS, "float32"), ["qkv", *WHERE, "kv", "attended"], [rows]
     yield Pair("attention in one", rows, [tiled], spans, attended_y)
     layer = [multiply("w_qkv", "x", "qkv", normed), rotate_append, *spans,
              multiply("w_out", "attended", "x", add=True), gated("x", normed),
