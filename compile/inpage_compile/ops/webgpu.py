@@ -211,9 +211,12 @@ class GpuOps:
         args, out, rest = [q, *where, kv[place.slot]], self._wide(h.columns), h.scalars(place)
         if not self.tier.spans or not attn.spans_fit(h, self.tier.rows):
             return NormedActivations(self._call(attention(h, self.dtype), args, out, rest=rest))
-        shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_quads(h), 4]
-        parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"), rest=rest)
-        return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out, rest=rest))
+        if "state" not in self.step:
+            state = Tensor.placeholder([self.rows, attn.row_words(h)], "uint32")
+            self.step["state"] = self._call(attn.clear_state(h), [where[0]], state)
+        args, func = [*args, self.step["state"]], attn.attention_spans(h, self.dtype)
+        y, self.step["state"] = self._in_place(func, args, [-1, len(args) - 1], rest=rest, out=out)
+        return NormedActivations(y)
 
     def short_conv(
         self, c: ShortConv, place: Place, bcx: Tensor, weight: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor],

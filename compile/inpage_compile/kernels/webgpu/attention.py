@@ -1,12 +1,18 @@
-"""Attention of few rows: each span of each row's context is a workgroup's, and a second kernel adds them up.
+"""Attention of few rows: each span of each row's context is a workgroup's, and the last one to arrive adds them up.
 
 The query heads of a key head are one workgroup's, as far as their registers go, so that every key and value is read
 once. `attention_tiles` makes the same bits for many rows. The arithmetic is `softmax`'s.
+
+What spans leave passes from workgroup to workgroup within a dispatch. WGSL orders nothing between workgroups but what
+happens to one atomic word, so every word is one, and says by itself whether it is there: 0 is not. The last to arrive,
+by a counter, reads each word until it is, adds in the order of spans, and leaves zeros for the next layer. It waits for
+nobody: all words were stored before the counter grew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from tvm import tirx
@@ -18,9 +24,12 @@ from .build import (
     Args,
     Buffer,
     Expr,
+    T,
+    atomic,
     barrier,
+    bits,
     cast,
-    f32,
+    i32,
     kernel,
     lane,
     let,
@@ -28,6 +37,7 @@ from .build import (
     loop,
     madd,
     splat,
+    storage_barrier,
     store,
     u32,
     vector,
@@ -40,7 +50,9 @@ from .softmax import (
     Merge,
     cleared,
     exponent,
+    keys_of,
     masked,
+    quotient,
     scored,
     span_of,
     step_of,
@@ -50,6 +62,9 @@ from .softmax import (
 
 _POOL = 768  # vectors of workgroup memory, 12 KiB
 _HEADS = 8  # whose sums a thread has in registers
+_NAN = 0x7FC00000  # what a word that is not there yet stands for: 0 with these bits turned
+_TRIES = 1 << 20  # to find a word there, lest a broken driver hangs
+_BATCH = 2  # spans that are waited for at once
 
 
 def spans(h: Heads) -> int:
@@ -76,59 +91,176 @@ def heads_at_once(h: Heads) -> int:
     return -(-h.shared // parts_of(h))
 
 
-def partial_quads(h: Heads) -> int:
-    """float32x4 that a span leaves for one key head: values of its query heads, then (M, sum) of each."""
-    return h.shared * (h.dim // 4 + 1)
+def _counters(h: Heads) -> int:
+    return h.kv_heads * parts_of(h)
+
+
+def _span_words(h: Heads) -> int:
+    """Of each query head its values, M and sum."""
+    return h.heads * (h.dim + 2)
+
+
+def row_words(h: Heads) -> int:
+    """Of ``state`` for a row: counters of workgroups that have arrived, then what each span leaves."""
+    return _counters(h) + spans(h) * _span_words(h)
 
 
 def spans_fit(h: Heads, rows: int) -> bool:
-    """Whether WebGPU could launch `attention_spans` of so many rows, and bind what it leaves. `attention`, which makes
-    the same bits, always fits."""
-    left = rows * h.kv_heads * spans(h) * partial_quads(h) * 16
+    """Whether WebGPU could launch `attention_spans` of so many rows, and bind what they leave. `attention_tiles`, which
+    makes the same bits, always fits."""
+    left = rows * row_words(h) * 4
     return left <= BINDING_BYTES and spans(h) * h.kv_heads * parts_of(h) <= WORKGROUPS
 
 
 @cache
-def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(q, positions, row_sequence, block_tables, kv, rows[, first, window] → partials): each span of each row, by
-    itself.
-
-    partials: float32x4 [rows, kv head, span, `partial_quads`]; spans that a row does not see are left as they are."""
-    each, size, step = h.kv_heads * parts_of(h), span_of(h), step_of(h)
+def clear_state(h: Heads) -> tirx.PrimFunc:
+    """(positions, rows → state): zeros for `attention_spans`, once a step, as far as the rows reach."""
+    threads, each = 64, 16
 
     def build(a: Args) -> None:
-        q = a.buffer("q", f"{dtype}x{2 * step}")
+        positions = a.buffer("positions", "int32")
+        a.scalar("rows")
+        state = a.buffer("state", "uint32", "w")
+        with a.workgroups(-(-row_words(h) // (threads * each)), "rows", threads) as (bx, row, t):
+            end = let(_counters(h) + (positions[row] // span_of(h) + 1) * _span_words(h))
+            with loop(each) as i:
+                at = let((bx * each + i) * threads + t)
+                with when(at < end):
+                    store(state, u32(0), row * row_words(h) + at)
+
+    return kernel(f"clear_state_{h.label}", build)
+
+
+@cache
+def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
+    """(q, positions, row_sequence, block_tables, kv, state, rows[, first, window] → y): y[rows, `Heads.columns`].
+
+    state: uint32 [rows, `row_words`], zeros before and after."""
+    each, size, step = h.kv_heads * parts_of(h), span_of(h), step_of(h)
+    wide, rest = h.columns // 4, (h.columns - h.heads * h.dim) // 4
+
+    def build(a: Args) -> None:
+        q = a.buffer("q", f"{dtype}x{2 * step}", "x")  # only read, but it lies in the arena that is written
         positions, row_sequence, block_tables = tables(a)
-        kv = a.buffer("kv", "uint32x4")
+        kv, state = a.buffer("kv", "uint32x4"), a.buffer("state", "uint32", "x")
         a.scalar("rows")
         column, window = place_scalars(a, h)
-        partials = a.buffer("partials", "float32x4", "w")
+        y = a.buffer("y", f"{dtype}x4", "w")
         with a.workgroups(spans(h) * each, "rows", threads_of(h)) as (bx, row, t):
-            head, first, skip = _part(h, let(bx % each))
-            span, length = let(bx // each), let(positions[row] + 1)
-            start = let(span * size)
+            unit, span = let(bx % each), let(bx // each)
+            head, first, skip = _part(h, unit)
+            length, last = let(positions[row] + 1), let(positions[row] // size)
             unseen = let(length - window) if h.grouped else None
-            seen = start < length
-            if unseen is not None:
-                seen = tirx.all(seen, start + size > unseen)
-            with when(seen):
+            low = 0 if unseen is None else let(tirx.Max(unseen, 0) // size)
+            with when(tirx.all(span >= low, span <= last)):
+                start = let(span * size)
                 table = let(row_sequence[row] * h.columns_of_table + column + start // PAGE)
                 one = _Span(a, h, kv, block_tables, table, head, t, start, length, unseen)
                 one.score(q, let((row * h.heads + head * h.shared + first) * (h.dim // (2 * step))))
                 one.weigh()
                 one.add()
-                at = let(((row * h.kv_heads + head) * spans(h) + span) * partial_quads(h))
+                of_head = let(head * h.shared + first)
+                own = let(row * row_words(h) + _counters(h))
+                ends = _Ends(h, state, own, of_head, low, last)
+
+                def result(j: Expr, quad: Expr, value: Expr) -> None:
+                    store(y, cast(f"{dtype}x4", value), row * wide + (of_head + j) * (h.dim // 4) + quad)
 
                 def leave(j: Expr, quad: Expr, value: Expr, total: Expr) -> None:
-                    with when(j >= skip):
-                        store(partials, value, at + (first + j) * (h.dim // 4) + quad)
-                        with when(quad == 0):
-                            both = vector(one.tops[j], total, f32(0.0), f32(0.0))
-                            store(partials, both, at + h.shared * (h.dim // 4) + first + j)
+                    with when(tirx.all(j >= skip, low == last)):
+                        result(j, quad, quotient(value, total))
+                    with when(tirx.all(j >= skip, low < last)):
+                        ends.put(span, j, quad, value, one.tops[j], total)
 
                 one.gather(leave)
+                if rest:
+                    with when(tirx.all(unit == each - 1, span == last, t < rest)):
+                        store(y, cast(f"{dtype}x4", splat(0.0)), row * wide + h.heads * h.dim // 4 + t)
+                with when(low < last):
+                    counter = let(row * row_words(h) + unit)
+                    arrived = a.workgroup(1, "uint32")
+                    storage_barrier()
+                    with when(t == 0):
+                        store(arrived, atomic("uint32", "Add", state[counter], u32(1)), 0)
+                    before = let(tirx.call_extern("uint32", "workgroupUniformLoad", arrived[0]))
+                    with when(before == cast("uint32", last - low)):
+                        ends.merge(t, skip, result)
+                        storage_barrier()
+                        ends.clear(t, skip)
+                        with when(t == 0):
+                            T.evaluate(atomic("void", "Store", state[counter], u32(0)))
 
     return kernel(f"attention_spans_{h.label}", build)
+
+
+class _Ends:
+    """What spans of a row leave of one workgroup's heads: in each span's part of ``state``, for each query head."""
+
+    def __init__(self, h: Heads, state: Buffer, own: Expr, first: Expr, low: Expr, last: Expr) -> None:
+        """``own``: where the row's first span begins; ``first``: query head; ``low``, ``last``: spans."""
+        self.h, self.state, self.own, self.first, self.low, self.last = h, state, own, first, low, last
+        self.heads, self.threads = heads_at_once(h), threads_of(h)
+
+    def _at(self, span: Expr, j: Expr) -> Expr:
+        return let(self.own + span * _span_words(self.h) + (self.first + j) * (self.h.dim + 2))
+
+    def put(self, span: Expr, j: Expr, quad: Expr, value: Expr, largest: Expr, total: Expr) -> None:
+        at = self._at(span, j)
+        for i in range(4):
+            self._store(at + quad * 4 + i, lane(value, i))
+        with when(quad == 0):
+            self._store(at + self.h.dim, largest)
+            self._store(at + (self.h.dim + 1), total)
+
+    def _store(self, at: Expr, value: Expr) -> None:
+        word = let(bits("uint32", value) ^ u32(_NAN))
+        T.evaluate(atomic("void", "Store", self.state[at], tirx.Max(word, u32(1))))
+
+    @contextmanager
+    def _units(self, t: Expr, skip: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Of this thread: (head, four of its dimensions)."""
+        quads = self.h.dim // 4
+        with loop(-(-self.heads * quads // self.threads)) as turn:
+            unit = let(turn * self.threads + t)
+            j = let(unit // quads)
+            with when(tirx.all(j < self.heads, j >= skip)):
+                yield j, let(unit % quads)
+
+    def merge(self, t: Expr, skip: Expr, result: Callable[[Expr, Expr, Expr], None]) -> None:
+        dim = self.h.dim
+        with self._units(t, skip) as (j, quad):
+            state = Merge()
+            state.clear()
+            words, tries = local(6 * _BATCH, "uint32"), local(2, "int32")
+            with loop((self.last - self.low + _BATCH) // _BATCH) as batch:
+                first = let(self.low + batch * _BATCH)
+                store(tries, i32(0), 0)
+                store(tries, i32(_TRIES), 1)
+                with T.While(tirx.all(tries[0] == 0, tries[1] > 0)):
+                    for i in range(_BATCH):
+                        at = self._at(tirx.Min(first + i, self.last), j)
+                        places = [*(at + quad * 4 + n for n in range(4)), at + dim, at + (dim + 1)]
+                        for n, place in enumerate(places):
+                            store(words, atomic("uint32", "Load", self.state[place]), 6 * i + n)
+                    least = words[0]
+                    for i in range(1, 6 * _BATCH):
+                        least = tirx.Min(least, words[i])
+                    store(tries, tirx.Select(least == u32(0), i32(0), i32(1)), 0)
+                    store(tries, tries[1] - 1, 1)
+                for i in range(_BATCH):
+                    with when(first + i <= self.last):
+                        value = [let(bits("float32", words[6 * i + n] ^ u32(_NAN))) for n in range(6)]
+                        state.fold(value[4], value[5], let(vector(*value[:4])))
+            result(j, quad, state.result())
+
+    def clear(self, t: Expr, skip: Expr) -> None:
+        with self._units(t, skip) as (j, quad), loop(self.last - self.low + 1) as i:
+            at = self._at(self.low + i, j)
+            for n in range(4):
+                T.evaluate(atomic("void", "Store", self.state[at + quad * 4 + n], u32(0)))
+            with when(quad == 0):
+                for n in range(2):
+                    T.evaluate(atomic("void", "Store", self.state[at + (self.h.dim + n)], u32(0)))
 
 
 def _part(h: Heads, unit: Expr) -> tuple[Expr, Expr, Expr]:
@@ -182,7 +314,7 @@ class _Span:
                 first = let(share * (pairs // SHARES))
                 with loop(pairs // SHARES // step) as i:
                     pair = let(first + i * step)
-                    words = [let(self.kv[keys + (pair + n) * (PAGE // 4)]) for n in range(step)]
+                    words = keys_of([let(self.kv[keys + (pair + n) * (PAGE // 4)]) for n in range(step)])
                     for j in range(self.heads):
                         at = query + j * (pairs // step) + pair // step
                         value = let(cast(f"float32x{2 * step}", q[at]))
@@ -283,40 +415,7 @@ class _Span:
                 barrier()
 
 
-@cache
-def attention_merge(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(partials, positions, rows[, first, window] → y): y[rows, `Heads.columns`] from the spans of
-    `attention_spans`."""
-    threads = 64
-    quads, wide = h.heads * h.dim // 4, h.columns // 4
-
-    def build(a: Args) -> None:
-        partials = a.buffer("partials", "float32x4")
-        positions = a.buffer("positions", "int32")
-        a.scalar("rows")
-        _, window = place_scalars(a, h)
-        y = a.buffer("y", f"{dtype}x4", "w")
-        with a.workgroups(-(-wide // threads), "rows", threads) as (bx, row, t):
-            unit = let(bx * threads + t)
-            if wide > quads:
-                with when(tirx.all(unit >= quads, unit < wide)):
-                    store(y, cast(f"{dtype}x4", splat(0.0)), row * wide + unit)
-            with when(unit < quads):
-                of_head = h.dim // 4
-                head, j, quad = let(unit // of_head // h.shared), let(unit // of_head % h.shared), let(unit % of_head)
-                state = Merge()
-                state.clear()
-                skipped = let(tirx.Max(positions[row] + 1 - window, 0) // span_of(h)) if h.grouped else 0
-                with loop(positions[row] // span_of(h) + 1, skipped) as span:
-                    first = let(((row * h.kv_heads + head) * spans(h) + span) * partial_quads(h))
-                    both = let(partials[first + h.shared * of_head + j])
-                    state.fold(lane(both, 0), lane(both, 1), let(partials[first + j * of_head + quad]))
-                store(y, cast(f"{dtype}x4", state.result()), row * wide + unit)
-
-    return kernel(f"attention_merge_{h.label}", build)
-
-
 __all__ = [
-    "attention_merge", "attention_spans", "heads_at_once", "page_words", "partial_quads", "parts_of", "rope_append",
-    "spans", "spans_fit",
+    "attention_spans", "clear_state", "heads_at_once", "page_words", "parts_of", "rope_append", "row_words", "spans",
+    "spans_fit",
 ]  # fmt: skip

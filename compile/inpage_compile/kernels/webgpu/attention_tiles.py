@@ -40,6 +40,7 @@ from .softmax import (
     SHARES,
     cleared,
     exponent,
+    keys_of,
     masked,
     power,
     quotient,
@@ -201,7 +202,7 @@ class _Tiles:
             unit = let(t + turn * tile.threads)
             with when(unit < count):
                 # Keys are read in the order that they have in a page, so that neighbours read what is side by side.
-                within = let(unit % (pairs * 4)) if not values else None
+                within = unit if values else let(unit % (pairs * 4))
                 page = let(unit // (pairs * 4))
                 token = let(start + unit // self.octets if values else start + page * PAGE + unit % 4 * 4)
                 first = token if values else let(start + page * PAGE)
@@ -237,10 +238,10 @@ class _Tiles:
             first = let(share * (pairs // SHARES))
             with loop(pairs // SHARES // step) as i:
                 pair = let(first + i * step)
-                words = [let(self.memory[(pair + n) * self.quads + quad]) for n in range(step)]
+                keys = keys_of([let(self.memory[(pair + n) * self.quads + quad]) for n in range(step)])
                 for n, query in enumerate(queries):
                     value = let(cast(f"float32x{2 * step}", self.q[query + pair // step]))
-                    store(parts, scored(words, value, parts[n]), n)
+                    store(parts, scored(keys, value, parts[n]), n)
             for n in range(count):
                 store(totals, totals[n] + parts[n], n)
         for n, line in enumerate(lines):

@@ -41,14 +41,19 @@ def step_of(h: Heads) -> int:
     return 2 if h.dim % 16 == 0 else 1
 
 
-def scored(words: list[Expr], query: Expr, total: Expr) -> Expr:
-    """float32x4 of four tokens: ``total`` + query · keys, over one or two pairs of dimensions. ``words``: for each pair
-    uint32x4, a token a lane; ``query``: float32x2 or x4."""
-    for i, word in enumerate(words):
+def keys_of(words: list[Expr]) -> list[Expr]:
+    """uint32x4 of a pair of dimensions each, a token a lane → float32x4 of each dimension."""
+    out = []
+    for word in words:
         pairs = [let(halves(lane(word, n))) for n in range(4)]
-        for d in range(2):
-            key = let(vector(*(lane(pair, d) for pair in pairs)))
-            total = madd(key, splat(lane(query, 2 * i + d)), total)
+        out += [let(vector(*(lane(pair, d) for pair in pairs))) for d in range(2)]
+    return out
+
+
+def scored(keys: list[Expr], query: Expr, total: Expr) -> Expr:
+    """float32x4 of four tokens: ``total`` + query · keys, over two or four dimensions: `keys_of`, and a vector."""
+    for d, key in enumerate(keys):
+        total = madd(key, splat(lane(query, d)), total)
     return total
 
 
