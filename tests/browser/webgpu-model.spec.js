@@ -34,7 +34,7 @@ test("weights lie on the GPU once, and never in the JavaScript heap", async ({ m
   expect(peak.bytes).toBeLessThan(2 * SHARD + 64 * 2 ** 20);
   const { buffer_bytes: bytes } = named(await model.call("counters", VARIANT + " on 1"));
   const kv = 288 * info.page_bytes;
-  expect(info.arena_bytes).toBeLessThan(0.05 * info.weight_bytes);
+  expect(info.arena_bytes).toBeLessThan(0.07 * info.weight_bytes); // most of it what 16 sequences' attention leaves
   // Inputs, logits, tables and staging are what is left.
   expect(bytes - kv - info.weight_bytes - info.arena_bytes).toBeLessThan(0.1 * info.weight_bytes);
   console.log(`heap at most ${(peak.bytes / 2 ** 20).toFixed(0)} MiB; GPU ${(bytes / 2 ** 20).toFixed(0)} MiB, of that weights ${(info.weight_bytes / 2 ** 20).toFixed(0)}, KV ${(kv / 2 ** 20).toFixed(0)}, arenas ${(info.arena_bytes / 2 ** 20).toFixed(1)}`);

@@ -155,7 +155,7 @@ def test_a_decoding_step_is_five_dispatches_a_layer_and_fills_a_gpu(tiny: Source
         assert len(b.launches) - len(a.launches) == (9 if name == "gemma3" else 5)
     spans = next(k for k, kernel in enumerate(two[1].kernels) if kernel.name.startswith("attention_spans"))
     (grid,) = {launch.grid for launch in two[1].functions[0].launches if launch.kernel == spans}
-    assert grid is not None and grid[0] >= (64 if name != "smollm2" else 48)  # of 1,024 tokens
+    assert grid is not None and grid[0] >= {"smollm2": 48, "gemma3": 32}.get(name, 64)  # of 1,024 tokens
 
 
 @pytest.mark.parametrize("tied", [True, False])

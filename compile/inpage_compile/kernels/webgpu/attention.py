@@ -64,7 +64,7 @@ _POOL = 768  # vectors of workgroup memory, 12 KiB
 _HEADS = 8  # whose sums a thread has in registers
 _NAN = 0x7FC00000  # what a word that is not there yet stands for: 0 with these bits turned
 _TRIES = 1 << 20  # to find a word there, lest a broken driver hangs
-_BATCH = 2  # spans that are waited for at once
+_BATCH = 4  # spans that are waited for at once
 
 
 def spans(h: Heads) -> int:

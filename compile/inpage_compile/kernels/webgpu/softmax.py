@@ -29,11 +29,9 @@ _LEAST = -127.0  # 2 to the power of less is 0
 
 
 def span_of(h: Heads) -> int:
-    """Tokens of a span: with few key heads less, so that a sequence of 1,024 tokens is 64 workgroups and more."""
-    span = 128
-    while span > 16 * max(h.kv_heads, 1) and span > 2 * CHAIN:
-        span //= 2
-    return span
+    """Tokens of a span: less where there are few key heads, so that a long sequence is 64 workgroups and more; not much
+    less, as spans are added one after another."""
+    return 128 if h.kv_heads >= 8 else 64 if h.kv_heads > 1 else 32
 
 
 def step_of(h: Heads) -> int:
