@@ -131,7 +131,8 @@ def buffers(rows: int, position: int) -> tuple[dict[str, Array | None], dict[str
     made: dict[str, Array | None] = {}
     for name, w in MATRICES.items():
         if name not in ("w_q", "w_k", "w_v"):
-            made[name] = packed(random_weights(rng, w.format, w.rows, w.columns)).view(np.uint32)
+            form = next(form for form, known in FORMATS.items() if known == w.format)
+            made[name] = packed(random_weights(rng, form, w.rows, w.columns)).view(np.uint32)
     qkv, first = made["w_qkv"], 0
     assert qkv is not None
     for name in ("w_q", "w_k", "w_v"):  # blocks of rows, one after another

@@ -60,7 +60,7 @@ from .softmax import (
     weights,
 )
 
-_POOL = 768  # vectors of workgroup memory, 12 KiB
+_POOL = 768  # vectors of workgroup memory at most, 12 KiB
 _HEADS = 8  # whose sums a thread has in registers
 _NAN = 0x7FC00000  # what a word that is not there yet stands for: 0 with these bits turned
 _TRIES = 1 << 20  # to find a word there, lest a broken driver hangs
@@ -289,7 +289,9 @@ class _Span:
         self.size, self.heads, self.threads = span_of(h), heads_at_once(h), threads_of(h)
         self.quads, self.octets = self.size // 4, h.dim // 8
         self.chains, self.turns = self.size // CHAIN, _turns(h)
-        self.pool = a.workgroup(_POOL, "float32x4")
+        # As little as one round of `gather` wants: drivers fill it with zeros, for spans that nobody sees too.
+        self.room = max(self.heads * self.size, min(_POOL, 2 * self.chains * self.heads * self.octets))
+        self.pool = a.workgroup(self.room, "float32x4")
         self.tops = a.workgroup(self.heads, "float32")
         self.chain_sums = a.workgroup(self.chains * self.heads, "float32")
 
@@ -386,7 +388,7 @@ class _Span:
     def gather(self, leave: Callable[[Expr, Expr, Expr, Expr], None]) -> None:
         """Chains, in order; ``leave(head of the part, four of its dimensions, float32x4, sum of weights)``."""
         entries = self.heads * self.octets
-        at_once = min(entries, _POOL // (2 * self.chains))
+        at_once = min(entries, self.room // (2 * self.chains))
         for low in range(0, entries, at_once):
             count = min(at_once, entries - low)
             for turn in range(self.turns):
