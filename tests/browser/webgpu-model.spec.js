@@ -13,8 +13,8 @@ test.describe.configure({ timeout: 600_000 });
 const VARIANT = "webgpu-f32";
 const LAYERS = 30;
 const SHARD = 16 * 2 ** 20;
-/** What a step adds to its layers: embedding, rope table, the last norm, head. */
-const OTHER = 4;
+/** What a step adds to its layers: embedding, rope table, where keys and values go, attention's state cleared, the last norm, head. */
+const OTHER = 6;
 /** Tokens of each prompt's answer that are looked at. */
 const STEPS = process.env.INPAGE_SLOW ? 16 : 2;
 /** Where the runner-up is at least this far behind in float32, float32 arithmetic in another order must choose the same. */
@@ -34,13 +34,13 @@ test("weights lie on the GPU once, and never in the JavaScript heap", async ({ m
   expect(peak.bytes).toBeLessThan(2 * SHARD + 64 * 2 ** 20);
   const { buffer_bytes: bytes } = named(await model.call("counters", VARIANT + " on 1"));
   const kv = 288 * info.page_bytes;
-  expect(info.arena_bytes).toBeLessThan(0.05 * info.weight_bytes);
+  expect(info.arena_bytes).toBeLessThan(0.07 * info.weight_bytes); // most of it what 16 sequences' attention leaves
   // Inputs, logits, tables and staging are what is left.
   expect(bytes - kv - info.weight_bytes - info.arena_bytes).toBeLessThan(0.1 * info.weight_bytes);
   console.log(`heap at most ${(peak.bytes / 2 ** 20).toFixed(0)} MiB; GPU ${(bytes / 2 ** 20).toFixed(0)} MiB, of that weights ${(info.weight_bytes / 2 ** 20).toFixed(0)}, KV ${(kv / 2 ** 20).toFixed(0)}, arenas ${(info.arena_bytes / 2 ** 20).toFixed(1)}`);
 });
 
-test("a decode step is one pass and one submit, at most seven dispatches a layer, four bytes read back", async ({ model }) => {
+test("a decode step is one pass and one submit, at most five dispatches a layer, four bytes read back", async ({ model }) => {
   const engine = await model.engine(VARIANT, 1);
   const { ids, greedy_f32: greedy } = REFERENCE.prompts.g1;
   const steps = 3;
@@ -51,7 +51,7 @@ test("a decode step is one pass and one submit, at most seven dispatches a layer
   expect(counted).toMatchObject({
     steps, rows: steps, sampled: steps, passes: steps, submits: steps, readback_bytes: 4 * steps, buffers: 0, bind_groups: 0, buffer_bytes: 0,
   });
-  expect(counted.launches).toBeLessThanOrEqual(steps * (7 * LAYERS + OTHER));
+  expect(counted.launches).toBeLessThanOrEqual(steps * (5 * LAYERS + OTHER));
   expect(counted.dispatches - counted.launches).toBe(steps * 2); // a greedy token: statistics, choice
   expect(counted.readbacks).toBeLessThanOrEqual(steps);
 });

@@ -22,9 +22,10 @@ from inpage_compile.lowering.plan import LoweredPlan, trampolines
 from inpage_compile.ops.maxima import Maxima
 from inpage_compile.pipeline import lower_variant
 from inpage_compile.sources import Source, open_source
+from inpage_compile.sources.shape import Shape, open_shape
 from inpage_compile.targets.variants import all_variants
 from support.models import first_ways
-from support.tiny import MODELS, Tiny
+from support.tiny import MODELS, VOCAB, Tiny
 
 VARIANTS = tuple(all_variants())
 MAXIMA = Maxima(rows=128, sequences=16, logit_rows=16, context=256)
@@ -34,10 +35,10 @@ Lowered = tuple[LoweredPlan, Plan, dict[str, Tensor]]
 Lower = Callable[[str, str], Lowered]
 
 
-def lower(source: Source, variant: str) -> Lowered:
+def lower(source: Source, variant: str, maxima: Maxima = MAXIMA) -> Lowered:
     spec = all_variants()[variant]
     tensors = {p.entry.name: p.entry for p in weights.plan(source)}
-    made = lower_variant(spec, source.architecture, tensors, MAXIMA)
+    made = lower_variant(spec, source.architecture, tensors, maxima)
     return made, parse_plan(made.json, tensors.values()), tensors
 
 
@@ -122,7 +123,7 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
     assert six.page_bytes == 3 * two.page_bytes
     a_layer = [(len(f.launches) - len(g.launches)) // 4 for f, g in zip(six.functions, two.functions, strict=True)]
     if variant.startswith("webgpu"):
-        assert a_layer[0] == 7  # qkv, append, attention, its merge, out; gate and up, down
+        assert a_layer == [5, 5, 5]  # qkv, attention, out; gate and up, down
         assert [b.name for b in six.buffers if b.kind == "kv"] == [f"kv.{i}" for i in range(6)]
         return
     assert [f.name for f in six.functions] == ["decode", "batch", "step"]
@@ -132,6 +133,29 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
         for kernel in ("rope_append", attention):
             layers = [x.scalars[-1] for x in function.launches if six.kernels[x.kernel].name.startswith(kernel)]
             assert layers == [0, 1, 2, 3, 4, 5]
+
+
+# SmolLM2-135M, Llama-3.2-1B, Llama-2-7B, Gemma-3-1B; the last one's heads are normed, and its matrices' results.
+SHAPES = {
+    "smollm2": Shape(2, 576, 9, 3, 64, 1536, VOCAB, 1024, True, ""),
+    "1b": Shape(2, 2048, 32, 8, 64, 8192, VOCAB, 1024, True, ""),
+    "7b": Shape(2, 4096, 32, 32, 128, 11008, VOCAB, 1024, False, ""),
+    "gemma3": Shape(2, 1152, 4, 1, 256, 6912, VOCAB, 1024, True, "", family="gemma3"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_decoding_step_is_five_dispatches_a_layer_and_fills_a_gpu(tiny: Source, name: str) -> None:
+    shape = SHAPES[name]
+    one, two = (
+        lower(open_shape(replace(shape, layers=n), "shape:x", "x", tiny), "webgpu-f32", replace(MAXIMA, context=1024))
+        for n in (1, 2)
+    )
+    for a, b in zip(one[1].functions, two[1].functions, strict=True):
+        assert len(b.launches) - len(a.launches) == (9 if name == "gemma3" else 5)
+    spans = next(k for k, kernel in enumerate(two[1].kernels) if kernel.name.startswith("attention_spans"))
+    (grid,) = {launch.grid for launch in two[1].functions[0].launches if launch.kernel == spans}
+    assert grid is not None and grid[0] >= {"smollm2": 48, "gemma3": 32}.get(name, 64)  # of 1,024 tokens
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -80,8 +80,7 @@ class Blocks(Generic[W, X, K], nn.Module):
 
     def _qkv(self, ops: Operations[W, X, K], block: Matrices[W], x: nn.Tensor) -> nn.Tensor:
         """Queries, keys and values side by side, before they turn."""
-        names = ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]
-        qkv = self._project(ops, block, x, block.attn_norm, names)
+        qkv = self._project(ops, block, x, block.attn_norm, qkv_names(block))
         joined = ops.join(qkv) if len(qkv) > 1 else qkv[0]
         if self.a.qkv_bias:
             joined = ops.add_bias(joined, block.attn_qkv_bias)
@@ -127,3 +126,8 @@ class Blocks(Generic[W, X, K], nn.Module):
                 normed[form] = ops.norm(x, norm_weight, self.a.norm_eps, form)
             out.append(ops.linear(weights, w, normed[form]))
         return out
+
+
+def qkv_names(block: Matrices[W]) -> list[str]:
+    """Of the matrices of queries, keys and values, in one where they have one format."""
+    return ["attn_qkv"] if "attn_qkv" in block.shapes else ["attn_q", "attn_k", "attn_v"]

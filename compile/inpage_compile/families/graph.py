@@ -31,7 +31,7 @@ from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier
-from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices
+from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices, qkv_names
 from .layers import conv_tokens, layout_of
 
 MakeOps = Callable[[tirx.Var, tirx.Var], Operations[W, X, K]]
@@ -77,11 +77,24 @@ class Decoder(Blocks[W, X, K]):
         self, ops: Operations[W, X, K], block: Matrices[W], place: Place, x: nn.Tensor, table: nn.Tensor,
         where: Sequence[nn.Tensor], kv: K,
     ) -> tuple[nn.Tensor, K]:  # fmt: skip
-        joined = self._qkv(ops, block, x)
-        q, kv = ops.rope_append(self.heads, place, joined, table, where, kv)
+        q, kv = self._projected(ops, block, place, x, table, where, kv)
         weights, w = block.matrix("attn_out")
         attended = ops.attention(self.heads, place, q, where, kv, ops.form(weights))
         return self._add(ops, x, weights, w, attended, block, "attn_post_norm"), kv
+
+    def _projected(
+        self, ops: Operations[W, X, K], block: Matrices[W], place: Place, x: nn.Tensor, table: nn.Tensor,
+        where: Sequence[nn.Tensor], kv: K,
+    ) -> tuple[nn.Tensor, K]:  # fmt: skip
+        """Rotated queries, and the pages with this layer's keys and values."""
+        if not self.a.qk_norm:  # a norm of whole heads has to wait for them
+            matrices = [block.matrix(name) for name in qkv_names(block)]
+            norm = (block.attn_norm, self.a.norm_eps)
+            bias = block.attn_qkv_bias if self.a.qkv_bias else None
+            made = ops.project(self.heads, place, matrices, x, norm, bias, table, where, kv)
+            if made is not None:
+                return made
+        return ops.rope_append(self.heads, place, self._qkv(ops, block, x), table, where, kv)
 
     def _convolve(
         self, ops: Operations[W, X, K], block: Matrices[W], conv: ShortConv, place: Place, x: nn.Tensor,
@@ -136,9 +149,11 @@ def heads_of(a: Architecture, maxima: Maxima) -> Heads:
     groups_of(a.ffn, "ffn")
     layout = layout_of(a)
     columns = sequence_pages(maxima.context, PAGE, layout.groups)
+    places = layout.places(a.context)
+    firsts = tuple(sorted({place.first for i, place in enumerate(places) if i not in a.conv_layers}))
     return Heads(
         a.heads, a.kv_heads, a.head_dim, layout.slots, maxima.sequences * columns, maxima.sequences, maxima.blocks,
-        bool(layout.groups), columns, a.attention_scale, a.attention_cap,
+        bool(layout.groups), columns, a.attention_scale, a.attention_cap, firsts,
     )  # fmt: skip
 
 

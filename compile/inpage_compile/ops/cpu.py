@@ -99,6 +99,13 @@ class CpuOps:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
         return self._call(norm.rope_table(head_dim, scale, turning), [positions, freqs], [out])[0]
 
+    def project(
+        self, h: Heads, place: Place, matrices: Sequence[tuple[PackedMatrix, Tensor]], x: Tensor,
+        norm: tuple[Tensor, float], bias: Tensor | None, table: Tensor, where: Sequence[Tensor], kv: Tensor,
+    ) -> None:  # fmt: skip
+        """The matrices may want different forms of activations, and rows are rotated by other threads than make
+        them."""
+
     def rope_append(
         self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -72,6 +72,14 @@ class Operations(Protocol[W, X, K]):
         """cos and sin of position · frequency, times ``scale`` where a head turns, float32 [rows, head_dim / 2, 2]."""
         ...
 
+    def project(
+        self, h: Heads, place: Place, matrices: Sequence[tuple[PackedMatrix, W]], x: Tensor,
+        norm: tuple[Tensor, float], bias: Tensor | None, table: Tensor, where: Sequence[Tensor], kv: K,
+    ) -> tuple[Tensor, K] | None:  # fmt: skip
+        """Norm, matrices side by side, bias and `rope_append` in one; None where that takes a kernel each.
+        ``norm``: its weight and epsilon."""
+        ...
+
     def rope_append(
         self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: K
     ) -> tuple[Tensor, K]:

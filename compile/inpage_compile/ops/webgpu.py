@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tvm import tirx
@@ -24,8 +24,10 @@ from ..kernels.shared.packed import PackedMatrix
 from ..kernels.shared.short_conv import ShortConv
 from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
+from ..kernels.webgpu.attention_tiles import attention
 from ..kernels.webgpu.embedding import embed
 from ..kernels.webgpu.linear import Input
+from ..kernels.webgpu.pages import Into, slots
 from ..kernels.webgpu.short_conv import conv_append, short_conv
 
 
@@ -72,12 +74,14 @@ def slices(weights: PackedMatrix) -> tuple[PackedMatrix, ...]:
 
 @dataclass(frozen=True)
 class GpuOps:
-    """``dtype``: of what passes between kernels; the sum of the layers stays in float32."""
+    """``dtype``: of what passes between kernels; the sum of the layers stays in float32. ``step``: what its layers
+    share."""
 
     dtype: str
     tier: Tier
     rows: tirx.Var
     logit_rows: tirx.Var
+    step: dict[str, Tensor] = field(default_factory=dict)
 
     def form(self, weights: PackedMatrix) -> str:
         return self.dtype
@@ -158,24 +162,61 @@ class GpuOps:
         out = Tensor.placeholder([self.rows, head_dim // 2, 2], "float32")
         return self._call(rows.rope_table(head_dim, scale, turning), [positions, freqs], out)
 
+    def project(
+        self, h: Heads, place: Place, matrices: Sequence[tuple[PackedMatrix, Sequence[Tensor]]], x: Tensor,
+        norm: tuple[Tensor, float], bias: Tensor | None, table: Tensor, where: Sequence[Tensor],
+        kv: Sequence[Tensor],
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+        normed, pages, rest = NormedActivations(x, *norm), kv[place.slot], self._group(h, place)
+        q, first, slots = self._queries(h), 0, self._slots(h, where)
+        for weights, w in matrices:
+            for part, data in zip(slices(weights), w, strict=True):
+                args, folded = self._input(normed, data)
+                args += [*([] if bias is None else [bias]), table, slots, pages]
+                into, at = Into(h, first, bias is not None), len(args) - 1
+                func = linear.project(part, self.tier.tile, folded, self.dtype, into)
+                if not into.has_queries:
+                    pages = self._in_place(func, args, [at], rest=rest)[0]
+                elif first:
+                    q, pages = self._in_place(func, [*args, q], [at + 1, at], rest=rest)
+                else:
+                    q, pages = self._in_place(func, args, [-1, at], rest=rest, out=q)
+                first += part.rows
+        return q, [*kv[: place.slot], pages, *kv[place.slot + 1 :]]
+
     def rope_append(
         self, h: Heads, place: Place, qkv: Tensor, table: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Queries, keys and values side by side, the queries rotated; and the KV pages with this layer's added."""
-        func = attn.rope_append(h, self.dtype)
-        slot = place.slot
-        made, pages = self._in_place(func, [qkv, table, *where, kv[slot]], [0, 5], rest=h.scalars(place))
-        return made, [*kv[:slot], pages, *kv[slot + 1 :]]
+        func, slot = attn.rope_append(h, self.dtype), place.slot
+        args, rest = [qkv, table, self._slots(h, where), kv[slot]], self._group(h, place)
+        q, pages = self._in_place(func, args, [-1, 3], rest=rest, out=self._queries(h))
+        return q, [*kv[:slot], pages, *kv[slot + 1 :]]
+
+    def _queries(self, h: Heads) -> Tensor:
+        return self._wide(h.heads * h.dim)
+
+    def _slots(self, h: Heads, where: Sequence[Tensor]) -> Tensor:
+        """Where each row's keys and values go: found once a step."""
+        if "slots" not in self.step:
+            out = Tensor.placeholder([self.rows, len(h.firsts)], "int32")
+            self.step["slots"] = self._call(slots(h), list(where), out)
+        return self.step["slots"]
+
+    def _group(self, h: Heads, place: Place) -> list[int]:
+        return [h.firsts.index(place.first)] if len(h.firsts) > 1 else []
 
     def attention(
         self, h: Heads, place: Place, q: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor], form: str
     ) -> NormedActivations:
         args, out, rest = [q, *where, kv[place.slot]], self._wide(h.columns), h.scalars(place)
         if not self.tier.spans or not attn.spans_fit(h, self.tier.rows):
-            return NormedActivations(self._call(attn.attention(h, self.dtype), args, out, rest=rest))
-        shape = [self.rows, h.kv_heads, attn.spans(h), attn.partial_pairs(h), 2]
-        parts = self._call(attn.attention_spans(h, self.dtype), args, Tensor.placeholder(shape, "float32"), rest=rest)
-        return NormedActivations(self._call(attn.attention_merge(h, self.dtype), [parts, where[0]], out, rest=rest))
+            return NormedActivations(self._call(attention(h, self.dtype), args, out, rest=rest))
+        if "state" not in self.step:
+            state = Tensor.placeholder([self.rows, attn.row_words(h)], "uint32")
+            self.step["state"] = self._call(attn.clear_state(h), [where[0]], state)
+        args, func = [*args, self.step["state"]], attn.attention_spans(h, self.dtype)
+        y, self.step["state"] = self._in_place(func, args, [-1, len(args) - 1], rest=rest, out=out)
+        return NormedActivations(y)
 
     def short_conv(
         self, c: ShortConv, place: Place, bcx: Tensor, weight: Tensor, where: Sequence[Tensor], kv: Sequence[Tensor],
@@ -210,10 +251,13 @@ class GpuOps:
 
     def _in_place(
         self, func: tirx.PrimFunc, args: list[Tensor], at: list[int], count: tirx.Var | None = None,
-        rest: Sequence[int] = (),
+        rest: Sequence[int] = (), out: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        scalars, like = self._scalars(count, rest), [_like(args[i]) for i in at]
-        made = tensor_ir_inplace_op(_declared(func, args, scalars, []), _name(func), [*args, *scalars], at, like)
+        """``at``: arguments that a kernel writes in place; -1 for ``out``, which it makes."""
+        scalars, new = self._scalars(count, rest), [] if out is None else [out]
+        like = [*new, *(_like(args[i]) for i in at if i >= 0)]
+        declared = _declared(func, args, scalars, new)
+        made = tensor_ir_inplace_op(declared, _name(func), [*args, *scalars], at, like)
         return (made,) if isinstance(made, Tensor) else tuple(made)
 
     def _scalars(self, count: tirx.Var | None, rest: Sequence[int]) -> list[Any]:

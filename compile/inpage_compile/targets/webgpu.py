@@ -15,6 +15,7 @@ from tvm.target import Target
 
 _DEVICE_KERNEL = 2  # TVM's calling convention of kernels that are launched
 _BINDING = re.compile(r"@binding\((\d+)\) var<storage, (?:read|read_write)> ")
+_POINTER = re.compile(r"\b(atomic\w+|workgroupUniformLoad)\((\w+)\[")
 _LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
 
 
@@ -50,7 +51,15 @@ def wgsl(name: str, func: tirx.PrimFunc) -> str:
         return f"@binding({found[1]}) var<storage, {mode}> "
 
     lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
-    return _registers(_BINDING.sub(bind, "\n".join(lines) + "\n"))
+    return _registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n")))
+
+
+def _references(source: str) -> str:
+    """What WGSL's functions take a pointer to, which TIR has no word for; buffers of atomic words are declared so."""
+    for function, name in set(_POINTER.findall(source)):
+        if function.startswith("atomic"):
+            source = source.replace(f"{name} : array<u32>;", f"{name} : array<atomic<u32>>;")
+    return _POINTER.sub(r"\1(&\2[", source)
 
 
 def _registers(source: str) -> str:

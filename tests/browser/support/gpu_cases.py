@@ -39,7 +39,9 @@ def describe(case: Case, names: dict[int, str], blob: Blob) -> dict[str, Any]:
     launches = []
     for func, bound, scalars in case.launches:
         params = [p.name for p in func.params][len(bound) - (str(func.attrs["inpage.access"]).count("w")) :]
-        given = dict(zip([p for p in params if p in ("rows", "logit_rows", "first", "window")], scalars, strict=True))
+        given = dict(
+            zip([p for p in params if p in ("rows", "logit_rows", "first", "window", "group")], scalars, strict=True)
+        )
         grid = [extent(_tuples(e), given) for e in json.loads(str(func.attrs["inpage.grid"]))]
         launches.append({"kernel": names[id(func)], "buffers": bound, "scalars": scalars, "grid": grid,
                          "access": str(func.attrs["inpage.access"])})  # fmt: skip

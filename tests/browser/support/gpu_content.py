@@ -22,8 +22,10 @@ from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.shared.short_conv import ShortConv
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
+from inpage_compile.kernels.webgpu.attention_tiles import attention
 from inpage_compile.kernels.webgpu.embedding import embed as embed_kernel
 from inpage_compile.kernels.webgpu.linear import Input
+from inpage_compile.kernels.webgpu.pages import Into, slots
 from inpage_compile.kernels.webgpu.short_conv import conv_append, short_conv
 from inpage_compile.quantize import FORMATS, Groups, joined, pack, read_groups
 from support.ggml_blocks import random_blocks
@@ -45,9 +47,9 @@ LATER = (
     *(["q5_1", "q3_k", "q5_k", "iq4_xs", "iq4_nl"] if SLOW else []),
 )
 
-# One head; no whole group of columns at the end; more heads a key head than one workgroup has room for, in parts that
-# overlap, and in whole ones.
-ODD = ((1, 1, 16), (3, 1, 80), (29, 1, 16), (32, 1, 8))
+# More heads a key head than one workgroup has room for, in parts that overlap; the widest heads; one head; no whole
+# group of columns at the end; parts that do not overlap.
+ODD = ((37, 1, 16), (4, 1, 256), *(((1, 1, 16), (3, 1, 80), (40, 1, 8)) if SLOW else ()))
 
 
 @dataclass
@@ -211,20 +213,43 @@ class Content:
                    {"y": Expected(want, np.zeros(want.shape), self.dtype)})  # fmt: skip
 
     def append(self) -> Iterator[Case]:
+        """By themselves, in one of two groups of layers, and as the end of a projection: whole, and only of some
+        columns, where queries are or are not among them."""
         rng = np.random.default_rng(5)
         for heads, kv_heads, dim in ((9, 3, 64), (4, 2, 16), (3, 1, 8), (8, 1, 128)):
-            h = Heads(heads, kv_heads, dim, 1, 12, 3, 4)
+            h = Heads(heads, kv_heads, dim, 1, 24, 3, 4, heads == 4, 8, firsts=(0, 4) if heads == 4 else (4,))
             where = Where.of(rng, h, [(0, 0), (0, 15), (1, 16), (2, 63), (1, 17)])
-            qkv = self.activations(rng, 5, (heads + 2 * kv_heads) * dim)
-            angles = rng.uniform(0, 6, (5, dim // 2))
-            table = np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32)
-            buffers = {"qkv": qkv, "table": table, **where.buffers(), "kv": None}
-            func = attn.rope_append(h, self.dtype)
-            want = _appended(h, where, qkv, table)
-            sizes = {"kv": 12 * attn.page_words(h) * 4}
-            yield Case("append", f"{heads}/{kv_heads} of {dim}", buffers,
-                       [(func, ["qkv", "table", *where.buffers(), "kv"], [5])],
-                       {"qkv": stored(want[0], self.dtype), "kv": want[1]}, sizes=sizes)  # fmt: skip
+            qkv, table = self.activations(rng, 5, h.width), _turns(rng, 5, dim)
+            buffers = {"qkv": qkv, "table": table, **where.buffers(), "slots": None, "kv": None, "q": None}
+            launches = [(slots(h), [*where.buffers(), "slots"], [5]),
+                        (attn.rope_append(h, self.dtype), ["qkv", "table", "slots", "kv", "q"],
+                         [5, *([1] if heads == 4 else [])])]  # fmt: skip
+            q, kv = _appended(h, where, exact(qkv), table)
+            sizes = {"kv": h.pages * attn.page_words(h) * 4, "slots": 4 * 5 * len(h.firsts)}
+            yield Case("append", f"{heads}/{kv_heads} of {dim}", buffers, launches,
+                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes)  # fmt: skip
+        h = Heads(3, 1, 40, 1, 12, 3, 4)
+        where = Where.of(rng, h, [(0, 0), (0, 15), (1, 16), (2, 63), (1, 17)])
+        w, x = random_weights(rng, "q4_0", h.width, 64), self.activations(rng, 5, 64, "float32")
+        norm, bias = (rng.standard_normal(n).astype(np.float32) for n in (64, h.width))
+        table, places = _turns(rng, 5, h.dim), where.slots(h)
+        real = _normed_dot(w, x, norm)
+        for tile, whole in ((1, True), (4, False)):
+            buffers: dict[str, Array | None] = {"x": x, "norm": norm, "bias": bias, "table": table, "slots": places}
+            launches, first = [], 0
+            for rows_ in (h.width,) if whole else (64, 96, 40):
+                name, into = f"w{first}", Into(h, first, whole)
+                buffers[name] = pack(w.rows(lambda x, at=first, n=rows_: x[at : at + n])).view(np.uint32)
+                func = linear.project(PackedMatrix(FORMATS["q4_0"], rows_, 64), tile, Input("float32", 1e-5),
+                                      self.dtype, into)  # fmt: skip
+                names = ["x", name, "norm", *(["bias"] if whole else []), "table", "slots", "kv"]
+                launches.append((func, [*names, *(["q"] if into.has_queries else [])], [5]))
+                first += rows_
+            q, kv = _appended(h, where, real.plus(bias) if whole else real, table)
+            sizes = {"kv": h.pages * attn.page_words(h) * 4}
+            buffers |= {"kv": None, "q": None}
+            yield Case("append", "a projection" if whole else "a projection in parts", buffers, launches,
+                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes)  # fmt: skip
 
     def attention(self) -> Iterator[Case]:
         rng = np.random.default_rng(6)
@@ -236,7 +261,7 @@ class Content:
             "one": [(2, 150)],
         }
         odd = {"odd": [(0, 15), (1, 16), (1, 17), (2, 128)]}
-        for heads, kv_heads, dim in ((9, 3, 64), (4, 2, 16), (8, 1, 128), (5, 5, 40), *ODD):
+        for heads, kv_heads, dim in ((9, 3, 64), (16, 8, 128), (5, 5, 40), *ODD):
             h = Heads(heads, kv_heads, dim, 1, 60, 3, 20)
             kv = _pages(rng, h)
             for name, rows_ in (odd if (heads, kv_heads, dim) in ODD else batches).items():
@@ -254,21 +279,20 @@ class Content:
     ) -> Iterator[Case]:
         where, count = Where.of(rng, h, rows_), len(rows_)
         rest = [h.blocks, window] if h.grouped else []
-        qkv = self.activations(rng, count, (h.heads + 2 * h.kv_heads) * h.dim) * (60 if self.half else 1.5)
+        q = self.activations(rng, count, h.heads * h.dim) * (60 if self.half else 1.5)
         real, missing = (
-            _attended(h, where, qkv[:, : h.heads * h.dim], kv, window),
+            _attended(h, where, q, kv, window),
             ((0, 0), (0, -(h.heads * h.dim) % 32)),
         )
         want = {"y": stored(Real(np.pad(real.value, missing), np.pad(real.error, missing)), self.dtype)}
-        shared = {"qkv": qkv, **where.buffers(), "kv": kv, "y": None}
-        sizes = {"parts": count * h.kv_heads * attn.spans(h) * attn.partial_pairs(h) * 8}
-        two = [
-            (attn.attention_spans(h, self.dtype), ["qkv", *where.buffers(), "kv", "parts"], [count, *rest]),
-            (attn.attention_merge(h, self.dtype), ["parts", "positions", "y"], [count, *rest]),
-        ]
-        yield Case("attention", f"{name}, by spans", {**shared, "parts": None}, two, want, sizes=sizes)
+        shared = {"q": q, **where.buffers(), "kv": kv, "y": None}
+        func = attn.attention_spans(h, self.dtype), ["q", *where.buffers(), "kv", "state", "y"], [count, *rest]
+        # Twice: the second one finds what the first one left for it.
+        launches = [(attn.clear_state(h), ["positions", "state"], [count]), func, func]
+        yield Case("attention", f"{name}, by spans", {**shared, "state": None}, launches,
+                   want, sizes={"state": count * attn.row_words(h) * 4})  # fmt: skip
         yield Case("attention", f"{name}, in tiles", shared,
-                   [(attn.attention(h, self.dtype), ["qkv", *where.buffers(), "kv", "y"], [count, *rest])],
+                   [(attention(h, self.dtype), ["q", *where.buffers(), "kv", "y"], [count, *rest])],
                    want, like=f"{name}, by spans")  # fmt: skip
 
     def short_conv(self) -> Iterator[Case]:
@@ -306,6 +330,12 @@ class Where:
         sequence, positions = (np.array(part, np.int32) for part in zip(*rows_, strict=True))
         return cls(positions, sequence, tables.astype(np.int32))
 
+    def slots(self, h: Heads) -> Array:
+        """page · ``PAGE`` + slot of each row, for each of ``h.firsts``."""
+        columns = np.array(h.firsts)[None] + self.positions[:, None] // PAGE
+        pages: Array = self.tables[self.sequence[:, None], columns]
+        return pages * PAGE + self.positions[:, None] % PAGE
+
     def buffers(self) -> dict[str, Array | None]:
         return {"positions": self.positions, "sequence": self.sequence, "tables": self.tables}
 
@@ -342,29 +372,39 @@ def _pages(rng: np.random.Generator, h: Heads) -> Array:
     return halves.view(np.uint32)
 
 
-def _appended(h: Heads, where: Where, qkv: Array, table: Array) -> tuple[Real, Expected]:
-    """qkv with its queries rotated and scaled, and the pages: NaN where nothing is written."""
-    count, pairs = len(qkv), h.dim // 2
-    by_head = qkv.astype(np.float64).reshape(count, -1, pairs, 2)
+def _turns(rng: np.random.Generator, count: int, dim: int) -> Array:
+    angles = rng.uniform(0, 6, (count, dim // 2))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32)
+
+
+def _appended(h: Heads, where: Where, qkv: Real, table: Array) -> tuple[Real, Expected]:
+    """Rotated and scaled queries, and the pages: NaN where nothing is written."""
+    count, pairs = len(qkv.value), h.dim // 2
+    by_head, doubt = (x.reshape(count, -1, pairs, 2) for x in (qkv.value, qkv.error))
     c, s = (table[:, None, :, i].astype(np.float64) for i in range(2))
     a, b = by_head[..., 0], by_head[..., 1]
-    turned = np.stack([a * c - b * s, a * s + b * c], axis=3)
-    size = np.stack([np.abs(a * c) + np.abs(b * s), np.abs(a * s) + np.abs(b * c)], axis=3)
-    q, error = by_head.copy(), np.zeros(by_head.shape)
-    q[:, : h.heads] = turned[:, : h.heads] * h.dim**-0.5
-    error[:, : h.heads] = 6 * EPS * size[:, : h.heads] * h.dim**-0.5
+
+    def turned(a: Array, b: Array, c: Array, s: Array, sign: int) -> Array:
+        return np.stack([a * c + sign * b * s, a * s + b * c], axis=3)
+
+    by_turn = turned(a, b, c, s, -1)
+    error = 6 * EPS * turned(*map(np.abs, (a, b, c, s)), 1) + turned(
+        doubt[..., 0], doubt[..., 1], np.abs(c), np.abs(s), 1
+    )
+    queries, factor = slice(0, h.heads), h.dim**-0.5
+    q = Real(*(np.ascontiguousarray(x[:, queries] * factor).reshape(count, -1) for x in (by_turn, error)))
     halves = h.pages * attn.page_words(h) * 2
     want, room = np.full(halves, np.nan), np.zeros(halves)
+    slots = where.slots(h)[:, -1]
+    keys, values = slice(h.heads, h.heads + h.kv_heads), slice(h.heads + h.kv_heads, None)
     for row in range(count):
-        page = where.tables[where.sequence[row], where.positions[row] // PAGE]
-        slot = where.positions[row] % PAGE
-        key, value = turned[row, h.heads : h.heads + h.kv_heads], by_head[row, h.heads + h.kv_heads :]
+        page, slot = slots[row] // PAGE, slots[row] % PAGE
+        key, value = by_turn[row, keys], by_head[row, values].reshape(h.kv_heads, h.dim)
         _keys(h, want)[page, :, :, slot] = key
-        _keys(h, room)[page, :, :, slot] = 4 * EPS * size[row, h.heads : h.heads + h.kv_heads] + np.abs(key) * 2.0**-10
-        _values(h, want)[page, :, slot] = value.reshape(h.kv_heads, h.dim)
-        _values(h, room)[page, :, slot] = np.abs(value.reshape(h.kv_heads, h.dim)) * 2.0**-10
-    room += SMALLEST_HALF
-    return Real(q.reshape(count, -1), error.reshape(count, -1)), Expected(want, room, "float16")
+        _keys(h, room)[page, :, :, slot] = error[row, keys] + np.abs(key) * 2.0**-10
+        _values(h, want)[page, :, slot] = value
+        _values(h, room)[page, :, slot] = doubt[row, values].reshape(value.shape) + np.abs(value) * 2.0**-10
+    return q, Expected(want, room + SMALLEST_HALF, "float16")
 
 
 def _convolved(c: ShortConv, where: Where, bcx: Array, weight: Array, kv: Array) -> tuple[Expected, Real]:

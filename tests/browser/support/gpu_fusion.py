@@ -24,20 +24,19 @@ from inpage_compile.kernels.shared.heads import PAGE, Heads
 from inpage_compile.kernels.shared.packed import PackedMatrix
 from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear
+from inpage_compile.kernels.webgpu.attention_tiles import attention
 from inpage_compile.kernels.webgpu.build import (
     Args,
     call,
     f32,
     kernel,
-    lane,
     let,
-    madd,
     splat,
     store,
-    vector,
     when,
 )
 from inpage_compile.kernels.webgpu.linear import Input
+from inpage_compile.kernels.webgpu.pages import Into
 from inpage_compile.kernels.webgpu.rows import norm
 from inpage_compile.quantize import FORMATS
 from inpage_compile.targets.webgpu import shaders
@@ -55,8 +54,7 @@ Launch = tuple[tirx.PrimFunc, list[str], list[int]]
 @dataclass
 class Pair:
     """The same work ``fused`` and ``apart``. The product's is the fused one, but for attention over few rows and the
-    head's norm. Both leave the same in ``outputs``, by name and type. What else they leave
-    may differ: only the kernel apart leaves rotated keys beside the queries."""
+    head's norm. Both leave the same in ``outputs``, by name and type."""
 
     name: str
     rows: int
@@ -101,55 +99,6 @@ def add() -> tirx.PrimFunc:
 
 
 @cache
-def rope() -> tirx.PrimFunc:
-    """(qkv, table, rows): rotates queries, times 1/√dim, and keys, in place."""
-    h, half = HEADS, HEADS.dim // 2
-    pairs = (h.heads + h.kv_heads) * half
-
-    def build(a: Args) -> None:
-        qkv, table = a.buffer("qkv", "float32x2", "x"), a.buffer("table", "float32x2")
-        a.scalar("rows")
-        with a.workgroups(-(-pairs // THREADS), "rows", THREADS) as (bx, row, t):
-            unit = let(bx * THREADS + t)
-            with when(unit < pairs):
-                at, turn = let(row * (QKV // 2) + unit), let(table[row * half + unit % half])
-                value = let(qkv[at])
-                x, y, c, s = lane(value, 0), lane(value, 1), lane(turn, 0), lane(turn, 1)
-                scale = let(tirx.Select(unit < h.heads * half, f32(h.dim**-0.5), f32(1.0)))
-                even, odd = let(madd(x, c, -(y * s))), let(madd(x, s, y * c))
-                store(qkv, vector(even * scale, odd * scale), at)
-
-    return kernel("rope", build)
-
-
-@cache
-def append() -> tirx.PrimFunc:
-    """(qkv, positions, row_sequence, block_tables, kv, rows): stores keys and values into the pages."""
-    h, half = HEADS, HEADS.dim // 2
-    pairs = 2 * h.kv_heads * half
-
-    def build(a: Args) -> None:
-        qkv = a.buffer("qkv", "float32x2")
-        positions, row_sequence = a.buffer("positions", "int32"), a.buffer("row_sequence", "int32")
-        tables, kv = a.buffer("block_tables", "int32"), a.buffer("kv", "uint32", "x")
-        a.scalar("rows")
-        with a.workgroups(-(-pairs // THREADS), "rows", THREADS) as (bx, row, t):
-            unit = let(bx * THREADS + t)
-            with when(unit < pairs):
-                word = let(call("uint32", "pack2x16float", qkv[row * (QKV // 2) + h.heads * half + unit]))
-                head, pair, position = let(unit // half), let(unit % half), let(positions[row])
-                page = let(tables[row_sequence[row] * h.blocks + position // PAGE] * attn.page_words(h))
-                slot = let(position % PAGE)
-                with when(head < h.kv_heads):
-                    store(kv, word, page + (head * half + pair) * PAGE + slot)
-                with when(head >= h.kv_heads):
-                    first = page + attn.page_words(h) // 2 + (head - h.kv_heads) * half * PAGE
-                    store(kv, word, first + slot * half + pair)
-
-    return kernel("append", build)
-
-
-@cache
 def nothing() -> tirx.PrimFunc:
     """(y, rows): one word written by one small workgroup: what is left is the dispatch."""
 
@@ -182,7 +131,8 @@ def buffers(rows: int, position: int) -> tuple[dict[str, Array | None], dict[str
     made: dict[str, Array | None] = {}
     for name, w in MATRICES.items():
         if name not in ("w_q", "w_k", "w_v"):
-            made[name] = packed(random_weights(rng, w.format, w.rows, w.columns)).view(np.uint32)
+            form = next(form for form, known in FORMATS.items() if known == w.format)
+            made[name] = packed(random_weights(rng, form, w.rows, w.columns)).view(np.uint32)
     qkv, first = made["w_qkv"], 0
     assert qkv is not None
     for name in ("w_q", "w_k", "w_v"):  # blocks of rows, one after another
@@ -197,15 +147,17 @@ def buffers(rows: int, position: int) -> tuple[dict[str, Array | None], dict[str
     made |= {
         "x": floats(rows, HIDDEN), "y": floats(rows, HIDDEN), "norm": floats(HIDDEN), "h": floats(rows, FFN),
         "attended": floats(rows, HIDDEN), "normed": floats(rows, HIDDEN), "qkv": floats(rows, QKV),
-        "pick": np.arange(rows, dtype=np.int32),
+        "pick": np.arange(rows, dtype=np.int32), "q": floats(rows, HEADS.heads * HEADS.dim),
         "table": np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32),
         "positions": np.full(rows, position, np.int32), "row_sequence": np.arange(rows, dtype=np.int32),
         "block_tables": np.arange(HEADS.pages, dtype=np.int32).reshape(HEADS.sequences, HEADS.blocks),
         "kv": (rng.standard_normal((HEADS.pages, attn.page_words(HEADS) * 2))).astype(np.float16).view(np.uint32),
     }  # fmt: skip
-    partials = rows * HEADS.kv_heads * attn.spans(HEADS) * attn.partial_pairs(HEADS) * 8
-    sizes = {"both": rows * 2 * FFN * 4, "part": rows * HIDDEN * 4, "partials": partials,
-             "logits": VOCAB * 4}  # fmt: skip
+    tables = made["block_tables"]
+    assert tables is not None
+    made["slots"] = tables[:rows, position // PAGE] * PAGE + position % PAGE
+    made["state"] = np.zeros((rows, attn.row_words(HEADS)), np.uint32)
+    sizes = {"both": rows * 2 * FFN * 4, "part": rows * HIDDEN * 4, "logits": VOCAB * 4}
     return made | dict.fromkeys(sizes), sizes
 
 
@@ -223,14 +175,14 @@ def pairs(rows: int) -> Iterator[Pair]:
         names = [x, "w_gate_up", *(["norm"] if source.epsilon is not None else []), "h"]
         return linear.gated(MATRICES["w_gate_up"], tile, source, "float32"), names, [rows]
 
-    rotate_append = attn.rope_append(HEADS, "float32"), ["qkv", "table", *WHERE, "kv"], [rows]
-    two = [(rope(), ["qkv", "table"], [rows]), (append(), ["qkv", *WHERE, "kv"], [rows])]
+    project = linear.project(MATRICES["w_qkv"], tile, normed, "float32", Into(HEADS))
+    projected = project, ["x", "w_qkv", "norm", "table", "slots", "kv", "q"], [rows]
+    rotate_append = attn.rope_append(HEADS, "float32"), ["qkv", "table", "slots", "kv", "q"], [rows]
     gate: Launch = (silu(), ["both", "h"], [rows])
     q, k = MATRICES["w_q"].rows, MATRICES["w_k"].rows
     three = [multiply(f"w_{name}", "normed", "qkv", width=QKV, first=first, again=True)
              for name, first in (("q", 0), ("k", q), ("v", q + k))]  # fmt: skip
-    spans = [(attn.attention_spans(HEADS, "float32"), ["qkv", *WHERE, "kv", "partials"], [rows]),
-             (attn.attention_merge(HEADS, "float32"), ["partials", "positions", "attended"], [rows])]  # fmt: skip
+    spans = attn.attention_spans(HEADS, "float32"), ["q", *WHERE, "kv", "state", "attended"], [rows]
     qkv_y, h_y, x_y, attended_y = ({name: "float32"} for name in ("qkv", "h", "x", "attended"))
 
     def added(w: str, source: str) -> list[Launch]:
@@ -240,7 +192,8 @@ def pairs(rows: int) -> Iterator[Pair]:
                [normalize, multiply("w_qkv", "normed", "qkv")], qkv_y)  # fmt: skip
     yield Pair("norm into gate-up", rows, [gated("x", normed)], [normalize, gated("normed", raw)], h_y)
     yield Pair("query, key, value in one", rows, [multiply("w_qkv", "normed", "qkv")], three, qkv_y)
-    yield Pair("rotation and append", rows, [rotate_append], two, {"kv": "float16"})
+    yield Pair("rotation and append into query-key-value", rows, [projected],
+               [multiply("w_qkv", "x", "qkv", normed), rotate_append], {"kv": "float16", "q": "float32"})  # fmt: skip
     yield Pair("gate, up and SiLU in one", rows, [gated("x", raw)], [multiply("w_gate_up", "x", "both"), gate], h_y)
     yield Pair("residual into attention output", rows, [multiply("w_out", "attended", "x", add=True)],
                added("w_out", "attended"), x_y)  # fmt: skip
@@ -248,13 +201,12 @@ def pairs(rows: int) -> Iterator[Pair]:
     if rows == 1:
         yield Pair("norm into head", rows, [multiply("w_head", "x", "logits", normed)],
                    [normalize, multiply("w_head", "normed", "logits")], {"logits": "float32"})  # fmt: skip
-    tiled = attn.attention(HEADS, "float32"), ["qkv", *WHERE, "kv", "attended"], [rows]
-    yield Pair("attention in one", rows, [tiled], spans, attended_y)
-    layer = [multiply("w_qkv", "x", "qkv", normed), rotate_append, *spans,
-             multiply("w_out", "attended", "x", add=True), gated("x", normed),
+    tiled = attention(HEADS, "float32"), ["q", *WHERE, "kv", "attended"], [rows]
+    yield Pair("attention in one", rows, [tiled], [spans], attended_y)
+    layer = [projected, spans, multiply("w_out", "attended", "x", add=True), gated("x", normed),
              multiply("w_down", "h", "x", add=True)]  # fmt: skip
     yield Pair("a whole layer", rows, layer,
-               [normalize, *three, *two, *spans, *added("w_out", "attended"), normalize,
+               [normalize, *three, rotate_append, spans, *added("w_out", "attended"), normalize,
                 multiply("w_gate_up", "normed", "both"), gate, *added("w_down", "h")], x_y)  # fmt: skip
     yield Pair("a dispatch", rows, [(nothing(), ["y"], [1])], [(nothing(), ["y"], [1])] * 2, {"y": "float32"})
 

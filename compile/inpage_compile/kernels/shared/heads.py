@@ -34,7 +34,7 @@ class Heads:
     table for one group's pages of a whole context. ``grouped``: layers have block tables of their own, one behind the
     other in a sequence's row of ``table_columns`` (0: ``blocks``), or windows: kernels take a `Place`'s first column
     and window as scalars. ``scale``: of queries, 0 for 1/√dim; ``cap``: scores become cap · tanh(score / cap), 0 for
-    none.
+    none. ``firsts``: the first columns that layers with attention have.
 
     Raises `Unsupported`, naming the field, for heads that the kernels do not take."""
 
@@ -49,6 +49,7 @@ class Heads:
     table_columns: int = 0
     scale: float = 0.0
     cap: float = 0.0
+    firsts: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if self.dim % 8:

@@ -1,12 +1,18 @@
-"""Attention over KV pages: every span of the context by itself and then merged, or whole rows with several queries at
-once.
+"""Attention of few rows: each span of each row's context is a workgroup's, and the last one to arrive adds them up.
 
-Decoding gives every span a workgroup and merges them in a second kernel; prefill walks through the spans. Both come to
-the same bits: see `softmax`.
+The query heads of a key head are one workgroup's, as far as their registers go, so that every key and value is read
+once. `attention_tiles` makes the same bits for many rows. The arithmetic is `softmax`'s.
+
+What spans leave passes from workgroup to workgroup within a dispatch. WGSL orders nothing between workgroups but what
+happens to one atomic word, so every word is one, and says by itself whether it is there: 0 is not. The last to arrive,
+by a counter, reads each word until it is, adds in the order of spans, and leaves zeros for the next layer. It waits for
+nobody: all words were stored before the counter grew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from tvm import tirx
@@ -14,165 +20,404 @@ from tvm import tirx
 from inpage.format.limits import BINDING_BYTES, WORKGROUPS
 
 from ..shared.heads import PAGE, Heads
-from .build import Args, Expr, cast, kernel, lane, let, loop, splat, store, vector, when
+from .build import (
+    Args,
+    Buffer,
+    Expr,
+    T,
+    atomic,
+    barrier,
+    bits,
+    cast,
+    i32,
+    kernel,
+    lane,
+    let,
+    local,
+    loop,
+    madd,
+    splat,
+    storage_barrier,
+    store,
+    u32,
+    vector,
+    when,
+)
 from .pages import page_words, place_scalars, rope_append, tables
-from .softmax import SPAN, THREADS, Merge, Part, Span, heads_at_once, parts_of, queries_at_once
+from .softmax import (
+    CHAIN,
+    SHARES,
+    Merge,
+    cleared,
+    exponent,
+    keys_of,
+    masked,
+    quotient,
+    scored,
+    span_of,
+    step_of,
+    values_of,
+    weights,
+)
+
+_POOL = 768  # vectors of workgroup memory at most, 12 KiB
+_HEADS = 8  # whose sums a thread has in registers
+_NAN = 0x7FC00000  # what a word that is not there yet stands for: 0 with these bits turned
+_TRIES = 1 << 20  # to find a word there, lest a broken driver hangs
+_BATCH = 4  # spans that are waited for at once
 
 
 def spans(h: Heads) -> int:
     """Of a whole context."""
-    return -(-h.blocks * PAGE // SPAN)
+    return -(-h.blocks * PAGE // span_of(h))
 
 
-def partial_pairs(h: Heads) -> int:
-    """float32x2 that a span leaves for one key head: values of its query heads, then (maximum, sum) of each."""
-    return h.shared * (h.dim // 2 + 1)
+def threads_of(h: Heads) -> int:
+    return max(64, span_of(h))
+
+
+def _turns(h: Heads) -> int:
+    """Chains times eights of dimensions that a thread takes one after another."""
+    return -(-(h.dim // 8) * (span_of(h) // CHAIN) // threads_of(h))
+
+
+def parts_of(h: Heads) -> int:
+    """Workgroups that one key head's query heads are shared among."""
+    return -(-h.shared // max(1, min(_HEADS // _turns(h), _POOL // span_of(h))))
+
+
+def heads_at_once(h: Heads) -> int:
+    """Query heads of one workgroup: the key head's, in as many parts of a size as it takes."""
+    return -(-h.shared // parts_of(h))
+
+
+def _counters(h: Heads) -> int:
+    return h.kv_heads * parts_of(h)
+
+
+def _span_words(h: Heads) -> int:
+    """Of each query head its values, M and sum."""
+    return h.heads * (h.dim + 2)
+
+
+def row_words(h: Heads) -> int:
+    """Of ``state`` for a row: counters of workgroups that have arrived, then what each span leaves."""
+    return _counters(h) + spans(h) * _span_words(h)
 
 
 def spans_fit(h: Heads, rows: int) -> bool:
-    """Whether WebGPU could launch `attention_spans` of so many rows, and bind what it leaves. `attention`, which makes
-    the same bits, always fits."""
-    left = rows * h.kv_heads * spans(h) * partial_pairs(h) * 8
+    """Whether WebGPU could launch `attention_spans` of so many rows, and bind what they leave. `attention_tiles`, which
+    makes the same bits, always fits."""
+    left = rows * row_words(h) * 4
     return left <= BINDING_BYTES and spans(h) * h.kv_heads * parts_of(h) <= WORKGROUPS
 
 
 @cache
-def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(qkv, positions, row_sequence, block_tables, kv, rows[, first, window] → partials): each span of each row, by
-    itself.
-
-    partials: float32x2 [rows, kv head, span, `partial_pairs`]; spans past a row's position are left as they are."""
-    width, each = (h.heads + 2 * h.kv_heads) * h.dim, h.kv_heads * parts_of(h)
+def clear_state(h: Heads) -> tirx.PrimFunc:
+    """(positions, rows → state): zeros for `attention_spans`, once a step, as far as the rows reach."""
+    threads, each = 64, 16
 
     def build(a: Args) -> None:
-        q = a.buffer("qkv", f"{dtype}x4")
+        positions = a.buffer("positions", "int32")
+        a.scalar("rows")
+        state = a.buffer("state", "uint32", "w")
+        with a.workgroups(-(-row_words(h) // (threads * each)), "rows", threads) as (bx, row, t):
+            end = let(_counters(h) + (positions[row] // span_of(h) + 1) * _span_words(h))
+            with loop(each) as i:
+                at = let((bx * each + i) * threads + t)
+                with when(at < end):
+                    store(state, u32(0), row * row_words(h) + at)
+
+    return kernel(f"clear_state_{h.label}", build)
+
+
+@cache
+def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
+    """(q, positions, row_sequence, block_tables, kv, state, rows[, first, window] → y): y[rows, `Heads.columns`].
+
+    state: uint32 [rows, `row_words`], zeros before and after."""
+    each, size, step = h.kv_heads * parts_of(h), span_of(h), step_of(h)
+    wide, rest = h.columns // 4, (h.columns - h.heads * h.dim) // 4
+
+    def build(a: Args) -> None:
+        q = a.buffer("q", f"{dtype}x{2 * step}", "x")  # only read, but it lies in the arena that is written
         positions, row_sequence, block_tables = tables(a)
-        kv = a.buffer("kv", "uint32")
+        kv, state = a.buffer("kv", "uint32x4"), a.buffer("state", "uint32", "x")
         a.scalar("rows")
         column, window = place_scalars(a, h)
-        partials = a.buffer("partials", "float32x2", "w")
-        with a.workgroups(spans(h) * each, "rows", THREADS) as (bx, row, t):
-            part, span = Part(h, let(bx % each)), let(bx // each)
-            start, length = let(span * SPAN), let(positions[row] + 1)
-            one = Span(a, h, part, 1, q, block_tables, kv, t, column, window)
-            with when(one.sees(start, length)):
-                one.run(row_sequence[row], start, [let(row * (width // 4))], [length])
-                first = let(((row * h.kv_heads + part.head) * spans(h) + span) * partial_pairs(h))
-                for turn in range(one.turns):
-                    there, j, pair = one.pair(turn)
-                    with when(there):
-                        store(partials, one.values[turn], first + (part.first + j) * (h.dim // 2) + pair)
-                        with when(pair == 0):
-                            both = vector(one.maximum(0, j), one.sums[turn])
-                            store(partials, both, first + h.shared * (h.dim // 2) + (part.first + j))
+        y = a.buffer("y", f"{dtype}x4", "w")
+        with a.workgroups(spans(h) * each, "rows", threads_of(h)) as (bx, row, t):
+            unit, span = let(bx % each), let(bx // each)
+            head, first, skip = _part(h, unit)
+            length, last = let(positions[row] + 1), let(positions[row] // size)
+            unseen = let(length - window) if h.grouped else None
+            low = 0 if unseen is None else let(tirx.Max(unseen, 0) // size)
+            with when(tirx.all(span >= low, span <= last)):
+                start = let(span * size)
+                table = let(row_sequence[row] * h.columns_of_table + column + start // PAGE)
+                one = _Span(a, h, kv, block_tables, table, head, t, start, length, unseen)
+                one.score(q, let((row * h.heads + head * h.shared + first) * (h.dim // (2 * step))))
+                one.weigh()
+                one.add()
+                of_head = let(head * h.shared + first)
+                own = let(row * row_words(h) + _counters(h))
+                ends = _Ends(h, state, own, of_head, low, last)
+
+                def result(j: Expr, quad: Expr, value: Expr) -> None:
+                    store(y, cast(f"{dtype}x4", value), row * wide + (of_head + j) * (h.dim // 4) + quad)
+
+                def leave(j: Expr, quad: Expr, value: Expr, total: Expr) -> None:
+                    with when(tirx.all(j >= skip, low == last)):
+                        result(j, quad, quotient(value, total))
+                    with when(tirx.all(j >= skip, low < last)):
+                        ends.put(span, j, quad, value, one.tops[j], total)
+
+                one.gather(leave)
+                if rest:
+                    with when(tirx.all(unit == each - 1, span == last, t < rest)):
+                        store(y, cast(f"{dtype}x4", splat(0.0)), row * wide + h.heads * h.dim // 4 + t)
+                with when(low < last):
+                    counter = let(row * row_words(h) + unit)
+                    arrived = a.workgroup(1, "uint32")
+                    storage_barrier()
+                    with when(t == 0):
+                        store(arrived, atomic("uint32", "Add", state[counter], u32(1)), 0)
+                    before = let(tirx.call_extern("uint32", "workgroupUniformLoad", arrived[0]))
+                    with when(before == cast("uint32", last - low)):
+                        ends.merge(t, skip, result)
+                        storage_barrier()
+                        ends.clear(t, skip)
+                        with when(t == 0):
+                            T.evaluate(atomic("void", "Store", state[counter], u32(0)))
 
     return kernel(f"attention_spans_{h.label}", build)
 
 
-@cache
-def attention_merge(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(partials, positions, rows[, first, window] → y): y[rows, `Heads.columns`] from the spans of
-    `attention_spans`."""
-    half, threads = h.dim // 2, 64
-    pairs, wide = h.heads * half, h.columns // 2
+class _Ends:
+    """What spans of a row leave of one workgroup's heads: in each span's part of ``state``, for each query head."""
 
-    def build(a: Args) -> None:
-        partials = a.buffer("partials", "float32x2")
-        positions = a.buffer("positions", "int32")
-        a.scalar("rows")
-        _, window = place_scalars(a, h)
-        y = a.buffer("y", f"{dtype}x2", "w")
-        with a.workgroups(-(-wide // threads), "rows", threads) as (bx, row, t):
-            unit = let(bx * threads + t)
-            if wide > pairs:
-                with when(tirx.all(unit >= pairs, unit < wide)):
-                    store(y, cast(f"{dtype}x2", splat(0.0, 2)), row * wide + unit)
-            with when(unit < pairs):
-                head, j, pair = let(unit // half // h.shared), let(unit // half % h.shared), let(unit % half)
-                state = Merge()
-                state.clear()
-                skipped = let(tirx.Max(positions[row] + 1 - window, 0) // SPAN) if h.grouped else 0
-                with loop(positions[row] // SPAN + 1, skipped) as span:
-                    first = let(((row * h.kv_heads + head) * spans(h) + span) * partial_pairs(h))
-                    both = let(partials[first + h.shared * half + j])
-                    state.fold(lane(both, 0), lane(both, 1), let(partials[first + j * half + pair]))
-                store(y, cast(f"{dtype}x2", state.result()), row * wide + unit)
+    def __init__(self, h: Heads, state: Buffer, own: Expr, first: Expr, low: Expr, last: Expr) -> None:
+        """``own``: where the row's first span begins; ``first``: query head; ``low``, ``last``: spans."""
+        self.h, self.state, self.own, self.first, self.low, self.last = h, state, own, first, low, last
+        self.heads, self.threads = heads_at_once(h), threads_of(h)
 
-    return kernel(f"attention_merge_{h.label}", build)
+    def _at(self, span: Expr, j: Expr) -> Expr:
+        return let(self.own + span * _span_words(self.h) + (self.first + j) * (self.h.dim + 2))
 
+    def put(self, span: Expr, j: Expr, quad: Expr, value: Expr, largest: Expr, total: Expr) -> None:
+        at = self._at(span, j)
+        for i in range(4):
+            self._store(at + quad * 4 + i, lane(value, i))
+        with when(quad == 0):
+            self._store(at + self.h.dim, largest)
+            self._store(at + (self.h.dim + 1), total)
 
-@cache
-def attention(h: Heads, dtype: str) -> tirx.PrimFunc:
-    """(qkv, positions, row_sequence, block_tables, kv, rows[, first, window] → y): y[rows, `Heads.columns`], some rows
-    a workgroup.
+    def _store(self, at: Expr, value: Expr) -> None:
+        word = let(bits("uint32", value) ^ u32(_NAN))
+        T.evaluate(atomic("void", "Store", self.state[at], tirx.Max(word, u32(1))))
 
-    Rows of one sequence share what is read; a workgroup with rows of several sequences takes one after another."""
-    queries, each = queries_at_once(h), h.kv_heads * parts_of(h)
-    width, half, wide = (h.heads + 2 * h.kv_heads) * h.dim, h.dim // 2, h.columns // 2
+    @contextmanager
+    def _units(self, t: Expr, skip: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Of this thread: (head, four of its dimensions)."""
+        quads = self.h.dim // 4
+        with loop(-(-self.heads * quads // self.threads)) as turn:
+            unit = let(turn * self.threads + t)
+            j = let(unit // quads)
+            with when(tirx.all(j < self.heads, j >= skip)):
+                yield j, let(unit % quads)
 
-    def build(a: Args) -> None:
-        q = a.buffer("qkv", f"{dtype}x4", "x")  # only read, but it lies in the arena that is written
-        positions, row_sequence, block_tables = tables(a)
-        kv = a.buffer("kv", "uint32")
-        rows = a.scalar("rows")
-        column, window = place_scalars(a, h)
-        y = a.buffer("y", f"{dtype}x2", "w")
-        with a.workgroups(each, ["ceildiv", "rows", queries], THREADS) as (unit, by, t):
-            part = Part(h, unit)
-            body = Span(a, h, part, queries, q, block_tables, kv, t, column, window)
-            numbers = [let(by * queries + r) for r in range(queries)]
-            safe = [let(tirx.Min(n, rows - 1)) for n in numbers]
-            sequences = [let(row_sequence[n]) for n in safe]
-            starts = [let(n * (width // 4)) for n in safe]
-            states = [Merge() for _ in range(queries * body.turns)]
-            with loop(queries) as lead:
-                number = let(by * queries + lead)
-                sequence = let(row_sequence[tirx.Min(number, rows - 1)])
-                new = [tirx.any(lead <= r, sequences[r] != sequence) for r in range(queries - 1)]
-                with when(tirx.all(number < rows, *new)):
-                    lengths = [
-                        let(tirx.Select(sequences[r] == sequence, positions[safe[r]] + 1, 0)) for r in range(queries)
-                    ]
-                    _walk(body, states, sequence, starts, lengths)
-                    for turn in range(body.turns):
-                        there, j, pair = body.pair(turn)
-                        for r in range(queries):
-                            with when(tirx.all(there, lengths[r] > 0, numbers[r] < rows)):
-                                head = part.head * h.shared + part.first + j
-                                at = numbers[r] * wide + head * half + pair
-                                store(y, cast(f"{dtype}x2", states[turn * queries + r].result()), at)
-            rest = wide - h.heads * half
-            if rest:
-                for number in numbers:
-                    with when(tirx.all(unit == each - 1, t < rest, number < rows)):
-                        store(y, cast(f"{dtype}x2", splat(0.0, 2)), number * wide + h.heads * half + t)
+    def merge(self, t: Expr, skip: Expr, result: Callable[[Expr, Expr, Expr], None]) -> None:
+        dim = self.h.dim
+        with self._units(t, skip) as (j, quad):
+            state = Merge()
+            state.clear()
+            words, tries = local(6 * _BATCH, "uint32"), local(2, "int32")
+            with loop((self.last - self.low + _BATCH) // _BATCH) as batch:
+                first = let(self.low + batch * _BATCH)
+                store(tries, i32(0), 0)
+                store(tries, i32(_TRIES), 1)
+                with T.While(tirx.all(tries[0] == 0, tries[1] > 0)):
+                    for i in range(_BATCH):
+                        at = self._at(tirx.Min(first + i, self.last), j)
+                        places = [*(at + quad * 4 + n for n in range(4)), at + dim, at + (dim + 1)]
+                        for n, place in enumerate(places):
+                            store(words, atomic("uint32", "Load", self.state[place]), 6 * i + n)
+                    least = words[0]
+                    for i in range(1, 6 * _BATCH):
+                        least = tirx.Min(least, words[i])
+                    store(tries, tirx.Select(least == u32(0), i32(0), i32(1)), 0)
+                    store(tries, tries[1] - 1, 1)
+                for i in range(_BATCH):
+                    with when(first + i <= self.last):
+                        value = [let(bits("float32", words[6 * i + n] ^ u32(_NAN))) for n in range(6)]
+                        state.fold(value[4], value[5], let(vector(*value[:4])))
+            result(j, quad, state.result())
 
-    return kernel(f"attention_{h.label}", build)
+    def clear(self, t: Expr, skip: Expr) -> None:
+        with self._units(t, skip) as (j, quad), loop(self.last - self.low + 1) as i:
+            at = self._at(self.low + i, j)
+            for n in range(4):
+                T.evaluate(atomic("void", "Store", self.state[at + quad * 4 + n], u32(0)))
+            with when(quad == 0):
+                for n in range(2):
+                    T.evaluate(atomic("void", "Store", self.state[at + (self.h.dim + n)], u32(0)))
 
 
-def _walk(body: Span, states: list[Merge], sequence: Expr, starts: list[Expr], lengths: list[Expr]) -> None:
-    """Fold all spans into ``states``, one for each of this thread's outputs and each query."""
-    for state in states:
-        state.clear()
-    longest = lengths[0]
-    for length in lengths[1:]:
-        longest = tirx.Max(longest, length)
-    skipped: Expr = 0
-    if body.h.grouped:
-        skipped = body.floor(lengths, longest)
-        skipped = let(tirx.Max(skipped, 0) // SPAN)
-    with loop(let((longest + (SPAN - 1)) // SPAN), skipped) as span:
-        start = let(span * SPAN)
-        body.run(sequence, start, starts, lengths)
-        for turn in range(body.turns):
-            _, j, _ = body.pair(turn)
-            for r, length in enumerate(lengths):
-                i = turn * body.queries + r
-                with when(body.sees(start, length)):
-                    states[i].fold(body.maximum(r, j), body.sums[i], body.values[i])
+def _part(h: Heads, unit: Expr) -> tuple[Expr, Expr, Expr]:
+    """(key head, first of its query heads, how many of them are the part's before as well) of one workgroup.
+    ``unit``: below kv_heads · `parts_of`."""
+    parts, at_once = parts_of(h), heads_at_once(h)
+    if parts == 1:
+        return unit, 0, 0
+    head, start = let(unit // parts), let(unit % parts * at_once)
+    if not h.shared % at_once:
+        return head, start, 0
+    first = let(tirx.Min(start, h.shared - at_once))
+    return head, first, let(start - first)
+
+
+class _Span:
+    """One span of one key head for one row's query heads. The steps' order is the methods'."""
+
+    def __init__(
+        self, a: Args, h: Heads, kv: Buffer, block_tables: Buffer, table: Expr, head: Expr, t: Expr, start: Expr,
+        length: Expr, unseen: Expr | None,
+    ) -> None:  # fmt: skip
+        """``table``: where the span's pages stand; the row sees tokens from ``unseen`` to ``length``."""
+        self.h, self.kv, self.block_tables, self.table, self.head, self.t = h, kv, block_tables, table, head, t
+        self.start, self.length, self.unseen = start, length, unseen
+        self.size, self.heads, self.threads = span_of(h), heads_at_once(h), threads_of(h)
+        self.quads, self.octets = self.size // 4, h.dim // 8
+        self.chains, self.turns = self.size // CHAIN, _turns(h)
+        # As little as one round of `gather` wants: drivers fill it with zeros, for spans that nobody sees too.
+        self.room = max(self.heads * self.size, min(_POOL, 2 * self.chains * self.heads * self.octets))
+        self.pool = a.workgroup(self.room, "float32x4")
+        self.tops = a.workgroup(self.heads, "float32")
+        self.chain_sums = a.workgroup(self.chains * self.heads, "float32")
+
+    def _page(self, token: Expr) -> Expr:
+        """Where the page of a token of the span begins, in vectors."""
+        return let(self.block_tables[self.table + token // PAGE] * (page_words(self.h) // 4))
+
+    def _any_seen(self, token: Expr, count: int) -> Expr:
+        """Whether any of so many tokens is."""
+        seen = self.start + token < self.length
+        return seen if self.unseen is None else tirx.all(seen, self.start + token + count > self.unseen)
+
+    def score(self, q: Buffer, query: Expr) -> None:
+        """Query · keys, a share of the dimensions a thread: four tokens' by a vector of keys. ``query``: where the
+        part's first head begins."""
+        h, t, step, pairs = self.h, self.t, step_of(self.h), self.h.dim // 2
+        with when(t < self.size):
+            token, share = let(t // 16 * PAGE + t % 4 * 4), let(t // 4 % SHARES)
+            sums = cleared(self.heads)
+            with when(self._any_seen(let(t // 16 * PAGE), PAGE)):
+                keys = let(self._page(token) + self.head * (pairs * PAGE // 4) + t % 4)
+                first = let(share * (pairs // SHARES))
+                with loop(pairs // SHARES // step) as i:
+                    pair = let(first + i * step)
+                    words = keys_of([let(self.kv[keys + (pair + n) * (PAGE // 4)]) for n in range(step)])
+                    for j in range(self.heads):
+                        at = query + j * (pairs // step) + pair // step
+                        value = let(cast(f"float32x{2 * step}", q[at]))
+                        store(sums, scored(words, value, sums[j]), j)
+            for j in range(self.heads):
+                store(self.pool, sums[j], (share * self.heads + j) * self.quads + token // 4)
+        barrier()
+
+    def weigh(self) -> None:
+        """Scores → weights, behind them in the pool, and each head's M."""
+        units = self.heads * self.quads
+        places = [let(self.t + k * self.threads) for k in range(-(-units // self.threads))]
+        for unit in places:
+            with when(unit < units):
+                total = self.pool[unit]
+                for share in range(1, SHARES):
+                    total = total + self.pool[share * units + unit]
+                token = let(self.start + unit % self.quads * 4)
+                store(self.pool, masked(self.h, let(total), token, self.length, self.unseen), unit)
+        barrier()
+        for unit in places:
+            with when(unit < units):
+                top = local(1, "float32x4")
+                row = let(unit // self.quads * self.quads)
+                store(top, self.pool[row], 0)
+                with loop(self.quads, 1) as i:
+                    store(top, tirx.Max(top[0], self.pool[row + i]), 0)
+                v = let(top[0])
+                largest = exponent(let(tirx.Max(tirx.Max(lane(v, 0), lane(v, 1)), tirx.Max(lane(v, 2), lane(v, 3)))))
+                store(self.pool, weights(let(self.pool[unit]), largest), units + unit)
+                with when(unit % self.quads == 0):
+                    store(self.tops, largest, unit // self.quads)
+        barrier()
+
+    def add(self) -> None:
+        """Weights · values: a chain's of eight dimensions a thread."""
+        units = self.octets * self.chains
+        self.values = cleared(self.turns * self.heads * 2)
+        sums = cleared(self.turns * self.heads, "float32")
+        for turn in range(self.turns):
+            unit = let(self.t + turn * self.threads)
+            octet, chain = let(unit % self.octets), let(unit // self.octets)
+            token = let(chain * CHAIN)
+            with when(tirx.all(unit < units, self._any_seen(token, CHAIN))):
+                first = let(self._page(token) + page_words(self.h) // 8 + self.head * (self.octets * PAGE)
+                            + token % PAGE * self.octets + octet)  # fmt: skip
+                with loop(CHAIN // 4) as four:
+                    at = let(token + four * 4)
+                    words = [self._value(let(first + (four * 4 + n) * self.octets), let(at + n)) for n in range(4)]
+                    es = [let(self.pool[self.heads * self.quads + j * self.quads + at // 4])
+                          for j in range(self.heads)]  # fmt: skip
+                    for n, word in enumerate(words):
+                        v = values_of(word)
+                        for j, e in enumerate(es):
+                            i = turn * self.heads + j
+                            for k in range(2):
+                                total = madd(v[k], splat(lane(e, n)), self.values[2 * i + k])
+                                store(self.values, total, 2 * i + k)
+                            store(sums, sums[i] + lane(e, n), i)
+            with when(tirx.all(unit < units, octet == 0)):
+                for j in range(self.heads):
+                    store(self.chain_sums, sums[turn * self.heads + j], chain * self.heads + j)
+        barrier()
+
+    def _value(self, at: Expr, token: Expr) -> Expr:
+        """Eight dimensions of a token: 0 of one that is not seen, whose place may hold anything."""
+        return let(tirx.Select(self._any_seen(token, 1), self.kv[at], splat(u32(0))))
+
+    def gather(self, leave: Callable[[Expr, Expr, Expr, Expr], None]) -> None:
+        """Chains, in order; ``leave(head of the part, four of its dimensions, float32x4, sum of weights)``."""
+        entries = self.heads * self.octets
+        at_once = min(entries, self.room // (2 * self.chains))
+        for low in range(0, entries, at_once):
+            count = min(at_once, entries - low)
+            for turn in range(self.turns):
+                unit = let(self.t + turn * self.threads)
+                octet, chain = let(unit % self.octets), let(unit // self.octets)
+                for j in range(self.heads):
+                    entry = let(j * self.octets + octet - low)
+                    with when(tirx.all(unit < self.octets * self.chains, entry >= 0, entry < count)):
+                        for k in range(2):
+                            value = self.values[2 * (turn * self.heads + j) + k]
+                            store(self.pool, value, (chain * count + entry) * 2 + k)
+            barrier()
+            with loop(-(-count * 2 // self.threads)) as turn:
+                place = let(self.t + turn * self.threads)
+                with when(place < count * 2):
+                    quad = let(low * 2 + place)
+                    j = let(quad // (2 * self.octets))
+                    value, total = local(1, "float32x4"), local(1, "float32")
+                    store(value, self.pool[place], 0)
+                    store(total, self.chain_sums[j], 0)
+                    with loop(self.chains, 1) as chain:
+                        store(value, value[0] + self.pool[chain * (count * 2) + place], 0)
+                        store(total, total[0] + self.chain_sums[chain * self.heads + j], 0)
+                    leave(j, let(quad % (2 * self.octets)), let(value[0]), let(total[0]))
+            if low + at_once < entries:
+                barrier()
 
 
 __all__ = [
-    "SPAN", "attention", "attention_merge", "attention_spans", "heads_at_once", "page_words", "partial_pairs",
-    "parts_of", "queries_at_once", "rope_append", "spans", "spans_fit",
+    "attention_spans", "clear_state", "heads_at_once", "page_words", "parts_of", "rope_append", "row_words", "spans",
+    "spans_fit",
 ]  # fmt: skip

@@ -91,6 +91,17 @@ def barrier() -> None:
     T.evaluate(T.tvm_storage_sync("shared"))
 
 
+def storage_barrier() -> None:
+    """Wait for the whole workgroup, and until it sees what it did to buffers."""
+    T.evaluate(tirx.call_extern("void", "storageBarrier"))
+
+
+def atomic(dtype: str, what: str, word: Expr, *args: Expr) -> Expr:
+    """WGSL's atomicAdd, atomicLoad or atomicStore of a buffer's element: `targets.webgpu` makes all of the buffer's
+    atomic."""
+    return tirx.call_extern(dtype, f"atomic{what}", word, *args)
+
+
 def local(count: int, dtype: str) -> Buffer:
     """A few values that should live in registers: index it with Python integers only."""
     return T.alloc_buffer((count,), dtype, scope="local")
@@ -146,6 +157,7 @@ def halves(word: Expr) -> Expr:
 
 
 __all__ = [
-    "Args", "Buffer", "Expr", "across", "barrier", "bits", "call", "cast", "exact", "f32", "halves", "i32", "kernel",
-    "lane", "let", "local", "loop", "madd", "quads_of", "splat", "store", "u32", "vector", "when",
+    "Args", "Buffer", "Expr", "T", "across", "atomic", "barrier", "bits", "call", "cast", "exact", "f32", "halves",
+    "i32", "kernel", "lane", "let", "local", "loop", "madd", "quads_of", "splat", "storage_barrier", "store", "u32",
+    "vector", "when",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ from .build import (
     store,
     when,
 )
+from .pages import Into, PageWriter
 from .weights import QuadReader
 
 SHARES = 16
@@ -92,6 +93,37 @@ def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = Fal
     mark = ("_add" if add else "_again" if again else "") + (f"_at{first}" if first else "")
     mark += f"_of{width}" if width != weights.rows else ""
     return kernel(f"linear{tile}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+
+
+@cache
+def project(weights: PackedMatrix, tile: int, x: Input, out: str, into: Into) -> tirx.PrimFunc:
+    """(x, w, [norm weight], [bias], table, slots, kv, [q], rows[, group] → [q]): queries, keys and values, each to its
+    place: see `pages.Into`. q is there already where these are not its first columns."""
+
+    def build(a: Args) -> None:
+        activations, w, norm = _inputs(a, x)
+        bias = a.buffer("bias", "float32x4") if into.bias else None
+        writer = PageWriter(a, into.h, out)
+        if into.has_queries and into.first:
+            writer.queries = a.buffer("q", f"{out}x4", "x")
+        rows = a.scalar("rows")
+        writer.scalars(a)
+        if into.has_queries and not into.first:
+            writer.queries = a.buffer("q", f"{out}x4", "w")
+        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
+            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
+            body.accumulate([block])
+
+            def finish(row: Expr, quad: Expr, value: Expr) -> None:
+                own = let(block * 16 + quad * 4)
+                column = let(into.first + own)
+                with when(own < weights.rows):
+                    writer.put(row, column, value if bias is None else let(value + bias[column // 4]))
+
+            body.total(0, finish)
+
+    name = f"project{tile}_{weights.label}_{weights.rows}x{weights.columns}"
+    return kernel(f"{name}{x.mark}{into.mark}", build)
 
 
 @cache
@@ -230,4 +262,4 @@ class _Body:
             finish(row, self.quad, let(sums[0] * splat(self.inverse[0])))
 
 
-__all__ = ["Input", "gated", "linear"]
+__all__ = ["Input", "gated", "linear", "project"]
