@@ -1,13 +1,14 @@
 /** @file Fixtures of the router's tests: the whole stack (Pyodide, router, engine worker) over the synthetic model. */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { test as base } from "./fixtures.js";
 import { rememberPlainStart } from "./kept_python.js";
 import { FaultServer } from "./server.js";
+import { shared } from "./shared.js";
 
 export { expect } from "@playwright/test";
 
@@ -61,11 +62,8 @@ export const test = base.extend(
     whole: [
       /** @param {{artifact: string}} fixtures @param {(value: string) => Promise<void>} use */
       async ({ artifact }, use) => {
-        const folder = mkdtempSync(path.join(ROOT, "build", "whole-"));
         const script = path.join(ROOT, "tests/browser/support/whole.py");
-        execFileSync(path.join(ROOT, ".venv/bin/python"), [script, artifact, folder], { stdio: "inherit" });
-        await use(folder);
-        rmSync(folder, { recursive: true });
+        await use(shared("whole", (folder) => execFileSync(path.join(ROOT, ".venv/bin/python"), [script, artifact, folder], { stdio: "inherit" })));
       },
       { scope: "worker" },
     ],
