@@ -276,7 +276,8 @@ def test_a_shape_comes_in_other_number_formats() -> None:
     assert formats["blk.0.attn_q"] == formats["blk.2.ffn_down"] == "q4_k"
     # llama.cpp's use_more_bits: of 16 layers the first two, the last two, and every third between.
     assert [i for i in range(16) if formats[f"blk.{i}.ffn_down"] == "q6_k"] == [0, 1, 4, 7, 10, 13, 14, 15]
-    for name in ("blk.0.attn_q", "blk.0.attn_v"):
+    assert formats["blk.0.attn_k"] == "q4_k"
+    for name in ("blk.0.attn_k", "blk.0.attn_v"):
         t = source.tensors[name]
         values = dequantize(t)
         assert values.shape == t.shape and abs(values.std() * 2048**0.5 - 1) < 0.05
