@@ -59,7 +59,7 @@ test.describe("perplexity", () => {
   });
 
   /** Of a context of 4,096. INPAGE_SLOW=1: all. */
-  const LENGTH = process.env.INPAGE_SLOW ? 4096 : 768;
+  const LENGTH = process.env.INPAGE_SLOW ? 4096 : 1536;
 
   test(`of ${LENGTH} tokens in one context is float32's`, async ({ model }) => {
     const engine = await model.engine("wasm-relaxed", 2);
