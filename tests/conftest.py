@@ -7,6 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+# Each process takes one file after the other: a long one that comes late leaves the others with nothing to do.
+LONG = (
+    "test_tiny_models", "test_cli_build", "test_bench_cli", "test_kernel_linear", "test_kernel_attention",
+    "test_levels", "test_pruning", "test_real_model", "test_cli", "test_pyodide", "test_native_trust",
+    "test_pipeline", "test_shape", "test_router_native", "test_wheel", "test_snapshot", "test_engines",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
 
 def pytest_collection_finish() -> None:
     """What was imported stays: no collection looks through TVM and the tests' code again, which takes half a second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from inpage_bench.merge import merge
 from inpage_bench.results import Cell, Engine, Environment, Model, Results, Shard, Tool, metric
 from inpage_bench.scenarios import ALL, Scenario, select, shard
 from inpage_bench.stats import summary
+
+SEEDS = range(4 if "INPAGE_SLOW" in os.environ else 2)
 
 
 def made_up(
@@ -57,7 +60,7 @@ def test_summaries_are_numpys() -> None:
     assert summary([4.0])["stdev"] == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_same_build_twice_is_within_noise(seed: int) -> None:
     found = compare(made_up(seed), made_up(seed + 100))
     assert not found.slower
@@ -65,7 +68,7 @@ def test_the_same_build_twice_is_within_noise(seed: int) -> None:
     assert {each.verdict for each in (*found.lines, *found.wholes)} == {"within noise"}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_build_that_is_a_fifth_slower_is_found_and_no_other_is_accused(seed: int) -> None:
     found = compare(made_up(seed), made_up(seed + 100, slower=1.2))
     assert {line.engine for line in found.slower} == {"ours"}
@@ -76,7 +79,7 @@ def test_a_build_that_is_a_fifth_slower_is_found_and_no_other_is_accused(seed: i
     assert not back.slower
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_quick_run_of_few_samples_tells_a_slow_build_as_a_whole(seed: int) -> None:
     before, same, slow = (quick(made_up(seed + i, slower=slower)) for i, slower in ((0, 1), (100, 1), (200, 1.2)))
     verdicts = {whole.engine: whole.verdict for whole in compare(before, same).wholes}

@@ -8,6 +8,8 @@ import { ABI_VERSION } from "../../web/engine/format/abi.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
+test.use({ together: true });
+
 const PLAN = "wasm-simd/plan.json";
 const KERNELS = "wasm-simd/kernels.wasm";
 const NO_CACHE = { base: ARTIFACT, cache: false };

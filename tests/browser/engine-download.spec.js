@@ -3,6 +3,8 @@
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
+test.use({ together: true });
+
 const SHARDS = [0, 1, 2, 3, 4].map((i) => `${ARTIFACT}/weights/0000${i}.bin`);
 const [FIRST, SECOND] = SHARDS;
 

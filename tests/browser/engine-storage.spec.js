@@ -3,6 +3,8 @@
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
+test.use({ together: true });
+
 const FIRST = `${ARTIFACT}/weights/00000.bin`;
 
 /** @param {any} lab @param {any} model @param {object} [options] */
@@ -76,8 +78,8 @@ test("without its record, or shorter than it says, a file is not trusted", async
   expect(await load(lab, model)).toMatchObject({ cached_bytes: manifest.weights.bytes });
 });
 
-test("a full disk is a warning, and the model runs from memory", async ({ lab, model, server, context, origin }) => {
-  const devtools = await context.newCDPSession(lab);
+test("a full disk is a warning, and the model runs from memory", async ({ lab, model, server, origin }) => {
+  const devtools = await lab.context().newCDPSession(lab);
   await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 500_000 });
   const info = await load(lab, model);
   expect(info.warnings.map((/** @type {any} */ warning) => warning.code)).toEqual(["storage_full"]);

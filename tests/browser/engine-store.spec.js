@@ -3,6 +3,8 @@
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
+test.use({ together: true });
+
 const A = "a".repeat(64);
 const B = "b".repeat(64);
 const BYTES = [1, 2, 3, 4, 5];

@@ -5,6 +5,8 @@ import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/a
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { asFloat, blockTables, feed, sequenceStruct, TRAP, VOCAB, WAIT } from "./support/model.js";
 
+test.use({ together: true });
+
 const PROMPT = [5, 17, 3, 42, 8, 8, 60, 1, 0, 33, 21, 9, 14, 2, 7, 11, 25, 30, 4, 6]; // over a page's edge
 
 /** @param {import("@playwright/test").Page} lab @param {object} [options] */
@@ -180,6 +182,7 @@ for (const threads of [1, 2]) {
 }
 
 test("a worker that ends without a word rejects what is pending", async ({ lab }) => {
+  await expect.poll(() => lab.workers().length).toBe(0); // the last test's have ended
   await loaded(lab, { threads: 1 });
   const worker = lab.workers().find((each) => each.url().endsWith("/worker.js"));
   await worker?.evaluate(() => globalThis.close());

@@ -68,6 +68,8 @@ const test = base.extend(
   }),
 );
 
+test.use({ together: true });
+
 /**
  * In the page.
  * @param {readonly [string, string, string[]]} what database, change and keys to leave alone

@@ -31,7 +31,10 @@ for (const [at, variant] of VARIANTS.entries()) {
     test(`${variant}, ${threads} thread(s): every clear greedy token is float32's`, async ({ model }) => {
       const engine = await model.engine(variant, threads);
       expect(model.info(engine)).toMatchObject({ variant, threads, isolated: true, warnings: [] });
-      for (const [name, { ids, greedy_f32, margin }] of Object.entries(REFERENCE.prompts)) {
+      // A long prompt is one for the first of them, and natively.
+      const prompts = Object.entries(REFERENCE.prompts).filter(([, { ids }]) => process.env.INPAGE_SLOW || at === 0 || ids.length < 300);
+      expect(prompts.length).toBeGreaterThan(1);
+      for (const [name, { ids, greedy_f32, margin }] of prompts) {
         const text = [...ids, ...greedy_f32];
         const { argmax } = await model.call("score", engine, { ids: text, from: ids.length - 1, pages: scattered(text.length) });
         expect(argmax).toHaveLength(greedy_f32.length);
@@ -81,14 +84,14 @@ test.describe("perplexity", () => {
 });
 
 test.describe("bit for bit", () => {
-  const LENGTH = 200;
-  const DECODE = 24;
-  const PROBES = Array.from({ length: 16 }, (_, i) => 3 + i * 13);
+  const LENGTH = 140; // more than one step takes
+  const DECODE = 16;
+  const PROBES = Array.from({ length: 16 }, (_, i) => 3 + i * 9);
   /** The sequence that is watched, on pages that depend on `first`. @param {number} first */
   const watched = (first) => ({ ids: TEXT.ids.slice(0, LENGTH), pages: scattered(LENGTH + DECODE + 1, first), probes: PROBES });
   /** Seven others of other lengths, and the watched one in their midst. */
   const crowd = () => {
-    const others = [1, 9, 30, 64, 65, 117, 180].map((length, i) => ({
+    const others = [1, 9, 30, 64, 65, 17, 117].map((length, i) => ({
       ids: TEXT.ids.slice(700 + 200 * i, 700 + 200 * i + length),
       pages: scattered(LENGTH + DECODE + 1, 15 * (i + 1)),
     }));
@@ -118,7 +121,8 @@ test.describe("bit for bit", () => {
     // Of the second what is likeliest to show in its own code: INPAGE_SLOW=1 has all of it.
     const all = process.env.INPAGE_SLOW || variant === VARIANTS[0] ? test : test.skip;
 
-    all(`${variant}: twice, on other pages`, async ({ model }) => {
+    // On other pages, and on one thread, others of these are as well.
+    (process.env.INPAGE_SLOW ? test : test.skip)(`${variant}: twice, on other pages`, async ({ model }) => {
       const engine = await model.engine(variant, 2);
       const again = { sequences: [watched(40)], chunk: model.info(engine).max_rows, decode: DECODE };
       expect(await model.call("trace", engine, again)).toEqual(await wanted(model, variant));
@@ -140,7 +144,7 @@ test.describe("bit for bit", () => {
       });
     }
 
-    all(`${variant}: on one thread`, async ({ model }) => {
+    (process.env.INPAGE_SLOW ? test : test.skip)(`${variant}: on one thread`, async ({ model }) => {
       const engine = await model.engine(variant, 1);
       const trace = await model.call("trace", engine, { sequences: [watched(0)], chunk: 100, decode: DECODE });
       expect(trace).toEqual(await wanted(model, variant));

@@ -2,6 +2,8 @@
 
 import { expect, OTHERS, prompt, test } from "./support/router.js";
 
+test.use({ together: true });
+
 const MODELS = OTHERS.map((model) => ({ model, threads: 1 }));
 
 /**

@@ -8,6 +8,8 @@ import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 import { FaultServer } from "./support/server.js";
 
+test.use({ together: true });
+
 const SLOW = Boolean(process.env.INPAGE_SLOW);
 const SHARDS = [0, 1, 2, 3, 4].map((i) => `${ARTIFACT}/weights/0000${i}.bin`);
 const [FIRST] = SHARDS;

@@ -162,7 +162,7 @@ test("a graph that is not what its manifest says, and a site without the runtime
   expect(await load(2)).toEqual([["unsupported", "variant"]]);
 });
 
-test("beside our engine it is a candidate, and an answer goes on with it where ours dies", async ({ page, server, start, killer, ask }) => {
+test("beside our engine it is a candidate, and an answer goes on with the other where the faster one dies", async ({ page, server, start, killer, ask }) => {
   server.mount(MODEL, compiled("both_artifact"));
   await start({ model: MODEL, threads: 1 });
   const measured = await page.evaluate(async () => {
@@ -171,14 +171,16 @@ test("beside our engine it is a candidate, and an answer goes on with it where o
     return { explained: await inpage.explain(), variant: (await inpage.refresh()).variant };
   });
   for (const name of ["wasm-simd", "onnx-wasm"]) expect(measured.explained).toMatch(new RegExp(`${name}: .*tokens a second`));
-  const ours = measured.variant;
-  const other = ours === "wasm-simd" ? "onnx-wasm" : "wasm-simd";
+  // Which of them runs depends on how busy the machine was when they were measured.
+  const faster = measured.variant;
+  const other = faster === "wasm-simd" ? "onnx-wasm" : "wasm-simd";
   await killer.engines([2, 1]);
   const [, prompt] = WITNESS.fp32;
   const { ids, failovers } = await ask("complete", prompt.ids);
-  expect(failovers.map((/** @type {any} */ { from, to }) => `${from} ${to}`)).toEqual([`${ours} ${ours}`, `${ours} ${other}`]);
+  expect(failovers.map((/** @type {any} */ { from, to }) => `${from} ${to}`)).toEqual([`${faster} ${faster}`, `${faster} ${other}`]);
   expect(ids.slice(0, prompt.greedy.length)).toEqual(prompt.greedy);
   const explained = await page.evaluate(() => /** @type {any} */ (globalThis).inpage.explain());
-  expect(explained).toMatch(new RegExp(`${other}: took over because`));
-  expect(explained).toMatch(new RegExp(`${ours}: .*failed \\d+ seconds ago`));
+  // Ours is the first by rank: that is no taking over, but a return.
+  expect(explained).toMatch(new RegExp(`Running ${other}: ${other === "wasm-simd" ? "measured" : "took over because"}`));
+  expect(explained).toMatch(new RegExp(`${faster}: .*failed \\d+ seconds ago`));
 });

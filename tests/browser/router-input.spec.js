@@ -2,6 +2,8 @@
 
 import { expect, MODEL, prompt, test } from "./support/router.js";
 
+test.use({ together: true });
+
 const SHARD = `${MODEL}weights/00000.bin`;
 
 /**

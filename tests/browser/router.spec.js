@@ -7,6 +7,8 @@ import { PAGE_TOKENS, WAIT } from "./support/model.js";
 import { expectPenalties } from "./support/penalties.js";
 import { BASE, expect, MODEL, prompt, test, text } from "./support/router.js";
 
+test.use({ together: true });
+
 /**
  * Ask in the page and read to the end.
  * @param {import("@playwright/test").Page} page

@@ -97,7 +97,8 @@ for (const [name, script] of CASES) {
   });
 }
 
-test.use({ snapshot: false }); // each start fetches all there is
+// Without one each start fetches all there is, and takes five times as long.
+test.use({ snapshot: !process.env.INPAGE_SLOW });
 
 test("a compute thread that fails ends its engine, with or without channels between workers", async ({ openLab, server }) => {
   const fails = `if (location.pathname.endsWith("/thread.js")) {
@@ -121,32 +122,36 @@ async function deadline(page) {
   throw new Error("the start hangs");
 }
 
-test("Python's memory that was kept is restored as it was kept, or not at all", async ({ page, start, model }) => {
-  test.setTimeout(240_000);
-  /** @type {string[]} */
-  const warned = [];
-  page.on("console", (message) => void (message.text().startsWith("Python") && warned.push(message.text())));
-  await start();
-  const all = ["1", "9", "60", "1000", "cut", "hung"];
-  for (const change of process.env.INPAGE_SLOW ? all : ["9", "hung"]) {
-    await test.step(change, async () => {
-      await expect.poll(async () => Object.keys(await keptMemory(page)).length).toBe(1);
-      await alterMemory(page, change);
-      await page.reload();
-      warned.length = 0;
-      expect((await start()).error).toBeUndefined();
-      expect(await answer(page)).toEqual(expected(model));
-      // A file that was cut off is none.
-      expect(warned).toEqual(change === "cut" ? [] : [expect.stringContaining(change === "hung" ? "never ended" : "is damaged")]);
-    });
-  }
-  // It is kept again, and good.
-  await expect.poll(async () => Object.keys(await keptMemory(page)).length).toBe(1);
-  await page.reload();
-  warned.length = 0;
-  expect((await start()).error).toBeUndefined();
-  expect(await answer(page)).toEqual(expected(model));
-  expect(warned).toEqual([]);
+test.describe("without a snapshot", () => {
+  test.use({ snapshot: false });
+
+  test("Python's memory that was kept is restored as it was kept, or not at all", async ({ page, start, model }) => {
+    test.setTimeout(240_000);
+    /** @type {string[]} */
+    const warned = [];
+    page.on("console", (message) => void (message.text().startsWith("Python") && warned.push(message.text())));
+    await start();
+    const all = ["1", "9", "60", "1000", "cut", "hung"];
+    for (const change of process.env.INPAGE_SLOW ? all : ["9", "hung"]) {
+      await test.step(change, async () => {
+        await expect.poll(async () => Object.keys(await keptMemory(page)).length).toBe(1);
+        await alterMemory(page, change);
+        await page.reload();
+        warned.length = 0;
+        expect((await start()).error).toBeUndefined();
+        expect(await answer(page)).toEqual(expected(model));
+        // A file that was cut off is none.
+        expect(warned).toEqual(change === "cut" ? [] : [expect.stringContaining(change === "hung" ? "never ended" : "is damaged")]);
+      });
+    }
+    // It is kept again, and good.
+    await expect.poll(async () => Object.keys(await keptMemory(page)).length).toBe(1);
+    await page.reload();
+    warned.length = 0;
+    expect((await start()).error).toBeUndefined();
+    expect(await answer(page)).toEqual(expected(model));
+    expect(warned).toEqual([]);
+  });
 });
 
 test("a damaged tokenizer is fetched again", async ({ page, start, server, whole, model }) => {

@@ -7,6 +7,8 @@ import { BYTES, damage, MORE, RECORDS } from "./support/damage.js";
 import { ARTIFACT, call, expect, test } from "./support/fixtures.js";
 import { feed } from "./support/model.js";
 
+test.use({ together: true });
+
 /** @param {any} lab @param {any} model @param {object} [options] */
 async function load(lab, model, options = {}) {
   const { value, error } = await call(lab, "load", { base: ARTIFACT, ...options });

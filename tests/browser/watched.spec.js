@@ -17,7 +17,8 @@ const BLOCKS = {
   },
 };
 
-test.use({ snapshot: false }); // each start fetches all there is
+// Without one each start fetches all there is, and takes five times as long.
+test.use({ snapshot: !process.env.INPAGE_SLOW });
 
 // The second is refused by its count of steps: bounded.spec.js has that in every run.
 for (const [what, { code, ...variant }] of Object.entries(BLOCKS).slice(0, process.env.INPAGE_SLOW ? 2 : 1)) {
@@ -56,17 +57,21 @@ for (const [what, { code, ...variant }] of Object.entries(BLOCKS).slice(0, proce
   });
 }
 
-test("a host's types do not matter, and nothing of a site ends in .mjs", async ({ page, start, ask, server, model }) => {
-  /** @type {string[]} */
-  const asked = [];
-  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
-  for (const file of ["pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"]) {
-    server.fault(`${BASE}vendor/pyodide/${file}`, { headers: { "Content-Type": file.endsWith("wasm") ? "application/octet-stream" : "text/plain" }, always: true });
-  }
-  expect((await start({ threads: 1 })).error).toBeUndefined();
-  expect((await ask("chat", "hello")).ids).toEqual(greedy(model, "hello", 60));
-  expect(server.requests(`${BASE}vendor/pyodide/pyodide.asm.wasm`).length).toBeGreaterThan(0);
-  expect(server.log.map((entry) => entry.path).filter((name) => name.endsWith(".mjs"))).toEqual([]);
+test.describe(() => {
+  test.use({ snapshot: false });
+
+  test("a host's types do not matter, and nothing of a site ends in .mjs", async ({ page, start, ask, server, model }) => {
+    /** @type {string[]} */
+    const asked = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    for (const file of ["pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"]) {
+      server.fault(`${BASE}vendor/pyodide/${file}`, { headers: { "Content-Type": file.endsWith("wasm") ? "application/octet-stream" : "text/plain" }, always: true });
+    }
+    expect((await start({ threads: 1 })).error).toBeUndefined();
+    expect((await ask("chat", "hello")).ids).toEqual(greedy(model, "hello", 60));
+    expect(server.requests(`${BASE}vendor/pyodide/pyodide.asm.wasm`).length).toBeGreaterThan(0);
+    expect(server.log.map((entry) => entry.path).filter((name) => name.endsWith(".mjs"))).toEqual([]);
+  });
 });
 
 test("Python's binary is compiled from the browser's own response, which brings the code of earlier visits", async ({ page, origin }) => {

@@ -21,7 +21,7 @@ from inpage_compile.checkpoints.safetensors import read_safetensors
 from inpage_compile.pipeline import compile_model
 from inpage_compile.sources import Source, dequantize, open_folder, open_source
 from support.folder import FOLDERS, change, checkpoint, reference, safetensors, stored, write_folder
-from support.models import ROOT, feed, first_ways, open_engine, tiny_artifact
+from support.models import ROOT, feed, first_ways, one_function, open_engine, tiny_artifact
 from support.tiny import MODELS
 
 WITNESS = json.loads((Path(__file__).parents[1] / "reference" / "tiny.json").read_text("utf-8"))["models"]
@@ -48,7 +48,7 @@ def test_a_folder_is_the_file_of_the_same_weights(name: str, tmp_path: Path) -> 
 
 async def test_logits_are_transformers_and_the_files_to_the_bit(tmp_path: Path) -> None:
     """Llama 3's rotary positions, and rows that change places."""
-    with first_ways():
+    with first_ways(), one_function():
         made = compile_model(
             str(write_folder(tmp_path / "llama3", "llama3")), tmp_path / "out", variants=("native-f32",),
             levels=("source",), accept_license=True,

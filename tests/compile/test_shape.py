@@ -4,9 +4,9 @@ against numpy."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from inpage_compile.sources.shape import fit, open_shape
 from inpage_compile.sources.shape_gguf import write_gguf
 from inpage_compile.targets.variants import all_variants
 from support.llama_reference import logits
-from support.models import ROOT, feed, manifest_of, open_engine
+from support.models import ROOT, SLOW, feed, manifest_of, one_function, open_engine
 from support.tiny import MODELS, VOCAB, Tiny
 
 RECIPE = """id = "{id}"
@@ -69,8 +69,18 @@ VARIANTS = {
     "shape-grouped": ("native-f32", "native"),
     "shape-each": ("native-f32",),
     # Float activations there take half a minute to compile.
-    "shape-wide": ("native", "native-f32") if "INPAGE_SLOW" in os.environ else ("native",),
+    "shape-wide": ("native", "native-f32") if SLOW else ("native",),
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_function() -> Iterator[None]:
+    with one_function():
+        yield
+
+
+def place(name: str) -> Path:
+    return ROOT / (name if SLOW else f"{name}-step")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +228,7 @@ def witness(source: Source) -> Tiny:
 @pytest.mark.parametrize("name", CASES)
 async def test_kernels_at_these_shapes_say_what_numpy_says(name: str, tmp_path: Path, lender: Path) -> None:
     path = recipe(tmp_path, lender, name)
-    folder = compile_model(str(path), ROOT / name, variants=VARIANTS[name])
+    folder = compile_model(str(path), place(name), variants=VARIANTS[name])
     source, manifest = open_source(str(path)), manifest_of(folder)
     assert manifest.source.random and manifest.name == "Small by shape, random weights"
     assert "nobody trained them" in " ".join((folder / "NOTICES.txt").read_text().split())
@@ -249,7 +259,7 @@ def test_the_same_rows_as_gguf(tmp_path: Path, lender: Path) -> None:
 async def test_what_does_not_fit_is_refused_with_both_numbers(
     tmp_path: Path, lender: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, folder = recipe(tmp_path, lender), ROOT / "shape-grouped"
+    path, folder = recipe(tmp_path, lender), place("shape-grouped")
     compile_model(str(path), folder, variants=VARIANTS["shape-grouped"])
     manifest = manifest_of(folder)
     monkeypatch.setattr(native_program, "available_bytes", lambda: 100_000)
@@ -276,7 +286,8 @@ def test_a_shape_comes_in_other_number_formats() -> None:
     assert formats["blk.0.attn_q"] == formats["blk.2.ffn_down"] == "q4_k"
     # llama.cpp's use_more_bits: of 16 layers the first two, the last two, and every third between.
     assert [i for i in range(16) if formats[f"blk.{i}.ffn_down"] == "q6_k"] == [0, 1, 4, 7, 10, 13, 14, 15]
-    for name in ("blk.0.attn_q", "blk.0.attn_v"):
+    assert formats["blk.0.attn_k"] == "q4_k"
+    for name in ("blk.0.attn_k", "blk.0.attn_v"):
         t = source.tensors[name]
         values = dequantize(t)
         assert values.shape == t.shape and abs(values.std() * 2048**0.5 - 1) < 0.05

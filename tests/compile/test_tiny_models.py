@@ -110,12 +110,7 @@ async def test_a_batch_of_prompts_and_32_decode_steps(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "variant"),
-    [
-        (model, variant)
-        for model in KINDS
-        for variant in ("native", "native-f32")
-        if (model, variant) != ("few_bits", "native-f32") or "INPAGE_SLOW" in os.environ  # half a minute's compilation
-    ],
+    [(model, variant) for model in KINDS for variant in TINY_VARIANTS[model]],
 )
 async def test_k_quants_answer_as_the_file_dequantized_does(model: str, variant: str) -> None:
     """Prefill, then 32 tokens one by one, against float64 on what the `gguf` package says the weights are."""

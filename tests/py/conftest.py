@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from inpage.backends import device_profile
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
+from support.models import built_artifact
 from support.small import small_tokenizer_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 @pytest.fixture(scope="session")
 def artifact() -> Path:
     """The folder of the compiled SmolLM2, which `make test` makes."""
-    folder = Path(os.environ.get("INPAGE_ARTIFACT", ROOT / "build" / "models" / "smollm2-135m-instruct"))
+    folder = built_artifact()
     if not (folder / "manifest.json").is_file():
         pytest.fail(f"no compiled model in {folder}: run `make compile`")
     return folder

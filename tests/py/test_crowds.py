@@ -17,6 +17,7 @@ from inpage.errors import DeviceLost, InpageError
 from inpage.format.schema import Variant
 from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
+from support.examples import some
 from support.mortal import Mortal
 from support.paged_double import PagedDouble
 
@@ -50,7 +51,7 @@ VISITS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some(60), deadline=None)
 @given(VISITS, st.integers(1, 4), st.integers(20, 60), st.integers(0, 30), st.booleans())
 def test_nobody_is_lost(visits: list[Visit], places: int, memory: int, death: int, late: bool) -> None:
     asyncio.run(_crowd(visits, places, memory, death, late))
@@ -107,7 +108,7 @@ async def _crowd(visits: list[Visit], places: int, memory: int, death: int, late
     assert kv.pool.free + kv.pool.used == kv.pool.reserved
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=some(40), deadline=None)
 @given(st.lists(st.sampled_from("ab"), min_size=2, max_size=16), st.integers(1, 4))
 def test_order_is_fair(clients: list[str], places: int) -> None:
     """Alike in all but their client, each client's are answered as they came, and neither client falls behind by more

@@ -215,7 +215,7 @@ def _flat(text: str) -> str:
 
 
 def _pattern(message: str) -> re.Pattern[str]:
-    pieces = [re.escape(piece) for piece in message.split("…")]
+    pieces = [re.escape(piece) for piece in message.strip("…").split("…")]  # what begins with anything is slow to find
     return re.compile(r".{0,120}?".join(pieces))
 
 

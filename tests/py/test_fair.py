@@ -14,6 +14,7 @@ from inpage.errors import Timeout
 from inpage.requests.request import Request
 from inpage.scheduling.fair_queue import FairQueue
 from inpage.scheduling.scheduler import Scheduler
+from support.examples import some
 from support.paged_double import PagedDouble
 
 
@@ -140,7 +141,7 @@ async def test_a_request_without_time_left_ends_with_timeout_and_the_others_go_o
     assert late.done and late not in scheduler.waiting
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=some(40), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.integers(-1, 1), st.integers(1, 20), st.integers(1, 9)),

@@ -24,7 +24,7 @@ from support.matching import CASES, matched, source
 from support.random_schemas import SchemaMaker, documents
 
 SLOW = bool(os.environ.get("INPAGE_SLOW"))
-RANDOM = 5000 if SLOW else 200
+RANDOM = 5000 if SLOW else 100
 
 
 def validator(schema: Any) -> Draft202012Validator:

@@ -20,6 +20,7 @@ from inpage.models.levels import best_fit
 from inpage.models.source import Artifacts
 from inpage.settings import Settings, settings_from
 from inpage.text.tokenizer import Tokenizer, load_tokenizer
+from support.examples import some
 from support.shelf import Shelf
 from support.small import small_manifest, small_tokenizer_json
 
@@ -421,7 +422,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some(60), deadline=None)
 @given(
     calls=CALLS,
     max_loaded=st.integers(1, 3),

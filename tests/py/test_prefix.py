@@ -20,6 +20,7 @@ from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish
+from support.examples import some
 from support.paged_double import PagedDouble
 
 SIZE = 4
@@ -149,7 +150,7 @@ class WindowedTree(Tree):
 
 
 TestTree, TestGroupedTree, TestWindowedTree = Tree.TestCase, GroupedTree.TestCase, WindowedTree.TestCase
-TestTree.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTree.settings = settings(max_examples=some(60), stateful_step_count=30, deadline=None)
 TestGroupedTree.settings = TestWindowedTree.settings = TestTree.settings
 
 
@@ -230,7 +231,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=some(80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS, st.integers(10, 40), st.integers(0, 30), st.sampled_from(LAYOUTS))
 def test_any_crowd_gets_the_answers_of_each_alone(
     asked: list[tuple[list[int], int, bool, int]], memory: int, kept: int, groups: tuple[KvGroup, ...]

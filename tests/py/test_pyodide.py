@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,36 @@ from support.vocabularies import small, stored, tokenizer_of
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "in_pyodide.mjs"
 
 
-def in_pyodide(code: str, data: Any = None) -> Any:
-    """Run ``code`` in Pyodide. It finds ``data`` (as JSON text) and ends in an expression that is a JSON text."""
-    given = json.dumps({"code": code, "data": json.dumps(data)})
-    done = subprocess.run(["node", str(SCRIPT)], input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+class Pyodide:
+    """A Pyodide that runs one code after another, each with names of its own; modules and what JavaScript's global
+    scope holds stay."""
+
+    def __init__(self) -> None:
+        self._node = subprocess.Popen(["node", str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, code: str, data: Any = None) -> Any:
+        """Run ``code``. It finds ``data`` (as JSON text) and ends in an expression that is a JSON text."""
+        assert self._node.stdin is not None and self._node.stdout is not None
+        self._node.stdin.write(json.dumps({"code": code, "data": json.dumps(data)}) + "\n")
+        self._node.stdin.flush()
+        said = json.loads(self._node.stdout.readline())
+        assert "error" not in said, said["error"][-3000:]
+        return json.loads(said["value"])
+
+    def close(self) -> None:
+        self._node.kill()
+        self._node.communicate()
 
 
-def test_every_module_of_the_page_imports() -> None:
+@pytest.fixture(scope="module")
+def in_pyodide() -> Iterator[Pyodide]:
+    """One for all: a start takes seconds."""
+    pyodide = Pyodide()
+    yield pyodide
+    pyodide.close()
+
+
+def test_every_module_of_the_page_imports(in_pyodide: Pyodide) -> None:
     code = """
 import importlib, json, pkgutil, sys
 import inpage
@@ -64,7 +86,7 @@ json.dumps([[await tried(source, given["conversations"][name]) for name in names
 """
 
 
-def test_templates_are_rendered_as_in_cpython() -> None:
+def test_templates_are_rendered_as_in_cpython(in_pyodide: Pyodide) -> None:
     """Which is as in transformers: test_template_environment.py. What is too much is refused as well."""
     large, small = reference()["templates"][:MODELS], reference()["templates"][MODELS:]
     cases = [(case["source"], list(case["expected"])) for case in large[::4] + small]
@@ -102,7 +124,9 @@ json.dumps({
 """
 
 
-def both(tokenizer: Tokenizer, template: str, description: str, texts: list[str], ids: list[list[int]]) -> Any:
+def both(
+    in_pyodide: Pyodide, tokenizer: Tokenizer, template: str, description: str, texts: list[str], ids: list[list[int]]
+) -> Any:
     """What CPython gives, once Pyodide was found to give the same."""
     native = ChatTemplate(template, tokenizer, bos=1, eos=2)
     decoded = [tokenizer.decode(some) for some in ids]
@@ -120,34 +144,35 @@ def both(tokenizer: Tokenizer, template: str, description: str, texts: list[str]
     return expected
 
 
-def test_small_tokenizer_is_the_same(small_tokenizer: Tokenizer) -> None:
+def test_small_tokenizer_is_the_same(in_pyodide: Pyodide, small_tokenizer: Tokenizer) -> None:
     rng = random.Random(2)
     parts = ["<|im_end|>", "<|im_start|>", "the", " ", "é", "🙂", "\n", "日本", "\ufeff", "<|", "|>", "12"]
     texts = ["".join(rng.choices(parts, k=8)) for _ in range(200)]
     ids = [[rng.randrange(320) for _ in range(20)] for _ in range(200)]
-    both(small_tokenizer, TEMPLATE, small_tokenizer_json(), texts, ids)
+    both(in_pyodide, small_tokenizer, TEMPLATE, small_tokenizer_json(), texts, ids)
 
 
-def test_sentencepiece_is_the_same(tmp_path: Path) -> None:
+def test_sentencepiece_is_the_same(in_pyodide: Pyodide, tmp_path: Path) -> None:
     description = json.dumps(tokenizer_of(small("spm", tmp_path)).json)
     ids = [some for some, _ in stored()["decoded"]["spm"]]
-    both(load_tokenizer(description, {}), TEMPLATE, description, stored()["texts"][:200], ids)
+    both(in_pyodide, load_tokenizer(description, {}), TEMPLATE, description, stored()["texts"][:200], ids)
 
 
 @pytest.mark.model
 def test_real_tokenizer_is_the_same_and_equals_llama_cpp(
-    artifact: Path, manifest_json: dict[str, Any], real_tokenizer: Tokenizer, corpus: list[dict[str, Any]]
-) -> None:
+    in_pyodide: Pyodide, artifact: Path, manifest_json: dict[str, Any], real_tokenizer: Tokenizer,
+    corpus: list[dict[str, Any]],
+) -> None:  # fmt: skip
     rng = random.Random(3)
     texts = [case["text"] for case in corpus]
     ids = [[rng.randrange(49152) for _ in range(30)] for _ in range(300)]
     ids += [[rng.randrange(280) for _ in range(30)] for _ in range(300)]  # mostly broken characters
     description = (artifact / "tokenizer.json").read_text("utf-8")
-    same = both(real_tokenizer, manifest_json["chat_template"], description, texts, ids)
+    same = both(in_pyodide, real_tokenizer, manifest_json["chat_template"], description, texts, ids)
     assert same["ids"] == [case["plain_ids"] for case in corpus]
 
 
-def test_a_burst_crosses_as_typed_arrays() -> None:
+def test_a_burst_crosses_as_typed_arrays(in_pyodide: Pyodide) -> None:
     """The page engine over a JavaScript client that only records what it is handed."""
     code = """
 import asyncio, json
@@ -209,7 +234,7 @@ json.dumps({**found, "failed": failed, "groups": groups})
     assert found["failed"] == ["InpageError", "x: full"]
 
 
-def test_the_depth_that_is_allowed_is_far_from_what_ends_pyodide() -> None:
+def test_the_depth_that_is_allowed_is_far_from_what_ends_pyodide(in_pyodide: Pyodide) -> None:
     """Half-way down Python's own stack of the page still reads, writes and shows it; more is refused, not tried."""
     code = """
 import json
@@ -232,25 +257,34 @@ json.dumps([at(100, work), refused])
     assert in_pyodide(code) == [True, ["it is nested more than 100 deep"] * 3]
 
 
-def test_a_tokenizer_is_parsed_once() -> None:
+# `js.large` lists texts of a tokenizer's size that JavaScript parsed or wrote, until `js.unwatch()`.
+_WATCHED = """
+import js
+js.eval('''
+globalThis.large = [];
+const { parse, stringify } = JSON;
+for (const [name, real] of Object.entries({ parse, stringify })) {
+  JSON[name] = (...given) => {
+    const made = real(...given);
+    if (String(name === "parse" ? given[0] : made).length > 50000) globalThis.large.push(name);
+    return made;
+  };
+}
+globalThis.unwatch = () => void Object.assign(JSON, { parse, stringify });
+''')
+"""
+
+
+def test_a_tokenizer_is_parsed_once(in_pyodide: Pyodide) -> None:
     """By JavaScript alone, and nothing writes it anew; what it does not believe is refused by the same bounds."""
-    code = """
-import json, js
+    code = (
+        _WATCHED
+        + """
+import json
 from inpage.errors import ArtifactInvalid
 from inpage.format import bounded
 from inpage.text.tokenizer import load_tokenizer
 text = json.loads(data)
-js.eval('''
-globalThis.large = []; // texts of such a size that JavaScript parsed or wrote
-for (const name of ["parse", "stringify"]) {
-  const real = JSON[name];
-  JSON[name] = (...given) => {
-    const made = real(...given);
-    const text = name === "parse" ? given[0] : made;
-    if (String(text).length > 50000) globalThis.large.push(name);
-    return made;
-  };
-}''')
 python, loads, dumps = [], json.loads, json.dumps
 def counted(name, real):
     def call(given, *rest, **more):
@@ -269,8 +303,10 @@ for bad in ("[" * 5000, '{"model": {"vocab": {"a": 0}, "x": ' + "[" * 200 + "]" 
     except ArtifactInvalid as error:
         refused.append(error.field)
 ids = tokenizer.encode("the world")
+js.unwatch()
 json.dumps({"ids": ids, "large": list(js.large), "python": python, "longest": tokenizer.longest, "refused": refused})
 """
+    )
     description = json.loads(small_tokenizer_json())
     vocab = description["model"]["vocab"]
     vocab |= {f"unused {i} \U0001f642": len(vocab) + i for i in range(4000)}
@@ -286,23 +322,15 @@ json.dumps({"ids": ids, "large": list(js.large), "python": python, "longest": to
     }
 
 
-def test_tables_of_a_tokenizer_are_read_without_parsing() -> None:
+def test_tables_of_a_tokenizer_are_read_without_parsing(in_pyodide: Pyodide) -> None:
     """Neither JavaScript nor Python parses or writes a text of its size, and Python holds none of its vocabulary."""
-    code = """
-import base64, json, js
+    code = (
+        _WATCHED
+        + """
+import base64, json
 from pyodide.ffi import to_js
 from inpage.errors import ArtifactInvalid
 from inpage.text.tokenizer import load_tokenizer
-js.eval('''
-globalThis.large = 0;
-for (const name of ["parse", "stringify"]) {
-  const real = JSON[name];
-  JSON[name] = (...given) => {
-    const made = real(...given);
-    if (String(name === "parse" ? given[0] : made).length > 50000) globalThis.large++;
-    return made;
-  };
-}''')
 def file(content):
     return js.Object.fromEntries(to_js([["content", js.Uint8Array.new(to_js(content))]]))
 content = base64.b64decode(json.loads(data))
@@ -316,8 +344,10 @@ for bad in (b"", content[:-1], content + b"0", b"X" + content[1:], later, conten
         refused.append(error.field)
 ids = tokenizer.encode("the world \U0001f642")
 text = tokenizer.decode(ids)
-json.dumps({"ids": ids, "text": text, "large": js.large, "longest": tokenizer.longest, "refused": refused})
+js.unwatch()
+json.dumps({"ids": ids, "text": text, "large": list(js.large), "longest": tokenizer.longest, "refused": refused})
 """
+    )
     description = json.loads(small_tokenizer_json())
     vocab = description["model"]["vocab"]
     vocab |= {f"unused {i} \U0001f642": len(vocab) + i for i in range(4000)}
@@ -328,7 +358,7 @@ json.dumps({"ids": ids, "text": text, "large": js.large, "longest": tokenizer.lo
     assert in_pyodide(code, base64.b64encode(content).decode()) == {
         "ids": ids,
         "text": native.decode(ids),
-        "large": 0,
+        "large": [],
         "longest": native.longest,
         "refused": ["tokenizer.file"] * 6,
     }

@@ -53,34 +53,34 @@ async def test_a_crowd_changes_nobodys_answer(router: Router) -> None:
 
 
 async def test_a_shared_prefix_is_read_once_and_changes_no_token(artifact: Path, router: Router) -> None:
-    """512 tokens that two prompts begin with: the second feeds only its own end, and answers as it would alone."""
+    """128 tokens that two prompts begin with: the second feeds only its own end, and answers as it would alone."""
     text = json.loads((REFERENCE / "smollm2-135m-instruct-text.json").read_text("utf-8"))["ids"]
-    first, second = [*text[:512], *text[600:620]], [*text[:512], *text[700:740]]
+    first, second = [*text[:128], *text[600:620]], [*text[:128], *text[700:740]]
     how = {"temperature": 0.8, "seed": 3, "max_tokens": 16}
     async with await Router.load(artifact) as fresh:
         alone = await fresh.complete(second, **how)
     assert alone.cached_tokens == 0
     await router.complete(first, **how)
     shared = await router.complete(second, **how)
-    assert shared.cached_tokens == 512
-    assert shared.usage["prompt_tokens_details"] == {"cached_tokens": 512}
+    assert shared.cached_tokens == 128
+    assert shared.usage["prompt_tokens_details"] == {"cached_tokens": 128}
     assert shared.token_ids == alone.token_ids
 
 
 async def test_an_exported_prefix_is_as_good_as_reading_it(artifact: Path, router: Router, tmp_path: Path) -> None:
-    """The same prompt on a fresh engine: 512 tokens come from storage, 40 are read, every token is the same."""
+    """The same prompt on a fresh engine: 128 tokens come from storage, 40 are read, every token is the same."""
     text = json.loads((REFERENCE / "smollm2-135m-instruct-text.json").read_text("utf-8"))["ids"]
-    prompt = [*text[1000:1512], *text[700:740]]
+    prompt = [*text[1000:1128], *text[700:740]]
     how = {"temperature": 0.8, "seed": 3, "max_tokens": 16}
     cold = await router.complete(prompt, **how)
     settings = {"kv": {"storage_path": str(tmp_path)}}
     async with await Router.load(artifact, settings=settings) as first:
-        assert await first.export_prefix(prompt[:512]) == 512
+        assert await first.export_prefix(prompt[:128]) == 128
     async with await Router.load(artifact, settings=settings) as fresh:
-        assert await fresh.warm_up() == {"imported": 512, "read": 0}
+        assert await fresh.warm_up() == {"imported": 128, "read": 0}
         warm = await fresh.complete(prompt, **how)
         assert (await fresh.counters())["rows"] == 40 + 15
-    assert (warm.cached_tokens, warm.token_ids) == (512, cold.token_ids)
+    assert (warm.cached_tokens, warm.token_ids) == (128, cold.token_ids)
 
 
 async def test_perplexity_of_the_first_windows(router: Router) -> None:

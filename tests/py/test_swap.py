@@ -24,6 +24,7 @@ from inpage.requests.request import Request
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish, prompt
+from support.examples import some
 from support.models import manifest_of, tiny_artifact
 from support.paged_double import PagedDouble
 
@@ -123,7 +124,7 @@ def clean(scheduler: Scheduler) -> None:
     assert kv.swap.held == kv.swap.stored == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some(60), deadline=None)
 @given(
     asked=st.lists(
         st.tuples(st.integers(0, 3), st.integers(14, 40), st.sampled_from([55, 40, 0])), min_size=4, max_size=6

@@ -10,7 +10,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,21 @@ from inpage.engines.native import NativeEngine
 from inpage.engines.protocol import SequenceInput, StepOutput
 from inpage.format.plan_types import KvGroup
 from inpage.format.schema import Manifest
+from inpage_compile import pipeline
 from inpage_compile.artifact.writer import load_manifest
 from inpage_compile.families.layers import layout_of
 from inpage_compile.kernels.cpu import linear
 from inpage_compile.pipeline import compile_model
 
+from . import objects
 from .tiny import FAMILY_MODELS, K_MODELS, MODELS
 
 ROOT = Path(__file__).parents[2] / "build" / "tests" / "models"
 REAL = "smollm2-135m-instruct"
 
 # Of each linear layer: with two there is a choice.
-MIXED_WAYS = None if "INPAGE_SLOW" in os.environ else 2
+SLOW = "INPAGE_SLOW" in os.environ
+MIXED_WAYS = None if SLOW else 2
 
 # The variants that differ: what is float anyway is the same with int8 activations.
 TINY_VARIANTS: dict[str, tuple[str, ...]] = {
@@ -40,7 +43,7 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "untied": ("native-f32",),
     "nine": ("native",),
     "llama3": ("native-f32",),
-    "eighty": ("native", "native-f32"),
+    "eighty": ("native", "native-f32") if SLOW else ("native-f32",),
     "alone": ("native-f32",),
     "three": ("native", "native-f32"),
     "wide": ("native", "native-f32"),
@@ -53,7 +56,11 @@ TINY_VARIANTS: dict[str, tuple[str, ...]] = {
     "qwen3-yarn": ("native-f32",),
     **dict.fromkeys(FAMILY_MODELS, ("native-f32",)),
     **dict.fromkeys(K_MODELS, ("native", "native-f32")),
+    **({} if SLOW else {"few_bits": ("native",)}),
 }
+
+# What they are for is in every function of a plan: `one_function`.
+OTHERS = ("untied", "llama3", "linear", "yarn", "qwen3-yarn", "qwen2-apart", "phi3", "few_bits")
 
 
 @contextmanager
@@ -69,17 +76,31 @@ _ALL_WAYS = linear.ways
 @contextmanager
 def first_ways(most: int | None = 1) -> Iterator[None]:
     """Compile linear layers only in the way that runs where nothing was timed: in a quarter of the time. The others
-    leave the same bits, to which tests of their own hold them. ``most``: so many ways, None for all."""
-    before, made = linear.ways, (linear.linear, linear.gated)
+    leave the same bits, to which tests of their own hold them. ``most``: so many ways, None for all. A kernel that
+    another model has is not compiled again (`objects`)."""
+    before, made = (linear.ways, pipeline.compile_object), (linear.linear, linear.gated)
     try:
-        linear.ways = lambda *args: _ALL_WAYS(*args)[:most]
+        linear.ways, pipeline.compile_object = lambda *args: _ALL_WAYS(*args)[:most], objects.compile_object
         for func in made:
             func.cache_clear()
         yield
     finally:
-        linear.ways = before
+        linear.ways, pipeline.compile_object = before
         for func in made:
             func.cache_clear()
+
+
+@contextmanager
+def one_function() -> Iterator[None]:
+    """Compile models with the function alone that takes steps of every size, in a third of the time. Those for few rows
+    leave the same bits, to which other models hold them. Not with INPAGE_SLOW=1."""
+    before = pipeline.compile_variant
+    try:
+        if not SLOW:
+            pipeline.compile_variant = lambda *args: before(*args[:4], quick=True)
+        yield
+    finally:
+        pipeline.compile_variant = before
 
 
 @contextmanager
@@ -94,15 +115,21 @@ def alone(name: str) -> Iterator[None]:
 @functools.cache
 def tiny_artifact(name: str) -> Path:
     """The folder of a tiny model, compiled for `TINY_VARIANTS`."""
-    with alone(name), tiny_file(name) as path, first_ways(MIXED_WAYS if name == "mixed" else 1):
-        return compile_model(str(path), ROOT / f"tiny-{name}", variants=TINY_VARIANTS[name], levels=("source",))
+    functions, mark = (one_function(), "" if SLOW else "-step") if name in OTHERS else (nullcontext(), "")
+    with alone(name), tiny_file(name) as path, first_ways(MIXED_WAYS if name == "mixed" else 1), functions:
+        return compile_model(str(path), ROOT / f"tiny-{name}{mark}", variants=TINY_VARIANTS[name], levels=("source",))
+
+
+def built_artifact() -> Path:
+    """The folder of SmolLM2 as `make` compiled it."""
+    return Path(os.environ.get("INPAGE_ARTIFACT", ROOT.parents[1] / "models" / REAL))
 
 
 @functools.cache
-def real_artifact() -> Path:
-    """SmolLM2, compiled for this machine with int8 and with float32 activations."""
+def float_artifact() -> Path:
+    """SmolLM2, compiled for this machine with float32 activations."""
     with alone(REAL), first_ways():
-        return compile_model(REAL, ROOT / REAL, variants=("native", "native-f32"))
+        return compile_model(REAL, ROOT / REAL, variants=("native-f32",))
 
 
 @functools.cache

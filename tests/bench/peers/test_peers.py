@@ -19,7 +19,7 @@ from inpage.format.schema import SourceRef
 from inpage_bench.driver import Setup
 from inpage_bench.peers import PEERS, install, llama_cpp, weights
 from inpage_compile.sources import dequantize, open_folder, open_gguf
-from support.models import real_artifact
+from support.models import built_artifact
 from support.tiny import Tiny
 from support.tiny_bert import BERTS
 
@@ -129,9 +129,10 @@ def test_llama_driver_says_what_is_wrong(tmp_path: Path) -> None:
         assert words in answer["error"]
 
 
+@pytest.mark.model
 @pytest.mark.skipif(not list(INSTALLED.glob("npm-*")), reason="peers are installed by the bench")
 async def test_llama_cpp_computes_what_the_reference_says() -> None:
-    artifact = real_artifact()
+    artifact = built_artifact()
     manifest = parse_manifest((artifact / "manifest.json").read_bytes())
     subject = cast("Any", SimpleNamespace(manifest=manifest, artifact=artifact))
     driver = next(iter(await llama_cpp.drivers(Setup(subject, 2, INSTALLED, print, quick=True))))

@@ -143,6 +143,16 @@ const lab = {
   counters: (name = "a") => outcome(engine(name).counters()),
   /** @param {string} [name] */
   unload: (name = "a") => outcome(engine(name).unload()),
+  /** For the next test: no engine, nothing stored. A worker that ended may hold a file for a moment. */
+  async clear() {
+    for (const each of engines.values()) await each.unload();
+    engines.clear();
+    const root = await navigator.storage.getDirectory();
+    for await (const name of root.keys()) {
+      while (!(await root.removeEntry(name, { recursive: true }).then(() => true, () => false)));
+    }
+    for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
+  },
 };
 
 Object.assign(globalThis, { lab });

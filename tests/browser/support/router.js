@@ -1,13 +1,14 @@
 /** @file Fixtures of the router's tests: the whole stack (Pyodide, router, engine worker) over the synthetic model. */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { test as base } from "./fixtures.js";
 import { rememberPlainStart } from "./kept_python.js";
 import { FaultServer } from "./server.js";
+import { shared } from "./shared.js";
 
 export { expect } from "@playwright/test";
 
@@ -38,7 +39,8 @@ export function prompt(content) {
 }
 
 /**
- * @typedef {{whole: string}} RouterWorkerFixtures
+ * @typedef {{whole: string, sites: (isolated: boolean, snapshot: boolean) => Promise<import("./fixtures.js").Shared>}} RouterWorkerFixtures
+ * @typedef {RouterWorkerFixtures & {isolated: boolean, snapshot: boolean, together: boolean}} Needs
  * @typedef {{start: (options?: Record<string, unknown>) => Promise<any>, snapshot: boolean}} RouterFixtures
  */
 
@@ -55,33 +57,82 @@ export function pythonMounts(base, whole, snapshot) {
   return { [`${base}inpage.zip`]: at("inpage.zip"), [`${base}python.json`]: at(snapshot ? "python.json" : "python-none.json"), [`${base}${file}`]: at(file) };
 }
 
+/** In the page: whatever was stored. A worker that ended may hold a file for a moment. */
+async function forgetAll() {
+  const root = await navigator.storage.getDirectory();
+  for await (const name of root.keys()) {
+    while (!(await root.removeEntry(name, { recursive: true }).then(() => true, () => false)));
+  }
+  for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
+  for (const name of await caches.keys()) await caches.delete(name);
+  localStorage.clear();
+}
+
+/** @param {string} whole @param {boolean} isolated @param {boolean} snapshot */
+function serverOf(whole, isolated, snapshot) {
+  const mounts = {
+    ...pythonMounts(BASE, whole, snapshot),
+    [BASE]: path.join(ROOT, "web"),
+    ...Object.fromEntries([MODEL, ...OTHERS].map((url) => [url, whole])),
+    "/tests/": path.join(ROOT, "tests"),
+    "/node_modules/": path.join(ROOT, "node_modules"),
+  };
+  return new FaultServer(mounts, { isolated });
+}
+
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions & import("./fixtures.js").TestFixtures & RouterFixtures, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & import("./fixtures.js").WorkerFixtures & RouterWorkerFixtures>} */
 export const test = base.extend(
   /** @type {any} */ ({
     whole: [
       /** @param {{artifact: string}} fixtures @param {(value: string) => Promise<void>} use */
       async ({ artifact }, use) => {
-        const folder = mkdtempSync(path.join(ROOT, "build", "whole-"));
         const script = path.join(ROOT, "tests/browser/support/whole.py");
-        execFileSync(path.join(ROOT, ".venv/bin/python"), [script, artifact, folder], { stdio: "inherit" });
-        await use(folder);
-        rmSync(folder, { recursive: true });
+        await use(shared("whole", (folder) => execFileSync(path.join(ROOT, ".venv/bin/python"), [script, artifact, folder], { stdio: "inherit" })));
       },
       { scope: "worker" },
     ],
     snapshot: [true, { option: true }],
-    /** @param {{whole: string, isolated: boolean, snapshot: boolean}} fixtures @param {(value: FaultServer) => Promise<void>} use */
-    server: async ({ whole, isolated, snapshot }, use) => {
-      const mounts = {
-        ...pythonMounts(BASE, whole, snapshot),
-        [BASE]: path.join(ROOT, "web"),
-        ...Object.fromEntries([MODEL, ...OTHERS].map((url) => [url, whole])),
-        "/tests/": path.join(ROOT, "tests"),
-        "/node_modules/": path.join(ROOT, "node_modules"),
-      };
-      const server = new FaultServer(mounts, { isolated });
+    sites: [
+      /** @param {{browser: import("@playwright/test").Browser, whole: string}} fixtures @param {(value: RouterWorkerFixtures["sites"]) => Promise<void>} use */
+      async ({ browser, whole }, use) => {
+        /** @type {Map<string, import("./fixtures.js").Shared>} */
+        const opened = new Map();
+        await use(async (isolated, snapshot) => {
+          const key = `${isolated} ${snapshot}`;
+          const known = opened.get(key);
+          if (known) return known;
+          const server = serverOf(whole, isolated, snapshot);
+          const made = { server, origin: await server.start(), page: await (await browser.newContext()).newPage() };
+          opened.set(key, made);
+          return made;
+        });
+        for (const { server, page } of opened.values()) {
+          await page.context().close();
+          await server.stop();
+        }
+      },
+      { scope: "worker" },
+    ],
+    /** @param {Needs} fixtures @param {(value: FaultServer) => Promise<void>} use */
+    server: async ({ whole, isolated, snapshot, together, sites }, use) => {
+      const server = together ? (await sites(isolated, snapshot)).server : serverOf(whole, isolated, snapshot);
+      server.clear();
       await use(server);
-      await server.stop();
+      if (!together) await server.stop();
+    },
+    /** @param {Needs & {server: FaultServer}} fixtures @param {(value: string) => Promise<void>} use */
+    origin: async ({ server, isolated, snapshot, together, sites }, use) => use(together ? (await sites(isolated, snapshot)).origin : await server.start()),
+    /** @param {Needs & {context: import("@playwright/test").BrowserContext}} fixtures @param {(value: import("@playwright/test").Page) => Promise<void>} use */
+    page: async ({ context, isolated, snapshot, together, sites }, use) => {
+      if (!together) {
+        await use(await context.newPage());
+        return;
+      }
+      const { page, origin } = await sites(isolated, snapshot);
+      await use(page);
+      await page.unrouteAll();
+      await page.goto(`${origin}/tests/browser/support/blank.html`);
+      await page.evaluate(forgetAll);
     },
     /**
      * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `snapshot`, as all sites have that
