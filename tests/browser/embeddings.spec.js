@@ -106,6 +106,41 @@ test("vectors, ranks, progress, an end, and OpenAI's interface", async ({ page, 
 /** Stands in the run of all tests, INPAGE_SLOW=1. */
 const slowTest = process.env.INPAGE_SLOW ? test : test.skip;
 
+slowTest("ten thousand texts, twice: told as they come, and memory is what it was", async ({ page, server, start }) => {
+  mounted(server);
+  await start({ model: MEAN, backend: "wasm" });
+  const found = await page.evaluate(async () => {
+    const { inpage, performance } = /** @type {any} */ (globalThis);
+    const words = ["cat", "river", "seven", "of", "light", "and", "a stone"];
+    const text = (/** @type {number} */ i) => Array.from({ length: 1 + (i % 12) }, (_, k) => words[(i * 7 + k * k) % words.length]).join(" ");
+    const rounds = [];
+    for (const round of [0, 1]) {
+      const texts = Array.from({ length: 10_000 }, (_, i) => `${text(i)} ${round * 10_000 + i}`);
+      /** @type {number[][]} */
+      const told = [];
+      const onProgress = (/** @type {number} */ done, /** @type {number} */ total) => told.push([done, total]);
+      const { vectors } = await inpage.embed(texts, { truncate: true, cache: false, onProgress });
+      const places = [0, 4_321, 9_999];
+      const alone = await Promise.all(places.map((i) => inpage.embed(texts[i], { truncate: true, cache: false })));
+      const same = places.every((i, k) => vectors[i].every((/** @type {number} */ x, /** @type {number} */ n) => x === alone[k].vectors[0][n]));
+      const { weight_bytes, arena_bytes } = (await inpage.refresh());
+      const { bytes } = await performance.measureUserAgentSpecificMemory();
+      rounds.push({ told, same, count: vectors.length, engine: weight_bytes + arena_bytes, bytes });
+    }
+    return rounds;
+  });
+  for (const { told, same, count } of found) {
+    expect([count, same]).toEqual([10_000, true]);
+    expect(told.length).toBeGreaterThan(10);
+    expect(told.at(-1)).toEqual([10_000, 10_000]);
+    expect(told.map(([done]) => done)).toEqual(told.map(([done]) => done).sort((a, b) => a - b));
+  }
+  const [first, second] = found;
+  expect(second.engine).toBe(first.engine);
+  expect(second.bytes).toBeLessThan(first.bytes * 1.02);
+  console.log(`10,000 texts: ${first.bytes} bytes of page and workers after them, ${second.bytes} after 10,000 more; ${first.engine} of the engine`);
+});
+
 slowTest("WebGPU: the same vectors, alone and in company", async ({ page, server, start }) => {
   const { texts } = mounted(server);
   const info = await start({ model: MEAN, backend: "webgpu" });

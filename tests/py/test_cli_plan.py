@@ -18,7 +18,7 @@ WORDS = {"kind": "input", "dtype": "int32"}
 PLAN: dict[str, Any] = {
     "version": 2, "target": "webgpu-f32", "page_tokens": 16, "blocks_per_sequence": 16, "vocab": 32,
     "maxima": {"rows": ROWS, "sequences": 1, "logit_rows": 2, "context": CONTEXT},
-    "variables": ["rows", "sequences", "logit_rows"], "arenas": [8192, 4096],
+    "variables": ["rows", "sequences", "logit_rows"], "arenas": [4096, 12288],
     "buffers": [
         {"name": "token_ids", **WORDS, "shape": ["rows"], "bytes": 32},
         {"name": "positions", **WORDS, "shape": ["rows"], "bytes": 32},
@@ -28,21 +28,24 @@ PLAN: dict[str, Any] = {
         {"name": "matrix", "kind": "weight", "tensor": "token_embd", "bytes": 1280},
         {"name": "x", "kind": "arena", "arena": 0, "offset": 0, "bytes": ROWS * 256},
         {"name": "qkv", "kind": "arena", "arena": 1, "offset": 0, "bytes": ROWS * 512},
-        # Of each row two spans of 128 tokens: of each of 4 heads 16 values, a maximum and a sum.
-        {"name": "parts", "kind": "arena", "arena": 0, "offset": 2048, "bytes": ROWS * 2 * 4 * (16 + 2) * 4},
+        # Of each row 2 counters and two spans of 128 tokens: of each of 4 heads 16 values, a maximum and a sum.
+        {"name": "state", "kind": "arena", "arena": 1, "offset": 4096, "bytes": ROWS * (2 + 2 * 4 * (16 + 2)) * 4},
         {"name": "kv.0", "kind": "kv", "page_bytes": 16 * 2 * 2 * 16 * 2},
         {"name": "logits", "kind": "output", "bytes": 256},
+        {"name": "y", "kind": "arena", "arena": 0, "offset": 2048, "bytes": ROWS * 256},
     ],
     "io": {"token_ids": 0, "positions": 1, "row_sequence": 2, "block_tables": 3, "logit_rows": 4, "logits": 10},
     "kernels": [
         {"name": "embed", "buffers": 3, "scalars": 1, "access": "rrw", "workgroup": [64, 1, 1]},
         {"name": "linear", "buffers": 3, "scalars": 1, "access": "rrw", "workgroup": [64, 1, 1]},
-        {"name": "attention_spans", "buffers": 6, "scalars": 1, "access": "rrrrrw", "workgroup": [64, 1, 1]},
+        {"name": "attention_spans", "buffers": 7, "scalars": 1, "access": "xrrrrxw", "workgroup": [64, 1, 1]},
+        {"name": "clear_state", "buffers": 2, "scalars": 1, "access": "rw", "workgroup": [64, 1, 1]},
     ],
     "functions": [{"name": "prefill", "max_rows": ROWS, "launches": [
         {"kernel": 0, "buffers": [0, 5, 6], "scalars": ["rows"], "grid": [1, "rows", 1]},
         {"kernel": 1, "buffers": [6, 5, 7], "scalars": ["rows"], "grid": [2, ["ceildiv", "rows", 2], 1]},
-        {"kernel": 2, "buffers": [7, 1, 2, 3, 9, 8], "scalars": ["rows"], "grid": [4, "rows", 1]},
+        {"kernel": 3, "buffers": [1, 8], "scalars": ["rows"], "grid": [1, "rows", 1]},
+        {"kernel": 2, "buffers": [7, 1, 2, 3, 9, 8, 11], "scalars": ["rows"], "grid": [4, "rows", 1]},
     ]}],
 }  # fmt: skip
 
@@ -68,7 +71,7 @@ def test_costs_are_those_worked_out_by_hand(model: Path, capsys: pytest.CaptureF
     assert main(["plan", str(model), *options, "--json"]) == 0
     one, three = json.loads(capsys.readouterr().out)["steps"]
     assert (one["rows"], three["rows"], three["before"]) == (1, 3, 130)
-    embed, linear, attention = three["kernels"]
+    embed, linear, clear, attention = three["kernels"]
     assert embed["read"] == 3 * 4 + 3 * 1280 // 32  # three ids, and a row of the matrix for each
     assert linear == {
         "kernel": "linear",
@@ -80,9 +83,11 @@ def test_costs_are_those_worked_out_by_hand(model: Path, capsys: pytest.CaptureF
         "loads": 2,
         "seconds": pytest.approx(12288 / 1e9 + 2e-6),
     }
-    # 133 tokens' keys and values of 128 bytes and 9 pages' numbers; every row sees two spans.
-    assert attention["read"] == 3 * 512 + 2 * 3 * 4 + 9 * 4 + 133 * 128
-    assert attention["written"] == 3 * 2 * 4 * 18 * 4
+    # 133 tokens' keys and values of 128 bytes and 9 pages' numbers; each row's two spans are written, read and cleared.
+    spans, pages = 3 * 2 * 4 * 18 * 4, 9 * 4
+    assert attention["read"] == 3 * 512 + 2 * 3 * 4 + pages + 133 * 128 + spans
+    assert attention["written"] == 2 * spans + 3 * 256
+    assert (clear["read"], clear["written"]) == (3 * 4, 3 * 2 * 4 + spans)
     assert attention["operations"] == 4 * 4 * 16 * (131 + 132 + 133)
     assert attention["seconds"] == pytest.approx(101376 / 1e9 + 2e-6)
 
@@ -90,7 +95,7 @@ def test_costs_are_those_worked_out_by_hand(model: Path, capsys: pytest.CaptureF
 def test_the_table_and_what_it_refuses(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(model), "--context", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[4:8]] == ["embed", "linear", "attention_spans", "all"]
+    assert [line.split()[0] for line in lines[4:9]] == ["embed", "linear", "clear_state", "attention_spans", "all"]
     assert lines[5].split()[1:4] == ["1", "2", "×1"]
     for options, word in (
         (["--context", "250"], "--context 250 is not in 0..248"),

@@ -284,6 +284,8 @@ async def test_an_exam_is_sat_once_and_strikes_off_who_fails(monkeypatch: pytest
         await load_on_a_visit(variants[0])
     await load_on_a_visit(variants[1])
     profile = await load_on_a_visit(variants[1])
+    with pytest.raises(Unsupported, match="wrong numbers"):  # also when it is tried beside the one that runs
+        await load_on_a_visit(variants[0])
     assert [job.examined for job in jobs] == [False, False, True]
     assert profile.struck_off == {"webgpu-f16": why}
     choice = choose(variants, here, refused=profile.struck_off)

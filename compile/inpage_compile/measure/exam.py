@@ -18,7 +18,7 @@ from inpage.format.schema import Exam, ExamAnswer, FileRef, Manifest, Variant
 from .perplexity import run
 
 REFERENCE = "native-f32"
-_FED, _ANSWERS = 24, 8  # tokens: more than decode together, so that a prompt's kernels take part
+_FED, _ANSWERS = 136, 8  # tokens: more than a prompt's step, and than a span of attention, so that spans are merged
 _STEP = 7919  # between ids: a prime, so that they lie all over the vocabulary
 _LEAST = 1e-6  # a manifest's numbers are positive
 
@@ -42,14 +42,17 @@ def exam_of(folder: Path, level: str, compile_reference: Callable[[Manifest, Pat
 
 async def _answered(folder: Path, manifest: Manifest) -> Exam:
     vocab = manifest.architecture.vocab
-    ids = [(13 + _STEP * i) % vocab for i in range(_FED + 1)]
     engine = await NativeEngine.load(folder, manifest, variant=REFERENCE, max_pages=64, trust=True)
     try:
-        pages = list(range(pages_needed(engine.info, _FED)))
+        fed = min(_FED, engine.info.context)
+        ids = [(13 + _STEP * i) % vocab for i in range(fed + 1)]
+        pages = list(range(pages_needed(engine.info, fed)))
         await engine.reserve_pages(len(pages))
-        tables = tables_on(engine.info, _FED, pages)
-        first = _FED - _ANSWERS
-        await engine.step([SequenceInput(ids[:first], 0, tables[0], tables=tables)])
+        tables = tables_on(engine.info, fed, pages)
+        first = fed - _ANSWERS
+        for begin in range(0, first, engine.info.max_rows):
+            end = min(begin + engine.info.max_rows, first)
+            await engine.step([SequenceInput(ids[begin:end], begin, tables[0], tables=tables)])
         last = SequenceInput(ids[first:-1], first, tables[0], tables=tables, targets=ids[-_ANSWERS:])
         (out,) = await engine.step([last])
     finally:

@@ -25,6 +25,8 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     known = profile.choices.get(variant.name)
     if known is not None and not pinned and known.threads == threads:
         pinned = True  # fewer than all is tried again: other work may have kept a core busy when it was measured
+    if failed := profile.exams.get(variant.name):
+        raise Unsupported(failed, field=EXAM)
     kind = engine_kind(variant.backend)
     for role in kind.files:
         if role not in variant.files:
@@ -43,7 +45,7 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
             profile.exams[variant.name] = str(error)
             await profile.save()
         raise
-    if kind.gpu and manifest.exam is not None and not examined:
+    if variant.backend == "webgpu" and manifest.exam is not None and not examined:
         profile.exams[variant.name] = ""
         await profile.save()
     if not engine.info.alternatives or not isinstance(engine, Tunable):

@@ -93,9 +93,7 @@ def table(found: list[Cost], machine: Machine) -> str:
     whole = Cost("all")
     for cost in found:
         whole.add(cost)
-    rows: list[tuple[str, ...]] = [
-        ("kernel", "dispatches", "workgroups", "loads", "MB read", "MB written", "GFLOP", "µs")
-    ]
+    rows: list[tuple[str, ...]] = [_HEAD]
     for cost in found:
         rows.append(_row(cost, f"{cost.workgroups:,}", f"×{cost.loads}" if cost.loads else "", machine.seconds(cost)))
     rows.append(_row(whole, "", "", sum(machine.seconds(cost) for cost in found)))

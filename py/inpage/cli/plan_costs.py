@@ -99,10 +99,8 @@ class _Walk:
     plan: Plan
     manifest: Manifest
     step: Step
-    # Of an arena's buffer, as it was last written: the variable that counts its rows, and its bytes for each; or its
-    # bytes in this step, of what spans of the context leave.
+    # Of an arena's buffer, as it was last written: the variable that counts its rows, and its bytes for each.
     rows_of: dict[int, tuple[str, float]] = field(default_factory=dict)
-    partials: dict[int, int] = field(default_factory=dict)
 
     def launches(self) -> Iterator[Cost]:
         function = _function(self.plan, self.step.rows)
@@ -118,10 +116,17 @@ class _Walk:
         buffers = [(b, self.plan.buffers[b], access) for b, access in zip(launch.buffers, kernel.access, strict=True)]
         variable = next((s for s in launch.scalars if isinstance(s, str)), "rows")
         count, lookup = self.step.variables[variable], self.plan.io["token_ids"] in launch.buffers
-        window = self._window(launch) if any(buffer.kind == "kv" for _, buffer, _ in buffers) else None
-        for b, buffer, access in buffers:
+        group = self._group(launch) if any(buffer.kind == "kv" for _, buffer, _ in buffers) else None
+        state = _state_of(kernel)
+        for i, (b, buffer, access) in enumerate(buffers):
             if access == "w":
-                self._note(b, buffer, variable, max_rows, window)
+                most = max_rows if variable == "rows" else getattr(self.plan.maxima, variable)
+                self.rows_of[b] = (variable, buffer.bytes / most)
+            if i == state:
+                self._add_state(cost, kernel, buffer.bytes // max_rows // 4, group)
+                continue
+            if access == "x" and i < state:
+                access = "r"  # only read, beside `state` in the arena that is written
             if buffer.kind == "weight":
                 tensor = tensors[buffer.tensor or ""]
                 share = buffer.bytes / tensor.bytes
@@ -133,51 +138,50 @@ class _Walk:
                     cost.loads = extent(launch.grid[1], self.step.variables)
                     cost.operations += round(2 * share * math.prod(tensor.shape) * count)
             elif buffer.kind == "kv":
-                self._add_kv(cost, kernel, buffer, access, window)
+                self._add_kv(cost, kernel, buffer, access, group)
             else:
-                size = self._bytes(b, buffer, count, window)
+                size = self._bytes(b, buffer, count, group)
                 cost.read += size if access != "w" else 0
                 cost.written += size if access != "r" else 0
         return cost
 
-    def _note(self, b: int, buffer: Buffer, variable: str, max_rows: int, window: _Window | None) -> None:
-        """What a launch leaves in a buffer of an arena."""
-        most = max_rows if variable == "rows" else getattr(self.plan.maxima, variable)
-        self.rows_of[b] = (variable, buffer.bytes / most)
-        self.partials.pop(b, None)
-        if window is not None:
-            a = self.manifest.architecture
-            # What attention leaves of a span for its merging: values, and maximum and sum, of every query head.
-            one = a.heads * (a.head_dim + 2) * 4
-            spans = buffer.bytes // most // one
-            if buffer.kind == "arena" and spans > 1 and buffer.bytes == most * one * spans:
-                tokens = -(-self.plan.maxima.context // spans)
-                seen = self.step.seen(window.tokens)
-                ends = range(self.step.before + 1, self.step.before + self.step.rows + 1)
-                used = (-(-end // tokens) - (end - n) // tokens for end, n in zip(ends, seen, strict=True))
-                self.partials[b] = one * sum(used)
+    def _add_state(self, cost: Cost, kernel: Kernel, row_words: int, group: KvGroup | None) -> None:
+        """What spans of the context leave for the last of them to add up: of every query head values, maximum and sum,
+        behind counters. Where there are several, each is written, read, and left as zeros."""
+        a, context = self.manifest.architecture, self.plan.maxima.context
+        one = a.heads * (a.head_dim + 2)
+        spans, counters = divmod(row_words, one)
+        size = -(-context // spans)
+        ends = range(self.step.before + 1, self.step.before + self.step.rows + 1)
+        if kernel.name.startswith("clear_state"):
+            cost.written += 4 * sum(counters + -(-end // size) * one for end in ends)
+            return
+        seen = self.step.seen(group.window if group else None)
+        for end, n in zip(ends, seen, strict=True):
+            used = -(-end // size) - (end - n) // size
+            if used > 1:
+                cost.read += 4 * one * used
+                cost.written += 8 * one * used
 
-    def _bytes(self, b: int, buffer: Buffer, count: int, window: _Window | None) -> int:
+    def _bytes(self, b: int, buffer: Buffer, count: int, group: KvGroup | None) -> int:
         if b == self.plan.io["block_tables"]:
-            size = window.group.page_tokens if window else self.plan.page_tokens
+            size = group.page_tokens if group else self.plan.page_tokens
             return 4 * -(-(self.step.before + self.step.rows) // size)
         if buffer.kind == "input":
             shape = [self.step.variables[d] if isinstance(d, str) else d for d in buffer.shape]
             return 4 * math.prod(shape)
-        if b in self.partials:
-            return self.partials[b]
         if buffer.kind == "output":
             return round(buffer.bytes / self.plan.maxima.logit_rows * count)
         _, each = self.rows_of[b]
         return round(each * count)
 
-    def _add_kv(self, cost: Cost, kernel: Kernel, buffer: Buffer, access: str, window: _Window | None) -> None:
-        assert window is not None
-        a, each, seen = self.manifest.architecture, buffer.page_bytes // window.group.page_tokens, None
+    def _add_kv(self, cost: Cost, kernel: Kernel, buffer: Buffer, access: str, group: KvGroup | None) -> None:
+        assert group is not None
+        a, each = self.manifest.architecture, buffer.page_bytes // group.page_tokens
         if kernel.name.startswith("short_conv"):
             cost.read += each * (self.step.rows + a.conv_taps - 1)
         elif access == "r" or kernel.name.startswith("attention"):
-            seen = self.step.seen(window.tokens)
+            seen = self.step.seen(group.window)
             end = self.step.before + self.step.rows
             first = min(self.step.before + i + 1 - n for i, n in enumerate(seen))
             cost.read += each * (end - first)
@@ -185,28 +189,23 @@ class _Walk:
         if access != "r":
             cost.written += each * self.step.rows
 
-    def _window(self, launch: Launch) -> _Window:
+    def _group(self, launch: Launch) -> KvGroup:
         """Of a launch that reads or writes keys and values: behind its rows stands the first column of its group in
         the block table, where there are groups."""
-        whole = KvGroup((), self.plan.page_tokens)
-        if not self.plan.kv_groups:
-            return _Window(whole)
         column = next((s for s in launch.scalars if not isinstance(s, str)), 0)
         first = 0
         for group in self.plan.kv_groups:
             if column == first:
-                return _Window(group)
+                return group
             first += -(-self.plan.maxima.context // group.page_tokens)
-        return _Window(whole)
+        return KvGroup((), self.plan.page_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    group: KvGroup
-
-    @property
-    def tokens(self) -> int | None:
-        return self.group.window
+def _state_of(kernel: Kernel) -> int:
+    """Which of the kernel's buffers is what attention by spans passes on; -1 where there is none."""
+    if kernel.name.startswith("clear_state"):
+        return kernel.access.index("w")
+    return kernel.access.rindex("x") if kernel.name.startswith("attention_spans") else -1
 
 
 def _attention(a: Architecture, seen: list[int]) -> int:

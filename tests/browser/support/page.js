@@ -149,7 +149,14 @@ const lab = {
     engines.clear();
     const root = await navigator.storage.getDirectory();
     for await (const name of root.keys()) {
-      while (!(await root.removeEntry(name, { recursive: true }).then(() => true, () => false)));
+      for (let left = 5000; ; left--) {
+        try {
+          await root.removeEntry(name, { recursive: true });
+          break;
+        } catch (error) {
+          if (!left) throw error;
+        }
+      }
     }
     for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
   },

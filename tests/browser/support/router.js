@@ -61,7 +61,14 @@ export function pythonMounts(base, whole, snapshot) {
 async function forgetAll() {
   const root = await navigator.storage.getDirectory();
   for await (const name of root.keys()) {
-    while (!(await root.removeEntry(name, { recursive: true }).then(() => true, () => false)));
+    for (let left = 5000; ; left--) {
+      try {
+        await root.removeEntry(name, { recursive: true });
+        break;
+      } catch (error) {
+        if (!left) throw error;
+      }
+    }
   }
   for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
   for (const name of await caches.keys()) await caches.delete(name);

@@ -147,7 +147,7 @@ def no_numbers(rng: np.random.Generator) -> Group:
     x[4, [5, 6]] = [np.inf, np.inf]
     x[5] = rng.normal(0, 1, SMALL)
     masks: list[npt.NDArray[np.bool_] | None] = [None] * 5 + [np.zeros(SMALL, np.bool_), None]
-    return x, [Sampling(0.9, top_p=0.9) for _ in x], [[]] * 7, masks
+    return x, [*[Sampling(0.9, top_p=0.9)] * 6, Sampling(0.9, top_p=-0.0)], [[]] * 7, masks
 
 
 if __name__ == "__main__":

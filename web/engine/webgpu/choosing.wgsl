@@ -66,7 +66,7 @@ fn less(a: vec2u, b: vec2u) -> bool { return a.y < b.y || (a.y == b.y && a.x < b
 
 // The least amount that is at least this share of all, and not 0. share < 1.
 fn share_of(total: vec2u, share: f32) -> vec2u {
-  let bits = bitcast<u32>(share);
+  let bits = bitcast<u32>(share) & 0x7fffffffu; // -0 is 0
   let number = select(0u, (bits & 0x7fffffu) | 0x800000u, bits >= 0x800000u); // share = number / 2^shift
   var shift = 150u - (bits >> 23u);
   let low = product(total.x, number);

@@ -17,6 +17,8 @@ const LAST = [3, 1, 1, 1];
  * passes between kernels to 11 bits.
  */
 const OFF = { f32: 0.02, f16: 0.15 };
+/** Nats. Answers that are all alike would allow nothing. */
+const LEAST_SPREAD = 0.5;
 
 /**
  * @param {import("./executor.js").GpuExecutor} executor warm
@@ -32,7 +34,7 @@ export async function examine(executor, plan, { ids, answers }, half) {
   const nlls = answers.map(({ nll }) => nll);
   const mean = nlls.reduce((sum, nll) => sum + nll, 0) / nlls.length;
   const spread = Math.sqrt(nlls.reduce((sum, nll) => sum + (nll - mean) ** 2, 0) / nlls.length);
-  const allowed = spread * (half ? OFF.f16 : OFF.f32);
+  const allowed = Math.max(spread, LEAST_SPREAD) * (half ? OFF.f16 : OFF.f32);
   for (const [begin, end] of stepsOf(ids.length - 1, plan.maxima.rows)) {
     const rows = Array.from({ length: end - begin }, (_, i) => begin + i);
     const asked = rows.filter((at) => at >= scored);
