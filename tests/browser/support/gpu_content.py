@@ -286,10 +286,12 @@ class Content:
         )
         want = {"y": stored(Real(np.pad(real.value, missing), np.pad(real.error, missing)), self.dtype)}
         shared = {"q": q, **where.buffers(), "kv": kv, "y": None}
-        func = attn.attention_spans(h, self.dtype), ["q", *where.buffers(), "kv", "state", "y"], [count, *rest]
-        # Twice: the second one finds what the first one left for it.
-        launches = [(attn.clear_state(h), ["positions", "state"], [count]), func, func]
-        yield Case("attention", f"{name}, by spans", {**shared, "state": None}, launches,
+        func, behind = attn.attention_spans(h, self.dtype), [*where.buffers(), "kv", "state", "y"]
+        # First with other queries: the second one finds what the first one left for it.
+        launches = [(attn.clear_state(h), ["positions", "state"], [count]),
+                    *((func, [queries, *behind], [count, *rest]) for queries in ("other", "q"))]  # fmt: skip
+        others = {"other": q[::-1].copy() * 0.5, "state": None}
+        yield Case("attention", f"{name}, by spans", {**shared, **others}, launches,
                    want, sizes={"state": count * attn.row_words(h) * 4})  # fmt: skip
         yield Case("attention", f"{name}, in tiles", shared,
                    [(attention(h, self.dtype), ["q", *where.buffers(), "kv", "y"], [count, *rest])],

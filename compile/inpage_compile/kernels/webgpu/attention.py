@@ -52,6 +52,7 @@ from .softmax import (
     exponent,
     keys_of,
     masked,
+    part_of,
     quotient,
     scored,
     span_of,
@@ -63,7 +64,7 @@ from .softmax import (
 _POOL = 768  # vectors of workgroup memory at most, 12 KiB
 _HEADS = 8  # whose sums a thread has in registers
 _NAN = 0x7FC00000  # what a word that is not there yet stands for: 0 with these bits turned
-_TRIES = 1 << 20  # to find a word there, lest a broken driver hangs
+_TRIES = 1 << 14  # of a merge to find its words there, lest a broken driver hangs: then the result is no number
 _BATCH = 4  # spans that are waited for at once
 
 
@@ -148,7 +149,7 @@ def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
         y = a.buffer("y", f"{dtype}x4", "w")
         with a.workgroups(spans(h) * each, "rows", threads_of(h)) as (bx, row, t):
             unit, span = let(bx % each), let(bx // each)
-            head, first, skip = _part(h, unit)
+            head, first, skip = part_of(h, unit, heads_at_once(h))
             length, last = let(positions[row] + 1), let(positions[row] // size)
             unseen = let(length - window) if h.grouped else None
             low = 0 if unseen is None else let(tirx.Max(unseen, 0) // size)
@@ -232,10 +233,10 @@ class _Ends:
             state = Merge()
             state.clear()
             words, tries = local(6 * _BATCH, "uint32"), local(2, "int32")
+            store(tries, i32(_TRIES), 1)
             with loop((self.last - self.low + _BATCH) // _BATCH) as batch:
                 first = let(self.low + batch * _BATCH)
                 store(tries, i32(0), 0)
-                store(tries, i32(_TRIES), 1)
                 with T.While(tirx.all(tries[0] == 0, tries[1] > 0)):
                     for i in range(_BATCH):
                         at = self._at(tirx.Min(first + i, self.last), j)
@@ -261,19 +262,6 @@ class _Ends:
             with when(quad == 0):
                 for n in range(2):
                     T.evaluate(atomic("void", "Store", self.state[at + (self.h.dim + n)], u32(0)))
-
-
-def _part(h: Heads, unit: Expr) -> tuple[Expr, Expr, Expr]:
-    """(key head, first of its query heads, how many of them are the part's before as well) of one workgroup.
-    ``unit``: below kv_heads · `parts_of`."""
-    parts, at_once = parts_of(h), heads_at_once(h)
-    if parts == 1:
-        return unit, 0, 0
-    head, start = let(unit // parts), let(unit % parts * at_once)
-    if not h.shared % at_once:
-        return head, start, 0
-    first = let(tirx.Min(start, h.shared - at_once))
-    return head, first, let(start - first)
 
 
 class _Span:

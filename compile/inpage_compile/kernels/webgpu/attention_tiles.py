@@ -42,6 +42,7 @@ from .softmax import (
     exponent,
     keys_of,
     masked,
+    part_of,
     power,
     quotient,
     scored,
@@ -98,12 +99,10 @@ def attention(h: Heads, dtype: str) -> tirx.PrimFunc:
         column, window = place_scalars(a, h)
         y = a.buffer("y", f"{dtype}x4", "w")
         with a.workgroups(each, ["ceildiv", "rows", tile.rows], tile.threads) as (unit, by, t):
-            head = unit if parts == 1 else let(unit // parts)
-            start = 0 if parts == 1 else let(unit % parts * tile.heads)
-            part = start if h.shared % tile.heads == 0 else let(tirx.Min(start, h.shared - tile.heads))
+            head, part, skip = part_of(h, unit, tile.heads)
             first, end = let(by * tile.rows), let(tirx.Min((by + 1) * tile.rows, rows))
             body = _Tiles(a, h, tile, q, kv, block_tables, y, let(head * h.shared + part), head, t, first,
-                          let(end - first - 1), let(start - part))  # fmt: skip
+                          let(end - first - 1), skip)  # fmt: skip
             reach = local(2, "int32")  # rows of the sequence, and tokens that the last of them sees
             with loop(end - first) as lead:
                 sequence = let(row_sequence[first + lead])

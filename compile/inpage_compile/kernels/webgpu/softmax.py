@@ -17,12 +17,13 @@ import math
 
 from tvm import tirx
 
-from ..shared.heads import Heads
+from ..shared.heads import PAGE, Heads
 from .activations import soft_cap
 from .build import Buffer, Expr, bits, call, cast, exact, f32, halves, lane, let, local, madd, splat, store, u32, vector
 
 CHAIN = 8
 SHARES = 4
+_MOST_SPANS = 256  # of a context, where they can be longer
 NEVER = -1e30  # a score that gets no weight
 _LOG2_E = math.log2(math.e)
 _LEAST = -127.0  # 2 to the power of less is 0
@@ -30,8 +31,24 @@ _LEAST = -127.0  # 2 to the power of less is 0
 
 def span_of(h: Heads) -> int:
     """Tokens of a span: less where there are few key heads, so that a long sequence is 64 workgroups and more; not much
-    less, as spans are added one after another."""
-    return 128 if h.kv_heads >= 8 else 64 if h.kv_heads > 1 else 32
+    less, and not for long contexts, as spans are added one after another and what they leave has its place for all."""
+    size = 128 if h.kv_heads >= 8 else 64 if h.kv_heads > 1 else 32
+    while size < 128 and h.blocks * PAGE > _MOST_SPANS * size:
+        size *= 2
+    return size
+
+
+def part_of(h: Heads, unit: Expr, at_once: int) -> tuple[Expr, Expr, Expr]:
+    """(key head, first of its query heads, how many of them are the part's before as well) of one workgroup of those
+    that share each key head's query heads, so many at once. ``unit``: which workgroup of a row."""
+    parts = -(-h.shared // at_once)
+    if parts == 1:
+        return unit, 0, 0
+    head, start = let(unit // parts), let(unit % parts * at_once)
+    if not h.shared % at_once:
+        return head, start, 0
+    first = let(tirx.Min(start, h.shared - at_once))
+    return head, first, let(start - first)
 
 
 def step_of(h: Heads) -> int:
