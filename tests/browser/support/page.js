@@ -158,7 +158,10 @@ const lab = {
         }
       }
     }
-    for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
+    for (const { name } of await indexedDB.databases()) {
+      const asked = indexedDB.deleteDatabase(String(name));
+      await new Promise((resolve, reject) => Object.assign(asked, { onsuccess: resolve, onerror: () => reject(asked.error) }));
+    }
   },
 };
 

@@ -70,7 +70,10 @@ async function forgetAll() {
       }
     }
   }
-  for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(String(name));
+  for (const { name } of await indexedDB.databases()) {
+    const asked = indexedDB.deleteDatabase(String(name));
+    await new Promise((resolve, reject) => Object.assign(asked, { onsuccess: resolve, onerror: () => reject(asked.error) }));
+  }
   for (const name of await caches.keys()) await caches.delete(name);
   localStorage.clear();
 }
