@@ -185,14 +185,18 @@ def test_arena_is_smaller_than_what_passes_through_it(case: Lowered) -> None:
     for launch in plan.functions[-1].launches:
         for i, access in zip(launch.buffers, plan.kernels[launch.kernel].access, strict=True):
             written += plan.buffers[i].bytes if access != "r" and plan.buffers[i].kind == "arena" else 0
-    assert plan.arena_bytes * 2 < written
+    assert plan.arena_bytes * 3 < written * 2  # in two layers
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tensors_that_cannot_be_fused_have_kernels_of_their_own(lowered: Lower, variant: str) -> None:
     fused, apart = ([k.name for k in lowered(model, variant)[1].kernels] for model in ("mixed", "apart"))
     assert any(n.startswith("gated") for n in fused) and not any(n.startswith("join") for n in fused)
-    assert any(n.startswith("gate_") for n in apart) and any(n.startswith("join") for n in apart)
+    assert any(n.startswith("gate_") for n in apart)
+    if variant.startswith("webgpu"):  # parts of queries, keys and values are written where they belong
+        assert sum(n.startswith("project") for n in apart) > sum(n.startswith("project") for n in fused)
+    else:
+        assert any(n.startswith("join") for n in apart)
     assert not any(n.startswith("gated") for n in apart)
 
 
