@@ -5,6 +5,7 @@
 
 import { EngineClient } from "../../../web/engine/client.js";
 import { probe } from "../../../web/engine/core/features.js";
+import { forgetAll } from "./forget.js";
 
 /** @type {Map<string, EngineClient>} */
 const engines = new Map();
@@ -143,25 +144,11 @@ const lab = {
   counters: (name = "a") => outcome(engine(name).counters()),
   /** @param {string} [name] */
   unload: (name = "a") => outcome(engine(name).unload()),
-  /** For the next test: no engine, nothing stored. A worker that ended may hold a file for a moment. */
+  /** For the next test: no engine, nothing stored. */
   async clear() {
     for (const each of engines.values()) await each.unload();
     engines.clear();
-    const root = await navigator.storage.getDirectory();
-    for await (const name of root.keys()) {
-      for (let left = 5000; ; left--) {
-        try {
-          await root.removeEntry(name, { recursive: true });
-          break;
-        } catch (error) {
-          if (!left) throw error;
-        }
-      }
-    }
-    for (const { name } of await indexedDB.databases()) {
-      const asked = indexedDB.deleteDatabase(String(name));
-      await new Promise((resolve, reject) => Object.assign(asked, { onsuccess: resolve, onerror: () => reject(asked.error) }));
-    }
+    await forgetAll();
   },
 };
 

@@ -57,27 +57,6 @@ export function pythonMounts(base, whole, snapshot) {
   return { [`${base}inpage.zip`]: at("inpage.zip"), [`${base}python.json`]: at(snapshot ? "python.json" : "python-none.json"), [`${base}${file}`]: at(file) };
 }
 
-/** In the page: whatever was stored. A worker that ended may hold a file for a moment. */
-async function forgetAll() {
-  const root = await navigator.storage.getDirectory();
-  for await (const name of root.keys()) {
-    for (let left = 5000; ; left--) {
-      try {
-        await root.removeEntry(name, { recursive: true });
-        break;
-      } catch (error) {
-        if (!left) throw error;
-      }
-    }
-  }
-  for (const { name } of await indexedDB.databases()) {
-    const asked = indexedDB.deleteDatabase(String(name));
-    await new Promise((resolve, reject) => Object.assign(asked, { onsuccess: resolve, onerror: () => reject(asked.error) }));
-  }
-  for (const name of await caches.keys()) await caches.delete(name);
-  localStorage.clear();
-}
-
 /** @param {string} whole @param {boolean} isolated @param {boolean} snapshot */
 function serverOf(whole, isolated, snapshot) {
   const mounts = {
@@ -142,7 +121,7 @@ export const test = base.extend(
       await use(page);
       await page.unrouteAll();
       await page.goto(`${origin}/tests/browser/support/blank.html`);
-      await page.evaluate(forgetAll);
+      await page.evaluate(async (url) => (await import(url)).forgetAll(), `${origin}/tests/browser/support/forget.js`);
     },
     /**
      * Start InPage in the page as `globalThis.inpage`; gives its info, or {error}. With `snapshot`, as all sites have that
