@@ -19,6 +19,7 @@ from .perplexity import run
 
 REFERENCE = "native-f32"
 _FED, _ANSWERS = 136, 8  # tokens: more than a prompt's step, and than a span of attention, so that spans are merged
+_PAGES = 512  # at most: layers of several groups have pages of their own, small ones of short convolutions
 _STEP = 7919  # between ids: a prime, so that they lie all over the vocabulary
 _LEAST = 1e-6  # a manifest's numbers are positive
 
@@ -42,7 +43,7 @@ def exam_of(folder: Path, level: str, compile_reference: Callable[[Manifest, Pat
 
 async def _answered(folder: Path, manifest: Manifest) -> Exam:
     vocab = manifest.architecture.vocab
-    engine = await NativeEngine.load(folder, manifest, variant=REFERENCE, max_pages=64, trust=True)
+    engine = await NativeEngine.load(folder, manifest, variant=REFERENCE, max_pages=_PAGES, trust=True)
     try:
         fed = min(_FED, engine.info.context)
         ids = [(13 + _STEP * i) % vocab for i in range(fed + 1)]
