@@ -180,7 +180,8 @@ function planted(model, kernel) {
     if (!part.startsWith(`//: ${kernel}\n`)) return part;
     const written = [...part.matchAll(/read_write> (\w+) : array<(?:f32|vec\d<f32>)>/g)].map((found) => found[1]);
     const stores = new RegExp(`^( *(?:${written.join("|")})\\[.*\\] = )(.*);$`, "gm");
-    const wrong = part.replace(stores, "$1 1.1f * ($2);");
+    let wrong = part.replace(stores, "$1 1.1f * ($2);");
+    if (wrong === part) wrong = part.replace(/^( *\w+_data\[.*\] = )(.*);$/gm, "$1 1 + ($2);"); // whole numbers: of places, and zeros
     expect(wrong, kernel).not.toBe(part);
     return wrong;
   });
