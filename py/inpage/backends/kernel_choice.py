@@ -81,7 +81,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
     async def timed(names: Sequence[str], most: Mapping[str, int], within: float) -> dict[str, float]:
         times: dict[str, float] = {}
         rest, until = list(names), time.perf_counter() + within
-        while rest and (now := time.perf_counter()) < until:  # no call holds up whoever comes meanwhile for long
+        while rest and (now := time.perf_counter()) < until:  # in short calls: a request that arrives waits for one
             wanted = [KernelTiming(name, most[name]) for name in rest]
             found = await engine.time_kernels(wanted, min(BUDGET_S, until - now))
             done = {name: took for name, took in zip(rest, found, strict=True) if took is not None}

@@ -277,7 +277,7 @@ class _Span:
         self.size, self.heads, self.threads = span_of(h), heads_at_once(h), threads_of(h)
         self.quads, self.octets = self.size // 4, h.dim // 8
         self.chains, self.turns = self.size // CHAIN, _turns(h)
-        # As little as one round of `gather` wants: drivers fill it with zeros, for spans that nobody sees too.
+        # As little as one round of `gather` wants: drivers clear it in every workgroup, of masked spans too.
         self.room = max(self.heads * self.size, min(_POOL, 2 * self.chains * self.heads * self.octets))
         self.pool = a.workgroup(self.room, "float32x4")
         self.tops = a.workgroup(self.heads, "float32")

@@ -193,7 +193,7 @@ class _Tiles:
         barrier()
 
     def _load(self, table: Expr, start: Expr, reach: Expr, unseen: Expr | None, *, values: bool) -> None:
-        """Keys [pair of dimensions][four tokens], or values [token][eight dimensions], 0 where nobody sees them."""
+        """Keys [pair of dimensions][four tokens], or values [token][eight dimensions], 0 where they are masked."""
         h, tile, t = self.h, self.tile, self.t
         count = tile.tokens * h.dim // 8
         pairs, quads = h.dim // 2, self.quads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from tvm import tirx
@@ -100,12 +102,8 @@ def norm(columns: int, epsilon: float) -> tirx.PrimFunc:
         a.scalar("rows")
         y = a.buffer("y", "float32x4", "w")
         with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            scratch = _row_scratch(a)
-            start, turns = let(pick[row] * quads), let((quads - t + (THREADS - 1)) // THREADS)
-            inverse = _inverse_rms(scratch, x, start, turns, t, columns, epsilon)
-            with loop(turns) as turn:
-                quad = let(turn * THREADS + t)
-                store(y, x[start + quad] * weight[quad] * splat(inverse), row * quads + quad)
+            with _normed(a, x, weight, pick[row], t, columns, epsilon) as (_, quad, value):
+                store(y, value, row * quads + quad)
 
     return kernel(f"norm_{columns}", build)
 
@@ -199,7 +197,6 @@ def cap(width: int, size: float) -> tirx.PrimFunc:
 @cache
 def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
     """(x, y, norm weight, rows): x[rows, columns] += the RMS norm of y, float32, in place."""
-    quads = quads_of(columns)
 
     def build(a: Args) -> None:
         x = a.buffer("x", "float32x4", "x")
@@ -207,12 +204,8 @@ def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
         weight = a.buffer("norm", "float32x4")
         a.scalar("rows")
         with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            scratch = _row_scratch(a)
-            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
-            inverse = _inverse_rms(scratch, y, start, turns, t, columns, epsilon)
-            with loop(turns) as turn:
-                quad = let(turn * THREADS + t)
-                store(x, x[start + quad] + y[start + quad] * weight[quad] * splat(inverse), start + quad)
+            with _normed(a, y, weight, row, t, columns, epsilon) as (at, _, value):
+                store(x, x[at] + value, at)
 
     return kernel(f"add_normed_{columns}", build)
 
@@ -220,24 +213,29 @@ def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
 @cache
 def rms_rows(columns: int, epsilon: float) -> tirx.PrimFunc:
     """(x, weight, rows): x[rows, columns] = its RMS norm, float32, in place: of encoders, whose states are pooled."""
-    quads = quads_of(columns)
 
     def build(a: Args) -> None:
         x, weight = a.buffer("x", "float32x4", "x"), a.buffer("weight", "float32x4")
         a.scalar("rows")
         with a.workgroups(1, "rows", THREADS) as (_, row, t):
-            scratch = _row_scratch(a)
-            start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
-            inverse = _inverse_rms(scratch, x, start, turns, t, columns, epsilon)
-            with loop(turns) as turn:
-                quad = let(turn * THREADS + t)
-                store(x, x[start + quad] * weight[quad] * splat(inverse), start + quad)
+            with _normed(a, x, weight, row, t, columns, epsilon) as (at, _, value):
+                store(x, value, at)
 
     return kernel(f"rms_rows_{columns}", build)
 
 
-def _row_scratch(a: Args) -> tuple[Buffer, Buffer, Buffer]:
-    return a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
+@contextmanager
+def _normed(
+    a: Args, x: Buffer, weight: Buffer, row: Expr, t: Expr, columns: int, epsilon: float
+) -> Iterator[tuple[Expr, Expr, Expr]]:
+    """The RMS norm of a row, four columns of this thread after others: (where in x, where in the row, float32x4)."""
+    quads = quads_of(columns)
+    scratch = a.workgroup(THREADS, "float32"), local(1, "float32x4"), local(1, "float32")
+    start, turns = let(row * quads), let((quads - t + (THREADS - 1)) // THREADS)
+    inverse = _inverse_rms(scratch, x, start, turns, t, columns, epsilon)
+    with loop(turns) as turn:
+        quad = let(turn * THREADS + t)
+        yield start + quad, quad, x[start + quad] * weight[quad] * splat(inverse)
 
 
 def _inverse_rms(
@@ -277,4 +275,4 @@ def join(widths: tuple[int, ...], dtype: str) -> tirx.PrimFunc:
     return kernel("join_" + "_".join(map(str, widths)), build)
 
 
-__all__ = ["add_bias", "add_normed", "cap", "gate", "head_norm", "join", "norm", "rope_table"]
+__all__ = ["add_bias", "add_normed", "cap", "gate", "head_norm", "join", "norm", "rms_rows", "rope_table"]
