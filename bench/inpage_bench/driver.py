@@ -134,6 +134,10 @@ class Driver(Protocol):
         """Load the model (in a page of ``pages``, or natively) until it can answer."""
         ...
 
+    async def settle(self) -> None:
+        """Ask nothing, until the engine has chosen for good what it runs, where it does that in a pause: most answers
+        are computed with that. Returns where that takes too long."""
+
     async def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Timeline:
         """One answer, alone. Nothing of earlier prompts may be reused unless the engine does so for its users."""
         ...

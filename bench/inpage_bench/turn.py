@@ -132,6 +132,7 @@ class Turn:
         self._load_s = load_s
         self._embeds = embeds
         self._pages: Visit | None = None
+        self._settled = False
         self.speed = Speed()
         self.loading_s = 0.0  # what loads took, with the first tokens after them
 
@@ -186,6 +187,7 @@ class Turn:
         self._pace.sample()
         pages: Pages = self._pages if self._pages is not None else _NoPages()
         began = time.perf_counter()
+        self._settled = False
         facts: LoadFacts = await self._limited(self._driver.load(pages), self._load_s)
         first = await self._first()
         self.loading_s += time.perf_counter() - began
@@ -217,7 +219,8 @@ class Turn:
                 f"would take about {expected:.0f} s, too near to the limit of {limits.longest_s:g} s to begin"
             )
         share, warm = limits.share(scenario, visit), 0
-        if scenario.kind == "embed" or (scenario.kind == "answer" and not scenario.memory) or scenario.together:
+        warms = scenario.kind == "embed" or (scenario.kind == "answer" and not scenario.memory) or scenario.together
+        if warms:
             warm = 0 if expected > _SLOW_S and not limits.exact and scenario.name != HEAT.name else limits.warmup
         work.cell.warmup = max(work.cell.warmup, warm)
         allowed = limits.budget_s * (visit + 1) / limits.visits
@@ -232,6 +235,9 @@ class Turn:
                 await self._embed(scenario, number)
             else:
                 await self._ask(scenario, scenario.prompts(self._tokenizer, number))
+        if warms and not self._settled:
+            self._settled = True
+            await self._limited(self._driver.settle())
         pids = self._pids()
         processes.reset_peaks(pids)
         began, spent = time.perf_counter(), taken.spent_s

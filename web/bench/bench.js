@@ -123,6 +123,17 @@ async function embed({ texts, together }) {
   return { at_ms: at, vector: [.../** @type {Float32Array} */ (first)] };
 }
 
+/**
+ * Nobody asks, until the kernels that run here have been chosen for good, or for so long.
+ * @param {number} seconds
+ */
+async function settle(seconds) {
+  const until = performance.now() + seconds * 1e3;
+  while (!(await started().refresh()).kernels_settled && performance.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
 async function unload() {
   const loaded = inpage;
   inpage = null;
@@ -136,5 +147,5 @@ function started() {
 }
 
 Object.assign(globalThis, {
-  bench: { load, generate, serve, embed, unload, info: () => started().refresh(), counters: () => started().counters() },
+  bench: { load, settle, generate, serve, embed, unload, info: () => started().refresh(), counters: () => started().counters() },
 });

@@ -12,7 +12,7 @@ from inpage.errors import InvalidRequest
 
 from ..driver import Embedded, Files, LoadFacts, Pages, Subject, Tab, Timeline, Usage
 from ..results import Engine
-from .settings import SETTINGS
+from .settings import SETTINGS, SETTLING_S
 
 _PAGE = "bench/bench.html"
 _KERNELS = "kernels chosen: "
@@ -51,6 +51,9 @@ class PageDriver:
         self.engine.threads = int(info["threads"])
         self.engine.name = f"inpage {info['variant']}"
         return LoadFacts(float(loaded["ready_ms"]), _phases(loaded["phases"]), tab.fetched())
+
+    async def settle(self) -> None:
+        await self._loaded().call("(seconds) => globalThis.bench.settle(seconds)", SETTLING_S)
 
     async def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Timeline:
         asked = {"prompt": list(prompt), "maxTokens": max_new_tokens}

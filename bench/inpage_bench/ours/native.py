@@ -54,6 +54,9 @@ class NativeDriver:
         self.engine.name = f"inpage {self.engine.variant}"
         return LoadFacts(float(loaded["ready_ms"]))
 
+    async def settle(self) -> None:
+        await self._ask({"op": "settle"})
+
     async def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Timeline:
         return (await self.serve([prompt], max_new_tokens, 1))[0]
 

@@ -3,6 +3,7 @@ answer, ``{"value": …}`` or ``{"error": {"code", "message", "field"}}``; it en
 
     {"op": "load", "artifact": FOLDER, "backend": NAME, "threads": N, "trust": false}
                                                                           {"ready_ms", "info"}
+    {"op": "settle"}                                                      null, when its kernels are chosen
     {"op": "serve", "prompts": [[id…]…], "max_tokens": N, "clients": N}   a Timeline each
     {"op": "embed", "texts": [TEXT…], "together": true}                   an Embedded
     {"op": "counters"}                                                    {name: count}
@@ -11,6 +12,7 @@ answer, ``{"value": …}`` or ``{"error": {"code", "message", "field"}}``; it en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -21,7 +23,7 @@ from inpage.errors import InpageError, QueueFull, Unsupported
 from inpage.router import Router
 
 from ..driver import Embedded, Timeline
-from .settings import SETTINGS
+from .settings import SETTINGS, SETTLING_S
 
 
 class Child:
@@ -44,9 +46,17 @@ class Child:
             raise Unsupported("no model is loaded")
         if message["op"] == "counters":
             return await self._router.counters()
+        if message["op"] == "settle":
+            return await self._settle(self._router)
         if message["op"] == "embed":
             return await self._embed(self._router, message["texts"], together=message["together"])
         return await self._serve(self._router, message["prompts"], message["max_tokens"], message["clients"])
+
+    async def _settle(self, router: Router) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLING_S):
+                while not router.info["kernels_settled"]:
+                    await asyncio.sleep(0.25)
 
     async def _embed(self, router: Router, texts: list[str], *, together: bool) -> Any:
         zero = time.perf_counter()

@@ -10,3 +10,6 @@ SETTINGS: dict[str, Any] = {
     "answers": {"enabled": True, "storage_bytes": 0},
     "scheduler": {"timeout": None},
 }
+
+# Kernels are timed for good when nobody has asked for two seconds; a large model's take some seconds.
+SETTLING_S = 20.0

@@ -155,6 +155,9 @@ class PagePeer:
     async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
         return Embedded(**await self._call("embed", list(texts), together))
 
+    async def settle(self) -> None:
+        pass  # it chooses nothing
+
     async def usage(self) -> Usage:
         return Usage(**await self._call("usage"))
 

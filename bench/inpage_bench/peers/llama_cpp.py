@@ -111,6 +111,9 @@ class LlamaCpp:
     async def embed(self, texts: Sequence[str], *, together: bool) -> Embedded:
         raise Unsupported("llama.cpp is not asked for vectors here")
 
+    async def settle(self) -> None:
+        pass  # it chooses nothing
+
     async def usage(self) -> Usage:
         return Usage()
 

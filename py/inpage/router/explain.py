@@ -87,6 +87,7 @@ class Report:
             "why": self.why,
             "sentence": self.sentence,
             "kernels": self.kernels,
+            "kernels_settled": self.kernels_settled,
             "candidates": self.candidates,
             "load_ms": self.load_ms,
             "context": self._scheduler.capacity,
@@ -120,6 +121,12 @@ class Report:
         choice, alternatives = self._profile.choices.get(self._backends.current.name), self._engine.info.alternatives
         fits = choice is not None and choice.fits(self._engine.info)
         return kernel_choice.sentence(choice, alternatives) if choice and fits else ""
+
+    @property
+    def kernels_settled(self) -> bool:
+        """Whether those stay; else they are timed once more when nobody has asked for a while."""
+        choice = self._profile.choices.get(self._backends.current.name)
+        return choice is None or choice.settled
 
     async def counters(self) -> dict[str, int]:
         """What the engine did since it was loaded: "steps", "launches", "rows", "sampled" and, on a GPU, more; then
