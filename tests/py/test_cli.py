@@ -123,6 +123,15 @@ def test_the_browser_answers_as_this_machine_does(run: Run, model: Path, tmp_pat
     assert page["prompt_ids"] == here["prompt_ids"]
 
 
+def test_tune(run: Run, model: Path) -> None:
+    code, out, _ = run("tune", str(model), "--backend", "native", "--json")
+    found = json.loads(out)
+    assert (code, found["variant"], found["kernels_settled"]) == (0, "native", True)
+    assert [each["decode_tps"] > 0 for each in found["candidates"] if each["running"]] == [True]
+    code, out, _ = run("tune", str(model), "--backend", "native")
+    assert code == 0 and out.startswith("Running native") and "tokens a second" in out
+
+
 def test_score(run: Run, model: Path, tmp_path: Path) -> None:
     ids = [5, 9, 12, 40, 7, 7, 100, 3, 250, 17]
     (tmp_path / "ids.json").write_text(json.dumps(ids))

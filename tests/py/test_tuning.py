@@ -50,14 +50,14 @@ async def test_measuring_feeds_only_the_pages_it_was_given() -> None:
     assert {page for _, feeds in engine.calls for feed in feeds for page in feed.pages} == set(range(3, count + 3))
 
 
-async def test_a_slow_engine_is_known_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_engine_is_known_after_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))  # every look at the clock finds a second gone
     monkeypatch.setattr("inpage.backends.measurement.time.perf_counter", lambda: float(next(clock)))
     engine = PagedDouble()
     await engine.reserve_pages(pages_needed(engine.info))
     measurement = await measure(engine, range(pages_needed(engine.info)))
     assert measurement.decode_tps == 1
-    assert [kind for kind, _ in engine.calls] == ["run", "run"]
+    assert [kind for kind, _ in engine.calls] == ["run"] * 3
 
 
 class House:
@@ -139,6 +139,15 @@ async def test_the_faster_one_is_found_after_the_first_answer(house: House) -> N
             "  slow-a: made for tests; 20 tokens a second, prompt 60",
             "* fast-b: made for tests; 100 tokens a second, prompt 300",
         ]
+
+
+async def test_what_was_measured_at_a_bad_moment_is_measured_again(house: House) -> None:
+    house.profile.measurements["slow-a"] = SLOW
+    house.speeds["slow-a"] = replace(FAST, decode_tps=2 * FAST.decode_tps)
+    async with await house.router() as router:
+        await router.complete("hello", **GREEDY)
+        await settled(house, 2)
+        assert (router.info["variant"], house.profile.measurements["slow-a"]) == ("slow-a", house.speeds["slow-a"])
 
 
 async def test_a_request_ends_the_search(house: House) -> None:

@@ -325,7 +325,7 @@ export class InPage {
     return this.#router.ask({ op: "explain", model });
   }
 
-  /** Time each variant that was never timed on this device, now. @param {string} [model] @returns {Promise<Candidate[]>} */
+  /** Time what was never timed on this device, kernels and variants, now. @param {string} [model] @returns {Promise<Candidate[]>} */
   measure(model) {
     return this.#router.ask({ op: "measure", model });
   }

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ..errors import InpageError
 
-COMMANDS = ("compile", "levels", "build", "serve", "chat", "score", "bench", "models", "plan", "doctor")
+COMMANDS = ("compile", "levels", "build", "serve", "chat", "score", "bench", "models", "plan", "tune", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):

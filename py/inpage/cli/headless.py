@@ -65,6 +65,15 @@ _SCORE = """
 """
 
 
+_TUNE = """
+() => guarded(async () => {
+  const candidates = await window.inpage.measure();
+  const { variant, kernels, kernels_settled } = await window.inpage.refresh();
+  return { variant, kernels, kernels_settled, candidates, explained: await window.inpage.explain() };
+})
+"""
+
+
 def flags(*, webgpu: bool) -> list[str]:
     """What a headless Chromium is started with, here and by the bench. Its sandbox does not start for root."""
     root = hasattr(os, "getuid") and os.getuid() == 0
@@ -139,6 +148,10 @@ class _Page:
     async def score(self, ids: str | list[int], window: int | None) -> dict[str, Any]:
         score: dict[str, Any] = await self._call(_SCORE, {"ids": ids, "window": window})
         return score
+
+    async def tune(self) -> dict[str, Any]:
+        told: dict[str, Any] = await self._call(_TUNE, {})
+        return told
 
     async def start_trace(self) -> None:
         await self._call(_START_TRACE, {})

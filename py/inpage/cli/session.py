@@ -55,17 +55,27 @@ class Session(Protocol):
         """backend, variant, why, threads, perplexity, and nll, argmax, margin for each position."""
         ...
 
+    async def tune(self) -> dict[str, Any]:
+        """Time what was never timed, variants and kernels. Gives variant, candidates, kernels and kernels_settled, as
+        in the router's ``info``, and ``explained``, for people."""
+        ...
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What `chat` and `score` share."""
+    parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
+    engine_arguments(parser)
+
+
+def engine_arguments(parser: argparse.ArgumentParser, backend: str = "wasm") -> None:
+    """Where a model runs; ``backend`` is the default."""
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        default="wasm",
+        default=backend,
         help="wasm or webgpu: in a headless browser, the fastest variant of it that can run; auto: there, whatever is "
         "the fastest; native: here; or one variant of the model, such as wasm-simd (default: %(default)s)",
     )
-    parser.add_argument("--model", metavar="DIR", help="a compiled model's folder or id")
     parser.add_argument("--level", metavar="NAME", help="a precision of the model (default: the best that it carries)")
     parser.add_argument("--threads", type=int, metavar="N", help="compute threads (default: all cores, at most 8)")
     trust_argument(parser)
@@ -141,3 +151,9 @@ class _Native:
         info = self._router.info
         facts = {name: info[name] for name in ("backend", "variant", "why", "threads")}
         return facts | {"perplexity": score.perplexity} | asdict(score)
+
+    async def tune(self) -> dict[str, Any]:
+        candidates = await self._router.measure()
+        info = self._router.info
+        told = {name: info[name] for name in ("variant", "kernels", "kernels_settled")}
+        return {**told, "candidates": candidates, "explained": self._router.explain()}

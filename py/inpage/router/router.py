@@ -344,7 +344,8 @@ class Router:
         return 0 if self.answers is None else await self.answers.invalidate(tag)
 
     async def measure(self) -> list[dict[str, Any]]:
-        """Time now what was never timed on this device, each variant for some milliseconds; gives `candidates`."""
+        """Time now what was never timed on this device, kernels and each variant, for some tens of milliseconds; gives
+        `candidates`."""
         await self._tuner.measure_all()
         return self.candidates
 

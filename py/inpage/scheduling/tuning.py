@@ -70,7 +70,9 @@ class Tuner:
             kv.pool.give(pages)
 
     async def measure_all(self) -> None:
-        """Measure what was never measured here, now. One that fails is noted and left."""
+        """Choose kernels and measure what was never measured here, now. One that fails is noted and left."""
+        if self._scheduler.idle:
+            await self._settle_kernels()
         if self._backends.current.name not in self._profile.measurements:
             await self.measure_current()
         for candidate in self._backends.ranked:
@@ -127,6 +129,13 @@ class Tuner:
         present = self._profile.measurements.get(self._backends.current.name)
         return present is not None and measurement.typical_s < _WORTH_IT * present.typical_s
 
+    async def _confirmed(self, measurement: Measurement) -> bool:
+        """Whether it is faster than the present engine is now: a number from a moment when the device was at something
+        else would be believed at every visit."""
+        if self._faster(measurement):
+            await self.measure_current()
+        return self._faster(measurement)
+
     async def _try(self, candidate: Candidate) -> None:
         engine: Engine | None = None
         try:
@@ -136,7 +145,7 @@ class Tuner:
                 if is_paged(engine):
                     await engine.reserve_pages(count)
                 await self._learn(candidate.name, await measure(engine, range(count)))
-            if self._faster(self._profile.measurements[candidate.name]) and self._scheduler.idle:
+            if await self._confirmed(self._profile.measurements[candidate.name]) and self._scheduler.idle:
                 previous = self._scheduler.engine
                 self._scheduler.adopt(engine)
                 self._backends.adopt(candidate)
