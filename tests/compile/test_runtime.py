@@ -132,6 +132,8 @@ def test_scratch_is_private_to_a_thread_and_aligned() -> None:
         [1, 4, 1],
         [1, 4, 1, 99, 0, 0],  # no such kernel
         [1, 4, 1, -1, 0, 0],
+        [1, 4, 1, 0x10004, 1, 0, 1, 0, 8],  # the first launch is serial: there is no barrier before it
+        [1, 4, 2, 4, 1, 0, 1, 0, 8, 0x10063, 0, 0],  # no such kernel
         [1, 4, 1, 2, 1, 9, 0],  # no such buffer
         [1, 4, 1, 2, 1, -1, 0],
         [1, 4, 1, 2, 0, 17, *[0, 0] * 17],  # more scalars than a launch has room for
@@ -176,6 +178,27 @@ def test_a_step_taken_apart_leaves_what_the_step_leaves() -> None:
         assert list(wrong[:3]) == ([0] * 3 if launch in (0, 1) else [-1] * 3)
     assert list(counters().contents[:4]) == [0, 0, 0, 0]
     assert rt.lib.inpage_step_launch(5, 1, 1, 0) == -2  # a batch that inpage_step would refuse
+    rt.close()
+
+
+def test_serial_launches_are_one_threads_between_two_shared_ones() -> None:
+    """`scratch` writes a word a thread, so that it shows who took part."""
+    rt = Runtime(4, 8, threads=3)
+    marks = np.zeros((4, 16), np.int32)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 6)(inputs.ctypes.data, rt.logits.ctypes.data, *(row.ctypes.data for row in marks))
+    words = [1, 4, 4, *(word for i, k in enumerate((4, 0x10004, 0x10004, 4)) for word in (k, 1, 2 + i, 1, 0, 1000))]
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 6, (ctypes.c_int32 * len(words))(*words), len(words), io) == 0
+    for apart in (False, True):
+        marks[:] = -1
+        for launch in range(4) if apart else ():
+            assert rt.lib.inpage_step_launch(1, 1, 1, launch) == 0
+        assert apart or rt.lib.inpage_step(1, 1, 1) == 0
+        assert (marks == 0).sum(1).tolist() == [3, 1, 1, 3]
+    marks[:] = -1
+    assert rt.lib.inpage_step_kernel(1, 1, 1, 4, 9) == 4
+    assert (marks == 0).sum(1).tolist() == [3, 1, 1, 3]
     rt.close()
 
 

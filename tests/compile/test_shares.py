@@ -48,6 +48,18 @@ def test_threads_share_a_step_evenly(name: str, steps: str, threads: int) -> Non
     assert evenness(made, plan, architecture, STEPS[steps], threads) >= 0.9
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_layer_of_a_decoding_step_has_six_barriers(name: str) -> None:
+    """One after each launch that threads share; of the nine launches two norms and the append are serial."""
+    _, plan, architecture = lowered(name)
+    barriers = {f.name: sum(not launch.serial for launch in f.launches) for f in plan.functions}
+    begin_and_end = 3  # embedding, the table of rotations, logits
+    assert barriers["decode"] == begin_and_end + 6 * architecture.layers
+    assert barriers["batch"] == begin_and_end + 1 + 9 * architecture.layers  # many rows' norms are worth sharing
+    tiny = [x.kernel for x in plan.functions[0].launches if x.serial]
+    assert {plan.kernels[k].name.rsplit("_", 1)[0][:8] for k in tiny} == {"rms_norm", "rope_app"}
+
+
 SHAPE = PackedMatrix(FORMATS["q4_0"], 144, 32)
 ISA = Isa(HOST_ISAS[0])
 FORM = "i8" if ISA.name == "x86" else "f32"

@@ -53,6 +53,16 @@ def test_a_good_plan_is_read_encoded_and_shown() -> None:
     assert plan.alternatives == ()
 
 
+def test_a_serial_launch_is_marked_in_the_program_and_shown() -> None:
+    content = good()
+    before = encode_program(parse_plan(content, TENSORS)).tolist()
+    content["functions"][0]["launches"][1]["serial"] = True
+    plan = parse_plan(content, TENSORS)
+    changes = [(a, b) for a, b in zip(before, encode_program(plan).tolist(), strict=True) if a != b]
+    assert changes == [(1, 0x10001)]
+    assert [line.split()[1] for line in describe(plan).splitlines() if line.endswith(", serial")] == ["attend(rows,"]
+
+
 def test_kernels_that_do_the_same_stand_in_lists() -> None:
     content = good()
     content["kernels"] += TWINS

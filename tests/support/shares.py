@@ -61,7 +61,8 @@ def prompt(rows: int, most: int) -> list[Step]:
 
 
 def evenness(made: LoweredPlan, plan: Plan, a: Architecture, steps: Sequence[Step], threads: int) -> float:
-    """The mean thread's work ÷ that of the longest, a barrier after each launch."""
+    """The mean thread's work ÷ that of the longest, a barrier after each launch. What is serial counts as every
+    thread's: all are done with it at once, and what that costs beside a share each is what a barrier costs."""
     all_ = [share for step in steps for share in shares(made, plan, a, step, threads)]
     return sum(s.work for s in all_) / threads / sum(s.longest for s in all_)
 
@@ -70,7 +71,16 @@ def shares(made: LoweredPlan, plan: Plan, a: Architecture, step: Step, threads: 
     """Of each launch of a step."""
     function = next(f for f in plan.functions if f.max_rows >= step.rows)
     heads = Heads(a.heads, a.kv_heads, a.head_dim, a.layers, 1, 1, plan.blocks_per_sequence)
-    return [_share(made, plan, heads, launch, step, threads) for launch in function.launches]
+    return [
+        _serial(_share(made, plan, heads, launch, step, 1), threads)
+        if launch.serial
+        else _share(made, plan, heads, launch, step, threads)
+        for launch in function.launches
+    ]
+
+
+def _serial(alone: Share, threads: int) -> Share:
+    return Share(alone.name, alone.work * threads, alone.work)
 
 
 def _share(made: LoweredPlan, plan: Plan, h: Heads, launch: Launch, step: Step, threads: int) -> Share:

@@ -97,10 +97,17 @@ def toy_plan(window: int | None = None) -> dict[str, Any]:
             {"name": "slide", "buffers": 5, "scalars": 4, "access": "rrrrx"},
         ],
         "functions": [
-            {"name": "decode", "max_rows": 4, "launches": launches},
+            {"name": "decode", "max_rows": 4, "launches": _some_serial(launches)},
             {"name": "prefill", "max_rows": ROWS, "launches": launches},
         ],
     }
+
+
+def _some_serial(launches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the mixes, each of which needs all of the one before: one, two and three in a row, among shared ones."""
+    serial = (4, 7, 8, 12, 13, 14)
+    mixes = [i for i, launch in enumerate(launches) if launch["kernel"] == 2]
+    return [launch | {"serial": i in [mixes[k] for k in serial]} for i, launch in enumerate(launches)]
 
 
 def write_toy(folder: Path, window: int | None = None, kernels: bytes | None = None) -> Manifest:

@@ -23,6 +23,9 @@ from ..ops.maxima import Maxima
 from .arenas import Use, arenas_of, place
 
 INPUTS = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows", "kv")
+# Launches of so many elements at most are serial: one thread is done with them in a few microseconds, in which sharing
+# them saves no more than the barrier costs that comes after what is shared.
+SERIAL_ELEMENTS = 4096
 _SIZES = {"int8": 1, "int16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4}
 
 
@@ -203,6 +206,8 @@ class _Walk:
             names = [str(p.name) for p in func.params if not isinstance(p.ty, tirx.BufferType)]
             given = dict(zip(names, scalars, strict=True))
             launch["grid"] = [_replaced(extent, given) for extent in json.loads(str(func.attrs["inpage.grid"]))]
+        if self.launches and 0 < self.rows * int(func.attrs.get("inpage.elements", 0)) <= SERIAL_ELEMENTS:
+            launch["serial"] = True
         self.launches.append(launch)
 
     def _place_all(self, arenas: int) -> None:

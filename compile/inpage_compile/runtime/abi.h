@@ -22,6 +22,7 @@
 #define INPAGE_MAX_SCALARS 16384 /* scalars of all launches together */
 #define INPAGE_LAUNCH_SCALARS 16 /* scalars of one launch */
 #define INPAGE_SHA256_STATE_BYTES 112 /* owned by the caller */
+#define INPAGE_SERIAL 65536 /* added to the kernel of a serial launch */
 #define INPAGE_SCALAR_CONSTANT 0 /* kind of a launch's scalar: its value */
 #define INPAGE_SCALAR_VARIABLE 1 /* kind of a launch's scalar: the index of a variable */
 #define INPAGE_OK 0
@@ -38,7 +39,9 @@ extern const int32_t inpage_kernel_count;
  *   n_functions, then for each function:
  *     max_rows, n_launches, then for each launch:
  *       kernel, n_buffers, buffer ids…, n_scalars, (kind, value)…
- * A step runs the first function whose max_rows >= rows. */
+ * A step runs the first function whose max_rows >= rows. Threads share each launch and meet at a barrier after it. A serial
+ * launch (kernel + SERIAL) is done by one thread at the barrier before it, with no barrier of its own; a function's first
+ * launch is none. */
 
 /* What a step may use of a plan's maxima, by index. */
 enum {

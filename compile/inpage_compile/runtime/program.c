@@ -28,7 +28,10 @@ static int32_t load_program(reader *r, void *const *buffers, int32_t n_buffers) 
     if (f > 0 && m->functions[f].max_rows <= m->functions[f - 1].max_rows) r->bad = 1;
     for (int32_t i = 0; i < m->functions[f].n_launches && !r->bad; i++, launches++) {
       inpage_launch *launch = &m->launches[launches];
-      launch->kernel = next(r, 0, inpage_kernel_count - 1);
+      const int32_t kernel = next(r, 0, INPAGE_SERIAL + inpage_kernel_count - 1);
+      launch->serial = kernel >= INPAGE_SERIAL;
+      launch->kernel = launch->serial ? kernel - INPAGE_SERIAL : kernel;
+      if (launch->kernel >= inpage_kernel_count || (launch->serial && i == 0)) r->bad = 1;
       launch->buffers = &m->bindings[bindings];
       const int32_t n_bound = next(r, 0, INPAGE_MAX_BINDINGS - bindings);
       for (int32_t b = 0; b < n_bound && !r->bad; b++) m->bindings[bindings++] = buffers[next(r, 0, n_buffers - 1)];

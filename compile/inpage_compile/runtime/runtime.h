@@ -6,7 +6,7 @@
 
 /* A launch with its addresses resolved. */
 typedef struct {
-  int32_t kernel, n_scalars;
+  int32_t kernel, n_scalars, serial; /* serial: computed by the thread that comes last to the barrier before it */
   void *const *buffers;
   const int32_t *scalars; /* (kind, value) pairs */
 } inpage_launch;
@@ -30,7 +30,7 @@ extern uint32_t inpage_count[INPAGE_COUNTERS]; /* see inpage_counters */
 
 /* Every thread's part of a launch, without a barrier. */
 void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads);
-/* Every thread's part of one forward pass: all launches of f, a barrier after each. */
+/* Every thread's part of one forward pass: all launches of f. */
 void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads);
 /* The first function that takes `rows`; NULL if none does or the batch in the input buffers is out of bounds. */
 const inpage_function *inpage_check_batch(int32_t rows, int32_t sequences, int32_t logit_rows);

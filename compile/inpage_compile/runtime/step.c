@@ -1,4 +1,6 @@
-/* One forward pass: every thread walks the same launches on the shared memory, a barrier after each. */
+/* One forward pass: every thread walks the same launches on the shared memory and computes its share of each, a barrier
+ * after it. Serial launches are too small to share: the thread that comes last to a barrier computes those that follow,
+ * while the others wait at the same barrier still. So they cost no barrier of their own, and nothing runs beside them. */
 #include "runtime.h"
 
 void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads) {
@@ -13,9 +15,13 @@ void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, in
 void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads) {
   const inpage_launch *launch = &inpage_loaded.launches[f->first_launch];
   const inpage_launch *end = launch + f->n_launches;
-  for (; launch < end; launch++) {
-    inpage_run_launch(launch, variables, thread, threads);
-    inpage_barrier(threads);
+  while (launch < end) {
+    inpage_run_launch(launch++, variables, thread, threads);
+    const inpage_launch *first = launch;
+    while (launch < end && launch->serial) launch++;
+    if (!inpage_arrive(threads)) continue;
+    for (; first < launch; first++) inpage_run_launch(first, variables, 0, 1);
+    inpage_release(threads);
   }
   if (thread == 0) {
     inpage_count[0] += 1;
@@ -81,10 +87,18 @@ int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
   return error;
 }
 
+/* Of one launch by itself. */
+static void run_share(const inpage_launch *launch, int32_t thread, int32_t threads) {
+  if (!launch->serial)
+    inpage_run_launch(launch, pass.variables, thread, threads);
+  else if (thread == 0)
+    inpage_run_launch(launch, pass.variables, 0, 1);
+}
+
 static void launch_job(int32_t thread, int32_t threads) {
   if (pass.launch < 0) return;
   const inpage_launch *launch = &inpage_loaded.launches[pass.function->first_launch + pass.launch];
-  inpage_run_launch(launch, pass.variables, thread, threads);
+  run_share(launch, thread, threads);
 }
 
 int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch) {
@@ -102,7 +116,7 @@ static void kernel_job(int32_t thread, int32_t threads) {
   int32_t done = 0;
   for (; launch < end && done < pass.most; launch++) {
     if (launch->kernel != pass.kernel) continue;
-    inpage_run_launch(launch, pass.variables, thread, threads);
+    run_share(launch, thread, threads);
     inpage_barrier(threads);
     done++;
   }

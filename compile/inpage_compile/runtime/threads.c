@@ -90,15 +90,23 @@ static void await_epoch(int32_t epoch) {
   }
 }
 
-void inpage_barrier(int32_t threads) {
+int inpage_arrive(int32_t threads) {
+  if (threads == 1) return 1;
+  const int32_t epoch = atomic_load_explicit(&crew.epoch, memory_order_relaxed);
+  if (atomic_fetch_add(&crew.arrived, 1) == threads - 1) return 1;
+  await_epoch(epoch);
+  return 0;
+}
+
+void inpage_release(int32_t threads) {
   if (threads == 1) return;
   const int32_t epoch = atomic_load_explicit(&crew.epoch, memory_order_relaxed);
-  if (atomic_fetch_add(&crew.arrived, 1) == threads - 1) {
-    atomic_store_explicit(&crew.arrived, 0, memory_order_relaxed);
-    change(&crew.epoch, (int32_t)((uint32_t)epoch + 1u), &crew.epoch_sleepers);
-  } else {
-    await_epoch(epoch);
-  }
+  atomic_store_explicit(&crew.arrived, 0, memory_order_relaxed);
+  change(&crew.epoch, (int32_t)((uint32_t)epoch + 1u), &crew.epoch_sleepers);
+}
+
+void inpage_barrier(int32_t threads) {
+  if (inpage_arrive(threads)) inpage_release(threads);
 }
 
 void inpage_parallel(inpage_job job, int32_t most) {

@@ -29,6 +29,11 @@ typedef void (*inpage_job)(int32_t thread, int32_t threads);
 void inpage_parallel(inpage_job job, int32_t threads);
 void inpage_barrier(int32_t threads); /* within a job; its writes are visible to all after it */
 
+/* The barrier's two halves. The thread that arrives last gets 1 at once and sees what the others wrote; they wait until it
+ * calls inpage_release, and then see what it did between. */
+int inpage_arrive(int32_t threads);
+void inpage_release(int32_t threads);
+
 /* What differs between the targets (threads_wasm.c, threads_native.c). */
 void inpage_futex_wait(_Atomic int32_t *word, int32_t seen); /* sleeps while *word == seen; may wake early */
 void inpage_futex_wake(_Atomic int32_t *word);               /* wakes all */

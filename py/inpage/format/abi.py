@@ -21,6 +21,7 @@ MAX_BINDINGS: Final = 32768  # buffers of all launches together
 MAX_SCALARS: Final = 16384  # scalars of all launches together
 LAUNCH_SCALARS: Final = 16  # scalars of one launch
 SHA256_STATE_BYTES: Final = 112  # owned by the caller
+SERIAL: Final = 65536  # added to the kernel of a serial launch
 SCALAR_CONSTANT: Final = 0  # kind of a launch's scalar: its value
 SCALAR_VARIABLE: Final = 1  # kind of a launch's scalar: the index of a variable
 OK: Final = 0

@@ -43,7 +43,10 @@ The document::
                              its rows
     launches                 {"kernel", "buffers", "scalars"}: buffer ids in the kernel's order; each scalar a number or
                              a variable's name. For WebGPU also "grid": [x, y, z], the workgroups to dispatch, each an
-                             int, a variable's name, or ["*" | "+" | "ceildiv", a, b] of such; 0 of them: no dispatch
+                             int, a variable's name, or ["*" | "+" | "ceildiv", a, b] of such; 0 of them: no dispatch.
+                             For CPUs "serial" (default false): too small to share, so that one thread does it while the
+                             others wait at the barrier before it; there is one after every launch that is shared. A
+                             function's first launch is none
 
 WebGPU (``workgroup`` and ``grid`` are there). ``kernels.wgsl`` holds every kernel behind a line ``//: <name>``; each is
 a shader module of its own whose entry point has the kernel's name. Group 0, binding i is the launch's buffer i, whole
@@ -270,6 +273,8 @@ def _functions(
         most = {"rows": rows, "sequences": maxima.sequences, "logit_rows": maxima.logit_rows}
         launches = enumerate(f["launches"])
         made = tuple(_launch(launch, kernels, buffers, most, f"{at}.launches[{j}]") for j, launch in launches)
+        if made and made[0].serial:
+            raise wrong(f"{at}.launches[0].serial", "there is no barrier before a function's first launch")
         out.append(Function(f["name"], rows, made))
     launched = [launch for f in out for launch in f.launches]
     for what, count, limit in (
@@ -305,7 +310,10 @@ def _launch(
                     where, f"{quoted(buffers[b].name)} shares bytes with {quoted(other)} and one of them is written"
                 )
     grid = _grid(item["grid"], most, f"{at}.grid") if kernel.workgroup else ()
-    return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid)
+    serial = bool(item["serial"])
+    if serial and kernel.workgroup:
+        raise wrong(f"{at}.serial", f"kernel {quoted(kernel.name)} has a workgroup; threads wait for no dispatch")
+    return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid, serial)
 
 
 def _grid(grid: list[Extent] | None, most: Mapping[str, int], at: str) -> tuple[Extent, ...]:

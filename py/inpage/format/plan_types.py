@@ -71,12 +71,14 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups."""
+    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups.
+    ``serial``: done by one thread, while the others wait at the barrier before it."""
 
     kernel: int
     buffers: tuple[int, ...]
     scalars: tuple[int | str, ...]
     grid: tuple[Extent, ...] = ()
+    serial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from ..errors import ArtifactInvalid, quoted
-from .abi import IO, SCALAR_CONSTANT, SCALAR_VARIABLE, VARIABLES
+from .abi import IO, SCALAR_CONSTANT, SCALAR_VARIABLE, SERIAL, VARIABLES
 from .limits import BINDING_BYTES, STORAGE_BUFFERS
 from .plan_types import Buffer, Extent, Launch, Plan
 
@@ -53,7 +53,8 @@ def encode_program(plan: Plan) -> array[int]:
     for function in plan.functions:
         words.extend((function.max_rows, len(function.launches)))
         for launch in function.launches:
-            words.extend((launch.kernel, len(launch.buffers), *launch.buffers, len(launch.scalars)))
+            kernel = launch.kernel + (SERIAL if launch.serial else 0)
+            words.extend((kernel, len(launch.buffers), *launch.buffers, len(launch.scalars)))
             for scalar in launch.scalars:
                 if isinstance(scalar, str):
                     words.extend((SCALAR_VARIABLE, VARIABLES.index(scalar)))
@@ -103,6 +104,7 @@ def describe(plan: Plan) -> str:
             lines.append(
                 f"{i:5}  {kernel.name}({scalars})  [{'; '.join(shown)}]  weights {read:,} B, other {other:,} B"
                 + (f", grid {' x '.join(map(_show_extent, launch.grid))}" if launch.grid else "")
+                + (", serial" if launch.serial else "")
             )
     return "\n".join(lines) + "\n"
 

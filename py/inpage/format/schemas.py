@@ -364,6 +364,7 @@ PLAN: Final[Schema] = {
             "low": 0,
             "high": 16,
         },
+        "serial": {"is": "flag", "optional": True},
         "grid": {
             "is": "list",
             "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]},

@@ -25,6 +25,8 @@ export const MAX_SCALARS = 16384;
 export const LAUNCH_SCALARS = 16;
 /** Owned by the caller. */
 export const SHA256_STATE_BYTES = 112;
+/** Added to the kernel of a serial launch. */
+export const SERIAL = 65536;
 /** Kind of a launch's scalar: its value. */
 export const SCALAR_CONSTANT = 0;
 /** Kind of a launch's scalar: the index of a variable. */

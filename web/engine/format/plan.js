@@ -28,6 +28,7 @@ import { read } from "./structure.js";
  * @property {number[]} buffers
  * @property {[kind: number, value: number][]} scalars
  * @property {[Extent, Extent, Extent]} grid workgroups; all 1 where the kernel has no workgroup (WASM)
+ * @property {boolean} serial done by one thread, while the others wait at the barrier before it
  * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null}} Kernel
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
  * @typedef {{layers: number[], page_tokens: number, window: number | null}} KvGroup
@@ -329,6 +330,7 @@ function readFunctions({ functions, maxima }, kernels, buffers, others) {
     const launches = f.launches.map((/** @type {Checked} */ launch, /** @type {number} */ j) =>
       readLaunch(launch, `${field}.launches[${j}]`, kernels, buffers, others, most),
     );
+    if (launches[0]?.serial) throw invalidArtifact("no barrier is before a function's first launch", `${field}.launches[0].serial`);
     return { name: f.name, maxRows: f.max_rows, launches };
   });
   if (before !== maxima.rows) throw invalidArtifact("the last function must take maxima.rows", "plan.functions");
@@ -361,6 +363,7 @@ function readLaunch(item, field, kernels, buffers, others, most) {
     if (item[what].length !== kernel[what]) throw invalidArtifact(`kernel ${brief(kernel.name)} takes ${kernel[what]}`, `${field}.${what}`);
   }
   for (const [i, id] of item.buffers.entries()) checkBinding(item.buffers, i, kernel.access, buffers, `${field}.buffers[${i}]`, id);
+  if (item.serial && kernel.workgroup) throw invalidArtifact(`kernel ${brief(kernel.name)} has a workgroup`, `${field}.serial`);
   return {
     kernel: item.kernel,
     buffers: item.buffers,
@@ -368,6 +371,7 @@ function readLaunch(item, field, kernels, buffers, others, most) {
       typeof scalar === "string" ? [SCALAR_VARIABLE, VARIABLES.indexOf(scalar)] : [SCALAR_CONSTANT, scalar],
     ),
     grid: kernel.workgroup ? readGrid(item.grid, `${field}.grid`, most) : [1, 1, 1],
+    serial: item.serial ?? false,
   };
 }
 

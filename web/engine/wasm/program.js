@@ -1,6 +1,6 @@
 /** @file A plan as the flat program that the C runtime replays (abi.h), and what it must know of the plan. */
 
-import { IO } from "../format/abi.js";
+import { IO, SERIAL } from "../format/abi.js";
 
 /**
  * @param {import("../format/plan.js").Plan} plan
@@ -12,7 +12,7 @@ export function encodeProgram(plan) {
   for (const fn of plan.functions) {
     words.push(fn.maxRows, fn.launches.length);
     for (const launch of fn.launches) {
-      words.push(launch.kernel, launch.buffers.length, ...launch.buffers, launch.scalars.length);
+      words.push(launch.kernel + (launch.serial ? SERIAL : 0), launch.buffers.length, ...launch.buffers, launch.scalars.length);
       for (const [kind, value] of launch.scalars) words.push(kind, value);
     }
   }

@@ -48,14 +48,16 @@ class Args:
         return let(cast("int32", var))
 
 
-def kernel(name: str, build: Callable[[Args], None]) -> tirx.PrimFunc:
-    """Build one PrimFunc. ``build`` declares arguments through `Args` and emits the body."""
+def kernel(name: str, build: Callable[[Args], None], elements: int = 0) -> tirx.PrimFunc:
+    """Build one PrimFunc. ``build`` declares arguments through `Args` and emits the body. ``elements``: of a row, where
+    a few operations on each of them are all the work: with few of them a plan makes it a serial launch."""
     args = Args()
     with IRBuilder() as ib, T.prim_func(private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         build(args)
-    return ib.get().with_attr("inpage.name", name).with_attr("inpage.access", args.access)
+    func = ib.get().with_attr("inpage.name", name).with_attr("inpage.access", args.access)
+    return func.with_attr("inpage.elements", elements) if elements else func
 
 
 def alternatives(first: tirx.PrimFunc, *others: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -48,7 +48,7 @@ def rms_norm(isa: Isa, columns: int, epsilon: float, form: str, gather: bool = F
                         made.append(let(x[source, at] * inverse * weight[at]))
                     store_group(isa, form, made, y, scales, row, group)
 
-    return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build)
+    return kernel(f"rms_norm_{form}_{columns}" + ("_gather" if gather else ""), build, columns)
 
 
 @cache
@@ -67,7 +67,7 @@ def add_normed(isa: Isa, columns: int, epsilon: float) -> tirx.PrimFunc:
                 at = span(i * 4)
                 store(x, x[row, at] + y[row, at] * inverse * weight[at], row, at)
 
-    return kernel(f"add_normed_{columns}", build)
+    return kernel(f"add_normed_{columns}", build, columns)
 
 
 def _inverse_rms(isa: Isa, x: Buffer, row: Expr, columns: int, epsilon: float) -> Expr:
@@ -104,7 +104,7 @@ def head_norm(h: Heads, epsilon: float) -> tirx.PrimFunc:
             with loop(h.dim) as i:
                 store(qkv, qkv[row, first + i] * inverse * weight[which + i], row, first + i)
 
-    return kernel(f"head_norm_{h.heads}_{h.kv_heads}_{h.dim}", build)
+    return kernel(f"head_norm_{h.heads}_{h.kv_heads}_{h.dim}", build, heads * h.dim)
 
 
 @cache

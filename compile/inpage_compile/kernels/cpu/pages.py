@@ -77,7 +77,7 @@ def rope_append(isa: Isa, h: Heads) -> tirx.PrimFunc:
                 packed = let(f16_encode(let(qkv[row, span(first + four * 4)])))
                 store(halves, packed, span(values + slot * h.dim + four * 4))
 
-    return kernel(f"rope_append_{h.label}", build)
+    return kernel(f"rope_append_{h.label}", build, width)
 
 
 def _rotated(qkv: Buffer, table: Buffer, row: Expr, first: Expr, pair: Expr) -> tuple[Expr, Expr]:

@@ -31,7 +31,7 @@ def join(widths: tuple[int, ...]) -> tirx.PrimFunc:
                     store(y, part[row, i], row, first + i)
                 first += width
 
-    return kernel("join_" + "_".join(map(str, widths)), build)
+    return kernel("join_" + "_".join(map(str, widths)), build, sum(widths))
 
 
 @cache
@@ -46,7 +46,7 @@ def add_bias(width: int) -> tirx.PrimFunc:
         with parallel(rows) as row, loop(width) as i:
             store(x, x[row, i] + bias[i], row, i)
 
-    return kernel(f"add_bias_{width}", build)
+    return kernel(f"add_bias_{width}", build, width)
 
 
 @cache
@@ -113,4 +113,4 @@ def requantize(isa: Isa, width: int, form: str, most: int = 127) -> tirx.PrimFun
             made = [let(x[row, span(group * GROUP + i * 4)]) for i in range(8)]
             store_group(isa, form, made, y, scales, row, group, most)
 
-    return kernel(f"quantize_{form}_{width}" if most == 127 else f"quantize_{form}_{width}_to{most}", build)
+    return kernel(f"quantize_{form}_{width}" + ("" if most == 127 else f"_to{most}"), build, width)

@@ -42,7 +42,7 @@ def conv_append(c: ShortConv) -> tirx.PrimFunc:
             with loop(_FOURS) as four:
                 store(floats, _gated(c, bcx, row, first + four * 4), span(place + four * 4))
 
-    return kernel(f"conv_append_{c.label}", build)
+    return kernel(f"conv_append_{c.label}", build, c.width)
 
 
 @cache
@@ -82,7 +82,7 @@ def short_conv(isa: Isa, c: ShortConv, form: str) -> tirx.PrimFunc:
             made = [let(sums[i] * bcx[row, span(c.width + first + i * 4)]) for i in range(_FOURS)]
             store_group(isa, form, made, y, scales, row, group)
 
-    return kernel(f"short_conv_{form}_{c.label}", build)
+    return kernel(f"short_conv_{form}_{c.label}", build, c.taps * c.width)
 
 
 def _gated(c: ShortConv, bcx: Buffer, row: Expr, column: Expr) -> Expr:
