@@ -18,6 +18,7 @@ _NO_KERNELS = """/* No kernels: what chooses tokens needs none. */
 #include "abi.h"
 
 const inpage_kernel inpage_kernels[] = {0};
+const int32_t inpage_kernel_shares[] = {0};
 const int32_t inpage_kernel_count = 0;
 """
 _CHUNK = 1 << 22

@@ -85,7 +85,8 @@ def test_a_kernel_that_is_not_there_is_named(tmp_path: Path) -> None:
     source = tmp_path / "trampolines.c"
     source.write_text(
         '#include "abi.h"\nvoid nowhere(void *const *, const int32_t *, int32_t, int32_t);\n'
-        "const inpage_kernel inpage_kernels[] = {nowhere};\nconst int32_t inpage_kernel_count = 1;\n"
+        "const inpage_kernel inpage_kernels[] = {nowhere};\nconst int32_t inpage_kernel_shares[] = {0};\n"
+        "const int32_t inpage_kernel_count = 1;\n"
     )
     with pytest.raises(LinkError, match="nowhere"):
         link_wasm([], source, tmp_path / "out.wasm", relaxed=False)

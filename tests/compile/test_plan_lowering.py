@@ -232,6 +232,7 @@ def test_trampolines_stand_in_the_plans_order(lowered: Lower) -> None:
         table.index(f"launch_{k.name}") for k in plan.kernels
     )
     assert f"inpage_kernel_count = {len(plan.kernels)};" in source
+    assert f"inpage_kernel_shares[] = {{{', '.join(map(str, made.shares.values()))}}};" in source
 
 
 @pytest.mark.parametrize(

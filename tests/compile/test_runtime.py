@@ -202,6 +202,24 @@ def test_serial_launches_are_one_threads_between_two_shared_ones() -> None:
     rt.close()
 
 
+@pytest.mark.parametrize(("threads", "shares"), [(1, 1), (2, 16), (3, 18), (4, 20), (6, 6)])
+def test_whoever_is_done_takes_the_next_share(threads: int, shares: int) -> None:
+    """The second thread's first share ends when all others have been done: by whoever was free."""
+    rt = Runtime(4, 8, threads=threads)
+    marks = np.zeros(64, np.int32)
+    inputs = np.zeros(64, np.int32)
+    buffers = (ctypes.c_void_p * 3)(inputs.ctypes.data, rt.logits.ctypes.data, marks.ctypes.data)
+    launch = [6, 1, 2, 1, 0, 60]
+    words = [1, 4, 1, *launch]
+    io = (ctypes.c_int32 * 11)(0, 0, 0, 0, 0, 1, 8, 4, 4, 4, 1)
+    assert rt.lib.inpage_load(buffers, 3, (ctypes.c_int32 * len(words))(*words), len(words), io) == 0
+    for run in (lambda: rt.lib.inpage_step(1, 1, 1), lambda: rt.lib.inpage_step_launch(1, 1, 1, 0)) * 2:
+        marks[:] = 0
+        assert run() == 0
+        assert marks.tolist() == [1] * shares + [0] * (60 - shares) + [shares] + [0] * 3
+    rt.close()
+
+
 def test_few_rows_are_computed_by_fewer_threads_and_all_come_back_for_many() -> None:
     """`scratch` writes a word a thread, so that it shows who took part."""
     rt = Runtime(4, 8, threads=4)

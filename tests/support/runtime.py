@@ -100,7 +100,10 @@ def math_library() -> ctypes.CDLL:
         signature = f"void loop_{name}(const float *x, {'const float *e, ' * more}float *y, int n)"
         lines += [f"{signature};", f"{signature} {{"]
         lines += [f"  for (int i = 0; i < n; i++) y[i] = test_{name}(x[i]{', e[i]' * more});", "}"]
-    lines.append("const inpage_kernel inpage_kernels[] = {0}; const int32_t inpage_kernel_count = 0;")
+    lines.append(
+        "const inpage_kernel inpage_kernels[] = {0};\n"
+        "const int32_t inpage_kernel_shares[] = {0}, inpage_kernel_count = 0;"
+    )
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "loops.c", Path(folder) / "loops.so"
         source.write_text("\n".join(lines) + "\n")

@@ -79,6 +79,21 @@ def shares(made: LoweredPlan, plan: Plan, a: Architecture, step: Step, threads: 
     ]
 
 
+def shares_of(made: LoweredPlan, name: str, rows: int, threads: int) -> int:
+    """Into how many a launch is cut: the rule of the runtime's step.c."""
+    each = made.shares[name] // threads * rows
+    return threads if threads == 1 or each < 4 else threads * min(each, 8)
+
+
+def _longest(shares: Sequence[float], threads: int) -> float:
+    """What the busiest of equal threads does, each of which takes the next share when it is done."""
+    busy = [0.0] * threads
+    for share in shares:
+        first = busy.index(min(busy))
+        busy[first] += share
+    return max(busy)
+
+
 def _serial(alone: Share, threads: int) -> Share:
     return Share(alone.name, alone.work * threads, alone.work)
 
@@ -90,8 +105,9 @@ def _share(made: LoweredPlan, plan: Plan, h: Heads, launch: Launch, step: Step, 
     values = [given[s] if isinstance(s, str) else s for s in launch.scalars]
     if name.startswith("attention") and "merge" not in name:
         return _attention(name, func, h, step, threads)
-    parts = cuts(extent_of(func, values), threads)
-    extent, most = parts[-1][1], max(high - low for low, high in parts)
+    parts = cuts(extent_of(func, values), shares_of(made, name, step.rows, threads))
+    extent = parts[-1][1]
+    most = _longest([high - low for low, high in parts], threads)
     if name.startswith("rms_norm"):
         return _norm(name, int(name.split("_")[3]), values[-1], parts)
     shape = _SHAPE.search(name)
@@ -101,7 +117,7 @@ def _share(made: LoweredPlan, plan: Plan, h: Heads, launch: Launch, step: Step, 
         if not extent or rows == 1:
             work = wide * _SINGLE * rows
             return Share(name, work, work * most / extent if extent else 0.0)
-        return _tiled(name, wide, rows, parts)
+        return _tiled(name, wide, rows, parts, threads)
     chunks = sum(-(-(at + 1) // CHUNK) for at in range(step.first, step.first + step.rows))
     elements = h.heads * h.dim
     cost = {
@@ -115,7 +131,7 @@ def _share(made: LoweredPlan, plan: Plan, h: Heads, launch: Launch, step: Step, 
     return Share(name, work, work * most / extent)
 
 
-def _tiled(name: str, row: float, rows: int, parts: Sequence[tuple[int, int]]) -> Share:
+def _tiled(name: str, row: float, rows: int, parts: Sequence[tuple[int, int]], threads: int) -> Share:
     """Units are a part of the outputs for a tile of rows. ``row``: products of one."""
     tiles = -(-rows // ROW_TILE)
     size = -(-rows // tiles)
@@ -126,7 +142,7 @@ def _tiled(name: str, row: float, rows: int, parts: Sequence[tuple[int, int]]) -
     def until(at: int) -> float:
         return at // tiles * ((tiles - 1) * full + end) + at % tiles * full
 
-    return Share(name, work, max(until(high) - until(low) for low, high in parts))
+    return Share(name, work, _longest([until(high) - until(low) for low, high in parts], threads))
 
 
 def _norm(name: str, columns: int, rows: int, parts: Sequence[tuple[int, int]]) -> Share:

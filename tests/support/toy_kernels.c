@@ -87,5 +87,16 @@ static void scratch(void *const *b, const int32_t *s, int32_t thread, int32_t th
   ((int32_t *)b[0])[thread] = wrong;
 }
 
-const inpage_kernel inpage_kernels[] = {append, digest, mix, logits, scratch, slide};
-const int32_t inpage_kernel_count = 6;
+/* marks (w) · where the count of shares that are done stands: a share each; the second is done when all others are. */
+static void linger(void *const *b, const int32_t *s, int32_t thread, int32_t threads) {
+  int32_t *marks = b[0], *done = &marks[s[0]];
+  if (thread == 1)
+    for (int64_t turns = 1ll << 33; turns > 0 && __atomic_load_n(done, __ATOMIC_ACQUIRE) < threads - 1; turns--) {
+    }
+  __atomic_fetch_add(&marks[thread], 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(done, thread == 1 && __atomic_load_n(done, __ATOMIC_ACQUIRE) < threads - 1 ? 1000 : 1, __ATOMIC_RELEASE);
+}
+
+const inpage_kernel inpage_kernels[] = {append, digest, mix, logits, scratch, slide, linger};
+const int32_t inpage_kernel_shares[] = {0, 0, 64, 0, 0, 0, 20};
+const int32_t inpage_kernel_count = 7;

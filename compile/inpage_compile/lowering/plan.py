@@ -26,17 +26,24 @@ INPUTS = ("token_ids", "positions", "row_sequence", "block_tables", "logit_rows"
 # Launches of so many elements at most are serial: one thread is done with them in a few microseconds, in which sharing
 # them saves no more than the barrier costs that comes after what is shared.
 SERIAL_ELEMENTS = 4096
+# Weights of a share: with a thread's some GB/s about ten microseconds, beside which taking the next share is nothing.
+SHARE_BYTES = 262144
 _SIZES = {"int8": 1, "int16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4}
 
 
 @dataclass
 class LoweredPlan:
     """``json``: the content of plan.json. ``kernels``: PrimFuncs by symbol, in the order of the plan's kernels;
-    ``signatures``: how many buffers and scalars each takes."""
+    ``signatures``: how many buffers and scalars each takes; ``shares``: into how many its work for one row is worth
+    cutting (see step.c)."""
 
     json: dict[str, Any]
     kernels: dict[str, tirx.PrimFunc] = field(default_factory=dict)
     signatures: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> dict[str, int]:
+        return {name: int(f.attrs.get("inpage.weights", 0)) // SHARE_BYTES for name, f in self.kernels.items()}
 
 
 @dataclass(frozen=True)
@@ -271,5 +278,6 @@ def trampolines(plan: LoweredPlan) -> str:
         ]
     table = ", ".join(f"launch_{name}" for name in plan.signatures)
     lines += ["", f"const inpage_kernel inpage_kernels[] = {{{table}}};"]
+    lines += [f"const int32_t inpage_kernel_shares[] = {{{', '.join(map(str, plan.shares.values()))}}};"]
     lines += [f"const int32_t inpage_kernel_count = {len(plan.signatures)};", ""]
     return "\n".join(lines)

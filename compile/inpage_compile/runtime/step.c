@@ -1,5 +1,6 @@
 /* One forward pass: every thread walks the same launches on the shared memory and computes its share of each, a barrier
- * after it. Serial launches are too small to share: the thread that comes last to a barrier computes those that follow,
+ * after it. A launch with much to do is cut into more shares than there are threads, and whoever is done takes the next:
+ * cores that are slower, or at something else for a moment, hold the others up by a share of it. Serial launches are too small to share: the thread that comes last to a barrier computes those that follow,
  * while the others wait at the same barrier still. So they cost no barrier of their own, and nothing runs beside them. */
 #include "runtime.h"
 
@@ -12,11 +13,28 @@ void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, in
   inpage_kernels[launch->kernel](launch->buffers, scalars, thread, threads);
 }
 
+#define SHARES_MOST 8 /* a thread, and */
+#define SHARES_LEAST 4 /* no fewer: with few, the last ones keep somebody waiting */
+
+static int32_t shares_of(const inpage_launch *launch, const int32_t *variables, int32_t threads) {
+  if (threads == 1) return 1;
+  const int32_t each = inpage_kernel_shares[launch->kernel] / threads * variables[INPAGE_VAR_ROWS];
+  return each < SHARES_LEAST ? threads : threads * (each < SHARES_MOST ? each : SHARES_MOST);
+}
+
+/* What this thread does of a launch. */
+static void run_shares(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads) {
+  const int32_t shares = shares_of(launch, variables, threads);
+  int32_t share = thread;
+  do inpage_run_launch(launch, variables, share, shares);
+  while (shares > threads && (share = inpage_next_share(threads)) < shares);
+}
+
 void inpage_walk(const inpage_function *f, const int32_t *variables, int32_t thread, int32_t threads) {
   const inpage_launch *launch = &inpage_loaded.launches[f->first_launch];
   const inpage_launch *end = launch + f->n_launches;
   while (launch < end) {
-    inpage_run_launch(launch++, variables, thread, threads);
+    run_shares(launch++, variables, thread, threads);
     const inpage_launch *first = launch;
     while (launch < end && launch->serial) launch++;
     if (!inpage_arrive(threads)) continue;
@@ -88,9 +106,9 @@ int32_t inpage_step(int32_t rows, int32_t sequences, int32_t logit_rows) {
 }
 
 /* Of one launch by itself. */
-static void run_share(const inpage_launch *launch, int32_t thread, int32_t threads) {
+static void run_alone(const inpage_launch *launch, int32_t thread, int32_t threads) {
   if (!launch->serial)
-    inpage_run_launch(launch, pass.variables, thread, threads);
+    run_shares(launch, pass.variables, thread, threads);
   else if (thread == 0)
     inpage_run_launch(launch, pass.variables, 0, 1);
 }
@@ -98,7 +116,7 @@ static void run_share(const inpage_launch *launch, int32_t thread, int32_t threa
 static void launch_job(int32_t thread, int32_t threads) {
   if (pass.launch < 0) return;
   const inpage_launch *launch = &inpage_loaded.launches[pass.function->first_launch + pass.launch];
-  run_share(launch, thread, threads);
+  run_alone(launch, thread, threads);
 }
 
 int32_t inpage_step_launch(int32_t rows, int32_t sequences, int32_t logit_rows, int32_t launch) {
@@ -116,7 +134,7 @@ static void kernel_job(int32_t thread, int32_t threads) {
   int32_t done = 0;
   for (; launch < end && done < pass.most; launch++) {
     if (launch->kernel != pass.kernel) continue;
-    run_share(launch, thread, threads);
+    run_alone(launch, thread, threads);
     inpage_barrier(threads);
     done++;
   }

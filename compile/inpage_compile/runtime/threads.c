@@ -7,6 +7,7 @@
 /* Each word that is spun on has a cache line of its own. */
 static struct {
   _Alignas(64) _Atomic int32_t arrived;
+  _Alignas(64) _Atomic int32_t taken; /* shares since the last barrier, beside each thread's first */
   _Alignas(64) _Atomic int32_t epoch; /* of the barrier */
   _Alignas(64) _Atomic int32_t epoch_sleepers;
   _Alignas(64) _Atomic int32_t jobs; /* the latest announcement: a count, for how many threads, whether there is a job */
@@ -102,7 +103,12 @@ void inpage_release(int32_t threads) {
   if (threads == 1) return;
   const int32_t epoch = atomic_load_explicit(&crew.epoch, memory_order_relaxed);
   atomic_store_explicit(&crew.arrived, 0, memory_order_relaxed);
+  atomic_store_explicit(&crew.taken, 0, memory_order_relaxed);
   change(&crew.epoch, (int32_t)((uint32_t)epoch + 1u), &crew.epoch_sleepers);
+}
+
+int32_t inpage_next_share(int32_t threads) {
+  return threads + atomic_fetch_add_explicit(&crew.taken, 1, memory_order_relaxed);
 }
 
 void inpage_barrier(int32_t threads) {

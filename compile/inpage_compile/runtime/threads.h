@@ -34,6 +34,10 @@ void inpage_barrier(int32_t threads); /* within a job; its writes are visible to
 int inpage_arrive(int32_t threads);
 void inpage_release(int32_t threads);
 
+/* Of work that is cut into more shares than there are threads: the next that nobody took since the last barrier. A thread's
+ * first share is the one with its number. */
+int32_t inpage_next_share(int32_t threads);
+
 /* What differs between the targets (threads_wasm.c, threads_native.c). */
 void inpage_futex_wait(_Atomic int32_t *word, int32_t seen); /* sleeps while *word == seen; may wake early */
 void inpage_futex_wake(_Atomic int32_t *word);               /* wakes all */

@@ -97,6 +97,7 @@ def table(kernels: Mapping[str, tirx.PrimFunc]) -> str:
         ]
         entries += [f"whole_{symbol}", f"shares_{symbol}"]
     lines += [f"const inpage_kernel inpage_kernels[] = {{{', '.join(entries)}}};"]
+    lines += [f"const int32_t inpage_kernel_shares[] = {{{', '.join('0' for _ in entries)}}};"]
     return "\n".join([*lines, f"const int32_t inpage_kernel_count = {len(entries)};", ""])
 
 

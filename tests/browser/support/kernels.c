@@ -72,4 +72,5 @@ static void add_bias(void *const *b, const int32_t *scalars, int32_t thread, int
 }
 
 const inpage_kernel inpage_kernels[] = {store, misbehave, accumulate, add_bias, accumulate_slow, accumulate_slower};
+const int32_t inpage_kernel_shares[] = {0, 0, 64, 0, 0, 0};
 const int32_t inpage_kernel_count = 6;

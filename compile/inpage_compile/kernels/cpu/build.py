@@ -48,16 +48,19 @@ class Args:
         return let(cast("int32", var))
 
 
-def kernel(name: str, build: Callable[[Args], None], elements: int = 0) -> tirx.PrimFunc:
+def kernel(name: str, build: Callable[[Args], None], elements: int = 0, weights: int = 0) -> tirx.PrimFunc:
     """Build one PrimFunc. ``build`` declares arguments through `Args` and emits the body. ``elements``: of a row, where
-    a few operations on each of them are all the work: with few of them a plan makes it a serial launch."""
+    a few operations on each of them are all the work: with few of them a plan makes it a serial launch. ``weights``:
+    bytes of the matrix that it reads; they say into how many shares it is worth cutting."""
     args = Args()
     with IRBuilder() as ib, T.prim_func(private=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         build(args)
     func = ib.get().with_attr("inpage.name", name).with_attr("inpage.access", args.access)
-    return func.with_attr("inpage.elements", elements) if elements else func
+    for attr, value in (("inpage.elements", elements), ("inpage.weights", weights)):
+        func = func.with_attr(attr, value) if value else func
+    return func
 
 
 def alternatives(first: tirx.PrimFunc, *others: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -71,7 +71,8 @@ def linear_in(isa: Isa, weights: PackedMatrix, form: str, residual: bool, way: W
         visit(rows, weights.blocks, way, emit, emit_tile, edge if has_edges(weights, form) else None)
 
     suffix = "_add" if residual else ""
-    return kernel(f"linear_{weights.label}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}", build)
+    name = f"linear_{weights.label}_{form}_{weights.rows}x{weights.columns}{suffix}_{way}"
+    return kernel(name, build, weights=weights.words * 4)
 
 
 @cache
@@ -135,7 +136,8 @@ def gated_in(
 
     mark = "" if activation == "silu" else f"_{activation}"
     forms = form if out_form == form else f"{form}_to_{out_form}"  # the next matrix may have another type in each layer
-    return kernel(f"gated{mark}_{weights.label}_{forms}_{weights.rows}x{weights.columns}_{way}", build)
+    name = f"gated{mark}_{weights.label}_{forms}_{weights.rows}x{weights.columns}_{way}"
+    return kernel(name, build, weights=weights.words * 4)
 
 
 def _store(y: Buffer, skip: Buffer | None, value: Expr, row: Expr, column: Expr, width: int) -> None:
