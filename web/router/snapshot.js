@@ -25,7 +25,10 @@ const SAMPLE_MS = 500;
 const TEXT = 1000;
 const GZIP = [0x1f, 0x8b];
 
-/** @typedef {{bytes: Uint8Array<ArrayBuffer> | null, sha256: string, why: string}} Brought bytes: null where Python starts without */
+/**
+ * @typedef {{bytes: Uint8Array<ArrayBuffer> | null, sha256: string, why: string, whole?: Promise<boolean>}} Brought bytes: null
+ *   where Python starts without; whole: where that is not known yet
+ */
 
 /**
  * @param {string} key of what is wanted

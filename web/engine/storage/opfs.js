@@ -54,12 +54,9 @@ export async function openOpfs(name) {
     list: async () => {
       const files = [];
       for await (const [name, handle] of folder.entries()) {
-        if (!name.endsWith(".bin") || handle.kind !== "file") continue;
-        const sha256 = name.slice(0, -4);
-        const { size } = await /** @type {FileSystemFileHandle} */ (handle).getFile();
-        files.push({ sha256, bytes: size, committed: await store.has(sha256, size) });
+        if (name.endsWith(".bin") && handle.kind === "file") files.push(stored(folder, name.slice(0, -4), /** @type {FileSystemFileHandle} */ (handle)));
       }
-      return files;
+      return Promise.all(files);
     },
   };
   return store;
@@ -73,16 +70,40 @@ export async function openOpfs(name) {
  */
 async function committed(folder, sha256, bytes) {
   try {
-    const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
-    if (record.size > MAX_RECORD) return null;
-    const text = await record.text();
-    const data = await folder.getFileHandle(`${sha256}.bin`);
-    const { size } = await data.getFile();
+    // Each of these is a way to another process and back: none waits for another.
+    const [text, [data, size]] = await Promise.all([recordOf(folder, sha256), folder.getFileHandle(`${sha256}.bin`).then(sized)]);
     return isRecord(text, sha256, bytes) && size === bytes ? data : null;
   } catch (error) {
     if (isNoFile(error)) return null; // absent, or a folder in its place
     throw error;
   }
+}
+
+/** @param {FileSystemFileHandle} handle @returns {Promise<[FileSystemFileHandle, number]>} */
+async function sized(handle) {
+  return [handle, (await handle.getFile()).size];
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @returns {Promise<string>} empty where it is too long for one
+ */
+async function recordOf(folder, sha256) {
+  const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
+  return record.size > MAX_RECORD ? "" : record.text();
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} sha256
+ * @param {FileSystemFileHandle} handle of its data
+ * @returns {Promise<import("./storage.js").StoredFile>}
+ */
+async function stored(folder, sha256, handle) {
+  const record = recordOf(folder, sha256).catch((error) => (isNoFile(error) ? "" : Promise.reject(error)));
+  const [text, [, bytes]] = await Promise.all([record, sized(handle)]);
+  return { sha256, bytes, committed: isRecord(text, sha256, bytes) };
 }
 
 /**
