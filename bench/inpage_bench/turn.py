@@ -228,6 +228,9 @@ class Turn:
         enough = taken.iterations >= (scenario.least if likely <= _LONG_S else 1)
         if share == 0 or (enough and likely > _SLOW_S and taken.spent_s + likely > allowed):
             return
+        if warms and not self._settled:
+            self._settled = True
+            await self._limited(self._driver.settle())
         for i in range(warm):
             self._tell(f"{scenario.title} · warming up")
             number = -1 - visit * 1000 - i
@@ -235,9 +238,6 @@ class Turn:
                 await self._embed(scenario, number)
             else:
                 await self._ask(scenario, scenario.prompts(self._tokenizer, number))
-        if warms and not self._settled:
-            self._settled = True
-            await self._limited(self._driver.settle())
         pids = self._pids()
         processes.reset_peaks(pids)
         began, spent = time.perf_counter(), taken.spent_s

@@ -60,6 +60,14 @@ def test_a_layer_of_a_decoding_step_has_six_barriers(name: str) -> None:
     assert {plan.kernels[k].name.rsplit("_", 1)[0][:8] for k in tiny} == {"rms_norm", "rope_app"}
 
 
+def test_large_matrices_are_cut_into_shares() -> None:
+    """By what each way of a kernel reads: 8,192 gates and ups of 2,048 columns, 18 bytes for 32 weights in Q4_0."""
+    made, plan, _ = lowered("llama-1b")
+    gated = [name for name in made.shares if name.startswith("gated_q4_0") and "16384x2048" in name]
+    assert gated and {made.shares[name] for name in gated} == {16384 * 2048 // 32 * 18 // 262144}
+    assert {made.shares[k.name] for k in plan.kernels if k.name.startswith(("rms_norm", "attention"))} == {0}
+
+
 SHAPE = PackedMatrix(FORMATS["q4_0"], 144, 32)
 ISA = Isa(HOST_ISAS[0])
 FORM = "i8" if ISA.name == "x86" else "f32"

@@ -60,6 +60,16 @@ async def test_a_slow_engine_is_known_after_three_steps(monkeypatch: pytest.Monk
     assert [kind for kind, _ in engine.calls] == ["run"] * 3
 
 
+async def test_one_slow_step_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is timed took a second, the others a hundredth."""
+    looks = iter(range(100))
+    monkeypatch.setattr("inpage.backends.measurement.time.perf_counter", lambda: 0.01 * (n := next(looks)) + (n > 2))
+    engine = PagedDouble()
+    await engine.reserve_pages(pages_needed(engine.info))
+    measurement = await measure(engine, range(pages_needed(engine.info)))
+    assert measurement.decode_tps > 99 and measurement.prefill_tps > 1000
+
+
 class House:
     """A router over doubles that are as fast as ``speeds`` says, and load when they are asked to."""
 
@@ -148,6 +158,22 @@ async def test_what_was_measured_at_a_bad_moment_is_measured_again(house: House)
         await router.complete("hello", **GREEDY)
         await settled(house, 2)
         assert (router.info["variant"], house.profile.measurements["slow-a"]) == ("slow-a", house.speeds["slow-a"])
+
+
+async def test_the_present_engines_fault_is_not_the_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await house.router() as router:
+        await router._tuner.measure_current()
+        known = tuning.measure
+
+        async def lost(engine: Mortal, pages: Sequence[int]) -> Measurement:
+            if engine.info.variant == "slow-a":
+                raise DeviceLost("gone")
+            return await known(engine, pages)
+
+        monkeypatch.setattr(tuning, "measure", lost)
+        await router.complete("hello", **GREEDY)
+        await settled(house, 2)
+        assert (router.info["variant"], house.backends.log.resting("fast-b")) == ("slow-a", False)
 
 
 async def test_a_request_ends_the_search(house: House) -> None:

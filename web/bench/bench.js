@@ -124,7 +124,7 @@ async function embed({ texts, together }) {
 }
 
 /**
- * Nobody asks, until the kernels that run here have been chosen for good, or for so long.
+ * Ask nothing until the kernels that run here have been chosen for good, or for so long.
  * @param {number} seconds
  */
 async function settle(seconds) {

@@ -33,7 +33,7 @@
 /* Kernels as TVM compiles them, behind trampolines: buffers in the launch's order, then its scalars. */
 typedef void (*inpage_kernel)(void *const *buffers, const int32_t *scalars, int32_t thread, int32_t threads);
 extern const inpage_kernel inpage_kernels[];
-extern const int32_t inpage_kernel_shares[]; /* worth cutting a row's work into; 0: as many as threads */
+extern const int32_t inpage_kernel_shares[]; /* that the work for one row is worth cutting into */
 extern const int32_t inpage_kernel_count;
 
 /* Program words, int32 each:

@@ -1,7 +1,8 @@
 /* One forward pass: every thread walks the same launches on the shared memory and computes its share of each, a barrier
- * after it. A launch with much to do is cut into more shares than there are threads, and whoever is done takes the next:
- * cores that are slower, or at something else for a moment, hold the others up by a share of it. Serial launches are too small to share: the thread that comes last to a barrier computes those that follow,
- * while the others wait at the same barrier still. So they cost no barrier of their own, and nothing runs beside them. */
+ * after it. A launch with much to do is cut into more shares than there are threads, and a thread that finishes takes the
+ * next one: a core that is slower, or busy with something else for a moment, holds the others up by one share. Serial
+ * launches are too small to share: the thread that comes last to a barrier computes those that follow, while the others
+ * still wait at the same barrier. So they cost no barrier of their own, and nothing runs beside them. */
 #include "runtime.h"
 
 void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, int32_t thread, int32_t threads) {
@@ -13,12 +14,13 @@ void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, in
   inpage_kernels[launch->kernel](launch->buffers, scalars, thread, threads);
 }
 
-#define SHARES_MOST 8 /* a thread, and */
-#define SHARES_LEAST 4 /* no fewer: with few, the last ones keep somebody waiting */
+/* Shares a thread: more would be too small, and with fewer the last ones would still hold the others up. */
+#define SHARES_MOST 8
+#define SHARES_LEAST 4
 
 static int32_t shares_of(const inpage_launch *launch, const int32_t *variables, int32_t threads) {
   if (threads == 1) return 1;
-  const int32_t each = inpage_kernel_shares[launch->kernel] / threads * variables[INPAGE_VAR_ROWS];
+  const int32_t each = inpage_kernel_shares[launch->kernel] * variables[INPAGE_VAR_ROWS] / threads;
   return each < SHARES_LEAST ? threads : threads * (each < SHARES_MOST ? each : SHARES_MOST);
 }
 

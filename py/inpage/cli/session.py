@@ -1,6 +1,6 @@
 """A loaded model for one command: the router here in CPython (native), or the router in a headless browser's page.
 
-Both are the same `inpage` package; `chat` and `score` talk to either through `Session`.
+Both are the same `inpage` package; `chat`, `score` and `tune` talk to either through `Session`.
 """
 
 from __future__ import annotations

@@ -344,8 +344,8 @@ class Router:
         return 0 if self.answers is None else await self.answers.invalidate(tag)
 
     async def measure(self) -> list[dict[str, Any]]:
-        """Time now what was never timed on this device, kernels and each variant, for some tens of milliseconds; gives
-        `candidates`."""
+        """Time now what was never timed on this device: the kernels that can be chosen, and each variant. Takes from a
+        tenth of a second to some seconds, by the model's size; gives `candidates`."""
         await self._tuner.measure_all()
         return self.candidates
 

@@ -71,13 +71,24 @@ class Tuner:
 
     async def measure_all(self) -> None:
         """Choose kernels and measure what was never measured here, now. One that fails is noted and left."""
-        if self._scheduler.idle:
-            await self._settle_kernels()
+        self.busy()
+        await self._settle_now()
         if self._backends.current.name not in self._profile.measurements:
             await self.measure_current()
         for candidate in self._backends.ranked:
             if candidate is not self._backends.current and candidate.name not in self._profile.measurements:
                 await self._try(candidate)
+        await self._settle_now()
+
+    async def _settle_now(self) -> None:
+        """Choose the kernels of the engine that runs, until somebody comes, and measure it with them."""
+        if self._unsettled() is None or not self._scheduler.idle:
+            return
+        self._search = asyncio.get_running_loop().create_task(self._settle_kernels())
+        await asyncio.wait({self._search})
+        if not self._search.cancelled():
+            self._search.result()
+            await self.measure_current()
 
     async def _wait_and_search(self) -> None:
         await asyncio.sleep(_PATIENCE_S)
@@ -132,8 +143,16 @@ class Tuner:
     async def _confirmed(self, measurement: Measurement) -> bool:
         """Whether it is faster than the present engine is now: a number from a moment when the device was at something
         else would be believed at every visit."""
-        if self._faster(measurement):
+        present = self._profile.measurements.get(self._backends.current.name)
+        if not self._faster(measurement) or not self._scheduler.idle:
+            return False
+        try:
             await self.measure_current()
+        except InpageError:
+            return False  # which is no fault of the other's: the next request will find it
+        again = self._profile.measurements[self._backends.current.name]
+        if present is not None and present.typical_s < again.typical_s:
+            await self._learn(self._backends.current.name, present)
         return self._faster(measurement)
 
     async def _try(self, candidate: Candidate) -> None:

@@ -52,11 +52,13 @@ export async function openOpfs(name) {
       await remove(folder, `${sha256}.bin`);
     },
     list: async () => {
-      const files = [];
+      /** @type {[string, FileSystemFileHandle][]} */
+      const found = [];
       for await (const [name, handle] of folder.entries()) {
-        if (name.endsWith(".bin") && handle.kind === "file") files.push(stored(folder, name.slice(0, -4), /** @type {FileSystemFileHandle} */ (handle)));
+        if (name.endsWith(".bin") && handle.kind === "file") found.push([name.slice(0, -4), /** @type {FileSystemFileHandle} */ (handle)]);
       }
-      return Promise.all(files);
+      const files = await Promise.all(found.map(([sha256, handle]) => stored(folder, sha256, handle)));
+      return files.filter((file) => file !== null);
     },
   };
   return store;
@@ -98,12 +100,12 @@ async function recordOf(folder, sha256) {
  * @param {FileSystemDirectoryHandle} folder
  * @param {string} sha256
  * @param {FileSystemFileHandle} handle of its data
- * @returns {Promise<import("./storage.js").StoredFile>}
+ * @returns {Promise<import("./storage.js").StoredFile | null>} null where it was deleted since it was listed
  */
 async function stored(folder, sha256, handle) {
-  const record = recordOf(folder, sha256).catch((error) => (isNoFile(error) ? "" : Promise.reject(error)));
-  const [text, [, bytes]] = await Promise.all([record, sized(handle)]);
-  return { sha256, bytes, committed: isRecord(text, sha256, bytes) };
+  const absent = (/** @type {null | string} */ instead) => (/** @type {unknown} */ error) => (isNoFile(error) ? instead : Promise.reject(error));
+  const [text, data] = await Promise.all([recordOf(folder, sha256).catch(absent("")), sized(handle).catch(absent(null))]);
+  return Array.isArray(data) ? { sha256, bytes: data[1], committed: isRecord(String(text), sha256, data[1]) } : null;
 }
 
 /**
