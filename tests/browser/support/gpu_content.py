@@ -115,6 +115,14 @@ class Content:
         norm = rng.standard_normal(96).astype(np.float32)
         for tile, count in ((1, 8), (4, 8), (8, 8), (8, 3)):
             yield self._linear("norm", w, x[:count], tile, norm=norm, like=None if tile == 1 else 8)
+        # Rows of 32 and of 64 shares of columns, not all of them of one size.
+        w, x = random_weights(rng, "q4_0", 20, 4128), self.activations(rng, 9, 4128)
+        for tile, count in ((1, 9), (8, 9)):
+            yield self._linear("q4_0 20x4128", w, x[:count], tile, like=None if tile == 1 else 9)
+        w, x = random_weights(rng, "q8_0", 7, 8288), self.activations(rng, 9, 8288, "float32")
+        norm = rng.standard_normal(8288).astype(np.float32)
+        for tile, count in ((1, 9), (8, 9)):
+            yield self._linear("norm of 8288", w, x[:count], tile, norm=norm, like=None if tile == 1 else 9)
         for tile in (1, 4, 8):
             w, x = random_weights(rng, "q8_0", 32, 64), self.activations(rng, 5, 64)
             y = rng.standard_normal((5, 32)).astype(np.float32)
@@ -151,11 +159,12 @@ class Content:
 
     def gated(self) -> Iterator[Case]:
         rng = np.random.default_rng(2)
-        for fmt, hidden, k in (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256)):
+        shapes = (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256), ("q4_0", 16, 4128))
+        for fmt, hidden, k in shapes:
             gates, ups = random_weights(rng, fmt, hidden, k), random_weights(rng, fmt, hidden, k)
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
-            for tile, count in ((1, 9), (8, 2)) if fmt == "q4_k" else ((1, 9), (4, 9), (8, 9), (8, 2)):
+            for tile, count in ((1, 9), (8, 2)) if fmt in ("q4_k", "q4_0") else ((1, 9), (4, 9), (8, 9), (8, 2)):
                 func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
                 buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}

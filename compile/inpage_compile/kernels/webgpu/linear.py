@@ -1,7 +1,7 @@
 """y = W·x for packed 16-row weights, its weights dequantized on the way, with what stands before and after it.
 
-A workgroup makes 16 outputs of ``tile`` rows of activations. Its 64 threads are 4 quads of outputs by 16 shares of
-the columns; each thread adds its share in order of columns, then the shares are added in order. Tile and batch do
+A workgroup makes 16 outputs of ``tile`` rows of activations. Its threads are 4 quads of outputs by `shares_of` the
+columns; each thread adds its share in order of columns, then the shares are added in order. Tile and batch do
 not change that order, so one row gets the same bits in a GEMV and in a GEMM.
 
 An RMS norm before it is folded in: the norm's weight multiplies the activations as they are read, and 1/rms, found on
@@ -19,6 +19,7 @@ from tvm import tirx
 from ..shared.packed import GROUP, PackedMatrix
 from .activations import activate
 from .build import (
+    WORKGROUP_BYTES,
     Args,
     Buffer,
     Expr,
@@ -40,8 +41,19 @@ from .build import (
 from .pages import Into, PageWriter
 from .weights import QuadReader
 
-SHARES = 16
-THREADS = 4 * SHARES
+_SHARES = (16, 32, 64)
+_GROUPS = 4  # of a share, where shares are more than the fewest
+
+
+def shares_of(columns: int) -> int:
+    """How many parts a row's sum has: more of long rows, so that a few thousand outputs are enough threads to keep a
+    large GPU's memory busy. Nothing but the columns decides: each number gives other bits."""
+    fewest, *more = _SHARES
+    return max([fewest, *(n for n in more if n * _GROUPS <= columns // GROUP)])
+
+
+def threads_of(columns: int) -> int:
+    return 4 * shares_of(columns)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = Fal
         rows = a.scalar("rows")
         if y is None:
             y = a.buffer("y", y_type, "w")
-        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
+        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], threads_of(weights.columns)) as (block, by, t):
             body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
             body.accumulate([block])
 
@@ -110,7 +122,7 @@ def project(weights: PackedMatrix, tile: int, x: Input, out: str, into: Into) ->
         writer.scalars(a)
         if into.has_queries and not into.first:
             writer.queries = a.buffer("q", f"{out}x4", "w")
-        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
+        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], threads_of(weights.columns)) as (block, by, t):
             body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
             body.accumulate([block])
 
@@ -139,7 +151,7 @@ def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, 
         rows = a.scalar("rows")
         if h is None:
             h = a.buffer("h", f"{out}x4", "w")
-        with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], THREADS) as (unit, by, t):
+        with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], threads_of(weights.columns)) as (unit, by, t):
             body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
             body.accumulate([let(unit * 2), let(unit * 2 + 1)])
             gates = local(1, "float32x4")
@@ -153,7 +165,6 @@ def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, 
                 store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
 
             body.total(0, keep)
-            barrier()
             body.total(1, finish)
 
     mark = f"_at{first}" if first else ""
@@ -177,10 +188,17 @@ class _Body:
     ) -> None:  # fmt: skip
         self.weights, self.tile, self.x, self.rows, self.by, self.t = weights, tile, x, rows, by, t
         self.activations, self.w, self.norm = buffers
+        self.shares, self.threads = shares_of(weights.columns), threads_of(weights.columns)
         self.quad, self.share = let(t % 4), let(t // 4)
-        self.parts = a.workgroup(tile * THREADS, "float32x4")
-        self.squares: Buffer = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
-        self.inverse = local(1, "float32")
+        # Rows whose shares lie in the workgroup's memory at once.
+        self.room, each = tile, self.threads * (16 if self.norm is None else 20)
+        while self.room * each > WORKGROUP_BYTES:
+            self.room //= 2
+        self.parts = a.workgroup(self.room * self.threads, "float32x4")
+        self.squares: Buffer = None
+        if self.norm is not None:
+            self.squares = a.workgroup(self.room * self.threads, "float32")
+            self.own_squares, self.inverse = local(tile, "float32"), local(1, "float32")
         self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
         for r in range(tile):
             row = let(tirx.Min(by * tile + r, rows - 1))
@@ -197,7 +215,7 @@ class _Body:
         if self.norm is not None:
             for r in range(self.tile):
                 store(squares, splat(0.0), r)
-        low, high = let(self.share * groups // SHARES), let((self.share + 1) * groups // SHARES)
+        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
         with loop(high - low) as i:
             group = let(low + i)
             records = [reader.record(block, group) for block in blocks]
@@ -218,7 +236,7 @@ class _Body:
         if self.norm is not None:
             for r in range(self.tile):
                 v = let(squares[r])
-                store(self.squares, across(v), r * THREADS + self.t)
+                store(self.own_squares, across(v), r)
 
     def _activation(self, at: Expr, start: Expr, norm: Expr) -> Expr:
         value = cast("float32x4", self.activations[start + at])
@@ -232,34 +250,49 @@ class _Body:
                 value = let(cast("float32x4", self.activations[start + at]))
                 store(squares, madd(value, value, squares[r]), r)
 
-    def _find_inverse(self, tile_row: Expr) -> None:
-        """1/rms of a row of the tile, from what its threads left."""
+    def total(self, block: int, finish: Callable[[Expr, Expr, Expr], None]) -> None:
+        """Add the shares of one block; ``finish(row, quad, float32x4)`` for each row of activations there is."""
+        tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
+        there = tirx.all(tile_row < self.tile, row < self.rows)
+        sums = local(1, "float32x4")
+        for first in range(0, self.tile, self.room):
+            if block or first:
+                barrier()
+            self._leave_shares(block, first)
+            barrier()
+            last = first + self.room
+            mine = there if self.room == self.tile else tirx.all(there, tile_row >= first, tile_row < last)
+            with when(mine):
+                self._add_shares(sums, let(tile_row - first if first else tile_row), inverse=block == 0)
+        with when(there):
+            if self.norm is None:
+                finish(row, self.quad, let(sums[0]))
+            else:
+                finish(row, self.quad, let(sums[0] * splat(self.inverse[0])))
+
+    def _leave_shares(self, block: int, first: int) -> None:
+        """This thread's share of rows of the tile from ``first`` on, for the others."""
+        for r in range(self.room):
+            at = r * self.threads + self.t
+            store(self.parts, self.sums[block * self.tile + first + r], at)
+            if self.norm is not None and block == 0:
+                store(self.squares, self.own_squares[first + r], at)
+
+    def _add_shares(self, sums: Buffer, row: Expr, inverse: bool) -> None:
+        """``row``: of those whose shares are there; ``inverse``: find its 1/rms as well."""
+        start = let(row * self.threads + self.quad)
+        store(sums, self.parts[start], 0)
+        with loop(self.shares - 1) as i:
+            store(sums, sums[0] + self.parts[start + (i + 1) * 4], 0)
+        if self.norm is None or not inverse:
+            return
         total = local(1, "float32")
         store(total, f32(0.0), 0)
-        with loop(THREADS) as i:
-            store(total, total[0] + self.squares[tile_row * THREADS + i], 0)
+        with loop(self.threads) as i:
+            store(total, total[0] + self.squares[row * self.threads + i], 0)
         assert self.x.epsilon is not None
         mean = total[0] * f32(1.0 / self.weights.columns) + f32(self.x.epsilon)
         store(self.inverse, call("float32", "inverseSqrt", mean), 0)
 
-    def total(self, block: int, finish: Callable[[Expr, Expr, Expr], None]) -> None:
-        """Add the shares of one block; ``finish(row, quad, float32x4)`` for each row of activations there is."""
-        for r in range(self.tile):
-            store(self.parts, self.sums[block * self.tile + r], r * THREADS + self.t)
-        barrier()
-        tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
-        with when(tirx.all(tile_row < self.tile, row < self.rows)):
-            sums = local(1, "float32x4")
-            start = let(tile_row * THREADS + self.quad)
-            store(sums, self.parts[start], 0)
-            with loop(SHARES - 1) as i:
-                store(sums, sums[0] + self.parts[start + (i + 1) * 4], 0)
-            if self.norm is None:
-                finish(row, self.quad, let(sums[0]))
-                return
-            if block == 0:
-                self._find_inverse(tile_row)
-            finish(row, self.quad, let(sums[0] * splat(self.inverse[0])))
 
-
-__all__ = ["Input", "gated", "linear", "project"]
+__all__ = ["Input", "gated", "linear", "project", "shares_of"]
