@@ -26,27 +26,41 @@ from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.attention_tiles import attention
 from ..kernels.webgpu.embedding import embed
-from ..kernels.webgpu.linear import Input
+from ..kernels.webgpu.linear import Input, Shape
+from ..kernels.webgpu.linear_tiles import tile_for
 from ..kernels.webgpu.pages import Into, slots
 from ..kernels.webgpu.short_conv import conv_append, short_conv
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One of the plan's functions: steps of up to ``rows`` rows, ``tile`` of which share the reading of a weight.
-    ``spans``: attention gives each span of the context a workgroup, for want of rows, where what they leave can be
-    bound."""
+    """One of the plan's functions: steps of up to ``rows`` rows, ``few`` of which share the reading of a weight; None:
+    as many as a `Tile` has. ``spans``: attention gives each span of the context a workgroup, for want of rows, where
+    what they leave can be bound."""
 
     name: str
     rows: int
-    tile: int
+    few: int | None
     spans: bool
 
+    def shape(self, weights: PackedMatrix, head: bool) -> Shape:
+        """Of a prompt's rows only some get logits, as a rule the last."""
+        if self.few is not None:
+            return self.few
+        return _MOST if head else tile_for(weights, self.rows)
 
-def tiers_for(rows: int, sequences: int) -> list[Tier]:
-    """For one row, for as many as there are sequences to decode, for a piece of a prompt."""
-    tiers = [Tier("decode", 1, 1, True), Tier("batch", sequences, 4, True), Tier("prefill", rows, 8, False)]
-    return [t for t in tiers if t.rows < rows or t.name == "prefill"]
+
+_MOST = 16  # rows whose sums a thread has room for
+_LARGE = 1024
+
+
+def tiers_for(rows: int, sequences: int, hidden: int) -> list[Tier]:
+    """For one row, for some, for as many as there are sequences to decode, for a piece of a prompt. Some rows have a
+    function of their own where matrices are large: with room for more rows, fewer threads fit on a GPU at once, and
+    their loads are what keeps its memory busy."""
+    some = [Tier("few", 4, 4, True)] if hidden >= _LARGE and sequences > 4 else []
+    tiers = [Tier("decode", 1, 1, True), *some, Tier("batch", sequences, _MOST, True)]
+    return [*(t for t in tiers if t.rows < rows), Tier("prefill", rows, None, False)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,8 @@ class GpuOps:
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
             again = residual is None and first > 0
-            func = linear.linear(part, self.tier.tile, folded, out, residual is not None, weights.rows, first, again)
+            shape = self.tier.shape(part, x.head)
+            func = linear.linear(part, shape, folded, out, residual is not None, weights.rows, first, again)
             if residual is not None or again:
                 y = self._again(func, [*args, y], len(args), count)
             else:
@@ -129,7 +144,7 @@ class GpuOps:
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
-            func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first, activation)
+            func = linear.gated(part, self.tier.shape(part, False), folded, self.dtype, width, first, activation)
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
         return NormedActivations(h)
@@ -174,7 +189,7 @@ class GpuOps:
                 args, folded = self._input(normed, data)
                 args += [*([] if bias is None else [bias]), table, slots, pages]
                 into, at = Into(h, first, bias is not None), len(args) - 1
-                func = linear.project(part, self.tier.tile, folded, self.dtype, into)
+                func = linear.project(part, self.tier.shape(part, False), folded, self.dtype, into)
                 if not into.has_queries:
                     pages = self._in_place(func, args, [at], rest=rest)[0]
                 elif first:
