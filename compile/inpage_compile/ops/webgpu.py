@@ -7,8 +7,9 @@ Each layer of a page has a buffer of its own, so ``kv`` is a list.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from tvm import tirx
@@ -19,6 +20,7 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.format.limits import ALIGN, BINDING_BYTES
 
+from ..kernels.shared.alternatives import alternatives
 from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
 from ..kernels.shared.short_conv import ShortConv
@@ -27,9 +29,13 @@ from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.attention_tiles import attention
 from ..kernels.webgpu.embedding import embed
 from ..kernels.webgpu.linear import Input, Shape
-from ..kernels.webgpu.linear_tiles import tile_for
+from ..kernels.webgpu.linear_tiles import tiles_for
 from ..kernels.webgpu.pages import Into, slots
 from ..kernels.webgpu.short_conv import conv_append, short_conv
+
+_MOST = 16  # rows whose sums a thread has room for
+_SOME = 12  # a kernel is in one list of alternatives only, so a prompt's has another number
+_LARGE = 1024
 
 
 @dataclass(frozen=True)
@@ -43,15 +49,13 @@ class Tier:
     few: int | None
     spans: bool
 
-    def shape(self, weights: PackedMatrix, head: bool) -> Shape:
-        """Of a prompt's rows only some get logits, as a rule the last."""
-        if self.few is not None:
-            return self.few
-        return _MOST if head else tile_for(weights, self.rows)
-
-
-_MOST = 16  # rows whose sums a thread has room for
-_LARGE = 1024
+    def shapes(self, weights: PackedMatrix, head: bool) -> tuple[Shape, ...]:
+        """Of the kernels that the device may choose from; the first is the one for a large GPU. Of a prompt's rows only
+        some get logits, as a rule the last."""
+        few = _MOST if self.few is None and head else self.few
+        if few is None:
+            return (*tiles_for(weights, self.rows), _SOME)
+        return (few, few // 2) if few == _MOST else (few,)
 
 
 def tiers_for(rows: int, sequences: int, hidden: int) -> list[Tier]:
@@ -128,8 +132,8 @@ class GpuOps:
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
             again = residual is None and first > 0
-            shape = self.tier.shape(part, x.head)
-            func = linear.linear(part, shape, folded, out, residual is not None, weights.rows, first, again)
+            rest = (folded, out, residual is not None, weights.rows, first, again)
+            func = _any_of(linear.linear, part, self.tier.shapes(part, x.head), *rest)
             if residual is not None or again:
                 y = self._again(func, [*args, y], len(args), count)
             else:
@@ -144,7 +148,9 @@ class GpuOps:
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
-            func = linear.gated(part, self.tier.shape(part, False), folded, self.dtype, width, first, activation)
+            func = _any_of(
+                linear.gated, part, self.tier.shapes(part, False), folded, self.dtype, width, first, activation
+            )
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
         return NormedActivations(h)
@@ -189,7 +195,7 @@ class GpuOps:
                 args, folded = self._input(normed, data)
                 args += [*([] if bias is None else [bias]), table, slots, pages]
                 into, at = Into(h, first, bias is not None), len(args) - 1
-                func = linear.project(part, self.tier.shape(part, False), folded, self.dtype, into)
+                func = _any_of(linear.project, part, self.tier.shapes(part, False), folded, self.dtype, into)
                 if not into.has_queries:
                     pages = self._in_place(func, args, [at], rest=rest)[0]
                 elif first:
@@ -277,6 +283,15 @@ class GpuOps:
 
     def _scalars(self, count: tirx.Var | None, rest: Sequence[int]) -> list[Any]:
         return [self.rows if count is None else count, *(tirx.const(i, "int32") for i in rest)]
+
+
+@cache
+def _any_of(
+    make: Callable[..., tirx.PrimFunc], weights: PackedMatrix, shapes: tuple[Shape, ...], *rest: Any
+) -> tirx.PrimFunc:
+    """A kernel of each shape: the first, knowing the others."""
+    first, *others = (make(weights, shape, *rest) for shape in shapes)
+    return alternatives(first, *others)
 
 
 def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[Any], out: list[Tensor]) -> tirx.PrimFunc:

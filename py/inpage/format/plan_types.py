@@ -71,12 +71,14 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups."""
+    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups;
+    ``others``: those of each kernel that may run in its place."""
 
     kernel: int
     buffers: tuple[int, ...]
     scalars: tuple[int | str, ...]
     grid: tuple[Extent, ...] = ()
+    others: tuple[tuple[Extent, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

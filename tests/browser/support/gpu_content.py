@@ -127,7 +127,7 @@ class Content:
         # More than a tile of rows and of outputs, neither of them whole ones.
         w, x = random_weights(rng, "q4_1", 84, 160), self.activations(rng, 70, 160, "float32")
         norm = rng.standard_normal(160).astype(np.float32)
-        for tile in (1, *TILES):
+        for tile in (1, 12, *TILES):
             yield self._linear("tiles", w, x, tile, norm=norm, like=None if tile == 1 else 70)
         for tile in (1, TILES[-1]):
             w, x = random_weights(rng, "q8_0", 32, 64), self.activations(rng, 5, 64)

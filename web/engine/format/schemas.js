@@ -315,5 +315,6 @@ export const PLAN = {
     "buffers": {"is": "list", "of": {"is": "int", "low": 0, "high": 65536}, "low": 0, "high": 64},
     "scalars": {"is": "list", "of": {"is": "int", "low": -2147483648, "high": 2147483647, "or": ["rows", "sequences", "logit_rows"]}, "low": 0, "high": 16},
     "grid": {"is": "list", "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]}, "low": 3, "high": 3, "optional": true},
+    "others": {"is": "list", "of": {"is": "list", "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]}, "low": 3, "high": 3}, "low": 1, "high": 16, "optional": true},
   },
 };

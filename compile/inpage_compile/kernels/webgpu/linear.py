@@ -62,7 +62,7 @@ def linear(weights: PackedMatrix, shape: Shape, x: Input, out: str, add: bool = 
 
     mark = ("_add" if add else "_again" if again else "") + (f"_at{first}" if first else "")
     mark += f"_of{width}" if width != weights.rows else ""
-    return kernel(f"linear{shape}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"linear_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}_{shape}", build)
 
 
 @cache
@@ -91,8 +91,8 @@ def project(weights: PackedMatrix, shape: Shape, x: Input, out: str, into: Into)
 
             sums.each(finish)
 
-    name = f"project{shape}_{weights.label}_{weights.rows}x{weights.columns}"
-    return kernel(f"{name}{x.mark}{into.mark}", build)
+    name = f"project_{weights.label}_{weights.rows}x{weights.columns}"
+    return kernel(f"{name}{x.mark}{into.mark}_{shape}", build)
 
 
 @cache
@@ -120,7 +120,7 @@ def gated(weights: PackedMatrix, shape: Shape, x: Input, out: str, width: int = 
 
     mark = f"_at{first}" if first else ""
     kind = "" if activation == "silu" else f"_{activation}"
-    return kernel(f"gated{shape}{kind}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"gated{kind}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}_{shape}", build)
 
 
 @contextmanager

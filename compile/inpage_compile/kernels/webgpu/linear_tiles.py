@@ -56,20 +56,23 @@ class Tile:
         return self.outputs // 16
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.outputs}"
+        return f"{self.rows}x{self.outputs}x{self.own}"
 
 
-TILES = (Tile(64, 64, 4), Tile(32, 64, 4), Tile(32, 32, 2))
+TILES = (Tile(64, 64, 8), Tile(64, 64, 4), Tile(32, 64, 4), Tile(32, 32, 2))
 
 
-def tile_for(weights: PackedMatrix, rows: int) -> Tile:
-    """The largest one with which a prompt still is enough workgroups for a large GPU. ``rows``: most of a step."""
+def tiles_for(weights: PackedMatrix, rows: int) -> tuple[Tile, Tile]:
+    """The largest one with which a prompt still is enough workgroups for a large GPU, and the next larger one, with
+    more of it in fewer threads. ``rows``: most of a step."""
     count = min(rows, _PROMPT)
 
     def workgroups(tile: Tile) -> int:
         return -(-weights.blocks // tile.blocks) * -(-count // tile.rows)
 
-    return next((tile for tile in TILES if workgroups(tile) >= _ENOUGH), TILES[-1])
+    _, *usual = TILES
+    best = TILES.index(next((tile for tile in usual if workgroups(tile) >= _ENOUGH), usual[-1]))
+    return TILES[best], TILES[best - 1]
 
 
 class TileSums:
@@ -223,4 +226,4 @@ class TileSums:
                 store(total, total[0] + across(v), 0)
 
 
-__all__ = ["TILES", "Tile", "TileSums", "tile_for"]
+__all__ = ["TILES", "Tile", "TileSums", "tiles_for"]
