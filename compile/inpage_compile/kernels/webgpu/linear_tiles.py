@@ -7,7 +7,7 @@ before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from .build import (
     Expr,
     across,
     barrier,
+    cast,
     f32,
     lane,
     let,
@@ -75,6 +76,28 @@ def tiles_for(weights: PackedMatrix, rows: int) -> tuple[Tile, Tile]:
     return TILES[best], TILES[best - 1]
 
 
+class _Ahead:
+    """A buffer of which everything is read twice, in the same order: from memory into registers, while the columns
+    before are multiplied, and out of these. What is computed of the first reading is nobody's, and `targets.webgpu`
+    leaves it out."""
+
+    def __init__(self, buffer: Buffer, dtype: str) -> None:
+        self.buffer, self.dtype = buffer, dtype
+        self.registers: list[Buffer] = []
+        self.next = 0
+        self.fetching = True
+
+    def __getitem__(self, at: Expr) -> Any:
+        n, self.next = self.next, self.next + 1
+        if not self.fetching:
+            return self.registers[n][0]
+        if n == len(self.registers):
+            self.registers.append(local(1, self.dtype))
+        value = let(self.buffer[at])
+        store(self.registers[n], value, 0)
+        return value
+
+
 class TileSums:
     """One workgroup's sums. ``rows``: how many there are in all; ``bx``, ``by``: which tile of weight rows, and of
     rows; ``blocks``: 2 where gates and ups are interleaved."""
@@ -85,6 +108,8 @@ class TileSums:
     ) -> None:  # fmt: skip
         self.weights, self.tile, self.inputs, self.blocks = weights, tile, inputs, blocks
         self.rows, self.t = rows, t
+        self.w, self.x = _Ahead(inputs.w, "uint32x4"), _Ahead(inputs.x, inputs.x_type)
+        self.norm = None if inputs.norm is None else _Ahead(inputs.norm, "float32x4")
         self.first_block, self.first_row = let(bx * tile.blocks), let(by * tile.rows)
         across_ = tile.outputs // 8
         lane_ = let(t % across_)
@@ -136,6 +161,7 @@ class TileSums:
         store(squares, f32(0.0), 0)
         for i in range(2 * self.tile.own):
             store(self.totals, splat(0.0), i)
+        self._fetch(0)
         with loop(shares) as share:
             for i in range(2 * self.tile.own):
                 store(self.sums, splat(0.0), i)
@@ -144,8 +170,11 @@ class TileSums:
                     store(self.squares, splat(0.0), i)
             low, high = let(share * groups // shares), let((share + 1) * groups // shares)
             with loop(high - low) as i:
-                self._load(let(low + i))
+                group = let(low + i)
                 barrier()
+                self._unpack(group)
+                barrier()
+                self._fetch(let(tirx.Min(group + 1, groups - 1)))
                 with when(self.first_row + self.own_row < self.rows):
                     self._multiply()
             if self.inputs.norm is not None:
@@ -162,16 +191,34 @@ class TileSums:
                 store(self.xs, splat(inverse), self.t)
             barrier()
 
-    def _load(self, group: Expr) -> None:
-        """A group of columns: all is on its way, and unpacked, before the workgroup has to wait for its slowest."""
-        weights = self._weights(group)
-        activations = self._activations(group)
-        barrier()
-        for at, value in (*weights, *activations):
-            store(at[0], value, at[1])
+    def _fetch(self, group: Expr) -> None:
+        """What this thread unpacks of a group of columns, into registers."""
+        self._rewind(fetching=True)
+        self._columns(group)
+        for start, _, at in self._quarters(group):
+            self.x[start + at]
+            if self.norm is not None:
+                self.norm[at]
 
-    def _weights(self, group: Expr) -> list[tuple[tuple[Buffer, Expr], Expr]]:
-        """What goes where: four columns of a quad of outputs, once or more for each thread."""
+    def _unpack(self, group: Expr) -> None:
+        """What was fetched of a group into the workgroup's memory. The squares of activations are added up."""
+        self._rewind(fetching=False)
+        for place, column in self._columns(group):
+            store(self.ws, column, place)
+        for n, (start, place, at) in enumerate(self._quarters(group)):
+            value = let(cast("float32x4", self.x[start + at]))
+            if self.norm is not None:
+                store(self.squares, madd(value, value, self.squares[n // 2]), n // 2)
+                value = let(value * self.norm[at])
+            store(self.xs, value, place)
+
+    def _rewind(self, *, fetching: bool) -> None:
+        for each in (self.w, self.x, self.norm):
+            if each is not None:
+                each.next, each.fetching = 0, fetching
+
+    def _columns(self, group: Expr) -> list[tuple[Expr, Expr]]:
+        """(where in the workgroup's memory, float32x4): four columns of a quad of outputs, once or more."""
         tile, w, out = self.tile, self.weights, []
         for n in range(tile.outputs // 4 * _FOURS // tile.threads):
             item = let(self.t + n * tile.threads)
@@ -179,27 +226,21 @@ class TileSums:
             at = self.first_block + block
             if w.blocks % tile.blocks:
                 at = tirx.Min(at, w.blocks - 1)
-            reader = QuadReader(w, self.inputs.w, quad)
+            reader = QuadReader(w, self.w, quad)
             columns = reader.columns(reader.four(reader.record(let(at), group), four))
             first = let(four * tile.outputs + block * 4 + quad)
-            out += [((self.ws, first + k * (tile.outputs // 4)), column) for k, column in enumerate(columns)]
+            out += [(first + k * (tile.outputs // 4), column) for k, column in enumerate(columns)]
         return out
 
-    def _activations(self, group: Expr) -> list[tuple[tuple[Buffer, Expr], Expr]]:
-        """What goes where: of the group a quarter of a row, whose squares are added up."""
-        out = []
-        for n, (item, start) in enumerate(zip(self.items, self.starts, strict=True)):
+    def _quarters(self, group: Expr) -> Iterator[tuple[Expr, Expr, Expr]]:
+        """The two vectors of each quarter of a group that this thread loads: (where their row begins, where they go in
+        the workgroup's memory, where they are in the row)."""
+        for item, start in zip(self.items, self.starts, strict=True):
             row, quarter = let(item // 4), let(item % 4)
             turn = let(row // self.tile.own % _FOURS)
             for v in range(2):
                 four = let(quarter * 2 + v)
-                at = let(group * _FOURS + four)
-                value = self.inputs.read(start + at, None)
-                if self.inputs.norm is not None:
-                    store(self.squares, madd(value, value, self.squares[n]), n)
-                    value = let(value * self.inputs.norm[at])
-                out.append(((self.xs, row * _FOURS + (four ^ turn)), value))
-        return out
+                yield start, row * _FOURS + (four ^ turn), let(group * _FOURS + four)
 
     def _multiply(self) -> None:
         own, quads = self.tile.own, self.tile.outputs // 4

@@ -40,7 +40,7 @@ class Inputs:
 
     def __init__(self, a: Args, x: Input) -> None:
         self.x, self.w = a.buffer("x", f"{x.dtype}x4"), a.buffer("w", "uint32x4")
-        self.epsilon = x.epsilon
+        self.x_type, self.epsilon = f"{x.dtype}x4", x.epsilon
         self.norm: Buffer = None if x.epsilon is None else a.buffer("norm", "float32x4")
 
     def read(self, at: Expr, norm: Expr) -> Expr:
