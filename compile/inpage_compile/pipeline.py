@@ -374,7 +374,7 @@ def lower_variant(
         return _lower_encoder(spec, architecture, tensors, maxima)
     groups = layout_of(architecture).groups
     if spec.backend == "webgpu":
-        tiers = tiers_for(maxima.rows, maxima.sequences)
+        tiers = tiers_for(maxima.rows, maxima.sequences, architecture.hidden)
         mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
         graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, 2, groups)
@@ -395,7 +395,7 @@ def _lower_encoder(
 ) -> LoweredPlan:
     """One function for steps of every size: they come full."""
     if spec.backend == "webgpu":
-        tiers = tiers_for(maxima.rows, 1)[-1:]
+        tiers = tiers_for(maxima.rows, 1, architecture.hidden)[-1:]
         mods, names = build_gpu_encoders(architecture, tensors, spec.activations, maxima, tiers)
     else:
         mod, names = build_encoder(architecture, tensors, spec.isa, spec.activations, maxima)

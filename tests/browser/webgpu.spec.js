@@ -294,6 +294,42 @@ test("an error names the launch that it belongs to", async ({ lab, model, server
   expect(value.logits.slice(VOCAB)).toEqual(model.logits([1, 2]));
 });
 
+test("kernels that do the same: each leaves the same logits on a grid of its own, and is timed before the first step", async ({ lab, model, server, artifact }) => {
+  const { plan, manifest } = changedPlan(artifact, (p) => {
+    // The first takes two rows a workgroup: on its grid the other would leave out half of them.
+    const pairs = p.kernels.push({ ...p.kernels[1], name: "accumulate_pairs", workgroup: [64, 2, 1] }) - 1;
+    p.alternatives = [[pairs, 1]];
+    for (const { launches } of p.functions) {
+      launches[1] = { ...launches[1], kernel: pairs, grid: [1, ["ceildiv", "logit_rows", 2], 1], others: [launches[1].grid] };
+    }
+  });
+  const names = ["accumulate_pairs", "accumulate"];
+  const load = async (/** @type {object} */ options, /** @type {string} */ name) => {
+    server.fault(`${ARTIFACT}/webgpu-f32/plan.json`, { body: plan });
+    const { value } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32", manifest, cache: false, ...options }, name);
+    await call(lab, "reservePages", 8, name);
+    return value.alternatives;
+  };
+  const logits = async () => {
+    const input = { ...feed([PROMPT.slice(0, 3)]), logitRows: [0, 1, 2], wantLogits: true };
+    return (await call(lab, "step", input, "tuned")).value.logits;
+  };
+  const wanted = [1, 2, 3].flatMap((n) => model.logits(PROMPT.slice(0, n)));
+
+  expect(await load({ tune: true, kernels: ["accumulate"] }, "tuned")).toEqual([names]);
+  const kernels = [...names, "accumulate_pairs"].map((name) => ({ name, most: 4 }));
+  const timed = async (/** @type {number} */ budgetMs) => (await call(lab, "timeKernels", { kernels, budgetMs }, "tuned")).value;
+  expect((await timed(1e6)).every((/** @type {number} */ ms) => ms >= 0)).toBe(true);
+  expect(await timed(0)).toEqual([NaN, NaN, NaN]);
+  for (const name of ["accumulate", "accumulate_pairs", "accumulate"]) {
+    expect((await call(lab, "chooseKernels", [name], "tuned")).error).toBeUndefined();
+    expect(await logits()).toEqual(wanted);
+  }
+  expect(await timed(1e6)).toEqual([NaN, NaN, NaN]); // they would write to pages in use
+  expect(await call(lab, "chooseKernels", ["store"], "tuned")).toMatchObject({ error: { code: "invalid_request", field: "kernels" } });
+  expect(await load({}, "untuned")).toEqual([]); // on a software adapter
+});
+
 test("kernels that do not compile are refused by name", async ({ lab, server, artifact }) => {
   const { plan, manifest } = changedPlan(artifact, (p) => (p.kernels[0].name = "shop"));
   server.fault(`${ARTIFACT}/webgpu-f32/plan.json`, { body: plan });

@@ -3,6 +3,7 @@ clobbered, each kernel there once."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,7 @@ import pytest
 
 from inpage.errors import Unsupported
 from inpage.format.plan import parse_plan
-from inpage.format.plan_types import Plan
+from inpage.format.plan_types import Plan, extent
 from inpage.format.plan_views import check_for_webgpu, describe, encode_program
 from inpage.format.schema import Tensor
 from inpage_compile.artifact import weights
@@ -145,17 +146,38 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_decoding_step_is_five_dispatches_a_layer_and_fills_a_gpu(tiny: Source, name: str) -> None:
-    shape = SHAPES[name]
-    one, two = (
-        lower(open_shape(replace(shape, layers=n), "shape:x", "x", tiny), "webgpu-f32", replace(MAXIMA, context=1024))
-        for n in (1, 2)
-    )
+def test_a_step_is_five_dispatches_a_layer_and_fills_a_gpu(tiny: Source, name: str) -> None:
+    shape, maxima = SHAPES[name], replace(MAXIMA, rows=512, context=1024)
+    one, two = (lower(open_shape(replace(shape, layers=n), "shape:x", "x", tiny), "webgpu-f32", maxima) for n in (1, 2))
     for a, b in zip(one[1].functions, two[1].functions, strict=True):
         assert len(b.launches) - len(a.launches) == (9 if name == "gemma3" else 5)
     spans = next(k for k, kernel in enumerate(two[1].kernels) if kernel.name.startswith("attention_spans"))
     (grid,) = {launch.grid for launch in two[1].functions[0].launches if launch.kernel == spans}
     assert grid is not None and grid[0] >= {"smollm2": 48, "gemma3": 32}.get(name, 64)  # of 1,024 tokens
+    if name in ("1b", "7b"):
+        _check_matrices(two[1])
+
+
+def _check_matrices(plan: Plan) -> None:
+    """That each is work for a whole GPU in a step of one row and of 128, and what workgroups load of weights and
+    activations for 512 rows: with 8 rows by 16 outputs each it was four times as much at least."""
+    names = [f.name for f in plan.functions]
+    assert names == ["decode", "few", "batch", "prefill"]
+    now = before = 0
+    for function, rows in ((plan.functions[0], 1), (plan.functions[-1], 128), (plan.functions[-1], 512)):
+        for launch in function.launches:
+            kernel = plan.kernels[launch.kernel]
+            if not kernel.name.startswith(("linear", "project", "gated")) or "logit_rows" in launch.scalars:
+                continue
+            wide, high = (extent(n, {"rows": rows}) for n in launch.grid[:2])
+            assert wide * high >= 128, (kernel.name, rows)
+            activations, weights = (plan.buffers[b] for b in launch.buffers[:2])
+            if rows == 512:
+                assert activations.kind == "arena" and weights.kind == "weight"
+                now += weights.bytes * high + activations.bytes * wide
+                outputs = int(re.findall(r"_(\d+)x", kernel.name)[0])
+                before += weights.bytes * (rows // 8) + activations.bytes * (outputs // 16)
+    assert 0 < now < before / 4
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -175,7 +197,7 @@ def test_a_tensor_larger_than_a_binding_is_bound_in_slices(tiny: Source, tied: b
     assert sum(b.bytes for b in slices) == vocab * hidden * 4
     names = [plan.kernels[x.kernel].name for x in plan.functions[0].launches]
     assert [n.startswith("embed") for n in names[:3]] == [True, True, False]
-    assert [n.endswith("_of700000") or "_again_at" in n for n in names[-2:]] == [True, True]
+    assert ["_of700000" in n or "_again_at" in n for n in names[-2:]] == [True, True]
     assert [plan.buffers[x.buffers[-1]].kind for x in plan.functions[0].launches[-2:]] == ["output", "output"]
 
 

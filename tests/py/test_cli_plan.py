@@ -81,6 +81,7 @@ def test_costs_are_those_worked_out_by_hand(model: Path, capsys: pytest.CaptureF
         "written": 3 * 512,
         "operations": 2 * 32 * 64 * 3,
         "loads": 2,
+        "loaded": 2 * 1280 + 2 * 3 * 256,
         "seconds": pytest.approx(12288 / 1e9 + 2e-6),
     }
     # 133 tokens' keys and values of 128 bytes and 9 pages' numbers; each row's two spans are written, read and cleared.

@@ -14,7 +14,7 @@ from inpage.backends.device_profile import DeviceProfile
 from inpage.backends.kernel_choice import GAIN, KernelChoice, choose_kernels, decide, sentence
 from inpage.engines.native_kernels import producers
 from inpage.engines.protocol import KernelTiming, SequenceInput
-from inpage.errors import DeviceLost, InvalidRequest
+from inpage.errors import DeviceLost, InvalidRequest, Unsupported
 from inpage.format.plan import parse_plan
 from inpage.router import Router
 from support.models import TINY_VARIANTS, manifest_of, open_engine, tiny_artifact
@@ -34,8 +34,14 @@ class Timed(PagedDouble):
         self.costs, self.clock = costs, 0.0
         self.runs = {group: group[0] for group in groups}
         self.timed: list[str] = []
+        self.wrong: set[str] = set()  # fail the exam
 
     async def choose_kernels(self, names: Sequence[str]) -> None:
+        if self.wrong & set(names):
+            raise Unsupported("this GPU computes wrong numbers", field="exam")
+        self._choose(names)
+
+    def _choose(self, names: Sequence[str]) -> None:
         for name in names:
             (group,) = [g for g in self.runs if name in g]
             self.runs[group] = name
@@ -46,7 +52,7 @@ class Timed(PagedDouble):
             if self.clock - began >= budget_s:
                 times.append(None)
                 continue
-            await self.choose_kernels([each.name])
+            self._choose([each.name])
             self.timed.append(each.name)
             self.clock += self.costs[each.name] * each.most
             times.append(self.costs[each.name])
@@ -84,6 +90,20 @@ def test_a_list_that_was_not_timed_follows_one_that_was() -> None:
     assert decide([QKV, HEAD, TILES], times) == [QKV[1], HEAD[1], TILES[0]]
     assert decide([HEAD], times) == [HEAD[0]]
     assert decide([HEAD, QKV], times) == [HEAD[1], QKV[1]]
+
+
+async def test_a_gpu_has_a_budget_of_its_own_and_keeps_the_first_ones_where_others_compute_wrong_numbers(
+    clocked: Any,
+) -> None:
+    costs = dict.fromkeys(QKV, 1e-3) | {QKV[2]: 5e-4}
+    engine = clocked(costs, QKV)
+    engine.info = replace(engine.info, backend="webgpu", weight_bytes=10**10)
+    engine.wrong = {QKV[2]}
+    choice = await choose_kernels(engine)
+    assert choice.kernels == (QKV[0],) == tuple(engine.runs.values())
+    assert engine.clock <= 0.150 + 1e-3 and QKV[2] in engine.timed
+    engine.wrong = set()
+    assert (await choose_kernels(engine)).kernels == (QKV[2],)
 
 
 async def test_a_model_too_large_for_the_budget_costs_one_launch_more_at_most(clocked: Any) -> None:

@@ -33,8 +33,8 @@ const VERIFY_BYTES = 256e6;
  * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
  * @property {(input: import("./core/protocol.js").ProfileInput) => import("./core/protocol.js").Profile} [profile]
  * where a step's time goes
- * @property {(names: string[]) => void} [chooseKernels] see EngineClient
- * @property {(input: import("./core/protocol.js").KernelTiming) => Float64Array} [timeKernels]
+ * @property {(names: string[]) => Answer<void>} [chooseKernels] see EngineClient
+ * @property {(input: import("./core/protocol.js").KernelTiming) => Answer<Float64Array>} [timeKernels]
  * @property {(slot: number) => void} [drop] where there are no pages: free what is kept of a sequence
  * @property {(what: string) => void} [fail] break something on purpose
  */
@@ -65,6 +65,7 @@ const VERIFY_BYTES = 256e6;
  * @property {number} [promptThreads] where they may be more
  * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {boolean} rehearsed
+ * @property {string[][]} [alternatives] that can be chosen from, where that is not all of the plan's
  * @property {import("./storage/shards.js").Stored} stored what of the weights came from storage
  * @property {Doorbell | null} doorbell
  * @property {import("./core/protocol.js").AdapterFacts | null} adapter
@@ -147,14 +148,14 @@ async function fetchPlan(manifest, source, onProgress) {
  * @param {Pick<Info, "load_ms" | "storage" | "isolated" | "warnings">} rest
  * @returns {Info}
  */
-function describe(manifest, plan, { executor, threads, promptThreads, measured, rehearsed, stored, adapter }, rest) {
+function describe(manifest, plan, { executor, threads, promptThreads, measured, rehearsed, alternatives, stored, adapter }, rest) {
   return {
     backend: manifest.variant.backend,
     variant: manifest.variant.name,
     threads,
     prompt_threads: promptThreads ?? threads,
     threads_measured: measured,
-    alternatives: namesOf(plan),
+    alternatives: alternatives ?? namesOf(plan),
     rehearsed,
     adapter,
     vocab: plan.vocab,

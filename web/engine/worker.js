@@ -106,10 +106,10 @@ async function dispatch({ id, method, args }) {
     }
     case "chooseKernels":
       if (!executor.chooseKernels) throw new EngineError("unsupported", "this engine has no kernels to choose from");
-      return { value: executor.chooseKernels(args), transfer: [] };
+      return { value: await executor.chooseKernels(args), transfer: [] };
     case "timeKernels": {
       if (!executor.timeKernels) throw new EngineError("unsupported", "this engine has no kernels to choose from");
-      const value = executor.timeKernels(args);
+      const value = await executor.timeKernels(args);
       return { value, transfer: buffers([value]) };
     }
     case "memory":

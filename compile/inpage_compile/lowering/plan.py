@@ -212,7 +212,11 @@ class _Walk:
         if "inpage.grid" in func.attrs:
             names = [str(p.name) for p in func.params if not isinstance(p.ty, tirx.BufferType)]
             given = dict(zip(names, scalars, strict=True))
-            launch["grid"] = [_replaced(extent, given) for extent in json.loads(str(func.attrs["inpage.grid"]))]
+            same = [func, *func.attrs.get("inpage.alternatives", [])]
+            grids = [[_replaced(extent, given) for extent in json.loads(str(f.attrs["inpage.grid"]))] for f in same]
+            launch["grid"] = grids[0]
+            if len(grids) > 1:
+                launch["others"] = grids[1:]
         if self.launches and 0 < self.rows * int(func.attrs.get("inpage.elements", 0)) <= SERIAL_ELEMENTS:
             launch["serial"] = True
         self.launches.append(launch)

@@ -7,8 +7,9 @@ Each layer of a page has a buffer of its own, so ``kv`` is a list.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from tvm import tirx
@@ -19,6 +20,7 @@ from tvm.script.ir_builder import tirx as T
 
 from inpage.format.limits import ALIGN, BINDING_BYTES
 
+from ..kernels.shared.alternatives import alternatives
 from ..kernels.shared.heads import Heads, Place
 from ..kernels.shared.packed import PackedMatrix
 from ..kernels.shared.short_conv import ShortConv
@@ -26,27 +28,43 @@ from ..kernels.webgpu import attention as attn
 from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.attention_tiles import attention
 from ..kernels.webgpu.embedding import embed
-from ..kernels.webgpu.linear import Input
+from ..kernels.webgpu.linear import Input, Shape
+from ..kernels.webgpu.linear_tiles import tiles_for
 from ..kernels.webgpu.pages import Into, slots
 from ..kernels.webgpu.short_conv import conv_append, short_conv
+
+_MOST = 16  # rows whose sums a thread has room for
+_SOME = 12  # a kernel is in one list of alternatives only, so a prompt's has another number
+_LARGE = 1024
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One of the plan's functions: steps of up to ``rows`` rows, ``tile`` of which share the reading of a weight.
-    ``spans``: attention gives each span of the context a workgroup, for want of rows, where what they leave can be
-    bound."""
+    """One of the plan's functions: steps of up to ``rows`` rows, ``few`` of which share the reading of a weight; None:
+    as many as a `Tile` has. ``spans``: attention gives each span of the context a workgroup, for want of rows, where
+    what they leave can be bound."""
 
     name: str
     rows: int
-    tile: int
+    few: int | None
     spans: bool
 
+    def shapes(self, weights: PackedMatrix, head: bool) -> tuple[Shape, ...]:
+        """Of the kernels that the device may choose from; the first is the one for a large GPU. Of a prompt's rows only
+        some get logits, as a rule the last."""
+        few = _MOST if self.few is None and head else self.few
+        if few is None:
+            return (*tiles_for(weights, self.rows), _SOME)
+        return (few, few // 2) if few == _MOST else (few,)
 
-def tiers_for(rows: int, sequences: int) -> list[Tier]:
-    """For one row, for as many as there are sequences to decode, for a piece of a prompt."""
-    tiers = [Tier("decode", 1, 1, True), Tier("batch", sequences, 4, True), Tier("prefill", rows, 8, False)]
-    return [t for t in tiers if t.rows < rows or t.name == "prefill"]
+
+def tiers_for(rows: int, sequences: int, hidden: int) -> list[Tier]:
+    """For one row, for some, for as many as there are sequences to decode, for a piece of a prompt. Some rows have a
+    function of their own where matrices are large: with room for more rows, fewer threads fit on a GPU at once, and
+    their loads are what keeps its memory busy."""
+    some = [Tier("few", 4, 4, True)] if hidden >= _LARGE and sequences > 4 else []
+    tiers = [Tier("decode", 1, 1, True), *some, Tier("batch", sequences, _MOST, True)]
+    return [*(t for t in tiers if t.rows < rows), Tier("prefill", rows, None, False)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,8 @@ class GpuOps:
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
             again = residual is None and first > 0
-            func = linear.linear(part, self.tier.tile, folded, out, residual is not None, weights.rows, first, again)
+            rest = (folded, out, residual is not None, weights.rows, first, again)
+            func = _any_of(linear.linear, part, self.tier.shapes(part, x.head), *rest)
             if residual is not None or again:
                 y = self._again(func, [*args, y], len(args), count)
             else:
@@ -129,7 +148,9 @@ class GpuOps:
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
             args, folded = self._input(x, data)
-            func = linear.gated(part, self.tier.tile, folded, self.dtype, width, first, activation)
+            func = _any_of(
+                linear.gated, part, self.tier.shapes(part, False), folded, self.dtype, width, first, activation
+            )
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
         return NormedActivations(h)
@@ -174,7 +195,7 @@ class GpuOps:
                 args, folded = self._input(normed, data)
                 args += [*([] if bias is None else [bias]), table, slots, pages]
                 into, at = Into(h, first, bias is not None), len(args) - 1
-                func = linear.project(part, self.tier.tile, folded, self.dtype, into)
+                func = _any_of(linear.project, part, self.tier.shapes(part, False), folded, self.dtype, into)
                 if not into.has_queries:
                     pages = self._in_place(func, args, [at], rest=rest)[0]
                 elif first:
@@ -262,6 +283,15 @@ class GpuOps:
 
     def _scalars(self, count: tirx.Var | None, rest: Sequence[int]) -> list[Any]:
         return [self.rows if count is None else count, *(tirx.const(i, "int32") for i in rest)]
+
+
+@cache
+def _any_of(
+    make: Callable[..., tirx.PrimFunc], weights: PackedMatrix, shapes: tuple[Shape, ...], *rest: Any
+) -> tirx.PrimFunc:
+    """A kernel of each shape: the first, knowing the others."""
+    first, *others = (make(weights, shape, *rest) for shape in shapes)
+    return alternatives(first, *others)
 
 
 def _declared(func: tirx.PrimFunc, args: list[Tensor], scalars: list[Any], out: list[Tensor]) -> tirx.PrimFunc:

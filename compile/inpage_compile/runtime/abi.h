@@ -42,7 +42,7 @@ extern const int32_t inpage_kernel_count;
  *       kernel, n_buffers, buffer ids…, n_scalars, (kind, value)…
  * A step runs the first function whose max_rows >= rows. Threads share each launch and meet at a barrier after it. A serial
  * launch (kernel + SERIAL) is done by one thread at the barrier before it, with no barrier of its own; a function's first
- * launch is none. */
+ * launch must not be serial. */
 
 /* What a step may use of a plan's maxima, by index. */
 enum {

@@ -7,6 +7,7 @@ Bindings stand in the order of the function's buffers, the uniform block of scal
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import tvm
@@ -16,6 +17,8 @@ from tvm.target import Target
 _DEVICE_KERNEL = 2  # TVM's calling convention of kernels that are launched
 _BINDING = re.compile(r"@binding\((\d+)\) var<storage, (?:read|read_write)> ")
 _POINTER = re.compile(r"\b(atomic\w+|workgroupUniformLoad)\((\w+)\[")
+_LET = re.compile(r"^ *let (\w+) : [^=]+ = (.*);\n", re.MULTILINE)
+_ACTS = re.compile(r"atomic|workgroupUniformLoad")  # whatever becomes of what they return
 _LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
 
 
@@ -51,7 +54,7 @@ def wgsl(name: str, func: tirx.PrimFunc) -> str:
         return f"@binding({found[1]}) var<storage, {mode}> "
 
     lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
-    return _registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n")))
+    return _live(_registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n"))))
 
 
 def _references(source: str) -> str:
@@ -71,6 +74,20 @@ def _registers(source: str) -> str:
         declared = " ".join(f"var {name}_{i} : {kind};" for i in range(int(count)))
         source = use.sub(rf"{name}_\1", source.replace(f"var {name} : array<{kind}, {count}>;", declared))
     return source
+
+
+def _live(source: str) -> str:
+    """Without values that nothing is made of."""
+    while True:
+        count = Counter(re.findall(r"\w+", source))
+
+        def keep(found: re.Match[str], count: Counter[str] = count) -> str:
+            return "" if count[found[1]] == 1 and not _ACTS.search(found[2]) else found[0]
+
+        live = _LET.sub(keep, source)
+        if live == source:
+            return source
+        source = live
 
 
 def shaders(kernels: Mapping[str, tirx.PrimFunc]) -> str:

@@ -53,7 +53,9 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
     if known is None or not known.fits(engine.info):
         try:
             choice = await choose_kernels(engine)
-            profile.choices[variant.name] = replace(choice, settled=choice.settled and engine.info.rehearsed)
+            # A GPU's kernels are timed before its first step only, and are compiled as well as they ever will be.
+            settled = variant.backend == "webgpu" or (choice.settled and engine.info.rehearsed)
+            profile.choices[variant.name] = replace(choice, settled=settled)
         except BaseException:
             await engine.unload()
             raise

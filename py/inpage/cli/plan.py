@@ -1,7 +1,8 @@
 """Show what a model's WebGPU kernels move and compute in a step, and how long a GPU of a given speed would take.
 
 Two steps: one row, and a chunk of a prompt, both after --context tokens. Bytes, operations and workgroups come from the
-launch plan and the shapes of the weights; a dispatch is taken to read and write each byte once.
+launch plan and the shapes of the weights; a dispatch is taken to read and write each byte once. What the workgroups of
+a matrix ask for, their weights and activations over and over, is "loaded".
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from ..format.schema import Manifest
 from . import paths
 from .plan_costs import Cost, Machine, Step, costs, dispatches_of_a_layer
 
-_HEAD: tuple[str, ...] = ("kernel", "dispatches", "workgroups", "loads", "MB read", "MB written", "GFLOP", "µs")
+_HEAD: tuple[str, ...] = (
+    "kernel", "dispatches", "workgroups", "loads", "MB loaded", "MB read", "MB written", "GFLOP", "µs",
+)  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,5 +108,6 @@ def table(found: list[Cost], machine: Machine) -> str:
 
 
 def _row(cost: Cost, workgroups: str, loads: str, seconds: float) -> tuple[str, ...]:
-    sizes = (f"{cost.read / 1e6:.3f}", f"{cost.written / 1e6:.3f}", f"{cost.operations / 1e9:.3f}")
+    loaded = f"{cost.loaded / 1e6:.3f}" if cost.loaded else ""
+    sizes = (loaded, f"{cost.read / 1e6:.3f}", f"{cost.written / 1e6:.3f}", f"{cost.operations / 1e9:.3f}")
     return (cost.kernel, str(cost.dispatches), workgroups, loads, *sizes, f"{seconds * 1e6:.1f}")

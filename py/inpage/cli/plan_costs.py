@@ -1,7 +1,8 @@
 """What the launches of a WebGPU plan move and compute in one step, by its shapes: workgroups, bytes, operations.
 
 A dispatch reads each byte that it touches once, and writes it once: what its workgroups share is taken to come out of a
-cache. ``loads`` says how often they ask for a weight. Operations are two for each multiply-add of matrices and of
+cache. ``loads`` says how often they ask for a weight, ``loaded`` for how many bytes of matrices and of what these are
+multiplied with. Operations are two for each multiply-add of matrices and of
 attention; what is done element by element is left out, since bytes bound it."""
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ class Cost:
     written: int = 0
     operations: int = 0
     loads: int = 0  # times that the workgroups of a dispatch ask for each weight
+    loaded: int = 0  # bytes of weights and activations that they ask for
 
     def add(self, other: Cost) -> None:
         self.workgroups = min(self.workgroups, other.workgroups) if self.dispatches else other.workgroups
         self.loads = max(self.loads, other.loads)
-        for name in ("dispatches", "read", "written", "operations"):
+        for name in ("dispatches", "read", "written", "operations", "loaded"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -135,7 +137,9 @@ class _Walk:
                     continue
                 cost.read += buffer.bytes
                 if len(tensor.shape) == 2:
-                    cost.loads = extent(launch.grid[1], self.step.variables)
+                    wide, cost.loads = (extent(n, self.step.variables) for n in launch.grid[:2])
+                    activations = self._bytes(launch.buffers[0], buffers[0][1], count, group)
+                    cost.loaded += buffer.bytes * cost.loads + activations * wide
                     cost.operations += round(2 * share * math.prod(tensor.shape) * count)
             elif buffer.kind == "kv":
                 self._add_kv(cost, kernel, buffer, access, group)

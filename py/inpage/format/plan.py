@@ -43,10 +43,11 @@ The document::
                              its rows
     launches                 {"kernel", "buffers", "scalars"}: buffer ids in the kernel's order; each scalar a number or
                              a variable's name. For WebGPU also "grid": [x, y, z], the workgroups to dispatch, each an
-                             int, a variable's name, or ["*" | "+" | "ceildiv", a, b] of such; 0 of them: no dispatch.
+                             int, a variable's name, or ["*" | "+" | "ceildiv", a, b] of such; 0 of them: no dispatch;
+                             and "others": the grids of its kernel's alternatives behind the first, in their order.
                              For CPUs "serial" (default false): too small to share, so that one thread does it while the
                              others wait at the barrier before it; there is one after every launch that is shared. A
-                             function's first launch is none
+                             function's first launch must not be serial
 
 WebGPU (``workgroup`` and ``grid`` are there). ``kernels.wgsl`` holds every kernel behind a line ``//: <name>``; each is
 a shader module of its own whose entry point has the kernel's name. Group 0, binding i is the launch's buffer i, whole
@@ -246,8 +247,8 @@ def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple
                 raise wrong(at, f"kernel {number} stands twice")
             seen.add(number)
             one, first = kernels[number], kernels[group[0]]
-            if (one.buffers, one.scalars, one.access, one.workgroup) != (
-                first.buffers, first.scalars, first.access, first.workgroup,
+            if (one.buffers, one.scalars, one.access, not one.workgroup) != (
+                first.buffers, first.scalars, first.access, not first.workgroup,
             ):  # fmt: skip
                 raise wrong(at, f"{quoted(one.name)} does not take what {quoted(first.name)} takes")
     return tuple(map(tuple, groups))
@@ -255,11 +256,15 @@ def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple
 
 def _check_first_of_alternatives(functions: tuple[Function, ...], alternatives: tuple[tuple[int, ...], ...]) -> None:
     others = {k for group in alternatives for k in group[1:]}
+    counts = {group[0]: len(group) - 1 for group in alternatives}
     for f, function in enumerate(functions):
         for i, launch in enumerate(function.launches):
             if launch.kernel in others:
                 at = f"plan.functions[{f}].launches[{i}].kernel"
                 raise wrong(at, f"{launch.kernel} is not the first of its alternatives")
+            if launch.grid and len(launch.others) != counts.get(launch.kernel, 0):
+                at, want = f"plan.functions[{f}].launches[{i}].others", counts.get(launch.kernel, 0)
+                raise wrong(at, f"{len(launch.others)} grids; its kernel has {want} alternatives")
 
 
 def _functions(
@@ -309,11 +314,14 @@ def _launch(
                 raise wrong(
                     where, f"{quoted(buffers[b].name)} shares bytes with {quoted(other)} and one of them is written"
                 )
-    grid = _grid(item["grid"], most, f"{at}.grid") if kernel.workgroup else ()
     serial = bool(item["serial"])
-    if serial and kernel.workgroup:
+    if not kernel.workgroup:
+        return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), serial=serial)
+    if serial:
         raise wrong(f"{at}.serial", f"kernel {quoted(kernel.name)} has a workgroup; threads wait for no dispatch")
-    return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid, serial)
+    grid, others = _grid(item["grid"], most, f"{at}.grid"), item["others"] or []
+    grids = tuple(_grid(other, most, f"{at}.others[{i}]") for i, other in enumerate(others))
+    return Launch(item["kernel"], tuple(ids), tuple(item["scalars"]), grid, grids)
 
 
 def _grid(grid: list[Extent] | None, most: Mapping[str, int], at: str) -> tuple[Extent, ...]:

@@ -71,13 +71,15 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups.
-    ``serial``: done by one thread, while the others wait at the barrier before it."""
+    """``buffers``: ids, in the kernel's order. ``scalars``: constants, or names of variables. ``grid``: workgroups;
+    ``others``: those of each kernel that may run in its place. ``serial``: done by one thread, while the others wait at
+    the barrier before it."""
 
     kernel: int
     buffers: tuple[int, ...]
     scalars: tuple[int | str, ...]
     grid: tuple[Extent, ...] = ()
+    others: tuple[tuple[Extent, ...], ...] = ()
     serial: bool = False
 
 

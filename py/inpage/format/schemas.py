@@ -372,5 +372,17 @@ PLAN: Final[Schema] = {
             "high": 3,
             "optional": True,
         },
+        "others": {
+            "is": "list",
+            "of": {
+                "is": "list",
+                "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]},
+                "low": 3,
+                "high": 3,
+            },
+            "low": 1,
+            "high": 16,
+            "optional": True,
+        },
     },
 }

@@ -24,7 +24,8 @@ from inpage_compile.kernels.webgpu import attention as attn
 from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.attention_tiles import attention
 from inpage_compile.kernels.webgpu.embedding import embed as embed_kernel
-from inpage_compile.kernels.webgpu.linear import Input
+from inpage_compile.kernels.webgpu.linear import Input, Shape
+from inpage_compile.kernels.webgpu.linear_tiles import TILES
 from inpage_compile.kernels.webgpu.pages import Into, slots
 from inpage_compile.kernels.webgpu.short_conv import conv_append, short_conv
 from inpage_compile.quantize import FORMATS, Groups, joined, pack, read_groups
@@ -96,11 +97,12 @@ class Content:
 
     def linear(self) -> Iterator[Case]:
         rng = np.random.default_rng(1)
-        shapes = [(48, 64), (20, 96), (7, 32), (64, 576), (32, 1536)]
         for fmt in NAMES:
-            for n, k in shapes if fmt == "q4_1" else shapes[1:3]:
+            for n, k in ((20, 96), *(((48, 64), (7, 32), (64, 576), (32, 1536)) if fmt == "q4_1" else ())):
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
-                for tile, count in ((1, 9), (4, 9), (8, 9), (8, 1), (4, 4)):
+                few = ((16, 9), (16, 1)) if n in (20, 7) else ()
+                few += ((4, 9), (4, 4)) if fmt == "q4_1" and n == 20 else ()
+                for tile, count in ((1, 9), *few, (TILES[-1], 9)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         # Three super-blocks, where a share of the columns has parts of two, and one. A pipeline takes the
         # adapter most of a second: some tiles are for Q6_K only.
@@ -108,14 +110,27 @@ class Content:
             w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
             if fmt == "mxfp4" and w.d is not None:
                 w.d[w.d < 2] = 2  # adapters may take float32's denormals for 0
-            fours = ((4, 9), (4, 4)) if fmt == "q6_k" and n == 20 else ()
-            for tile, count in ((1, 9), (8, 9), *(((8, 1), *fours) if SLOW or fmt == "q6_k" else ())):
+            some = ((16, 9), (16, 1), (4, 9), (4, 4)) if n == 20 else ()
+            for tile, count in ((1, 9), (TILES[-1], 9), *(some if SLOW or fmt == "q6_k" else ())):
                 yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
         norm = rng.standard_normal(96).astype(np.float32)
-        for tile, count in ((1, 8), (4, 8), (8, 8), (8, 3)):
+        for tile, count in ((1, 8), (4, 8), (16, 8), (16, 3)):
             yield self._linear("norm", w, x[:count], tile, norm=norm, like=None if tile == 1 else 8)
-        for tile in (1, 4, 8):
+        # Rows of 32 and of 64 shares of columns, not all of them of one size.
+        w, x = random_weights(rng, "q4_0", 20, 4128), self.activations(rng, 9, 4128)
+        for tile, count in ((1, 9), (16, 9), (TILES[-1], 9)):
+            yield self._linear("q4_0 20x4128", w, x[:count], tile, like=None if tile == 1 else 9)
+        w, x = random_weights(rng, "q8_0", 7, 8288), self.activations(rng, 9, 8288, "float32")
+        norm = rng.standard_normal(8288).astype(np.float32)
+        for tile, count in ((1, 9), (16, 9), (TILES[-1], 9)):
+            yield self._linear("norm of 8288", w, x[:count], tile, norm=norm, like=None if tile == 1 else 9)
+        # More than a tile of rows and of outputs, neither of them whole ones.
+        w, x = random_weights(rng, "q4_1", 84, 160), self.activations(rng, 70, 160, "float32")
+        norm = rng.standard_normal(160).astype(np.float32)
+        for tile in (1, 12, *TILES[:-1]):
+            yield self._linear("tiles", w, x, tile, norm=norm, like=None if tile == 1 else 70)
+        for tile in (1, TILES[-1]):
             w, x = random_weights(rng, "q8_0", 32, 64), self.activations(rng, 5, 64)
             y = rng.standard_normal((5, 32)).astype(np.float32)
             yield self._linear("add", w, x, tile, add=y)
@@ -124,7 +139,7 @@ class Content:
             yield self._linear(f"at {first} of {width}", w, x, 4, first=first, width=width)
 
     def _linear(
-        self, name: str, w: Groups, x: Array, tile: int, *, norm: Array | None = None,
+        self, name: str, w: Groups, x: Array, tile: Shape, *, norm: Array | None = None,
         add: Array | None = None, first: int = 0, width: int = 0, like: int | None = None,
     ) -> Case:  # fmt: skip
         n, k = w.q.shape
@@ -151,11 +166,16 @@ class Content:
 
     def gated(self) -> Iterator[Case]:
         rng = np.random.default_rng(2)
-        for fmt, hidden, k in (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256)):
+        shapes = (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256), ("q4_0", 16, 4128))
+        for fmt, hidden, k in shapes:
             gates, ups = random_weights(rng, fmt, hidden, k), random_weights(rng, fmt, hidden, k)
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
-            for tile, count in ((1, 9), (8, 2)) if fmt == "q4_k" else ((1, 9), (4, 9), (8, 9), (8, 2)):
+            for tile, count in (
+                ((1, 9), (16, 2), (TILES[-1], 9))
+                if fmt in ("q4_k", "q4_0")
+                else ((1, 9), (16, 9), (16, 2), (TILES[0], 9))
+            ):
                 func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
                 buffers = {"x": x[:count], "w": pack(both).view(np.uint32), "norm": norm, "h": None}
@@ -234,7 +254,7 @@ class Content:
         norm, bias = (rng.standard_normal(n).astype(np.float32) for n in (64, h.width))
         table, places = _turns(rng, 5, h.dim), where.slots(h)
         real = _normed_dot(w, x, norm)
-        for tile, whole in ((1, True), (4, False)):
+        for tile, whole in ((1, True), (TILES[-1], False)):
             buffers: dict[str, Array | None] = {"x": x, "norm": norm, "bias": bias, "table": table, "slots": places}
             launches, first = [], 0
             for rows_ in (h.width,) if whole else (64, 96, 40):

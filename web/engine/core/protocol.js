@@ -29,8 +29,9 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number | null} [contextPages] KV pages to make room for at most; a whole context for every sequence if not given
  * @property {{initial: number, maximum: number}} [memory] WebAssembly: bytes at the start, and at most; what the weights need
  *   and what a module can address if not given
- * @property {string[] | null} [kernels] WebAssembly: the kernel that runs of each list of `Info.alternatives`. Only these are then
- *   rehearsed while weights arrive. Names that do not fit the plan are ignored
+ * @property {string[] | null} [kernels] the kernel that runs of each list of `Info.alternatives`. Only these are then rehearsed
+ *   (WebAssembly) or compiled (WebGPU) while weights arrive. Names that do not fit the plan are ignored
+ * @property {boolean} [tune] WebGPU: whether kernels can be chosen; if not given, on all but software adapters
  * @property {boolean} [exam] WebGPU: whether the manifest's exam is sat; if not given, on all but software adapters
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind

@@ -29,6 +29,7 @@ import { read } from "./structure.js";
  * @property {[kind: number, value: number][]} scalars
  * @property {[Extent, Extent, Extent]} grid workgroups; all 1 where the kernel has no workgroup (WASM)
  * @property {boolean} serial done by one thread, while the others wait at the barrier before it
+ * @property {[Extent, Extent, Extent][]} others of each kernel that may run in its place, in their order (none for WASM)
  * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null}} Kernel
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
  * @typedef {{layers: number[], page_tokens: number, window: number | null}} KvGroup
@@ -82,7 +83,7 @@ export function readPlan(value, tensors, backend) {
   if (backend === "wasm") checkAddressable(buffers);
   const kernels = p.kernels.map((/** @type {Checked} */ k, /** @type {number} */ i) => readKernel(k, `plan.kernels[${i}]`, backend));
   const alternatives = readAlternatives(p.alternatives ?? [], kernels);
-  const others = new Set(alternatives.flatMap(([, ...rest]) => rest));
+  const others = new Map(alternatives.flatMap((ids) => ids.map((id, i) => /** @type {[number, number]} */ ([id, i ? -1 : ids.length - 1]))));
   const plan = {
     target: p.target,
     pageTokens: p.page_tokens,
@@ -310,14 +311,14 @@ function readAlternatives(groups, kernels) {
 
 /** @param {Kernel} kernel */
 function takes({ buffers, scalars, access, workgroup }) {
-  return JSON.stringify([buffers, scalars, access, workgroup]);
+  return JSON.stringify([buffers, scalars, access, !workgroup]);
 }
 
 /**
  * @param {Checked} plan
  * @param {Kernel[]} kernels
  * @param {PlanBuffer[]} buffers
- * @param {Set<number>} others kernels that only stand in for another
+ * @param {Map<number, number>} others of a kernel how many may run in its place, -1 of one that only does so itself
  * @returns {PlanFunction[]}
  */
 function readFunctions({ functions, maxima }, kernels, buffers, others) {
@@ -351,14 +352,15 @@ function readFunctions({ functions, maxima }, kernels, buffers, others) {
  * @param {string} field
  * @param {Kernel[]} kernels
  * @param {PlanBuffer[]} buffers
- * @param {Set<number>} others
+ * @param {Map<number, number>} others
  * @param {Record<string, number>} most
  * @returns {Launch}
  */
 function readLaunch(item, field, kernels, buffers, others, most) {
   const kernel = kernels[item.kernel];
   if (!kernel) throw invalidArtifact(`there is no kernel ${item.kernel}`, `${field}.kernel`);
-  if (others.has(item.kernel)) throw invalidArtifact(`${item.kernel} is not the first of its alternatives`, `${field}.kernel`);
+  const count = others.get(item.kernel) ?? 0;
+  if (count < 0) throw invalidArtifact(`${item.kernel} is not the first of its alternatives`, `${field}.kernel`);
   for (const what of /** @type {const} */ (["buffers", "scalars"])) {
     if (item[what].length !== kernel[what]) throw invalidArtifact(`kernel ${brief(kernel.name)} takes ${kernel[what]}`, `${field}.${what}`);
   }
@@ -372,6 +374,7 @@ function readLaunch(item, field, kernels, buffers, others, most) {
     ),
     grid: kernel.workgroup ? readGrid(item.grid, `${field}.grid`, most) : [1, 1, 1],
     serial: item.serial ?? false,
+    others: kernel.workgroup ? readOthers(item.others ?? [], `${field}.others`, count, most) : [],
   };
 }
 
@@ -419,6 +422,17 @@ function readGrid(grid, field, most) {
   const none = Object.fromEntries(VARIABLES.map((name) => [name, 0]));
   if (amount(grid[0], most) !== amount(grid[0], none)) throw invalidArtifact("the grid's x depends on a variable", `${field}[0]`);
   return grid.map(toExtent);
+}
+
+/**
+ * @param {Checked[]} grids
+ * @param {string} field
+ * @param {number} count
+ * @param {Record<string, number>} most
+ */
+function readOthers(grids, field, count, most) {
+  if (grids.length !== count) throw invalidArtifact(`${grids.length} grids; its kernel has ${count} alternatives`, field);
+  return grids.map((grid, i) => readGrid(grid, `${field}[${i}]`, most));
 }
 
 /** @param {Checked} value @param {Record<string, number>} variables @returns {number} */

@@ -316,5 +316,6 @@ export const PLAN = {
     "scalars": {"is": "list", "of": {"is": "int", "low": -2147483648, "high": 2147483647, "or": ["rows", "sequences", "logit_rows"]}, "low": 0, "high": 16},
     "serial": {"is": "flag", "optional": true},
     "grid": {"is": "list", "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]}, "low": 3, "high": 3, "optional": true},
+    "others": {"is": "list", "of": {"is": "list", "of": {"is": "extent", "high": 16777216, "depth": 4, "or": ["rows", "sequences", "logit_rows"]}, "low": 3, "high": 3}, "low": 1, "high": 16, "optional": true},
   },
 };

@@ -3,15 +3,15 @@
  * of those that follow is compared with what float32 on a CPU said when the model was compiled. Drivers that compute
  * wrong numbers, and say nothing, are found here and not by the reader of an answer.
  *
- * Every function of the plan takes part: most of the tokens come in a step of many rows, three in one of a few, the
- * last three alone.
+ * Every function of the plan takes part: most of the tokens come in a step of many rows, six and three in ones of a few,
+ * the last three alone.
  */
 
 import { SCORE_WORDS } from "../format/abi.js";
 import { EngineError } from "../format/errors.js";
 
 /** Rows of the last steps. */
-const LAST = [3, 1, 1, 1];
+const LAST = [6, 3, 1, 1, 1];
 /**
  * How far off a probability may be, as a part of how far the answers spread: half-precision variants round every number that
  * passes between kernels to 11 bits.

@@ -16,6 +16,7 @@ import { checkChoice, Inputs } from "./inputs.js";
 import { readPages, writePages } from "./kv_bytes.js";
 import { choicesOf, cleaned, scoresOf } from "./results.js";
 import { RESULT_WORDS } from "./sampler.js";
+import { timeKernels } from "./timing.js";
 import { ReadBack } from "./transfer.js";
 
 /** About how long a slice of a burst takes: what an interrupt has to wait for, twice. */
@@ -34,6 +35,10 @@ const GROWTH = 1.5;
 export class GpuExecutor {
   /** KV pages that are usable now. */
   pages = 0;
+  /** Sat when other kernels are chosen. @type {(() => Promise<void>) | null} */
+  exam = null;
+  /** Kernels that passed it, now or on an earlier visit. @type {string[]} */
+  #trusted;
   /** Milliseconds of a step of a burst, as last measured. */
   #stepMs = Infinity;
   /** @type {ReadBack | null} made when logits are first wanted */
@@ -62,6 +67,7 @@ export class GpuExecutor {
     this.#plan = plan;
     this.#buffers = buffers;
     this.#replay = replay;
+    this.#trusted = replay.running;
     this.#sampler = sampler;
     this.#debug = debug;
     this.#sliceMs = sliceMs;
@@ -108,6 +114,56 @@ export class GpuExecutor {
     }
     await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
     this.resetCounters();
+  }
+
+  /**
+   * @param {string[]} names see EngineClient
+   * @throws {EngineError} invalid_request; unsupported where with these the GPU fails its exam: those before run on
+   */
+  async chooseKernels(names) {
+    await this.#replay.choose(names);
+    this.#replay.bind();
+    const { running } = this.#replay;
+    if (!this.exam || running.every((name, i) => name === this.#trusted[i])) return;
+    try {
+      await this.exam();
+      this.#trusted = running;
+    } catch (error) {
+      await this.#replay.choose(this.#trusted);
+      this.#replay.bind();
+      throw error;
+    }
+  }
+
+  /**
+   * Before the first step only: the kernels write to KV pages.
+   * @param {import("../core/protocol.js").KernelTiming} input
+   */
+  async timeKernels(input) {
+    if (this.#gpu.counters[COUNTERS.steps]) return new Float64Array(input.kernels.length).fill(NaN);
+    const submit = (/** @type {(encoder: GPUCommandEncoder) => void} */ record) => {
+      const encoder = this.#encoder("timing");
+      record(encoder);
+      this.#send(encoder);
+    };
+    const times = await timeKernels({
+      plan: this.#plan,
+      replay: this.#replay,
+      upload: async (fn, variables) => {
+        await this.#prepare(fn, variables);
+        submit((encoder) => this.#inputs.uploads.record(encoder));
+      },
+      run: async (record) => {
+        submit((encoder) => {
+          const pass = this.#gpu.pass(encoder);
+          record(pass);
+          pass.end();
+        });
+        await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+      },
+    }, input);
+    this.resetCounters();
+    return times;
   }
 
   /** All but the bytes that are held. */

@@ -3,6 +3,7 @@
  * buffer, made once. A step records the launches of one function into a compute pass.
  */
 
+import { find } from "../core/alternatives.js";
 import { invalidArtifact } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
@@ -23,54 +24,111 @@ export class Replay {
   #gpu;
   #plan;
   #buffers;
-  #kernels;
+  #sources;
+  /** By number; those that only stand in for another are compiled when they are chosen. @type {import("./kernels.js").Compiled[]} */
+  #kernels = [];
+  /** What runs in the place of a launch's kernel: its number, and which of `Launch.others` its grid is. @type {Map<number, {id: number, at: number}>} */
+  #chosen = new Map();
   #uniforms;
 
   /**
-   * Compile all kernels. Nothing is bound yet: that takes KV pages.
+   * Compile the kernels. Nothing is bound yet: that takes KV pages.
    * @param {import("./device.js").Gpu} gpu
    * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {Map<string, string>} sources WGSL by kernel
+   * @param {{chosen: string[], all: boolean}} kernels that run in the place of others; `all`: compile those that might, too
    * @returns {Promise<Replay>}
    */
-  static async create(gpu, plan, buffers, sources) {
-    const kernels = plan.kernels.map(({ name, access }) => {
-      const code = sources.get(name);
-      if (code === undefined) throw invalidArtifact(`kernels.wgsl has no ${JSON.stringify(name)}`, "kernels");
-      return { name, access, code };
-    });
-    return new Replay(gpu, plan, buffers, await compile(gpu, kernels));
+  static async create(gpu, plan, buffers, sources, { chosen, all }) {
+    for (const { name } of plan.kernels) {
+      if (!sources.has(name)) throw invalidArtifact(`kernels.wgsl has no ${JSON.stringify(name)}`, "kernels");
+    }
+    const replay = new Replay(gpu, plan, buffers, sources);
+    if (all) await replay.#compile(plan.kernels.map((_, id) => id));
+    await replay.choose(chosen);
+    return replay;
   }
 
   /**
    * @param {import("./device.js").Gpu} gpu
    * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
-   * @param {import("./kernels.js").Compiled[]} kernels
+   * @param {Map<string, string>} sources
    */
-  constructor(gpu, plan, buffers, kernels) {
+  constructor(gpu, plan, buffers, sources) {
     this.#gpu = gpu;
     this.#plan = plan;
     this.#buffers = buffers;
-    this.#kernels = kernels;
-    let base = 0;
+    this.#sources = sources;
     /** @type {ReplayFunction[]} */
+    this.functions = [];
+    const all = plan.functions.map(({ launches }) => launches.flatMap((launch) => [launch.grid, ...launch.others].map((grid) => ({ ...launch, grid }))));
+    /** Bytes that `prepare` uploads at most, whatever is chosen. */
+    this.uniformBytes = all.reduce((bytes, launches) => bytes + new Uniforms(launches).bytes, 0);
+    this.#uniforms = gpu.buffer("uniforms", this.uniformBytes, USAGE.UNIFORM | USAGE.COPY_DST);
+  }
+
+  /**
+   * Let these kernels run from now on, each in the place of those that do the same. All has to be bound anew.
+   * @param {string[]} names
+   * @throws {import("../format/errors.js").EngineError} invalid_request for a name that is none of them; as `compile`
+   */
+  async choose(names) {
+    const { plan, chosen } = { plan: this.#plan, chosen: new Map(this.#chosen) };
+    for (const name of names) {
+      const { id, first } = find(plan, name);
+      const list = /** @type {number[]} */ (plan.alternatives.find((ids) => ids[0] === first));
+      chosen.set(first, { id, at: list.indexOf(id) - 1 });
+    }
+    const others = new Set(plan.alternatives.flatMap(([, ...rest]) => rest));
+    const running = plan.kernels.flatMap((_, id) => (others.has(id) ? [] : [chosen.get(id)?.id ?? id]));
+    await this.#compile(running);
+    this.#chosen = chosen;
+    let base = 0;
     this.functions = plan.functions.map(({ name, maxRows, launches }) => {
-      const uniforms = new Uniforms(launches);
+      const chosenLaunches = launches.map((launch) => {
+        const { id, at } = chosen.get(launch.kernel) ?? { id: launch.kernel, at: -1 };
+        return { ...launch, kernel: id, grid: at < 0 ? launch.grid : launch.others[at] };
+      });
+      const uniforms = new Uniforms(chosenLaunches);
       const fn = {
         name,
         maxRows,
         uniforms,
         base,
-        launches: launches.map((launch, i) => ({ ...launch, block: base + uniforms.blocks[i] * BLOCK_BYTES, group: null })),
+        launches: chosenLaunches.map((launch, i) => ({ ...launch, block: base + uniforms.blocks[i] * BLOCK_BYTES, group: null })),
       };
       base += uniforms.bytes;
       return fn;
     });
-    /** Bytes that `prepare` uploads at most. */
-    this.uniformBytes = base;
-    this.#uniforms = gpu.buffer("uniforms", base, USAGE.UNIFORM | USAGE.COPY_DST);
+  }
+
+  /** @param {number[]} ids of kernels: those that are not compiled yet */
+  async #compile(ids) {
+    const missing = ids.filter((id) => !this.#kernels[id]);
+    const kernels = missing.map((id) => {
+      const { name, access } = this.#plan.kernels[id];
+      return { name, access, code: /** @type {string} */ (this.#sources.get(name)) };
+    });
+    const made = await compile(this.#gpu, kernels);
+    missing.forEach((id, i) => (this.#kernels[id] = made[i]));
+  }
+
+  /** Names of the kernels that run, of each list of alternatives. @returns {string[]} */
+  get running() {
+    return this.#plan.alternatives.map(([first]) => this.#plan.kernels[this.#chosen.get(first)?.id ?? first].name);
+  }
+
+  /**
+   * Record one launch again and again.
+   * @param {GPUComputePassEncoder} pass
+   * @param {ReplayFunction} fn prepared
+   * @param {number} launch
+   * @param {number} times
+   */
+  repeat(pass, fn, launch, times) {
+    for (let i = 0; i < times; i++) this.#dispatch(pass, fn.launches[launch], fn.uniforms.grids[launch]);
   }
 
   /** Bind every launch that is not bound yet, and anew those that touch KV, whose buffers were made anew. */

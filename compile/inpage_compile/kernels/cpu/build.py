@@ -63,12 +63,6 @@ def kernel(name: str, build: Callable[[Args], None], elements: int = 0, weights:
     return func
 
 
-def alternatives(first: tirx.PrimFunc, *others: tirx.PrimFunc) -> tirx.PrimFunc:
-    """``first``, knowing ``others`` that take the same arguments and leave the same bits: the device where it runs
-    times all of them and chooses."""
-    return first.with_attr("inpage.alternatives", list(others)) if others else first
-
-
 @contextmanager
 def parallel(extent: Expr) -> Iterator[Any]:
     """The kernel's one outermost loop, whose iterations are independent: threads share it."""

@@ -6,10 +6,11 @@ from functools import cache
 
 from tvm import tirx
 
+from ..shared.alternatives import alternatives
 from ..shared.expressions import Buffer, Expr, cast, f32, i32, let, loop, store, when
 from ..shared.packed import GROUP, PackedMatrix
 from ..shared.planes import planes_of
-from .build import Args, alternatives, kernel, local, parallel, span
+from .build import Args, kernel, local, parallel, span
 from .dots import accumulate
 from .isa import Isa
 from .math import activate, bfloat_scalar, e8m0_decode, f16_decode_scalar

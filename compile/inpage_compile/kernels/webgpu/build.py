@@ -157,7 +157,7 @@ def halves(word: Expr) -> Expr:
 
 
 __all__ = [
-    "Args", "Buffer", "Expr", "T", "across", "atomic", "barrier", "bits", "call", "cast", "exact", "f32", "halves",
-    "i32", "kernel", "lane", "let", "local", "loop", "madd", "quads_of", "splat", "storage_barrier", "store", "u32",
-    "vector", "when",
+    "WORKGROUP_BYTES", "Args", "Buffer", "Expr", "T", "across", "atomic", "barrier", "bits", "call", "cast", "exact",
+    "f32", "halves", "i32", "kernel", "lane", "let", "local", "loop", "madd", "quads_of", "splat", "storage_barrier",
+    "store", "u32", "vector", "when",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """y = W·x for packed 16-row weights, its weights dequantized on the way, with what stands before and after it.
 
-A workgroup makes 16 outputs of ``tile`` rows of activations. Its 64 threads are 4 quads of outputs by 16 shares of
-the columns; each thread adds its share in order of columns, then the shares are added in order. Tile and batch do
-not change that order, so one row gets the same bits in a GEMV and in a GEMM.
+The columns of a row have shares (`shares_of`). Each is added up in order of columns, then the shares are added in
+order. Of few rows a workgroup makes 16 outputs, and its threads have a quad of outputs and a share each (`FewRows`); of
+many it makes a `Tile`, one share after another (`TileSums`). So one row gets the same bits in a GEMV and in a GEMM.
 
 An RMS norm before it is folded in: the norm's weight multiplies the activations as they are read, and 1/rms, found on
 the way, the result. The residual is added in place.
@@ -10,72 +10,42 @@ the way, the result. The residual is added in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from tvm import tirx
 
-from ..shared.packed import GROUP, PackedMatrix
+from ..shared.packed import PackedMatrix
 from .activations import activate
-from .build import (
-    Args,
-    Buffer,
-    Expr,
-    across,
-    barrier,
-    call,
-    cast,
-    f32,
-    kernel,
-    lane,
-    let,
-    local,
-    loop,
-    madd,
-    splat,
-    store,
-    when,
-)
+from .build import Args, Expr, cast, kernel, lane, let, store, when
+from .linear_rows import FewRows
+from .linear_tiles import Tile, TileSums
 from .pages import Into, PageWriter
-from .weights import QuadReader
+from .sums import Input, Inputs, threads_of
 
-SHARES = 16
-THREADS = 4 * SHARES
-
-
-@dataclass(frozen=True)
-class Input:
-    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any."""
-
-    dtype: str
-    epsilon: float | None = None
-
-    @property
-    def mark(self) -> str:
-        return "_norm" if self.epsilon is not None else ""
+Shape = int | Tile  # rows of a workgroup: few of them, or a tile
 
 
 @cache
-def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
+def linear(weights: PackedMatrix, shape: Shape, x: Input, out: str, add: bool = False, width: int = 0, first: int = 0,
            again: bool = False) -> tirx.PrimFunc:  # fmt: skip
     """(x, w, [norm weight], [y], rows → [y]): y[rows, width] from column ``first`` on = norm(x) · Wᵀ, or, in
     place, += with ``add``. ``again``: y is there already, and these columns of it are written."""
     width = width or weights.rows
 
     def build(a: Args) -> None:
-        activations, w, norm = _inputs(a, x)
+        inputs = Inputs(a, x)
         wide = all(n % 4 == 0 for n in (weights.rows, width, first))
         y_type = f"{out}x4" if wide else out
         y = a.buffer("y", y_type, "x") if add or again else None
         rows = a.scalar("rows")
         if y is None:
             y = a.buffer("y", y_type, "w")
-        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
-            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
-            body.accumulate([block])
+        with _sums(a, weights, shape, inputs, rows) as sums:
 
-            def finish(row: Expr, quad: Expr, value: Expr) -> None:
+            def finish(row: Expr, block: Expr, quad: Expr, values: list[Expr]) -> None:
+                value = values[0]
                 column = let(block * 16 + quad * 4)
                 if wide:
                     at = let((row * width + first + column) // 4)
@@ -88,20 +58,20 @@ def linear(weights: PackedMatrix, tile: int, x: Input, out: str, add: bool = Fal
                         one = lane(value, i)
                         store(y, cast(out, one + cast("float32", y[at]) if add else one), at)
 
-            body.total(0, finish)
+            sums.each(finish)
 
     mark = ("_add" if add else "_again" if again else "") + (f"_at{first}" if first else "")
     mark += f"_of{width}" if width != weights.rows else ""
-    return kernel(f"linear{tile}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"linear_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}_{shape}", build)
 
 
 @cache
-def project(weights: PackedMatrix, tile: int, x: Input, out: str, into: Into) -> tirx.PrimFunc:
+def project(weights: PackedMatrix, shape: Shape, x: Input, out: str, into: Into) -> tirx.PrimFunc:
     """(x, w, [norm weight], [bias], table, slots, kv, [q], rows[, group] → [q]): queries, keys and values, each to its
     place: see `pages.Into`. q is there already where these are not its first columns."""
 
     def build(a: Args) -> None:
-        activations, w, norm = _inputs(a, x)
+        inputs = Inputs(a, x)
         bias = a.buffer("bias", "float32x4") if into.bias else None
         writer = PageWriter(a, into.h, out)
         if into.has_queries and into.first:
@@ -110,156 +80,62 @@ def project(weights: PackedMatrix, tile: int, x: Input, out: str, into: Into) ->
         writer.scalars(a)
         if into.has_queries and not into.first:
             writer.queries = a.buffer("q", f"{out}x4", "w")
-        with a.workgroups(weights.blocks, ["ceildiv", "rows", tile], THREADS) as (block, by, t):
-            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
-            body.accumulate([block])
+        with _sums(a, weights, shape, inputs, rows) as sums:
 
-            def finish(row: Expr, quad: Expr, value: Expr) -> None:
+            def finish(row: Expr, block: Expr, quad: Expr, values: list[Expr]) -> None:
+                value = values[0]
                 own = let(block * 16 + quad * 4)
                 column = let(into.first + own)
                 with when(own < weights.rows):
                     writer.put(row, column, value if bias is None else let(value + bias[column // 4]))
 
-            body.total(0, finish)
+            sums.each(finish)
 
-    name = f"project{tile}_{weights.label}_{weights.rows}x{weights.columns}"
-    return kernel(f"{name}{x.mark}{into.mark}", build)
+    name = f"project_{weights.label}_{weights.rows}x{weights.columns}"
+    return kernel(f"{name}{x.mark}{into.mark}_{shape}", build)
 
 
 @cache
-def gated(weights: PackedMatrix, tile: int, x: Input, out: str, width: int = 0, first: int = 0,
+def gated(weights: PackedMatrix, shape: Shape, x: Input, out: str, width: int = 0, first: int = 0,
           activation: str = "silu") -> tirx.PrimFunc:  # fmt: skip
     """(x, w, [norm weight], [h], rows → [h]): h[rows, width] from column ``first`` on = activation(gate·x) · (up·x);
     ``w``: both interleaved by 16 rows. Where ``first`` is not 0, h is there already."""
     width = width or weights.rows // 2
 
     def build(a: Args) -> None:
-        activations, w, norm = _inputs(a, x)
+        inputs = Inputs(a, x)
         h = a.buffer("h", f"{out}x4", "x") if first else None
         rows = a.scalar("rows")
         if h is None:
             h = a.buffer("h", f"{out}x4", "w")
-        with a.workgroups(weights.blocks // 2, ["ceildiv", "rows", tile], THREADS) as (unit, by, t):
-            body = _Body(a, weights, tile, x, (activations, w, norm), rows, by, t)
-            body.accumulate([let(unit * 2), let(unit * 2 + 1)])
-            gates = local(1, "float32x4")
+        with _sums(a, weights, shape, inputs, rows, blocks=2) as sums:
 
-            def keep(row: Expr, quad: Expr, value: Expr) -> None:
-                store(gates, value, 0)
-
-            def finish(row: Expr, quad: Expr, up: Expr) -> None:
-                gate = let(gates[0])
+            def finish(row: Expr, unit: Expr, quad: Expr, values: list[Expr]) -> None:
+                gate, up = values
                 value = activate(activation, gate) * up
-                store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
+                with when(unit < weights.blocks // 2):
+                    store(h, cast(f"{out}x4", value), let((row * width + first + unit * 16 + quad * 4) // 4))
 
-            body.total(0, keep)
-            barrier()
-            body.total(1, finish)
+            sums.each(finish)
 
     mark = f"_at{first}" if first else ""
     kind = "" if activation == "silu" else f"_{activation}"
-    return kernel(f"gated{tile}{kind}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}", build)
+    return kernel(f"gated{kind}_{weights.label}_{weights.rows}x{weights.columns}{x.mark}{mark}_{shape}", build)
 
 
-def _inputs(a: Args, x: Input) -> tuple[Buffer, Buffer, Buffer]:
-    activations = a.buffer("x", f"{x.dtype}x4")
-    w = a.buffer("w", "uint32x4")
-    norm = a.buffer("norm", "float32x4") if x.epsilon is not None else None
-    return activations, w, norm
+@contextmanager
+def _sums(
+    a: Args, weights: PackedMatrix, shape: Shape, inputs: Inputs, rows: Expr, blocks: int = 1
+) -> Iterator[FewRows | TileSums]:
+    """The kernel's body. ``blocks``: of 16 weight rows that belong together."""
+    if isinstance(shape, Tile):
+        wide = -(-weights.blocks // shape.blocks)
+        with a.workgroups(wide, ["ceildiv", "rows", shape.rows], shape.threads) as (bx, by, t):
+            yield TileSums(a, weights, shape, inputs, rows, bx, by, t, blocks)
+    else:
+        threads = threads_of(weights.columns)
+        with a.workgroups(weights.blocks // blocks, ["ceildiv", "rows", shape], threads) as (bx, by, t):
+            yield FewRows(a, weights, shape, inputs, rows, bx, by, t, blocks)
 
 
-class _Body:
-    """One workgroup's sums. ``rows``: how many there are in all; ``by``: which tile of them."""
-
-    def __init__(
-        self, a: Args, weights: PackedMatrix, tile: int, x: Input, buffers: tuple[Buffer, Buffer, Buffer],
-        rows: Expr, by: Expr, t: Expr,
-    ) -> None:  # fmt: skip
-        self.weights, self.tile, self.x, self.rows, self.by, self.t = weights, tile, x, rows, by, t
-        self.activations, self.w, self.norm = buffers
-        self.quad, self.share = let(t % 4), let(t // 4)
-        self.parts = a.workgroup(tile * THREADS, "float32x4")
-        self.squares: Buffer = a.workgroup(tile * THREADS, "float32") if self.norm is not None else None
-        self.inverse = local(1, "float32")
-        self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
-        for r in range(tile):
-            row = let(tirx.Min(by * tile + r, rows - 1))
-            self.starts.append(let(row * (weights.columns // 4)))
-
-    def accumulate(self, blocks: list[Expr]) -> None:
-        """Each thread's share of the sums for ``blocks`` of 16 weight rows."""
-        groups = self.weights.columns // GROUP
-        reader = QuadReader(self.weights, self.w, self.quad)
-        self.sums = local(len(blocks) * self.tile, "float32x4")
-        for i in range(len(blocks) * self.tile):
-            store(self.sums, splat(0.0), i)
-        squares = local(self.tile, "float32x4")
-        if self.norm is not None:
-            for r in range(self.tile):
-                store(squares, splat(0.0), r)
-        low, high = let(self.share * groups // SHARES), let((self.share + 1) * groups // SHARES)
-        with loop(high - low) as i:
-            group = let(low + i)
-            records = [reader.record(block, group) for block in blocks]
-            with reader.fours(records) as (four, quants):
-                at = let(group * (GROUP // 4) + four)
-                norm = let(self.norm[at]) if self.norm is not None else None
-                xs = [self._activation(at, start, norm) for start in self.starts]
-                for b, four_columns in enumerate(quants):
-                    columns = reader.columns(four_columns)
-                    for r in range(self.tile):
-                        i = b * self.tile + r
-                        total = self.sums[i]
-                        for k, column in enumerate(columns):
-                            total = madd(column, splat(lane(xs[r], k)), total)
-                        store(self.sums, total, i)
-            if self.norm is not None:
-                self._add_squares(squares, group)
-        if self.norm is not None:
-            for r in range(self.tile):
-                v = let(squares[r])
-                store(self.squares, across(v), r * THREADS + self.t)
-
-    def _activation(self, at: Expr, start: Expr, norm: Expr) -> Expr:
-        value = cast("float32x4", self.activations[start + at])
-        return let(value if norm is None else value * norm)
-
-    def _add_squares(self, squares: Buffer, group: Expr) -> None:
-        """A quarter of the group's columns for each quad of threads."""
-        for v in range(2):
-            at = let(group * (GROUP // 4) + self.quad * 2 + v)
-            for r, start in enumerate(self.starts):
-                value = let(cast("float32x4", self.activations[start + at]))
-                store(squares, madd(value, value, squares[r]), r)
-
-    def _find_inverse(self, tile_row: Expr) -> None:
-        """1/rms of a row of the tile, from what its threads left."""
-        total = local(1, "float32")
-        store(total, f32(0.0), 0)
-        with loop(THREADS) as i:
-            store(total, total[0] + self.squares[tile_row * THREADS + i], 0)
-        assert self.x.epsilon is not None
-        mean = total[0] * f32(1.0 / self.weights.columns) + f32(self.x.epsilon)
-        store(self.inverse, call("float32", "inverseSqrt", mean), 0)
-
-    def total(self, block: int, finish: Callable[[Expr, Expr, Expr], None]) -> None:
-        """Add the shares of one block; ``finish(row, quad, float32x4)`` for each row of activations there is."""
-        for r in range(self.tile):
-            store(self.parts, self.sums[block * self.tile + r], r * THREADS + self.t)
-        barrier()
-        tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
-        with when(tirx.all(tile_row < self.tile, row < self.rows)):
-            sums = local(1, "float32x4")
-            start = let(tile_row * THREADS + self.quad)
-            store(sums, self.parts[start], 0)
-            with loop(SHARES - 1) as i:
-                store(sums, sums[0] + self.parts[start + (i + 1) * 4], 0)
-            if self.norm is None:
-                finish(row, self.quad, let(sums[0]))
-                return
-            if block == 0:
-                self._find_inverse(tile_row)
-            finish(row, self.quad, let(sums[0] * splat(self.inverse[0])))
-
-
-__all__ = ["Input", "gated", "linear", "project"]
+__all__ = ["Input", "Shape", "gated", "linear", "project"]

@@ -126,6 +126,14 @@ class QuadReader:
         own = [self._joined([of_plane[i] for of_plane in words], four, within) for i in range(len(records))]
         return four, [Four(r, four, w, s) for r, w, s in zip(records, own, scales, strict=True)]
 
+    def four(self, record: Record, four: Expr) -> Four:
+        """Four columns of a record, by themselves."""
+        if self.format.is_float:
+            return Four(record, four)
+        scales = self._scales(record, self._super_scales(record), let(four * 4 // self.format.group))
+        words = [self._word(record.quants + plane.at // 16 + four // (plane.columns // 4) * 4) for plane in self.planes]
+        return Four(record, four, self._joined(words, four, four % (self.planes[0].columns // 4)), scales)
+
     def _joined(self, words: list[Expr], four: Expr, within: Expr) -> Expr:
         """A word of each plane → the quants of four columns, a byte each. ``within``: which four of the lowest plane's
         word."""

@@ -1,0 +1,162 @@
+"""The sums of a few rows of activations with 16 outputs, or with 16 gates and 16 ups: see `linear`. Every weight is
+unpacked once for all of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+
+from ..shared.packed import GROUP, PackedMatrix
+from .build import (
+    WORKGROUP_BYTES,
+    Args,
+    Buffer,
+    Expr,
+    across,
+    barrier,
+    f32,
+    lane,
+    let,
+    local,
+    loop,
+    madd,
+    splat,
+    store,
+    when,
+)
+from .sums import Inputs, shares_of, threads_of
+from .weights import QuadReader
+
+_TOGETHER = 4  # rows; a step that has fewer than a workgroup takes leaves out the others by so many
+
+
+class FewRows:
+    """One workgroup's sums. ``rows``: how many there are in all; ``unit``: which block of weight rows, or which pair of
+    ``blocks``; ``by``: which tile of ``tile`` rows."""
+
+    def __init__(
+        self, a: Args, weights: PackedMatrix, tile: int, inputs: Inputs, rows: Expr, unit: Expr, by: Expr, t: Expr,
+        blocks: int,
+    ) -> None:  # fmt: skip
+        self.weights, self.tile, self.inputs, self.blocks = weights, tile, inputs, blocks
+        self.rows, self.unit, self.by, self.t = rows, unit, by, t
+        self.shares, self.threads = shares_of(weights.columns), threads_of(weights.columns)
+        self.quad, self.share = let(t % 4), let(t // 4)
+        # Rows whose shares lie in the workgroup's memory at once.
+        self.room, each = tile, self.threads * (16 if inputs.norm is None else 20)
+        while self.room * each > WORKGROUP_BYTES:
+            self.room //= 2
+        self.parts = a.workgroup(self.room * self.threads, "float32x4")
+        self.squares: Buffer = None
+        if inputs.norm is not None:
+            self.squares = a.workgroup(self.room * self.threads, "float32")
+            self.own_squares, self.inverse = local(tile, "float32"), local(1, "float32")
+        self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
+        for r in range(tile):
+            row = let(tirx.Min(by * tile + r, rows - 1))
+            self.starts.append(let(row * (weights.columns // 4)))
+
+    def each(self, finish: Callable[[Expr, Expr, Expr, list[Any]], None]) -> None:
+        """``finish(row, unit, quad, values)`` for each row of activations there is: float32x4 of each block."""
+        self._accumulate()
+        tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
+        there = tirx.all(tile_row < self.tile, row < self.rows)
+        sums = local(self.blocks, "float32x4")
+        for block in range(self.blocks):
+            for first in range(0, self.tile, self.room):
+                if block or first:
+                    barrier()
+                self._leave_shares(block, first)
+                barrier()
+                last = first + self.room
+                mine = there if self.room == self.tile else tirx.all(there, tile_row >= first, tile_row < last)
+                with when(mine):
+                    self._add_shares(block, sums, let(tile_row - first if first else tile_row))
+        with when(there):
+            values = [let(sums[b]) for b in range(self.blocks)]
+            if self.inputs.norm is not None:
+                values = [let(value * splat(self.inverse[0])) for value in values]
+            finish(row, self.unit, self.quad, values)
+
+    def _accumulate(self) -> None:
+        """Each thread's share of the sums."""
+        groups, inputs = self.weights.columns // GROUP, self.inputs
+        reader = QuadReader(self.weights, inputs.w, self.quad)
+        self.sums = local(self.blocks * self.tile, "float32x4")
+        for i in range(self.blocks * self.tile):
+            store(self.sums, splat(0.0), i)
+        squares = local(self.tile, "float32x4")
+        if inputs.norm is not None:
+            for r in range(self.tile):
+                store(squares, splat(0.0), r)
+        own = [let(self.unit * self.blocks + b) for b in range(self.blocks)] if self.blocks > 1 else [self.unit]
+        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
+        with loop(high - low) as i:
+            group = let(low + i)
+            records = [reader.record(block, group) for block in own]
+            with reader.fours(records) as (four, quants):
+                at = let(group * (GROUP // 4) + four)
+                norm = None if inputs.norm is None else let(inputs.norm[at])
+                columns = [reader.columns(of) for of in quants]
+                self._in_parts(lambda r: self._add(columns, at, norm, r))
+            if inputs.norm is not None:
+                self._in_parts(lambda r: self._add_squares(squares, group, r))
+        if inputs.norm is not None:
+            for r in range(self.tile):
+                v = let(squares[r])
+                store(self.own_squares, across(v), r)
+
+    def _in_parts(self, do: Callable[[range], None]) -> None:
+        """``do`` for the tile's rows; where they are many, not for those that the step does not have."""
+        if self.tile <= _TOGETHER:
+            do(range(self.tile))
+            return
+        for first in range(0, self.tile, _TOGETHER):
+            with when(self.by * self.tile + first < self.rows):
+                do(range(first, first + _TOGETHER))
+
+    def _add(self, columns: list[list[Expr]], at: Expr, norm: Expr, rows: range) -> None:
+        """Four columns of each block, times vector ``at`` of each row."""
+        xs = {r: self.inputs.read(self.starts[r] + at, norm) for r in rows}
+        for b, four in enumerate(columns):
+            for r in rows:
+                i = b * self.tile + r
+                total = self.sums[i]
+                for k, column in enumerate(four):
+                    total = madd(column, splat(lane(xs[r], k)), total)
+                store(self.sums, total, i)
+
+    def _add_squares(self, squares: Buffer, group: Expr, rows: range) -> None:
+        """A quarter of the group's columns for each quad of threads."""
+        for v in range(2):
+            at = let(group * (GROUP // 4) + self.quad * 2 + v)
+            for r in rows:
+                value = self.inputs.read(self.starts[r] + at, None)
+                store(squares, madd(value, value, squares[r]), r)
+
+    def _leave_shares(self, block: int, first: int) -> None:
+        """This thread's share of rows of the tile from ``first`` on, for the others."""
+        for r in range(self.room):
+            at = r * self.threads + self.t
+            store(self.parts, self.sums[block * self.tile + first + r], at)
+            if self.inputs.norm is not None and block == 0:
+                store(self.squares, self.own_squares[first + r], at)
+
+    def _add_shares(self, block: int, sums: Buffer, row: Expr) -> None:
+        """``row``: of those whose shares are there. With the first block the row's 1/rms is found as well."""
+        start = let(row * self.threads + self.quad)
+        store(sums, self.parts[start], block)
+        with loop(self.shares - 1) as i:
+            store(sums, sums[block] + self.parts[start + (i + 1) * 4], block)
+        if self.inputs.norm is None or block:
+            return
+        total = local(1, "float32")
+        store(total, f32(0.0), 0)
+        with loop(self.threads) as i:
+            store(total, total[0] + self.squares[row * self.threads + i], 0)
+        store(self.inverse, self.inputs.inverse_rms(total[0], self.weights.columns), 0)
+
+
+__all__ = ["FewRows"]

@@ -1,0 +1,57 @@
+"""What the sums of a linear layer are made of, and in which order: that is the same for one row and for many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..shared.packed import GROUP
+from .build import Args, Buffer, Expr, call, cast, f32, let
+
+_SHARES = (16, 32, 64)
+_GROUPS = 4  # of a share, where shares are more than the fewest
+
+
+def shares_of(columns: int) -> int:
+    """How many parts a row's sum has: more of long rows, so that a few thousand outputs are enough threads to keep a
+    large GPU's memory busy. Nothing but the columns decides: each number gives other bits."""
+    fewest, *more = _SHARES
+    return max([fewest, *(n for n in more if n * _GROUPS <= columns // GROUP)])
+
+
+def threads_of(columns: int) -> int:
+    """Of a workgroup of `FewRows`: a quad of outputs and a share each."""
+    return 4 * shares_of(columns)
+
+
+@dataclass(frozen=True)
+class Input:
+    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any."""
+
+    dtype: str
+    epsilon: float | None = None
+
+    @property
+    def mark(self) -> str:
+        return "_norm" if self.epsilon is not None else ""
+
+
+class Inputs:
+    """Activations, weights and the norm's weight, as a kernel declares them."""
+
+    def __init__(self, a: Args, x: Input) -> None:
+        self.x, self.w = a.buffer("x", f"{x.dtype}x4"), a.buffer("w", "uint32x4")
+        self.x_type, self.epsilon = f"{x.dtype}x4", x.epsilon
+        self.norm: Buffer = None if x.epsilon is None else a.buffer("norm", "float32x4")
+
+    def read(self, at: Expr, norm: Expr) -> Expr:
+        """Four activations, float32x4, times the norm's weights."""
+        value = cast("float32x4", self.x[at])
+        return let(value if norm is None else value * norm)
+
+    def inverse_rms(self, squares: Expr, columns: int) -> Expr:
+        """1/rms of a row by the sum of its squares."""
+        assert self.epsilon is not None
+        return call("float32", "inverseSqrt", squares * f32(1.0 / columns) + f32(self.epsilon))
+
+
+__all__ = ["Input", "Inputs", "shares_of", "threads_of"]
