@@ -77,8 +77,8 @@ export async function fetchText(base, file, bytes, sha256, field) {
 export async function areStored(files) {
   const store = await openStore(true);
   try {
-    if (!store) return false;
-    return (await Promise.all([...files].map(([sha256, bytes]) => store.has(sha256, bytes)))).every(Boolean);
+    for (const [sha256, bytes] of files) if (!(await store?.has(sha256, bytes))) return false;
+    return true;
   } catch {
     return false;
   }

@@ -26,7 +26,7 @@ const PLAIN = "plain";
  * @property {string} sha256
  * @property {string} key what it is good for
  * @property {Uint8Array<ArrayBuffer>} bytes the memory, and the key
- * @property {Promise<boolean>} whole it hashes to its name: a few flipped bytes of Python's memory make starts hang
+ * @property {boolean} whole it hashes to its name: a few flipped bytes of Python's memory make starts hang
  * @property {boolean} hung the last start from it never ended
  */
 
@@ -69,7 +69,7 @@ export async function remember(note = async () => false) {
     const noting = note(sha256);
     const bytes = new Uint8Array(file.bytes);
     const there = await store.read(sha256, bytes);
-    const whole = there ? digestOf(bytes).then((digest) => digest === sha256, () => false) : Promise.resolve(false);
+    const whole = there && (await digestOf(bytes)) === sha256;
     return { sha256, bytes, key: keyIn(bytes), whole, hung: await noting };
   } catch {
     return null; // storage that fails kept nothing

@@ -53,11 +53,10 @@ export function prepare() {
 
 /**
  * @param {{_makeSnapshot?: boolean, _loadSnapshot?: Uint8Array}} options of loadPyodide, which its types do not have
- * @param {Promise<boolean>} [good] whether the snapshot is what it should be: awaited before any of it is there
  * @returns {ReturnType<typeof loadPyodide>}
  * @throws {EngineError} network, unsupported
  */
-export async function load(options, good) {
+export async function load(options) {
   allowed();
   const { script, binary, library } = prepare();
   const { default: createPyodideModule } = await script;
@@ -85,7 +84,6 @@ export async function load(options, good) {
     try {
       const instance = await WebAssembly.instantiate(module, imports);
       if (options._loadSnapshot) makeRoom(instance, options._loadSnapshot.length);
-      if (good && !(await good)) throw new Error("the snapshot is damaged");
       return { module, instance };
     } catch (error) {
       fail(refused(error));

@@ -19,7 +19,6 @@ import { bring } from "./snapshot.js";
 /** Where the package lies in Python's file system, packed as it is: most of it is never read. */
 const HOME = "/inpage.zip";
 const WORKER = "router/memory_worker.js";
-const DAMAGED = "Python's kept memory is not used: it is damaged";
 const HUNG = "the last start from it never ended";
 
 /** @typedef {Awaited<ReturnType<typeof load>>} Pyodide */
@@ -54,18 +53,14 @@ export async function startPython(archive) {
 async function restored(from, archive) {
   if (!from.bytes) return null;
   try {
-    const pyodide = await load({ _loadSnapshot: memoryOf(from.bytes) }, from.whole);
+    const pyodide = await load({ _loadSnapshot: memoryOf(from.bytes) });
     pyodide.FS.writeFile(HOME, archive); // for what is imported later
     pyodide.runPython("import inpage.worker.kept_memory as kept; kept.renew_chance(); del kept");
     void strikeOut(from.sha256);
     return pyodide;
   } catch (error) {
-    const damaged = from.whole && !(await from.whole);
-    if (damaged) console.warn(DAMAGED);
-    else {
-      from.why = `a snapshot failed: ${String(error)}`;
-      console.warn("Python starts from the beginning:", error);
-    }
+    from.why = `a snapshot failed: ${String(error)}`;
+    console.warn("Python starts from the beginning:", error);
     await Promise.all([forget(), strikeOut(from.sha256)]);
     return null;
   }
@@ -123,7 +118,7 @@ function atWork(bytes) {
  */
 export async function renew(archive) {
   const [{ bytes, key }, kept] = await Promise.all([packed(archive), remember()]);
-  if (kept?.key !== key || !(await kept.whole)) return false;
+  if (!kept?.whole || kept.key !== key) return false;
   const pyodide = await load({ _loadSnapshot: memoryOf(kept.bytes), _makeSnapshot: true });
   pyodide.FS.writeFile(HOME, bytes);
   pyodide.runPython("import inpage.worker.kept_memory as kept; kept.import_later(); del kept");
@@ -149,9 +144,8 @@ async function recall(key, kept) {
   const none = { bytes: null, sha256: "", why: key ? "" : "nothing can be hashed here" };
   if (!kept) return none;
   const { sha256, bytes, whole, hung } = kept;
-  if (kept.key === key && !hung) return { sha256, bytes, why: "", whole };
-  if (hung) console.warn(`Python's kept memory is not used: ${HUNG}`);
-  else if (!(await whole)) console.warn(DAMAGED);
+  if (whole && kept.key === key && !hung) return { sha256, bytes, why: "" };
+  if (hung || !whole) console.warn(`Python's kept memory is not used: ${hung ? HUNG : "it is damaged"}`);
   await Promise.all([forget(), strikeOut(sha256)]);
   return hung ? { ...none, why: HUNG } : none;
 }

@@ -25,10 +25,7 @@ const SAMPLE_MS = 500;
 const TEXT = 1000;
 const GZIP = [0x1f, 0x8b];
 
-/**
- * @typedef {{bytes: Uint8Array<ArrayBuffer> | null, sha256: string, why: string, whole?: Promise<boolean>}} Brought bytes: null
- *   where Python starts without; whole: where that is not known yet
- */
+/** @typedef {{bytes: Uint8Array<ArrayBuffer> | null, sha256: string, why: string}} Brought bytes: null where Python starts without */
 
 /**
  * @param {string} key of what is wanted

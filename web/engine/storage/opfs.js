@@ -52,13 +52,14 @@ export async function openOpfs(name) {
       await remove(folder, `${sha256}.bin`);
     },
     list: async () => {
-      /** @type {[string, FileSystemFileHandle][]} */
-      const found = [];
+      const files = [];
       for await (const [name, handle] of folder.entries()) {
-        if (name.endsWith(".bin") && handle.kind === "file") found.push([name.slice(0, -4), /** @type {FileSystemFileHandle} */ (handle)]);
+        if (!name.endsWith(".bin") || handle.kind !== "file") continue;
+        const sha256 = name.slice(0, -4);
+        const { size } = await /** @type {FileSystemFileHandle} */ (handle).getFile();
+        files.push({ sha256, bytes: size, committed: await store.has(sha256, size) });
       }
-      const files = await Promise.all(found.map(([sha256, handle]) => stored(folder, sha256, handle)));
-      return files.filter((file) => file !== null);
+      return files;
     },
   };
   return store;
@@ -72,40 +73,16 @@ export async function openOpfs(name) {
  */
 async function committed(folder, sha256, bytes) {
   try {
-    // Each of these is a way to another process and back: none waits for another.
-    const [text, [data, size]] = await Promise.all([recordOf(folder, sha256), folder.getFileHandle(`${sha256}.bin`).then(sized)]);
+    const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
+    if (record.size > MAX_RECORD) return null;
+    const text = await record.text();
+    const data = await folder.getFileHandle(`${sha256}.bin`);
+    const { size } = await data.getFile();
     return isRecord(text, sha256, bytes) && size === bytes ? data : null;
   } catch (error) {
     if (isNoFile(error)) return null; // absent, or a folder in its place
     throw error;
   }
-}
-
-/** @param {FileSystemFileHandle} handle @returns {Promise<[FileSystemFileHandle, number]>} */
-async function sized(handle) {
-  return [handle, (await handle.getFile()).size];
-}
-
-/**
- * @param {FileSystemDirectoryHandle} folder
- * @param {string} sha256
- * @returns {Promise<string>} empty where it is too long for one
- */
-async function recordOf(folder, sha256) {
-  const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
-  return record.size > MAX_RECORD ? "" : record.text();
-}
-
-/**
- * @param {FileSystemDirectoryHandle} folder
- * @param {string} sha256
- * @param {FileSystemFileHandle} handle of its data
- * @returns {Promise<import("./storage.js").StoredFile | null>} null where it was deleted since it was listed
- */
-async function stored(folder, sha256, handle) {
-  const absent = (/** @type {null | string} */ instead) => (/** @type {unknown} */ error) => (isNoFile(error) ? instead : Promise.reject(error));
-  const [text, data] = await Promise.all([recordOf(folder, sha256).catch(absent("")), sized(handle).catch(absent(null))]);
-  return Array.isArray(data) ? { sha256, bytes: data[1], committed: isRecord(String(text), sha256, data[1]) } : null;
 }
 
 /**
