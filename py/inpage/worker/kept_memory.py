@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..engines import in_page  # noqa: F401 - every page runs it, and what is kept has it, as all that messages.py imports
 from ..host.jobs import imported
 
 _TEMPLATES = "inpage.text.template_sandbox"
