@@ -16,6 +16,7 @@ import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 import { fetchSmall } from "../engine/storage/shards.js";
 import { bringAhead } from "../engine/storage/verify.js";
 import { inStore } from "./in_store.js";
+import { readAhead } from "./texts.js";
 
 /** Which engine was loaded, by the URL of the manifest. */
 const DATABASE = "inpage-ahead";
@@ -162,10 +163,12 @@ export function newEngine() {
 
 /** @param {string} base @param {string} manifest */
 function bringTokenizer(base, manifest) {
-  const entry = read(object(described(manifest), "manifest").tokenizer, MANIFEST, "tokenizer", "tokenizer");
+  const { tokenizer, architecture } = object(described(manifest), "manifest");
+  const entry = read(tokenizer, MANIFEST, "tokenizer", "tokenizer");
   const { file, bytes, sha256 } = entry.tables ?? entry;
   const content = fetchSmall(base, { file, bytes, sha256, field: "tokenizer" });
-  content.catch(() => undefined);
+  const { vocab } = /** @type {{vocab?: unknown}} */ (architecture ?? {});
+  content.then((found) => entry.tables && Number.isInteger(vocab) && readAhead(found, Number(vocab))).catch(() => undefined);
   earlyTokenizer = { sha256, content };
 }
 

@@ -26,6 +26,22 @@ import { unigram } from "./unigram.js";
  * @property {TokenizerTables} [tables]
  */
 
+/** Tables that were read before Python asks for them, and how many ids they might have. @type {WeakMap<Uint8Array, {ids: number, tables: TokenizerTables}>} */
+const early = new WeakMap();
+
+/**
+ * Read tables while this thread has nothing else to do. What is wrong with them is told to who asks for them.
+ * @param {Uint8Array<ArrayBuffer>} file
+ * @param {number} ids at most
+ */
+export function readAhead(file, ids) {
+  try {
+    early.set(file, { ids, tables: new TokenizerTables(file, ids) });
+  } catch {
+    // as above
+  }
+}
+
 /**
  * A tokenizer's file, read once: its tables, or the text of its tokenizer.json. Its outline goes to Python, which has it made
  * as it says then.
@@ -35,7 +51,9 @@ import { unigram } from "./unigram.js";
  */
 export function outlined(file, bounds) {
   if (typeof file === "string") return outlinedText(file, bounds);
-  const tables = new TokenizerTables(file, bounds.ids);
+  const found = early.get(file);
+  early.delete(file);
+  const tables = found && found.ids === bounds.ids ? found.tables : new TokenizerTables(file, bounds.ids);
   return { outline: tables.outline, tables, described: (changed) => ({ ...JSON.parse(changed), tables: file }) };
 }
 
