@@ -42,6 +42,8 @@ const MODELS = [...new Set(Object.keys(ENGINES).flatMap(modelsOf))];
 /** Weights are floats, so that activations are never rounded to eight bits. */
 const FLOATS = ["alone", "gemma2", "mistral", "granite", "lfm2", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
 const PAGES = 64;
+/** For profiles, behind all that a test has reserved. */
+const PROFILED = 64;
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
 const test = base.extend({
@@ -129,6 +131,28 @@ async function sameBits(page, engine, ids) {
   return wanted;
 }
 
+/**
+ * A profile has a time for every launch of a step, alone and of many rows.
+ * @param {import("@playwright/test").Page} page
+ * @param {string} engine on WebGPU
+ * @param {string} name of its model
+ * @param {"gpu" | "wall"} clock
+ */
+async function profiled(page, engine, name, clock) {
+  const plan = JSON.parse(readFileSync(path.join(OUT, `tiny-${name}/webgpu-f32/plan.json`), "utf8"));
+  for (const [fn, rows] of /** @type {const} */ ([[plan.functions[0], 1], [plan.functions.at(-1), 20]])) {
+    const found = await call(page, "profile", engine, { rows, depth: 3, repeats: 2 });
+    expect(found).toMatchObject({ rows, sequences: 1, depth: 3, clock });
+    expect(found.launch_kernel).toEqual(fn.launches.map((/** @type {{kernel: number}} */ { kernel }) => kernel));
+    expect(found.launch_workgroups[0]).toBe(rows); // the embedding's
+    for (const times of [found.launch_us, [found.step_us]]) expect(times.reduce((sum, us) => sum + us)).toBeGreaterThan(0);
+    expect(found.launch_us).toHaveLength(fn.launches.length);
+    if (clock === "gpu") expect(found.busy).toBeGreaterThan(0);
+    else expect(found.busy).toBeNull();
+  }
+  await expect(call(page, "profile", engine, { rows: 0 })).rejects.toThrow(/rows must be 1 to/);
+}
+
 for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
   for (const name of modelsOf(variant)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
@@ -143,7 +167,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         const engine = `${variant} ${name} ${threads}`;
         const all = PAGES * shares.reduce((sum, share) => sum + share);
         const inGroups = (/** @type {number} */ i) => groupPages(pagesOf(i), shares);
-        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: all });
+        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: all + PROFILED }, all);
         const scores = await call(page, "score", engine, { ids, from: 0, pages: pagesOf(0) });
         expect(worst(scores.nll, nll) / largest, `prefill on ${threads} threads`).toBeLessThan(2 * bound);
         /** @param {number} i of the steps @param {number[]} pages */
@@ -157,6 +181,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         await call(page, "movePages", engine, { from: inGroups(0), to: inGroups(5) });
         expect(await after(logits.length - 1, pagesOf(5)), "from pages that were read and written back elsewhere").toEqual(found.at(-1));
         traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
+        if (variant.startsWith("webgpu")) await profiled(page, engine, name, "wall");
         await call(page, "unload", engine);
       }
       for (const trace of traces) expect(trace, "on any number of threads").toEqual(traces[0]);
@@ -206,7 +231,8 @@ const WRONG = /this GPU computes wrong numbers: token \d+ (has|leads)/;
 
 test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_: page }) => {
   const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, cache: false };
-  await call(page, "load", "examined", { ...options, base: `/tiny/${EXAMINED}` });
+  await call(page, "load", "examined", { ...options, base: `/tiny/${EXAMINED}`, profile: true }, 0);
+  await profiled(page, "examined", EXAMINED.replace("tiny-", ""), "gpu");
   await call(page, "unload", "examined");
   const text = readFileSync(path.join(OUT, EXAMINED, "webgpu-f32/kernels.wgsl"), "utf8");
   const kernels = [...text.matchAll(/^\/\/: (.*)$/gm)].map((found) => found[1]);
