@@ -13,6 +13,7 @@ import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { COUNTERS } from "../../web/engine/webgpu/counters.js";
 import { FaultServer } from "./support/server.js";
 import { WITH_WEBGPU } from "./support/webgpu.js";
 
@@ -132,6 +133,22 @@ async function sameBits(page, engine, ids) {
 }
 
 /**
+ * A prompt of more rows than the usual 128, in one step and in two.
+ * @param {import("@playwright/test").Page} page
+ * @param {string} engine that takes 256
+ * @param {number[]} ids
+ */
+async function longStep(page, engine, ids) {
+  const long = Array.from({ length: 140 }, (_, i) => ids[i % ids.length]);
+  const pages = Array.from({ length: 9 }, (_, i) => (7 * i + 3) % PAGES);
+  const [whole, halves] = [256, 70].map((chunk) => () => call(page, "trace", engine, { sequences: [{ ids: long, pages, probes: [138] }], chunk, decode: 1 }));
+  const before = (await call(page, "counters", engine))[COUNTERS.steps];
+  const wanted = await whole();
+  expect((await call(page, "counters", engine))[COUNTERS.steps] - before, "a step for the prompt, two after it").toBe(3);
+  expect(await halves(), "in two steps").toEqual(wanted);
+}
+
+/**
  * A profile has a time for every launch of a step, alone and of many rows.
  * @param {import("@playwright/test").Page} page
  * @param {string} engine on WebGPU
@@ -181,7 +198,10 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         await call(page, "movePages", engine, { from: inGroups(0), to: inGroups(5) });
         expect(await after(logits.length - 1, pagesOf(5)), "from pages that were read and written back elsewhere").toEqual(found.at(-1));
         traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
-        if (variant.startsWith("webgpu")) await profiled(page, engine, name, "wall");
+        if (variant.startsWith("webgpu")) {
+          await longStep(page, engine, ids);
+          await profiled(page, engine, name, "wall");
+        }
         await call(page, "unload", engine);
       }
       for (const trace of traces) expect(trace, "on any number of threads").toEqual(traces[0]);
