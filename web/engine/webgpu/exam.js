@@ -4,11 +4,12 @@
  * wrong numbers, and say nothing, are found here and not by the reader of an answer.
  *
  * Every function of the plan takes part, with keys and values that later tokens look back at, and with answers of its own:
- * the first tokens come alone, then a few together, most in a step of many rows, the last ones in small steps again.
+ * the first tokens come alone, then a few together, most in a step of many rows, the last ones in small steps again. Then tokens are chosen (exam_choice.js).
  */
 
 import { SCORE_WORDS } from "../format/abi.js";
 import { EngineError } from "../format/errors.js";
+import { examineChoices } from "./exam_choice.js";
 
 /** Rows of the first steps: enough of them alone for their keys and values to weigh among the others', and of the last. */
 const FIRST = [1, 1, 1, 1, 1, 1, 1, 1, 8];
@@ -59,6 +60,8 @@ export async function examine(executor, plan, { ids, answers }, half) {
       if (!(Math.abs(lead - margin) <= 2 * allowed)) fail(`token ${argmax} leads by ${lead.toFixed(4)} after ${at + 1} tokens instead of ${margin.toFixed(4)}`);
     }
   }
+  const wrong = await examineChoices(executor, plan, ids, blockTables);
+  if (wrong) fail(wrong);
 }
 
 /**

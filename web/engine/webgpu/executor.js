@@ -267,6 +267,12 @@ export class GpuExecutor {
     return this.#gpu.wait(profile({ gpu: this.#gpu, plan: this.#plan, replay: this.#replay, executor: this }, input));
   }
 
+  /** Give back what logits are read through, until they are wanted again. */
+  freeLogits() {
+    this.#logits?.end();
+    this.#logits = null;
+  }
+
   /** All buffers on the device: weights, KV pages, arenas and the small ones. */
   memoryBytes() {
     return this.#gpu.counters[COUNTERS.buffer_bytes];

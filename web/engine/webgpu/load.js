@@ -56,6 +56,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     await executor.warm();
     if (manifest.exam && plan.paged && (options.exam ?? !gpu.facts.software)) {
       await examine(executor, plan, manifest.exam, required.includes("shader-f16"));
+      executor.freeLogits();
       executor.resetCounters();
     }
     source.signal.throwIfAborted();
