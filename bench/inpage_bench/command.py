@@ -63,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="only show where the time of a step goes, kernel by kernel (wasm variants)",
+        help="only show where the time of a step goes, kernel by kernel (wasm and WebGPU variants)",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: build/bench)")
     parser.set_defaults(action=None)
@@ -153,7 +153,8 @@ def _bench(args: argparse.Namespace) -> int:
 def _profile(args: argparse.Namespace) -> int:
     from .kernels import split
 
-    variant = next((name for name in args.backends.split(",") if name.startswith("wasm-")), "wasm-relaxed")
+    named = (name for name in args.backends.split(",") if name.startswith(("wasm-", "webgpu-")))
+    variant = next(named, "wasm-relaxed")
     for name in args.models.split(",") if args.models else [None]:
         artifact = _artifact(name, [variant])
         print(f"{artifact.name}, {variant}")

@@ -15,7 +15,8 @@ _KINDS = {"linear": "linear", "gated": "linear", "attention": "attention", "rope
 @dataclass(frozen=True, slots=True)
 class KernelTime:
     """One kernel in one profile: ``launches`` of it in a step, and all of them together: microseconds, bytes of
-    weights and KV that they stream, integer or float operations (a multiply and an add are two)."""
+    weights and KV that they stream, integer or float operations (a multiply and an add are two). ``workgroups``: of the
+    largest launch, on a GPU."""
 
     name: str
     kind: str
@@ -23,6 +24,7 @@ class KernelTime:
     us: float
     bytes: float
     operations: float
+    workgroups: int = 0
 
     @property
     def gbps(self) -> float | None:
@@ -37,7 +39,9 @@ class KernelTime:
 @dataclass(frozen=True, slots=True)
 class StepTime:
     """A step of ``rows`` rows on ``threads`` threads, ``depth`` tokens being there already: ``us`` as it runs, and its
-    kernels, timed one by one."""
+    kernels, timed one by one. On a GPU ``clock`` says whether by its own clock ("gpu") or by the ``wall``'s; then
+    ``busy`` is the share of the time in which it computes while steps follow one another, and ``call_us`` what a pass
+    of its own costs each launch, which is taken off."""
 
     rows: int
     sequences: int
@@ -45,6 +49,9 @@ class StepTime:
     threads: int
     us: float
     kernels: tuple[KernelTime, ...]
+    clock: str = ""
+    busy: float | None = None
+    call_us: float = 0.0
 
     @property
     def by_kind(self) -> tuple[KernelTime, ...]:
@@ -116,7 +123,8 @@ def step_time(profile: Mapping[str, Any], plan: Mapping[str, Any], architecture:
     launches = next(f for f in plan["functions"] if f["max_rows"] >= rows)["launches"]
     count = {"rows": rows, "logit_rows": sequences if sequences == rows else 1, "sequences": sequences}
     found: dict[str, KernelTime] = {}
-    for launch, us in zip(launches, profile["launch_us"], strict=True):
+    groups = profile.get("launch_workgroups") or [0] * len(launches)
+    for launch, us, workgroups in zip(launches, profile["launch_us"], groups, strict=True):
         name = str(plan["kernels"][launch["kernel"]]["name"])
         buffers = [plan["buffers"][i] for i in launch["buffers"]]
         weights = sum(b["bytes"] for b in buffers if b["kind"] == "weight")
@@ -133,10 +141,14 @@ def step_time(profile: Mapping[str, Any], plan: Mapping[str, Any], architecture:
         old = found.get(name) or KernelTime(name, kind, 0, 0.0, 0.0, 0.0)
         spent = max(0.0, float(us) - float(profile["call_us"]))
         found[name] = KernelTime(
-            name, kind, old.launches + 1, old.us + spent, old.bytes + weights, old.operations + work
-        )
+            name, kind, old.launches + 1, old.us + spent, old.bytes + weights, old.operations + work,
+            max(old.workgroups, int(workgroups)),
+        )  # fmt: skip
     ranked = tuple(sorted(found.values(), key=lambda k: -k.us))
-    return StepTime(rows, sequences, depth, int(profile["threads"]), float(profile["step_us"]), ranked)
+    return StepTime(
+        rows, sequences, depth, int(profile["threads"]), float(profile["step_us"]), ranked, profile.get("clock", ""),
+        profile.get("busy"), float(profile["call_us"]),
+    )  # fmt: skip
 
 
 def _kind(name: str, variables: Sequence[str]) -> str:

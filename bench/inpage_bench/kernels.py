@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inpage.cli import paths, site
+from inpage.cli import headless, paths, site
 from inpage.cli.static import StaticServer
 from inpage.errors import DeviceLost, InpageError, InvalidRequest, Unsupported, from_wire
 from inpage.format.manifest import parse_manifest
@@ -26,8 +26,6 @@ from .kernel_figures import AlternativeTime, KernelTime, Peaks, StepTime, altern
 ROWS, THREADS, DEPTH = (1, 2, 4, 8, 128), (1, 2), 34
 _DEEP = 2048
 _MANY = 8  # rows with which the engine times kernels for many rows (web/engine/core/alternatives.js)
-_FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
-          "--disable-quic"]  # fmt: skip
 _PAGE = b'<!doctype html><html lang="en"><meta charset="utf-8"><title>inpage</title>\n'
 _PROFILE = """
 async ({ model, variant, cases }) => {
@@ -37,11 +35,14 @@ async ({ model, variant, cases }) => {
     const manifest = await (await fetch(`${base}manifest.json`)).json();
     const client = new EngineClient();
     const threads = Math.max(...cases.map((each) => each.threads));
-    const info = await client.load({ base, manifest, variant, threads });
+    const info = await client.load({ base, manifest, variant, threads, profile: true });
     const profiles = [];
     for (const each of cases.filter((c) => c.threads <= info.threads && c.rows <= info.max_rows)) {
       const profile = await client.profile(each);
-      profiles.push({ ...profile, launch_kernel: null, launch_us: Array.from(profile.launch_us) });
+      const { launch_us, launch_workgroups } = profile;
+      const list = (numbers) => numbers && Array.from(numbers);
+      const lists = { launch_us: list(launch_us), launch_workgroups: list(launch_workgroups) };
+      profiles.push({ ...profile, launch_kernel: null, ...lists });
     }
     return { value: profiles };
   } catch ({ code = "error", message = "", field = null }) {
@@ -91,17 +92,18 @@ async def measure(
     seconds: float = 0.4,
 ) -> list[StepTime]:
     """Profile a variant of the artifact for each number of rows and threads, some ``seconds`` each; at most as many
-    threads as the machine has cores. Raises `InvalidRequest` for a variant that it does not have, `Unsupported` without
-    a browser, and what the engine raises."""
+    threads as the machine has cores, and one on a GPU. Raises `InvalidRequest` for a variant that it does not have,
+    `Unsupported` without a browser, and what the engine raises."""
     manifest, plan = _read(artifact, variant)
     architecture = json.loads((artifact / "manifest.json").read_text("utf-8"))["architecture"]
-    cores = os.cpu_count() or 1
+    gpu = manifest.variant(variant).backend == "webgpu"
+    cores = 1 if gpu else os.cpu_count() or 1
     cases = [
         {"rows": r, "threads": t, "depth": depth, "repeats": max(3, round(seconds * 1e3 / (10 + 3 * r)))}
         for r in rows
         for t in sorted({min(t, cores) for t in threads})
     ]
-    profiles = await _in_page(artifact, {"model": manifest.id, "variant": variant, "cases": cases})
+    profiles = await _in_page(artifact, {"model": manifest.id, "variant": variant, "cases": cases}, webgpu=gpu)
     return [step_time(profile, plan, architecture) for profile in profiles]
 
 
@@ -110,6 +112,8 @@ async def compare(
 ) -> list[AlternativeTime]:
     """All kernels that do the same, timed beside each other, the best of ``rounds``. Raises as `measure`."""
     manifest, plan = _read(artifact, variant)
+    if not plan.get("alternatives"):
+        return []
     counts = sorted({min(t, os.cpu_count() or 1) for t in threads})
     argument = {"model": manifest.id, "variant": variant, "threads": counts, "rounds": rounds}
     found = await _in_page(artifact, argument, _ALTERNATIVES)
@@ -119,24 +123,27 @@ async def compare(
 def _read(artifact: Path, variant: str) -> tuple[Manifest, dict[str, Any]]:
     """The manifest, and the variant's plan."""
     manifest = parse_manifest((artifact / "manifest.json").read_bytes())
-    if variant not in [v.name for v in manifest.variants if v.backend == "wasm"]:
-        names = ", ".join(v.name for v in manifest.variants if v.backend == "wasm")
+    if variant not in [v.name for v in manifest.variants if v.backend in ("wasm", "webgpu")]:
+        names = ", ".join(v.name for v in manifest.variants if v.backend in ("wasm", "webgpu"))
         raise InvalidRequest(f"no variant {variant!r} to time in a page; there is {names or 'none'}", field="variant")
     return manifest, json.loads((artifact / manifest.variant(variant).files["plan"].file).read_text("utf-8"))
 
 
-async def _in_page(artifact: Path, argument: dict[str, Any], script: str = _PROFILE) -> list[dict[str, Any]]:
+async def _in_page(
+    artifact: Path, argument: dict[str, Any], script: str = _PROFILE, *, webgpu: bool = False
+) -> list[dict[str, Any]]:
     try:
         from playwright.async_api import Error as PlaywrightError
         from playwright.async_api import async_playwright
     except ImportError:
         raise Unsupported("driving a browser needs playwright: pip install 'inpage[cli]'") from None
-    flags = [*_FLAGS, "--no-sandbox"] if hasattr(os, "getuid") and os.getuid() == 0 else _FLAGS
     with StaticServer({**site.files([artifact], hashes=False), "kernels.html": _PAGE}) as server:
         server.start()
         try:
             async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path=paths.chromium(), args=flags)
+                browser = await playwright.chromium.launch(
+                    executable_path=paths.chromium(), args=headless.flags(webgpu=webgpu)
+                )
                 try:
                     page = await browser.new_page()
                     await page.goto(server.url + "kernels.html")
@@ -156,8 +163,7 @@ async def _in_page(artifact: Path, argument: dict[str, Any], script: str = _PROF
 async def split(artifact: Path, variant: str, threads: int) -> str:
     """Where the time goes of a decoding step, of eight that decode together and of a piece of a prompt, and of a
     decoding step far into a context that has room for it. Raises as `measure`."""
-    manifest = parse_manifest((artifact / "manifest.json").read_bytes())
-    plan = json.loads((artifact / manifest.variants[0].files["plan"].file).read_text("utf-8"))
+    _, plan = _read(artifact, variant)
     steps: list[StepTime] = []
     for rows, depth in (((1, 8, 128), DEPTH), ((1,), _DEEP)):
         if depth + max(rows) <= plan["maxima"]["context"]:
@@ -168,19 +174,32 @@ async def split(artifact: Path, variant: str, threads: int) -> str:
 def step_table(step: StepTime) -> str:
     """Where the time of one step goes: by kernel, then by kind."""
     total = sum(k.us for k in step.kernels) or 1.0
+    clocks = {"gpu": "by the GPU's clock", "wall": "by the wall clock"}
+    by = clocks.get(step.clock, f"{step.threads} thread{'s' * (step.threads > 1)}")
     title = (
-        f"{step.rows} row{'s' * (step.rows > 1)}, {step.threads} thread{'s' * (step.threads > 1)}, after {step.depth} "
-        f"tokens: {step.us / 1e3:.2f} ms a step (launches one by one {total / 1e3:.2f} ms)"
+        f"{step.rows} row{'s' * (step.rows > 1)}, {by}, after {step.depth} "
+        f"tokens: {step.us / 1e3:.2f} ms a step (launches one by one {total / 1e3:.2f} ms{_apart(step)})"
     )
-    head = f"  {'kernel':<34}{'launches':>9}{'us':>10}{'us each':>10}{'share':>8}{'GB/s':>8}{'GOP/s':>8}"
+    if step.busy is not None:
+        title += f"; gpu busy {step.busy:.0%}"
+    groups = f"{'groups':>8}" if step.clock else ""
+    head = f"  {'kernel':<34}{'launches':>9}{groups}{'us':>10}{'us each':>10}{'share':>8}{'GB/s':>8}{'GOP/s':>8}"
     kinds = step.by_kind
-    return "\n".join([title, head, *(_line(k, total) for k in step.kernels), "", *(_line(k, total) for k in kinds)])
+    gpu = bool(step.clock)
+    lines = [*(_line(k, total, gpu) for k in step.kernels), "", *(_line(k, total, gpu) for k in kinds)]
+    return "\n".join([title, head, *lines])
 
 
-def _line(k: KernelTime, total: float) -> str:
+def _apart(step: StepTime) -> str:
+    """What a pass of its own costs each launch, which is taken off; what it costs the GPU beside that stays in."""
+    return f", a pass of {step.call_us:.1f} us each taken off" if step.clock == "gpu" else ""
+
+
+def _line(k: KernelTime, total: float, gpu: bool) -> str:
     each = k.us / k.launches
+    groups = f"{k.workgroups or '':>8}" if gpu else ""
     rates = f"{_rate(k.gbps):>8}{_rate(k.gops):>8}"
-    return f"  {k.name:<34}{k.launches:>9}{k.us:>10.0f}{each:>10.2f}{k.us / total:>8.1%}{rates}"
+    return f"  {k.name:<34}{k.launches:>9}{groups}{k.us:>10.0f}{each:>10.2f}{k.us / total:>8.1%}{rates}"
 
 
 def _rate(value: float | None) -> str:

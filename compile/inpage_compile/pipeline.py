@@ -46,13 +46,12 @@ from .sources.mlc_library import mlc_folder
 from .sources.onnx import onnx_folder
 from .targets.codegen import compile_object
 from .targets.link import link_native, link_wasm
-from .targets.variants import VariantSpec, all_variants, choose
+from .targets.variants import ROWS, VariantSpec, all_variants, choose
 from .targets.webgpu import shaders
 
 Progress = Callable[[str, int, int], None]
 
-# What one step takes. Rows: enough to keep a weight block in cache for many activations, few enough for a small arena.
-ROWS, SEQUENCES, LOGIT_ROWS = 128, 16, 16
+SEQUENCES, LOGIT_ROWS = 16, 16  # that one step takes
 # On CPUs, steps of one row and of so many rows have functions of their own: linear layers are made for one row, and
 # attention of few rows takes scratch for the whole context for each of them.
 FEW_ROWS = 8
@@ -75,6 +74,7 @@ def compile_model(
     pruning: Wanted | None = None,
     onnx: str | None = None,
     mlc_lib: str | None = None,
+    prefill_rows: int = ROWS,
 ) -> Path:
     """Compile to ``out`` (default: ``root``/model id) and return that folder; an unchanged model is left as it is. Of
     ``onnx:FOLDER``, or a folder that has nothing but graphs, see `compile_onnx`.
@@ -87,20 +87,22 @@ def compile_model(
     ``pruning``: what leaves the model first, see `pruning.steps`; levels are chosen by what is left. ``onnx``: a graph
     of the same model that the best level carries as well (see `open_carried`). ``mlc_lib``: a library that MLC compiled
     for ``source``, a folder of MLC's, carried with its weights as they are (see `read_library`); with the variant
-    mlc-webgpu alone nothing else is. ``dump`` prints every plan. Raises `SourceInvalid`, `Unsupported`,
-    `InvalidRequest` and, where no level fits, `OutOfMemory`."""
+    mlc-webgpu alone nothing else is. ``prefill_rows``: how many tokens of a prompt a step of a WebGPU variant takes at
+    most, 128, 256, 512 or 1024; the same bits, with larger arenas. ``dump`` prints every plan. Raises `SourceInvalid`,
+    `Unsupported`, `InvalidRequest` and, where no level fits, `OutOfMemory`."""
     report = progress or (lambda phase, done, total: None)
+    longer = prefill_rows != ROWS
     if pruning is not None and pruning.text and not pruning:
         raise InvalidRequest("a text to measure on is for --prune-vocab, --drop-layers or --embedding", field="text")
     if (graphs := onnx_folder(source)) is not None:
         why = "the source is a graph: its bytes are carried as they are, and ONNX Runtime runs it"
         asked = (pruning or Wanted()).options | {"onnx": onnx, "mlc_lib": mlc_lib}
-        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, **asked)
+        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, prefill_rows=longer, **asked)
         return compile_onnx(graphs, out, root, variants, context, levels, report, accept_license)
     if mlc_lib is not None and variants == (MLC,):
         asked = (pruning or Wanted()).options | {"onnx": onnx, "levels": levels}
         why = f"of {MLC} alone nothing is compiled"
-        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, **asked)
+        _check_compiled(why, target_memory=target_memory, measure=measure, dump=dump, prefill_rows=longer, **asked)
         return compile_mlc(source, mlc_lib, out, root, context, report, accept_license)
     for option, given in (("onnx", onnx), ("mlc_lib", mlc_lib)):
         if pruning and given is not None:
@@ -108,7 +110,7 @@ def compile_model(
     if mlc_lib is not None:
         mlc_folder(source)
         variants = variants and tuple(name for name in variants if name != MLC)
-    chosen = choose(variants)
+    chosen = choose(variants, prefill_rows)
     report("source", 0, 1)
     opened = open_source(
         source,
@@ -116,6 +118,8 @@ def compile_model(
         progress=lambda done, total: report("download", done, total),
     )
     model = limit_context(opened, context)
+    if longer and model.architecture.encoder:
+        raise InvalidRequest("an encoder reads a text in one step: leave it out", field="prefill_rows")
     carried: list[Carried] = [] if onnx is None else [open_carried(onnx, model)]
     if mlc_lib is not None:
         carried.append(open_carried_library(source, mlc_lib, report))
@@ -137,6 +141,7 @@ def compile_model(
     measured_by = _native(model, chosen) if measure else None
     options = {"rows": ROWS, "sequences": SEQUENCES, "logit_rows": LOGIT_ROWS, "levels": list(at_levels)}
     options |= {"measured on": perplexity.TEXT} if measure else {}
+    options |= {"prefill_rows": prefill_rows} if prefill_rows != ROWS else {}
     if pruning:
         options |= {"pruning": pruning.mark(), "target_memory": target_memory}
     options |= {each.option: each.sha256 for each in carried}
@@ -369,7 +374,7 @@ def lower_variant(
 ) -> LoweredPlan:  # fmt: skip
     """The plan of a variant and its kernels, not yet compiled. ``quick``: on CPUs without the functions for few rows,
     which leave the same bits sooner."""
-    maxima = maxima or _maxima(architecture)
+    maxima = maxima or _maxima(architecture, spec.rows)
     if architecture.encoder:
         return _lower_encoder(spec, architecture, tensors, maxima)
     groups = layout_of(architecture).groups
@@ -415,7 +420,7 @@ def _check_shape(architecture: Architecture) -> None:
         heads_of(architecture, maxima)
 
 
-def _maxima(architecture: Architecture) -> Maxima:
+def _maxima(architecture: Architecture, rows: int = ROWS) -> Maxima:
     if architecture.encoder:
         return encoder_maxima(architecture)
-    return Maxima(ROWS, SEQUENCES, LOGIT_ROWS, architecture.context)
+    return Maxima(rows, SEQUENCES, LOGIT_ROWS, architecture.context)

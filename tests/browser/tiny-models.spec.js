@@ -13,6 +13,7 @@ import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { COUNTERS } from "../../web/engine/webgpu/counters.js";
 import { FaultServer } from "./support/server.js";
 import { WITH_WEBGPU } from "./support/webgpu.js";
 
@@ -42,6 +43,8 @@ const MODELS = [...new Set(Object.keys(ENGINES).flatMap(modelsOf))];
 /** Weights are floats, so that activations are never rounded to eight bits. */
 const FLOATS = ["alone", "gemma2", "mistral", "granite", "lfm2", "linear", "llama3", "yarn", "qwen3-yarn", "all-bf16"];
 const PAGES = 64;
+/** For profiles, behind all that a test has reserved. */
+const PROFILED = 64;
 
 /** @type {import("@playwright/test").TestType<import("@playwright/test").PlaywrightTestArgs & import("@playwright/test").PlaywrightTestOptions, import("@playwright/test").PlaywrightWorkerArgs & import("@playwright/test").PlaywrightWorkerOptions & {page_: import("@playwright/test").Page}>} */
 const test = base.extend({
@@ -129,6 +132,44 @@ async function sameBits(page, engine, ids) {
   return wanted;
 }
 
+/**
+ * A prompt of more rows than the usual 128, in one step and in two.
+ * @param {import("@playwright/test").Page} page
+ * @param {string} engine that takes 256
+ * @param {number[]} ids
+ */
+async function longStep(page, engine, ids) {
+  const long = Array.from({ length: 140 }, (_, i) => ids[i % ids.length]);
+  const pages = Array.from({ length: 9 }, (_, i) => (7 * i + 3) % PAGES);
+  const [whole, halves] = [256, 70].map((chunk) => () => call(page, "trace", engine, { sequences: [{ ids: long, pages, probes: [138] }], chunk, decode: 1 }));
+  const before = (await call(page, "counters", engine))[COUNTERS.steps];
+  const wanted = await whole();
+  expect((await call(page, "counters", engine))[COUNTERS.steps] - before, "a step for the prompt, two after it").toBe(3);
+  expect(await halves(), "in two steps").toEqual(wanted);
+}
+
+/**
+ * A profile has a time for every launch of a step, alone and of many rows.
+ * @param {import("@playwright/test").Page} page
+ * @param {string} engine on WebGPU
+ * @param {string} name of its model
+ * @param {"gpu" | "wall"} clock
+ */
+async function profiled(page, engine, name, clock) {
+  const plan = JSON.parse(readFileSync(path.join(OUT, `tiny-${name}/webgpu-f32/plan.json`), "utf8"));
+  for (const [fn, rows] of /** @type {const} */ ([[plan.functions[0], 1], [plan.functions.at(-1), 20]])) {
+    const found = await call(page, "profile", engine, { rows, depth: 3, repeats: 2 });
+    expect(found).toMatchObject({ rows, sequences: 1, depth: 3, clock });
+    expect(found.launch_kernel).toEqual(fn.launches.map((/** @type {{kernel: number}} */ { kernel }) => kernel));
+    expect(found.launch_workgroups[0]).toBe(rows); // the embedding's
+    for (const times of [found.launch_us, [found.step_us]]) expect(times.reduce((sum, us) => sum + us)).toBeGreaterThan(0);
+    expect(found.launch_us).toHaveLength(fn.launches.length);
+    if (clock === "gpu") expect(found.busy).toBeGreaterThan(0);
+    else expect(found.busy).toBeNull();
+  }
+  await expect(call(page, "profile", engine, { rows: 0 })).rejects.toThrow(/rows must be 1 to/);
+}
+
 for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
   for (const name of modelsOf(variant)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
@@ -143,7 +184,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         const engine = `${variant} ${name} ${threads}`;
         const all = PAGES * shares.reduce((sum, share) => sum + share);
         const inGroups = (/** @type {number} */ i) => groupPages(pagesOf(i), shares);
-        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: all });
+        await call(page, "load", engine, { base: `/tiny/tiny-${name}`, variant, threads, contextPages: all + PROFILED }, all);
         const scores = await call(page, "score", engine, { ids, from: 0, pages: pagesOf(0) });
         expect(worst(scores.nll, nll) / largest, `prefill on ${threads} threads`).toBeLessThan(2 * bound);
         /** @param {number} i of the steps @param {number[]} pages */
@@ -157,6 +198,10 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         await call(page, "movePages", engine, { from: inGroups(0), to: inGroups(5) });
         expect(await after(logits.length - 1, pagesOf(5)), "from pages that were read and written back elsewhere").toEqual(found.at(-1));
         traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
+        if (variant.startsWith("webgpu")) {
+          await longStep(page, engine, ids);
+          await profiled(page, engine, name, "wall");
+        }
         await call(page, "unload", engine);
       }
       for (const trace of traces) expect(trace, "on any number of threads").toEqual(traces[0]);
@@ -165,7 +210,27 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
 }
 
 /**
- * The model with one kernel that writes everything a tenth too large, in a folder of its own.
+ * WGSL of a kernel that writes every number a tenth too large, or too small every second one: what only scales a row is no
+ * fault where a norm follows.
+ * @param {string} code right
+ */
+function wrongly(code) {
+  let wrong = code;
+  for (const [, name, vector] of code.matchAll(/read_write> (\w+) : array<(?:f32|(vec\d)<f32>)>/g)) {
+    const tenth = vector ? `${vector}<f32>(${["1.1f, 0.9f", "1.1f, 0.9f, 1.1f", "1.1f, 0.9f, 1.1f, 0.9f"][Number(vector[3]) - 2]})` : "select(1.1f, 0.9f, (($2) & 1) == 1)";
+    wrong = wrong.replace(new RegExp(`^( *${name}\\[(.*)\\] = )(.*);$`, "gm"), `$1${tenth} * ($3);`);
+  }
+  if (wrong === code) wrong = code.replace(/^( *\w+_data\[.*\] = )(.*);$/gm, "$1 1 + ($2);"); // whole numbers: of places, and zeros
+  if (wrong === code) {
+    wrong = code.replaceAll("bitcast<u32>(sum)", "bitcast<u32>(1.1f * sum)"); // the sampler's: sums, or a goal, a cut, a logit, a place
+    if (wrong === code) wrong = code.replace(/(= search.goal.x|= keeps.key|bitcast<u32>\(value|uniform_at\(s, .* \+ 1u)(?=[;)])/, "$1 + 1");
+  }
+  expect(wrong).not.toBe(code);
+  return wrong;
+}
+
+/**
+ * The model with a wrong kernel, in a folder of its own.
  * @param {string} model folder
  * @param {string} kernel
  * @returns {string} the folder's name
@@ -176,15 +241,7 @@ function planted(model, kernel) {
   const manifest = JSON.parse(readFileSync(path.join(OUT, model, "manifest.json"), "utf8"));
   const { kernels } = manifest.variants.find((/** @type {{name: string}} */ each) => each.name === "webgpu-f32");
   const parts = readFileSync(path.join(OUT, model, kernels.file), "utf8").split(/^(?=\/\/: )/m);
-  const text = parts.map((part) => {
-    if (!part.startsWith(`//: ${kernel}\n`)) return part;
-    const written = [...part.matchAll(/read_write> (\w+) : array<(?:f32|vec\d<f32>)>/g)].map((found) => found[1]);
-    const stores = new RegExp(`^( *(?:${written.join("|")})\\[.*\\] = )(.*);$`, "gm");
-    let wrong = part.replace(stores, "$1 1.1f * ($2);");
-    if (wrong === part) wrong = part.replace(/^( *\w+_data\[.*\] = )(.*);$/gm, "$1 1 + ($2);"); // whole numbers: of places, and zeros
-    expect(wrong, kernel).not.toBe(part);
-    return wrong;
-  });
+  const text = parts.map((part) => (part.startsWith(`//: ${kernel}\n`) ? wrongly(part) : part));
   const bytes = Buffer.from(text.join(""));
   writeFileSync(path.join(OUT, name, kernels.file), bytes);
   Object.assign(kernels, { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") });
@@ -192,25 +249,61 @@ function planted(model, kernel) {
   return name;
 }
 
-test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_: page }) => {
-  const model = "tiny-qwen3-yarn";
-  const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, cache: false };
-  await call(page, "load", "examined", { ...options, base: `/tiny/${model}` });
-  await call(page, "unload", "examined");
-  const text = readFileSync(path.join(OUT, model, "webgpu-f32/kernels.wgsl"), "utf8");
-  // But for those that only run where they are chosen.
+const EXAMINED = "tiny-qwen3-yarn";
+
+/**
+ * The WGSL of each kernel of a WebGPU variant that runs unless another is chosen in its place.
+ * @param {string} model
+ * @returns {Map<string, string>} by name
+ */
+function runningOf(model) {
   const plan = JSON.parse(readFileSync(path.join(OUT, model, "webgpu-f32/plan.json"), "utf8"));
   const others = new Set(plan.alternatives.flatMap((/** @type {number[]} */ [, ...rest]) => rest.map((id) => plan.kernels[id].name)));
-  const kernels = [...text.matchAll(/^\/\/: (.*)$/gm)].map((found) => found[1]).filter((name) => !others.has(name));
+  const found = kernelsIn(readFileSync(path.join(OUT, model, "webgpu-f32/kernels.wgsl"), "utf8"));
+  return new Map([...found].filter(([name]) => !others.has(name)));
+}
+
+/**
+ * @param {string} text of a file of WGSL
+ * @returns {Map<string, string>} its kernels by name; without the sections that several of them share
+ */
+function kernelsIn(text) {
+  const parts = text.split(/^\/\/: /m).slice(1).map((part) => [part.slice(0, part.indexOf("\n")), part.slice(part.indexOf("\n") + 1)]);
+  return new Map(/** @type {[string, string][]} */ (parts).filter(([, code]) => code.includes("@compute")));
+}
+
+const WRONG = /this GPU computes wrong numbers: token \d+ (has|leads|is chosen)/;
+
+test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_: page }) => {
+  const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, cache: false };
+  await call(page, "load", "examined", { ...options, base: `/tiny/${EXAMINED}`, profile: true }, 0);
+  await profiled(page, "examined", EXAMINED.replace("tiny-", ""), "gpu");
+  await call(page, "unload", "examined");
+  const kernels = [...runningOf(EXAMINED).keys()];
   // Of what only decodes, and of what only reads prompts.
   const few = kernels.filter((name) => /^(attention_spans|gated.*_\d+x\d+x\d+$)/.test(name));
   expect(few).toHaveLength(2);
-  /** @type {string[]} */
-  const passed = [];
-  for (const kernel of process.env.INPAGE_SLOW ? kernels : few) {
-    const loading = call(page, "load", kernel, { ...options, base: `/tiny/${planted(model, kernel)}` });
-    const error = await loading.then(() => "", String);
-    if (!/this GPU computes wrong numbers: token \d+ (has|leads)/.test(error)) passed.push(`${kernel}: ${error}`);
+  for (const kernel of few) {
+    const loading = call(page, "load", kernel, { ...options, base: `/tiny/${planted(EXAMINED, kernel)}` });
+    await expect(loading, kernel).rejects.toThrow(WRONG);
   }
-  expect(passed).toEqual([]);
+});
+
+test("a wrong constant in any one kernel fails the exam", async ({ page_: page }) => {
+  test.skip(!process.env.INPAGE_SLOW && !process.env.INPAGE_FAULTS, "the long form of the test before: minutes");
+  test.setTimeout(1_200_000);
+  const sampling = ["sampling", "choosing"].map((name) => readFileSync(path.join(ROOT, `web/engine/webgpu/${name}.wgsl`), "utf8"));
+  const faults = [runningOf(EXAMINED), kernelsIn(sampling.join(""))].map((kernels) =>
+    Object.fromEntries([...kernels].map(([name, code]) => [name, wrongly(code)])));
+  const found = await page.evaluate(
+    async ([base, [model, sampler], pages]) => {
+      /** @type {typeof import("./support/planted.js")} */
+      const { examineEach } = await import(/** @type {string} */ ("/tests/browser/support/planted.js"));
+      return examineEach(base, { model, sampler }, pages);
+    },
+    /** @type {const} */ ([`/tiny/${EXAMINED}`, faults, PAGES]),
+  );
+  expect(found).toHaveLength(faults.reduce((sum, file) => sum + Object.keys(file).length, 1));
+  expect(found.filter(({ after }) => after !== "")).toEqual([]);
+  expect(found.filter(({ kernel, error }) => kernel !== "none" && !WRONG.test(error))).toEqual([]);
 });

@@ -26,4 +26,5 @@ test("the token is numpy's, and so is what the filters leave", async ({ page }, 
   expect(report.failures).toEqual([]);
   expect(report.rows).toBeGreaterThan(150);
   expect(report.cuts).toBeGreaterThan(120);
+  expect(report.refused, "by the exam").toBeGreaterThan(60);
 });

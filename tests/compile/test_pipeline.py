@@ -125,6 +125,11 @@ def test_variants_by_name() -> None:
     assert all_variants()["native"].requires == (host_requirement(),)
     relaxed, plain = all_variants()["wasm-relaxed"], all_variants()["wasm-simd"]
     assert set(relaxed.requires) - set(plain.requires) == {"relaxed-simd"}
+    rows = {v.rows for v in choose(None, 512) if v.backend == "webgpu"}, {v.rows for v in choose(None, 512)}
+    assert rows == ({512}, {128, 512})
+    with pytest.raises(InvalidRequest, match="100 rows are not one of 128, 256, 512, 1024") as e:
+        choose(None, 100)
+    assert e.value.field == "prefill_rows"
 
 
 def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it_was_asked_for(
@@ -132,7 +137,7 @@ def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it
 ) -> None:
     """Of a plan that no default limit of WebGPU holds."""
     monkeypatch.setattr(plan_views, "BINDING_BYTES", 1000)
-    monkeypatch.setattr(pipeline, "choose", lambda names: choose(names or ("webgpu-f32", "native-f32")))
+    monkeypatch.setattr(pipeline, "choose", lambda names, *_: choose(names or ("webgpu-f32", "native-f32")))
     folder = compile_model(str(tiny_files["f32"]), root=tmp_path, levels=("source",))
     assert [v.name for v in load_manifest(folder).variants] == ["native-f32"]
     (line,) = capsys.readouterr().err.splitlines()
@@ -144,7 +149,7 @@ def test_a_variant_that_cannot_be_made_is_left_out_by_default_and_named_where_it
     before = snapshot(folder)
     compile_model(str(tiny_files["f32"]), root=tmp_path, levels=("source",))
     assert snapshot(folder) == before
-    monkeypatch.setattr(pipeline, "choose", lambda names: choose(("webgpu-f32",)))
+    monkeypatch.setattr(pipeline, "choose", lambda names, *_: choose(("webgpu-f32",)))
     with pytest.raises(Unsupported):  # nothing would be left
         compile_model(str(tiny_files["f32"]), root=tmp_path / "alone")
     assert not any(path.is_dir() and any(path.iterdir()) for path in (tmp_path / "asked", tmp_path / "alone"))

@@ -33,10 +33,10 @@ PLAN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def profiled(rows: int, sequences: int) -> StepTime:
+def profiled(rows: int, sequences: int, **more: Any) -> StepTime:
     profile = {"rows": rows, "sequences": sequences, "depth": 10, "threads": 2, "step_us": 50.0, "call_us": 1.0,
                "launch_us": [3.0, 11.0, 6.0, 21.0, 0.5]}  # fmt: skip
-    return step_time(profile, PLAN, ARCHITECTURE)
+    return step_time(profile | more, PLAN, ARCHITECTURE)
 
 
 def test_kernels_that_do_the_same_stand_beside_each_other() -> None:
@@ -63,6 +63,23 @@ def test_bytes_and_operations_of_sequences_that_decode_together() -> None:
     assert (embed.bytes, embed.kind, embed.gops) == (4 * 40, "embedding", None)
     assert (head.kind, head.us, head.operations, head.gops) == ("head", 0.0, 2 * 100 * 32 * 4, None)
     assert [k.name for k in step.by_kind] == ["linear", "attention", "embedding", "head"]
+
+
+def test_a_gpu_s_profile_says_whose_clock_it_is_and_counts_workgroups() -> None:
+    groups = [20, 8, 6, 12, 100]
+    lines = step_table(profiled(20, 1, clock="gpu", busy=0.934, launch_workgroups=groups)).splitlines()
+    assert lines[0].startswith(
+        "20 rows, by the GPU's clock, after 10 tokens: 0.05 ms a step (launches one by one 0.04 ms,"
+    )
+    assert lines[0].endswith("a pass of 1.0 us each taken off); gpu busy 93%")
+    assert lines[2].split()[:4] == [
+        "linear_q4_1_i8_64x32",
+        "2",
+        "12",
+        "30",
+    ]  # launches, workgroups of the larger one, us
+    wall = step_table(profiled(20, 1, clock="wall", busy=None, launch_workgroups=groups)).splitlines()
+    assert "by the wall clock" in wall[0] and "busy" not in wall[0] and "pass" not in wall[0]
 
 
 def test_a_prompt_is_one_sequence_and_gets_one_row_of_logits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from inpage.engines.protocol import Sampling
 from inpage.errors import Cancelled, DeviceLost, InvalidRequest, OutOfMemory, QueueFull
 from inpage.requests.request import Request
+from inpage.scheduling.prefill_chunk import PrefillChunk
 from inpage.scheduling.scheduler import Scheduler
 from inpage.settings import settings_from
 from support.asking import finish, prompt
@@ -265,3 +267,33 @@ async def test_scoring_goes_through_the_same_queue() -> None:
     assert list(await asyncio.gather(finish(scored), finish(talk))) == ["length", "length"]
     assert len(scored.scores) == 50
     assert talk.tokens == await alone(lambda: ask(2))
+
+
+def test_a_step_of_a_prompt_grows_while_it_stays_short() -> None:
+    """By the time from one answer to the next: what an engine only queues says nothing."""
+    chunk = PrefillChunk()
+    assert (chunk.rows(24), chunk.rows(1024)) == (24, 128)
+    chunk.note(128, 10.0, 10.0, answered=False)  # queued at once
+    assert chunk.rows(1024) == 128
+    chunk.note(72, 10.0, 10.05, answered=True)  # 200 tokens in 50 ms: 256 would take 64, 512 too long
+    assert (chunk.rows(1024), chunk.rows(300), chunk.rows(200)) == (256, 256, 128)
+    chunk.note(128, 20.0, 20.0, answered=False)  # its request was cancelled
+    chunk.note(10_000, 30.0, 30.1, answered=True)
+    assert chunk.rows(512) == 512
+    for _ in range(8):
+        chunk.note(128, 31.0, 33.0, answered=True)
+    assert chunk.rows(1024) == 128
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+async def test_a_longer_prompt_s_steps_follow_the_engine_s_speed(seconds: float) -> None:
+    engine = PagedDouble(max_rows=512, context=2048, max_pages=1000)
+    scheduler = Scheduler(engine)
+    times = itertools.count(step=seconds)
+    scheduler.kv.swap.clock = lambda: next(times)
+    for length in (130, 600):
+        request = ask(length, length, max_tokens=1)
+        scheduler.submit(request)
+        await finish(request)
+    read = [len(feed.tokens) for kind, feeds in engine.calls if kind == "step" for feed in feeds]
+    assert read == ([128, 2, 512, 88] if seconds == 0 else [128, 2, 128, 128, 128, 128, 88])

@@ -31,7 +31,7 @@ const VERIFY_BYTES = 256e6;
  * @property {() => Uint32Array | Float64Array} counters
  * @property {() => number} memoryBytes all that it holds
  * @property {number} [fixedBytes] of that, what is not KV pages, where that is more than weights and arenas
- * @property {(input: import("./core/protocol.js").ProfileInput) => import("./core/protocol.js").Profile} [profile]
+ * @property {(input: import("./core/protocol.js").ProfileInput) => Answer<import("./core/protocol.js").Profile>} [profile]
  * where a step's time goes
  * @property {(names: string[]) => Answer<void>} [chooseKernels] see EngineClient
  * @property {(input: import("./core/protocol.js").KernelTiming) => Answer<Float64Array>} [timeKernels]

@@ -101,8 +101,8 @@ async function dispatch({ id, method, args }) {
       return { value: executor.drop?.(args), transfer: [] };
     case "profile": {
       if (!executor.profile) throw new EngineError("unsupported", "this engine does not tell where a step's time goes");
-      const value = executor.profile(args);
-      return { value, transfer: buffers([value.launch_kernel, value.launch_us]) };
+      const value = await executor.profile(args);
+      return { value, transfer: buffers([value.launch_kernel, value.launch_us, value.launch_workgroups]) };
     }
     case "chooseKernels":
       if (!executor.chooseKernels) throw new EngineError("unsupported", "this engine has no kernels to choose from");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm.target import Target
@@ -13,13 +13,16 @@ from inpage.errors import InvalidRequest
 
 from ..kernels.cpu.isa import Isa
 
+ROWS = 128
+PREFILL_ROWS = (128, 256, 512, 1024)  # that a WebGPU variant can be made for
 _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "mutable-globals", "atomics")
 
 
 @dataclass(frozen=True)
 class VariantSpec:
     """``activations``: on CPUs int8, or f32 for the variant that measures what quantizing them costs; for WebGPU the
-    type of what passes between kernels."""
+    type of what passes between kernels. ``rows``: of a step of a prompt, enough to keep a weight block in cache for
+    many activations, few enough for a small arena."""
 
     name: str
     backend: str
@@ -27,6 +30,7 @@ class VariantSpec:
     activations: str
     requires: tuple[str, ...]
     library: str  # file name of the linked kernels
+    rows: int = ROWS
 
     def target(self) -> Target:
         if self.backend == "wasm":
@@ -72,10 +76,16 @@ def all_variants() -> dict[str, VariantSpec]:
 DEFAULT = ("webgpu-f16", "webgpu-f32", "wasm-relaxed", "wasm-simd", "native")
 
 
-def choose(names: tuple[str, ...] | None) -> list[VariantSpec]:
-    """The named variants, or the default ones. Raises `InvalidRequest` for a name that does not exist."""
+def choose(names: tuple[str, ...] | None, prefill_rows: int = ROWS) -> list[VariantSpec]:
+    """The named variants, or the default ones; those for WebGPU with steps of ``prefill_rows`` rows. Raises
+    `InvalidRequest` for a name that does not exist, and for other rows than `PREFILL_ROWS`."""
     known = all_variants()
     for name in names or ():
         if name not in known:
             raise InvalidRequest(f"no variant {name!r}; there are {', '.join(known)}", field="variants")
-    return [known[name] for name in names or DEFAULT]
+    if prefill_rows not in PREFILL_ROWS:
+        raise InvalidRequest(
+            f"{prefill_rows} rows are not one of {', '.join(map(str, PREFILL_ROWS))}", field="prefill_rows"
+        )
+    specs = [known[name] for name in names or DEFAULT]
+    return [replace(spec, rows=prefill_rows) if spec.backend == "webgpu" else spec for spec in specs]

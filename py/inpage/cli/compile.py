@@ -67,6 +67,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--context", type=int, metavar="TOKENS", help="at most this many (default: the model's own)")
     parser.add_argument(
+        "--prefill-rows", type=int, metavar="N", help="tokens of a prompt that a step of a WebGPU variant takes at "
+        "most: 128 (the default), 256, 512 or 1024; where they take long it takes fewer",
+    )  # fmt: skip
+    parser.add_argument(
         "--accept-license", action="store_true", help="acknowledge a model whose licence is unknown or not open"
     )
     parser.add_argument("--dump", action="store_true", help="print the launch plans: kernels, buffers, bytes")
@@ -101,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"context": args.context, "accept_license": args.accept_license, "dump": args.dump}
     options |= {"target_memory": args.target_memory, "measure": args.measure}
     options |= {"onnx": args.onnx, "mlc_lib": args.mlc_lib}
+    if args.prefill_rows is not None:
+        options["prefill_rows"] = args.prefill_rows
     for name, given in (("variants", args.variants), ("levels", args.levels)):
         if given:
             options[name] = names(given)

@@ -16,17 +16,17 @@ _BURST_BESIDE_PREFILL = 4  # while a prompt is being read, nobody waits long for
 
 
 def prefill_batch(
-    requests: Iterable[Request], info: EngineInfo, kv: Kv, queue: FairQueue
+    requests: Iterable[Request], info: EngineInfo, kv: Kv, queue: FairQueue, most: int
 ) -> list[tuple[Request, SequenceInput]]:
-    """One step of prompt tokens, at most ``max_rows``. The client whose turn it is comes first, its rows shared evenly:
+    """One step of prompt tokens, at most ``most``. The client whose turn it is comes first, its rows shared evenly:
     a short prompt does not wait for a long. The others fill the step up without making it much longer."""
     reading = _readers(requests, kv, queue)
-    rows, choices = info.max_rows, info.max_logit_rows
+    rows, choices = most, info.max_logit_rows
     batch: list[tuple[Request, SequenceInput]] = []
     ours = sum(r.client == reading[0].client for r in reading) if reading else 0
     for place, request in enumerate(reading):
         if place == ours:
-            rows = min(rows, max(info.max_rows - rows, _FILLING))
+            rows = min(rows, max(most - rows, _FILLING))
             ours = len(reading)
         count = min(request.to_prefill, rows // (ours - place))
         if request.embeds:  # whole, or in another step

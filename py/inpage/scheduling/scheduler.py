@@ -30,6 +30,7 @@ from .batch_window import BatchWindow
 from .batching import burst_steps, prefill_batch
 from .engine_calls import Calls
 from .fair_queue import FairQueue
+from .prefill_chunk import PrefillChunk
 from .slots import Slots
 
 _LOOK = 1.0  # seconds that nothing runs at most, before deadlines are looked at again
@@ -73,6 +74,7 @@ class Scheduler:
         """Run on this engine from now on, with pages of its own. Only while nothing is active."""
         self.engine = self._calls.engine = engine
         self.info = engine.info
+        self._chunk = PrefillChunk()
         self.kv = open_kv(engine, self.settings.kv, self.metrics, self._swap_file, hidden=self._hidden)
         self.kv.on_return = self._window.notify
         limits = self.settings.scheduler
@@ -334,7 +336,9 @@ class Scheduler:
                 await self._no_memory(request)
 
     async def _prefill(self) -> None:
-        batch = prefill_batch(self._suspects.turn(self.active), self.info, self.kv, self.waiting)
+        info = self.info
+        most = info.max_rows if info.embeds else self._chunk.rows(info.max_rows)  # texts to embed are read whole
+        batch = prefill_batch(self._suspects.turn(self.active), info, self.kv, self.waiting, most)
         for request, feed in batch:  # of layers with a window it has pages for a part of its prompt
             if request in self.active and not self.kv.covers(request, len(feed.tokens)):
                 await self._cover(request, len(feed.tokens))
@@ -343,7 +347,10 @@ class Scheduler:
             return
         began = self.kv.swap.clock()
         answers = await self._calls.prefill(batch)
-        self.kv.swap.note_prefill(sum(len(feed.tokens) for _, feed, _ in answers), self.kv.swap.clock() - began)
+        ended, read = self.kv.swap.clock(), sum(len(feed.tokens) for _, feed, _ in answers)
+        self.kv.swap.note_prefill(read, ended - began)
+        answered = any(feed.sample or feed.want_logits or feed.targets is not None for _, feed, _ in answers)
+        self._chunk.note(read, began, ended, answered=answered)
         for request, feed, out in answers:
             request.num_computed_tokens += len(feed.tokens)
             self.kv.keep(request)

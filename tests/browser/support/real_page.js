@@ -117,7 +117,7 @@ function structs(sequences, tokens, positions, { seed = 0, ...floats }, remainin
 const lab = {
   /**
    * @param {string} name
-   * @param {{base: string, variant: string, threads: number | null, contextPages: number, exam?: boolean, cache?: boolean}} options
+   * @param {{base: string, variant: string, threads: number | null, contextPages: number, exam?: boolean, cache?: boolean, profile?: boolean}} options
    * @param {number} [pages] to reserve at once
    */
   async load(name, options, pages = options.contextPages) {
@@ -142,8 +142,9 @@ const lab = {
 
   /** @param {string} name @param {import("../../../web/engine/core/protocol.js").ProfileInput} input */
   async profile(name, input) {
-    const { launch_kernel, launch_us, ...rest } = await engine(name).client.profile(input);
-    return { ...rest, launch_kernel: Array.from(launch_kernel), launch_us: Array.from(launch_us) };
+    const { launch_kernel, launch_us, launch_workgroups = [], ...rest } = await engine(name).client.profile(input);
+    const lists = { launch_kernel: Array.from(launch_kernel), launch_us: Array.from(launch_us), launch_workgroups: Array.from(launch_workgroups) };
+    return { ...rest, ...lists };
   },
 
   /** @param {string} name */

@@ -6,9 +6,15 @@
 import { SEQUENCE, SEQUENCE_WORDS } from "../../../web/engine/format/abi.js";
 import { COUNTERS } from "../../../web/engine/webgpu/counters.js";
 import { openDevice, USAGE } from "../../../web/engine/webgpu/device.js";
+import { follows } from "../../../web/engine/webgpu/exam_choice.js";
 import { choicesOf, cleaned, keyOf } from "../../../web/engine/webgpu/results.js";
 import { needsOf, RESULT_WORDS, Sampler, workOf } from "../../../web/engine/webgpu/sampler.js";
 import { ReadBack } from "../../../web/engine/webgpu/transfer.js";
+
+/** Vocabularies below this go through the exam's own choice as well. */
+const EXAMINED = 10_000;
+/** Position of the first row's token (sampler_cases.py). */
+const FIRST = 100;
 
 /**
  * @typedef {object} Row
@@ -18,7 +24,7 @@ import { ReadBack } from "../../../web/engine/webgpu/transfer.js";
  * @property {number} log_sum of exp(x - best)
  * @property {number} changed bits of the last kept token's logit after bias and penalties
  * @typedef {{name: string, vocab: number, at: number, sequences: number[], bias: number[], mask: number[], rows: Row[]}} Group
- * @typedef {{rows: number, cuts: number, failures: string[]}} Report
+ * @typedef {{rows: number, cuts: number, failures: string[], refused: number}} Report refused: wrong tokens, by the exam
  */
 
 /**
@@ -33,7 +39,7 @@ export async function run(base) {
   /** @type {Map<number, Awaited<ReturnType<typeof bench>>>} */
   const benches = new Map();
   /** @type {Report} */
-  const report = { rows: 0, cuts: 0, failures: [] };
+  const report = { rows: 0, cuts: 0, failures: [], refused: 0 };
   for (const group of groups) {
     let tools = benches.get(group.vocab);
     if (!tools) benches.set(group.vocab, (tools = await bench(gpu, group.vocab)));
@@ -107,6 +113,15 @@ async function check(gpu, { sampler, results, work }, group, logits, report) {
     const expected = best === null ? null : logit(row, token) - best - log_sum;
     if (expected !== null && !(Math.abs(floats[at + SEQUENCE.logprob] - expected) < 1e-5 * Math.max(1, Math.abs(expected)))) {
       fail(row, `logprob ${floats[at + SEQUENCE.logprob]}, must be ${expected}`);
+    }
+    const given = new Float32Array(sample.buffer, at * 4);
+    if (group.vocab < EXAMINED && !needs.adjust && best !== null && given[SEQUENCE.min_p] === 0) {
+      const [low, high] = sample.subarray(at + SEQUENCE.seed);
+      const asked = { temperature: given[SEQUENCE.temperature], k: sample[at + SEQUENCE.top_k], p: given[SEQUENCE.top_p], seed: /** @type {const} */ ([low, high]) };
+      const x = new Float32Array(logits.buffer, logits.byteOffset + row * group.vocab * 4, group.vocab);
+      const numbers = x.every(Number.isFinite);
+      if (numbers && !follows(x, asked, FIRST + row, tokens[0])) fail(row, `the exam refuses ${tokens[0]}`);
+      if (numbers && !follows(x, asked, FIRST + row, (tokens[0] + (group.vocab >> 1)) % group.vocab)) report.refused++;
     }
     if (!kept) return;
     report.cuts++;

@@ -28,7 +28,10 @@ def main(out: Path, models: list[str]) -> None:
     witness = json.loads(WITNESS.read_text("utf-8"))["models"]
     for name, _, variants in (model.partition("=") for model in models):
         with tiny_file(name) as path, first_ways():
-            compile_model(str(path), out / f"tiny-{name}", variants=tuple(variants.split(",")), levels=("source",))
+            longer = {"prefill_rows": 256} if "webgpu" in variants else {}
+            compile_model(
+                str(path), out / f"tiny-{name}", variants=tuple(variants.split(",")), levels=("source",), **longer
+            )
         tiny = (MODELS | K_MODELS)[name]
         if name in MODELS:
             prompt = witness[name]["prompts"][-1]

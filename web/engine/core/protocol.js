@@ -40,6 +40,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {string[]} [verified] hashes of files that were found whole in storage a moment ago
  * @property {string[]} [fetched] of those, and of files under way, which are there only since: they count as fetched
  * @property {Partial<Policy>} [network]
+ * @property {boolean} [profile] WebGPU: `profile` reads the GPU's own clock where it has one
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
  * @property {number} [sliceMs] WebGPU: about how long a burst goes on after an interrupt; 20 if not given
  * @typedef {object} AdapterFacts what WebGPU tells of the device
@@ -155,10 +156,14 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {number} sequences
  * @property {number} depth
  * @property {number} threads
+ * @property {"gpu" | "wall"} [clock] WebGPU: timestamp queries, or the wall time of batches of dispatches
+ * @property {number | null} [busy] WebGPU: the share of the time in which the GPU computes while steps follow one another; null
+ *   without its clock
  * @property {number} step_us a whole step as it always runs, the median
  * @property {number} call_us what each launch's time includes for being timed alone
  * @property {number} rounds undisturbed steps that the launches' times are the means of
  * @property {string[]} kernels
  * @property {Int32Array} launch_kernel [launches] index of each launch's kernel
  * @property {Float64Array} launch_us [launches]
+ * @property {Int32Array} [launch_workgroups] [launches] WebGPU
  */

@@ -3,16 +3,14 @@
  * that answers are made with has no clock in it and calls nothing outside of the module.
  */
 
+import { check, checkProfile, median, undisturbed } from "../core/profile.js";
 import { trial } from "../core/trial.js";
-import { EngineError } from "../format/errors.js";
 
 /** Steps before the clock runs: as many as the browser needs to compile the kernels well. */
 const WARM_UP = 8;
 /** Calls that do nothing, to tell what a call costs: the best of so many times so many. */
 const IDLE_ROUNDS = 20;
 const IDLE_CALLS = 50;
-/** A round that took so many times the median was disturbed by something else. */
-const DISTURBED = 1.3;
 
 /**
  * @param {import("./executor.js").Executor} executor
@@ -21,10 +19,7 @@ const DISTURBED = 1.3;
  */
 export function profile(executor, { rows, depth = 0, repeats = 20, threads = executor.threads }) {
   const { plan } = executor;
-  const { maxima } = plan;
-  check(Number.isInteger(rows) && rows > 0 && rows <= maxima.rows, "rows", `must be 1 to ${maxima.rows}, got ${rows}`);
-  check(Number.isInteger(depth) && depth >= 0 && depth + rows <= maxima.context, "depth", "lies outside the context");
-  check(Number.isInteger(repeats) && repeats > 0 && repeats <= 10_000, "repeats", `must be 1 to 10000, got ${repeats}`);
+  checkProfile({ rows, depth, repeats }, plan.maxima);
   const started = /** @type {const} */ ([executor.threads, executor.promptThreads]);
   check(Number.isInteger(threads) && threads > 0 && threads <= executor.layout.stackTops.length + 1, "threads",
     `must be 1 to ${executor.layout.stackTops.length + 1}, got ${threads}`);
@@ -61,9 +56,7 @@ function measure(executor, rows, depth, repeats, first) {
     ),
   );
   const times = Array.from({ length: repeats }, () => Float64Array.from(launches, (_, i) => timed(() => call(i))));
-  const totals = times.map((round) => round.reduce((sum, time) => sum + time, 0));
-  const most = median(totals) * DISTURBED;
-  const kept = times.filter((_, i) => totals[i] <= most);
+  const { rounds, means } = undisturbed(times);
   return {
     rows,
     sequences,
@@ -71,10 +64,10 @@ function measure(executor, rows, depth, repeats, first) {
     threads: executor.threads,
     step_us: median(steps) * 1e3,
     call_us: (idle / IDLE_CALLS) * 1e3,
-    rounds: kept.length,
+    rounds,
     kernels: plan.kernels.map(({ name }) => name),
     launch_kernel: Int32Array.from(launches, ({ kernel }) => kernel),
-    launch_us: Float64Array.from(launches, (_, i) => mean(kept.map((round) => round[i])) * 1e3),
+    launch_us: means.map((ms) => ms * 1e3),
   };
 }
 
@@ -83,24 +76,4 @@ function timed(work) {
   const start = performance.now();
   work();
   return performance.now() - start;
-}
-
-/** @param {number[]} values */
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-/** @param {ArrayLike<number>} values */
-function median(values) {
-  const sorted = Float64Array.from(values).sort();
-  return sorted[sorted.length >> 1];
-}
-
-/**
- * @param {boolean} right
- * @param {string} field
- * @param {string} message
- */
-function check(right, field, message) {
-  if (!right) throw new EngineError("invalid_request", `${field} ${message}`, field);
 }

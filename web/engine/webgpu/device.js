@@ -12,6 +12,7 @@ import { COUNTER_WORDS, COUNTERS } from "./counters.js";
  * @property {readonly string[]} features WebGPU features that the variant requires
  * @property {number} binding bytes of the largest binding that would be useful
  * @property {GPUPowerPreference} power which adapter, where there are two
+ * @property {readonly string[]} [welcome] features that are of use where the adapter has them
  */
 
 /** What adapters that compute on the CPU call themselves: SwiftShader, Mesa's llvmpipe and lavapipe, Windows' WARP. */
@@ -57,7 +58,7 @@ export async function requireAdapter(power, requires) {
  * @returns {Promise<Gpu>}
  * @throws {EngineError} unsupported
  */
-export async function openDevice({ features, binding, power }) {
+export async function openDevice({ features, binding, power, welcome = [] }) {
   const { adapter, facts } = await requireAdapter(power, features);
   /** @type {Record<string, number>} */
   const requiredLimits = {};
@@ -65,7 +66,7 @@ export async function openDevice({ features, binding, power }) {
     // The default is what a request without limits gets: asking for less is the same as not asking.
     requiredLimits[limit] = Math.min(adapter.limits[limit], binding);
   }
-  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features]);
+  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...welcome.filter((name) => adapter.features.has(name))]);
   return openedGpu(adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
 }
 
@@ -83,7 +84,7 @@ export async function openedGpu(requested, facts) {
 }
 
 /** GPUBufferUsage, GPUMapMode and GPUShaderStage, as the specification fixes them. */
-export const USAGE = Object.freeze({ MAP_READ: 1, MAP_WRITE: 2, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128 });
+export const USAGE = Object.freeze({ MAP_READ: 1, MAP_WRITE: 2, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 });
 export const MAP = Object.freeze({ READ: 1, WRITE: 2 });
 export const STAGE_COMPUTE = 4;
 /** How long to wait, after an error that nothing explains, for the news that the device is lost. */
@@ -93,6 +94,8 @@ export class Gpu {
   counters = new Float64Array(COUNTER_WORDS);
   /** @type {(error: EngineError) => void} called once, when the device is gone */
   onGone = () => undefined;
+  /** @type {import("./clock.js").PassClock | null} while passes are timed */
+  clock = null;
   /** @type {EngineError | null} why nothing can be done any more */
   #gone = null;
 
@@ -216,7 +219,7 @@ export class Gpu {
   /** @param {GPUCommandEncoder} encoder */
   pass(encoder) {
     this.counters[COUNTERS.passes]++;
-    return encoder.beginComputePass();
+    return encoder.beginComputePass(this.clock ? { timestampWrites: this.clock.next() } : undefined);
   }
 
   /** @param {GPUCommandEncoder} encoder */

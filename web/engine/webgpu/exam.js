@@ -3,15 +3,18 @@
  * of those that follow is compared with what float32 on a CPU said when the model was compiled. Drivers that compute
  * wrong numbers, and say nothing, are found here and not by the reader of an answer.
  *
- * Every function of the plan takes part: most of the tokens come in a step of many rows, six and three in ones of a few,
- * the last three alone.
+ * Every function of the plan takes part, with keys and values that later tokens look back at, and with answers of its own:
+ * the first tokens come alone, then a few together, most in a step of many rows, the last ones in small steps again. Then
+ * tokens are chosen (exam_choice.js).
  */
 
 import { SCORE_WORDS } from "../format/abi.js";
 import { EngineError } from "../format/errors.js";
+import { examineChoices } from "./exam_choice.js";
 
-/** Rows of the last steps. */
-const LAST = [6, 3, 1, 1, 1];
+/** Rows of the first steps: enough of them alone for their keys and values to weigh among the others', and of the last. */
+const FIRST = [1, 1, 1, 1, 1, 1, 1, 1, 8];
+const LAST = [6, 3, 1];
 /**
  * How far off a probability may be, as a part of how far the answers spread: half-precision variants round every number that
  * passes between kernels to 11 bits.
@@ -58,6 +61,8 @@ export async function examine(executor, plan, { ids, answers }, half) {
       if (!(Math.abs(lead - margin) <= 2 * allowed)) fail(`token ${argmax} leads by ${lead.toFixed(4)} after ${at + 1} tokens instead of ${margin.toFixed(4)}`);
     }
   }
+  const wrong = await examineChoices(executor, plan, ids, blockTables);
+  if (wrong) fail(wrong);
 }
 
 /**
@@ -75,8 +80,8 @@ function fail(why) {
  * @returns {[number, number][]}
  */
 function stepsOf(tokens, most) {
-  const counts = [];
-  let rest = tokens - LAST.reduce((sum, count) => sum + count, 0);
+  const counts = FIRST.map((count) => Math.min(count, most));
+  let rest = [...counts, ...LAST].reduce((left, count) => left - count, tokens);
   for (; rest > 0; rest -= most) counts.push(Math.min(rest, most));
   let end = 0;
   /** @type {[number, number][]} */

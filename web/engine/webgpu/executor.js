@@ -14,6 +14,7 @@ import { EngineError } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { checkChoice, Inputs } from "./inputs.js";
 import { readPages, writePages } from "./kv_bytes.js";
+import { profile } from "./profile.js";
 import { choicesOf, cleaned, scoresOf } from "./results.js";
 import { RESULT_WORDS } from "./sampler.js";
 import { timeKernels } from "./timing.js";
@@ -312,6 +313,20 @@ export class GpuExecutor {
       this.#stepMs = (now - since) / slice.steps;
       since = now;
     }
+  }
+
+  /**
+   * @param {import("../core/protocol.js").ProfileInput} input
+   * @returns {Promise<import("../core/protocol.js").Profile>}
+   */
+  profile(input) {
+    return this.#gpu.wait(profile({ gpu: this.#gpu, plan: this.#plan, replay: this.#replay, executor: this }, input));
+  }
+
+  /** Give back what logits are read through, until they are wanted again. */
+  freeLogits() {
+    this.#logits?.end();
+    this.#logits = null;
   }
 
   /** All buffers on the device: weights, KV pages, arenas and the small ones. */

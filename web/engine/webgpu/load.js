@@ -5,6 +5,7 @@ import { MAX_BURST } from "../format/batch_limits.js";
 import { EngineError } from "../format/errors.js";
 import { fetchWeights } from "../storage/shards.js";
 import { Buffers } from "./buffers.js";
+import { TIMESTAMPS } from "./clock.js";
 import { openDevice } from "./device.js";
 import { examine } from "./exam.js";
 import { GpuExecutor } from "./executor.js";
@@ -34,7 +35,8 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";
-  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power });
+  const welcome = options.profile ? [TIMESTAMPS] : [];
+  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power, welcome });
   const faults = faultPort();
   gpu.onGone = ({ code, message }) => {
     if (code === "device_lost") faults.postMessage(message);
@@ -60,6 +62,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     if (exam && plan.paged && (options.exam || !gpu.facts.software)) {
       executor.exam = async () => {
         await examine(executor, plan, exam, required.includes("shader-f16"));
+        executor.freeLogits();
         executor.resetCounters();
       };
       if (options.exam !== false) await executor.exam();

@@ -174,6 +174,15 @@ export class Replay {
   }
 
   /**
+   * @param {GPUComputePassEncoder} pass
+   * @param {ReplayFunction} fn prepared
+   * @param {number} launch of it
+   */
+  recordLaunch(pass, fn, launch) {
+    this.#dispatch(pass, fn.launches[launch], fn.uniforms.grids[launch]);
+  }
+
+  /**
    * Run a function with a submit for each launch, so that an error names the one it belongs to.
    * @param {ReplayFunction} fn prepared and uploaded
    * @throws {import("../format/errors.js").EngineError} as Gpu.attempt
@@ -184,7 +193,7 @@ export class Replay {
       await this.#gpu.attempt(where, () => {
         const encoder = this.#gpu.device.createCommandEncoder({ label: where });
         const pass = this.#gpu.pass(encoder);
-        this.#dispatch(pass, launch, fn.uniforms.grids[i]);
+        this.recordLaunch(pass, fn, i);
         pass.end();
         this.#gpu.submit(encoder);
       });

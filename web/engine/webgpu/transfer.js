@@ -131,4 +131,9 @@ export class ReadBack {
     staging.unmap();
     return words;
   }
+
+  /** Give the staging buffers back. */
+  end() {
+    for (const buffer of this.#staging) this.#gpu.free(buffer);
+  }
 }

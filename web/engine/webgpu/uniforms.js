@@ -1,6 +1,7 @@
 /**
  * @file The uniform blocks of all launches in one GPU buffer, 256 bytes apart. Launches with equal scalars and grids share
- * a block. A function's blocks are written again only when the variables (rows, sequences, logit rows) change.
+ * a block. A function's blocks are written again only when the variables (rows, sequences, logit rows) change: not within
+ * a burst. Immediates (`var<immediate>`) would have to be set for each launch of each step, and spare no bind group.
  */
 
 import { SCALAR_CONSTANT } from "../format/abi.js";
