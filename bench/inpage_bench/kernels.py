@@ -112,8 +112,8 @@ async def compare(
 ) -> list[AlternativeTime]:
     """All kernels that do the same, timed beside each other, the best of ``rounds``. Raises as `measure`."""
     manifest, plan = _read(artifact, variant)
-    if not plan.get("alternatives"):
-        return []
+    if not plan.get("alternatives") or manifest.variant(variant).backend == "webgpu":
+        return []  # a GPU's are timed at load: `inpage tune`
     counts = sorted({min(t, os.cpu_count() or 1) for t in threads})
     argument = {"model": manifest.id, "variant": variant, "threads": counts, "rounds": rounds}
     found = await _in_page(artifact, argument, _ALTERNATIVES)
@@ -249,7 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=_numbers, default=ROWS, metavar="N,N", help="default 1,2,4,8,128")
     parser.add_argument("--threads", type=_numbers, default=THREADS, metavar="N,N", help="default 1,2")
     parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="tokens that come before (default 34)")
-    parser.add_argument("--profile", action="store_true", help="show only where the time of each step goes")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="show only where the time of each step goes, with the plan's first kernels",
+    )
     parser.add_argument("--peaks", type=Path, metavar="FILE", help="a results.json with this machine's peaks")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also a page with each kernel's source and wasm")
     args = parser.parse_args(argv)

@@ -289,6 +289,26 @@ test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_:
   }
 });
 
+test("kernels that run in others' places leave the same bits, and sit the exam", async ({ page_: page }) => {
+  const { alternatives, kernels } = JSON.parse(readFileSync(path.join(OUT, EXAMINED, "webgpu-f32/plan.json"), "utf8"));
+  const [firsts, lasts] = [0, -1].map((at) => alternatives.map((/** @type {number[]} */ ids) => kernels[Number(ids.at(at))].name));
+  expect(lasts.length).toBeGreaterThan(2);
+  const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, tune: true, cache: false };
+  const trace = (/** @type {string} */ engine) => {
+    const ids = Array.from({ length: 20 }, (_, i) => (5 + 17 * i) % 256);
+    return call(page, "trace", engine, { sequences: [{ ids, pages: pagesOf(0), probes: [0, 17, 19] }], chunk: 18, decode: 2 });
+  };
+  await call(page, "load", "lasts", { ...options, base: `/tiny/${EXAMINED}`, kernels: lasts });
+  const wanted = await trace("lasts");
+  await call(page, "unload", "lasts");
+  // A wrong one that is chosen fails, and those that were right before run on.
+  await call(page, "load", "firsts", { ...options, base: `/tiny/${planted(EXAMINED, lasts[0])}`, kernels: firsts });
+  await expect(call(page, "chooseKernels", "firsts", [lasts[0]])).rejects.toThrow(WRONG);
+  expect(await trace("firsts")).toEqual(wanted);
+  await expect(call(page, "chooseKernels", "firsts", [lasts[0]])).rejects.toThrow(/before the first step/);
+  await call(page, "unload", "firsts");
+});
+
 test("a wrong constant in any one kernel fails the exam", async ({ page_: page }) => {
   test.skip(!process.env.INPAGE_SLOW && !process.env.INPAGE_FAULTS, "the long form of the test before: minutes");
   test.setTimeout(1_200_000);

@@ -3,6 +3,10 @@
  * what it creates and submits, faults, and weights shared with WASM.
  */
 
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+
 import { SCORE_WORDS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { groupWeights } from "../../web/engine/webgpu/buffers.js";
 import { COUNTERS } from "../../web/engine/webgpu/counters.js";
@@ -328,6 +332,24 @@ test("kernels that do the same: each leaves the same logits on a grid of its own
   expect(await timed(1e6)).toEqual([NaN, NaN, NaN]); // they would write to pages in use
   expect(await call(lab, "chooseKernels", ["store"], "tuned")).toMatchObject({ error: { code: "invalid_request", field: "kernels" } });
   expect(await load({}, "untuned")).toEqual([]); // on a software adapter
+});
+
+test("a kernel that a driver refuses is left out where another does the same", async ({ lab, model, server, artifact }) => {
+  const { plan, manifest } = changedPlan(artifact, (p) => {
+    const refused = p.kernels.push({ ...p.kernels[1], name: "refused" }) - 1;
+    p.alternatives = [[1, refused]];
+    for (const { launches } of p.functions) launches[1].others = [launches[1].grid];
+  });
+  const { kernels } = manifest.variants.find((/** @type {{name: string}} */ { name }) => name === "webgpu-f32");
+  const right = readFileSync(path.join(artifact, kernels.file), "utf8");
+  const body = Buffer.from(`${right}//: refused\n@compute @workgroup_size(64) fn refused() { nothing(); }\n`);
+  Object.assign(kernels, { bytes: body.length, sha256: createHash("sha256").update(body).digest("hex") });
+  server.fault(`${ARTIFACT}/webgpu-f32/plan.json`, { body: plan });
+  server.fault(`${ARTIFACT}/${kernels.file}`, { body });
+  const { value } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32", manifest, cache: false, tune: true });
+  expect(value.alternatives).toEqual([["accumulate"]]);
+  await call(lab, "reservePages", 8);
+  expect((await call(lab, "step", { ...feed([PROMPT]), logitRows: [19], wantLogits: true })).value.logits).toEqual(model.logits(PROMPT));
 });
 
 test("kernels that do not compile are refused by name", async ({ lab, server, artifact }) => {

@@ -240,16 +240,17 @@ export class EngineClient {
    * Run these kernels from now on, each in the place of those that do the same (`info.alternatives`).
    * @param {string[]} names
    * @returns {Promise<void>}
-   * @throws {EngineError} invalid_request where there is no such kernel
+   * @throws {EngineError} invalid_request where there is no such kernel, and on a GPU that has to pass an exam with them after the
+   *   first step; unsupported where it fails it: those before run on
    */
   chooseKernels(names) {
     return this.#call("chooseKernels", names);
   }
 
   /**
-   * Choose and time kernels in turn, with the model's weights and threads. The last one of each list keeps running.
+   * Choose and time kernels in turn, with the model's weights and threads. On CPUs the last one of each list keeps running.
    * @param {import("./core/protocol.js").KernelTiming} input
-   * @returns {Promise<Float64Array>} milliseconds a launch; NaN where the time was up
+   * @returns {Promise<Float64Array>} milliseconds a launch; NaN where the time was up, and on a GPU after the first step
    */
   timeKernels(input) {
     return this.#call("timeKernels", input);

@@ -91,7 +91,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   /** @type {import("./core/protocol.js").Warning[]} */
   const warnings = [];
   // Weights that an exam is sat with are hashed before: a damaged one must not look like the GPU's fault.
-  const examined = variant.backend === "webgpu" && manifest.exam !== null && options.exam !== false;
+  const examined = variant.backend === "webgpu" && manifest.exam !== null && (options.exam !== false || !options.kernels);
   const behind = !examined && manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
   const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified, fetched: options.fetched };
 

@@ -18,7 +18,7 @@ from inpage.format.schema import Exam, ExamAnswer, FileRef, Manifest, Variant
 from .perplexity import run
 
 REFERENCE = "native-f32"
-_FED, _ANSWERS = 136, 12  # tokens: more than a prompt's step, and than a span of attention, so that spans are merged
+_FED, _ANSWERS = 136, 12  # tokens: more than 128 rows, and than a span of attention, so that spans are merged
 _PAGES = 512  # at most: layers of several groups have pages of their own, small ones of short convolutions
 _STEP = 7919  # between ids: a prime, so that they lie all over the vocabulary
 _LEAST = 1e-6  # a manifest's numbers are positive

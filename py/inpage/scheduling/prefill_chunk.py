@@ -6,6 +6,7 @@ from ..kv.swap_tiers import Rate
 
 LEAST = 128  # rows, where the engine takes so many
 _STEP_S = 0.1  # what a longer step may take: callers wait for its end, cancels and deadlines too
+_TOLD = 64  # tokens: of fewer, most of the time is something else
 _PAUSE_S = 1.0  # without a step: what was read before says nothing of what comes now
 
 
@@ -14,7 +15,8 @@ class PrefillChunk:
     of a second at most.
 
     Only a step that answers (a token, logits) is waited for by every engine: on WebGPU the others are queued. So time
-    counts from one answer to the next, the decode steps in between included, which errs towards shorter steps."""
+    counts from one answer to the next, the decode steps in between included, which errs towards shorter steps. How much
+    context came before is not looked at."""
 
     def __init__(self) -> None:
         self._rate = Rate()
@@ -34,5 +36,6 @@ class PrefillChunk:
             self._tokens, self._began = 0, began
         self._tokens, self._ended = self._tokens + tokens, ended
         if answered:
-            self._rate.add(self._tokens, ended - self._began)
+            if self._tokens >= _TOLD:
+                self._rate.add(self._tokens, ended - self._began)
             self._tokens = 0

@@ -117,7 +117,8 @@ function structs(sequences, tokens, positions, { seed = 0, ...floats }, remainin
 const lab = {
   /**
    * @param {string} name
-   * @param {{base: string, variant: string, threads: number | null, contextPages: number, exam?: boolean, cache?: boolean, profile?: boolean}} options
+   * @param {{base: string, variant: string, threads: number | null, contextPages: number, exam?: boolean, cache?: boolean,
+   *   profile?: boolean, tune?: boolean, kernels?: string[]}} options
    * @param {number} [pages] to reserve at once
    */
   async load(name, options, pages = options.contextPages) {

@@ -13,7 +13,7 @@ import { EngineError } from "../format/errors.js";
 import { examineChoices } from "./exam_choice.js";
 
 /** Rows of the first steps: enough of them alone for their keys and values to weigh among the others', and of the last. */
-const FIRST = [1, 1, 1, 1, 1, 1, 1, 1, 8];
+const FIRST = [1, 1, 1, 1, 1, 1, 1, 1, 16];
 const LAST = [6, 3, 1];
 /**
  * How far off a probability may be, as a part of how far the answers spread: half-precision variants round every number that
@@ -80,12 +80,12 @@ function fail(why) {
  * @returns {[number, number][]}
  */
 function stepsOf(tokens, most) {
-  const counts = FIRST.map((count) => Math.min(count, most));
-  let rest = [...counts, ...LAST].reduce((left, count) => left - count, tokens);
+  const [counts, last] = [FIRST, LAST].map((steps) => steps.map((count) => Math.min(count, most)));
+  let rest = [...counts, ...last].reduce((left, count) => left - count, tokens);
   for (; rest > 0; rest -= most) counts.push(Math.min(rest, most));
   let end = 0;
   /** @type {[number, number][]} */
-  const steps = [...counts, ...LAST].map((count) => [end, (end = Math.min(end + count, tokens))]);
+  const steps = [...counts, ...last].map((count) => [end, (end = Math.min(end + count, tokens))]);
   return steps.filter(([from, to]) => from < to);
 }
 

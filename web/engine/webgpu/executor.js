@@ -36,6 +36,8 @@ const GROWTH = 1.5;
 export class GpuExecutor {
   /** KV pages that are usable now. */
   pages = 0;
+  /** Whether KV pages may hold what somebody will read. */
+  #used = false;
   /** Sat when other kernels are chosen. @type {(() => Promise<void>) | null} */
   exam = null;
   /** Kernels that passed it, now or on an earlier visit. @type {string[]} */
@@ -119,13 +121,20 @@ export class GpuExecutor {
 
   /**
    * @param {string[]} names see EngineClient
-   * @throws {EngineError} invalid_request; unsupported where with these the GPU fails its exam: those before run on
+   * @throws {EngineError} invalid_request, also for those that would have to sit the exam, which writes to KV pages, after the
+   *   first step; unsupported where with these the GPU fails it: those before run on
    */
   async chooseKernels(names) {
+    const before = this.#replay.running;
     await this.#replay.choose(names);
     this.#replay.bind();
     const { running } = this.#replay;
     if (!this.exam || running.every((name, i) => name === this.#trusted[i])) return;
+    if (this.#used) {
+      await this.#replay.choose(before);
+      this.#replay.bind();
+      throw new EngineError("invalid_request", "kernels that sit an exam are chosen before the first step", "kernels");
+    }
     try {
       await this.exam();
       this.#trusted = running;
@@ -141,7 +150,7 @@ export class GpuExecutor {
    * @param {import("../core/protocol.js").KernelTiming} input
    */
   async timeKernels(input) {
-    if (this.#gpu.counters[COUNTERS.steps]) return new Float64Array(input.kernels.length).fill(NaN);
+    if (this.#used) return new Float64Array(input.kernels.length).fill(NaN);
     const submit = (/** @type {(encoder: GPUCommandEncoder) => void} */ record) => {
       const encoder = this.#encoder("timing");
       record(encoder);
@@ -165,6 +174,13 @@ export class GpuExecutor {
     }, input);
     this.resetCounters();
     return times;
+  }
+
+  /** What the exam took and left: memory, counts, and pages that nobody reads. */
+  forgetExam() {
+    this.freeLogits();
+    this.resetCounters();
+    this.#used = false;
   }
 
   /** All but the bytes that are held. */
@@ -320,6 +336,7 @@ export class GpuExecutor {
    * @returns {Promise<import("../core/protocol.js").Profile>}
    */
   profile(input) {
+    if (this.#debug) throw new EngineError("invalid_request", "debug mode has a pass for each launch, and no profile", "debug");
     return this.#gpu.wait(profile({ gpu: this.#gpu, plan: this.#plan, replay: this.#replay, executor: this }, input));
   }
 
@@ -384,6 +401,7 @@ export class GpuExecutor {
    */
   async #forward(fn, variables, more) {
     const { counters } = this.#gpu;
+    this.#used = true;
     counters[COUNTERS.steps]++;
     counters[COUNTERS.rows] += variables[0];
     let encoder = this.#encoder(fn.name);

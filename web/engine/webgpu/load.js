@@ -1,6 +1,6 @@
 /** @file Loading for the WebGPU executor: the device, then kernels compiled while the weights arrive, then a first run. */
 
-import { fits, namesOf } from "../core/alternatives.js";
+import { fits } from "../core/alternatives.js";
 import { MAX_BURST } from "../format/batch_limits.js";
 import { EngineError } from "../format/errors.js";
 import { fetchWeights } from "../storage/shards.js";
@@ -49,10 +49,10 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
   try {
     const buffers = await Buffers.create(gpu, plan);
     // To choose, all of them are compiled: on a CPU, which runs shaders as well, that takes a second each.
-    const alternatives = (options.tune ?? !gpu.facts.software) ? namesOf(plan) : [];
-    const chosen = alternatives.length && options.kernels && fits(plan, options.kernels) ? options.kernels : [];
+    const tuned = plan.alternatives.length > 0 && (options.tune ?? !gpu.facts.software);
+    const chosen = tuned && options.kernels && fits(plan, options.kernels) ? options.kernels : [];
     const [replay, sampler, stored] = await settled([
-      Replay.create(gpu, plan, buffers, splitKernels(kernels), { chosen, all: alternatives.length > 0 && !chosen.length }),
+      Replay.create(gpu, plan, buffers, splitKernels(kernels), { chosen, all: tuned && !chosen.length }),
       Sampler.create(gpu, plan, buffers, MAX_BURST),
       fetchShards(gpu, buffers, manifest, source, onProgress),
     ]);
@@ -61,14 +61,16 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     const { exam } = manifest;
     if (exam && plan.paged && (options.exam || !gpu.facts.software)) {
       executor.exam = async () => {
-        await examine(executor, plan, exam, required.includes("shader-f16"));
-        executor.freeLogits();
-        executor.resetCounters();
+        try {
+          await examine(executor, plan, exam, required.includes("shader-f16"));
+        } finally {
+          executor.forgetExam();
+        }
       };
       if (options.exam !== false) await executor.exam();
     }
     source.signal.throwIfAborted();
-    return { executor, threads: 1, measured: null, rehearsed: true, alternatives, stored, doorbell: null, adapter: gpu.facts, close };
+    return { executor, threads: 1, measured: null, rehearsed: true, alternatives: tuned ? replay.alternatives : [], stored, doorbell: null, adapter: gpu.facts, close };
   } catch (error) {
     let cause = error;
     try {

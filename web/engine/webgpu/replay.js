@@ -30,6 +30,8 @@ export class Replay {
   /** What runs in the place of a launch's kernel: its number, and which of `Launch.others` its grid is. @type {Map<number, {id: number, at: number}>} */
   #chosen = new Map();
   #uniforms;
+  /** Kernels that this device did not compile, and can do without. @type {Set<number>} */
+  #refused = new Set();
 
   /**
    * Compile the kernels. Nothing is bound yet: that takes KV pages.
@@ -37,7 +39,8 @@ export class Replay {
    * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {Map<string, string>} sources WGSL by kernel
-   * @param {{chosen: string[], all: boolean}} kernels that run in the place of others; `all`: compile those that might, too
+   * @param {{chosen: string[], all: boolean}} kernels that run in the place of others; `all`: compile those that might, too,
+   *   which need not succeed, see `alternatives`
    * @returns {Promise<Replay>}
    */
   static async create(gpu, plan, buffers, sources, { chosen, all }) {
@@ -45,8 +48,10 @@ export class Replay {
       if (!sources.has(name)) throw invalidArtifact(`kernels.wgsl has no ${JSON.stringify(name)}`, "kernels");
     }
     const replay = new Replay(gpu, plan, buffers, sources);
-    if (all) await replay.#compile(plan.kernels.map((_, id) => id));
-    await replay.choose(chosen);
+    const others = all ? plan.alternatives.flatMap(([, ...rest]) => rest) : [];
+    const [running, ...standing] = await Promise.allSettled([replay.choose(chosen), ...others.map((id) => replay.#compile([id]))]);
+    if (running.status === "rejected") throw running.reason;
+    replay.#refused = new Set(others.filter((_, i) => standing[i].status === "rejected"));
     return replay;
   }
 
@@ -120,28 +125,58 @@ export class Replay {
     return this.#plan.alternatives.map(([first]) => this.#plan.kernels[this.#chosen.get(first)?.id ?? first].name);
   }
 
+  /** Of each list the kernels that this device can run. @returns {string[][]} */
+  get alternatives() {
+    return this.#plan.alternatives.map((ids) => ids.filter((id) => !this.#refused.has(id)).map((id) => this.#plan.kernels[id].name));
+  }
+
+  /**
+   * A function of the plan's first launch of a list's kernels, to be timed with this one of them. Its uniform blocks lie in
+   * those of others: `choose` lays them out anew.
+   * @param {string} name
+   * @returns {Promise<{fn: ReplayFunction, least: number} | null>} `least`: rows with which that function runs at all
+   * @throws {import("../format/errors.js").EngineError} as `choose`
+   */
+  async alone(name) {
+    const plan = this.#plan;
+    const { id, first } = find(plan, name);
+    const at = plan.functions.findIndex(({ launches }) => launches.some(({ kernel }) => kernel === first));
+    if (at < 0) return null;
+    await this.#compile([id]);
+    const launch = /** @type {import("../format/plan.js").Launch} */ (plan.functions[at].launches.find(({ kernel }) => kernel === first));
+    const other = /** @type {number[]} */ (plan.alternatives.find((ids) => ids[0] === first)).indexOf(id) - 1;
+    const own = { ...launch, kernel: id, grid: other < 0 ? launch.grid : launch.others[other] };
+    const uniforms = new Uniforms([own]);
+    const { maxRows } = plan.functions[at];
+    const fn = { name, maxRows, uniforms, base: 0, launches: [{ ...own, block: uniforms.blocks[0] * BLOCK_BYTES, group: null }] };
+    this.#bind(fn);
+    return { fn, least: (plan.functions[at - 1]?.maxRows ?? 0) + 1 };
+  }
+
   /**
    * Record one launch again and again.
    * @param {GPUComputePassEncoder} pass
    * @param {ReplayFunction} fn prepared
-   * @param {number} launch
    * @param {number} times
    */
-  repeat(pass, fn, launch, times) {
-    for (let i = 0; i < times; i++) this.#dispatch(pass, fn.launches[launch], fn.uniforms.grids[launch]);
+  repeat(pass, fn, times) {
+    for (let i = 0; i < times; i++) this.#dispatch(pass, fn.launches[0], fn.uniforms.grids[0]);
   }
 
   /** Bind every launch that is not bound yet, and anew those that touch KV, whose buffers were made anew. */
   bind() {
+    for (const fn of this.functions) this.#bind(fn);
+  }
+
+  /** @param {ReplayFunction} fn */
+  #bind(fn) {
     const touchesKv = (/** @type {number} */ id) => this.#plan.buffers[id].kind === "kv";
-    for (const fn of this.functions) {
-      for (const launch of fn.launches) {
-        if (launch.group && !launch.buffers.some(touchesKv)) continue;
-        const bindings = launch.buffers.map((id) => this.#buffers.binding(id));
-        bindings.push({ buffer: this.#uniforms, offset: launch.block, size: BLOCK_BYTES });
-        const { layout } = this.#kernels[launch.kernel];
-        launch.group = this.#gpu.bindGroup(`${fn.name}: ${this.#name(launch)}`, layout, bindings);
-      }
+    for (const launch of fn.launches) {
+      if (launch.group && !launch.buffers.some(touchesKv)) continue;
+      const bindings = launch.buffers.map((id) => this.#buffers.binding(id));
+      bindings.push({ buffer: this.#uniforms, offset: launch.block, size: BLOCK_BYTES });
+      const { layout } = this.#kernels[launch.kernel];
+      launch.group = this.#gpu.bindGroup(`${fn.name}: ${this.#name(launch)}`, layout, bindings);
     }
   }
 

@@ -4,15 +4,16 @@
  * decides.
  */
 
-import { find } from "../core/alternatives.js";
-
-/** Dispatches of the first look. */
-const FEW = 4;
-/** Dispatches at most, and about how long they should take: what a wait takes by itself varies by some tenths of that. */
-const MOST = 64;
-const LONG_MS = 1;
-/** Rows with which kernels for many rows are timed. */
+/** Dispatches at most, and about how long they should take: what a wait takes by itself varies by some tenths of a millisecond. */
+const MOST = 512;
+const LONG_MS = 3;
+/** Times that nothing is waited for, to know how long that takes: the shortest counts, as of what is timed. */
+const WAITS = 5;
+/** Of a wait for nothing: what is told apart from it must be longer. */
+const CLEAR = 1 / 4;
+/** Rows with which kernels for a prompt's rows are timed, and those for some streams. */
 const ROWS = 128;
+const STREAMS = 8;
 
 /**
  * @typedef {object} Timed what an executor gives for it
@@ -25,7 +26,7 @@ const ROWS = 128;
 /**
  * @param {Timed} timed whose KV pages hold nothing that counts: the kernels write there
  * @param {import("../core/protocol.js").KernelTiming} input of how many launches is decided here
- * @returns {Promise<Float64Array>} milliseconds a launch, in their order; NaN where the time was up
+ * @returns {Promise<Float64Array>} milliseconds a launch, in their order; NaN where the time was up, or too short to be told
  */
 export async function timeKernels({ plan, replay, upload, run }, { kernels, budgetMs }) {
   const began = performance.now();
@@ -35,24 +36,24 @@ export async function timeKernels({ plan, replay, upload, run }, { kernels, budg
     await run(record);
     return performance.now() - start;
   };
-  await measured(() => undefined);
-  const nothing = await measured(() => undefined);
+  let nothing = Infinity;
+  for (let i = 0; i < WAITS; i++) nothing = Math.min(nothing, await measured(() => undefined));
   for (const [i, { name }] of kernels.entries()) {
     if (performance.now() - began >= budgetMs) break;
-    const { id } = find(plan, name);
-    await replay.choose([name]);
-    replay.bind();
-    const at = replay.functions.findIndex(({ launches }) => launches.some(({ kernel }) => kernel === id));
-    if (at < 0) continue;
-    const fn = replay.functions[at];
-    const before = replay.functions[at - 1]?.maxRows ?? 0; // with so many rows another function would run
-    const rows = Math.max(before + 1, Math.min(fn.maxRows, ROWS));
-    await upload(fn, [rows, 1, Math.min(rows, plan.maxima.logit_rows)]);
-    const launch = fn.launches.findIndex(({ kernel }) => kernel === id);
-    const each = async (/** @type {number} */ times) => Math.max(0, (await measured((pass) => replay.repeat(pass, fn, launch, times))) - nothing) / times;
-    const look = await each(FEW);
-    const times = Math.min(MOST, Math.floor(LONG_MS / Math.max(look, 1e-6)));
-    out[i] = times > FEW ? await each(times) : look;
+    const one = await replay.alone(name);
+    if (!one) continue;
+    const rows = Math.max(one.least, Math.min(one.fn.maxRows, one.fn.maxRows < ROWS ? STREAMS : ROWS));
+    await upload(one.fn, [rows, 1, Math.min(rows, plan.maxima.logit_rows)]);
+    const together = async (/** @type {number} */ times) => (await measured((pass) => replay.repeat(pass, one.fn, times))) - nothing;
+    let times = 1;
+    let took = await together(times); // which is how long a slow one takes
+    if (took < LONG_MS) {
+      times = Math.min(MOST, Math.max(2, Math.floor(LONG_MS / Math.max(took, LONG_MS / MOST))));
+      took = await together(times);
+    }
+    if (took > nothing * CLEAR) out[i] = took / times;
   }
+  await replay.choose([]); // the uniform blocks of what runs lie where these had theirs
+  replay.bind();
   return out;
 }
