@@ -176,6 +176,20 @@ async def test_the_present_engines_fault_is_not_the_others(house: House, monkeyp
         assert (router.info["variant"], house.backends.log.resting("fast-b")) == ("slow-a", False)
 
 
+async def test_a_request_ends_the_timing_of_kernels(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.profile.measurements |= house.speeds
+    async with await house.router() as router:
+        tuner = router._tuner
+        monkeypatch.setattr(tuner, "_unsettled", lambda: router.scheduler.engine)
+        monkeypatch.setattr(tuner, "_settle_kernels", lambda: asyncio.Event().wait())  # it would take for ever
+        measuring = asyncio.create_task(router.measure())
+        while tuner._search is None:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(tuner, "_unsettled", lambda: None)
+        assert (await router.complete("hello", **GREEDY)).variant == "slow-a"
+        assert {each["decode_tps"] for each in await measuring} == {20, 100}
+
+
 async def test_a_request_ends_the_search(house: House) -> None:
     async with await house.router() as router:
         await router._tuner.measure_current()

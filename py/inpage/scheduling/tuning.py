@@ -84,10 +84,10 @@ class Tuner:
         """Choose the kernels of the engine that runs, until somebody comes, and measure it with them."""
         if self._unsettled() is None or not self._scheduler.idle:
             return
-        self._search = asyncio.get_running_loop().create_task(self._settle_kernels())
-        await asyncio.wait({self._search})
-        if not self._search.cancelled():
-            self._search.result()
+        self._search = settling = asyncio.get_running_loop().create_task(self._settle_kernels())
+        await asyncio.wait({settling})
+        if not settling.cancelled():
+            settling.result()
             await self.measure_current()
 
     async def _wait_and_search(self) -> None:
