@@ -174,7 +174,7 @@ def _version() -> str:
 def test_the_options_of_the_command_line_exist() -> None:
     """Those of the README's table, each in its command's row."""
     rows = re.findall(r"^\| `inpage (\w+)[^|]*\|.*$", (ROOT / "README.md").read_text("utf-8"), re.M)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for row in re.finditer(r"^\| `inpage (\w+)[^\n]*", (ROOT / "README.md").read_text("utf-8"), re.M):
         top = parser()
         commands = next(action for action in top._actions if action.dest == "command").choices

@@ -81,7 +81,7 @@ def shares(made: LoweredPlan, plan: Plan, a: Architecture, step: Step, threads: 
 
 def shares_of(made: LoweredPlan, name: str, rows: int, threads: int) -> int:
     """Into how many a launch is cut: the rule of the runtime's step.c."""
-    each = made.shares[name] * rows // threads
+    each = made.shares[name] * -(-rows // 4) // threads
     return threads if threads == 1 or each < 4 else threads * min(each, 8)
 
 

@@ -17,10 +17,12 @@ void inpage_run_launch(const inpage_launch *launch, const int32_t *variables, in
 /* Shares a thread: more would be too small, and with fewer the last ones would still hold the others up. */
 #define SHARES_MOST 8
 #define SHARES_LEAST 4
+#define ROWS_OF_ONE 4 /* that together count as one row does by itself, which waits for its weights */
 
 static int32_t shares_of(const inpage_launch *launch, const int32_t *variables, int32_t threads) {
   if (threads == 1) return 1;
-  const int32_t each = inpage_kernel_shares[launch->kernel] * variables[INPAGE_VAR_ROWS] / threads;
+  const int32_t rows = (variables[INPAGE_VAR_ROWS] + ROWS_OF_ONE - 1) / ROWS_OF_ONE;
+  const int32_t each = inpage_kernel_shares[launch->kernel] * rows / threads;
   return each < SHARES_LEAST ? threads : threads * (each < SHARES_MOST ? each : SHARES_MOST);
 }
 
