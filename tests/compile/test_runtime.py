@@ -204,7 +204,7 @@ def test_serial_launches_are_one_threads_between_two_shared_ones() -> None:
 
 @pytest.mark.parametrize(("threads", "shares"), [(1, 1), (2, 16), (3, 18), (4, 20), (6, 6)])
 def test_whoever_is_done_takes_the_next_share(threads: int, shares: int) -> None:
-    """The second thread's first share ends when all others have been done: by whoever was free."""
+    """The second thread's first share ends when all others are done, by the threads that were free."""
     rt = Runtime(4, 8, threads=threads)
     marks = np.zeros(64, np.int32)
     inputs = np.zeros(64, np.int32)

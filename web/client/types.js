@@ -64,7 +64,7 @@
  * @property {string} why a sentence for people
  * @property {string} sentence all backends and their speeds, for people
  * @property {string} kernels which of the kernels that do the same run here, for people; empty where none were timed
- * @property {boolean} kernels_settled whether these stay; else they are timed once more when nobody asks for a while
+ * @property {boolean} kernels_settled whether these stay; else they are timed once more after a while without a request
  * @property {Candidate[]} candidates every variant of the artifact
  * @property {number} load_ms
  * @property {number} context tokens that prompt and answer can have together

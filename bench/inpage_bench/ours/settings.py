@@ -11,5 +11,5 @@ SETTINGS: dict[str, Any] = {
     "scheduler": {"timeout": None},
 }
 
-# Kernels are timed for good when nobody has asked for two seconds; a large model's take some seconds.
+# Kernels are timed for good after two seconds without a request; a large model's take some seconds.
 SETTLING_S = 20.0

@@ -34,7 +34,7 @@ void inpage_barrier(int32_t threads); /* within a job; its writes are visible to
 int inpage_arrive(int32_t threads);
 void inpage_release(int32_t threads);
 
-/* Of work that is cut into more shares than there are threads: the next that nobody took since the last barrier. A thread's
+/* Of work that is cut into more shares than there are threads: the next one, counted from the last barrier on. A thread's
  * first share is the one with its number. */
 int32_t inpage_next_share(int32_t threads);
 

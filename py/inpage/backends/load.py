@@ -54,7 +54,7 @@ async def load_engine(variant: Variant, threads: int, pinned: bool, store: Store
         try:
             choice = await choose_kernels(engine)
             # A GPU's kernels are timed before its first step only, and are compiled as well as they ever will be.
-            settled = variant.backend == "webgpu" or (choice.settled and engine.info.rehearsed)
+            settled = kind.gpu or (choice.settled and engine.info.rehearsed)
             profile.choices[variant.name] = replace(choice, settled=settled)
         except BaseException:
             await engine.unload()

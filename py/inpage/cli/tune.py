@@ -1,6 +1,6 @@
 """Time a model's variants and kernels on this machine, and say what runs.
 
-A page does the same while nobody asks, some tens of milliseconds at a time, and remembers it for its browser and
+A page does the same between requests, some tens of milliseconds at a time, and remembers it for its browser and
 adapter; so does the native engine for this machine. This asks for all of it now.
 """
 

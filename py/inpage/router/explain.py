@@ -124,7 +124,7 @@ class Report:
 
     @property
     def kernels_settled(self) -> bool:
-        """Whether those stay; else they are timed once more when nobody has asked for a while."""
+        """Whether those stay; else they are timed once more after a while without a request."""
         choice = self._profile.choices.get(self._backends.current.name)
         return choice is None or choice.settled
 

@@ -81,7 +81,7 @@ class Tuner:
         await self._settle_now()
 
     async def _settle_now(self) -> None:
-        """Choose the kernels of the engine that runs, until somebody comes, and measure it with them."""
+        """Choose the kernels of the engine that runs, unless a request ends that, and measure it with them."""
         if self._unsettled() is None or not self._scheduler.idle:
             return
         self._search = settling = asyncio.get_running_loop().create_task(self._settle_kernels())

@@ -32,15 +32,15 @@ export function fits(plan, names) {
 }
 
 /**
- * The kernel of that name and the others that could run in its place.
+ * The kernel of that name and the others that could run in its place. `at`: its own place in their list.
  * @param {import("../format/plan.js").Plan} plan
  * @param {string} name
- * @returns {{id: number, others: number[], first: number}}
+ * @returns {{id: number, at: number, others: number[], first: number}}
  */
 export function find({ kernels, alternatives }, name) {
   for (const ids of alternatives) {
-    const id = ids.find((each) => kernels[each].name === name);
-    if (id !== undefined) return { id, others: ids.filter((each) => each !== id), first: ids[0] };
+    const at = ids.findIndex((each) => kernels[each].name === name);
+    if (at >= 0) return { id: ids[at], at, others: ids.filter((_, i) => i !== at), first: ids[0] };
   }
   throw new EngineError("invalid_request", `${JSON.stringify(name)} is no kernel that can be chosen`, "kernels");
 }

@@ -3,6 +3,8 @@
  * sequence. Whoever gets those pages later writes every position before reading it, so nothing of a trial is ever seen.
  */
 
+import { SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
+
 /**
  * @typedef {object} Trial
  * @property {import("./protocol.js").StepInput} input
@@ -41,6 +43,21 @@ export function trial(plan, rows, depth, first, together = rows <= Math.min(plan
     logitRows: together ? every : Int32Array.of(rows - 1),
   };
   return { input, sequences, pages: sequences * each };
+}
+
+/**
+ * Words of sequences that choose greedily, without a mask, a bias or a penalty.
+ * @param {number} count
+ */
+export function blankSequences(count) {
+  const words = new Int32Array(count * SEQUENCE_WORDS);
+  const floats = new Float32Array(words.buffer);
+  for (let at = 0; at < words.length; at += SEQUENCE_WORDS) {
+    floats[at + SEQUENCE.top_p] = 1;
+    floats[at + SEQUENCE.repetition_penalty] = 1;
+    words[at + SEQUENCE.mask] = -1;
+  }
+  return words;
 }
 
 /**

@@ -12,7 +12,7 @@ import { COUNTER_WORDS, COUNTERS } from "./counters.js";
  * @property {readonly string[]} features WebGPU features that the variant requires
  * @property {number} binding bytes of the largest binding that would be useful
  * @property {GPUPowerPreference} power which adapter, where there are two
- * @property {readonly string[]} [welcome] features that are of use where the adapter has them
+ * @property {readonly string[]} [optional] features that are of use where the adapter has them
  */
 
 /** What adapters that compute on the CPU call themselves: SwiftShader, Mesa's llvmpipe and lavapipe, Windows' WARP. */
@@ -58,7 +58,7 @@ export async function requireAdapter(power, requires) {
  * @returns {Promise<Gpu>}
  * @throws {EngineError} unsupported
  */
-export async function openDevice({ features, binding, power, welcome = [] }) {
+export async function openDevice({ features, binding, power, optional = [] }) {
   const { adapter, facts } = await requireAdapter(power, features);
   /** @type {Record<string, number>} */
   const requiredLimits = {};
@@ -66,7 +66,7 @@ export async function openDevice({ features, binding, power, welcome = [] }) {
     // The default is what a request without limits gets: asking for less is the same as not asking.
     requiredLimits[limit] = Math.min(adapter.limits[limit], binding);
   }
-  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...welcome.filter((name) => adapter.features.has(name))]);
+  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...optional.filter((name) => adapter.features.has(name))]);
   return openedGpu(adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
 }
 
@@ -227,6 +227,11 @@ export class Gpu {
     this.check();
     this.counters[COUNTERS.submits]++;
     this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** When the GPU has done all that was submitted. */
+  done() {
+    return this.wait(this.device.queue.onSubmittedWorkDone());
   }
 
   destroy() {

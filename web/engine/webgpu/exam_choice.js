@@ -3,6 +3,7 @@
  * what follows from the same logits here. Choices that hang on a rounding are not judged.
  */
 
+import { blankSequences } from "../core/trial.js";
 import { SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
 
 /** Choices that are asked for, each of a row of its own. */
@@ -79,17 +80,15 @@ export async function examineChoices(executor, plan, ids, blockTables) {
  * @returns {Int32Array}
  */
 function structs(choices, position) {
-  const words = new Int32Array(choices.length * SEQUENCE_WORDS);
+  const words = blankSequences(choices.length);
   const floats = new Float32Array(words.buffer);
   choices.forEach(({ temperature, k, p, seed, biased }, i) => {
     const at = i * SEQUENCE_WORDS;
     floats[at + SEQUENCE.temperature] = temperature;
     floats[at + SEQUENCE.top_p] = p;
-    floats[at + SEQUENCE.repetition_penalty] = 1;
     words[at + SEQUENCE.top_k] = k;
     words.set(seed, at + SEQUENCE.seed);
     words[at + SEQUENCE.position] = position + i;
-    words[at + SEQUENCE.mask] = -1;
     words[at + SEQUENCE.n_bias] = biased ? 1 : 0;
   });
   return words;

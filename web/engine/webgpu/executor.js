@@ -40,8 +40,6 @@ export class GpuExecutor {
   #used = false;
   /** Sat when other kernels are chosen. @type {(() => Promise<void>) | null} */
   exam = null;
-  /** Kernels that passed it, now or on an earlier visit. @type {string[]} */
-  #trusted;
   /** Milliseconds of a step of a burst, as last measured. */
   #stepMs = Infinity;
   /** @type {ReadBack | null} made when logits are first wanted */
@@ -70,7 +68,6 @@ export class GpuExecutor {
     this.#plan = plan;
     this.#buffers = buffers;
     this.#replay = replay;
-    this.#trusted = replay.running;
     this.#sampler = sampler;
     this.#debug = debug;
     this.#sliceMs = sliceMs;
@@ -115,7 +112,7 @@ export class GpuExecutor {
         throw error;
       }
     }
-    await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+    await this.#gpu.done();
     this.resetCounters();
   }
 
@@ -125,24 +122,22 @@ export class GpuExecutor {
    *   first step; unsupported where with these the GPU fails it: those before run on
    */
   async chooseKernels(names) {
-    const before = this.#replay.running;
-    await this.#replay.choose(names);
-    this.#replay.bind();
-    const { running } = this.#replay;
-    if (!this.exam || running.every((name, i) => name === this.#trusted[i])) return;
-    if (this.#used) {
-      await this.#replay.choose(before);
-      this.#replay.bind();
-      throw new EngineError("invalid_request", "kernels that sit an exam are chosen before the first step", "kernels");
-    }
+    const before = this.#replay.running; // which passed the exam, now or on an earlier visit
+    await this.#letRun(names);
+    if (!this.exam || this.#replay.running.every((name, i) => name === before[i])) return;
     try {
+      if (this.#used) throw new EngineError("invalid_request", "kernels that sit an exam are chosen before the first step", "kernels");
       await this.exam();
-      this.#trusted = running;
     } catch (error) {
-      await this.#replay.choose(this.#trusted);
-      this.#replay.bind();
+      await this.#letRun(before);
       throw error;
     }
+  }
+
+  /** @param {string[]} names of kernels that run from now on */
+  async #letRun(names) {
+    await this.#replay.choose(names);
+    this.#replay.bind();
   }
 
   /**
@@ -169,7 +164,7 @@ export class GpuExecutor {
           record(pass);
           pass.end();
         });
-        await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+        await this.#gpu.done();
       },
     }, input);
     this.resetCounters();

@@ -35,8 +35,8 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";
-  const welcome = options.profile ? [TIMESTAMPS] : [];
-  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power, welcome });
+  const optional = options.profile ? [TIMESTAMPS] : [];
+  const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power, optional });
   const faults = faultPort();
   gpu.onGone = ({ code, message }) => {
     if (code === "device_lost") faults.postMessage(message);

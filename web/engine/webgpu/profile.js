@@ -7,7 +7,7 @@
  */
 
 import { checkProfile, median, undisturbed } from "../core/profile.js";
-import { trial } from "../core/trial.js";
+import { blankSequences, trial } from "../core/trial.js";
 import { SEQUENCE, SEQUENCE_WORDS } from "../format/abi.js";
 import { MAX_BURST } from "../format/batch_limits.js";
 import { EngineError } from "../format/errors.js";
@@ -49,7 +49,7 @@ export async function profile(engine, { rows, depth = 0, repeats = 20 }) {
   try {
     await executor.reservePages(first + (burst?.pages ?? pages));
     for (let i = 0; i < WARM_UP; i++) await executor.step(input);
-    await settled(gpu);
+    await gpu.done();
     const times = await (clock ? byClock(engine, clock, fn, input, repeats) : byWall(engine, fn, input, repeats));
     const { rounds, means } = undisturbed(times.launches);
     return {
@@ -132,7 +132,7 @@ async function byWall({ gpu, replay, executor }, fn, input, repeats) {
   const wall = async (/** @type {() => unknown} */ submit) => {
     const began = performance.now();
     await submit();
-    await settled(gpu);
+    await gpu.done();
     return (performance.now() - began) * 1e3;
   };
   const together = (/** @type {number[]} */ launches) => {
@@ -175,7 +175,7 @@ async function busyShare({ gpu, executor }, clock, burst, input, steps) {
   const goOn = async () => {
     if (burst) await executor.run(burst, () => false, () => undefined);
     else for (let i = 0; i < steps; i++) await executor.step(input);
-    await settled(gpu);
+    await gpu.done();
   };
   gpu.clock = null;
   await goOn();
@@ -194,22 +194,13 @@ async function busyShare({ gpu, executor }, clock, burst, input, steps) {
  * @returns {import("../core/protocol.js").RunInput}
  */
 function decoding({ tokenIds, blockTables }, depth, steps) {
-  const sequences = new Int32Array(tokenIds.length * SEQUENCE_WORDS);
-  const floats = new Float32Array(sequences.buffer);
+  const sequences = blankSequences(tokenIds.length);
   tokenIds.forEach((token, i) => {
     const at = i * SEQUENCE_WORDS;
     sequences[at + SEQUENCE.token] = token;
     sequences[at + SEQUENCE.position] = depth;
     sequences[at + SEQUENCE.remaining] = steps;
     sequences[at + SEQUENCE.reserved] = depth + steps;
-    sequences[at + SEQUENCE.mask] = -1;
-    floats[at + SEQUENCE.top_p] = 1;
-    floats[at + SEQUENCE.repetition_penalty] = 1;
   });
   return { sequences, n: tokenIds.length, blockTables, maxSteps: steps };
-}
-
-/** @param {import("./device.js").Gpu} gpu */
-function settled(gpu) {
-  return gpu.wait(gpu.device.queue.onSubmittedWorkDone());
 }

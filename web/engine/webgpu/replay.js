@@ -12,6 +12,7 @@ import { BLOCK_BYTES, Uniforms } from "./uniforms.js";
 
 /**
  * @typedef {import("./uniforms.js").Variables} Variables
+ * @typedef {{id: number, at: number}} Standing a kernel, and its place in the list of those that do the same
  * @typedef {object} ReplayFunction
  * @property {string} name
  * @property {number} maxRows
@@ -27,7 +28,7 @@ export class Replay {
   #sources;
   /** By number; those that only stand in for another are compiled when they are chosen. @type {import("./kernels.js").Compiled[]} */
   #kernels = [];
-  /** What runs in the place of a launch's kernel: its number, and which of `Launch.others` its grid is. @type {Map<number, {id: number, at: number}>} */
+  /** What runs in the place of a launch's kernel. @type {Map<number, Standing>} */
   #chosen = new Map();
   #uniforms;
   /** Kernels that this device did not compile, and can do without. @type {Set<number>} */
@@ -80,11 +81,11 @@ export class Replay {
    * @throws {import("../format/errors.js").EngineError} invalid_request for a name that is none of them; as `compile`
    */
   async choose(names) {
-    const { plan, chosen } = { plan: this.#plan, chosen: new Map(this.#chosen) };
+    const plan = this.#plan;
+    const chosen = new Map(this.#chosen);
     for (const name of names) {
-      const { id, first } = find(plan, name);
-      const list = /** @type {number[]} */ (plan.alternatives.find((ids) => ids[0] === first));
-      chosen.set(first, { id, at: list.indexOf(id) - 1 });
+      const { id, at, first } = find(plan, name);
+      chosen.set(first, { id, at });
     }
     const others = new Set(plan.alternatives.flatMap(([, ...rest]) => rest));
     const running = plan.kernels.flatMap((_, id) => (others.has(id) ? [] : [chosen.get(id)?.id ?? id]));
@@ -92,19 +93,8 @@ export class Replay {
     this.#chosen = chosen;
     let base = 0;
     this.functions = plan.functions.map(({ name, maxRows, launches }) => {
-      const chosenLaunches = launches.map((launch) => {
-        const { id, at } = chosen.get(launch.kernel) ?? { id: launch.kernel, at: -1 };
-        return { ...launch, kernel: id, grid: at < 0 ? launch.grid : launch.others[at] };
-      });
-      const uniforms = new Uniforms(chosenLaunches);
-      const fn = {
-        name,
-        maxRows,
-        uniforms,
-        base,
-        launches: chosenLaunches.map((launch, i) => ({ ...launch, block: base + uniforms.blocks[i] * BLOCK_BYTES, group: null })),
-      };
-      base += uniforms.bytes;
+      const fn = laidOut(name, maxRows, launches.map((launch) => standing(launch, chosen.get(launch.kernel))), base);
+      base += fn.uniforms.bytes;
       return fn;
     });
   }
@@ -138,19 +128,15 @@ export class Replay {
    * @throws {import("../format/errors.js").EngineError} as `choose`
    */
   async alone(name) {
-    const plan = this.#plan;
-    const { id, first } = find(plan, name);
-    const at = plan.functions.findIndex(({ launches }) => launches.some(({ kernel }) => kernel === first));
-    if (at < 0) return null;
+    const { functions } = this.#plan;
+    const { id, at, first } = find(this.#plan, name);
+    const which = functions.findIndex(({ launches }) => launches.some(({ kernel }) => kernel === first));
+    if (which < 0) return null;
     await this.#compile([id]);
-    const launch = /** @type {import("../format/plan.js").Launch} */ (plan.functions[at].launches.find(({ kernel }) => kernel === first));
-    const other = /** @type {number[]} */ (plan.alternatives.find((ids) => ids[0] === first)).indexOf(id) - 1;
-    const own = { ...launch, kernel: id, grid: other < 0 ? launch.grid : launch.others[other] };
-    const uniforms = new Uniforms([own]);
-    const { maxRows } = plan.functions[at];
-    const fn = { name, maxRows, uniforms, base: 0, launches: [{ ...own, block: uniforms.blocks[0] * BLOCK_BYTES, group: null }] };
+    const launches = functions[which].launches.filter(({ kernel }) => kernel === first).slice(0, 1);
+    const fn = laidOut(name, functions[which].maxRows, launches.map((launch) => standing(launch, { id, at })), 0);
     this.#bind(fn);
-    return { fn, least: (plan.functions[at - 1]?.maxRows ?? 0) + 1 };
+    return { fn, least: (functions[which - 1]?.maxRows ?? 0) + 1 };
   }
 
   /**
@@ -232,7 +218,7 @@ export class Replay {
         pass.end();
         this.#gpu.submit(encoder);
       });
-      await this.#gpu.wait(this.#gpu.device.queue.onSubmittedWorkDone());
+      await this.#gpu.done();
     }
   }
 
@@ -255,4 +241,29 @@ export class Replay {
   #name({ kernel }) {
     return this.#plan.kernels[kernel].name;
   }
+}
+
+/**
+ * The launch with another kernel in its place, on that one's grid.
+ * @param {import("../format/plan.js").Launch} launch
+ * @param {Standing} [other]
+ * @returns {import("../format/plan.js").Launch}
+ */
+function standing(launch, other) {
+  if (!other) return launch;
+  return { ...launch, kernel: other.id, grid: [launch.grid, ...launch.others][other.at] };
+}
+
+/**
+ * Launches with their uniform blocks. Nothing is bound yet.
+ * @param {string} name
+ * @param {number} maxRows
+ * @param {import("../format/plan.js").Launch[]} launches
+ * @param {number} base of the blocks
+ * @returns {ReplayFunction}
+ */
+function laidOut(name, maxRows, launches, base) {
+  const uniforms = new Uniforms(launches);
+  const placed = launches.map((launch, i) => ({ ...launch, block: base + uniforms.blocks[i] * BLOCK_BYTES, group: null }));
+  return { name, maxRows, uniforms, base, launches: placed };
 }
