@@ -29,7 +29,7 @@ WORKERS = {
     "router/text_worker.js": "files/text",
     "engine/worker.js": "files/engine",
     "engine/wasm/thread.js": "files/thread",
-    "engine/storage/verify_worker.js": "files/verify",
+    "engine/storage/prefetch_worker.js": "files/prefetch",
     "engine/grammar/grammar_worker.js": "grammar/worker",
 }
 COPIED = {

@@ -136,13 +136,6 @@ class DeviceLost(InpageError):
     code = "device_lost"
 
 
-class ArtifactDamaged(DeviceLost):
-    """Weights that came from browser storage were not what they should be, which showed only when answers ran on them:
-    those end. The engine is loaded again with the damaged file fetched anew; ask again."""
-
-    code = "artifact_damaged"
-
-
 class PoisonRequest(InpageError):
     """A request that ended engine after engine: it fails alone and is not tried again."""
 
@@ -181,7 +174,6 @@ _BY_CODE = {
         StorageFull,
         NetworkError,
         DeviceLost,
-        ArtifactDamaged,
         PoisonRequest,
         Fatal,
         Timeout,

@@ -9,6 +9,7 @@ import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUEN
 import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
 import { outOfMemory } from "../../web/engine/sequential/memory.js";
 import { together } from "../../web/engine/sequential/together.js";
+import { xxh32 } from "../../web/engine/storage/checksum.js";
 import { sha256 } from "../../web/engine/storage/sha256.js";
 import { call, expect, test } from "./support/fixtures.js";
 
@@ -19,6 +20,15 @@ test("sha256 agrees with Node's at every length around a block", () => {
     const bytes = Uint8Array.from({ length }, (_, i) => (i * 131) ^ (i >> 8));
     expect(sha256(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
     expect(sha256(bytes.subarray(1))).toBe(createHash("sha256").update(bytes.subarray(1)).digest("hex"));
+  }
+});
+
+test("xxh32 agrees with the xxhash package's (Python, 4.1.0) at every length around a stripe and a word", () => {
+  const sums = { 0: "02cc5d05", 1: "002e0d32", 3: "aca17380", 4: "073faa82", 15: "9f29f87b", 16: "3f6c9665", 17: "e048ecdb", 31: "00f1525c", 32: "ee42e668", 100: "75936eb8", 65537: "51851338" };
+  for (const [length, sum] of Object.entries(sums)) {
+    const bytes = Uint8Array.from({ length: Number(length) + 1 }, (_, i) => (i - 1) * 31 + 7).subarray(1);
+    expect(xxh32(bytes)).toBe(parseInt(sum, 16));
+    expect(xxh32(bytes.slice())).toBe(parseInt(sum, 16));
   }
 });
 

@@ -66,29 +66,6 @@ for (const cache of /** @type {const} */ (["opfs", "idb"])) {
       }
     });
   }
-
-  test(`weights too many to be hashed first are hashed behind: damage in ${cache} ends the engine, and the next load is right`, async ({ lab, model, server, manifest }) => {
-    const options = { cache, verifyBytes: 0 };
-    await load(lab, model, options);
-    await damage(lab, cache, manifest.weights.shards[1], "flip");
-    await damage(lab, cache, manifest.weights.shards[3], "zero");
-    server.clear();
-    // Loaded as it lies there; the engine ends as soon as the shard is hashed, whether something runs or not.
-    const { value } = await call(lab, "load", { base: ARTIFACT, ...options });
-    expect(value.cached_bytes).toBe(manifest.weights.bytes);
-    await expect.poll(async () => (await call(lab, "counters")).error?.code).toBe("artifact_damaged");
-    const { error } = await call(lab, "counters");
-    expect(error.message).toContain("weights/00001.bin");
-    expect(downloads(server)).toEqual([]);
-    // From then on nothing is believed: the other damaged shard costs no further engine.
-    await load(lab, model, options);
-    expect(downloads(server).sort()).toEqual([1, 3].map((i) => `${ARTIFACT}/weights/0000${i}.bin`));
-    await lab.reload();
-    await lab.waitForFunction(() => "lab" in globalThis);
-    server.clear();
-    expect(await load(lab, model, options)).toMatchObject({ warnings: [], cached_bytes: manifest.weights.bytes });
-    expect(downloads(server)).toEqual([]);
-  });
 }
 
 test("without WebCrypto (plain http) what is stored is hashed all the same", async ({ playwright, launchOptions, server, origin, model, manifest }) => {

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from inpage.backends.faults import FaultLog
-from inpage.engines.protocol import Sampling, SequenceInput
+from inpage.engines.protocol import Sampling
 from inpage.errors import (
-    ArtifactDamaged,
     ArtifactInvalid,
     Cancelled,
     DeviceLost,
-    InpageError,
     NetworkError,
     OutOfMemory,
     PoisonRequest,
@@ -311,27 +308,3 @@ def test_rests_grow_and_are_remembered() -> None:
     earlier = FaultLog(lambda: 0.0)  # the clock was set back
     earlier.load(log.dump())
     assert earlier.resting("a") == 86_400
-
-
-async def test_damaged_weights_end_what_ran_on_them_and_nothing_else() -> None:
-    """Answers that had begun end, those that wait are as if nothing had happened, and the variant is not to blame."""
-    runs = 0
-
-    def damaged(kind: str, feeds: Sequence[SequenceInput]) -> InpageError | None:
-        nonlocal runs
-        runs += kind == "run"
-        return ArtifactDamaged("00001.bin was damaged") if kind == "run" and runs == 1 else None
-
-    house = House("a", "b", fate=damaged, max_sequences=1)
-    changes: list[str] = []
-    scheduler = Scheduler(await house.backends.first(), backends=house.backends, on_change=changes.append)
-    begun, waits = ask(1), ask(2)
-    for request in (begun, waits):
-        scheduler.submit(request)
-    with pytest.raises(ArtifactDamaged, match=r"00001\.bin"):
-        await finish(begun)
-    assert await finish(waits) == "length"
-    assert waits.tokens == await alone(ask(2))
-    assert house.loads == ["a", "a"]
-    assert changes.count("damaged") == 1
-    assert house.log.last("a") is None

@@ -9,7 +9,6 @@ const ADVICE = {
   out_of_memory: "error_memory",
   unsupported: "error_unsupported",
   artifact_invalid: "error_artifact",
-  artifact_damaged: "error_damaged",
   device_lost: "error_lost",
   poison_request: "error_poison",
   storage_full: "error_full",

@@ -10,7 +10,7 @@ import { EngineError, fromWire } from "./format/errors.js";
 import { GrammarWorkers } from "./grammar/grammars.js";
 import { place } from "./host/places.js";
 import { startWorker } from "./host/workers.js";
-import { trust, verifyBehind } from "./storage/verify.js";
+import { prefetched } from "./storage/prefetch.js";
 
 /**
  * @typedef {import("./core/protocol.js").LoadOptions} LoadOptions
@@ -41,8 +41,6 @@ export class EngineClient {
   #lost = null;
   /** @type {GrammarWorkers | null} of the loaded model */
   #grammars = null;
-  /** @type {import("./storage/verify.js").Verifying | null} */
-  #verifying = null;
   /** Whether the worker was started before there was anything to load. */
   #warm = false;
   /** @type {BegunLoad | null} */
@@ -102,16 +100,13 @@ export class EngineClient {
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       /** @type {import("./core/protocol.js").Loaded} */
-      const { info, doorbell, unverified } = await this.#call("load", { options: { ...options, ...trust(options) } }, { onProgress });
+      const { info, doorbell } = await this.#call("load", { options: { ...options, fetched: prefetched() } }, { onProgress });
       if (doorbell) {
         this.#doorbell = new Int32Array(doorbell.buffer, doorbell.offset, 1);
         this.#bell = new Int32Array(doorbell.bell);
       }
       this.info = info;
       const { base, manifest, cache, network } = options;
-      this.#verifying = verifyBehind(unverified, cache, (why) => {
-        if (this.#worker === worker) this.#end(new EngineError("artifact_damaged", why));
-      });
       const opening = { base, manifest, cache, network, vocab: info.vocab, most: 2 * info.max_sequences };
       this.#grammars = new GrammarWorkers(opening, (message, transfer) => worker?.postMessage(message, transfer));
       return info;
@@ -346,9 +341,8 @@ export class EngineClient {
     for (const port of this.#faults) port.close();
     this.#faults = [];
     this.#grammars?.end(reason);
-    this.#verifying?.end();
-    this.#verifying = this.#worker = this.#doorbell = this.#bell = this.#grammars = this.info = null;
-    this.#lost = reason.code === "device_lost" || reason.code === "artifact_damaged" ? reason : null;
+    this.#worker = this.#doorbell = this.#bell = this.#grammars = this.info = null;
+    this.#lost = reason.code === "device_lost" ? reason : null;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { reject } of pending) reject(reason);

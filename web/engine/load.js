@@ -14,9 +14,6 @@ import { DEFAULT_POLICY } from "./storage/download.js";
 import { fetchFile, folderUrl } from "./storage/shards.js";
 import { openStore } from "./storage/storage.js";
 
-/** Stored weights of so many bytes are hashed before the first token; more would keep a visitor waiting for seconds. */
-const VERIFY_BYTES = 256e6;
-
 /**
  * @typedef {import("./core/protocol.js").Info} Info
  * @typedef {object} Executor what a worker drives; see protocol.js
@@ -44,9 +41,7 @@ const VERIFY_BYTES = 256e6;
  */
 /**
  * @typedef {{buffer: ArrayBufferLike, offset: number}} Doorbell
- * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void, unverified:
- * import("./format/manifest.js").FileEntry[]}} Engine
- *   unverified: shards from storage that are still to be hashed (verify.js)
+ * @typedef {{executor: Executor, info: Info, doorbell: Doorbell | null, close: () => void}} Engine
  * @typedef {{plan: import("./format/plan.js").Plan, kernels: Uint8Array<ArrayBuffer>, runtime?: Uint8Array<ArrayBuffer>}} Code what
  *   a variant's files hold; kernels: verified bytes; runtime: others' code, from the site
  * @typedef {object} Job what the loaders of both executors get
@@ -66,7 +61,7 @@ const VERIFY_BYTES = 256e6;
  * @property {Record<string, number> | null} measured steps a second by number of threads
  * @property {boolean} rehearsed
  * @property {string[][]} [alternatives] that can be chosen from, where that is not all of the plan's
- * @property {import("./storage/shards.js").Stored} stored what of the weights came from storage
+ * @property {number} stored bytes of the weights that came from storage
  * @property {Doorbell | null} doorbell
  * @property {import("./core/protocol.js").AdapterFacts | null} adapter
  * @property {() => void} close
@@ -90,10 +85,7 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
   const policy = { ...DEFAULT_POLICY, ...options.network };
   /** @type {import("./core/protocol.js").Warning[]} */
   const warnings = [];
-  // Weights that an exam is sat with are hashed before: a damaged one must not look like the GPU's fault.
-  const examined = variant.backend === "webgpu" && manifest.exam !== null && (options.exam !== false || !options.kernels);
-  const behind = !examined && manifest.weightBytes > (options.verifyBytes ?? VERIFY_BYTES);
-  const source = { base: folderUrl(options.base), store, policy, signal, warnings, behind, verified: options.verified, fetched: options.fetched };
+  const source = { base: folderUrl(options.base), store, policy, signal, warnings, fetched: options.fetched };
 
   const code = await fetchCode(manifest, source, onProgress);
   const { plan } = code;
@@ -106,9 +98,9 @@ export async function loadEngine(options, faultPort, signal, onProgress) {
     warnings,
   });
   const { weightBytes } = manifest;
-  const fromCache = made.stored.bytes === weightBytes;
+  const fromCache = made.stored === weightBytes;
   onProgress({ phase: "ready", loaded: weightBytes, total: weightBytes, fromCache, shard: null });
-  return { executor, info, doorbell, close, unverified: made.stored.unverified };
+  return { executor, info, doorbell, close };
 }
 
 /**
@@ -171,7 +163,7 @@ function describe(manifest, plan, { executor, threads, promptThreads, measured, 
     max_pages: executor.maxPages,
     weight_bytes: manifest.weightBytes,
     arena_bytes: executor.fixedBytes ? executor.fixedBytes - manifest.weightBytes : plan.arenaBytes,
-    cached_bytes: stored.bytes,
+    cached_bytes: stored,
     ...rest,
   };
 }

@@ -146,10 +146,10 @@ async function load(id, { options }) {
   try {
     if (engine) throw new EngineError("invalid_request", "this worker has a model already");
     engine = await loadEngine(options, faultPort, signal, reporter(id));
-    const { info, doorbell, unverified } = engine;
-    if (!doorbell) return { info, doorbell: null, unverified };
+    const { info, doorbell } = engine;
+    if (!doorbell) return { info, doorbell: null };
     bell = new Int32Array(new SharedArrayBuffer(4));
-    return { info, doorbell: { ...doorbell, bell: bell.buffer }, unverified };
+    return { info, doorbell: { ...doorbell, bell: bell.buffer } };
   } finally {
     loads.delete(id);
   }

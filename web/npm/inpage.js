@@ -28,7 +28,7 @@ import { provide } from "../engine/host/places.js";
 
 provide({
   "inpage.zip": new URL("./files/inpage.zip", import.meta.url).href,
-  "engine/storage/verify_worker.js": new URL("./files/verify.js", import.meta.url).href,
+  "engine/storage/prefetch_worker.js": new URL("./files/prefetch.js", import.meta.url).href,
   "engine/wasm/thread.js": new URL("./files/thread.js", import.meta.url).href,
   "engine/webgpu/choosing.wgsl": new URL("./files/choosing.wgsl", import.meta.url).href,
   "engine/webgpu/sampling.wgsl": new URL("./files/sampling.wgsl", import.meta.url).href,

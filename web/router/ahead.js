@@ -14,7 +14,7 @@ import { read } from "../engine/format/structure.js";
 import { answered } from "../engine/host/site_data.js";
 import { bytesOf, STALL_MS, within } from "../engine/host/waits.js";
 import { fetchSmall } from "../engine/storage/shards.js";
-import { bringAhead } from "../engine/storage/verify.js";
+import { prefetch } from "../engine/storage/prefetch.js";
 import { inStore } from "./in_store.js";
 import { readAhead } from "./texts.js";
 
@@ -133,7 +133,7 @@ export function prepareLoad({ id: _, ...request }) {
   };
   Promise.all([known, answered(noted, NOTE_MS, "IndexedDB").catch(() => null)]).then(async ([manifest, soon]) => {
     if (spare !== engine || begins(manifest, soon)) return; // Python may have been there sooner
-    bringAhead(base, manifest);
+    prefetch(base, manifest);
     const late = await noted; // this thread may have been at something long
     if (spare === engine) begins(manifest, late);
   }).catch(() => undefined);

@@ -26,7 +26,7 @@ const PLAIN = "plain";
  * @property {string} sha256
  * @property {string} key what it is good for
  * @property {Uint8Array<ArrayBuffer>} bytes the memory, and the key
- * @property {boolean} whole it hashes to its name: a few flipped bytes of Python's memory make starts hang
+ * @property {boolean} whole it is what was kept: a few flipped bytes of Python's memory make starts hang
  * @property {boolean} hung the last start from it never ended
  */
 
@@ -62,15 +62,19 @@ export async function remember(note = async () => false) {
   if (!hasWebCrypto()) return null;
   try {
     const store = await openStore(true, FOLDER);
-    const files = (await store?.list()) ?? [];
-    const file = files.find(({ committed, bytes }) => committed && bytes > KEY_BYTES && bytes <= FILE_BYTES.python);
-    if (!store || !file) return null;
-    const { sha256 } = file;
-    const noting = note(sha256);
-    const bytes = new Uint8Array(file.bytes);
-    const there = await store.read(sha256, bytes);
-    const whole = there && (await digestOf(bytes)) === sha256;
-    return { sha256, bytes, key: keyIn(bytes), whole, hung: await noting };
+    for (const sha256 of (await store?.list()) ?? []) {
+      let bytes = new Uint8Array(0);
+      /** @type {Promise<boolean> | undefined} */
+      let noting;
+      const found = await store?.read(sha256, (length) => {
+        if (length <= KEY_BYTES || length > FILE_BYTES.python) return null;
+        noting = note(sha256);
+        return (bytes = new Uint8Array(length));
+      });
+      const hung = (await noting) ?? false;
+      if (bytes.length) return { sha256, bytes, key: keyIn(bytes), whole: found === "whole", hung };
+    }
+    return null;
   } catch {
     return null; // storage that fails kept nothing
   }
@@ -105,7 +109,7 @@ export async function keep(bytes) {
 /** @param {string} [but] all others: of another version, or cut off */
 export async function forget(but) {
   const store = await openStore(true, FOLDER);
-  for (const { sha256 } of (await store?.list()) ?? []) {
+  for (const sha256 of (await store?.list()) ?? []) {
     if (sha256 !== but) await store?.delete(sha256).catch(() => undefined); // another tab has it open
   }
 }

@@ -17,7 +17,6 @@ from typing import TypeVar
 from ..engines.protocol import Engine
 from ..engines.registry import engine_kind
 from ..errors import (
-    ArtifactDamaged,
     ArtifactInvalid,
     Cancelled,
     DeviceLost,
@@ -91,8 +90,6 @@ class Backends:
         name = failed.name
         with contextlib.suppress(InpageError):
             await old.unload()
-        if isinstance(error, ArtifactDamaged):  # the variant did nothing wrong
-            return await self._try([failed, *self._rested_first([c for c in self.ranked if c is not failed])])
         self.log.note(name, error)
         if innocent:
             for each in innocent:

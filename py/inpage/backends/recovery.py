@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..engines.protocol import Engine
-from ..errors import ArtifactDamaged, InpageError
+from ..errors import InpageError
 from ..requests.request import Interruption, Request
 from .circuit_breaker import Breaker, probe
 from .failover import Backends
@@ -40,8 +40,7 @@ class Recovery:
 
     async def replace(self, engine: Engine, error: InpageError, *, innocent: Sequence[str] = ()) -> Engine | None:
         """``engine`` failed with ``error``; see `Backends.replace`."""
-        if not isinstance(error, ArtifactDamaged):
-            self.breaker.failed(error)
+        self.breaker.failed(error)
         return await self._run(self.backends.replace(engine, error, innocent=innocent))
 
     async def revive(self) -> Engine | None:

@@ -25,7 +25,7 @@ WORKERS = {
     "router/text_worker.js": "../",
     "engine/worker.js": "../",
     "engine/grammar/grammar_worker.js": "../../",
-    "engine/storage/verify_worker.js": "../../",
+    "engine/storage/prefetch_worker.js": "../../",
     "engine/wasm/thread.js": "../../",
 }
 FOLDERS = ("app", "client", "engine", "router")

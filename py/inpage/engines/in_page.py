@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from itertools import count
 from typing import Any
 
-from ..errors import ArtifactDamaged
 from ..format.plan_types import KvGroup
 from ..host.browser import host, settle
 from .batch import Limits, run_batch, run_outputs, step_batch, step_outputs, tell_seconds
@@ -31,6 +30,8 @@ from .protocol import (
     StepOutput,
 )
 from .registry import LoadJob, engine_kind
+
+_DAMAGED = "artifact_damaged"  # a warning: a stored file was damaged, and was fetched and stored again
 
 
 async def load(job: LoadJob) -> BrowserEngine:
@@ -68,7 +69,7 @@ class BrowserEngine:
         self._info = EngineInfo(**facts, **asdict(flags))
         self._blocks = int(loaded["blocks_per_sequence"])
         # Whether the model's files lie in browser storage, so that loading them again downloads nothing.
-        refused = [w for w in loaded.get("warnings") or () if w["code"] != ArtifactDamaged.code]
+        refused = [w for w in loaded.get("warnings") or () if w["code"] != _DAMAGED]
         self.stored = loaded.get("storage") is not None and not refused
         self._pages = 0
         self._slots: dict[str, int] = {}  # without pages: by a sequence's name, the number by which the worker knows it

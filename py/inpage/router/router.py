@@ -9,7 +9,6 @@ await router.unload()
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -368,16 +367,6 @@ class Router:
         if what == "engine":  # another took over
             self._saving = asyncio.get_running_loop().create_task(self._profile.save())
             self._on_change()
-        elif what == "damaged":
-            self._saving = asyncio.get_running_loop().create_task(self._forget_computed())
-
-    async def _forget_computed(self) -> None:
-        """Answers and pages that damaged weights may have given."""
-        if self.answers is not None:
-            await self.answers.invalidate(f"model:{self.manifest.id}")
-        if self._prefixes.storage is not None:
-            with contextlib.suppress(InpageError):
-                await self._prefixes.storage.clear("")
 
     def _room(self, candidate: Candidate) -> bool:
         """Whether an engine of this variant can be loaded beside the one that runs: its weights, twice for a moment."""

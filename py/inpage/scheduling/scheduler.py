@@ -20,7 +20,7 @@ from ..backends.failover import Backends
 from ..backends.faults import Suspects, poisoned, too_late
 from ..backends.recovery import Gap, Recovery
 from ..engines.protocol import Engine, RunOutput
-from ..errors import ArtifactDamaged, DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, only_faults
+from ..errors import DeviceLost, InpageError, InvalidRequest, OutOfMemory, QueueFull, only_faults
 from ..kv import open_kv
 from ..kv.swap_file import open_swap_file
 from ..observe.scheduler_metrics import SchedulerMetrics
@@ -38,8 +38,8 @@ _LOOK = 1.0  # seconds that nothing runs at most, before deadlines are looked at
 
 class Scheduler:
     """Owns the engine: nothing else may call it while requests are in flight. Without ``backends`` nothing takes over
-    when it dies. ``on_change`` is called with "busy" when a request came, with "idle", with "engine" when another took
-    over, and with "damaged" where what the last one computed cannot be relied on."""
+    when it dies. ``on_change`` is called with "busy" when a request came, with "idle", and with "engine" when another
+    took over."""
 
     def __init__(
         self,
@@ -225,15 +225,10 @@ class Scheduler:
         gap = Gap(self.info.variant, error, time.perf_counter())
         self.metrics.failed_over(gap.before)
         self._reap()
-        damaged = isinstance(error, ArtifactDamaged)
-        if damaged:  # what was computed of these is not to be gone on with
-            for request in [r for r in self.slots.requests() if r.first is not None or r.scores]:
-                self._fail(request, error)
-            self._on_change("damaged")
         if self._handing_over:
             return
         count = self.recovery.backends.count
-        suspects = [] if damaged else [r for r in self._calls.requests if not r.done]
+        suspects = [r for r in self._calls.requests if not r.done]
         blamed = self._suspects.died(suspects, gap.before, count)
         for request in list(self.active):
             self.slots.preempt(request)

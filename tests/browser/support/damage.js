@@ -7,8 +7,8 @@ export const BYTES = /** @type {const} */ (["flip", "zero", "swap", "cut", "empt
 export const MORE = { opfs: /** @type {const} */ (["folder", "long"]), idb: /** @type {const} */ (["text", "null", "shorter piece"]) };
 /** Of the record that says a file is whole. */
 export const RECORDS = {
-  opfs: /** @type {const} */ (["gone", "garbage", "null", "other", "length", "folder", "huge", "nested"]),
-  idb: /** @type {const} */ (["gone", "garbage", "other", "length"]),
+  opfs: /** @type {const} */ (["sum", "gone", "garbage", "null", "other", "length", "no sum", "folder", "huge", "nested"]),
+  idb: /** @type {const} */ (["sum", "gone", "garbage", "other", "length", "no sum"]),
 };
 
 /**
@@ -38,6 +38,7 @@ async function inOpfs({ sha256, bytes, fault, record }) {
     return;
   }
   const at = old.length >> 1;
+  const said = () => JSON.parse(new TextDecoder().decode(old));
   /** @type {Record<string, () => Uint8Array<ArrayBuffer> | string>} */
   const changed = {
     flip: () => old.map((byte, i) => (i === at ? byte ^ 1 : byte)),
@@ -48,9 +49,11 @@ async function inOpfs({ sha256, bytes, fault, record }) {
     long: () => new Uint8Array([...old.subarray(0, at), ...old]),
     garbage: () => "{not json",
     null: () => "null",
-    other: () => JSON.stringify({ sha256: "0".repeat(64), bytes }),
-    length: () => JSON.stringify({ sha256, bytes: bytes + 1 }),
-    huge: () => `${JSON.stringify({ sha256, bytes })}${" ".repeat(20_000_000)}`,
+    sum: () => JSON.stringify({ ...said(), xxh32: said().xxh32 ^ 1 }),
+    "no sum": () => JSON.stringify({ sha256, bytes }),
+    other: () => JSON.stringify({ ...said(), sha256: "0".repeat(64) }),
+    length: () => JSON.stringify({ ...said(), bytes: bytes + 1 }),
+    huge: () => `${JSON.stringify(said())}${" ".repeat(20_000_000)}`,
     nested: () => "[".repeat(100_000),
   };
   const writable = await (await folder.getFileHandle(name, { create: true })).createWritable();
@@ -70,7 +73,15 @@ async function inIdb({ sha256, bytes, fault, record }) {
   if (record) {
     if (fault === "gone") await done(store("records").delete(sha256));
     else {
-      await done(store("records").put({ garbage: { sha256, bytes: "many" }, other: { sha256 }, length: { sha256, bytes: bytes + 1 } }[fault]));
+      const said = await done(store("records").get(sha256));
+      const changed = {
+        sum: { ...said, xxh32: said.xxh32 ^ 1 },
+        "no sum": { sha256, bytes },
+        garbage: { ...said, bytes: "many" },
+        other: { sha256 },
+        length: { ...said, bytes: bytes + 1 },
+      };
+      await done(store("records").put(changed[/** @type {keyof typeof changed} */ (fault)]));
     }
   } else if (fault === "gone") await done(store("pieces").delete([sha256, 0]));
   else {

@@ -48,7 +48,7 @@ const PIECE = 1 << 20;
 const PRELUDE = "/prelude.js";
 const WEB = fileURLToPath(new URL("../../../web/", import.meta.url));
 /** The page's workers: they come bundled, as a built site has them, and a load asks for ten scripts instead of a hundred and thirty. */
-const WORKER = /\/(router\/(worker|text_worker|memory_worker)|engine\/(worker|wasm\/thread|storage\/verify_worker|grammar\/grammar_worker))\.js$/;
+const WORKER = /\/(router\/(worker|text_worker|memory_worker)|engine\/(worker|wasm\/thread|storage\/prefetch_worker|grammar\/grammar_worker))\.js$/;
 
 export class FaultServer {
   /** @type {LogEntry[]} */

@@ -1,6 +1,6 @@
 /** @file Runs a list of calls on one store, in a worker, where synchronous file handles exist. */
 
-import { openStore, storageUsage } from "../../../web/engine/storage/storage.js";
+import { into, openStore, storageUsage } from "../../../web/engine/storage/storage.js";
 
 /**
  * Each step is `[method, sha256, ...rest]`; bytes go in and out as plain arrays. A writer stays open between steps.
@@ -16,7 +16,7 @@ async function run({ kind, steps }) {
     const target = new Uint8Array(typeof rest === "number" ? rest : 0);
     const bytes = Uint8Array.from(Array.isArray(rest) ? rest : []);
     if (method === "has") results.push(await store.has(sha256, rest));
-    else if (method === "read") results.push((await store.read(sha256, target)) && Array.from(target));
+    else if (method === "read") results.push({ found: await store.read(sha256, into(target)), bytes: Array.from(target) });
     else if (method === "list") results.push(await store.list());
     else if (method === "delete") results.push((await store.delete(sha256)) ?? null);
     else if (method === "usage") results.push((await storageUsage())?.usage ?? null);

@@ -12,7 +12,7 @@ import { named, said } from "../../../web/engine/format/quoting.js";
 import { TokenizerTables } from "../../../web/engine/format/tokenizer_tables.js";
 import { vocabularyOf } from "../../../web/engine/grammar/grammar.js";
 import { download } from "../../../web/engine/storage/download.js";
-import { isRecord } from "../../../web/engine/storage/opfs.js";
+import { readRecord } from "../../../web/engine/storage/opfs.js";
 import { importedMemory } from "../../../web/engine/wasm/memory.js";
 import { Encoder } from "../../../web/router/bpe.js";
 import { outlined } from "../../../web/router/texts.js";
@@ -152,7 +152,7 @@ export const READERS = [
   },
   { name: "js-tables", make: (m) => m.bytes(TABLES), run: tabled },
   { name: "js-kernels", make: (m) => m.bytes(WASM), run: importedMemory },
-  { name: "js-record", make: (m) => m.json({ sha256: HASH, bytes: 5 }), run: (text) => isRecord(text, HASH, 5) },
+  { name: "js-record", make: (m) => m.json({ sha256: HASH, bytes: 5, xxh32: 7 }), run: (text) => readRecord(text, HASH) },
   { name: "js-unfinished", make: (m) => [m.chance(0.9) ? m.json(HEAD, [HEAD, PROGRESS]) : m.atom(), m.chance(0.9) ? m.json(PROGRESS) : m.atom()], run: unfinished, wild: true },
   { name: "js-site", make: (m) => m.json(SITE, [SITE]), run: modelsIn },
   { name: "js-download", make: answers, run: downloaded, share: 0.3 },

@@ -35,10 +35,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {boolean} [exam] WebGPU: whether the manifest's exam is sat; if not given, on all but software adapters
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
  * @property {boolean | "opfs" | "idb"} [cache] keep files in browser storage (default true); a name pins the kind
- * @property {number} [verifyBytes] stored weights of more bytes than this are hashed while answers run, not before; 256 MB if
- *   not given
- * @property {string[]} [verified] hashes of files that were found whole in storage a moment ago
- * @property {string[]} [fetched] of those, and of files under way, which are there only since: they count as fetched
+ * @property {string[]} [fetched] hashes of files that are stored only since a moment ago, or are under way: they count as fetched
  * @property {Partial<Policy>} [network]
  * @property {boolean} [profile] WebGPU: `profile` reads the GPU's own clock where it has one
  * @property {boolean} [debug] WebGPU: every launch a submit of its own, so that an error names the launch (slow)
@@ -76,10 +73,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {"opfs" | "idb" | null} storage
  * @property {boolean} isolated
  * @property {Warning[]} warnings e.g. storage_full
- * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number, bell: ArrayBufferLike} | null, info: Info, unverified:
- * import("../format/manifest.js").FileEntry[]}} Loaded
- *   the answer to a load; doorbell: the runtime's word, and the worker's own; unverified: shards from storage that are
- *   still to be hashed
+ * @typedef {{doorbell: {buffer: ArrayBufferLike, offset: number, bell: ArrayBufferLike} | null, info: Info}} Loaded
+ *   the answer to a load; doorbell: the runtime's word, and the worker's own
  */
 
 /**

@@ -10,7 +10,7 @@ const FIELD = 200;
 const CODE = /^[a-z_]{1,40}$/;
 
 /**
- * @typedef {"artifact_invalid" | "artifact_damaged" | "unsupported" | "invalid_request" | "out_of_memory" | "storage_full" | "network"
+ * @typedef {"artifact_invalid" | "unsupported" | "invalid_request" | "out_of_memory" | "storage_full" | "network"
  *   | "device_lost" | "fatal" | "poison_request" | "timeout" | "cancelled" | "error"} ErrorCode
  * @typedef {{code: string, message: string, field: string | null}} WireError
  */

@@ -6,8 +6,7 @@ import { fetchWeights } from "../storage/shards.js";
 /** @typedef {import("../format/manifest.js").Manifest} Manifest */
 
 /**
- * All of them, hashed before anything reads them: what is damaged would make the load fail, again and again, where numbers of
- * ours that are hashed behind it only end an answer.
+ * All of them.
  * @param {import("../storage/shards.js").Source} source
  * @param {Manifest} manifest
  * @param {(shard: Manifest["shards"][number]) => Uint8Array<ArrayBuffer>} placeOf where a shard's bytes go
@@ -23,5 +22,5 @@ export function fetchHashed(source, manifest, placeOf, onProgress) {
     },
     place: async () => undefined,
   };
-  return fetchWeights({ ...source, behind: false }, manifest, sink, onProgress);
+  return fetchWeights(source, manifest, sink, onProgress);
 }

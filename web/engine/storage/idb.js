@@ -10,7 +10,7 @@ const PIECE = 4 * 2 ** 20;
 
 /**
  * @param {string} name of its database
- * @returns {Promise<import("./storage.js").Store>} rejects where IndexedDB is missing or refused
+ * @returns {Promise<import("./storage.js").RawStore>} rejects where IndexedDB is missing or refused
  */
 export async function openIdb(name) {
   const db = await openDatabase(name, (fresh) => {
@@ -18,24 +18,26 @@ export async function openIdb(name) {
     fresh.createObjectStore("pieces"); // key [sha256, index]
   });
 
-  /** @param {string} sha256 @param {number} bytes */
-  const has = async (sha256, bytes) => {
+  /** @param {string} sha256 @returns {Promise<{bytes: number, xxh32: number} | null>} */
+  const recordOf = async (sha256) => {
     const record = await done(db.transaction("records").objectStore("records").get(sha256));
-    return record !== undefined && record.bytes === bytes;
+    return Number.isInteger(record?.bytes) && Number.isInteger(record.xxh32) ? record : null;
   };
   return {
     kind: "idb",
     needsLock: false,
-    has,
-    read: async (sha256, target) => {
-      if (!(await has(sha256, target.length))) return false;
+    has: async (sha256, bytes) => (await recordOf(sha256))?.bytes === bytes,
+    read: async (sha256, place) => {
+      const record = await recordOf(sha256);
+      const target = record && place(record.bytes);
+      if (!target) return null;
       const pieces = db.transaction("pieces").objectStore("pieces");
       for (let i = 0, at = 0; at < target.length; i++, at += PIECE) {
         const piece = await done(pieces.get([sha256, i]));
-        if (!(piece instanceof ArrayBuffer) || piece.byteLength !== Math.min(PIECE, target.length - at)) return false;
+        if (!(piece instanceof ArrayBuffer) || piece.byteLength !== Math.min(PIECE, target.length - at)) return null;
         target.set(new Uint8Array(piece), at);
       }
-      return true;
+      return { target, xxh32: record.xxh32 };
     },
     writer: async (sha256, bytes) => ({
       length: 0,
@@ -44,13 +46,13 @@ export async function openIdb(name) {
       truncate: () => undefined,
       close: () => undefined,
       discard: async () => undefined,
-      commit: async (whole) => {
+      commit: async (whole, xxh32) => {
         const transaction = db.transaction(["records", "pieces"], "readwrite");
         const pieces = transaction.objectStore("pieces");
         for (let i = 0, at = 0; at < bytes; i++, at += PIECE) {
           pieces.put(whole.slice(at, at + PIECE).buffer, [sha256, i]);
         }
-        transaction.objectStore("records").put({ sha256, bytes });
+        transaction.objectStore("records").put({ sha256, bytes, xxh32 });
         await finished(transaction);
       },
     }),
@@ -60,9 +62,6 @@ export async function openIdb(name) {
       transaction.objectStore("pieces").delete(IDBKeyRange.bound([sha256], [sha256, []]));
       await finished(transaction);
     },
-    list: async () => {
-      const records = await done(db.transaction("records").objectStore("records").getAll());
-      return records.map(({ sha256, bytes }) => ({ sha256, bytes, committed: true }));
-    },
+    list: async () => (await done(db.transaction("records").objectStore("records").getAllKeys())).map(String),
   };
 }

@@ -4,7 +4,7 @@
  * straight to the place in wasm memory.
  */
 
-import { object } from "../format/check.js";
+import { integer, object } from "../format/check.js";
 import { parsed } from "../format/json.js";
 import { originFolder } from "../host/site_data.js";
 
@@ -30,21 +30,24 @@ const RELEASE_TRIES = 20;
 
 /**
  * @param {string} name of its folder
- * @returns {Promise<import("./storage.js").Store>} rejects where OPFS or its sync handles are missing or refused
+ * @returns {Promise<import("./storage.js").RawStore>} rejects where OPFS or its sync handles are missing or refused
  */
 export async function openOpfs(name) {
   if (!("createSyncAccessHandle" in FileSystemFileHandle.prototype)) throw new Error("no sync handles");
   const root = await originFolder();
   const folder = await root.getDirectoryHandle(name, { create: true });
 
-  /** @type {import("./storage.js").Store} */
-  const store = {
+  return {
     kind: "opfs",
     needsLock: true,
-    has: async (sha256, bytes) => (await committed(folder, sha256, bytes)) !== null,
-    read: async (sha256, target) => {
-      const handle = await committed(folder, sha256, target.length);
-      return handle !== null && readInto(handle, target);
+    has: async (sha256, bytes) => {
+      const found = await committed(folder, sha256);
+      return found?.bytes === bytes && (await found.handle.getFile()).size === bytes;
+    },
+    read: async (sha256, place) => {
+      const found = await committed(folder, sha256);
+      const target = found && place(found.bytes);
+      return found && target && (await readInto(found.handle, target)) ? { target, xxh32: found.xxh32 } : null;
     },
     writer: (sha256, bytes) => openWriter(folder, sha256, bytes),
     delete: async (sha256) => {
@@ -53,32 +56,24 @@ export async function openOpfs(name) {
     },
     list: async () => {
       const files = [];
-      for await (const [name, handle] of folder.entries()) {
-        if (!name.endsWith(".bin") || handle.kind !== "file") continue;
-        const sha256 = name.slice(0, -4);
-        const { size } = await /** @type {FileSystemFileHandle} */ (handle).getFile();
-        files.push({ sha256, bytes: size, committed: await store.has(sha256, size) });
+      for await (const [name, { kind }] of folder.entries()) {
+        if (name.endsWith(".bin") && kind === "file") files.push(name.slice(0, -4));
       }
       return files;
     },
   };
-  return store;
 }
 
 /**
  * @param {FileSystemDirectoryHandle} folder
  * @param {string} sha256
- * @param {number} bytes
- * @returns {Promise<FileSystemFileHandle | null>} the data file, if its record is there and both agree on the length
+ * @returns {Promise<{handle: FileSystemFileHandle, bytes: number, xxh32: number} | null>} the data file, and what its record says
  */
-async function committed(folder, sha256, bytes) {
+async function committed(folder, sha256) {
   try {
-    const record = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
-    if (record.size > MAX_RECORD) return null;
-    const text = await record.text();
-    const data = await folder.getFileHandle(`${sha256}.bin`);
-    const { size } = await data.getFile();
-    return isRecord(text, sha256, bytes) && size === bytes ? data : null;
+    const file = await (await folder.getFileHandle(`${sha256}.json`)).getFile();
+    const record = file.size > MAX_RECORD ? null : readRecord(await file.text(), sha256);
+    return record && { ...record, handle: await folder.getFileHandle(`${sha256}.bin`) };
   } catch (error) {
     if (isNoFile(error)) return null; // absent, or a folder in its place
     throw error;
@@ -88,35 +83,36 @@ async function committed(folder, sha256, bytes) {
 /**
  * @param {string} text
  * @param {string} sha256
- * @param {number} bytes
- * @returns {boolean} false also for a record that was cut off by a crash
+ * @returns {{bytes: number, xxh32: number} | null} null also for one that was cut off by a crash
  */
-export function isRecord(text, sha256, bytes) {
+export function readRecord(text, sha256) {
   try {
     const said = object(parsed(text, "record"), "record");
-    return said.sha256 === sha256 && said.bytes === bytes;
+    if (said.sha256 !== sha256) return null;
+    return { bytes: integer(said.bytes, "bytes", 0, Number.MAX_SAFE_INTEGER), xxh32: integer(said.xxh32, "xxh32", 0, 2 ** 32 - 1) };
   } catch {
-    return false;
+    return null;
   }
 }
 
 /**
  * @param {FileSystemFileHandle} handle
  * @param {Uint8Array} target
- * @returns {Promise<boolean>}
+ * @returns {Promise<boolean>} whether the file is as long
  */
 async function readInto(handle, target) {
   let access;
   try {
     // "read-only" lets several tabs read at once; browsers that do not know it take the handle for themselves.
     access = await createAccess(handle, "read-only");
-    return access.read(target, { at: 0 }) === target.length;
+    return access.getSize() === target.length && access.read(target, { at: 0 }) === target.length;
   } catch {
     const file = await handle.getFile();
+    if (file.size !== target.length) return false;
     for (let at = 0; at < target.length; at += SLICE) {
       target.set(new Uint8Array(await file.slice(at, at + SLICE).arrayBuffer()), at);
     }
-    return file.size === target.length;
+    return true;
   } finally {
     access?.close();
   }
@@ -126,7 +122,7 @@ async function readInto(handle, target) {
  * @param {FileSystemDirectoryHandle} folder
  * @param {string} sha256
  * @param {number} bytes
- * @returns {Promise<import("./storage.js").FileWriter>}
+ * @returns {ReturnType<import("./storage.js").RawStore["writer"]>}
  */
 async function openWriter(folder, sha256, bytes) {
   const handle = await fileIn(folder, `${sha256}.bin`);
@@ -137,10 +133,10 @@ async function openWriter(folder, sha256, bytes) {
     resume: (target) => access.read(target.subarray(0, access.getSize()), { at: 0 }),
     write: (chunk, offset) => writeAll(access, chunk, offset),
     truncate: () => access.truncate(0),
-    commit: async () => {
+    commit: async (_, xxh32) => {
       access.flush();
       access.close();
-      await writeRecord(folder, sha256, bytes);
+      await writeRecord(folder, { sha256, bytes, xxh32 });
     },
     close: () => access.close(),
     discard: async () => {
@@ -152,15 +148,14 @@ async function openWriter(folder, sha256, bytes) {
 
 /**
  * @param {FileSystemDirectoryHandle} folder
- * @param {string} sha256
- * @param {number} bytes
+ * @param {{sha256: string, bytes: number, xxh32: number}} record
  */
-async function writeRecord(folder, sha256, bytes) {
-  const handle = await fileIn(folder, `${sha256}.json`);
+async function writeRecord(folder, record) {
+  const handle = await fileIn(folder, `${record.sha256}.json`);
   const access = await accessToWrite(handle);
   try {
     access.truncate(0);
-    writeAll(access, new TextEncoder().encode(JSON.stringify({ sha256, bytes })), 0);
+    writeAll(access, new TextEncoder().encode(JSON.stringify(record)), 0);
     access.flush();
   } finally {
     access.close();

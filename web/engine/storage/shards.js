@@ -3,16 +3,16 @@
  * staging buffer of the GPU), hashed on the way; plan and kernels into small buffers. From storage where a committed copy
  * lies there, else over the network, resumed inside a file after a break, and kept in storage for the next time.
  *
- * Storage is not believed: what comes from there is hashed like what comes from the network, and counts as absent where
- * it is not the file. Nor does it ever fail a load: whatever goes wrong there becomes a warning, and the bytes come from
+ * Storage is not believed: what comes from there is checked (storage.js), and counts as absent where it is not what was
+ * verified and stored. Nor does it ever fail a load: whatever goes wrong there becomes a warning, and the bytes come from
  * the network.
  */
 
 import { EngineError, invalidArtifact } from "../format/errors.js";
 import { brief } from "../format/quoting.js";
 import { DEFAULT_POLICY, download } from "./download.js";
-import { digestOf, endDigests, hashWhenWhole, hasWebCrypto } from "./sha256.js";
-import { isQuotaError, openStore, withLock } from "./storage.js";
+import { endDigests, hashWhenWhole } from "./sha256.js";
+import { into, isQuotaError, openStore, withLock } from "./storage.js";
 
 /** The code of a warning: what was stored was not the file. */
 const DAMAGED = "artifact_damaged";
@@ -25,17 +25,12 @@ const DAMAGED = "artifact_damaged";
  * @property {import("./download.js").Policy} policy
  * @property {AbortSignal} signal
  * @property {import("../core/protocol.js").Warning[]} warnings appended to
- * @property {string[]} [verified] hashes of stored files that were hashed a moment ago
  * @property {string[]} [fetched] of files that are stored only since a moment ago
- * @property {boolean} [behind] stored shards are hashed later (verify.js)
  * @typedef {object} Destination where one file goes
  * @property {Uint8Array} target exactly the file's length
  * @property {{reset(): void, update(offset: number, bytes: number): void, digest(): string | Promise<string>}} hash over
  *   target
  * @property {(received: number, fromCache: boolean) => void} progress
- * @typedef {object} Stored
- * @property {number} bytes that came from storage
- * @property {FileEntry[]} unverified those of them that are still to be hashed
  * @typedef {object} WeightSink where an executor wants its shards
  * @property {number} slots how many may be on their way at once
  * @property {(slot: number, shard: import("../format/manifest.js").Shard) => Promise<Pick<Destination, "target" |
@@ -66,7 +61,7 @@ export function folderUrl(base) {
  */
 export async function fetchFile(source, entry, progress) {
   const target = new Uint8Array(entry.bytes);
-  await bring({ ...source, behind: false }, entry, { target, hash: hashWhenWhole(target), progress });
+  await bring(source, entry, { target, hash: hashWhenWhole(target), progress });
   return target;
 }
 
@@ -88,13 +83,12 @@ export async function fetchSmall(base, entry) {
  * @param {import("../format/manifest.js").Manifest} manifest
  * @param {WeightSink} sink
  * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
- * @returns {Promise<Stored>}
+ * @returns {Promise<number>} bytes that came from storage
  */
 export async function fetchWeights(source, manifest, sink, onProgress) {
   const { shards, weightBytes: total } = manifest;
   const received = new Float64Array(shards.length);
-  /** @type {Stored} */
-  const stored = { bytes: 0, unverified: [] };
+  let stored = 0;
   const failed = new AbortController();
   const signal = AbortSignal.any([source.signal, failed.signal]);
   let next = 0;
@@ -113,9 +107,7 @@ export async function fetchWeights(source, manifest, sink, onProgress) {
         },
       });
       await sink.place(slot, shard);
-      if (!fromCache) continue;
-      stored.bytes += shard.bytes;
-      if (source.behind) stored.unverified.push(shard);
+      if (fromCache) stored += shard.bytes;
     }
   };
   const slots = Math.min(source.policy.connections, sink.slots, shards.length);
@@ -167,34 +159,18 @@ export async function bring(source, entry, to) {
  * @param {import("./storage.js").Store} store
  * @param {FileEntry} entry
  * @param {Destination} to
- * @returns {Promise<"whole" | "damaged" | "absent">}
+ * @returns {Promise<import("./storage.js").Found>}
  */
 async function readStored(source, store, entry, to) {
   try {
-    if (!(await store.read(entry.sha256, to.target))) return "absent";
+    const found = await store.read(entry.sha256, into(to.target));
+    if (found === "damaged") warnOnce(source, DAMAGED, `${entry.file} was damaged in browser storage (${store.kind}) and is fetched again`);
+    if (found === "whole") to.progress(entry.bytes, !source.fetched?.includes(entry.sha256));
+    return found;
   } catch (error) {
     warn(source, error);
     return "absent";
   }
-  const believed = source.behind || source.verified?.includes(entry.sha256);
-  if (!believed && !(await isWhole(entry, to))) {
-    warnOnce(source, DAMAGED, `${entry.file} was damaged in browser storage (${store.kind}) and is fetched again`);
-    return "damaged";
-  }
-  to.progress(entry.bytes, !source.fetched?.includes(entry.sha256));
-  return "whole";
-}
-
-/**
- * @param {FileEntry} entry
- * @param {Destination} to
- * @returns {Promise<boolean>} whether the target holds the file
- */
-async function isWhole(entry, { target, hash }) {
-  if (hasWebCrypto()) return (await digestOf(target)) === entry.sha256;
-  hash.reset();
-  hash.update(0, target.length);
-  return (await hash.digest()) === entry.sha256;
 }
 
 /**

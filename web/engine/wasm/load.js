@@ -40,7 +40,9 @@ export async function load({ options, manifest, plan, kernels, features, source,
   executor.start();
   const chosen = options.kernels && fits(plan, options.kernels) ? options.kernels : undefined;
   if (chosen) executor.chooseKernels(chosen);
-  const rehearsal = threads > 1 ? prepareRehearsal(executor, chosen) : null;
+  // Where an earlier visit found out both, nothing is timed: cores then have more to do than to rehearse.
+  const settled = chosen && isGiven(options.threads);
+  const rehearsal = threads > 1 && !settled ? prepareRehearsal(executor, chosen) : null;
   const close = await startThreads(executor, faultPort, source.signal, rehearsal);
   try {
     const stored = await fetchWeights(source, manifest, weightSink(executor, slots), onProgress);

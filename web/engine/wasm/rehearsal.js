@@ -16,11 +16,6 @@ const ROUNDS = 4;
 const DECODE_STEPS = 4;
 /** Steps with kernels that may be chosen later. */
 const OTHER_STEPS = 2;
-/** What a thread waits, spinning, before it sleeps: at a barrier, and between two jobs. */
-const BARRIER_MS = 0.26;
-const IDLE_MS = 0.04;
-const SPIN_TURNS = 100_000;
-const SPIN_TRIALS = 10;
 /** How it ended. */
 const [CUT_SHORT, COMPLETE] = [1, 2];
 /** The current launch is all there is to wait for. */
@@ -95,7 +90,6 @@ function manyRows({ functions, alternatives }) {
  * @param {Score} score
  */
 export function rehearse(exports, memory, id, { scenes, last, rounds, stop }) {
-  calibrate(exports);
   const words = new Int32Array(memory.buffer, stop, 2);
   const stopped = () => Atomics.load(words, 0) !== 0;
   let complete = 0;
@@ -111,21 +105,6 @@ export function rehearse(exports, memory, id, { scenes, last, rounds, stop }) {
   for (const [now, then] of last) exports.inpage_choose_kernel(now, then);
   Atomics.store(words, 1, complete > 0 ? COMPLETE : CUT_SHORT);
   Atomics.notify(words, 1);
-}
-
-/**
- * How many turns of a spin make the times that a thread waits before it sleeps: a turn's length is the CPU's, and the
- * browser's. The first turns are for the browser to compile the loop well.
- * @param {import("../format/abi.js").KernelExports} exports
- */
-function calibrate(exports) {
-  let rate = 0; // turns a millisecond
-  for (let i = 0; i < SPIN_TRIALS; i++) {
-    const began = performance.now();
-    exports.inpage_spin(SPIN_TURNS);
-    rate = Math.max(rate, SPIN_TURNS / Math.max(performance.now() - began, 1e-3));
-  }
-  exports.inpage_set_spins(Math.ceil(rate * BARRIER_MS), Math.ceil(rate * IDLE_MS));
 }
 
 /**

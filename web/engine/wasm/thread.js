@@ -15,6 +15,7 @@
  */
 
 import { rehearse } from "./rehearsal.js";
+import { calibrateSpins } from "./spins.js";
 
 const scope = /** @type {DedicatedWorkerGlobalScope} */ (/** @type {unknown} */ (globalThis));
 
@@ -25,6 +26,7 @@ scope.onmessage = async (event) => {
     const exports = /** @type {import("../format/abi.js").KernelExports} */ (/** @type {unknown} */ (instance.exports));
     exports.__stack_pointer.value = stackTop;
     scope.postMessage("ready");
+    if (id === 1) calibrateSpins(exports); // for all
     if (rehearsal) rehearse(exports, memory, id, rehearsal);
     exports.inpage_thread(id);
   } catch (error) {

@@ -89,7 +89,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
  * @param {import("../format/manifest.js").Manifest} manifest
  * @param {import("../storage/shards.js").Source} source
  * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
- * @returns {Promise<import("../storage/shards.js").Stored>}
+ * @returns {Promise<number>} bytes that came from storage
  */
 async function fetchShards(gpu, buffers, manifest, source, onProgress) {
   const sink = await weightSink(gpu, buffers.groups, Math.max(...manifest.shards.map(({ bytes }) => bytes)));
