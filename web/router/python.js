@@ -23,7 +23,9 @@ const HUNG = "the last start from it never ended";
 
 /** @typedef {Awaited<ReturnType<typeof load>>} Pyodide */
 
-/** What this start keeps. @type {Promise<unknown>} */
+/** What this start is to keep, until `keepMemory`. @type {Uint8Array<ArrayBuffer> | null} */
+let held = null;
+/** @type {Promise<unknown>} */
 let keeping = Promise.resolve();
 
 /**
@@ -41,7 +43,7 @@ export async function startPython(archive) {
   if (brought.bytes && (await noteStart(brought.sha256))) Object.assign(brought, { bytes: null, why: HUNG });
   const begun = await restored(brought, bytes);
   if (!begun || !brought.bytes) return { pyodide: await begin(bytes, key), how: `started without a snapshot: ${brought.why}` };
-  keeping = handOver(brought.bytes);
+  held = brought.bytes;
   return { pyodide: begun, how: `restored from a snapshot: ${brought.why}` };
 }
 
@@ -75,9 +77,14 @@ async function begin(archive, key) {
   pyodide.runPython(`import sys; sys.path.insert(0, "${HOME}"); import inpage.worker.messages`);
   if (!key) return pyodide;
   void notePlain(performance.now() - began);
-  const bytes = snapped(pyodide, key);
-  if (bytes) keeping = handOver(bytes);
+  held = snapped(pyodide, key);
   return pyodide;
+}
+
+/** Has the memory kept that this start began with. To hash and write it takes what a load needs, so a load goes first. */
+export function keepMemory() {
+  if (held) keeping = handOver(held);
+  held = null;
 }
 
 /** Has the rest imported into the memory that is kept, beside the router. */

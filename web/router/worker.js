@@ -84,13 +84,13 @@ function checked(text) {
 async function boot() {
   const hosting = scripts(import("./host.js"));
   hosting.catch(() => undefined); // told below
-  const { renewMemory, startPython } = await scripts(import("./python.js"));
+  const { keepMemory, renewMemory, startPython } = await scripts(import("./python.js"));
   const [host, { pyodide, how }] = await Promise.all([hosting, startPython(place("inpage.zip"))]);
   const { _api } = /** @type {{_api: {on_fatal?: (error: unknown) => void}}} */ (/** @type {unknown} */ (pyodide));
   // Wherever it happens: in a message, in a task, in a callback from JavaScript.
   _api.on_fatal = (error) => post({ fatal: { code: "fatal", message: `Python failed: ${String(error)}`, field: null }, id: current });
   pyodide.registerJsModule("inpage_host", host);
-  return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text), renewMemory, how);
+  return pyodide.pyimport("inpage.worker.messages").start((/** @type {string} */ text) => scope.postMessage(text), keepMemory, renewMemory, how);
 }
 
 /**

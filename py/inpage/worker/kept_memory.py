@@ -34,9 +34,11 @@ def renew_chance() -> None:
 
 
 class KeptMemory:
-    """``renew`` has it kept anew; None where nothing keeps it, or where it holds all already."""
+    """``keep`` has it kept as it was when Python had started, ``renew`` once more with the rest; None where nothing
+    keeps it."""
 
-    def __init__(self, renew: Callable[[], None] | None = None) -> None:
+    def __init__(self, keep: Callable[[], None] | None = None, renew: Callable[[], None] | None = None) -> None:
+        self._keep = keep
         self._renew = None if sys.modules.keys() >= set(_LATER) else renew
         self._asked = self._renew is None
 
@@ -48,6 +50,12 @@ class KeptMemory:
         if left > max(_WORTH, event["loaded"]):
             self._asked = True
             asyncio.get_running_loop().call_soon(imported, _TEMPLATES)
+
+    def loaded(self) -> None:
+        """A load has ended: what else there is to do waited for it."""
+        if self._keep is not None:
+            self._keep()
+            self._keep = None
 
     def idle(self) -> None:
         """Somebody was answered, and nobody waits: what takes a core for two seconds slows nobody down."""

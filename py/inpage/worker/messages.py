@@ -76,12 +76,12 @@ _ANSWERED = ("chat", "complete", "http", "embed", "rerank")
 
 
 class RouterWorker:
-    """``post`` sends one JSON text to the page. ``renew``: see `KeptMemory`."""
+    """``post`` sends one JSON text to the page. ``memory``: Python's."""
 
-    def __init__(self, post: Callable[[str], None], renew: Callable[[], None] | None = None, how: str = "") -> None:
+    def __init__(self, post: Callable[[str], None], memory: KeptMemory | None = None, how: str = "") -> None:
         self._send = post
         self._how = how
-        self._memory = KeptMemory(renew)
+        self._memory = memory or KeptMemory()
         self._models: Models | None = None
         self._streams: dict[int, Stream] = {}
         self._waiting: dict[int, asyncio.Task[Any] | None] = {}  # requests whose model is not there yet
@@ -174,6 +174,8 @@ class RouterWorker:
         except InpageError as error:
             self._failure = f"{error.code}: {error}"
             raise
+        finally:
+            self._memory.loaded()
         self._settled = False
         return loaded
 
@@ -461,9 +463,11 @@ def _named(params: Any) -> Message:
     return params
 
 
-def start(post: Callable[[str], None], renew: Callable[[], None], how: str) -> Callable[[str], None]:
-    """Called by web/router/worker.js, which says ``how`` Python was started. Returns the function that takes
-    messages."""
-    page = RouterWorker(post, renew, how)
+def start(
+    post: Callable[[str], None], keep: Callable[[], None], renew: Callable[[], None], how: str
+) -> Callable[[str], None]:
+    """Called by web/router/worker.js, which says ``how`` Python was started. ``keep``, ``renew``: see `KeptMemory`.
+    Returns the function that takes messages."""
+    page = RouterWorker(post, KeptMemory(keep, renew), how)
     announce_to(page._post)
     return page.handle
