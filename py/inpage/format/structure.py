@@ -18,6 +18,8 @@ from .limits import LINE
 
 Rule: TypeAlias = "dict[str, Any]"
 Schema: TypeAlias = "dict[str, dict[str, Rule]]"
+# The path of the object that a value stands in, and the key there: only an error makes a text of it.
+Path: TypeAlias = "str | tuple[Path, str | int]"
 
 # Control characters, line and paragraph separators, what turns the direction of a text, lone surrogates: with one of
 # these a name could begin a line of its own in NOTICES.txt, in a terminal or in a log, or show something else there.
@@ -57,12 +59,22 @@ def read_json(text: bytes | str, limit: int, subject: str, field: str) -> Any:
         raise ArtifactInvalid(f"{subject} not JSON: {said(error)}", field=field) from error
 
 
-def wrong(path: str, why: str) -> ArtifactInvalid:
+def wrong(path: Path, why: str) -> ArtifactInvalid:
     """The error to raise for the field at ``path``."""
-    return ArtifactInvalid(f"{path or 'the document'}: {why}", field=path or None)
+    field = _said(path)
+    return ArtifactInvalid(f"{field or 'the document'}: {why}", field=field or None)
 
 
-def read(value: Any, schema: Schema, name: str, path: str = "") -> dict[str, Any]:
+def _said(path: Path) -> str:
+    if isinstance(path, str):
+        return path
+    before, key = _said(path[0]), path[1]
+    if isinstance(key, int):
+        return f"{before}[{key}]"
+    return f"{before}.{brief(key)}" if before else brief(key)
+
+
+def read(value: Any, schema: Schema, name: str, path: Path = "") -> dict[str, Any]:
     """A checked copy of an object of the kind ``name``. Raises `ArtifactInvalid` naming the field
     (``plan.functions[0].launches[3].buffers[1]``)."""
     if not isinstance(value, Mapping):
@@ -70,46 +82,42 @@ def read(value: Any, schema: Schema, name: str, path: str = "") -> dict[str, Any
     rules = schema[name]
     for field, rule in rules.items():
         if rule.get("kind"):
-            kind = _value(_get(value, field, path), rule, schema, _at(path, field))
+            kind = _value(_get(value, field, path), rule, schema, (path, field))
             rules = schema[f"{name}.{kind}"]
     out: dict[str, Any] = {}
     for field, rule in rules.items():
         if field == "*":
             others = {k: v for k, v in value.items() if k not in rules}
-            out[field] = {k: _value(v, rule, schema, _at(path, k)) for k, v in others.items()}
-        elif rule.get("optional") and field not in value:
+            out[field] = {k: _value(v, rule, schema, (path, k)) for k, v in others.items()}
+        elif field in value:
+            out[field] = _value(value[field], rule, schema, (path, field))
+        elif rule.get("optional"):
             out[field] = None
         else:
-            out[field] = _value(_get(value, field, path), rule, schema, _at(path, field))
+            raise wrong((path, field), "is missing")
     return out
 
 
-def _get(value: Mapping[str, Any], field: str, path: str) -> Any:
+def _get(value: Mapping[str, Any], field: str, path: Path) -> Any:
     if field not in value:
-        raise wrong(_at(path, field), "is missing")
+        raise wrong((path, field), "is missing")
     return value[field]
 
 
-def _at(path: str, key: str | int) -> str:
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{brief(key)}" if path else brief(key)
-
-
-def _value(value: Any, rule: Rule, schema: Schema, path: str) -> Any:
+def _value(value: Any, rule: Rule, schema: Schema, path: Path) -> Any:
     if value is None and rule.get("null"):
         return None
     if "or" in rule and isinstance(value, str):
         return _choice(value, rule["or"], path)
     match rule["is"]:
         case "int":
-            return _whole(value, rule, path)
+            return value if type(value) is int and rule["low"] <= value <= rule["high"] else _whole(value, rule, path)
         case "text":
             return _text(value, rule["of"], path)
         case "object":
             return read(value, schema, rule["of"], path)
         case "list":
-            return [_value(v, rule["of"], schema, f"{path}[{i}]") for i, v in enumerate(_list(value, rule, path))]
+            return [_value(v, rule["of"], schema, (path, i)) for i, v in enumerate(_list(value, rule, path))]
         case "choice":
             return _choice(value, rule["of"], path)
         case "flag":
@@ -124,7 +132,7 @@ def _value(value: Any, rule: Rule, schema: Schema, path: str) -> Any:
             for key in value:
                 if not isinstance(key, str) or not _TEXTS[rule["keys"]].fullmatch(key):
                     raise wrong(path, f"{quoted(key)} is not a valid name")
-            return {k: _value(v, rule["of"], schema, _at(path, k)) for k, v in value.items()}
+            return {k: _value(v, rule["of"], schema, (path, k)) for k, v in value.items()}
         case "exactly":
             if value != rule["of"]:
                 raise wrong(path, f"must be {', '.join(rule['of'])}")
@@ -132,7 +140,7 @@ def _value(value: Any, rule: Rule, schema: Schema, path: str) -> Any:
     return _extent(value, rule, path, 0)
 
 
-def _whole(value: Any, rule: Rule, path: str) -> int:
+def _whole(value: Any, rule: Rule, path: Path) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -144,13 +152,13 @@ def _whole(value: Any, rule: Rule, path: str) -> int:
     return value
 
 
-def _positive(value: Any, path: str) -> float:
+def _positive(value: Any, path: Path) -> float:
     if not bounded.finite(value) or value <= 0:
         raise wrong(path, "must be a positive number that a float can hold")
     return float(value)
 
 
-def _text(value: Any, kind: str, path: str) -> str:
+def _text(value: Any, kind: str, path: Path) -> str:
     if not isinstance(value, str):
         raise wrong(path, "must be a string")
     if kind == "line":
@@ -163,7 +171,7 @@ def _text(value: Any, kind: str, path: str) -> str:
     return value
 
 
-def _choice(value: Any, allowed: list[str], path: str) -> str:
+def _choice(value: Any, allowed: list[str], path: Path) -> str:
     if not isinstance(value, str):
         raise wrong(path, "must be a string")
     if value not in allowed:
@@ -171,7 +179,7 @@ def _choice(value: Any, allowed: list[str], path: str) -> str:
     return value
 
 
-def _list(value: Any, rule: Rule, path: str) -> list[Any]:
+def _list(value: Any, rule: Rule, path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise wrong(path, "must be a list")
     low, high = rule["low"], rule["high"]
@@ -180,7 +188,7 @@ def _list(value: Any, rule: Rule, path: str) -> list[Any]:
     return value
 
 
-def _extent(value: Any, rule: Rule, path: str, depth: int) -> Any:
+def _extent(value: Any, rule: Rule, path: Path, depth: int) -> Any:
     """A number, a variable's name, or an operator and two of these: how many workgroups there are along one axis."""
     if isinstance(value, str):
         return _choice(value, rule["or"], path)
@@ -188,7 +196,7 @@ def _extent(value: Any, rule: Rule, path: str, depth: int) -> Any:
         return _whole(value, {"low": 1 if depth else 0, "high": rule["high"]}, path)
     if len(value) != 3 or depth > rule["depth"]:
         raise wrong(path, "must be an operator and two extents")
-    operator = _choice(value[0], list(_OPERATORS), f"{path}[0]")
+    operator = _choice(value[0], list(_OPERATORS), (path, 0))
     if operator == "ceildiv" and isinstance(value[2], str | list):
-        raise wrong(f"{path}[2]", "must be a whole number")
-    return (operator, *(_extent(value[i], rule, f"{path}[{i}]", depth + 1) for i in (1, 2)))
+        raise wrong((path, 2), "must be a whole number")
+    return (operator, *(_extent(value[i], rule, (path, i), depth + 1) for i in (1, 2)))
