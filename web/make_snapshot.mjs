@@ -45,13 +45,15 @@ const { loadPyodide } = await import(pathToFileURL(path.join(folder, "pyodide.js
 const python = await loadPyodide({ indexURL: `${folder}${path.sep}`, _makeSnapshot: true });
 python.FS.writeFile(home, new Uint8Array(readFileSync(archive)));
 python.runPython(`
-import sys
+import gc, sys
 sys.path.insert(0, "${home}")
+# The largest modules first: to compile them takes memory for a moment, and memory that has grown is kept.
+import inpage.text.template_sandbox
+gc.collect()
 import inpage.worker.messages
 import inpage.worker.kept_memory as kept
 kept.import_later()
 del kept
-import gc
 gc.collect()
 `);
 const memory = python.makeMemorySnapshot();
