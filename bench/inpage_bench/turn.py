@@ -29,6 +29,7 @@ _SLOW_S = 5.0  # a run that takes longer needs none before it to warm up
 _LONG_S = 15.0  # one that takes longer is made once, however few that is
 _SURE = 0.8  # of the limit: what would take longer is not begun, since speed falls as the context grows
 _FIRST = 8  # tokens asked right after loading, to know how fast this engine is
+_STAY_S = 2.0  # for which a first visitor reads at least: pages put away what later visits need
 _ONE_AT_A_TIME = 8  # clients: more make no difference to an engine that takes one request at a time
 
 
@@ -162,6 +163,8 @@ class Turn:
         for work in holding:  # in an engine that holds nothing else, and whose pages nobody finds afterwards
             await self._try(work, visit)
         if "load-cached" in loads or holding:
+            if self._pages is not None and not holding:
+                await asyncio.sleep(_STAY_S)
             await self._driver.close()
             await self._load(loads.get("load-cached"), visit)
         for work in asked:
