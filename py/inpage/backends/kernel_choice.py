@@ -75,6 +75,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
     """Time the engine's alternatives and let the fastest run. Settled if that took no longer than the budget. No step
     may run then."""
     info, began = engine.info, time.perf_counter()
+    groups = [group for group in info.alternatives if len(group) > 1]  # the device may be able to run just the first
     budget_s = times_the_budget * max(BUDGET_S, _SECONDS_A_BYTE * info.weight_bytes)
     if info.backend == "webgpu":
         budget_s = _GPU_BUDGET_S
@@ -96,9 +97,9 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
         return times
 
     firsts = [group[0] for group in info.alternatives]
-    once = await timed(firsts, dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
+    once = await timed([group[0] for group in groups], dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
     most = {name: max(1, min(_LAUNCHES, round(_SLICE_S / max(took, 1e-9)))) for name, took in once.items()}
-    affordable = _affordable(info.alternatives, {name: took * most[name] for name, took in once.items()}, left())
+    affordable = _affordable(groups, {name: took * most[name] for name, took in once.items()}, left())
     most = {name: most[group[0]] for group in affordable for name in group}
     times: dict[str, float] = {}
     # All lists' first ones, then their second ones: until a list's weights are read again, others have passed through
@@ -109,7 +110,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
             break
         for name, took in (await timed(going, most, left())).items():
             times[name] = min(took, times.get(name, took))
-        fastest = {name: min(times.get(n, 1e9) for n in group) for group in info.alternatives for name in group}
+        fastest = {name: min(times.get(n, 1e9) for n in group) for group in groups for name in group}
         # Those that lie close together are timed again, now the other way round.
         going = [name for name in reversed(going) if times.get(name, 1e9) < _HOPELESS * fastest[name]]
     kernels = decide(info.alternatives, times)
@@ -118,7 +119,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
     except Unsupported:  # with these the GPU computes wrong numbers, with the first ones it passed its exam
         kernels = firsts
         await engine.choose_kernels(kernels)
-    complete = all(name in times for group in info.alternatives for name in group)
+    complete = all(name in times for group in groups for name in group)
     return KernelChoice(tuple(kernels), complete, info.threads, info.threads_measured)
 
 
@@ -153,6 +154,8 @@ def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str
     """What was chosen, for people, without a full stop; empty where there was nothing to choose from."""
     by_label: dict[str, list[str]] = {}
     for name, group in zip(choice.kernels, alternatives, strict=True):
+        if len(group) == 1:
+            continue
         label = _label(name, group)
         by_label.setdefault(label, []).append(name.removesuffix(f"_{label}"))
     return "; ".join(f"{label}: {', '.join(names)}" for label, names in by_label.items())
