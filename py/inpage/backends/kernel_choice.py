@@ -20,6 +20,7 @@ from ..errors import Unsupported
 
 BUDGET_S = 0.060
 _GPU_BUDGET_S = 0.150  # a wait for a GPU takes about a millisecond, however little it did
+_GPU_TIMING_S = 0.004  # launches of so long are timed, and waited for, at once: see web/engine/webgpu/timing.js
 _SECONDS_A_BYTE = 0.2e-9  # of weights, where that is more: a large model's kernels take longer, as its loading does
 GAIN = 0.03  # what a kernel must be faster by to be preferred to the one that runs if none is chosen
 _SLICE_S = 0.001  # a kernel's launches in a round take about so long
@@ -97,9 +98,12 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
         return times
 
     firsts = [group[0] for group in info.alternatives]
-    once = await timed([group[0] for group in groups], dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
+    look = [group[0] for turn in zip_longest(*_kinds(groups)) for group in turn if group]
+    once = await timed(look, dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
     most = {name: max(1, min(_LAUNCHES, round(_SLICE_S / max(took, 1e-9)))) for name, took in once.items()}
-    affordable = _affordable(groups, {name: took * most[name] for name, took in once.items()}, left())
+    least = _GPU_TIMING_S if info.backend == "webgpu" else 0.0
+    costs = {name: max(least, took * most[name]) for name, took in once.items()}
+    affordable = _affordable(groups, costs, left())
     most = {name: most[group[0]] for group in affordable for name in group}
     times: dict[str, float] = {}
     # All lists' first ones, then their second ones: until a list's weights are read again, others have passed through
@@ -133,11 +137,9 @@ def _affordable(
     def cost(group: Sequence[str]) -> float:
         return _ROUND * len(group) * costs.get(group[0], math.inf)
 
-    kinds: dict[tuple[str, ...], list[Sequence[str]]] = {}
-    for group in sorted(alternatives, key=cost):
-        kinds.setdefault(_labels(group), []).append(group)
+    kinds = _kinds(sorted(alternatives, key=cost))
     chosen: list[Sequence[str]] = []
-    for n, groups in enumerate(kinds.values()):
+    for n, groups in enumerate(kinds):
         share = seconds / (len(kinds) - n)
         within = [group for group in groups if cost(group) <= share] or groups[:1]
         if cost(within[-1]) <= seconds:
@@ -148,6 +150,14 @@ def _affordable(
             chosen.append(group)
             seconds -= cost(group)
     return [group for group in alternatives if group in chosen]
+
+
+def _kinds(alternatives: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
+    """Lists whose kernels differ in the same way, together; in order of the first of each kind."""
+    kinds: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    for group in alternatives:
+        kinds.setdefault(_labels(group), []).append(group)
+    return list(kinds.values())
 
 
 def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str:
