@@ -102,7 +102,7 @@ class Content:
             for n, k in ((20, 96), *(((48, 64), (7, 32), (64, 576), (32, 1536)) if fmt == "q4_1" else ())):
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 few = ((16, 9), (16, 1)) if n in (20, 7) else ()
-                few += ((4, 9), (4, 4), (SharedReads(1), 9), (SharedReads(4), 9)) if fmt == "q4_1" and n == 20 else ()
+                few += ((4, 9), (4, 4), (SharedReads(1), 9)) if fmt == "q4_1" and n == 20 else ()
                 few += ((SharedReads(1), 9),) if SLOW else ()
                 for tile, count in ((1, 9), *few, (TILES[-1], 9)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
@@ -314,7 +314,7 @@ class Content:
         shared = {"q": q, **where.buffers(), "kv": kv, "y": None}
         others = {"other": q[::-1].copy() * 0.5, "state": None}
         behind = [*where.buffers(), "kv", "state", "y"]
-        for kind in ("spans", *(["subgroups"] if SLOW or (h.heads in (9, 16) and "edges" in name) else [])):
+        for kind in ("spans", *(["subgroups"] if SLOW or (h.heads == 9 and "edges" in name) else [])):
             func = attn.attention_spans(h, self.dtype, kind == "subgroups")
             # First with other queries: the second one finds what the first one left for it.
             launches = [(attn.clear_state(h), ["positions", "state"], [count]),
