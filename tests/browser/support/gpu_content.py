@@ -181,6 +181,7 @@ class Content:
                     else ((1, 9), (16, 9), (16, 2), (TILES[0], 9))
                 ),
                 *(((SharedReads(1), 9),) if SLOW or fmt == "q8_0" else ()),
+                *(((SharedReads(4), 9),) if SLOW else ()),
             ):
                 func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))

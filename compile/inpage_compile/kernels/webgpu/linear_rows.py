@@ -49,7 +49,8 @@ class FewRows:
         self.room, each = tile, self.threads * (16 if inputs.norm is None else 20)
         while self.room * each > WORKGROUP_BYTES:
             self.room //= 2
-        self.parts = a.workgroup(self.room * self.threads, "float32x4")
+        self.blocks_at_once = self._blocks_at_once(each)
+        self.parts = a.workgroup(self.blocks_at_once * self.room * self.threads, "float32x4")
         self.squares: Buffer = None
         if inputs.norm is not None:
             self.squares = self._room_for_squares(a)
@@ -65,21 +66,33 @@ class FewRows:
         tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
         there = tirx.all(tile_row < self.tile, row < self.rows)
         sums = local(self.blocks, "float32x4")
-        for block in range(self.blocks):
+        for low in range(0, self.blocks, self.blocks_at_once):
+            blocks = range(low, low + self.blocks_at_once)
             for first in range(0, self.tile, self.room):
-                if block or first:
+                if low or first:
                     barrier()
-                self._leave_shares(block, first)
+                for block in blocks:
+                    self._leave_shares(block, first)
                 barrier()
                 last = first + self.room
                 mine = there if self.room == self.tile else tirx.all(there, tile_row >= first, tile_row < last)
                 with when(mine):
-                    self._add_shares(block, sums, let(tile_row - first if first else tile_row))
+                    own = let(tile_row - first if first else tile_row)
+                    for block in blocks:
+                        self._add_shares(block, sums, own)
         with when(there):
             values = [let(sums[b]) for b in range(self.blocks)]
             if self.inputs.norm is not None:
                 values = [let(value * splat(self.inverse[0])) for value in values]
             finish(row, self.unit, self.quad, values)
+
+    def _blocks_at_once(self, each: int) -> int:
+        """Whose shares lie in the workgroup's memory at once. ``each``: bytes that a row's take there."""
+        return 1
+
+    def _start(self, block: int) -> int:
+        """Of a block's shares."""
+        return block % self.blocks_at_once * self.room * self.threads
 
     def _accumulate(self) -> None:
         """Each thread's share of the sums."""
@@ -156,7 +169,7 @@ class FewRows:
     def _leave_shares(self, block: int, first: int) -> None:
         """This thread's share of rows of the tile from ``first`` on, for the others."""
         for r in range(self.room):
-            at = r * self.threads + self.t
+            at = self._start(block) + r * self.threads + self.t
             store(self.parts, self.sums[block * self.tile + first + r], at)
             if self.inputs.norm is not None and block == 0:
                 self._leave_squares(r, self.own_squares[first + r])
@@ -166,7 +179,7 @@ class FewRows:
 
     def _add_shares(self, block: int, sums: Buffer, row: Expr) -> None:
         """``row``: of those whose shares are there. With the first block the row's 1/rms is found as well."""
-        start = let(row * self.threads + self.quad)
+        start = let(self._start(block) + row * self.threads + self.quad)
         store(sums, self.parts[start], block)
         with loop(self.shares - 1) as i:
             store(sums, sums[block] + self.parts[start + (i + 1) * 4], block)

@@ -18,7 +18,7 @@ from typing import Any
 from tvm import tirx
 
 from ..shared.packed import GROUP
-from .build import Args, Buffer, Expr, call, cast, lane, let, loop, madd, store, u32, vector, when
+from .build import WORKGROUP_BYTES, Args, Buffer, Expr, call, cast, lane, let, loop, madd, store, u32, vector, when
 from .linear_rows import FewRows
 from .weights import Four, QuadReader
 
@@ -80,6 +80,11 @@ class SharedRows(FewRows):
             for v in range(2):
                 for r, own in enumerate(self.own):
                     store(squares, madd(own[v], own[v], squares[r]), r)
+
+    def _blocks_at_once(self, each: int) -> int:
+        """All of them, where there is room: two barriers less."""
+        more = (self.blocks - 1) * self.room * self.threads * 16
+        return self.blocks if self.room == self.tile and self.room * each + more <= WORKGROUP_BYTES else 1
 
     def _room_for_squares(self, a: Args) -> Buffer:
         return a.workgroup(self.room * self.shares, "float32x4")
