@@ -261,22 +261,24 @@ class Content:
         norm, bias = (rng.standard_normal(n).astype(np.float32) for n in (64, h.width))
         table, places = _turns(rng, 5, h.dim), where.slots(h)
         real = _normed_dot(w, x, norm)
-        for tile, whole in ((1, True), (TILES[-1], False)):
+        for tile, name in ((1, "whole"), (TILES[-1], "in parts"), (SharedReads(1), "by subgroups")):
+            whole = name != "in parts"
             buffers: dict[str, Array | None] = {"x": x, "norm": norm, "bias": bias, "table": table, "slots": places}
             launches, first = [], 0
             for rows_ in (h.width,) if whole else (64, 96, 40):
-                name, into = f"w{first}", Into(h, first, whole)
-                buffers[name] = pack(w.rows(lambda x, at=first, n=rows_: x[at : at + n])).view(np.uint32)
+                part, into = f"w{first}", Into(h, first, whole)
+                buffers[part] = pack(w.rows(lambda x, at=first, n=rows_: x[at : at + n])).view(np.uint32)
                 func = linear.project(PackedMatrix(FORMATS["q4_0"], rows_, 64), tile, Input("float32", 1e-5),
                                       self.dtype, into)  # fmt: skip
-                names = ["x", name, "norm", *(["bias"] if whole else []), "table", "slots", "kv"]
+                names = ["x", part, "norm", *(["bias"] if whole else []), "table", "slots", "kv"]
                 launches.append((func, [*names, *(["q"] if into.has_queries else [])], [5]))
                 first += rows_
             q, kv = _appended(h, where, real.plus(bias) if whole else real, table)
             sizes = {"kv": h.pages * attn.page_words(h) * 4}
             buffers |= {"kv": None, "q": None}
-            yield Case("append", "a projection" if whole else "a projection in parts", buffers, launches,
-                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes)  # fmt: skip
+            yield Case("append", f"a projection {name}", buffers, launches,
+                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes,
+                       like="a projection whole" if tile == SharedReads(1) else None)  # fmt: skip
 
     def attention(self) -> Iterator[Case]:
         rng = np.random.default_rng(6)
