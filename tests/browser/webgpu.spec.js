@@ -334,22 +334,40 @@ test("kernels that do the same: each leaves the same logits on a grid of its own
   expect(await load({}, "untuned")).toEqual([]); // on a software adapter
 });
 
-test("a kernel that a driver refuses is left out where another does the same", async ({ lab, model, server, artifact }) => {
+test("a kernel that a driver refuses, or whose feature is missing, is left out where another does the same", async ({ lab, model, server, artifact }) => {
+  const features = { refused: [], halves: ["shader-f16"], together: ["subgroups"] }; // software adapters have the last one
   const { plan, manifest } = changedPlan(artifact, (p) => {
-    const refused = p.kernels.push({ ...p.kernels[1], name: "refused" }) - 1;
-    p.alternatives = [[1, refused]];
-    for (const { launches } of p.functions) launches[1].others = [launches[1].grid];
+    const others = Object.entries(features).map(([name, requires]) =>
+      p.kernels.push({ ...p.kernels[1], name, ...(requires.length ? { requires } : {}) }) - 1);
+    p.alternatives = [[1, ...others]];
+    for (const { launches } of p.functions) launches[1].others = others.map(() => launches[1].grid);
   });
   const { kernels } = manifest.variants.find((/** @type {{name: string}} */ { name }) => name === "webgpu-f32");
   const right = readFileSync(path.join(artifact, kernels.file), "utf8");
-  const body = Buffer.from(`${right}//: refused\n@compute @workgroup_size(64) fn refused() { nothing(); }\n`);
+  const [twin] = right.split("//: accumulate\n")[1].split("//: ");
+  const sources = {
+    refused: "@compute @workgroup_size(64) fn refused() { nothing(); }\n",
+    halves: twin.replace("fn accumulate", "fn halves"), // any device would compile it
+    together: `enable subgroups;\n${twin.replace("fn accumulate", "fn together")}`,
+  };
+  const body = Buffer.from(right + Object.entries(sources).map(([name, code]) => `//: ${name}\n${code}`).join(""));
   Object.assign(kernels, { bytes: body.length, sha256: createHash("sha256").update(body).digest("hex") });
-  server.fault(`${ARTIFACT}/webgpu-f32/plan.json`, { body: plan });
-  server.fault(`${ARTIFACT}/${kernels.file}`, { body });
-  const { value } = await call(lab, "load", { base: ARTIFACT, variant: "webgpu-f32", manifest, cache: false, tune: true });
-  expect(value.alternatives).toEqual([["accumulate"]]);
-  await call(lab, "reservePages", 8);
-  expect((await call(lab, "step", { ...feed([PROMPT]), logitRows: [19], wantLogits: true })).value.logits).toEqual(model.logits(PROMPT));
+  const load = async (/** @type {string[]} */ remembered) => {
+    server.fault(`${ARTIFACT}/webgpu-f32/plan.json`, { body: plan });
+    server.fault(`${ARTIFACT}/${kernels.file}`, { body });
+    const options = { base: ARTIFACT, variant: "webgpu-f32", manifest, cache: false, tune: true, kernels: remembered };
+    const { value } = await call(lab, "load", options);
+    await call(lab, "reservePages", 8);
+    return value.alternatives;
+  };
+  const logits = async () => (await call(lab, "step", { ...feed([PROMPT]), logitRows: [19], wantLogits: true })).value.logits;
+
+  expect(await load(["halves"])).toEqual([["accumulate", "together"]]); // what was remembered is no choice here
+  expect(await call(lab, "chooseKernels", ["halves"])).toMatchObject({ error: { code: "invalid_request", field: "kernels" } });
+  const timed = await call(lab, "timeKernels", { kernels: [{ name: "together", most: 1 }], budgetMs: 1e6 });
+  expect(timed.error).toBeUndefined();
+  expect((await call(lab, "chooseKernels", ["together"])).error).toBeUndefined();
+  expect(await logits()).toEqual(model.logits(PROMPT));
 });
 
 test("kernels that do not compile are refused by name", async ({ lab, server, artifact }) => {

@@ -1,5 +1,5 @@
 /**
- * @file Validates WGSL that no adapter at hand can run (shader-f16): every kernel becomes a pipeline on Dawn's null
+ * @file Validates WGSL that no adapter at hand can run (shader-f16, also with subgroups): every kernel becomes a pipeline on Dawn's null
  * backend, with WebGPU's default limits. It computes nothing. Not part of `make test`:
  *
  *     npm install --no-save webgpu && node tests/support/validate_wgsl.mjs build/models/…/webgpu-f16/kernels.wgsl
@@ -12,7 +12,7 @@ import { create } from "webgpu";
 const gpu = create(["backend=null"]);
 Object.assign(globalThis, { gpu }); // collected while devices live, it takes the process with it
 const adapter = await gpu.requestAdapter();
-const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16"] });
+const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16", "subgroups"] });
 const limits = ["maxStorageBuffersPerShaderStage", "maxComputeWorkgroupStorageSize", "maxComputeInvocationsPerWorkgroup"];
 console.log(limits.map((name) => `${name} ${device.limits[name]}`).join(", "));
 let failed = 0;

@@ -193,6 +193,8 @@ class _Walk:
         self.described[name] = {"buffers": len(access), "scalars": scalars, "access": access}
         if "inpage.workgroup" in func.attrs:
             self.described[name]["workgroup"] = [int(func.attrs["inpage.workgroup"]), 1, 1]
+        if "inpage.requires" in func.attrs:
+            self.described[name]["requires"] = [str(feature) for feature in func.attrs["inpage.requires"]]
 
     def _launch(self, declared: tirx.PrimFunc, args: Sequence[Any]) -> None:
         func = declared.attrs.get("inpage.kernel", declared)

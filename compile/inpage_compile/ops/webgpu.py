@@ -29,6 +29,7 @@ from ..kernels.webgpu import linear, rows
 from ..kernels.webgpu.attention_tiles import attention
 from ..kernels.webgpu.embedding import embed
 from ..kernels.webgpu.linear import Input, Shape
+from ..kernels.webgpu.linear_subgroups import SharedReads
 from ..kernels.webgpu.linear_tiles import tiles_for
 from ..kernels.webgpu.pages import Into, slots
 from ..kernels.webgpu.short_conv import conv_append, short_conv
@@ -55,7 +56,7 @@ class Tier:
         few = _MOST if self.few is None and head else self.few
         if few is None:
             return (*tiles_for(weights, self.rows), _SOME)
-        return (few, few // 2) if few == _MOST else (few,)
+        return (few, few // 2) if few == _MOST else (few, SharedReads(few))
 
 
 def tiers_for(rows: int, sequences: int, hidden: int) -> list[Tier]:
@@ -235,7 +236,8 @@ class GpuOps:
         if "state" not in self.step:
             state = Tensor.placeholder([self.rows, attn.row_words(h)], "uint32")
             self.step["state"] = self._call(attn.clear_state(h), [where[0]], state)
-        args, func = [*args, self.step["state"]], attn.attention_spans(h, self.dtype)
+        args = [*args, self.step["state"]]
+        func = alternatives(*(attn.attention_spans(h, self.dtype, subgroups) for subgroups in (False, True)))
         y, self.step["state"] = self._in_place(func, args, [-1, len(args) - 1], rest=rest, out=out)
         return NormedActivations(y)
 

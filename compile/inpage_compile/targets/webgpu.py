@@ -19,6 +19,9 @@ _BINDING = re.compile(r"@binding\((\d+)\) var<storage, (?:read|read_write)> ")
 _POINTER = re.compile(r"\b(atomic\w+|workgroupUniformLoad)\((\w+)\[")
 _LET = re.compile(r"^ *let (\w+) : [^=]+ = (.*);\n", re.MULTILINE)
 _ACTS = re.compile(r"atomic|workgroupUniformLoad")  # whatever becomes of what they return
+# Functions without arguments that stand for built-in values of a thread.
+_SUBGROUP = re.compile(r"\b(subgroup_invocation_id|subgroup_size)\(\)")
+_LAST_BUILTIN = "@builtin(local_invocation_id) threadIdx : vec3<u32>"
 _LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
 
 
@@ -54,7 +57,7 @@ def wgsl(name: str, func: tirx.PrimFunc) -> str:
         return f"@binding({found[1]}) var<storage, {mode}> "
 
     lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
-    return _live(_registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n"))))
+    return _subgroups(_live(_registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n")))))
 
 
 def _references(source: str) -> str:
@@ -63,6 +66,15 @@ def _references(source: str) -> str:
         if function.startswith("atomic"):
             source = source.replace(f"{name} : array<u32>;", f"{name} : array<atomic<u32>>;")
     return _POINTER.sub(r"\1(&\2[", source)
+
+
+def _subgroups(source: str) -> str:
+    """The declarations of what TIR's functions of subgroups need."""
+    names = sorted(set(_SUBGROUP.findall(source)))
+    if not names:
+        return source
+    declared = "".join(f",\n  @builtin({name}) {name} : u32" for name in names)
+    return "enable subgroups;\n" + _SUBGROUP.sub(r"\1", source).replace(_LAST_BUILTIN, _LAST_BUILTIN + declared)
 
 
 def _registers(source: str) -> str:

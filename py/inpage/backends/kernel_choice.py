@@ -20,6 +20,7 @@ from ..errors import Unsupported
 
 BUDGET_S = 0.060
 _GPU_BUDGET_S = 0.150  # a wait for a GPU takes about a millisecond, however little it did
+_GPU_TIMING_S = 0.004  # launches of so long are timed, and waited for, at once: see web/engine/webgpu/timing.js
 _SECONDS_A_BYTE = 0.2e-9  # of weights, where that is more: a large model's kernels take longer, as its loading does
 GAIN = 0.03  # what a kernel must be faster by to be preferred to the one that runs if none is chosen
 _SLICE_S = 0.001  # a kernel's launches in a round take about so long
@@ -75,6 +76,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
     """Time the engine's alternatives and let the fastest run. Settled if that took no longer than the budget. No step
     may run then."""
     info, began = engine.info, time.perf_counter()
+    groups = [group for group in info.alternatives if len(group) > 1]  # the device may be able to run just the first
     budget_s = times_the_budget * max(BUDGET_S, _SECONDS_A_BYTE * info.weight_bytes)
     if info.backend == "webgpu":
         budget_s = _GPU_BUDGET_S
@@ -96,9 +98,12 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
         return times
 
     firsts = [group[0] for group in info.alternatives]
-    once = await timed(firsts, dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
+    look = [group[0] for turn in zip_longest(*_kinds(groups)) for group in turn if group]
+    once = await timed(look, dict.fromkeys(firsts, 1), budget_s * _FIRST_LOOK)
     most = {name: max(1, min(_LAUNCHES, round(_SLICE_S / max(took, 1e-9)))) for name, took in once.items()}
-    affordable = _affordable(info.alternatives, {name: took * most[name] for name, took in once.items()}, left())
+    least = _GPU_TIMING_S if info.backend == "webgpu" else 0.0
+    costs = {name: max(least, took * most[name]) for name, took in once.items()}
+    affordable = _affordable(groups, costs, left())
     most = {name: most[group[0]] for group in affordable for name in group}
     times: dict[str, float] = {}
     # All lists' first ones, then their second ones: until a list's weights are read again, others have passed through
@@ -109,7 +114,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
             break
         for name, took in (await timed(going, most, left())).items():
             times[name] = min(took, times.get(name, took))
-        fastest = {name: min(times.get(n, 1e9) for n in group) for group in info.alternatives for name in group}
+        fastest = {name: min(times.get(n, 1e9) for n in group) for group in groups for name in group}
         # Those that lie close together are timed again, now the other way round.
         going = [name for name in reversed(going) if times.get(name, 1e9) < _HOPELESS * fastest[name]]
     kernels = decide(info.alternatives, times)
@@ -118,7 +123,7 @@ async def choose_kernels(engine: Tunable, times_the_budget: int = 1) -> KernelCh
     except Unsupported:  # with these the GPU computes wrong numbers, with the first ones it passed its exam
         kernels = firsts
         await engine.choose_kernels(kernels)
-    complete = all(name in times for group in info.alternatives for name in group)
+    complete = all(name in times for group in groups for name in group)
     return KernelChoice(tuple(kernels), complete, info.threads, info.threads_measured)
 
 
@@ -132,11 +137,9 @@ def _affordable(
     def cost(group: Sequence[str]) -> float:
         return _ROUND * len(group) * costs.get(group[0], math.inf)
 
-    kinds: dict[tuple[str, ...], list[Sequence[str]]] = {}
-    for group in sorted(alternatives, key=cost):
-        kinds.setdefault(_labels(group), []).append(group)
+    kinds = _kinds(sorted(alternatives, key=cost))
     chosen: list[Sequence[str]] = []
-    for n, groups in enumerate(kinds.values()):
+    for n, groups in enumerate(kinds):
         share = seconds / (len(kinds) - n)
         within = [group for group in groups if cost(group) <= share] or groups[:1]
         if cost(within[-1]) <= seconds:
@@ -149,10 +152,20 @@ def _affordable(
     return [group for group in alternatives if group in chosen]
 
 
+def _kinds(alternatives: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
+    """Lists whose kernels differ in the same way, together; in order of the first of each kind."""
+    kinds: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    for group in alternatives:
+        kinds.setdefault(_labels(group), []).append(group)
+    return list(kinds.values())
+
+
 def sentence(choice: KernelChoice, alternatives: Sequence[Sequence[str]]) -> str:
     """What was chosen, for people, without a full stop; empty where there was nothing to choose from."""
     by_label: dict[str, list[str]] = {}
     for name, group in zip(choice.kernels, alternatives, strict=True):
+        if len(group) == 1:
+            continue
         label = _label(name, group)
         by_label.setdefault(label, []).append(name.removesuffix(f"_{label}"))
     return "; ".join(f"{label}: {', '.join(names)}" for label, names in by_label.items())

@@ -36,7 +36,9 @@ The document::
     io                       ids of token_ids, positions, row_sequence, block_tables, logit_rows (int32 inputs), and of
                              logits (output, float32 [logit_rows, width])
     kernels                  {"name", "buffers", "scalars", "access"}: how many of each it takes, and a letter a buffer,
-                             r reads, w writes, x both. For WebGPU also "workgroup": [x, y, z]
+                             r reads, w writes, x both. For WebGPU also "workgroup": [x, y, z], and "requires" (default:
+                             nothing): features of the device, only of kernels that run in another's place. Devices
+                             without them neither compile nor time it
     alternatives             lists of kernels that do the same and leave the same bits (default: none). Launches name
                              the first of a list; the device may run any of it in its place
     functions                {"name", "max_rows", "launches"}, by rising max_rows: a step runs the first one that holds
@@ -233,7 +235,7 @@ def _kernel(k: dict[str, Any], at: str) -> Kernel:
         raise wrong(
             f"{at}.access", f"{quoted(k['access'])} must have one of r, w, x for each of {k['buffers']} buffers"
         )
-    return Kernel(k["name"], k["buffers"], k["scalars"], k["access"], workgroup)
+    return Kernel(k["name"], k["buffers"], k["scalars"], k["access"], workgroup, tuple(k["requires"] or ()))
 
 
 def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple[tuple[int, ...], ...]:
@@ -251,6 +253,10 @@ def _alternatives(groups: list[list[int]], kernels: tuple[Kernel, ...]) -> tuple
                 first.buffers, first.scalars, first.access, not first.workgroup,
             ):  # fmt: skip
                 raise wrong(at, f"{quoted(one.name)} does not take what {quoted(first.name)} takes")
+    others = {number for group in groups for number in group[1:]}
+    for k, kernel in enumerate(kernels):
+        if kernel.requires and k not in others:
+            raise wrong(f"plan.kernels[{k}].requires", f"no other kernel runs where {quoted(kernel.name)} cannot")
     return tuple(map(tuple, groups))
 
 

@@ -60,13 +60,15 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """``access`` has a letter a buffer: r reads, w writes, x both (in place)."""
+    """``access`` has a letter a buffer: r reads, w writes, x both (in place). ``requires``: features of a WebGPU
+    device, without which it cannot run in another's place."""
 
     name: str
     buffers: int
     scalars: int
     access: str
     workgroup: tuple[int, ...] = ()
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,6 +349,7 @@ PLAN: Final[Schema] = {
         "scalars": {"is": "int", "low": 0, "high": 16},
         "access": {"is": "text", "of": "access"},
         "workgroup": {"is": "list", "of": {"is": "int", "low": 1, "high": 256}, "low": 3, "high": 3, "optional": True},
+        "requires": {"is": "list", "of": {"is": "text", "of": "line"}, "low": 1, "high": 64, "optional": True},
     },
     "function": {
         "name": {"is": "text", "of": "name"},

@@ -25,6 +25,7 @@ from inpage_compile.kernels.webgpu import linear, rows
 from inpage_compile.kernels.webgpu.attention_tiles import attention
 from inpage_compile.kernels.webgpu.embedding import embed as embed_kernel
 from inpage_compile.kernels.webgpu.linear import Input, Shape
+from inpage_compile.kernels.webgpu.linear_subgroups import SharedReads
 from inpage_compile.kernels.webgpu.linear_tiles import TILES
 from inpage_compile.kernels.webgpu.pages import Into, slots
 from inpage_compile.kernels.webgpu.short_conv import conv_append, short_conv
@@ -101,7 +102,8 @@ class Content:
             for n, k in ((20, 96), *(((48, 64), (7, 32), (64, 576), (32, 1536)) if fmt == "q4_1" else ())):
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 few = ((16, 9), (16, 1)) if n in (20, 7) else ()
-                few += ((4, 9), (4, 4)) if fmt == "q4_1" and n == 20 else ()
+                few += ((4, 9), (4, 4), (SharedReads(1), 9)) if fmt == "q4_1" and n == 20 else ()
+                few += ((SharedReads(1), 9),) if SLOW else ()
                 for tile, count in ((1, 9), *few, (TILES[-1], 9)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         # Three super-blocks, where a share of the columns has parts of two, and one. A pipeline takes the
@@ -110,12 +112,13 @@ class Content:
             w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
             if fmt == "mxfp4" and w.d is not None:
                 w.d[w.d < 2] = 2  # adapters may take float32's denormals for 0
-            some = ((16, 9), (16, 1), (4, 9), (4, 4)) if n == 20 else ()
+            some = ((16, 9), (16, 1), (4, 9), (4, 4), (SharedReads(4), 9)) if n == 20 else ()
+            some += ((SharedReads(1), 9),) if SLOW else ()
             for tile, count in ((1, 9), (TILES[-1], 9), *(some if SLOW or fmt == "q6_k" else ())):
                 yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
         norm = rng.standard_normal(96).astype(np.float32)
-        for tile, count in ((1, 8), (4, 8), (16, 8), (16, 3)):
+        for tile, count in ((1, 8), (4, 8), (16, 8), (16, 3), (SharedReads(1), 8), (SharedReads(4), 8)):
             yield self._linear("norm", w, x[:count], tile, norm=norm, like=None if tile == 1 else 8)
         # Rows of 32 and of 64 shares of columns, not all of them of one size.
         w, x = random_weights(rng, "q4_0", 20, 4128), self.activations(rng, 9, 4128)
@@ -123,7 +126,7 @@ class Content:
             yield self._linear("q4_0 20x4128", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q8_0", 7, 8288), self.activations(rng, 9, 8288, "float32")
         norm = rng.standard_normal(8288).astype(np.float32)
-        for tile, count in ((1, 9), (16, 9), (TILES[-1], 9)):
+        for tile, count in ((1, 9), (16, 9), (TILES[-1], 9), (SharedReads(1), 9)):
             yield self._linear("norm of 8288", w, x[:count], tile, norm=norm, like=None if tile == 1 else 9)
         # More than a tile of rows and of outputs, neither of them whole ones.
         w, x = random_weights(rng, "q4_1", 84, 160), self.activations(rng, 70, 160, "float32")
@@ -172,9 +175,13 @@ class Content:
             both = _interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
             for tile, count in (
-                ((1, 9), (16, 2), (TILES[-1], 9))
-                if fmt in ("q4_k", "q4_0")
-                else ((1, 9), (16, 9), (16, 2), (TILES[0], 9))
+                *(
+                    ((1, 9), (16, 2), (TILES[-1], 9))
+                    if fmt in ("q4_k", "q4_0")
+                    else ((1, 9), (16, 9), (16, 2), (TILES[0], 9))
+                ),
+                *(((SharedReads(1), 9),) if SLOW or fmt == "q8_0" else ()),
+                *(((SharedReads(4), 9),) if SLOW else ()),
             ):
                 func = linear.gated(PackedMatrix(FORMATS[fmt], 2 * hidden, k), tile, Input("float32", 1e-5), self.dtype)
                 real = gate(_normed_dot(gates, x[:count], norm), _normed_dot(ups, x[:count], norm))
@@ -254,22 +261,24 @@ class Content:
         norm, bias = (rng.standard_normal(n).astype(np.float32) for n in (64, h.width))
         table, places = _turns(rng, 5, h.dim), where.slots(h)
         real = _normed_dot(w, x, norm)
-        for tile, whole in ((1, True), (TILES[-1], False)):
+        for tile, name in ((1, "whole"), (TILES[-1], "in parts"), (SharedReads(1), "by subgroups")):
+            whole = name != "in parts"
             buffers: dict[str, Array | None] = {"x": x, "norm": norm, "bias": bias, "table": table, "slots": places}
             launches, first = [], 0
             for rows_ in (h.width,) if whole else (64, 96, 40):
-                name, into = f"w{first}", Into(h, first, whole)
-                buffers[name] = pack(w.rows(lambda x, at=first, n=rows_: x[at : at + n])).view(np.uint32)
+                part, into = f"w{first}", Into(h, first, whole)
+                buffers[part] = pack(w.rows(lambda x, at=first, n=rows_: x[at : at + n])).view(np.uint32)
                 func = linear.project(PackedMatrix(FORMATS["q4_0"], rows_, 64), tile, Input("float32", 1e-5),
                                       self.dtype, into)  # fmt: skip
-                names = ["x", name, "norm", *(["bias"] if whole else []), "table", "slots", "kv"]
+                names = ["x", part, "norm", *(["bias"] if whole else []), "table", "slots", "kv"]
                 launches.append((func, [*names, *(["q"] if into.has_queries else [])], [5]))
                 first += rows_
             q, kv = _appended(h, where, real.plus(bias) if whole else real, table)
             sizes = {"kv": h.pages * attn.page_words(h) * 4}
             buffers |= {"kv": None, "q": None}
-            yield Case("append", "a projection" if whole else "a projection in parts", buffers, launches,
-                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes)  # fmt: skip
+            yield Case("append", f"a projection {name}", buffers, launches,
+                       {"q": stored(q, self.dtype), "kv": kv}, sizes=sizes,
+                       like="a projection whole" if tile == SharedReads(1) else None)  # fmt: skip
 
     def attention(self) -> Iterator[Case]:
         rng = np.random.default_rng(6)
@@ -306,13 +315,16 @@ class Content:
         )
         want = {"y": stored(Real(np.pad(real.value, missing), np.pad(real.error, missing)), self.dtype)}
         shared = {"q": q, **where.buffers(), "kv": kv, "y": None}
-        func, behind = attn.attention_spans(h, self.dtype), [*where.buffers(), "kv", "state", "y"]
-        # First with other queries: the second one finds what the first one left for it.
-        launches = [(attn.clear_state(h), ["positions", "state"], [count]),
-                    *((func, [queries, *behind], [count, *rest]) for queries in ("other", "q"))]  # fmt: skip
         others = {"other": q[::-1].copy() * 0.5, "state": None}
-        yield Case("attention", f"{name}, by spans", {**shared, **others}, launches,
-                   want, sizes={"state": count * attn.row_words(h) * 4})  # fmt: skip
+        behind = [*where.buffers(), "kv", "state", "y"]
+        for kind in ("spans", *(["subgroups"] if SLOW or (h.heads == 9 and "edges" in name) else [])):
+            func = attn.attention_spans(h, self.dtype, kind == "subgroups")
+            # First with other queries: the second one finds what the first one left for it.
+            launches = [(attn.clear_state(h), ["positions", "state"], [count]),
+                        *((func, [queries, *behind], [count, *rest]) for queries in ("other", "q"))]  # fmt: skip
+            yield Case("attention", f"{name}, by {kind}", {**shared, **others}, launches,
+                       want, sizes={"state": count * attn.row_words(h) * 4},
+                       like=None if kind == "spans" else f"{name}, by spans")  # fmt: skip
         yield Case("attention", f"{name}, in tiles", shared,
                    [(attention(h, self.dtype), ["q", *where.buffers(), "kv", "y"], [count, *rest])],
                    want, like=f"{name}, by spans")  # fmt: skip

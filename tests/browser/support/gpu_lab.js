@@ -44,7 +44,8 @@ export class GpuLab {
       fetch(`${url}.json`).then((response) => response.json()),
       fetch(`${url}.bin`).then((response) => response.arrayBuffer()),
       fetch(`${url}.wgsl`).then((response) => response.text()),
-      adapter.requestDevice(), // nothing beyond the default limits
+      // Nothing beyond the default limits; some kernels want subgroups, which every software adapter here has.
+      adapter.requestDevice({ requiredFeatures: adapter.features.has("subgroups") ? ["subgroups"] : [] }),
     ]);
     return new GpuLab(device, cases, data, wgsl);
   }

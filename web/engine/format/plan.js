@@ -30,7 +30,7 @@ import { read } from "./structure.js";
  * @property {[Extent, Extent, Extent]} grid workgroups; all 1 where the kernel has no workgroup (WASM)
  * @property {boolean} serial done by one thread, while the others wait at the barrier before it
  * @property {[Extent, Extent, Extent][]} others of each kernel that may run in its place, in their order (none for WASM)
- * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null}} Kernel
+ * @typedef {{name: string, buffers: number, scalars: number, access: string, workgroup: number[] | null, requires: string[]}} Kernel
  * @typedef {{name: string, maxRows: number, launches: Launch[]}} PlanFunction
  * @typedef {{layers: number[], page_tokens: number, window: number | null}} KvGroup
  * @typedef {{first: number, pageTokens: number}} BlockTable its first column, and how many tokens each of its pages holds
@@ -84,6 +84,10 @@ export function readPlan(value, tensors, backend) {
   const kernels = p.kernels.map((/** @type {Checked} */ k, /** @type {number} */ i) => readKernel(k, `plan.kernels[${i}]`, backend));
   const alternatives = readAlternatives(p.alternatives ?? [], kernels);
   const others = new Map(alternatives.flatMap((ids) => ids.map((id, i) => /** @type {[number, number]} */ ([id, i ? -1 : ids.length - 1]))));
+  for (const [id, { name, requires }] of /** @type {Kernel[]} */ (kernels).entries()) {
+    if (requires.length === 0 || (others.get(id) ?? 0) < 0) continue;
+    throw invalidArtifact(`no other kernel runs where ${brief(name)} cannot`, `plan.kernels[${id}].requires`);
+  }
   const plan = {
     target: p.target,
     pageTokens: p.page_tokens,
@@ -275,7 +279,7 @@ function readIo({ io: ids, maxima, blocks_per_sequence: blocks }, buffers, width
  * @param {keyof typeof REGIONS} backend
  * @returns {Kernel}
  */
-function readKernel({ name, buffers, scalars, access, workgroup }, field, backend) {
+function readKernel({ name, buffers, scalars, access, workgroup, requires }, field, backend) {
   if (backend === "webgpu" && !workgroup) throw invalidArtifact("is missing", `${field}.workgroup`);
   if (backend === "webgpu" && buffers > STORAGE_BUFFERS) {
     throw invalidArtifact(`${buffers}; WebGPU binds ${STORAGE_BUFFERS}`, `${field}.buffers`);
@@ -285,7 +289,7 @@ function readKernel({ name, buffers, scalars, access, workgroup }, field, backen
     throw invalidArtifact(`has more than ${INVOCATIONS} invocations`, `${field}.workgroup`);
   }
   if (access.length !== buffers) throw invalidArtifact("must have one of r, w, x for each buffer", `${field}.access`);
-  return { name, buffers, scalars, access, workgroup };
+  return { name, buffers, scalars, access, workgroup, requires: requires ?? [] };
 }
 
 /**

@@ -304,6 +304,7 @@ export const PLAN = {
     "scalars": {"is": "int", "low": 0, "high": 16},
     "access": {"is": "text", "of": "access"},
     "workgroup": {"is": "list", "of": {"is": "int", "low": 1, "high": 256}, "low": 3, "high": 3, "optional": true},
+    "requires": {"is": "list", "of": {"is": "text", "of": "line"}, "low": 1, "high": 64, "optional": true},
   },
   "function": {
     "name": {"is": "text", "of": "name"},

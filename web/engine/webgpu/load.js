@@ -12,6 +12,7 @@ import { GpuExecutor } from "./executor.js";
 import { splitKernels } from "./kernels.js";
 import { Replay } from "./replay.js";
 import { Sampler } from "./sampler.js";
+import { cannotRun, featuresOf } from "./subgroups.js";
 import { weightSink } from "./weights.js";
 
 /** What a variant requires beside WebGPU's own features. */
@@ -35,7 +36,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
   const pageBytes = Math.max(...plan.buffers.map((buffer) => buffer.pageBytes));
   const required = manifest.variant.requires.filter((name) => name !== WEBGPU);
   const power = options.powerPreference ?? "high-performance";
-  const optional = options.profile ? [TIMESTAMPS] : [];
+  const optional = [...(options.profile ? [TIMESTAMPS] : []), ...(options.tune === false ? [] : featuresOf(plan))];
   const gpu = await openDevice({ features: required, binding: kvPages * pageBytes, power, optional });
   const faults = faultPort();
   gpu.onGone = ({ code, message }) => {
@@ -50,9 +51,14 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     const buffers = await Buffers.create(gpu, plan);
     // To choose, all of them are compiled: on a CPU, which runs shaders as well, that takes a second each.
     const tuned = plan.alternatives.length > 0 && (options.tune ?? !gpu.facts.software);
-    const chosen = tuned && options.kernels && fits(plan, options.kernels) ? options.kernels : [];
+    const replayed = async () => {
+      const not = await cannotRun(gpu, plan, tuned);
+      const can = options.kernels?.every((name) => !not.has(plan.kernels.findIndex((kernel) => kernel.name === name)));
+      const chosen = tuned && options.kernels && can && fits(plan, options.kernels) ? options.kernels : [];
+      return Replay.create(gpu, plan, buffers, splitKernels(kernels), { chosen, all: tuned && !chosen.length, not });
+    };
     const [replay, sampler, stored] = await settled([
-      Replay.create(gpu, plan, buffers, splitKernels(kernels), { chosen, all: tuned && !chosen.length }),
+      replayed(),
       Sampler.create(gpu, plan, buffers, MAX_BURST),
       fetchShards(gpu, buffers, manifest, source, onProgress),
     ]);

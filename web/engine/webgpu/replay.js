@@ -4,7 +4,7 @@
  */
 
 import { find } from "../core/alternatives.js";
-import { invalidArtifact } from "../format/errors.js";
+import { EngineError, invalidArtifact } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
 import { compile } from "./kernels.js";
@@ -31,8 +31,8 @@ export class Replay {
   /** What runs in the place of a launch's kernel. @type {Map<number, Standing>} */
   #chosen = new Map();
   #uniforms;
-  /** Kernels that this device did not compile, and can do without. @type {Set<number>} */
-  #refused = new Set();
+  /** Kernels that this device cannot run or did not compile, and can do without. @type {Set<number>} */
+  #refused;
 
   /**
    * Compile the kernels. Nothing is bound yet: that takes KV pages.
@@ -40,19 +40,19 @@ export class Replay {
    * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {Map<string, string>} sources WGSL by kernel
-   * @param {{chosen: string[], all: boolean}} kernels that run in the place of others; `all`: compile those that might, too,
-   *   which need not succeed, see `alternatives`
+   * @param {{chosen: string[], all: boolean, not?: Set<number>}} kernels that run in the place of others; `all`: compile those
+   *   that might, too, which need not succeed, see `alternatives`; `not`: those that this device cannot run
    * @returns {Promise<Replay>}
    */
-  static async create(gpu, plan, buffers, sources, { chosen, all }) {
+  static async create(gpu, plan, buffers, sources, { chosen, all, not = new Set() }) {
     for (const { name } of plan.kernels) {
       if (!sources.has(name)) throw invalidArtifact(`kernels.wgsl has no ${JSON.stringify(name)}`, "kernels");
     }
-    const replay = new Replay(gpu, plan, buffers, sources);
-    const others = all ? plan.alternatives.flatMap(([, ...rest]) => rest) : [];
+    const replay = new Replay(gpu, plan, buffers, sources, not);
+    const others = all ? plan.alternatives.flatMap(([, ...rest]) => rest).filter((id) => !not.has(id)) : [];
     const [running, ...standing] = await Promise.allSettled([replay.choose(chosen), ...others.map((id) => replay.#compile([id]))]);
     if (running.status === "rejected") throw running.reason;
-    replay.#refused = new Set(others.filter((_, i) => standing[i].status === "rejected"));
+    replay.#refused = new Set([...not, ...others.filter((_, i) => standing[i].status === "rejected")]);
     return replay;
   }
 
@@ -61,12 +61,14 @@ export class Replay {
    * @param {import("../format/plan.js").Plan} plan
    * @param {import("./buffers.js").Buffers} buffers
    * @param {Map<string, string>} sources
+   * @param {Set<number>} refused
    */
-  constructor(gpu, plan, buffers, sources) {
+  constructor(gpu, plan, buffers, sources, refused) {
     this.#gpu = gpu;
     this.#plan = plan;
     this.#buffers = buffers;
     this.#sources = sources;
+    this.#refused = refused;
     /** @type {ReplayFunction[]} */
     this.functions = [];
     const all = plan.functions.map(({ launches }) => launches.flatMap((launch) => [launch.grid, ...launch.others].map((grid) => ({ ...launch, grid }))));
@@ -78,13 +80,13 @@ export class Replay {
   /**
    * Let these kernels run from now on, each in the place of those that do the same. All has to be bound anew.
    * @param {string[]} names
-   * @throws {import("../format/errors.js").EngineError} invalid_request for a name that is none of them; as `compile`
+   * @throws {EngineError} invalid_request for a name that is none of `alternatives`; as `compile`
    */
   async choose(names) {
     const plan = this.#plan;
     const chosen = new Map(this.#chosen);
     for (const name of names) {
-      const { id, at, first } = find(plan, name);
+      const { id, at, first } = this.#find(name);
       chosen.set(first, { id, at });
     }
     const others = new Set(plan.alternatives.flatMap(([, ...rest]) => rest));
@@ -97,6 +99,13 @@ export class Replay {
       base += fn.uniforms.bytes;
       return fn;
     });
+  }
+
+  /** @param {string} name */
+  #find(name) {
+    const found = find(this.#plan, name);
+    if (this.#refused.has(found.id)) throw new EngineError("invalid_request", `this device cannot run ${name}`, "kernels");
+    return found;
   }
 
   /** @param {number[]} ids of kernels: those that are not compiled yet */
@@ -125,11 +134,11 @@ export class Replay {
    * those of others: `choose` lays them out anew.
    * @param {string} name
    * @returns {Promise<{fn: ReplayFunction, least: number} | null>} `least`: rows with which that function runs at all
-   * @throws {import("../format/errors.js").EngineError} as `choose`
+   * @throws {EngineError} as `choose`
    */
   async alone(name) {
     const { functions } = this.#plan;
-    const { id, at, first } = find(this.#plan, name);
+    const { id, at, first } = this.#find(name);
     const which = functions.findIndex(({ launches }) => launches.some(({ kernel }) => kernel === first));
     if (which < 0) return null;
     await this.#compile([id]);
@@ -206,7 +215,7 @@ export class Replay {
   /**
    * Run a function with a submit for each launch, so that an error names the one it belongs to.
    * @param {ReplayFunction} fn prepared and uploaded
-   * @throws {import("../format/errors.js").EngineError} as Gpu.attempt
+   * @throws {EngineError} as Gpu.attempt
    */
   async runSeparately(fn) {
     for (const [i, launch] of fn.launches.entries()) {

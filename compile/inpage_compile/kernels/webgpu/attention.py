@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from tvm import tirx
 
@@ -28,7 +29,9 @@ from .build import (
     atomic,
     barrier,
     bits,
+    call,
     cast,
+    f32,
     i32,
     kernel,
     lane,
@@ -46,6 +49,7 @@ from .build import (
 from .pages import page_words, place_scalars, rope_append, tables
 from .softmax import (
     CHAIN,
+    NEVER,
     SHARES,
     Merge,
     cleared,
@@ -133,10 +137,11 @@ def clear_state(h: Heads) -> tirx.PrimFunc:
 
 
 @cache
-def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
+def attention_spans(h: Heads, dtype: str, subgroups: bool = False) -> tirx.PrimFunc:
     """(q, positions, row_sequence, block_tables, kv, state, rows[, first, window] → y): y[rows, `Heads.columns`].
 
-    state: uint32 [rows, `row_words`], zeros before and after."""
+    state: uint32 [rows, `row_words`], zeros before and after. ``subgroups``: for adapters that have them, to the same
+    bits: threads find the largest of a head's scores out of each other's registers, not all of them one by one."""
     each, size, step = h.kv_heads * parts_of(h), span_of(h), step_of(h)
     wide, rest = h.columns // 4, (h.columns - h.heads * h.dim) // 4
 
@@ -156,7 +161,8 @@ def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
             with when(tirx.all(span >= low, span <= last)):
                 start = let(span * size)
                 table = let(row_sequence[row] * h.columns_of_table + column + start // PAGE)
-                one = _Span(a, h, kv, block_tables, table, head, t, start, length, unseen)
+                kind = _SubgroupSpan if subgroups else _Span
+                one = kind(a, h, kv, block_tables, table, head, t, start, length, unseen)
                 one.score(q, let((row * h.heads + head * h.shared + first) * (h.dim // (2 * step))))
                 one.weigh()
                 one.add()
@@ -191,7 +197,7 @@ def attention_spans(h: Heads, dtype: str) -> tirx.PrimFunc:
                         with when(t == 0):
                             T.evaluate(atomic("void", "Store", state[counter], u32(0)))
 
-    return kernel(f"attention_spans_{h.label}", build)
+    return kernel(f"attention_spans_{h.label}" + ("_subgroups" if subgroups else ""), build)
 
 
 class _Ends:
@@ -316,14 +322,10 @@ class _Span:
     def weigh(self) -> None:
         """Scores → weights, behind them in the pool, and each head's M."""
         units = self.heads * self.quads
-        places = [let(self.t + k * self.threads) for k in range(-(-units // self.threads))]
+        places = self._places()
         for unit in places:
             with when(unit < units):
-                total = self.pool[unit]
-                for share in range(1, SHARES):
-                    total = total + self.pool[share * units + unit]
-                token = let(self.start + unit % self.quads * 4)
-                store(self.pool, masked(self.h, let(total), token, self.length, self.unseen), unit)
+                store(self.pool, self._scores(unit), unit)
         barrier()
         for unit in places:
             with when(unit < units):
@@ -332,12 +334,26 @@ class _Span:
                 store(top, self.pool[row], 0)
                 with loop(self.quads, 1) as i:
                     store(top, tirx.Max(top[0], self.pool[row + i]), 0)
-                v = let(top[0])
-                largest = exponent(let(tirx.Max(tirx.Max(lane(v, 0), lane(v, 1)), tirx.Max(lane(v, 2), lane(v, 3)))))
-                store(self.pool, weights(let(self.pool[unit]), largest), units + unit)
-                with when(unit % self.quads == 0):
-                    store(self.tops, largest, unit // self.quads)
+                self._leave_weights(unit, let(self.pool[unit]), _largest(let(top[0])))
         barrier()
+
+    def _places(self) -> list[Expr]:
+        """Which heads' which four tokens this thread weighs."""
+        return [let(self.t + k * self.threads) for k in range(-(-self.heads * self.quads // self.threads))]
+
+    def _scores(self, unit: Expr) -> Expr:
+        """The shares of four tokens' scores together, float32x4."""
+        total = self.pool[unit]
+        for share in range(1, SHARES):
+            total = total + self.pool[share * self.heads * self.quads + unit]
+        token = let(self.start + unit % self.quads * 4)
+        return masked(self.h, let(total), token, self.length, self.unseen)
+
+    def _leave_weights(self, unit: Expr, scores: Expr, top: Expr) -> None:
+        largest = exponent(top)
+        store(self.pool, weights(scores, largest), self.heads * self.quads + unit)
+        with when(unit % self.quads == 0):
+            store(self.tops, largest, unit // self.quads)
 
     def add(self) -> None:
         """Weights · values: a chain's of eight dimensions a thread."""
@@ -403,6 +419,43 @@ class _Span:
                     leave(j, let(quad % (2 * self.octets)), let(value[0]), let(total[0]))
             if low + at_once < entries:
                 barrier()
+
+
+class _SubgroupSpan(_Span):
+    """The same, where threads see each other's registers."""
+
+    def __init__(self, a: Args, h: Heads, *args: Any) -> None:
+        super().__init__(a, h, *args)
+        self.together = let(tirx.Min(cast("int32", a.subgroup_size()), i32(self.quads)))
+        self.parts = a.workgroup(self.heads * self.quads, "float32")
+
+    def weigh(self) -> None:
+        units, places = self.heads * self.quads, self._places()
+        scores, top = (local(len(places), dtype) for dtype in ("float32x4", "float32"))
+        for k, unit in enumerate(places):
+            store(top, f32(NEVER), k)
+            with when(unit < units):
+                store(scores, self._scores(unit), k)
+                store(top, _largest(let(scores[k])), k)
+            for distance in (1 << n for n in range(self.quads.bit_length() - 1)):
+                with when(self.together > distance):
+                    other = let(call("float32", "subgroupShuffleXor", top[k], u32(distance)))
+                    store(top, tirx.Max(top[k], other), k)
+            with when(unit < units):
+                store(self.parts, top[k], unit)
+        barrier()
+        for k, unit in enumerate(places):
+            with when(unit < units):
+                row = let(unit // self.quads * self.quads)
+                with loop(self.quads // self.together) as i:  # one, where a subgroup has room for a head
+                    store(top, tirx.Max(top[k], self.parts[row + i * self.together]), k)
+                self._leave_weights(unit, let(scores[k]), let(top[k]))
+        barrier()
+
+
+def _largest(v: Expr) -> Expr:
+    """Of four lanes."""
+    return let(tirx.Max(tirx.Max(lane(v, 0), lane(v, 1)), tirx.Max(lane(v, 2), lane(v, 3))))
 
 
 __all__ = [

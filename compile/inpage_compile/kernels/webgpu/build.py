@@ -37,6 +37,7 @@ class Args:
         self.grid: list[Extent] = [1, 1, 1]
         self.threads = 0
         self.shared = 0
+        self.requires: list[str] = []
 
     def buffer(self, name: str, dtype: str, access: str = "r") -> Buffer:
         """``access``: r, w, or x for one that is written in place."""
@@ -54,6 +55,18 @@ class Args:
         with T.launch_thread("blockIdx.x", x) as bx, T.launch_thread("blockIdx.y", 1) as by:
             with T.launch_thread("threadIdx.x", threads) as t:
                 yield let(bx), let(by), let(t)
+
+    def subgroup_lane(self) -> Expr:
+        """uint32: this thread's number in its subgroup. Only adapters with subgroups can run the kernel then."""
+        return self._of_subgroup("subgroup_invocation_id")
+
+    def subgroup_size(self) -> Expr:
+        """uint32: threads of a subgroup, a power of two from 4 to 128."""
+        return self._of_subgroup("subgroup_size")
+
+    def _of_subgroup(self, builtin: str) -> Expr:
+        self.requires = ["subgroups"]
+        return let(call("uint32", builtin))
 
     def workgroup(self, count: int, dtype: str) -> Buffer:
         """Memory that a workgroup shares."""
@@ -83,6 +96,8 @@ def kernel(name: str, build: Callable[[Args], None]) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         build(args)
     func = ib.get().with_attr("inpage.name", name).with_attr("inpage.access", args.access)
+    if args.requires:
+        func = func.with_attr("inpage.requires", args.requires)
     return func.with_attr("inpage.grid", json.dumps(args.grid)).with_attr("inpage.workgroup", args.threads)
 
 

@@ -20,11 +20,12 @@ from ..shared.packed import PackedMatrix
 from .activations import activate
 from .build import Args, Expr, cast, kernel, lane, let, store, when
 from .linear_rows import FewRows
+from .linear_subgroups import SharedReads, SharedRows
 from .linear_tiles import Tile, TileSums
 from .pages import Into, PageWriter
 from .sums import Input, Inputs, threads_of
 
-Shape = int | Tile  # rows of a workgroup: few of them, or a tile
+Shape = int | SharedReads | Tile  # rows of a workgroup: few of them, or a tile
 
 
 @cache
@@ -133,9 +134,10 @@ def _sums(
         with a.workgroups(wide, ["ceildiv", "rows", shape.rows], shape.threads) as (bx, by, t):
             yield TileSums(a, weights, shape, inputs, rows, bx, by, t, blocks)
     else:
+        count, kind = (shape.rows, SharedRows) if isinstance(shape, SharedReads) else (shape, FewRows)
         threads = threads_of(weights.columns)
-        with a.workgroups(weights.blocks // blocks, ["ceildiv", "rows", shape], threads) as (bx, by, t):
-            yield FewRows(a, weights, shape, inputs, rows, bx, by, t, blocks)
+        with a.workgroups(weights.blocks // blocks, ["ceildiv", "rows", count], threads) as (bx, by, t):
+            yield kind(a, weights, count, inputs, rows, bx, by, t, blocks)
 
 
 __all__ = ["Input", "Shape", "gated", "linear", "project"]

@@ -3,7 +3,8 @@ unpacked once for all of the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
@@ -27,7 +28,7 @@ from .build import (
     when,
 )
 from .sums import Inputs, shares_of, threads_of
-from .weights import QuadReader
+from .weights import Four, QuadReader
 
 _TOGETHER = 4  # rows; a step that has fewer than a workgroup takes leaves out the others by so many
 
@@ -48,10 +49,11 @@ class FewRows:
         self.room, each = tile, self.threads * (16 if inputs.norm is None else 20)
         while self.room * each > WORKGROUP_BYTES:
             self.room //= 2
-        self.parts = a.workgroup(self.room * self.threads, "float32x4")
+        self.blocks_at_once = self._blocks_at_once(each)
+        self.parts = a.workgroup(self.blocks_at_once * self.room * self.threads, "float32x4")
         self.squares: Buffer = None
         if inputs.norm is not None:
-            self.squares = a.workgroup(self.room * self.threads, "float32")
+            self.squares = self._room_for_squares(a)
             self.own_squares, self.inverse = local(tile, "float32"), local(1, "float32")
         self.starts = []  # of each row of activations, in vectors; rows past the last one repeat it
         for r in range(tile):
@@ -64,25 +66,37 @@ class FewRows:
         tile_row, row = let(self.t // 4), let(self.by * self.tile + self.t // 4)
         there = tirx.all(tile_row < self.tile, row < self.rows)
         sums = local(self.blocks, "float32x4")
-        for block in range(self.blocks):
+        for low in range(0, self.blocks, self.blocks_at_once):
+            blocks = range(low, low + self.blocks_at_once)
             for first in range(0, self.tile, self.room):
-                if block or first:
+                if low or first:
                     barrier()
-                self._leave_shares(block, first)
+                for block in blocks:
+                    self._leave_shares(block, first)
                 barrier()
                 last = first + self.room
                 mine = there if self.room == self.tile else tirx.all(there, tile_row >= first, tile_row < last)
                 with when(mine):
-                    self._add_shares(block, sums, let(tile_row - first if first else tile_row))
+                    own = let(tile_row - first if first else tile_row)
+                    for block in blocks:
+                        self._add_shares(block, sums, own)
         with when(there):
             values = [let(sums[b]) for b in range(self.blocks)]
             if self.inputs.norm is not None:
                 values = [let(value * splat(self.inverse[0])) for value in values]
             finish(row, self.unit, self.quad, values)
 
+    def _blocks_at_once(self, each: int) -> int:
+        """Whose shares lie in the workgroup's memory at once. ``each``: bytes that a row's take there."""
+        return 1
+
+    def _start(self, block: int) -> int:
+        """Of a block's shares."""
+        return block % self.blocks_at_once * self.room * self.threads
+
     def _accumulate(self) -> None:
         """Each thread's share of the sums."""
-        groups, inputs = self.weights.columns // GROUP, self.inputs
+        inputs = self.inputs
         reader = QuadReader(self.weights, inputs.w, self.quad)
         self.sums = local(self.blocks * self.tile, "float32x4")
         for i in range(self.blocks * self.tile):
@@ -92,21 +106,24 @@ class FewRows:
             for r in range(self.tile):
                 store(squares, splat(0.0), r)
         own = [let(self.unit * self.blocks + b) for b in range(self.blocks)] if self.blocks > 1 else [self.unit]
-        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
-        with loop(high - low) as i:
-            group = let(low + i)
+        with self._groups() as group:
             records = [reader.record(block, group) for block in own]
             with reader.fours(records) as (four, quants):
-                at = let(group * (GROUP // 4) + four)
-                norm = None if inputs.norm is None else let(inputs.norm[at])
-                columns = [reader.columns(of) for of in quants]
-                self._in_parts(lambda r: self._add(columns, at, norm, r))
+                self._add_four(reader, quants, group, four)
             if inputs.norm is not None:
-                self._in_parts(lambda r: self._add_squares(squares, group, r))
+                self._add_squares(squares, group)
         if inputs.norm is not None:
             for r in range(self.tile):
                 v = let(squares[r])
                 store(self.own_squares, across(v), r)
+
+    @contextmanager
+    def _groups(self) -> Iterator[Expr]:
+        """A loop over this thread's columns, 32 at a time: which of the row's."""
+        groups = self.weights.columns // GROUP
+        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
+        with loop(high - low) as i:
+            yield let(low + i)
 
     def _in_parts(self, do: Callable[[range], None]) -> None:
         """``do`` for the tile's rows; where they are many, not for those that the step does not have."""
@@ -117,36 +134,52 @@ class FewRows:
             with when(self.by * self.tile + first < self.rows):
                 do(range(first, first + _TOGETHER))
 
-    def _add(self, columns: list[list[Expr]], at: Expr, norm: Expr, rows: range) -> None:
-        """Four columns of each block, times vector ``at`` of each row."""
-        xs = {r: self.inputs.read(self.starts[r] + at, norm) for r in rows}
+    def _add_four(self, reader: QuadReader, quants: list[Four], group: Expr, four: Expr) -> None:
+        """Four columns of each block, times their activations."""
+        at = let(group * (GROUP // 4) + four)
+        norm = None if self.inputs.norm is None else let(self.inputs.norm[at])
+        columns = [reader.columns(of) for of in quants]
+        self._in_parts(lambda rows: self._add(columns, {r: self.inputs.read(self.starts[r] + at, norm) for r in rows}))
+
+    def _add(self, columns: list[list[Expr]], xs: dict[int, Expr]) -> None:
+        """``xs``: a row's four activations, by row."""
         for b, four in enumerate(columns):
-            for r in rows:
+            for r, x in xs.items():
                 i = b * self.tile + r
                 total = self.sums[i]
                 for k, column in enumerate(four):
-                    total = madd(column, splat(lane(xs[r], k)), total)
+                    total = madd(column, splat(lane(x, k)), total)
                 store(self.sums, total, i)
 
-    def _add_squares(self, squares: Buffer, group: Expr, rows: range) -> None:
+    def _add_squares(self, squares: Buffer, group: Expr) -> None:
         """A quarter of the group's columns for each quad of threads."""
-        for v in range(2):
-            at = let(group * (GROUP // 4) + self.quad * 2 + v)
-            for r in rows:
-                value = self.inputs.read(self.starts[r] + at, None)
-                store(squares, madd(value, value, squares[r]), r)
+
+        def add(rows: range) -> None:
+            for v in range(2):
+                at = let(group * (GROUP // 4) + self.quad * 2 + v)
+                for r in rows:
+                    value = self.inputs.read(self.starts[r] + at, None)
+                    store(squares, madd(value, value, squares[r]), r)
+
+        self._in_parts(add)
+
+    def _room_for_squares(self, a: Args) -> Buffer:
+        return a.workgroup(self.room * self.threads, "float32")
 
     def _leave_shares(self, block: int, first: int) -> None:
         """This thread's share of rows of the tile from ``first`` on, for the others."""
         for r in range(self.room):
-            at = r * self.threads + self.t
+            at = self._start(block) + r * self.threads + self.t
             store(self.parts, self.sums[block * self.tile + first + r], at)
             if self.inputs.norm is not None and block == 0:
-                store(self.squares, self.own_squares[first + r], at)
+                self._leave_squares(r, self.own_squares[first + r])
+
+    def _leave_squares(self, row: int, own: Expr) -> None:
+        store(self.squares, own, row * self.threads + self.t)
 
     def _add_shares(self, block: int, sums: Buffer, row: Expr) -> None:
         """``row``: of those whose shares are there. With the first block the row's 1/rms is found as well."""
-        start = let(row * self.threads + self.quad)
+        start = let(self._start(block) + row * self.threads + self.quad)
         store(sums, self.parts[start], block)
         with loop(self.shares - 1) as i:
             store(sums, sums[block] + self.parts[start + (i + 1) * 4], block)
@@ -154,9 +187,13 @@ class FewRows:
             return
         total = local(1, "float32")
         store(total, f32(0.0), 0)
+        self._sum_squares(total, row)
+        store(self.inverse, self.inputs.inverse_rms(total[0], self.weights.columns), 0)
+
+    def _sum_squares(self, total: Buffer, row: Expr) -> None:
+        """Of all threads, in their order."""
         with loop(self.threads) as i:
             store(total, total[0] + self.squares[row * self.threads + i], 0)
-        store(self.inverse, self.inputs.inverse_rms(total[0], self.weights.columns), 0)
 
 
 __all__ = ["FewRows"]
