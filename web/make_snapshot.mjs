@@ -47,7 +47,7 @@ python.FS.writeFile(home, new Uint8Array(readFileSync(archive)));
 python.runPython(`
 import gc, sys
 sys.path.insert(0, "${home}")
-# The largest modules first: to compile them takes memory for a moment, and memory that has grown is kept.
+# The modules that take most memory to compile go first: memory that has grown stays so.
 import inpage.text.template_sandbox
 gc.collect()
 import inpage.worker.messages

@@ -29,7 +29,7 @@ _SLOW_S = 5.0  # a run that takes longer needs none before it to warm up
 _LONG_S = 15.0  # one that takes longer is made once, however few that is
 _SURE = 0.8  # of the limit: what would take longer is not begun, since speed falls as the context grows
 _FIRST = 8  # tokens asked right after loading, to know how fast this engine is
-_STAY_S = 2.0  # for which a first visitor reads at least: pages put away what later visits need
+_STAY_S = 2.0  # between the first load and the second visit: until then pages store what that needs
 _ONE_AT_A_TIME = 8  # clients: more make no difference to an engine that takes one request at a time
 
 

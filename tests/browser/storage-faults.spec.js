@@ -58,7 +58,11 @@ for (const cache of /** @type {const} */ (["opfs", "idb"])) {
       for (const fault of some(RECORDS[cache])) {
         await test.step(`record: ${fault}`, async () => {
           await damage(lab, cache, file, fault, true);
-          await load(lab, model, { cache });
+          server.clear();
+          const { warnings } = await load(lab, model, { cache });
+          expect(warnings.map((/** @type {any} */ { code }) => code)).toEqual(fault === "sum" ? ["artifact_damaged"] : []);
+          // A whole file without a good record is hashed where it lies; IndexedDB has none without one.
+          if (cache === "opfs" && fault !== "sum") expect(downloads(server)).toEqual([]);
           server.clear();
           expect(await load(lab, model, { cache })).toMatchObject({ storage: cache, warnings: [], cached_bytes: manifest.weights.bytes });
           expect(downloads(server)).toEqual([]);
@@ -68,7 +72,7 @@ for (const cache of /** @type {const} */ (["opfs", "idb"])) {
   }
 }
 
-test("without WebCrypto (plain http) what is stored is hashed all the same", async ({ playwright, launchOptions, server, origin, model, manifest }) => {
+test("without WebCrypto (plain http) what is stored is checked all the same", async ({ playwright, launchOptions, server, origin, model, manifest }) => {
   const args = [...(launchOptions.args ?? []), "--host-resolver-rules=MAP plain.example 127.0.0.1"];
   const browser = await playwright.chromium.launch({ ...launchOptions, args });
   try {

@@ -15,7 +15,7 @@ import { outlined, tokenizer } from "./texts.js";
 
 export { fetchJson, newEngine } from "./ahead.js";
 export { answerGet, answerInvalidate, answerPut, answerRemove } from "./answers.js";
-export { pagesClear, pagesGet, pagesNames, pagesPut } from "./pages.js";
+export { pagesGet, pagesNames, pagesPut } from "./pages.js";
 export { newSwapFile } from "./swap_file.js";
 export { readNote, writeNote } from "./notes.js";
 

@@ -59,12 +59,6 @@ export async function pagesNames(start) {
   return pages.beginning(start).catch(() => []);
 }
 
-/** @param {string} start of the keys that go */
-export async function pagesClear(start) {
-  const keys = await pagesNames(start);
-  if (keys.length) await pages.remove(keys);
-}
-
 /**
  * @param {string} key
  * @param {Uint8Array} value

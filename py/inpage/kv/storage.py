@@ -38,9 +38,6 @@ class PageStorage(Protocol):
         """The keys that begin so, the most recently used first."""
         ...
 
-    async def clear(self, start: str) -> None:
-        """Remove the keys that begin so."""
-
 
 def open_storage(settings: KvSettings) -> PageStorage | None:
     """What the settings ask for, on what this place has."""
@@ -68,10 +65,6 @@ class FolderPages:
 
     async def names(self, start: str) -> list[str]:
         return [path.name for _, _, path in reversed(self._files()) if path.name.startswith(start)]
-
-    async def clear(self, start: str) -> None:
-        for name in await self.names(start):
-            (self.folder / name).unlink(missing_ok=True)
 
     def _put(self, keys: Sequence[str], data: memoryview, size: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -140,9 +133,6 @@ class BrowserPages:
 
     async def names(self, start: str) -> list[str]:
         return [str(name) for name in (await settle(host().pagesNames(start))).to_py()]
-
-    async def clear(self, start: str) -> None:
-        await settle(host().pagesClear(start))
 
 
 def _list(keys: Sequence[str]) -> Any:

@@ -59,6 +59,6 @@ class KeptMemory:
 
     def idle(self) -> None:
         """Somebody was answered, and nobody waits: what takes a core for two seconds slows nobody down."""
-        if self._renew is not None:
+        if self._renew is not None and self._keep is None:  # what is not kept yet cannot be renewed
             self._renew()
             self._renew = None

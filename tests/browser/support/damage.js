@@ -5,9 +5,9 @@
 export const BYTES = /** @type {const} */ (["flip", "zero", "swap", "cut", "empty", "gone"]);
 /** Of what only one store has: records as files, pieces as values. */
 export const MORE = { opfs: /** @type {const} */ (["folder", "long"]), idb: /** @type {const} */ (["text", "null", "shorter piece"]) };
-/** Of the record that says a file is whole. */
+/** Of the record that says a file is whole; those of earlier versions had no sum. */
 export const RECORDS = {
-  opfs: /** @type {const} */ (["sum", "gone", "garbage", "null", "other", "length", "no sum", "folder", "huge", "nested"]),
+  opfs: /** @type {const} */ (["no sum", "sum", "gone", "garbage", "null", "other", "length", "folder", "huge", "nested"]),
   idb: /** @type {const} */ (["sum", "gone", "garbage", "other", "length", "no sum"]),
 };
 
@@ -49,7 +49,7 @@ async function inOpfs({ sha256, bytes, fault, record }) {
     long: () => new Uint8Array([...old.subarray(0, at), ...old]),
     garbage: () => "{not json",
     null: () => "null",
-    sum: () => JSON.stringify({ ...said(), xxh32: said().xxh32 ^ 1 }),
+    sum: () => JSON.stringify({ ...said(), xxh32: (said().xxh32 ^ 1) >>> 0 }),
     "no sum": () => JSON.stringify({ sha256, bytes }),
     other: () => JSON.stringify({ ...said(), sha256: "0".repeat(64) }),
     length: () => JSON.stringify({ ...said(), bytes: bytes + 1 }),
@@ -75,7 +75,7 @@ async function inIdb({ sha256, bytes, fault, record }) {
     else {
       const said = await done(store("records").get(sha256));
       const changed = {
-        sum: { ...said, xxh32: said.xxh32 ^ 1 },
+        sum: { ...said, xxh32: (said.xxh32 ^ 1) >>> 0 },
         "no sum": { sha256, bytes },
         garbage: { ...said, bytes: "many" },
         other: { sha256 },

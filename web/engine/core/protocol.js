@@ -30,7 +30,7 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {{initial: number, maximum: number}} [memory] WebAssembly: bytes at the start, and at most; what the weights need
  *   and what a module can address if not given
  * @property {string[] | null} [kernels] the kernel that runs of each list of `Info.alternatives`. Only these are then rehearsed
- *   (WebAssembly) or compiled (WebGPU) while weights arrive. Names that do not fit the plan are ignored
+ *   (WebAssembly, where not all that would be timed is given and stored) or compiled (WebGPU) while weights arrive. Names that do not fit the plan are ignored
  * @property {boolean} [tune] WebGPU: whether kernels can be chosen; if not given, on all but software adapters
  * @property {boolean} [exam] WebGPU: whether the manifest's exam is sat; if not given, on all but software adapters
  * @property {GPUPowerPreference} [powerPreference] WebGPU: which adapter, where there are two; "high-performance" if not given
@@ -54,7 +54,8 @@ export const REPORT = 1 + 2 * MAX_TOP;
  * @property {Record<string, number> | null} threads_measured steps a second by number of threads; null where the number was
  *   given or only one is possible
  * @property {string[][]} alternatives names of kernels that do the same, the one that runs if none is chosen first
- * @property {boolean} rehearsed all of them ran while weights arrived, so that the browser has compiled them well
+ * @property {boolean} rehearsed all of them ran while weights arrived, so that the browser has compiled them well; false where
+ *   nothing was to be timed
  * @property {number} vocab
  * @property {number} context positions a sequence may have
  * @property {number} width numbers that an encoder gives for a sequence; 0 for what writes

@@ -8,7 +8,7 @@ import { outOfMemory } from "../sequential/memory.js";
 import { fetchSampler, openSampler, planOf } from "../sequential/sampler.js";
 import { parted } from "../sequential/support.js";
 import { together } from "../sequential/together.js";
-import { fetchHashed } from "../sequential/weights.js";
+import { fetchShards } from "../sequential/weights.js";
 import { fetchFile } from "../storage/shards.js";
 import { requireSupport as requireWasm } from "../wasm/load.js";
 import { requireAdapter } from "../webgpu/device.js";
@@ -59,7 +59,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     openLibrary(),
     openSampler(plan, kernels),
     fetchFile({ ...source, signal }, library, () => undefined),
-    fetchHashed({ ...source, signal }, manifest, (shard) => shards.hold(shard), onProgress),
+    fetchShards({ ...source, signal }, manifest, (shard) => shards.hold(shard), onProgress),
   ]);
   offerFiles(filesOf(manifest, shards, code), source.signal);
   const opened = offerAdapter(adapter, facts);

@@ -8,7 +8,7 @@ import { allocated, outOfMemory } from "../sequential/memory.js";
 import { fetchSampler, openSampler, planOf } from "../sequential/sampler.js";
 import { parted } from "../sequential/support.js";
 import { together } from "../sequential/together.js";
-import { fetchHashed } from "../sequential/weights.js";
+import { fetchShards } from "../sequential/weights.js";
 import { requireSupport as requireWasm } from "../wasm/load.js";
 import { chooseThreads } from "../wasm/pool.js";
 import { requireAdapter } from "../webgpu/device.js";
@@ -56,7 +56,7 @@ export async function load({ options, manifest, plan, kernels, runtime, features
   const [ort, sampler, stored] = await together(source.signal, (signal) => [
     openLibrary(provider, /** @type {Uint8Array<ArrayBuffer>} */ (runtime), threads, power),
     openSampler(plan, kernels),
-    fetchHashed({ ...source, signal }, manifest, ({ offset, bytes }) => weights.subarray(offset, offset + bytes), onProgress),
+    fetchShards({ ...source, signal }, manifest, ({ offset, bytes }) => weights.subarray(offset, offset + bytes), onProgress),
   ]);
   const session = await open(ort, manifest, weights, onGpu);
   source.signal.throwIfAborted();

@@ -6,13 +6,13 @@ import { fetchWeights } from "../storage/shards.js";
 /** @typedef {import("../format/manifest.js").Manifest} Manifest */
 
 /**
- * All of them.
+ * All shards.
  * @param {import("../storage/shards.js").Source} source
  * @param {Manifest} manifest
  * @param {(shard: Manifest["shards"][number]) => Uint8Array<ArrayBuffer>} placeOf where a shard's bytes go
  * @param {(event: import("../core/protocol.js").Progress) => void} onProgress
  */
-export function fetchHashed(source, manifest, placeOf, onProgress) {
+export function fetchShards(source, manifest, placeOf, onProgress) {
   /** @type {import("../storage/shards.js").WeightSink} */
   const sink = {
     slots: source.policy.connections,

@@ -49,11 +49,13 @@ async function prefetch(base, text) {
   const source = { base, store, policy: DEFAULT_POLICY, signal: new AbortController().signal, warnings: [] };
   let next = 0;
   const slot = async () => {
-    const place = new Uint8Array(Math.max(...shards.map(({ bytes }) => bytes)));
+    /** @type {Uint8Array<ArrayBuffer> | undefined} */
+    let place;
     while (next < shards.length && !stopped.signal.aborted && !source.warnings.length) {
       const shard = shards[next++];
       if (await store.has(shard.sha256, shard.bytes)) continue;
       scope.postMessage({ fetching: shard.sha256 });
+      place ??= new Uint8Array(Math.max(...shards.map(({ bytes }) => bytes)));
       const target = place.subarray(0, shard.bytes);
       await bring(source, shard, { target, hash: hashWhenWhole(target), progress: () => undefined });
     }

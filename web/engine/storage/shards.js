@@ -1,6 +1,6 @@
 /**
  * @file Brings a model's files to where they belong: shards into what an executor holds out for them (wasm memory, a
- * staging buffer of the GPU), hashed on the way; plan and kernels into small buffers. From storage where a committed copy
+ * staging buffer of the GPU), checked on the way; plan and kernels into small buffers. From storage where a committed copy
  * lies there, else over the network, resumed inside a file after a break, and kept in storage for the next time.
  *
  * Storage is not believed: what comes from there is checked (storage.js), and counts as absent where it is not what was

@@ -40,8 +40,8 @@ export async function load({ options, manifest, plan, kernels, features, source,
   executor.start();
   const chosen = options.kernels && fits(plan, options.kernels) ? options.kernels : undefined;
   if (chosen) executor.chooseKernels(chosen);
-  // Where an earlier visit found out both, nothing is timed: cores then have more to do than to rehearse.
-  const settled = chosen && isGiven(options.threads);
+  // Where kernels and threads are given nothing is timed afterwards; and where weights are stored, nobody waits for them.
+  const settled = chosen && isGiven(options.threads) && (await isStored(source, manifest));
   const rehearsal = threads > 1 && !settled ? prepareRehearsal(executor, chosen) : null;
   const close = await startThreads(executor, faultPort, source.signal, rehearsal);
   try {
@@ -59,7 +59,16 @@ export async function load({ options, manifest, plan, kernels, features, source,
 }
 
 /**
- * Shards are written and hashed where they stay.
+ * @param {import("../storage/shards.js").Source} source
+ * @param {import("../format/manifest.js").Manifest} manifest
+ * @returns {Promise<boolean>} whether the first shard is stored, and so, most likely, all
+ */
+async function isStored({ store }, { shards: [{ sha256, bytes }] }) {
+  return (await store?.has(sha256, bytes).catch(() => false)) ?? false;
+}
+
+/**
+ * Shards are written where they stay, and hashed there where they come over the network.
  * @param {Executor} executor
  * @param {number} slots
  * @returns {import("../storage/shards.js").WeightSink}

@@ -1,5 +1,5 @@
 /**
- * @file Shards on their way to the GPU: each is read, hashed and verified in a mapped staging buffer, which is then copied
+ * @file Shards on their way to the GPU: each is read and checked in a mapped staging buffer, which is then copied
  * to where its weights belong and used again. Two staging buffers take turns, so that one can fill while the other
  * drains; nothing of the weights ever lies in the JavaScript heap.
  */
