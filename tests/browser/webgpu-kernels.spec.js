@@ -10,7 +10,7 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUT = path.join(ROOT, `build/tests/gpu-kernels${process.env.INPAGE_SLOW ? "-slow" : ""}`);
-const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention", "short_conv"];
+const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention", "short_conv", "int8"];
 
 /** @typedef {{page: import("@playwright/test").Page}} Kernels */
 

@@ -130,7 +130,7 @@ class GpuOps:
         y = residual if residual is not None else Tensor.placeholder([count, weights.rows], out)
         first = 0
         for part, data in zip(slices(weights), w, strict=True):
-            args, folded = self._input(x, data)
+            args, folded = self._input(x, data, part)
             again = residual is None and first > 0
             rest = (folded, out, residual is not None, weights.rows, first, again)
             func = _any_of(linear.linear, part, self.tier.shapes(part, x.head), *rest)
@@ -147,7 +147,7 @@ class GpuOps:
         width = weights.rows // 2
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
-            args, folded = self._input(x, data)
+            args, folded = self._input(x, data, part)
             func = _any_of(
                 linear.gated, part, self.tier.shapes(part, False), folded, self.dtype, width, first, activation
             )
@@ -192,7 +192,7 @@ class GpuOps:
         q, first, slots = self._queries(h), 0, self._slots(h, where)
         for weights, w in matrices:
             for part, data in zip(slices(weights), w, strict=True):
-                args, folded = self._input(normed, data)
+                args, folded = self._input(normed, data, part)
                 args += [*([] if bias is None else [bias]), table, slots, pages]
                 into, at = Into(h, first, bias is not None), len(args) - 1
                 func = _any_of(linear.project, part, self.tier.shapes(part, False), folded, self.dtype, into)
@@ -249,7 +249,7 @@ class GpuOps:
         made = self._call(short_conv(c, self.dtype), args, self._wide(c.width), rest=rest)
         return NormedActivations(made), [*kv[:slot], pages, *kv[slot + 1 :]]
 
-    def _input(self, x: NormedActivations, w: Tensor) -> tuple[list[Tensor], Input]:
+    def _input(self, x: NormedActivations, w: Tensor, weights: PackedMatrix) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
         return args, Input(str(x.tensor.dtype), x.epsilon)
 
