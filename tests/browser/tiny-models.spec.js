@@ -36,6 +36,7 @@ const ENGINES = {
     usual: ["qwen3-yarn"],
     slow: ["k_quants", "qwen3", "eighty", "alone", "three", "wide", "uneven", "qwen2-apart", "apart", "nine", ...NEW, ...ROPES, ...KINDS],
   },
+  "webgpu-int8": { threads: [1], usual: ["k_quants"], slow: ["uneven", "eighty", "qwen3", "gemma3", "lfm2", "phi3", ...KINDS] },
 };
 /** @param {string} variant */
 const modelsOf = (variant) => [...new Set([...ENGINES[variant].usual, ...(process.env.INPAGE_SLOW ? ENGINES[variant].slow : [])])];
@@ -152,11 +153,11 @@ async function longStep(page, engine, ids) {
  * A profile has a time for every launch of a step, alone and of many rows.
  * @param {import("@playwright/test").Page} page
  * @param {string} engine on WebGPU
- * @param {string} name of its model
+ * @param {string} folder of its variant
  * @param {"gpu" | "wall"} clock
  */
-async function profiled(page, engine, name, clock) {
-  const plan = JSON.parse(readFileSync(path.join(OUT, `tiny-${name}/webgpu-f32/plan.json`), "utf8"));
+async function profiled(page, engine, folder, clock) {
+  const plan = JSON.parse(readFileSync(path.join(OUT, folder, "plan.json"), "utf8"));
   for (const [fn, rows] of /** @type {const} */ ([[plan.functions[0], 1], [plan.functions.at(-1), 20]])) {
     const found = await call(page, "profile", engine, { rows, depth: 3, repeats: 2 });
     expect(found).toMatchObject({ rows, sequences: 1, depth: 3, clock });
@@ -175,7 +176,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
     test(`${variant}: ${name}`, async ({ page_: page }) => {
       /** @type {{ids: number[], nll: number[], logits: number[][], shares: number[]}} of all tokens; of the last ones; of a page, each group's */
       const { ids, nll, logits, shares } = JSON.parse(readFileSync(path.join(OUT, `${name}.json`), "utf8"));
-      const bound = variant.startsWith("wasm") && !FLOATS.includes(name) ? INT8 : FLOAT;
+      const bound = variant !== "webgpu-f32" && !FLOATS.includes(name) ? INT8 : FLOAT;
       const largest = Math.max(...logits.flat().map(Math.abs));
       const tokens = logits[0].map((_, i) => i);
       /** @type {unknown[]} */
@@ -200,7 +201,7 @@ for (const [variant, { threads: counts }] of Object.entries(ENGINES)) {
         traces.push(await sameBits(page, engine, variant.startsWith("webgpu") ? ids.slice(0, 20) : ids));
         if (variant.startsWith("webgpu")) {
           await longStep(page, engine, ids);
-          await profiled(page, engine, name, "wall");
+          await profiled(page, engine, `tiny-${name}/${variant}`, "wall");
         }
         await call(page, "unload", engine);
       }
@@ -277,7 +278,7 @@ const WRONG = /this GPU computes wrong numbers: token \d+ (has|leads|is chosen)/
 test("a GPU whose kernels compute wrong numbers fails the exam", async ({ page_: page }) => {
   const options = { variant: "webgpu-f32", threads: 1, contextPages: PAGES, exam: true, cache: false };
   await call(page, "load", "examined", { ...options, base: `/tiny/${EXAMINED}`, profile: true }, 0);
-  await profiled(page, "examined", EXAMINED.replace("tiny-", ""), "gpu");
+  await profiled(page, "examined", `${EXAMINED}/webgpu-f32`, "gpu");
   await call(page, "unload", "examined");
   const kernels = [...runningOf(EXAMINED).keys()];
   // Of what only decodes, and of what only reads prompts.

@@ -35,7 +35,7 @@ const test = base.extend({
       await page.close();
       await server.stop();
     },
-    { scope: "worker", timeout: 120_000 },
+    { scope: "worker", timeout: process.env.INPAGE_SLOW ? 600_000 : 120_000 },
   ],
 });
 
