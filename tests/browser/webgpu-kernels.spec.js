@@ -10,7 +10,7 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUT = path.join(ROOT, `build/tests/gpu-kernels${process.env.INPAGE_SLOW ? "-slow" : ""}`);
-const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention", "short_conv"];
+const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention", "short_conv", "int8"];
 
 /** @typedef {{page: import("@playwright/test").Page}} Kernels */
 
@@ -35,7 +35,7 @@ const test = base.extend({
       await page.close();
       await server.stop();
     },
-    { scope: "worker", timeout: 120_000 },
+    { scope: "worker", timeout: process.env.INPAGE_SLOW ? 600_000 : 120_000 },
   ],
 });
 

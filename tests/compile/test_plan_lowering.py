@@ -54,8 +54,13 @@ def lowered(tiny_files: dict[str, Path]) -> Lower:
     return cache(made)
 
 
-# What a Gemma computes leaves half precision: it is refused.
-CASES = [(m, v) for m in MODELS for v in VARIANTS if not (v == "webgpu-f16" and MODELS[m].family.startswith("gemma"))]
+# What a Gemma computes leaves half precision: it is refused. Of 8 bits a model with every kind of matrix is enough.
+CASES = [
+    (m, v)
+    for m in MODELS
+    for v in VARIANTS
+    if not (v == "webgpu-f16" and MODELS[m].family.startswith("gemma")) and (v != "webgpu-int8" or m == "mixed")
+]
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -124,7 +129,8 @@ def test_memory_and_kernels_do_not_grow_with_layers(tmp_path: Path, lowered: Low
     assert six.page_bytes == 3 * two.page_bytes
     a_layer = [(len(f.launches) - len(g.launches)) // 4 for f, g in zip(six.functions, two.functions, strict=True)]
     if variant.startswith("webgpu"):
-        assert a_layer == [5, 5, 5]  # qkv, attention, out; gate and up, down
+        # qkv, attention, out; gate and up, down; several rows' activations are rounded to 8 bits by themselves
+        assert a_layer == ([5, 9, 9] if variant == "webgpu-int8" else [5, 5, 5])
         assert [b.name for b in six.buffers if b.kind == "kv"] == [f"kv.{i}" for i in range(6)]
         return
     assert [f.name for f in six.functions] == ["decode", "batch", "step"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from inpage.backends.measurement import Measurement
 from inpage.backends.selection import about_threads, candidates, choose
 from inpage.errors import InvalidRequest, Unsupported
 from inpage.format.schema import Variant
@@ -70,6 +71,25 @@ def test_a_limit_of_webgpu_is_required_by_its_name() -> None:
     assert (refused.can_run, refused.reason) == (False, said)
     enough = replace(adapter, limits={**adapter.limits, "maxComputeWorkgroupStorageSize": 32768})
     assert candidates(mlc, replace(device, adapter=enough))[0].can_run
+
+
+def test_int8_on_a_gpu_needs_a_feature_of_wgsl_and_is_preferred_once_it_was_measured() -> None:
+    dp4a = "packed_4x8_integer_dot_product"
+    webgpu = [
+        Variant("webgpu-int8", "webgpu", ("webgpu", dp4a), {}),
+        *(Variant(name, "webgpu", ("webgpu",), {}) for name in ("webgpu-f32", "webgpu-f16")),
+    ]
+    device = replace(page("webgpu"), adapter=Adapter("a GPU", software=False))
+    able = replace(device, adapter=Adapter("a GPU", software=False, language=(dp4a,)))
+    assert able.fingerprint == device.fingerprint  # what was measured before this was asked for still holds
+    refused = candidates(webgpu, device)[-1]
+    said = "needs WGSL's dot products of packed 8-bit numbers, which this device does not have"
+    assert (refused.name, refused.can_run, refused.reason) == ("webgpu-int8", False, said)
+    others = {name: Measurement(100.0, 1000.0, 1, 0.0) for name in ("webgpu-f32", "webgpu-f16")}
+    for measured in ({}, others, {"webgpu-f32": others["webgpu-f32"]}):
+        assert [c.name for c in choose(webgpu, able, measurements=measured).ranked][-1] == "webgpu-int8"
+    faster = others | {"webgpu-int8": Measurement(101.0, 1000.0, 1, 0.0)}
+    assert choose(webgpu, able, measurements=faster).variant.name == "webgpu-int8"
 
 
 def test_none_can_run() -> None:

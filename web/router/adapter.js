@@ -15,11 +15,13 @@ const ANSWER_MS = 5000;
  * @property {string} description
  * @property {boolean} software computes on the CPU
  * @property {string[]} features
+ * @property {string[]} language WGSL's features, which are the browser's
  * @property {Record<string, number>} limits
  * @typedef {{adapter: Adapter | null, reason: string}} Found reason: why there is none
  *
  * @typedef {object} Gpu the part of navigator.gpu that is used here
  * @property {(options?: object) => Promise<any>} requestAdapter
+ * @property {Iterable<string>} [wgslLanguageFeatures]
  */
 
 /**
@@ -32,14 +34,14 @@ export async function probeAdapter(powerPreference) {
   try {
     const found = await Promise.race([gpu.requestAdapter({ powerPreference }), silence()]);
     if (!found) return { adapter: null, reason: "WebGPU finds no adapter on this device" };
-    return { adapter: describe(found), reason: "" };
+    return { adapter: describe(found, gpu), reason: "" };
   } catch (error) {
     return { adapter: null, reason: `WebGPU failed: ${String(error)}` };
   }
 }
 
-/** @param {any} found a GPUAdapter @returns {Adapter} */
-function describe(found) {
+/** @param {any} found a GPUAdapter @param {Gpu} gpu @returns {Adapter} */
+function describe(found, gpu) {
   const { vendor = "", architecture = "", device = "", description = "", isFallbackAdapter } = found.info ?? {};
   const fallback = isFallbackAdapter ?? found.isFallbackAdapter ?? false;
   /** @type {Record<string, number>} */
@@ -49,6 +51,7 @@ function describe(found) {
     vendor, architecture, device, description, limits,
     software: fallback || SOFTWARE.test(`${vendor} ${architecture} ${device} ${description}`),
     features: Array.from(found.features ?? [], String).sort(),
+    language: Array.from(gpu.wgslLanguageFeatures ?? [], String).sort(),
   };
 }
 

@@ -31,6 +31,7 @@ from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier
+from ..ops.webgpu_int8 import INT8, Int8GpuOps
 from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices, qkv_names
 from .layers import conv_tokens, layout_of
 
@@ -125,7 +126,7 @@ def build_gpu_graphs(
     a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier]
 ) -> tuple[list[tvm.IRModule], list[str]]:
     """The module of each tier, every one with a function ``step``, and the names of its parameters: ``tensor@i``, slice
-    i of a packed matrix. ``dtype``: of activations.
+    i of a packed matrix. ``dtype``: of activations; int8: only where they are multiplied.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
     if dtype == "float16" and a.post_norms:
@@ -134,8 +135,9 @@ def build_gpu_graphs(
     names: list[str] = []
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * heads.layers
     for tier in tiers:
+        ops = partial(Int8GpuOps, "float32", tier) if dtype == INT8 else partial(GpuOps, dtype, tier)
         model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
-            a, tensors, heads, partial(GpuOps, dtype, tier), SLICED
+            a, tensors, heads, ops, SLICED
         )
         mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
         mods.append(mod)

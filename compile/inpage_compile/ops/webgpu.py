@@ -131,10 +131,10 @@ class GpuOps:
         y = residual if residual is not None else Tensor.placeholder([count, weights.rows], out)
         first = 0
         for part, data in zip(slices(weights), w, strict=True):
-            args, folded = self._input(x, data)
+            args, folded = self._input(x, data, part)
             again = residual is None and first > 0
             rest = (folded, out, residual is not None, weights.rows, first, again)
-            func = _any_of(linear.linear, part, self.tier.shapes(part, x.head), *rest)
+            func = _any_of(linear.linear, part, self._shapes(part, folded, x.head), *rest)
             if residual is not None or again:
                 y = self._again(func, [*args, y], len(args), count)
             else:
@@ -148,10 +148,8 @@ class GpuOps:
         width = weights.rows // 2
         h, first = self._wide(width), 0
         for part, data in zip(slices(weights), w, strict=True):
-            args, folded = self._input(x, data)
-            func = _any_of(
-                linear.gated, part, self.tier.shapes(part, False), folded, self.dtype, width, first, activation
-            )
+            args, folded = self._input(x, data, part)
+            func = _any_of(linear.gated, part, self._shapes(part, folded), folded, self.dtype, width, first, activation)
             h = self._again(func, [*args, h], len(args)) if first else self._call(func, args, h)
             first += part.rows // 2
         return NormedActivations(h)
@@ -193,10 +191,10 @@ class GpuOps:
         q, first, slots = self._queries(h), 0, self._slots(h, where)
         for weights, w in matrices:
             for part, data in zip(slices(weights), w, strict=True):
-                args, folded = self._input(normed, data)
+                args, folded = self._input(normed, data, part)
                 args += [*([] if bias is None else [bias]), table, slots, pages]
                 into, at = Into(h, first, bias is not None), len(args) - 1
-                func = _any_of(linear.project, part, self.tier.shapes(part, False), folded, self.dtype, into)
+                func = _any_of(linear.project, part, self._shapes(part, folded), folded, self.dtype, into)
                 if not into.has_queries:
                     pages = self._in_place(func, args, [at], rest=rest)[0]
                 elif first:
@@ -251,7 +249,11 @@ class GpuOps:
         made = self._call(short_conv(c, self.dtype), args, self._wide(c.width), rest=rest)
         return NormedActivations(made), [*kv[:slot], pages, *kv[slot + 1 :]]
 
-    def _input(self, x: NormedActivations, w: Tensor) -> tuple[list[Tensor], Input]:
+    def _shapes(self, weights: PackedMatrix, x: Input, head: bool = False) -> tuple[Shape, ...]:
+        found = self.tier.shapes(weights, head)
+        return tuple(shape for shape in found if not (x.int8 and isinstance(shape, SharedReads)))
+
+    def _input(self, x: NormedActivations, w: Tensor, weights: PackedMatrix) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
         return args, Input(str(x.tensor.dtype), x.epsilon)
 

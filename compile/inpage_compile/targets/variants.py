@@ -15,14 +15,16 @@ from ..kernels.cpu.isa import Isa
 
 ROWS = 128
 PREFILL_ROWS = (128, 256, 512, 1024)  # that a WebGPU variant can be made for
+DP4A = "packed_4x8_integer_dot_product"  # a language feature of WGSL
 _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "mutable-globals", "atomics")
 
 
 @dataclass(frozen=True)
 class VariantSpec:
     """``activations``: on CPUs int8, or f32 for the variant that measures what quantizing them costs; for WebGPU the
-    type of what passes between kernels. ``rows``: of a step of a prompt, enough to keep a weight block in cache for
-    many activations, few enough for a small arena."""
+    type of what passes between kernels, or int8: that is float32, and int8 is what matrices are multiplied with.
+    ``rows``: of a step of a prompt, enough to keep a weight block in cache for many activations, few enough for a small
+    arena."""
 
     name: str
     backend: str
@@ -69,6 +71,7 @@ def all_variants() -> dict[str, VariantSpec]:
     webgpu = [
         VariantSpec("webgpu-f16", "webgpu", gpu, "float16", ("webgpu", "shader-f16"), "kernels.wgsl"),
         VariantSpec("webgpu-f32", "webgpu", gpu, "float32", ("webgpu",), "kernels.wgsl"),
+        VariantSpec("webgpu-int8", "webgpu", gpu, "int8", ("webgpu", DP4A), "kernels.wgsl"),
     ]
     return {v.name: v for v in (*webgpu, *wasm, *native)}
 

@@ -21,6 +21,7 @@ _NAMES = {
     "atomics": "WebAssembly threads",
     "shader-f16": "WebGPU's shader-f16",
     "subgroups": "WebGPU's subgroups",
+    "packed_4x8_integer_dot_product": "WGSL's dot products of packed 8-bit numbers",
     "webgpu": "WebGPU",
 }
 

@@ -127,8 +127,8 @@ class _Walk:
             if i == state:
                 self._add_state(cost, kernel, buffer.bytes // max_rows // 4, group)
                 continue
-            if access == "x" and i < state:
-                access = "r"  # only read, beside `state` in the arena that is written
+            if access == "x" and (i < state or kernel.name.startswith("quantize_rows")):
+                access = "r"  # only read, beside what is written in the same arena
             if buffer.kind == "weight":
                 tensor = tensors[buffer.tensor or ""]
                 share = buffer.bytes / tensor.bytes

@@ -18,12 +18,13 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A WebGPU adapter. ``software``: it computes on the CPU. ``limits`` are what it can do at most, by WebGPU's
-    names."""
+    names; ``language``: what its browser's WGSL has beyond the first version."""
 
     name: str
     software: bool
     features: tuple[str, ...] = ()
     limits: dict[str, int] = field(default_factory=dict)
+    language: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,16 @@ class Device:
         return ""
 
     def has(self, word: str) -> bool:
-        """Whether it has what a manifest's variant requires: a feature, or a limit of WebGPU of at least so much
-        (``maxStorageBuffersPerShaderStage:10``)."""
+        """Whether it has what a manifest's variant requires: a feature, also of WGSL, or a limit of WebGPU of at least
+        so much (``maxStorageBuffersPerShaderStage:10``)."""
         name, _, least = word.partition(":")
         if least.isdecimal():
             return self.adapter is not None and self.adapter.limits.get(name, 0) >= int(least)
-        return word in self.features
+        return word in self.features or (self.adapter is not None and word in self.adapter.language)
 
     @property
     def fingerprint(self) -> str:
-        """Measurements hold as long as this stays the same."""
+        """Measurements hold as long as this stays the same. WGSL's features go with the program."""
         adapter = self.adapter.name if self.adapter else "no adapter"
         words = " ".join(sorted(self.features))
         return f"{self.program} | {adapter} | {self.cores} cores | {'' if self.isolated else 'not '}isolated | {words}"
@@ -117,4 +118,10 @@ def _adapter(found: dict[str, Any]) -> Adapter:
     if found["description"]:
         name = f"{name} ({found['description']})" if name else found["description"]
     limits = {key: int(value) for key, value in found["limits"].items()}
-    return Adapter(name or "an unnamed adapter", bool(found["software"]), tuple(found["features"]), limits)
+    return Adapter(
+        name or "an unnamed adapter",
+        bool(found["software"]),
+        tuple(found["features"]),
+        limits,
+        tuple(found["language"]),
+    )

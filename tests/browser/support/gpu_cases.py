@@ -1,6 +1,6 @@
 """Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``, for each type of activations
 
-- ``<dtype>.wgsl``: all kernels of `gpu_content`, as an artifact has them;
+- ``<dtype>.wgsl``: all kernels of `gpu_content` and, with the first one, of `gpu_int8`, as an artifact has them;
 - ``<dtype>.json``: the cases, with offsets into
 - ``<dtype>.bin``: what buffers hold before, and float64 expectations and tolerances.
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from gpu_content import Case, Content
+from gpu_int8 import Int8Content
 from kernel_cases import Blob, once
 
 from inpage.format.plan_types import Extent, extent
@@ -55,6 +56,8 @@ def _tuples(value: Any) -> Extent:
 
 def write(dtype: str, out: Path) -> None:
     cases, blob = list(Content(dtype).cases()), Blob()
+    if dtype == "float32":
+        cases += Int8Content().cases()
     functions = {id(f): f for case in cases for f, _, _ in case.launches}
     names = {key: f"{f.attrs['inpage.name']}_{i}" for i, (key, f) in enumerate(functions.items())}
     described = [describe(case, names, blob) for case in cases]
@@ -68,7 +71,7 @@ def main(out: Path) -> None:
         for dtype in ("float32", "float16"):
             write(dtype, out)
 
-    once(out, "gpu_content.py", make)
+    once(out, make, "gpu_content.py", "gpu_int8.py")
 
 
 if __name__ == "__main__":

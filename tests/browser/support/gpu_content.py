@@ -172,7 +172,7 @@ class Content:
         shapes = (("q4_1", 96, 64), ("q8_0", 32, 576), ("f16", 16, 32), ("q4_k", 32, 256), ("q4_0", 16, 4128))
         for fmt, hidden, k in shapes:
             gates, ups = random_weights(rng, fmt, hidden, k), random_weights(rng, fmt, hidden, k)
-            both = _interleaved(gates, ups)
+            both = interleaved(gates, ups)
             x, norm = self.activations(rng, 9, k, "float32"), rng.standard_normal(k).astype(np.float32) * 0.01
             for tile, count in (
                 *(
@@ -383,7 +383,7 @@ def _normed_dot(w: Groups, x: Array, norm: Array) -> Real:
     return Real(real.value * root, (real.error + np.abs(real.value) * slack) * root)
 
 
-def _interleaved(gates: Groups, ups: Groups) -> Groups:
+def interleaved(gates: Groups, ups: Groups) -> Groups:
     def rows16(parts: Sequence[Array]) -> Array:
         width = parts[0].shape[1]
         return np.stack([part.reshape(-1, 16, width) for part in parts], axis=1).reshape(-1, width)

@@ -120,11 +120,11 @@ def write(name: str, out: Path) -> None:
     (out / f"{name}.json").write_text(json.dumps(cases))
 
 
-def once(out: Path, content: str, make: Callable[[], None]) -> None:
+def once(out: Path, make: Callable[[], None], *content: str) -> None:
     """Fill the folder ``out``, unless it was filled by the same compiler, the same caller and the same tests' code.
-    ``content``: the caller's file with the cases, beside it."""
+    ``content``: the caller's files with the cases, beside it."""
     out.mkdir(parents=True, exist_ok=True)
-    sources = [Path(inspect.getfile(make)), Path(__file__).with_name(content)]
+    sources = [Path(inspect.getfile(make)), *(Path(__file__).with_name(name) for name in content)]
     sources += [Path(str(module.__file__)) for module in (kernel_reference, weights)]
     key = hashlib.sha256(compiler_hash().encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()
     mark = out / "made-from"
@@ -141,7 +141,7 @@ def main(out: Path) -> None:
             for done in [pool.submit(write, name, out) for name in ("wasm-relaxed", "wasm-simd")]:
                 done.result()
 
-    once(out, "kernel_content.py", make)
+    once(out, make, "kernel_content.py")
 
 
 if __name__ == "__main__":

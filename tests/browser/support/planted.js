@@ -45,7 +45,7 @@ export async function examineEach(base, faults, kvPages) {
     const replay = await Replay.create(gpu, plan, buffers, kernels, { chosen: [], all: false });
     replay.bind();
     const executor = new GpuExecutor(gpu, plan, buffers, replay, chooses, { kvPages });
-    return examine(executor, plan, exam, false).then(() => "", String);
+    return examine(executor, plan, exam, "f32").then(() => "", String);
   };
   const found = [{ kernel: "none", error: "", after: await sit(sources) }];
   for (const [kernel, code] of Object.entries(faults.model)) {

@@ -9,7 +9,7 @@ import { COUNTER_WORDS, COUNTERS } from "./counters.js";
 /**
  * @typedef {import("../core/protocol.js").AdapterFacts} AdapterFacts
  * @typedef {object} Wanted
- * @property {readonly string[]} features WebGPU features that the variant requires
+ * @property {readonly string[]} features WebGPU's features, and WGSL's, that the variant requires
  * @property {number} binding bytes of the largest binding that would be useful
  * @property {GPUPowerPreference} power which adapter, where there are two
  * @property {readonly string[]} [optional] features that are of use where the adapter has them
@@ -36,16 +36,17 @@ export async function findAdapter(powerPreference) {
 /**
  * The same, where it has what is required of it.
  * @param {GPUPowerPreference} power
- * @param {readonly string[]} requires features, and limits of at least so much ("maxStorageBuffersPerShaderStage:10")
+ * @param {readonly string[]} requires features, also of WGSL, and limits of at least so much ("maxStorageBuffersPerShaderStage:10")
  * @throws {EngineError} unsupported
  */
 export async function requireAdapter(power, requires) {
   const found = await findAdapter(power);
   if (!found) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
   const { features, limits } = found.adapter;
+  const language = /** @type {Partial<GPU>} */ (navigator.gpu).wgslLanguageFeatures;
   for (const word of requires) {
     const [name, least] = word.split(":");
-    if (!least && !features.has(name)) throw new EngineError("unsupported", `this device's WebGPU has no ${name}`, "variant");
+    if (!least && !features.has(name) && !language?.has(name)) throw new EngineError("unsupported", `this device's WebGPU has no ${name}`, "variant");
     const has = Number(/** @type {Record<string, number>} */ (/** @type {unknown} */ (limits))[name] ?? 0);
     if (least && has < Number(least)) throw new EngineError("unsupported", `this device's WebGPU has a ${name} of ${has}, not of ${least}`, "variant");
   }
@@ -66,7 +67,8 @@ export async function openDevice({ features, binding, power, optional = [] }) {
     // The default is what a request without limits gets: asking for less is the same as not asking.
     requiredLimits[limit] = Math.min(adapter.limits[limit], binding);
   }
-  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...optional.filter((name) => adapter.features.has(name))]);
+  // Those of WGSL are no adapter's: what is required is there.
+  const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...optional].filter((name) => adapter.features.has(name)));
   return openedGpu(adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
 }
 

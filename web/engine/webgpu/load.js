@@ -15,8 +15,8 @@ import { Sampler } from "./sampler.js";
 import { cannotRun, featuresOf } from "./subgroups.js";
 import { weightSink } from "./weights.js";
 
-/** What a variant requires beside WebGPU's own features. */
-const WEBGPU = "webgpu";
+/** What a variant requires beside WebGPU's own features, and what those are that it computes with. */
+const WEBGPU = "webgpu", HALVES = "shader-f16", DP4A = "packed_4x8_integer_dot_product"; // prettier-ignore
 
 /**
  * What can be known without asking for a device.
@@ -68,7 +68,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     if (exam && plan.paged && (options.exam || !gpu.facts.software)) {
       executor.exam = async () => {
         try {
-          await examine(executor, plan, exam, required.includes("shader-f16"));
+          await examine(executor, plan, exam, required.includes(HALVES) ? "f16" : required.includes(DP4A) ? "int8" : "f32");
         } finally {
           executor.forgetExam();
         }

@@ -2,7 +2,8 @@
 
 The columns of a row have shares (`shares_of`). Each is added up in order of columns, then the shares are added in
 order. Of few rows a workgroup makes 16 outputs, and its threads have a quad of outputs and a share each (`FewRows`); of
-many it makes a `Tile`, one share after another (`TileSums`). So one row gets the same bits in a GEMV and in a GEMM.
+many it makes a `Tile`, one share after another (`TileSums`). So one row gets the same bits in a GEMV and in a GEMM. Of
+activations in 8 bits see `linear_int8`.
 
 An RMS norm before it is folded in: the norm's weight multiplies the activations as they are read, and 1/rms, found on
 the way, the result. The residual is added in place.
@@ -19,6 +20,7 @@ from tvm import tirx
 from ..shared.packed import PackedMatrix
 from .activations import activate
 from .build import Args, Expr, cast, kernel, lane, let, store, when
+from .linear_int8 import Int8Row, Int8Rows, Int8TileSums
 from .linear_rows import FewRows
 from .linear_subgroups import SharedReads, SharedRows
 from .linear_tiles import Tile, TileSums
@@ -36,7 +38,7 @@ def linear(weights: PackedMatrix, shape: Shape, x: Input, out: str, add: bool = 
     width = width or weights.rows
 
     def build(a: Args) -> None:
-        inputs = Inputs(a, x)
+        inputs = Inputs(a, x, isinstance(shape, int))
         wide = all(n % 4 == 0 for n in (weights.rows, width, first))
         y_type = f"{out}x4" if wide else out
         y = a.buffer("y", y_type, "x") if add or again else None
@@ -72,7 +74,7 @@ def project(weights: PackedMatrix, shape: Shape, x: Input, out: str, into: Into)
     place: see `pages.Into`. q is there already where these are not its first columns."""
 
     def build(a: Args) -> None:
-        inputs = Inputs(a, x)
+        inputs = Inputs(a, x, isinstance(shape, int))
         bias = a.buffer("bias", "float32x4") if into.bias else None
         writer = PageWriter(a, into.h, out)
         if into.has_queries and into.first:
@@ -104,7 +106,7 @@ def gated(weights: PackedMatrix, shape: Shape, x: Input, out: str, width: int = 
     width = width or weights.rows // 2
 
     def build(a: Args) -> None:
-        inputs = Inputs(a, x)
+        inputs = Inputs(a, x, isinstance(shape, int))
         h = a.buffer("h", f"{out}x4", "x") if first else None
         rows = a.scalar("rows")
         if h is None:
@@ -132,9 +134,11 @@ def _sums(
     if isinstance(shape, Tile):
         wide = -(-weights.blocks // shape.blocks)
         with a.workgroups(wide, ["ceildiv", "rows", shape.rows], shape.threads) as (bx, by, t):
-            yield TileSums(a, weights, shape, inputs, rows, bx, by, t, blocks)
+            tiles = Int8TileSums if inputs.int8 else TileSums
+            yield tiles(a, weights, shape, inputs, rows, bx, by, t, blocks)
     else:
-        count, kind = (shape.rows, SharedRows) if isinstance(shape, SharedReads) else (shape, FewRows)
+        kind: type[FewRows] = FewRows if not inputs.int8 else Int8Rows if inputs.quantized else Int8Row
+        count, kind = (shape.rows, SharedRows) if isinstance(shape, SharedReads) else (shape, kind)
         threads = threads_of(weights.columns)
         with a.workgroups(weights.blocks // blocks, ["ceildiv", "rows", count], threads) as (bx, by, t):
             yield kind(a, weights, count, inputs, rows, bx, by, t, blocks)

@@ -116,15 +116,18 @@ class TileSums:
         self.pair, self.quad = let(lane_ // 4), let(lane_ % 4)
         self.line = let(t // across_)  # of the threads: its rows are `own` neighbours
         self.own_row = let(self.line * tile.own)
-        # [column][quad of outputs], and [row][four columns], these turned so that no two lines meet a bank.
-        self.ws = a.workgroup(GROUP * tile.outputs // 4, "float32x4")
-        self.xs = a.workgroup(tile.rows * _FOURS, "float32x4")
+        self.memory(a)
         self.sums, self.totals = (local(2 * tile.own, "float32x4") for _ in range(2))
         self.items = [let(t + n * tile.threads) for n in range(tile.rows * 4 // tile.threads)]
         self.starts = []  # of the rows that this thread loads a quarter of, in vectors; the last one is repeated
         for item in self.items:
             row = let(tirx.Min(self.first_row + item // 4, rows - 1))
             self.starts.append(let(row * (weights.columns // 4)))
+
+    def memory(self, a: Args) -> None:
+        """[column][quad of outputs], and [row][four columns], these turned so that no two lines meet a bank."""
+        self.ws = a.workgroup(GROUP * self.tile.outputs // 4, "float32x4")
+        self.xs = a.workgroup(self.tile.rows * _FOURS, "float32x4")
 
     def each(self, finish: Callable[[Expr, Expr, Expr, list[Any]], None]) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is, and each block, or pair of

@@ -25,23 +25,33 @@ def threads_of(columns: int) -> int:
 
 @dataclass(frozen=True)
 class Input:
-    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any."""
+    """``dtype`` of the activations; ``epsilon`` of the norm to fold in, if any. ``int8``: they are multiplied as whole
+    numbers of 8 bits, rounded by the kernel itself or, of dtype uint32, before it (`quantize_rows`)."""
 
     dtype: str
     epsilon: float | None = None
+    int8: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether they are `quantize_rows`' records, which the norm's weight is part of."""
+        return self.int8 and self.dtype == "uint32"
 
     @property
     def mark(self) -> str:
-        return "_norm" if self.epsilon is not None else ""
+        return ("_norm" if self.epsilon is not None else "") + ("_q8" if self.quantized else "_int8" * self.int8)
 
 
 class Inputs:
-    """Activations, weights and the norm's weight, as a kernel declares them."""
+    """Activations, weights and the norm's weight, as a kernel declares them. ``few``: rows; of few that are quantized
+    single words are read. ``alone``: without weights, and bound as if they were written."""
 
-    def __init__(self, a: Args, x: Input) -> None:
-        self.x, self.w = a.buffer("x", f"{x.dtype}x4"), a.buffer("w", "uint32x4")
-        self.x_type, self.epsilon = f"{x.dtype}x4", x.epsilon
-        self.norm: Buffer = None if x.epsilon is None else a.buffer("norm", "float32x4")
+    def __init__(self, a: Args, x: Input, few: bool = False, alone: bool = False) -> None:
+        self.int8, self.quantized = x.int8, x.quantized
+        self.x_type, self.epsilon = "uint32" if x.quantized and few else f"{x.dtype}x4", x.epsilon
+        self.x = a.buffer("x", self.x_type, "x" if alone else "r")
+        self.w: Buffer = None if alone else a.buffer("w", "uint32x4")
+        self.norm: Buffer = None if x.epsilon is None or x.quantized else a.buffer("norm", "float32x4")
 
     def read(self, at: Expr, norm: Expr) -> Expr:
         """Four activations, float32x4, times the norm's weights."""

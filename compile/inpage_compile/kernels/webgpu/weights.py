@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tvm import tirx
 
@@ -48,6 +48,11 @@ def _is_read(f: Format) -> bool:
     return sup.scale_bits in (4, 6) and sup.size % 64 == 0
 
 
+def multiplies_int8(f: Format) -> bool:
+    """Whether a format's quants are whole numbers of 8 bits, for `linear_int8`."""
+    return _is_read(f) and not f.is_float and f.table is None
+
+
 @dataclass(frozen=True)
 class Record:
     """32 columns of 16 rows, in vectors: where the record that holds them starts, and their quants; ``step``: which 32
@@ -78,6 +83,15 @@ class Four:
     scales: Scales | None = None
 
 
+class GroupSums(Protocol):
+    """What is done around the columns that share a scale."""
+
+    def begin(self) -> None: ...
+
+    def end(self, scales: list[Scales], number: Expr) -> None:
+        """``scales``: of each record; ``number``: which of the 32 columns' groups."""
+
+
 class QuadReader:
     """The weight buffer, array<vec4<u32>>, of one thread's quad of rows."""
 
@@ -100,7 +114,7 @@ class QuadReader:
         return Record(start, let(start + step * (w.step // 16) + w.header // 16), step)
 
     @contextmanager
-    def fours(self, records: list[Record]) -> Iterator[tuple[Any, list[Four]]]:
+    def fours(self, records: list[Record], sums: GroupSums | None = None) -> Iterator[tuple[Any, list[Four]]]:
         """A loop over 32 columns by fours: which four, and what each record has of it. Loops, as unrolled code would
         take drivers seconds to compile: one for each piece of the narrowest plane, in it one for each piece of the next
         wider one, so that every word is read once."""
@@ -109,9 +123,9 @@ class QuadReader:
                 four = nest.enter_context(loop(GROUP // 4))
                 yield four, [Four(record, four) for record in records]
                 return
-            yield self._quants(records, _Nest(nest))
+            yield self._quants(records, _Nest(nest), sums)
 
-    def _quants(self, records: list[Record], nest: _Nest) -> tuple[Expr, list[Four]]:
+    def _quants(self, records: list[Record], nest: _Nest, sums: GroupSums | None) -> tuple[Expr, list[Four]]:
         group = self.format.group
         supers = [self._super_scales(record) for record in records]
         scales: list[Scales] = []
@@ -120,6 +134,9 @@ class QuadReader:
             if not scales and plane.columns <= group:
                 nest.into(group)
                 scales = [self._scales(r, s, nest.at) for r, s in zip(records, supers, strict=True)]
+                if sums is not None:
+                    sums.begin()
+                    nest.stack.callback(sums.end, scales, nest.at)
             nest.into(plane.columns)
             words.insert(0, [self._word(r.quants + plane.at // 16 + nest.at * 4) for r in records])
         four, within = nest.last()
@@ -133,6 +150,16 @@ class QuadReader:
         scales = self._scales(record, self._super_scales(record), let(four * 4 // self.format.group))
         words = [self._word(record.quants + plane.at // 16 + four // (plane.columns // 4) * 4) for plane in self.planes]
         return Four(record, four, self._joined(words, four, four % (self.planes[0].columns // 4)), scales)
+
+    def packed(self, words: Expr) -> Expr:
+        """The words of a `Four` with nothing but its quants, as `dot4I8Packed` takes them."""
+        if len(self.planes) > 1 or self.w.bits == 8:
+            return words
+        return let(words & splat(u32(((1 << self.w.bits) - 1) * BYTES)))
+
+    def scales(self, record: Record, number: Expr) -> Scales:
+        """Of group ``number`` of a record's 32 columns."""
+        return self._scales(record, self._super_scales(record), number)
 
     def _joined(self, words: list[Expr], four: Expr, within: Expr) -> Expr:
         """A word of each plane → the quants of four columns, a byte each. ``within``: which four of the lowest plane's
@@ -322,4 +349,5 @@ def _masked(words: Expr, mask: int) -> Expr:
     return cast("float32x4", bits("int32x4", words & splat(u32(mask))))
 
 
-__all__ = ["BYTES", "Four", "QuadReader", "Record", "Scales", "bfloats", "check_format", "e8m0", "table_number"]
+__all__ = ["BYTES", "Four", "GroupSums", "QuadReader", "Record", "Scales", "bfloats", "check_format", "e8m0",
+           "multiplies_int8", "table_number"]  # fmt: skip
