@@ -42,6 +42,7 @@ async () => {
   return { vendor, architecture, description, software };
 }
 """
+_TAB_S = 1.5  # a new tab's own start: a process, a page that it shows first
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,16 @@ class Visit:
         self._server = server
         self.flags = list(flags)
         self.profile = profile  # identifies the browser's processes; None where it runs elsewhere
+        self._blank: Any = None
+
+    async def rest(self) -> None:
+        """A tab for the next `open`, with time for what the browser itself does for a new one."""
+        self._blank = await self._context.new_page()
+        await asyncio.sleep(_TAB_S)
 
     async def open(self, files: Files, path: str) -> Tab:
         self._server.files = files
-        page = await self._context.new_page()
+        page, self._blank = self._blank or await self._context.new_page(), None
         for old in self._context.pages:  # the blank one that a browser starts with
             if old is not page and old.url == "about:blank":
                 await old.close()

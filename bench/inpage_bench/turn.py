@@ -189,6 +189,8 @@ class Turn:
         self._tell("loading" if work is None else work.scenario.title)
         self._pace.sample()
         pages: Pages = self._pages if self._pages is not None else _NoPages()
+        if work is not None and self._pages is not None:
+            await self._pages.rest()
         began = time.perf_counter()
         self._settled = False
         facts: LoadFacts = await self._limited(self._driver.load(pages), self._load_s)
