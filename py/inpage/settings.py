@@ -235,6 +235,19 @@ def read_settings(path: Path) -> Settings:
     return settings_from(data)
 
 
+def _hints(kind: type) -> dict[type, dict[str, Any]]:
+    """The types of its fields by name, and those of all tables within."""
+    found = {kind: typing.get_type_hints(kind)}
+    for hint in list(found[kind].values()):
+        if dataclasses.is_dataclass(hint):
+            found |= _hints(typing.cast("type", hint))
+    return found
+
+
+# Found when this is imported, which a page's kept memory was: each is source that Python compiles.
+_HINTS = _hints(Settings)
+
+
 def settings_from(data: Any) -> Settings:
     """From nested mappings of plain values; what is left out has its default. Raises `InvalidRequest`."""
     bounded.check(data, "settings")
@@ -245,7 +258,7 @@ def _build(kind: type[T], data: Any, path: str) -> T:
     where = path or "settings"
     if not isinstance(data, Mapping):
         raise InvalidRequest(f"{where} must be a table of settings, not {quoted(data)}", field=where)
-    hints = typing.get_type_hints(kind)
+    hints = _HINTS[kind]
     prefix = f"{path}." if path else ""
     for key in data:
         if key not in hints:
