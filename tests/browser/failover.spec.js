@@ -70,7 +70,7 @@ test.describe(() => {
     await expect.poll(async () => Object.values(await keptMemory(page))).toEqual([expect.any(Number)]);
     // Beside the first visit it is kept anew with what only chats need, which later visits have from the start.
     const renewals = () => server.requests(`${BASE}router/memory_worker.js`).length;
-    expect(renewals()).toBe(2); // it is kept, then renewed
+    await expect.poll(renewals).toBe(2); // it is kept, then renewed
     expect(await renewMemory(page)).toBe(true);
     seeds.push(await answer());
     expect(modules).toEqual([false, true]);
