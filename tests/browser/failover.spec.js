@@ -56,25 +56,24 @@ test.describe(() => {
     page.on("console", (message) => message.text().startsWith("Python") && warnings.push(message.text()));
     /** @type {boolean[]} */
     const modules = [];
-    const answer = async () => {
+    const renewals = () => server.requests(`${BASE}router/memory_worker.js`).length;
+    const answer = async (/** @type {number} */ renewed) => {
       const info = await start({ threads: 1 });
       expect(info.error).toBeUndefined();
       modules.push(await inPython(page, "import sys; json.dumps('jinja2' in sys.modules)", null));
       const { ids } = await ask("chat", "hello");
       expect(ids).toEqual(greedy(model, "hello", 60));
       const { seed } = (await ask("chat", "a", { temperature: 1, max_tokens: 1 })).completion;
+      await expect.poll(renewals).toBe(renewed);
       await page.evaluate(() => /** @type {any} */ (globalThis).inpage.unload());
       return seed;
     };
-    const seeds = [await answer()];
+    // Beside the first visit it is kept, then anew with what only chats need, which later visits have from the start.
+    const seeds = [await answer(2)];
     await expect.poll(async () => Object.values(await keptMemory(page))).toEqual([expect.any(Number)]);
-    // Beside the first visit it is kept anew with what only chats need, which later visits have from the start.
-    const renewals = () => server.requests(`${BASE}router/memory_worker.js`).length;
-    await expect.poll(renewals).toBe(2); // it is kept, then renewed
     expect(await renewMemory(page)).toBe(true);
-    seeds.push(await answer());
+    seeds.push(await answer(3)); // ours, and no other
     expect(modules).toEqual([false, true]);
-    expect(renewals()).toBe(3); // ours, and no other
     expect(new Set(seeds).size).toBe(2); // chance does not repeat itself
     expect(warnings).toEqual([]);
   });
