@@ -102,7 +102,7 @@ class Content:
             for n, k in ((20, 96), *(((48, 64), (7, 32), (64, 576), (32, 1536)) if fmt == "q4_1" else ())):
                 w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
                 few = ((16, 9), (16, 1)) if n in (20, 7) else ()
-                few += ((4, 9), (4, 4), (SharedReads(1), 9)) if fmt == "q4_1" and n == 20 else ()
+                few += ((4, 9), (4, 4)) if fmt == "q4_1" and n == 20 else ()
                 few += ((SharedReads(1), 9),) if SLOW else ()
                 for tile, count in ((1, 9), *few, (TILES[-1], 9)):
                     yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
@@ -112,8 +112,8 @@ class Content:
             w, x = random_weights(rng, fmt, n, k), self.activations(rng, 9, k)
             if fmt == "mxfp4" and w.d is not None:
                 w.d[w.d < 2] = 2  # adapters may take float32's denormals for 0
-            some = ((16, 9), (16, 1), (4, 9), (4, 4), (SharedReads(4), 9)) if n == 20 else ()
-            some += ((SharedReads(1), 9),) if SLOW else ()
+            some = ((16, 9), (16, 1), (4, 9), (4, 4)) if n == 20 else ()
+            some += ((SharedReads(1), 9), (SharedReads(4), 9)) if SLOW else ()
             for tile, count in ((1, 9), (TILES[-1], 9), *(some if SLOW or fmt == "q6_k" else ())):
                 yield self._linear(f"{fmt} {n}x{k}", w, x[:count], tile, like=None if tile == 1 else 9)
         w, x = random_weights(rng, "q4_0", 36, 96), self.activations(rng, 8, 96, "float32")
