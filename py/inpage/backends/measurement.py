@@ -69,11 +69,7 @@ async def _embedded(engine: Engine) -> Measurement:
     """Of an encoder: tokens of a text a second, by both numbers."""
     info = engine.info
     text = SequenceInput([min(17, info.vocab - 1)] * _rows(info), 0, (), want_logits=True, request=_NAME)
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        await engine.step([text])
-        times.append(time.perf_counter() - began)
+    times = [await _step_s(engine, text) for _ in range(3)]
     rate = len(text.tokens) / min(times[1:])
     return Measurement(rate, rate, info.threads, time.time())
 
@@ -87,12 +83,14 @@ async def _measured(engine: Engine, decode: Callable[[int], Awaitable[float]], p
         if step >= _SLOW_S:
             return Measurement(1 / step, 1 / step, info.threads, time.time())
     step = min(step, await decode(_STEPS))
-    times = []
-    for _ in range(2):  # the first may be compiled on the way
-        began = time.perf_counter()
-        await engine.step([prompt])
-        times.append(time.perf_counter() - began)
-    return Measurement(1 / step, len(prompt.tokens) / min(times), info.threads, time.time())
+    prefill = min([await _step_s(engine, prompt) for _ in range(2)])  # the first may be compiled on the way
+    return Measurement(1 / step, len(prompt.tokens) / prefill, info.threads, time.time())
+
+
+async def _step_s(engine: Engine, feed: SequenceInput) -> float:
+    began = time.perf_counter()
+    await engine.step([feed])
+    return time.perf_counter() - began
 
 
 def _rows(info: EngineInfo) -> int:

@@ -89,12 +89,10 @@ def read(value: Any, schema: Schema, name: str, path: Path = "") -> dict[str, An
         if field == "*":
             others = {k: v for k, v in value.items() if k not in rules}
             out[field] = {k: _value(v, rule, schema, (path, k)) for k, v in others.items()}
-        elif field in value:
-            out[field] = _value(value[field], rule, schema, (path, field))
-        elif rule.get("optional"):
+        elif rule.get("optional") and field not in value:
             out[field] = None
         else:
-            raise wrong((path, field), "is missing")
+            out[field] = _value(_get(value, field, path), rule, schema, (path, field))
     return out
 
 

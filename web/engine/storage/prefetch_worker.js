@@ -27,7 +27,7 @@ scope.onmessage = async ({ data: { base, manifest, stop } }) => {
   try {
     await prefetch(base, manifest);
   } catch {
-    // What fails here fails again where the load needs it, and is told there.
+    // The load meets the same error and reports it.
   }
   scope.postMessage({ done: true });
 };

@@ -40,7 +40,7 @@ export async function load({ options, manifest, plan, kernels, features, source,
   executor.start();
   const chosen = options.kernels && fits(plan, options.kernels) ? options.kernels : undefined;
   if (chosen) executor.chooseKernels(chosen);
-  // Where kernels and threads are given nothing is timed afterwards; and where weights are stored, nobody waits for them.
+  // With kernels and threads given nothing is timed afterwards, and stored weights come too soon for a rehearsal beside them.
   const settled = chosen && isGiven(options.threads) && (await isStored(source, manifest));
   const rehearsal = threads > 1 && !settled ? prepareRehearsal(executor, chosen) : null;
   const close = await startThreads(executor, faultPort, source.signal, rehearsal);

@@ -1,7 +1,7 @@
 /**
  * @file Kernels that require a feature of the device: which of them cannot run here. Those for subgroups also want threads to
  * lie in subgroups in their order, which WGSL leaves open, and the operations that they use to do what they should: a kernel
- * of one workgroup tells.
+ * of one workgroup checks both.
  */
 
 import { COUNTERS } from "./counters.js";

@@ -36,7 +36,7 @@ from .build import (
 from .linear_rows import FewRows
 from .linear_tiles import Tile, TileSums
 from .quantize_rows import RECORD, dot, quantized, words_of
-from .sums import Inputs
+from .sums import Inputs, share_bounds
 from .weights import QuadReader, Scales
 
 _FOURS = GROUP // 4
@@ -134,10 +134,6 @@ class _Int8Sums(FewRows):
             words = [reader.packed(of.words) for of in quants]
             self._in_parts(lambda rows: self.group.add(words, {r: let(self.word(r, four)) for r in rows}))
 
-    def share_bounds(self) -> tuple[Expr, Expr]:
-        groups = self.weights.columns // GROUP
-        return let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
-
 
 class Int8Rows(_Int8Sums):
     """Rows that `quantize_rows` left."""
@@ -148,9 +144,7 @@ class Int8Rows(_Int8Sums):
     def _accumulate(self) -> None:
         stride, reader = words_of(self.weights.columns), self.begin()
         starts = [let(tirx.Min(self.by * self.tile + r, self.rows - 1) * stride) for r in range(self.tile)]
-        low, high = self.share_bounds()
-        with loop(high - low) as i:
-            group = let(low + i)
+        with self._groups() as group:
             self.at = [let(start + group * RECORD) for start in starts]
             self.add_group(reader, group)
 
@@ -176,7 +170,7 @@ class Int8Row(_Int8Sums):
             raise ValueError(f"{tile} rows; more than one are quantized before")
         super().__init__(a, weights, tile, inputs, rows, unit, by, t, blocks)
         self.most = -(-weights.columns // GROUP // self.shares)  # groups of a share
-        each = self.shares * (GROUP + 12)
+        each = self.shares * (GROUP + 12)  # bytes: quants, a scale, two sums
         room = WORKGROUP_BYTES - a.shared
         # Parts of four: each of them has a thread.
         self.part = self.most if self.most * each <= room else room // each // 4 * 4
@@ -185,7 +179,7 @@ class Int8Row(_Int8Sums):
         self.halves = a.workgroup(slots * 2, "int32")
 
     def _accumulate(self) -> None:
-        reader, (low, high) = self.begin(), self.share_bounds()
+        reader, (low, high) = self.begin(), share_bounds(self.share, self.weights.columns)
         squares = local(1, "float32x4")
         store(squares, splat(0.0), 0)
         if self.part >= self.most:

@@ -27,7 +27,7 @@ from .build import (
     store,
     when,
 )
-from .sums import Inputs, shares_of, threads_of
+from .sums import Inputs, share_bounds, shares_of, threads_of
 from .weights import Four, QuadReader
 
 _TOGETHER = 4  # rows; a step that has fewer than a workgroup takes leaves out the others by so many
@@ -120,8 +120,7 @@ class FewRows:
     @contextmanager
     def _groups(self) -> Iterator[Expr]:
         """A loop over this thread's columns, 32 at a time: which of the row's."""
-        groups = self.weights.columns // GROUP
-        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
+        low, high = share_bounds(self.share, self.weights.columns)
         with loop(high - low) as i:
             yield let(low + i)
 

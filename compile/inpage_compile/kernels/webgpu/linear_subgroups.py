@@ -20,6 +20,7 @@ from tvm import tirx
 from ..shared.packed import GROUP
 from .build import WORKGROUP_BYTES, Args, Buffer, Expr, call, cast, lane, let, loop, madd, store, u32, vector, when
 from .linear_rows import FewRows
+from .sums import share_bounds
 from .weights import Four, QuadReader
 
 
@@ -45,7 +46,7 @@ class SharedRows(FewRows):
     def _groups(self) -> Iterator[Expr]:
         """The same number of turns for all threads: those without columns read some that are another's."""
         groups = self.weights.columns // GROUP
-        low, high = let(self.share * groups // self.shares), let((self.share + 1) * groups // self.shares)
+        low, high = share_bounds(self.share, self.weights.columns)
         with loop(-(-groups // self.shares)) as i:
             group = let(low + i)
             if groups % self.shares:

@@ -31,7 +31,7 @@ from .build import (
     store,
     when,
 )
-from .sums import Inputs, shares_of
+from .sums import Inputs, share_bounds, shares_of
 from .weights import QuadReader
 
 _FOURS = GROUP // 4  # vectors of a row in the workgroup's memory
@@ -171,7 +171,7 @@ class TileSums:
             if self.inputs.norm is not None:
                 for i in range(len(self.items)):
                     store(self.squares, splat(0.0), i)
-            low, high = let(share * groups // shares), let((share + 1) * groups // shares)
+            low, high = share_bounds(share, self.weights.columns)
             with loop(high - low) as i:
                 group = let(low + i)
                 barrier()

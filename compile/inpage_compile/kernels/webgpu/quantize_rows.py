@@ -37,7 +37,7 @@ from .build import (
     vector,
     when,
 )
-from .sums import Input, Inputs, shares_of, threads_of
+from .sums import Input, Inputs, share_bounds, threads_of
 from .weights import BYTES
 
 _MOST = 127
@@ -97,7 +97,7 @@ def quantized(inputs: Inputs, start: Expr, group: Expr, squares: Buffer) -> Quan
 def quantize_rows(columns: int, dtype: str, epsilon: float | None) -> tirx.PrimFunc:
     """(x, [norm weight], rows → q): q[rows, `words_of`] of x[rows, columns]. x is bound as if it were written, so that
     both may lie in one arena and what is made of q in the other."""
-    groups, shares, threads = groups_of(columns), shares_of(columns), threads_of(columns)
+    groups, threads = groups_of(columns), threads_of(columns)
     normed = epsilon is not None
 
     def build(a: Args) -> None:
@@ -109,7 +109,7 @@ def quantize_rows(columns: int, dtype: str, epsilon: float | None) -> tirx.PrimF
             squares = local(1, "float32x4")
             store(squares, splat(0.0), 0)
             quad, share = let(t % 4), let(t // 4)
-            low, high = let(share * groups // shares), let((share + 1) * groups // shares)
+            low, high = share_bounds(share, columns)
             with loop((high - low - quad + 3) // 4) as i:
                 group = let(low + i * 4 + quad)
                 made = quantized(inputs, start, group, squares)

@@ -18,6 +18,12 @@ def shares_of(columns: int) -> int:
     return max([fewest, *(n for n in more if n * _GROUPS <= columns // GROUP)])
 
 
+def share_bounds(share: Expr, columns: int) -> tuple[Expr, Expr]:
+    """Of a share: its first 32 columns' number, and the number behind its last ones'."""
+    groups, shares = columns // GROUP, shares_of(columns)
+    return let(share * groups // shares), let((share + 1) * groups // shares)
+
+
 def threads_of(columns: int) -> int:
     """Of a workgroup of `FewRows`: a quad of outputs and a share each."""
     return 4 * shares_of(columns)
