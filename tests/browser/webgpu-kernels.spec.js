@@ -10,7 +10,11 @@ import { WITH_WEBGPU } from "./support/webgpu.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUT = path.join(ROOT, `build/tests/gpu-kernels${process.env.INPAGE_SLOW ? "-slow" : ""}`);
-const FAMILIES = ["linear", "gated", "embed", "rows", "append", "attention", "short_conv", "int8"];
+/** Families of cases by the set that they are in, and what else that needs: where matrix units are emulated, float16 is float32. */
+const SETS = {
+  float32: { families: ["linear", "gated", "embed", "rows", "append", "attention", "short_conv", "int8"], limits: {} },
+  emulated: { families: ["units"], limits: { maxComputeWorkgroupStorageSize: 32768 } },
+};
 
 /** @typedef {{page: import("@playwright/test").Page}} Kernels */
 
@@ -26,11 +30,14 @@ const test = base.extend({
       const server = new FaultServer(mounts, { isolated: true });
       const page = await browser.newPage();
       await page.goto(`${await server.start()}/tests/browser/support/blank.html`);
-      await page.evaluate(async () => {
+      await page.evaluate(async (sets) => {
         const lab = "/tests/browser/support/gpu_lab.js";
         const { GpuLab } = /** @type {typeof import("./support/gpu_lab.js")} */ (await import(lab));
-        Object.assign(globalThis, { lab: await GpuLab.load("/kernels/float32", await navigator.gpu.requestAdapter()) });
-      });
+        /** @type {Record<string, import("./support/gpu_lab.js").GpuLab>} */
+        const labs = {};
+        for (const [name, { limits }] of Object.entries(sets)) labs[name] = await GpuLab.load(`/kernels/${name}`, await navigator.gpu.requestAdapter(), limits);
+        Object.assign(globalThis, { labs });
+      }, SETS);
       await use({ page });
       await page.close();
       await server.stop();
@@ -41,15 +48,17 @@ const test = base.extend({
 
 test.use(WITH_WEBGPU);
 
-for (const family of FAMILIES) {
-  test(`webgpu-f32: ${family}`, async ({ kernels }) => {
-    const { families, report } = await kernels.page.evaluate(async (name) => {
-      const { lab } = /** @type {{lab: import("./support/gpu_lab.js").GpuLab}} */ (/** @type {unknown} */ (globalThis));
-      return { families: lab.families(), report: await lab.run(name) };
-    }, family);
-    expect(families).toEqual(FAMILIES);
-    expect(report.failures).toEqual([]);
-    expect(report.cases).toBeGreaterThan(1);
-    expect(report.elements).toBeGreaterThan(report.cases);
-  });
+for (const [set, { families }] of Object.entries(SETS)) {
+  for (const family of families) {
+    test(`${set}: ${family}`, async ({ kernels }) => {
+      const found = await kernels.page.evaluate(async ([set, name]) => {
+        const { labs } = /** @type {{labs: Record<string, import("./support/gpu_lab.js").GpuLab>}} */ (/** @type {unknown} */ (globalThis));
+        return { families: labs[set].families(), report: await labs[set].run(name) };
+      }, [set, family]);
+      expect(found.families).toEqual(families);
+      expect(found.report.failures).toEqual([]);
+      expect(found.report.cases).toBeGreaterThan(1);
+      expect(found.report.elements).toBeGreaterThan(found.report.cases);
+    });
+  }
 }

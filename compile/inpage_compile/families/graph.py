@@ -32,6 +32,7 @@ from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier
 from ..ops.webgpu_int8 import INT8, Int8GpuOps
+from ..ops.webgpu_matrix import UNITS, MatrixGpuOps
 from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices, qkv_names
 from .layers import conv_tokens, layout_of
 
@@ -126,22 +127,30 @@ def build_gpu_graphs(
     a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier]
 ) -> tuple[list[tvm.IRModule], list[str]]:
     """The module of each tier, every one with a function ``step``, and the names of its parameters: ``tensor@i``, slice
-    i of a packed matrix. ``dtype``: of activations; int8: only where they are multiplied.
+    i of a packed matrix. ``dtype``: of activations; int8: only where they are multiplied; or which units multiply them.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
-    if dtype == "float16" and a.post_norms:
+    if dtype in ("float16", *UNITS) and a.post_norms:
         raise Unsupported(f"activation: what {a.family} models compute leaves half precision", field="activation")
     heads, mods = heads_of(a, maxima), []
     names: list[str] = []
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * heads.layers
     for tier in tiers:
-        ops = partial(Int8GpuOps, "float32", tier) if dtype == INT8 else partial(GpuOps, dtype, tier)
+        ops = _gpu_ops(dtype, tier)
         model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
             a, tensors, heads, ops, SLICED
         )
         mod, names = _export(model, replace(maxima, rows=tier.rows), pages)
         mods.append(mod)
     return mods, names
+
+
+def _gpu_ops(dtype: str, tier: Tier) -> MakeOps[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]]:
+    if dtype == INT8:
+        return partial(Int8GpuOps, "float32", tier)
+    if dtype in UNITS:
+        return partial(MatrixGpuOps, "float16", tier, units=UNITS[dtype])
+    return partial(GpuOps, dtype, tier)
 
 
 def heads_of(a: Architecture, maxima: Maxima) -> Heads:

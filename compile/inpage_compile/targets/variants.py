@@ -12,17 +12,21 @@ from tvm.target import Target
 from inpage.errors import InvalidRequest
 
 from ..kernels.cpu.isa import Isa
+from ..kernels.webgpu.matrix_units import MatrixUnits
+from ..ops.webgpu_matrix import UNITS
 
 ROWS = 128
 PREFILL_ROWS = (128, 256, 512, 1024)  # that a WebGPU variant can be made for
 DP4A = "packed_4x8_integer_dot_product"  # a language feature of WGSL
+MATRICES = "chromium-experimental-subgroup-matrix"
 _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "mutable-globals", "atomics")
 
 
 @dataclass(frozen=True)
 class VariantSpec:
     """``activations``: on CPUs int8, or f32 for the variant that measures what quantizing them costs; for WebGPU the
-    type of what passes between kernels, or int8: that is float32, and int8 is what matrices are multiplied with.
+    type of what passes between kernels, or int8: that is float32, and int8 is what matrices are multiplied with; or
+    matrix units (`UNITS`): that is float16.
     ``rows``: of a step of a prompt, enough to keep a weight block in cache for many activations, few enough for a small
     arena."""
 
@@ -56,6 +60,11 @@ def _host_isa() -> Isa:
     return Isa("x86") if has else Isa("portable")
 
 
+def _needed(units: MatrixUnits) -> tuple[str, ...]:
+    """The last word is no feature of WebGPU's: engines find it where an adapter's units multiply so."""
+    return ("webgpu", "shader-f16", "subgroups", MATRICES, f"{MATRICES}/{units}")
+
+
 def all_variants() -> dict[str, VariantSpec]:
     """Every variant by name; the first of a backend that can run is the one to prefer."""
     wasm = [
@@ -71,6 +80,10 @@ def all_variants() -> dict[str, VariantSpec]:
     webgpu = [
         VariantSpec("webgpu-f16", "webgpu", gpu, "float16", ("webgpu", "shader-f16"), "kernels.wgsl"),
         VariantSpec("webgpu-f32", "webgpu", gpu, "float32", ("webgpu",), "kernels.wgsl"),
+        *(
+            VariantSpec(f"webgpu-{name}", "webgpu", gpu, name, _needed(units), "kernels.wgsl")
+            for name, units in UNITS.items()
+        ),
         VariantSpec("webgpu-int8", "webgpu", gpu, "int8", ("webgpu", DP4A), "kernels.wgsl"),
     ]
     return {v.name: v for v in (*webgpu, *wasm, *native)}

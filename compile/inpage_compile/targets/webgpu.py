@@ -22,6 +22,12 @@ _ACTS = re.compile(r"atomic|workgroupUniformLoad")  # whatever becomes of what t
 # Functions without arguments that stand for built-in values of a thread.
 _SUBGROUP = re.compile(r"\b(subgroup_invocation_id|subgroup_size)\(\)")
 _LAST_BUILTIN = "@builtin(local_invocation_id) threadIdx : vec3<u32>"
+# What `kernels.webgpu.matrix_units` calls, and the kinds of matrices that come of it.
+_UNITS = re.compile(r"^( *)matrix_(\w+?)_(\d+)x(\d+)x(\d+)\((.*)\);$", re.MULTILINE)
+_ENABLED = """enable subgroups;
+enable chromium_experimental_subgroup_matrix;
+diagnostic(off, chromium.subgroup_matrix_uniformity);
+"""
 _LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
 
 
@@ -57,7 +63,8 @@ def wgsl(name: str, func: tirx.PrimFunc) -> str:
         return f"@binding({found[1]}) var<storage, {mode}> "
 
     lines = [line for line in module.inspect_source().splitlines() if line.strip() and not line.startswith("//")]
-    return _subgroups(_live(_registers(_references(_BINDING.sub(bind, "\n".join(lines) + "\n")))))
+    source = _references(_BINDING.sub(bind, "\n".join(lines) + "\n"))
+    return _subgroups(_matrix_units(_live(_registers(source))))
 
 
 def _references(source: str) -> str:
@@ -74,7 +81,40 @@ def _subgroups(source: str) -> str:
     if not names:
         return source
     declared = "".join(f",\n  @builtin({name}) {name} : u32" for name in names)
-    return "enable subgroups;\n" + _SUBGROUP.sub(r"\1", source).replace(_LAST_BUILTIN, _LAST_BUILTIN + declared)
+    enabled = _ENABLED if "subgroup_matrix" in source else "enable subgroups;\n"
+    return enabled + _SUBGROUP.sub(r"\1", source).replace(_LAST_BUILTIN, _LAST_BUILTIN + declared)
+
+
+def _matrix_units(source: str) -> str:
+    """Local arrays that stand for matrices become matrices, each a variable of its own, and calls WGSL's."""
+    kinds: dict[str, str] = {}
+
+    def done(found: re.Match[str]) -> str:
+        indent, what, m, n, k, all_args = found.groups()
+        args = all_args.split(", ")
+        name, i = args[:2]
+        one = f"{name}_{i.rstrip('i')}"
+        if what == "multiply":
+            left, right = (f"{args[at]}_{args[at + 1].rstrip('i')}" for at in (2, 4))
+            return f"{indent}{one} = subgroupMatrixMultiplyAccumulate({left}, {right}, {one});"
+        kind = {"left": f"left<f16, {k}, {m}>", "right": f"right<f16, {n}, {k}>"}.get(what, f"result<f32, {n}, {m}>")
+        kinds[name] = kind = f"subgroup_matrix_{kind}"
+        if what == "zero":
+            return f"{indent}{one} = {kind}();"
+        memory = f"&{args[2]}, u32({args[3]})"
+        if what == "leave":
+            return f"{indent}subgroupMatrixStore<row_major>({memory}, {one}, u32({args[4]}));"
+        return f"{indent}{one} = subgroupMatrixLoad<{kind}, row_major>({memory}, u32({args[4]}));"
+
+    source = _UNITS.sub(done, source)
+
+    def declared(found: re.Match[str]) -> str:
+        name, _, count = found.groups()
+        if name not in kinds:
+            return found[0]
+        return "".join(f"\n  var {name}_{i} : {kinds[name]};" for i in range(int(count)))
+
+    return _LOCAL.sub(declared, source)
 
 
 def _registers(source: str) -> str:

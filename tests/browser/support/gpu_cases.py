@@ -2,25 +2,28 @@
 
 - ``<dtype>.wgsl``: all kernels of `gpu_content` and, with the first one, of `gpu_int8`, as an artifact has them;
 - ``<dtype>.json``: the cases, with offsets into
-- ``<dtype>.bin``: what buffers hold before, and float64 expectations and tolerances.
+- ``<dtype>.bin``: what buffers hold before, and float64 expectations and tolerances;
 
-What was written stays until the compiler or the tests' code changes.
+and ``emulated.*``, the same of `gpu_units`, its matrix units emulated. ``python gpu_cases.py OUT --units``: nothing but
+``units.*``, for adapters that have such units. What was written stays until the compiler or the tests' code changes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_content import Case, Content
+from gpu_content import SLOW, Case, Content
 from gpu_int8 import Int8Content
+from gpu_units import EIGHT, FORMAT_NAMES, SIXTEEN, UnitsContent, emulated
 from kernel_cases import Blob, once
 
 from inpage.format.plan_types import Extent, extent
-from inpage_compile.targets.webgpu import shaders
+from inpage_compile.targets.webgpu import wgsl
 
 
 def describe(case: Case, names: dict[int, str], blob: Blob) -> dict[str, Any]:
@@ -54,25 +57,30 @@ def _tuples(value: Any) -> Extent:
     return (value[0], _tuples(value[1]), _tuples(value[2])) if isinstance(value, list) else value
 
 
-def write(dtype: str, out: Path) -> None:
-    cases, blob = list(Content(dtype).cases()), Blob()
-    if dtype == "float32":
-        cases += Int8Content().cases()
+def write(name: str, cases: Sequence[Case], out: Path) -> None:
+    blob = Blob()
     functions = {id(f): f for case in cases for f, _, _ in case.launches}
     names = {key: f"{f.attrs['inpage.name']}_{i}" for i, (key, f) in enumerate(functions.items())}
     described = [describe(case, names, blob) for case in cases]
-    (out / f"{dtype}.wgsl").write_text(shaders({names[key]: f for key, f in functions.items()}))
-    (out / f"{dtype}.bin").write_bytes(blob.data)
-    (out / f"{dtype}.json").write_text(json.dumps(described))
+    sources = {names[key]: wgsl(names[key], f) for key, f in functions.items()}
+    if name == "emulated":
+        sources = {key: emulated(source) for key, source in sources.items()}
+    (out / f"{name}.wgsl").write_text("".join(f"//: {key}\n{source}" for key, source in sources.items()))
+    (out / f"{name}.bin").write_bytes(blob.data)
+    (out / f"{name}.json").write_text(json.dumps(described))
 
 
-def main(out: Path) -> None:
+def main(out: Path, units: bool) -> None:
     def make() -> None:
-        for dtype in ("float32", "float16"):
-            write(dtype, out)
+        if units:
+            write("units", list(UnitsContent([EIGHT], "float16", FORMAT_NAMES).cases()), out)
+            return
+        write("float32", [*Content("float32").cases(), *Int8Content().cases()], out)
+        write("emulated", list(UnitsContent([SIXTEEN, EIGHT] if SLOW else [SIXTEEN], "float32", ["q6_k"]).cases()), out)
+        write("float16", list(Content("float16").cases()), out)
 
-    once(out, make, "gpu_content.py", "gpu_int8.py")
+    once(out, make, "gpu_content.py", "gpu_int8.py", "gpu_units.py")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--units" in sys.argv)

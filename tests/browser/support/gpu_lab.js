@@ -37,15 +37,20 @@ export class GpuLab {
     this.left = new Map();
   }
 
-  /** @param {string} url of the cases without extension @param {GPUAdapter | null} adapter @returns {Promise<GpuLab>} */
-  static async load(url, adapter) {
+  /**
+   * @param {string} url of the cases without extension
+   * @param {GPUAdapter | null} adapter
+   * @param {Record<string, number>} [requiredLimits]
+   * @returns {Promise<GpuLab>}
+   */
+  static async load(url, adapter, requiredLimits = {}) {
     if (!adapter) throw new Error("no WebGPU adapter");
     const [cases, data, wgsl, device] = await Promise.all([
       fetch(`${url}.json`).then((response) => response.json()),
       fetch(`${url}.bin`).then((response) => response.arrayBuffer()),
       fetch(`${url}.wgsl`).then((response) => response.text()),
       // Nothing beyond the default limits; some kernels want subgroups, which every software adapter here has.
-      adapter.requestDevice({ requiredFeatures: adapter.features.has("subgroups") ? ["subgroups"] : [] }),
+      adapter.requestDevice({ requiredFeatures: adapter.features.has("subgroups") ? ["subgroups"] : [], requiredLimits }),
     ]);
     return new GpuLab(device, cases, data, wgsl);
   }

@@ -3,7 +3,7 @@
 The columns of a row have shares (`shares_of`). Each is added up in order of columns, then the shares are added in
 order. Of few rows a workgroup makes 16 outputs, and its threads have a quad of outputs and a share each (`FewRows`); of
 many it makes a `Tile`, one share after another (`TileSums`). So one row gets the same bits in a GEMV and in a GEMM. Of
-activations in 8 bits see `linear_int8`.
+activations in 8 bits see `linear_int8`, of matrix units `linear_matrices`.
 
 An RMS norm before it is folded in: the norm's weight multiplies the activations as they are read, and 1/rms, found on
 the way, the result. The residual is added in place.
@@ -21,13 +21,14 @@ from ..shared.packed import PackedMatrix
 from .activations import activate
 from .build import Args, Expr, cast, kernel, lane, let, store, when
 from .linear_int8 import Int8Row, Int8Rows, Int8TileSums
+from .linear_matrices import THREADS, ByUnits, UnitRows, UnitTile
 from .linear_rows import FewRows
 from .linear_subgroups import SharedReads, SharedRows
 from .linear_tiles import Tile, TileSums
 from .pages import Into, PageWriter
 from .sums import Input, Inputs, threads_of
 
-Shape = int | SharedReads | Tile  # rows of a workgroup: few of them, or a tile
+Shape = int | SharedReads | Tile | ByUnits  # rows of a workgroup: few of them, or a tile
 
 
 @cache
@@ -129,9 +130,13 @@ def gated(weights: PackedMatrix, shape: Shape, x: Input, out: str, width: int = 
 @contextmanager
 def _sums(
     a: Args, weights: PackedMatrix, shape: Shape, inputs: Inputs, rows: Expr, blocks: int = 1
-) -> Iterator[FewRows | TileSums]:
+) -> Iterator[FewRows | TileSums | UnitRows | UnitTile]:
     """The kernel's body. ``blocks``: of 16 weight rows that belong together."""
-    if isinstance(shape, Tile):
+    if isinstance(shape, ByUnits):
+        wide = -(-weights.blocks // (shape.blocks if shape.tile else blocks))
+        with a.workgroups(wide, ["ceildiv", "rows", shape.rows], THREADS) as (bx, by, t):
+            yield (UnitTile if shape.tile else UnitRows)(a, weights, shape, inputs, rows, bx, by, t, blocks)
+    elif isinstance(shape, Tile):
         wide = -(-weights.blocks // shape.blocks)
         with a.workgroups(wide, ["ceildiv", "rows", shape.rows], shape.threads) as (bx, by, t):
             tiles = Int8TileSums if inputs.int8 else TileSums

@@ -14,6 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from ..shared.packed import GROUP, PackedMatrix
+from .ahead import Ahead
 from .build import (
     Args,
     Buffer,
@@ -35,7 +36,7 @@ from .sums import Inputs, share_bounds, shares_of
 from .weights import QuadReader
 
 _FOURS = GROUP // 4  # vectors of a row in the workgroup's memory
-_ENOUGH = 128  # workgroups
+ENOUGH = 128  # workgroups
 _PROMPT = 128  # rows
 
 
@@ -63,39 +64,18 @@ class Tile:
 TILES = (Tile(64, 64, 8), Tile(64, 64, 4), Tile(32, 64, 4), Tile(32, 32, 2))
 
 
+def workgroups(blocks: int, rows: int, weights: PackedMatrix, count: int) -> int:
+    """Of a prompt's piece of up to ``count`` rows, where one makes ``rows`` by ``blocks`` of 16 outputs."""
+    return -(-weights.blocks // blocks) * -(-min(count, _PROMPT) // rows)
+
+
 def tiles_for(weights: PackedMatrix, rows: int) -> tuple[Tile, Tile]:
     """The largest one with which a prompt still is enough workgroups for a large GPU, and the next larger one, with
     more of it in fewer threads. ``rows``: most of a step."""
-    count = min(rows, _PROMPT)
-
-    def workgroups(tile: Tile) -> int:
-        return -(-weights.blocks // tile.blocks) * -(-count // tile.rows)
-
     _, *usual = TILES
-    best = TILES.index(next((tile for tile in usual if workgroups(tile) >= _ENOUGH), usual[-1]))
+    many = (tile for tile in usual if workgroups(tile.blocks, tile.rows, weights, rows) >= ENOUGH)
+    best = TILES.index(next(many, usual[-1]))
     return TILES[best], TILES[best - 1]
-
-
-class _Ahead:
-    """A buffer of which everything is read twice, in the same order: from memory into registers, while the columns
-    before are multiplied, and out of these. What is computed of the first reading is nobody's, and `targets.webgpu`
-    leaves it out."""
-
-    def __init__(self, buffer: Buffer, dtype: str) -> None:
-        self.buffer, self.dtype = buffer, dtype
-        self.registers: list[Buffer] = []
-        self.next = 0
-        self.fetching = True
-
-    def __getitem__(self, at: Expr) -> Any:
-        n, self.next = self.next, self.next + 1
-        if not self.fetching:
-            return self.registers[n][0]
-        if n == len(self.registers):
-            self.registers.append(local(1, self.dtype))
-        value = let(self.buffer[at])
-        store(self.registers[n], value, 0)
-        return value
 
 
 class TileSums:
@@ -108,8 +88,8 @@ class TileSums:
     ) -> None:  # fmt: skip
         self.weights, self.tile, self.inputs, self.blocks = weights, tile, inputs, blocks
         self.rows, self.t = rows, t
-        self.w, self.x = _Ahead(inputs.w, "uint32x4"), _Ahead(inputs.x, inputs.x_type)
-        self.norm = None if inputs.norm is None else _Ahead(inputs.norm, "float32x4")
+        self.w, self.x = Ahead(inputs.w, "uint32x4"), Ahead(inputs.x, inputs.x_type)
+        self.norm = None if inputs.norm is None else Ahead(inputs.norm, "float32x4")
         self.first_block, self.first_row = let(bx * tile.blocks), let(by * tile.rows)
         across_ = tile.outputs // 8
         lane_ = let(t % across_)
@@ -218,7 +198,7 @@ class TileSums:
     def _rewind(self, *, fetching: bool) -> None:
         for each in (self.w, self.x, self.norm):
             if each is not None:
-                each.next, each.fetching = 0, fetching
+                each.again(fetching=fetching)
 
     def _columns(self, group: Expr) -> list[tuple[Expr, Expr]]:
         """(where in the workgroup's memory, float32x4): four columns of a quad of outputs, once or more."""
@@ -270,4 +250,4 @@ class TileSums:
                 store(total, total[0] + across(v), 0)
 
 
-__all__ = ["TILES", "Tile", "TileSums", "tiles_for"]
+__all__ = ["ENOUGH", "TILES", "Tile", "TileSums", "tiles_for", "workgroups"]

@@ -211,6 +211,23 @@ def add_normed(columns: int, epsilon: float) -> tirx.PrimFunc:
 
 
 @cache
+def norm_rows(columns: int, epsilon: float, dtype: str) -> tirx.PrimFunc:
+    """(x, norm weight, rows → y): y[rows, columns] = the RMS norm of x's rows, as ``dtype``. For matrix units, which
+    take nothing larger than float16 has: a norm that is folded in would come too late."""
+
+    def build(a: Args) -> None:
+        x = a.buffer("x", "float32x4", "x")  # "x": as in `gate`
+        weight = a.buffer("norm", "float32x4")
+        a.scalar("rows")
+        y = a.buffer("y", f"{dtype}x4", "w")
+        with a.workgroups(1, "rows", THREADS) as (_, row, t):
+            with _normed(a, x, weight, row, t, columns, epsilon) as (at, _, value):
+                store(y, cast(f"{dtype}x4", value), at)
+
+    return kernel(f"norm_rows_{columns}", build)
+
+
+@cache
 def rms_rows(columns: int, epsilon: float) -> tirx.PrimFunc:
     """(x, weight, rows): x[rows, columns] = its RMS norm, float32, in place: of encoders, whose states are pooled."""
 
