@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 
 import { BegunLoad } from "../../web/engine/begun.js";
+import { matrixUnits } from "../../web/engine/core/matrix_units.js";
 import { ABI_VERSION, EXPORTED_FUNCTIONS, HISTORY, MAX_STOP, MAX_THREADS, SEQUENCE, SEQUENCE_WORDS } from "../../web/engine/format/abi.js";
 import { createMemory, growTo, importedMemory, kvCapacity, limitMemory } from "../../web/engine/wasm/memory.js";
 import { outOfMemory } from "../../web/engine/sequential/memory.js";
@@ -21,6 +22,16 @@ test("sha256 agrees with Node's at every length around a block", () => {
     expect(sha256(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
     expect(sha256(bytes.subarray(1))).toBe(createHash("sha256").update(bytes.subarray(1)).digest("hex"));
   }
+});
+
+test("an adapter's matrix units are words: those that multiply float16 into float32, by no more than 32 lanes", () => {
+  const config = (/** @type {string} */ componentType, /** @type {string} */ resultComponentType, M = 16, N = 16, K = 16) => ({ componentType, resultComponentType, M, N, K });
+  const subgroupMatrixConfigs = [config("f16", "f16"), config("f16", "f32"), config("i8", "i32", 16, 16, 32), config("f16", "f32", 16, 8, 8)];
+  const words = ["16x16x16", "16x8x8"].map((size) => `chromium-experimental-subgroup-matrix/${size}`);
+  expect(matrixUnits({ subgroupMatrixConfigs, subgroupMaxSize: 32 })).toEqual(words);
+  expect(matrixUnits({ subgroupMatrixConfigs, subgroupMaxSize: 64 })).toEqual([]);
+  expect(matrixUnits({ subgroupMaxSize: 4 })).toEqual([]);
+  expect(matrixUnits({})).toEqual([]);
 });
 
 test("xxh32 agrees with the xxhash package's (Python, 4.1.0) at every length around a stripe and a word", () => {

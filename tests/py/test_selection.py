@@ -92,6 +92,20 @@ def test_int8_on_a_gpu_needs_a_feature_of_wgsl_and_is_preferred_once_it_was_meas
     assert choose(webgpu, able, measurements=faster).variant.name == "webgpu-int8"
 
 
+def test_matrix_units_are_asked_for_by_their_size() -> None:
+    feature = "chromium-experimental-subgroup-matrix"
+    variant = Variant("webgpu-matrix16", "webgpu", ("webgpu", feature, f"{feature}/16x16x16"), {})
+    for features, said in (
+        ({"webgpu"}, "needs Chromium's experimental subgroup matrices and matrix units of 16x16x16, which"),
+        ({"webgpu", feature, f"{feature}/8x8x8"}, "needs matrix units of 16x16x16, which"),
+    ):
+        device = replace(page("webgpu"), features=frozenset(features), adapter=Adapter("a GPU", software=False))
+        (refused,) = candidates([variant], device)
+        assert (refused.can_run, refused.reason) == (False, f"{said} this device does not have")
+    able = replace(device, features=device.features | {f"{feature}/16x16x16"})
+    assert candidates([variant], able)[0].can_run
+
+
 def test_none_can_run() -> None:
     with pytest.raises(Unsupported, match=r"wasm-relaxed: .*; wasm-simd: .*; native: "):
         choose(VARIANTS, page())

@@ -7,47 +7,23 @@
  */
 
 import { readFileSync } from "node:fs";
-import path from "node:path";
-import { create, globals } from "webgpu";
 
 import { SCORE_WORDS } from "../../web/engine/format/abi.js";
-import { loadEngine } from "../../web/engine/load.js";
-import { FaultServer } from "../browser/support/server.js";
+import { dawnEngine } from "./dawn.mjs";
 
 const [model, variant] = process.argv.slice(2);
 const STEPS = 16;
 /** By variant: the margin from which float32's choice must be chosen, and how far logits may be off, of the largest. */
-const { clear, error } = variant === "webgpu-f16" ? { clear: 0.5, error: 2e-2 } : { clear: 0.05, error: 2e-3 };
+const { clear, error } = variant === "webgpu-f32" ? { clear: 0.05, error: 2e-3 } : { clear: 0.5, error: 2e-2 };
 
-const gpu = create(["backend=vulkan"]);
-const server = new FaultServer({ "/model/": path.resolve(model) }, { isolated: false });
-const origin = await server.start();
-Object.assign(globalThis, globals, { gpu, location: { href: `${origin}/` } });
-Object.defineProperty(globalThis, "navigator", { value: { gpu, hardwareConcurrency: 1, userAgent: "Node" }, configurable: true });
-// The sampler's WGSL lies beside its module, which Node does not fetch.
-const fetched = globalThis.fetch;
-globalThis.fetch = (url, ...more) => (String(url).startsWith("file:") ? Promise.resolve(new Response(readFileSync(new URL(url)))) : fetched(url, ...more));
-
-const adapter = await gpu.requestAdapter();
-if (!adapter) {
-  console.error("no Vulkan adapter: install mesa-vulkan-drivers 24 or newer");
-  process.exit(2);
-}
-console.log(`${adapter.info.description}; shader-f16 ${adapter.features.has("shader-f16")}`);
-const manifest = JSON.parse(readFileSync(path.join(model, "manifest.json"), "utf8"));
-const reference = JSON.parse(readFileSync(new URL(`../reference/${manifest.id}.json`, import.meta.url), "utf8"));
-const { executor, info } = await loadEngine(
-  { base: `${origin}/model`, manifest, variant, cache: false, contextPages: 64 }, "inpage-test", new AbortController().signal, () => undefined,
-);
+const { feed: step, info, manifest, close } = await dawnEngine(model, variant);
 console.log(`loaded in ${(info.load_ms / 1e3).toFixed(1)} s`);
-await executor.reservePages(64);
-const blockTables = Int32Array.from({ length: info.blocks_per_sequence }, (_, i) => (i < 64 ? i : -1));
+const reference = JSON.parse(readFileSync(new URL(`../reference/${manifest.id}.json`, import.meta.url), "utf8"));
 
-/** @param {number[]} ids @param {number} from @param {object} more what is wanted of the rows from `from` on */
+/** @param {number[]} ids @param {number} from @param {object} more */
 async function feed(ids, from, more) {
-  const positions = Int32Array.from(ids, (_, i) => i + from);
   const began = performance.now();
-  const result = await executor.step({ tokenIds: Int32Array.from(ids), positions, rowSequence: new Int32Array(ids.length), blockTables, ...more });
+  const result = await step(ids, from, more);
   return { ...result, ms: performance.now() - began };
 }
 
@@ -57,7 +33,7 @@ for (const [name, { ids, greedy_f32: greedy, margin }] of Object.entries(referen
   const from = ids.length - 1;
   let ms = 0;
   for (let at = 0; at < from; at += info.max_rows) ms += (await feed(text.slice(at, Math.min(from, at + info.max_rows)), at, { logitRows: new Int32Array(0) })).ms;
-  await executor.step({ tokenIds: Int32Array.of(text[0]), positions: Int32Array.of(0), rowSequence: Int32Array.of(0), blockTables, logitRows: Int32Array.of(0), wantLogits: true });
+  await step([text[0]], 0, { logitRows: Int32Array.of(0), wantLogits: true });
   const rows = Int32Array.from({ length: STEPS }, (_, i) => i);
   const scored = await feed(text.slice(from, -1), from, { logitRows: rows, targets: Int32Array.from(text.slice(from + 1)) });
   const misses = rows.filter((i) => margin[i] >= clear && scored.scores[i * SCORE_WORDS] !== greedy[i]);
@@ -74,5 +50,5 @@ for (const [name, { ids, greedy_f32: greedy, margin }] of Object.entries(referen
   }
   console.log(`${name}: ${same} of ${STEPS} tokens are float32's, ${misses.length} clear ones are not${off}; ${from} rows in ${(ms / 1e3).toFixed(1)} s`);
 }
-await server.stop();
+await close();
 process.exit(wrong ? 1 : 0);

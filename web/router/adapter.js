@@ -3,6 +3,8 @@
  * an adapter allocates nothing; a browser that does not answer within some seconds counts as having none.
  */
 
+import { matrixUnits } from "../engine/core/matrix_units.js";
+
 /** Names of the interfaces that compute on the CPU. */
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|warp|basic render|software/i;
 const ANSWER_MS = 5000;
@@ -14,7 +16,7 @@ const ANSWER_MS = 5000;
  * @property {string} device
  * @property {string} description
  * @property {boolean} software computes on the CPU
- * @property {string[]} features
+ * @property {string[]} features and what matrix units multiply
  * @property {string[]} language WGSL's features, which are the browser's
  * @property {Record<string, number>} limits
  * @typedef {{adapter: Adapter | null, reason: string}} Found reason: why there is none
@@ -50,7 +52,7 @@ function describe(found, gpu) {
   return {
     vendor, architecture, device, description, limits,
     software: fallback || SOFTWARE.test(`${vendor} ${architecture} ${device} ${description}`),
-    features: Array.from(found.features ?? [], String).sort(),
+    features: [...Array.from(found.features ?? [], String), ...matrixUnits(found.info ?? {})].sort(),
     language: Array.from(gpu.wgslLanguageFeatures ?? [], String).sort(),
   };
 }

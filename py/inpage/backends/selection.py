@@ -22,6 +22,7 @@ _NAMES = {
     "shader-f16": "WebGPU's shader-f16",
     "subgroups": "WebGPU's subgroups",
     "packed_4x8_integer_dot_product": "WGSL's dot products of packed 8-bit numbers",
+    "chromium-experimental-subgroup-matrix": "Chromium's experimental subgroup matrices",
     "webgpu": "WebGPU",
 }
 
@@ -190,7 +191,8 @@ def _named(word: str) -> str:
     name, _, least = word.partition(":")
     if least.isdecimal():
         return f"WebGPU's {name} of {least}"
-    return _NAMES.get(word, word.removeprefix("host:"))
+    feature, _, size = word.partition("/")
+    return f"matrix units of {size}" if size else _NAMES.get(feature, word.removeprefix("host:"))
 
 
 def _threads(device: Device, asked: int | None) -> tuple[int, str]:

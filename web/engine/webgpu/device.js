@@ -3,6 +3,7 @@
  * it is made here, so that it is counted and so that every failure becomes a typed error.
  */
 
+import { matrixUnits } from "../core/matrix_units.js";
 import { EngineError } from "../format/errors.js";
 import { COUNTER_WORDS, COUNTERS } from "./counters.js";
 
@@ -36,13 +37,14 @@ export async function findAdapter(powerPreference) {
 /**
  * The same, where it has what is required of it.
  * @param {GPUPowerPreference} power
- * @param {readonly string[]} requires features, also of WGSL, and limits of at least so much ("maxStorageBuffersPerShaderStage:10")
+ * @param {readonly string[]} requires features, also of WGSL and of matrix units, and limits of at least so much ("maxStorageBuffersPerShaderStage:10")
  * @throws {EngineError} unsupported
  */
 export async function requireAdapter(power, requires) {
   const found = await findAdapter(power);
   if (!found) throw new EngineError("unsupported", "this browser has no WebGPU adapter", "variant");
-  const { features, limits } = found.adapter;
+  const { limits } = found.adapter;
+  const features = new Set([...found.adapter.features, ...matrixUnits(found.adapter.info)]);
   const language = /** @type {Partial<GPU>} */ (navigator.gpu).wgslLanguageFeatures;
   for (const word of requires) {
     const [name, least] = word.split(":");
@@ -67,7 +69,7 @@ export async function openDevice({ features, binding, power, optional = [] }) {
     // The default is what a request without limits gets: asking for less is the same as not asking.
     requiredLimits[limit] = Math.min(adapter.limits[limit], binding);
   }
-  // Those of WGSL are no adapter's: what is required is there.
+  // Those of WGSL and of matrix units are not asked for: what is required is there.
   const requiredFeatures = /** @type {GPUFeatureName[]} */ ([...features, ...optional].filter((name) => adapter.features.has(name)));
   return openedGpu(adapter.requestDevice({ requiredFeatures, requiredLimits }), facts);
 }

@@ -1,15 +1,16 @@
 /**
- * @file Kernels that require a feature of the device: which of them cannot run here. Those for subgroups also want threads to
+ * @file Kernels that require a feature of the device: which of them cannot run here. Those with subgroups also want threads to
  * lie in subgroups in their order, which WGSL leaves open, and the operations that they use to do what they should: a kernel
  * of one workgroup checks both.
  */
 
+import { EngineError } from "../format/errors.js";
 import { COUNTERS } from "./counters.js";
 import { USAGE } from "./device.js";
 import { compile } from "./kernels.js";
 import { ReadBack } from "./transfer.js";
 
-const SUBGROUPS = "subgroups";
+export const SUBGROUPS = "subgroups";
 const NAME = "astray";
 const CODE = `enable ${SUBGROUPS};
 @group(0) @binding(0) var<storage, read_write> count : atomic<u32>;
@@ -44,6 +45,15 @@ export async function cannotRun(gpu, plan, tuned) {
   const has = new Set(featuresOf(plan).filter((feature) => tuned && gpu.device.features.has(feature)));
   if (has.has(SUBGROUPS) && !(await inOrder(gpu))) has.delete(SUBGROUPS);
   return new Set(plan.kernels.flatMap(({ requires }, id) => (requires.every((feature) => has.has(feature)) ? [] : [id])));
+}
+
+/**
+ * For a variant none of whose kernels can do without.
+ * @param {import("./device.js").Gpu} gpu opened with subgroups
+ * @throws {EngineError} unsupported
+ */
+export async function requireOrder(gpu) {
+  if (!(await inOrder(gpu))) throw new EngineError("unsupported", "this device's subgroups are not as kernels need them", "variant");
 }
 
 /**

@@ -17,7 +17,7 @@ from tvm import tirx
 
 from ..shared.packed import GROUP, PackedMatrix
 from .ahead import Ahead
-from .build import Args, Buffer, Expr, barrier, cast, lane, let, local, loop, splat, store, vector, when
+from .build import Args, Buffer, Expr, barrier, call, cast, lane, let, local, loop, splat, store, vector, when
 from .matrix_units import TEAM, MatrixUnits
 from .sums import Inputs
 from .weights import QuadReader
@@ -69,9 +69,10 @@ class _ByUnits:
         self.team, self.lane = let(t // TEAM), let(t % TEAM)
         self.w, self.x = Ahead(inputs.w, "uint32x4"), Ahead(inputs.x, inputs.x_type)
 
-    def works(self, a: Args) -> Expr:
+    def works(self) -> Expr:
         """Whether this thread is one of its team's first subgroup, which works the units."""
-        return let(cast("uint32", self.lane) < a.subgroup_size())
+        # Not `Args.subgroup_size`: that is for kernels in the place of which others run, and here none does.
+        return let(cast("uint32", self.lane) < call("uint32", "subgroup_size"))
 
     def start(self, row: Expr) -> Expr:
         """Of a row, in vectors; rows past the last one repeat it."""
@@ -141,7 +142,7 @@ class UnitRows(_ByUnits):
         self.ws = a.workgroup(SHARES * GROUP * self.width, "float16")
         self.xs = a.workgroup(SHARES * shape.rows * GROUP, "float16")
         self.parts = a.workgroup(SHARES * shape.rows * 16, "float32")
-        self.working = self.works(a)
+        self.working = self.works()
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is: float32x4 of each block."""
@@ -215,7 +216,7 @@ class UnitTile(_ByUnits):
         self.starts = [self.start(self.first_row + item // _FOURS) for item in self.items]
         self.part_row, self.part_output = let(self.team // 2 * self.own_rows), let(self.team % 2 * _ACROSS)
         self.has_rows = let(self.first_row + self.part_row < rows)
-        self.working = tirx.all(self.works(a), self.has_rows)
+        self.working = tirx.all(self.works(), self.has_rows)
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is, and each block, or pair of
