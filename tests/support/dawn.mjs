@@ -30,7 +30,7 @@ export async function dawnEngine(model, variant, options) {
   console.log(`${adapter.info.description}; shader-f16 ${adapter.features.has("shader-f16")}`);
   const manifest = JSON.parse(readFileSync(path.join(model, "manifest.json"), "utf8"));
   const { executor, info } = await loadEngine(
-    { base: `${origin}/model`, manifest, variant, cache: false, contextPages: PAGES, ...options }, "inpage-test", new AbortController().signal, () => undefined,
+    { base: `${origin}/model`, manifest, variant, cache: false, contextPages: PAGES, ...options }, () => new MessageChannel().port1, new AbortController().signal, () => undefined,
   );
   await executor.reservePages(PAGES);
   const blockTables = Int32Array.from({ length: info.blocks_per_sequence }, (_, i) => (i < PAGES ? i : -1));

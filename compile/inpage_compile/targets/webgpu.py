@@ -104,7 +104,8 @@ def _matrix_units(source: str) -> str:
         memory = f"&{args[2]}, u32({args[3]})"
         if what == "leave":
             return f"{indent}subgroupMatrixStore<row_major>({memory}, {one}, u32({args[4]}));"
-        return f"{indent}{one} = subgroupMatrixLoad<{kind}, row_major>({memory}, u32({args[4]}));"
+        order = "row_major" if what == "left" else "col_major"
+        return f"{indent}{one} = subgroupMatrixLoad<{kind}, {order}>({memory}, u32({args[4]}));"
 
     source = _UNITS.sub(done, source)
 

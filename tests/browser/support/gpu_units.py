@@ -65,7 +65,7 @@ class UnitsContent:
 
     def _linear(self, rng: np.random.Generator, fmt: str, n: int, k: int,
                 shapes: Sequence[tuple[ByUnits, int]]) -> Iterator[Case]:  # fmt: skip
-        w, x = random_weights(rng, fmt, n, k), rng.standard_normal((70, k)).astype(self.dtype)
+        w, x = random_weights(rng, fmt, n, k), (rng.standard_normal((70, k)) * 0.02).astype(self.dtype)
         weights = PackedMatrix(FORMATS[fmt], n, k)
         yield from self._cases(f"{fmt} {n}x{k}", x, packed(w), _dot(w, x), shapes, lambda shape: linear.linear(
             weights, shape, Input(self.dtype), self.dtype))  # fmt: skip
@@ -100,7 +100,7 @@ fn halved(v : vec4<f32>) -> vec4<f32> {
 }
 """  # not quantizeToF16, which may round towards 0
 _MATRIX = re.compile(r"subgroup_matrix_(?:left|right|result)<f\d\d, (\d+), (\d+)>")
-_LOAD = re.compile(r"(\w+) = subgroupMatrixLoad<[^(]*row_major>\(&(\w+), (.*?), (u32\(\d+i\))\);")
+_LOAD = re.compile(r"(\w+) = subgroupMatrixLoad<[^(]*(row|col)_major>\(&(\w+), (.*?), (u32\(\d+i\))\);")
 _STORE = re.compile(r"subgroupMatrixStore<row_major>\(&(\w+), (.*?), (\w+), (u32\(\d+i\))\);")
 _MULTIPLY = re.compile(r"(\w+) = subgroupMatrixMultiplyAccumulate\((\w+), (\w+), \w+\);")
 
@@ -121,7 +121,12 @@ def emulated(source: str) -> str:
         product = f"fma({left}[r * {depth}u + k], {right}[k * {width}u + c], {sums}[i])"
         return each(sums, f"for (var k = 0u; k < {depth}u; k++) {{ {sums}[i] = {product}; }}")
 
-    source = _LOAD.sub(lambda f: each(f[1], f"{f[1]}[i] = {f[2]}[{f[3]} + r * {f[4]} + c];"), source)
+    def loaded(found: re.Match[str]) -> str:
+        name, order, memory, start, stride = found.groups()
+        line, at = ("r", "c") if order == "row" else ("c", "r")
+        return each(name, f"{name}[i] = {memory}[{start} + {line} * {stride} + {at}];")
+
+    source = _LOAD.sub(loaded, source)
     source = _STORE.sub(lambda f: each(f[3], f"{f[1]}[{f[2]} + r * {f[4]} + c] = {f[3]}[i];"), source)
     source = _MATRIX.sub(lambda f: f"array<f32, {int(f[1]) * int(f[2])}>", _MULTIPLY.sub(multiplied, source))
     source = re.sub(r"^(?:enable (?:f16|chromium_\w+)|diagnostic\(.*\));\n", "", source, flags=re.MULTILINE)

@@ -25,8 +25,8 @@ from .weights import QuadReader
 SHARES = 4
 THREADS = SHARES * TEAM
 _FOURS = GROUP // 4
-_ACROSS = 32  # outputs of a team's quarter
-_DOWN = 16  # of its rows, whose sums leave the units at once
+LINE = GROUP + 8  # float16: lines begin at whole vectors
+_ACROSS = 32  # outputs of a team's quarter of a tile
 Finish = Callable[[Expr, Expr, Expr, list[Any]], None]
 
 
@@ -57,16 +57,18 @@ def share_bounds(share: Expr, columns: int) -> tuple[Expr, Expr]:
 
 
 class _ByUnits:
-    """What both have in common. ``width``: outputs of a line of the workgroup's weights."""
+    """What both have in common. Lines of the workgroup's memory are rows of weights and of activations; 32 columns take
+    40 elements, so that few of a subgroup's threads meet a bank."""
 
-    width: int
     ws: Buffer
     xs: Buffer
+    taken = 1  # blocks of weight rows that a thread unpacks four columns of a quad of, one after another
 
     def __init__(self, weights: PackedMatrix, shape: ByUnits, inputs: Inputs, rows: Expr, t: Expr, blocks: int) -> None:
         self.weights, self.units, self.inputs, self.rows, self.t = weights, shape.units, inputs, rows, t
         self.blocks = blocks
         self.team, self.lane = let(t // TEAM), let(t % TEAM)
+        self.quad, self.four = let(t % 4), let(t // 4 % _FOURS)
         self.w, self.x = Ahead(inputs.w, "uint32x4"), Ahead(inputs.x, inputs.x_type)
 
     def works(self) -> Expr:
@@ -78,55 +80,58 @@ class _ByUnits:
         """Of a row, in vectors; rows past the last one repeat it."""
         return let(tirx.Min(row, self.rows - 1) * (self.weights.columns // 4))
 
-    def own_columns(self, group: Expr) -> Iterator[tuple[Expr, list[Expr]]]:
-        """What this thread unpacks of 32 columns: four of a quad of weight rows, once or twice. (Where they go in
-        ``ws``, a line of which is a column; float32x4.)"""
+    def block(self, b: int) -> Expr:
+        """Of weight rows, which this thread unpacks as its ``b``-th."""
         raise NotImplementedError
 
-    def own_vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
-        """Which vectors of activations it loads: (where they go in ``xs``, where they are)."""
+    def line(self) -> Expr:
+        """Of `ws` where the rows of that block begin."""
+        raise NotImplementedError
+
+    def vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Of activations, which this thread loads: (line of `xs` and which four of it, as elements; where it is)."""
         raise NotImplementedError
 
     def fetch(self, group: Expr) -> None:
-        """All of that into registers."""
+        """What this thread unpacks of 32 columns, into registers."""
         self.w.again(fetching=True)
         self.x.again(fetching=True)
-        for _ in self.own_columns(group):
-            pass
-        for _, at in self.own_vectors(group):
+        for b in range(self.taken):
+            self._columns(group, b)
+        for _, at in self.vectors(group):
             self.x[at]
 
-    def unpack(self, group: Expr) -> None:
-        """What was fetched into the workgroup's memory."""
-        self.w.again(fetching=False)
-        self.x.again(fetching=False)
-        for place, columns in self.own_columns(group):
-            for k, column in enumerate(columns):
-                self._put(self.ws, place + k * self.width, column)
-        for place, at in self.own_vectors(group):
-            self._put(self.xs, place, self.x[at])
+    def unpack(self, group: Expr, b: int = 0) -> None:
+        """What was fetched of the ``b``-th block into the workgroup's memory, with the first one activations too."""
+        if b == 0:
+            self.w.again(fetching=False)
+            self.x.again(fetching=False)
+            for place, at in self.vectors(group):
+                value = let(cast("float16x4", self.x[at]))
+                for i in range(4):
+                    store(self.xs, lane(value, i), place + i)
+        first = let((self.line() + self.quad * 4) * LINE + self.four * 4)
+        for k, column in enumerate(self._columns(group, b)):
+            value = let(cast("float16x4", column))
+            for i in range(4):
+                store(self.ws, lane(value, i), first + (i * LINE + k))
 
-    def columns(self, block: Expr, quad: Expr, group: Expr, four: Expr) -> list[Expr]:
-        reader = QuadReader(self.weights, self.w, quad)
-        return reader.columns(reader.four(reader.record(block, group), four))
+    def _columns(self, group: Expr, b: int) -> list[Expr]:
+        reader = QuadReader(self.weights, self.w, self.quad)
+        return reader.columns(reader.four(reader.record(self.block(b), group), self.four))
 
-    def _put(self, memory: Buffer, at: Expr, value: Expr) -> None:
-        four = let(cast("float16x4", value))
-        for i in range(4):
-            store(memory, lane(four, i), at + i)
-
-    def multiply(self, sums: Buffer, x: Expr, w: Expr, rows: int, outputs: int) -> None:
-        """32 columns of ``rows`` by ``outputs``, which stand from ``x`` and ``w`` on."""
-        u, width = self.units, self.width
-        left, right = u.values(rows // u.m), u.values(outputs // u.n)
+    def multiply(self, sums: Buffer, first: int, x: Expr, rows: int, w: Expr, outputs: int) -> None:
+        """32 columns of ``rows`` by ``outputs``, which stand from lines ``x`` and ``w`` on. ``first``: of the sums."""
+        u, across = self.units, outputs // self.units.n
+        left, right = u.values(rows // u.m), u.values(across)
         for step in range(GROUP // u.k):
             for i in range(rows // u.m):
-                u.left(left, i, self.xs, let(x + (i * u.m * GROUP + step * u.k)), GROUP)
-            for j in range(outputs // u.n):
-                u.right(right, j, self.ws, let(w + (step * u.k * width + j * u.n)), width)
+                u.left(left, i, self.xs, let((x + i * u.m) * LINE + step * u.k), LINE)
+            for j in range(across):
+                u.right(right, j, self.ws, let((w + j * u.n) * LINE + step * u.k), LINE)
             for i in range(rows // u.m):
-                for j in range(outputs // u.n):
-                    u.multiply(sums, i * (outputs // u.n) + j, left, i, right, j)
+                for j in range(across):
+                    u.multiply(sums, first + i * across + j, left, i, right, j)
 
 
 class UnitRows(_ByUnits):
@@ -137,64 +142,64 @@ class UnitRows(_ByUnits):
         t: Expr, blocks: int,
     ) -> None:  # fmt: skip
         super().__init__(weights, shape, inputs, rows, t, blocks)
-        self.unit, self.first = unit, let(by * shape.rows)
-        self.width = 16 * blocks
-        self.ws = a.workgroup(SHARES * GROUP * self.width, "float16")
-        self.xs = a.workgroup(SHARES * shape.rows * GROUP, "float16")
-        self.parts = a.workgroup(SHARES * shape.rows * 16, "float32")
+        self.unit, self.first, self.taken = unit, let(by * shape.rows), blocks
+        self.ws = a.workgroup(SHARES * 16 * LINE, "float16")
+        self.xs = a.workgroup(SHARES * 16 * LINE, "float16")
+        self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.working = self.works()
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is: float32x4 of each block."""
-        u, count = self.units, 16 // self.units.m * (self.width // self.units.n)
-        sums = u.values(count)
-        for i in range(count):
+        u = self.units
+        across, down, groups = 16 // u.n, 16 // u.m, self.weights.columns // GROUP
+        own = across * down  # matrices of a block
+        sums = u.values(own * self.blocks)
+        for i in range(own * self.blocks):
             u.zero(sums, i)
         low, high = share_bounds(self.team, self.weights.columns)
-        groups = self.weights.columns // GROUP
+        lines = self.line()
         self.fetch(let(tirx.Min(low, groups - 1)))
         with loop(-(-groups // SHARES)) as i:
             group = let(low + i)
             there = let(group < high)
-            barrier()
-            with when(there):
-                self.unpack(group)
-            barrier()
-            self.fetch(let(tirx.Min(group + 1, groups - 1)))
-            with when(tirx.all(there, self.working)):
-                x, w = let(self.team * (16 * GROUP)), let(self.team * (GROUP * self.width))
-                self.multiply(sums, x, w, 16, self.width)
-        own, quad = let(self.t // 4), let(self.t % 4)
-        totals = local(self.blocks, "float32x4")
-        across = self.width // u.n
-        for block in range(self.blocks):
+            for b in range(self.blocks):
+                barrier()
+                with when(there):
+                    self.unpack(group, b)
+                barrier()
+                if b == self.blocks - 1:
+                    self.fetch(let(tirx.Min(group + 1, groups - 1)))
+                with when(tirx.all(there, self.working)):
+                    self.multiply(sums, b * own, lines, 16, lines, 16)
+        row_of, totals = let(self.t // 4), local(self.blocks, "float32x4")
+        for b in range(self.blocks):
             barrier()
             with when(self.working):
-                for i in range(16 // u.m):
-                    for j in range(16 // u.n):
-                        at = let((self.team * 16 + i * u.m) * 16 + j * u.n)
-                        u.leave(sums, i * across + block * (16 // u.n) + j, self.parts, at, 16)
+                for i in range(down):
+                    for j in range(across):
+                        at = let((lines + i * u.m) * 16 + j * u.n)
+                        u.leave(sums, b * own + i * across + j, self.parts, at, 16)
             barrier()
-            with when(own < 16):
-                store(totals, splat(0.0), block)
+            with when(row_of < 16):
+                store(totals, splat(0.0), b)
                 with loop(SHARES) as share:
-                    at = let((share * 16 + own) * 16 + quad * 4)
-                    store(totals, totals[block] + vector(*(self.parts[at + n] for n in range(4))), block)
-        row = let(self.first + own)
-        with when(tirx.all(own < 16, row < self.rows)):
-            finish(row, self.unit, quad, [let(totals[b]) for b in range(self.blocks)])
+                    at = let((share * 16 + row_of) * 16 + self.quad * 4)
+                    store(totals, totals[b] + vector(*(self.parts[at + n] for n in range(4))), b)
+        row = let(self.first + row_of)
+        with when(tirx.all(row_of < 16, row < self.rows)):
+            finish(row, self.unit, self.quad, [let(totals[b]) for b in range(self.blocks)])
 
-    def own_columns(self, group: Expr) -> Iterator[tuple[Expr, list[Expr]]]:
-        quad, four = let(self.lane % 4), let(self.lane // 4)
-        for b in range(self.blocks):
-            place = let((self.team * GROUP + four * 4) * self.width + b * 16 + quad * 4)
-            yield place, self.columns(let(self.unit * self.blocks + b), quad, group, four)
+    def block(self, b: int) -> Expr:
+        return let(self.unit * self.blocks + b)
 
-    def own_vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
+    def line(self) -> Expr:
+        return let(self.team * 16)
+
+    def vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
         for n in range(16 * _FOURS // TEAM):
             item = let(self.lane + n * TEAM)
             row, four = let(item // _FOURS), let(item % _FOURS)
-            place = let((self.team * 16 + row) * GROUP + four * 4)
+            place = let((self.team * 16 + row) * LINE + four * 4)
             yield place, let(self.start(self.first + row) + group * _FOURS + four)
 
 
@@ -206,29 +211,27 @@ class UnitTile(_ByUnits):
         blocks: int,
     ) -> None:  # fmt: skip
         super().__init__(weights, shape, inputs, rows, t, blocks)
-        self.width = 64
         self.first_block, self.first_row = let(bx * shape.blocks), let(by * shape.rows)
-        self.ws = a.workgroup(GROUP * self.width, "float16")
-        self.xs = a.workgroup(shape.rows * GROUP, "float16")
-        self.parts = a.workgroup(SHARES * _DOWN * _ACROSS, "float32")
+        self.ws = a.workgroup(64 * LINE, "float16")
+        self.xs = a.workgroup(shape.rows * LINE, "float16")
+        self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.own_rows = shape.rows // 2  # of a team
         self.items = [let(t + n * THREADS) for n in range(shape.rows * _FOURS // THREADS)]
         self.starts = [self.start(self.first_row + item // _FOURS) for item in self.items]
-        self.part_row, self.part_output = let(self.team // 2 * self.own_rows), let(self.team % 2 * _ACROSS)
-        self.has_rows = let(self.first_row + self.part_row < rows)
-        self.working = tirx.all(self.works(), self.has_rows)
+        self.row, self.output = let(self.team // 2 * self.own_rows), let(self.team % 2 * _ACROSS)
+        self.working = tirx.all(self.works(), self.first_row + self.row < rows)
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is, and each block, or pair of
         ``blocks``, of the tile: float32x4 of each of its blocks. It may be a block past the last one."""
-        parts = self.own_rows // _DOWN
-        totals = local(4 * parts, "float32x4")  # [part of the rows][quad][block]
+        parts = self.own_rows // 16
+        totals = local(4 * parts, "float32x4")  # [16 of a team's rows][quad][block]
         for i in range(4 * parts):
             store(totals, splat(0.0), i)
-        self._accumulate(totals)
+        self._accumulate(totals, parts)
         block = let(self.first_block + self.team % 2 * 2)
         for part in range(parts):
-            row = let(self.first_row + self.part_row + (part * _DOWN + self.lane // 2))
+            row = let(self.first_row + self.row + (part * 16 + self.lane // 2))
             with when(row < self.rows):
                 for n in range(2):
                     quad = let(self.lane % 2 * 2 + n)
@@ -239,7 +242,7 @@ class UnitTile(_ByUnits):
                     for b in range(2):
                         finish(row, let(block + b), quad, [values[b]])
 
-    def _accumulate(self, totals: Buffer) -> None:
+    def _accumulate(self, totals: Buffer, parts: int) -> None:
         u, groups = self.units, self.weights.columns // GROUP
         count = self.own_rows // u.m * (_ACROSS // u.n)
         sums = u.values(count)
@@ -255,39 +258,38 @@ class UnitTile(_ByUnits):
                 barrier()
                 self.fetch(let(tirx.Min(group + 1, groups - 1)))
                 with when(self.working):
-                    self.multiply(sums, let(self.part_row * GROUP), self.part_output, self.own_rows, _ACROSS)
-            for part in range(self.own_rows // _DOWN):
-                self._add(sums, totals, part)
+                    self.multiply(sums, 0, self.row, self.own_rows, self.output, _ACROSS)
+            for part in range(parts):
+                for b in range(2):
+                    self._add(sums, totals, part, b)
 
-    def _add(self, sums: Buffer, totals: Buffer, part: int) -> None:
-        """A share's sums of 16 of a team's rows to their totals."""
-        u, across, down = self.units, _ACROSS // self.units.n, _DOWN // self.units.m
+    def _add(self, sums: Buffer, totals: Buffer, part: int, b: int) -> None:
+        """A share's sums of 16 of a team's rows by a block to their totals."""
+        u, across, down = self.units, 16 // self.units.n, 16 // self.units.m
+        first = let(self.team * (16 * 16))
         barrier()
-        first = let(self.team * (_DOWN * _ACROSS))
         with when(self.working):
             for i in range(down):
                 for j in range(across):
-                    at = let(first + (i * u.m * _ACROSS + j * u.n))
-                    u.leave(sums, (part * down + i) * across + j, self.parts, at, _ACROSS)
+                    number = (part * down + i) * 2 * across + b * across + j
+                    u.leave(sums, number, self.parts, let(first + (i * u.m * 16 + j * u.n)), 16)
         barrier()
         for n in range(2):
-            quad = let(self.lane % 2 * 2 + n)
-            for b in range(2):
-                at, i = let(first + self.lane // 2 * _ACROSS + b * 16 + quad * 4), part * 4 + n * 2 + b
-                store(totals, totals[i] + vector(*(self.parts[at + k] for k in range(4))), i)
+            at = let(first + self.lane // 2 * 16 + (self.lane % 2 * 2 + n) * 4)
+            i = part * 4 + n * 2 + b
+            store(totals, totals[i] + vector(*(self.parts[at + k] for k in range(4))), i)
 
-    def own_columns(self, group: Expr) -> Iterator[tuple[Expr, list[Expr]]]:
-        quad, four, block = let(self.t % 4), let(self.t // 4 % _FOURS), let(self.t // (4 * _FOURS))
-        at = self.first_block + block
-        if self.weights.blocks % 4:
-            at = tirx.Min(at, self.weights.blocks - 1)
-        place = let(four * (4 * self.width) + block * 16 + quad * 4)
-        yield place, self.columns(let(at), quad, group, four)
+    def block(self, b: int) -> Expr:
+        at = self.first_block + self.t // (4 * _FOURS)
+        return let(tirx.Min(at, self.weights.blocks - 1) if self.weights.blocks % 4 else at)
 
-    def own_vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
+    def line(self) -> Expr:
+        return let(self.t // (4 * _FOURS) * 16)
+
+    def vectors(self, group: Expr) -> Iterator[tuple[Expr, Expr]]:
         for item, start in zip(self.items, self.starts, strict=True):
             row, four = let(item // _FOURS), let(item % _FOURS)
-            yield let(row * GROUP + four * 4), let(start + group * _FOURS + four)
+            yield let(row * LINE + four * 4), let(start + group * _FOURS + four)
 
 
 __all__ = ["THREADS", "ByUnits", "UnitRows", "UnitTile"]

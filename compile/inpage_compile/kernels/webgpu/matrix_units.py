@@ -39,7 +39,7 @@ class MatrixUnits:
         self._do("left", values.data, i32(i), memory.data, at, i32(stride))
 
     def right(self, values: Buffer, i: int, memory: Buffer, at: Expr, stride: int) -> None:
-        """[k][n]."""
+        """[n][k]: its columns, one every ``stride`` elements."""
         self._do("right", values.data, i32(i), memory.data, at, i32(stride))
 
     def multiply(self, sums: Buffer, i: int, left: Buffer, l: int, right: Buffer, r: int) -> None:
