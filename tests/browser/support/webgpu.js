@@ -99,6 +99,19 @@ export function changedPlan(artifact, change) {
 }
 
 /**
+ * Let engines that load from a server have kernels that choose tokens and do nothing: the software adapter compiles the
+ * right ones for five seconds a load.
+ * @param {FaultServer} server
+ */
+export function withoutChoices(server) {
+  for (const file of ["engine/webgpu/sampling.wgsl", "engine/webgpu/choosing.wgsl"]) {
+    const code = readFileSync(path.join(ROOT, "web", file), "utf8");
+    const body = Buffer.from(code.replace(/(?<=^@compute[^{]*\{\n)[^]*?(?=^\}$)/gm, ""));
+    server.fault(`/web/${file}`, { body, always: true });
+  }
+}
+
+/**
  * The most that JavaScript held, array buffers included, in any worker of a page while something was done, as sampled.
  * @param {import("@playwright/test").Page} page
  * @param {() => Promise<unknown>} act
