@@ -1,4 +1,5 @@
-"""Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``, for each type of activations
+"""Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``, for float32 activations and,
+with INPAGE_SLOW=1, for float16, which no software adapter has
 
 - ``<dtype>.wgsl``: all kernels of `gpu_content` and, with the first one, of `gpu_int8`, as an artifact has them;
 - ``<dtype>.json``: the cases, with offsets into
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_content import Case, Content
+from gpu_content import SLOW, Case, Content
 from gpu_int8 import Int8Content
 from kernel_cases import Blob, once
 
@@ -68,7 +69,7 @@ def write(dtype: str, out: Path) -> None:
 
 def main(out: Path) -> None:
     def make() -> None:
-        for dtype in ("float32", "float16"):
+        for dtype in ("float32", "float16") if SLOW else ("float32",):
             write(dtype, out)
 
     once(out, make, "gpu_content.py", "gpu_int8.py")
