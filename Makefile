@@ -13,6 +13,8 @@ MINUTES ?= 1
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Some images set it: each of a test run's several hundred Pythons would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
 VENV := .venv/.installed
@@ -83,6 +85,9 @@ serve: setup $(SITE) ## serve the site on this machine, with the headers that th
 test: setup ## everything that CI checks; compiling has one core busy, and each kind of tests leaves half a machine idle: two at once
 	@$(MAKE) --no-print-directory --jobs=2 lint build
 	@$(MAKE) --no-print-directory --jobs=2 test-python test-browser
+
+# numpy's threads wait in loops for one another, which takes from the other tests what they have not.
+test-python test-browser: export OPENBLAS_NUM_THREADS := 1
 
 test-python: setup $(SITE)
 	@.venv/bin/python -m pytest $(ARGS)

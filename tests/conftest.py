@@ -15,6 +15,9 @@ LONG = (
 )  # fmt: skip
 
 
+gc.disable()  # until all is imported, see below
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
@@ -24,6 +27,7 @@ def pytest_collection_finish() -> None:
     """What was imported stays: no collection looks through TVM and the tests' code again, which takes half a second."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 # These hold every way of a linear layer to the same bits.

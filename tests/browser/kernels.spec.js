@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { FaultServer } from "./support/server.js";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const OUT = path.join(ROOT, "build/tests/page-kernels");
+const OUT = path.join(ROOT, `build/tests/page-kernels${process.env.INPAGE_SLOW ? "-slow" : ""}`);
 const FAMILIES = ["linear", "gated", "embed", "norm", "parts", "append", "attention"];
 
 /** @typedef {{run: (variant: string, family: string) => Promise<import("./support/kernels_page.js").Report>}} Kernels */

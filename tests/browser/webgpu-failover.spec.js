@@ -10,12 +10,13 @@ import { expect, greedy, test, weights } from "./support/failing.js";
 import { random } from "./support/killer.js";
 import { rememberFastest } from "./support/remembered.js";
 import { MODEL } from "./support/router.js";
-import { WITH_WEBGPU } from "./support/webgpu.js";
+import { WITH_WEBGPU, withoutChoices } from "./support/webgpu.js";
 
 test.use(WITH_WEBGPU);
 
 test.beforeEach(({ server, whole }) => {
   server.fault(`${MODEL}manifest.json`, { body: readFileSync(path.join(whole, "manifest-webgpu.json")), always: true });
+  withoutChoices(server, ["stats", "merge", "draw"]); // what the likeliest token takes
 });
 
 /** @param {any[]} failovers @returns {string[]} "from to", each once */

@@ -14,9 +14,12 @@ import { fold, Uniforms } from "../../web/engine/webgpu/uniforms.js";
 import { weightSink } from "../../web/engine/webgpu/weights.js";
 import { ARTIFACT, call } from "./support/fixtures.js";
 import { asFloat, BLOCKS, blockTables, feed, sequenceStruct, VOCAB } from "./support/model.js";
-import { changedPlan, expect, loaded, test, WITH_WEBGPU } from "./support/webgpu.js";
+import { changedPlan, expect, loaded, test, WITH_WEBGPU, withoutChoices } from "./support/webgpu.js";
 
-test.use(WITH_WEBGPU);
+test.use({ ...WITH_WEBGPU, together: true });
+
+// What is loaded in a test itself chooses no token.
+test.beforeEach(({ server }) => withoutChoices(server));
 
 const PROMPT = [5, 17, 3, 42, 8, 8, 60, 1, 0, 33, 21, 9, 14, 2, 7, 11, 25, 30, 4, 6]; // over a page's edge
 
@@ -270,8 +273,8 @@ test("interrupt ends a burst after the slices under way, and the next one runs o
   expect((await call(lab, "run", burst)).value.steps).toBe(60);
 });
 
-test("a device that is lost in a burst rejects what is pending, and the next load works", async ({ lab, model }) => {
-  await loaded(lab, { sliceMs: 0 });
+// The last one with this page.
+test("a device that is lost in a burst rejects what is pending, and the next load works", async ({ sliced: lab, model }) => {
   const sequences = sequenceStruct({ token: 5, position: 0, remaining: 100, reserved: 128 });
   const burst = call(lab, "run", { sequences, n: 1, blockTables: blockTables(1), maxSteps: 100 });
   await call(lab, "fail", "device");
@@ -387,7 +390,7 @@ test("weights that one executor stored are the other's: going from one to the ot
       expect(shards).toHaveLength(i === 0 ? model.manifest.weights.shards.length : 0);
       const { value } = await call(lab, "step", { ...feed([PROMPT]), logitRows: [19], wantLogits: true });
       expect(value.logits).toEqual(model.logits(PROMPT));
-      server.clear();
+      server.log = [];
     }
     await lab.evaluate(async () => (await navigator.storage.getDirectory()).removeEntry("inpage-files", { recursive: true }));
   }

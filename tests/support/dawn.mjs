@@ -10,10 +10,10 @@ import { FaultServer } from "../browser/support/server.js";
 const PAGES = 64;
 
 /**
- * Ends the process with 2 where there is no adapter.
- * @param {string} model an artifact's folder @param {string} variant @param {object} [options] of the load
+ * The globals that the engine looks for, and a server of a model's folder. Ends the process with 2 where there is no adapter.
+ * @param {string} model an artifact's folder
  */
-export async function dawnEngine(model, variant, options) {
+export async function dawn(model) {
   const gpu = create(["backend=vulkan", "enable-dawn-features=allow_unsafe_apis"]);
   const server = new FaultServer({ "/model/": path.resolve(model) }, { isolated: false });
   const origin = await server.start();
@@ -28,9 +28,19 @@ export async function dawnEngine(model, variant, options) {
     process.exit(2);
   }
   console.log(`${adapter.info.description}; shader-f16 ${adapter.features.has("shader-f16")}`);
+  const close = async () => {
+    globalThis.fetch = fetch;
+    await server.stop();
+  };
+  return { base: `${origin}/model`, close };
+}
+
+/** @param {string} model an artifact's folder @param {string} variant @param {object} [options] of the load */
+export async function dawnEngine(model, variant, options) {
+  const { base, close } = await dawn(model);
   const manifest = JSON.parse(readFileSync(path.join(model, "manifest.json"), "utf8"));
   const { executor, info } = await loadEngine(
-    { base: `${origin}/model`, manifest, variant, cache: false, contextPages: PAGES, ...options }, () => new MessageChannel().port1, new AbortController().signal, () => undefined,
+    { base, manifest, variant, cache: false, contextPages: PAGES, ...options }, () => new MessageChannel().port1, new AbortController().signal, () => undefined,
   );
   await executor.reservePages(PAGES);
   const blockTables = Int32Array.from({ length: info.blocks_per_sequence }, (_, i) => (i < PAGES ? i : -1));
@@ -38,9 +48,5 @@ export async function dawnEngine(model, variant, options) {
   /** Rows of the first sequence. @param {number[]} ids @param {number} from @param {object} more what is wanted of the rows from `from` on */
   const feed = (ids, from, more) =>
     executor.step({ tokenIds: Int32Array.from(ids), positions: Int32Array.from(ids, (_, i) => i + from), rowSequence: new Int32Array(ids.length), blockTables, ...more });
-  const close = async () => {
-    globalThis.fetch = fetch;
-    await server.stop();
-  };
   return { info, manifest, feed, close };
 }

@@ -3,9 +3,9 @@
  * shader-f16 (Mesa 25's lavapipe) and matrix units (Mesa 26's). Not part of `make test`; exits with 1 where something
  * differs, with 2 where the adapter lacks what kernels need:
  *
- *     PYTHONPATH=tests .venv/bin/python tests/browser/support/gpu_cases.py build/tests/gpu-units --units
- *     npm install --no-save webgpu && node tests/support/gpu_kernels.mjs build/tests/gpu-units/units
- *     node tests/support/gpu_kernels.mjs build/tests/gpu-kernels/float16
+ *     PYTHONPATH=tests .venv/bin/python tests/browser/support/gpu_cases.py build/tests/gpu-halves --halves
+ *     npm install --no-save webgpu && node tests/support/gpu_kernels.mjs build/tests/gpu-halves/float16
+ *     node tests/support/gpu_kernels.mjs build/tests/gpu-halves/units
  */
 
 import { readFileSync } from "node:fs";

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -138,8 +139,9 @@ def _signature(func: tirx.PrimFunc) -> tuple[int, int]:
 
 
 def _key(asking: str) -> str:
-    """What decides the library's code: the compiler, the test that asks, this module, the CPU."""
+    """What decides the library's code: the compiler, the test that asks and its form, this module, the CPU."""
     digest = hashlib.sha256(compiler_hash().encode() + str(all_variants()["native"].target()).encode())
+    digest.update(str("INPAGE_SLOW" in os.environ).encode())
     for path in (asking, __file__):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]

@@ -1,11 +1,12 @@
-"""Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``, for each type of activations
+"""Write what a page needs to try every kernel for WebGPU: ``python gpu_cases.py OUT``
 
-- ``<dtype>.wgsl``: all kernels of `gpu_content` and, with the first one, of `gpu_int8`, as an artifact has them;
-- ``<dtype>.json``: the cases, with offsets into
-- ``<dtype>.bin``: what buffers hold before, and float64 expectations and tolerances;
+- ``float32.wgsl``: all kernels of `gpu_content` and `gpu_int8`, as an artifact has them;
+- ``float32.json``: the cases, with offsets into
+- ``float32.bin``: what buffers hold before, and float64 expectations and tolerances;
 
-and ``emulated.*``, the same of `gpu_units`, its matrix units emulated. ``python gpu_cases.py OUT --units``: nothing but
-``units.*``, for adapters that have such units. What was written stays until the compiler or the tests' code changes.
+and ``emulated.*``, the same of `gpu_units`, its matrix units emulated. ``python gpu_cases.py OUT --halves``: for
+adapters that have float16 and matrix units, ``float16.*`` and ``units.*``. What was written stays until the compiler or
+the tests' code changes.
 """
 
 from __future__ import annotations
@@ -70,17 +71,17 @@ def write(name: str, cases: Sequence[Case], out: Path) -> None:
     (out / f"{name}.json").write_text(json.dumps(described))
 
 
-def main(out: Path, units: bool) -> None:
+def main(out: Path, halves: bool) -> None:
     def make() -> None:
-        if units:
+        if halves:
+            write("float16", list(Content("float16").cases()), out)
             write("units", list(UnitsContent([EIGHT], "float16", FORMAT_NAMES).cases()), out)
             return
         write("float32", [*Content("float32").cases(), *Int8Content().cases()], out)
         write("emulated", list(UnitsContent([SIXTEEN, EIGHT] if SLOW else [SIXTEEN], "float32", ["q6_k"]).cases()), out)
-        write("float16", list(Content("float16").cases()), out)
 
     once(out, make, "gpu_content.py", "gpu_int8.py", "gpu_units.py")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "--units" in sys.argv)
+    main(Path(sys.argv[1]), "--halves" in sys.argv)

@@ -10,7 +10,7 @@ import { DEFAULT_POLICY } from "../../../web/engine/storage/download.js";
 import { fetchFile, fetchWeights, folderUrl } from "../../../web/engine/storage/shards.js";
 import { Buffers } from "../../../web/engine/webgpu/buffers.js";
 import { openDevice } from "../../../web/engine/webgpu/device.js";
-import { examine } from "../../../web/engine/webgpu/exam.js";
+import { examine, precisionOf } from "../../../web/engine/webgpu/exam.js";
 import { GpuExecutor } from "../../../web/engine/webgpu/executor.js";
 import { splitKernels } from "../../../web/engine/webgpu/kernels.js";
 import { Replay } from "../../../web/engine/webgpu/replay.js";
@@ -21,17 +21,20 @@ import { weightSink } from "../../../web/engine/webgpu/weights.js";
  * @param {string} base of the artifact
  * @param {{model: Record<string, string>, sampler: Record<string, string>}} faults wrong WGSL by kernel
  * @param {number} kvPages that the exam has room in
+ * @param {string} [variant]
+ * @param {(kernel: string, error: string) => void} [each] told of every fault
  * @returns {Promise<{kernel: string, error: string, after: string}[]>} what the exam said with the wrong kernel, and with the
  *   right one after it; "": passed
  */
-export async function examineEach(base, faults, kvPages) {
-  const manifest = readManifest(described(await (await fetch(`${base}/manifest.json`)).text()), "webgpu-f32");
+export async function examineEach(base, faults, kvPages, variant = "webgpu-f32", each = () => undefined) {
+  const manifest = readManifest(described(await (await fetch(`${base}/manifest.json`)).text()), variant);
+  const required = manifest.variant.requires.filter((name) => name !== "webgpu");
   const { signal } = new AbortController();
   const source = { base: folderUrl(base), store: null, policy: DEFAULT_POLICY, signal, warnings: [] };
   const file = (/** @type {string} */ name) => fetchFile(source, manifest.variant.files[name], () => undefined);
   const plan = readPlan(parseJson(await file("plan")), manifest.tensors, "webgpu");
   const sources = splitKernels(await file("kernels"));
-  const gpu = await openDevice({ features: [], binding: 0, power: "high-performance" });
+  const gpu = await openDevice({ features: required, binding: 0, power: "high-performance" });
   const buffers = await Buffers.create(gpu, plan);
   const sink = await weightSink(gpu, buffers.groups, Math.max(...manifest.shards.map(({ bytes }) => bytes)));
   await fetchWeights(source, manifest, sink, () => undefined);
@@ -45,11 +48,12 @@ export async function examineEach(base, faults, kvPages) {
     const replay = await Replay.create(gpu, plan, buffers, kernels, { chosen: [], all: false });
     replay.bind();
     const executor = new GpuExecutor(gpu, plan, buffers, replay, chooses, { kvPages });
-    return examine(executor, plan, exam, "f32").then(() => "", String);
+    return examine(executor, plan, exam, precisionOf(required)).then(() => "", String);
   };
   const found = [{ kernel: "none", error: "", after: await sit(sources) }];
   for (const [kernel, code] of Object.entries(faults.model)) {
     found.push({ kernel, error: await sit(new Map(sources).set(kernel, code)), after: await sit(sources) });
+    each(kernel, found[found.length - 1].error);
   }
   for (const [kernel, code] of Object.entries(faults.sampler)) {
     const wrong = await withSource(kernel, code, () => Sampler.create(gpu, plan, buffers, MAX_BURST));

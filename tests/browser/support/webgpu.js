@@ -99,6 +99,20 @@ export function changedPlan(artifact, change) {
 }
 
 /**
+ * Let engines that load from a server have kernels that choose tokens and do nothing: the software adapter compiles the
+ * right ones for five seconds a load.
+ * @param {FaultServer} server
+ * @param {string[]} [but] these
+ */
+export function withoutChoices(server, but = []) {
+  for (const file of ["engine/webgpu/sampling.wgsl", "engine/webgpu/choosing.wgsl"]) {
+    const code = readFileSync(path.join(ROOT, "web", file), "utf8");
+    const body = code.replace(/^(@compute .*\nfn (\w+).*\n)[^]*?(?=^\}$)/gm, (whole, head, name) => (but.includes(name) ? whole : head));
+    server.fault(`/web/${file}`, { body: Buffer.from(body), always: true });
+  }
+}
+
+/**
  * The most that JavaScript held, array buffers included, in any worker of a page while something was done, as sampled.
  * @param {import("@playwright/test").Page} page
  * @param {() => Promise<unknown>} act

@@ -21,8 +21,18 @@ const LAST = [6, 3, 1];
  * SmolLM2's answers are off by 0.10 at most, and leads by 0.17.
  */
 const OFF = { f32: 0.02, f16: 0.15, int8: 0.2 };
+/** What variants require that compute with halves, and with bytes. */
+const HALVES = "shader-f16", DP4A = "packed_4x8_integer_dot_product"; // prettier-ignore
 /** Nats. Answers that are all alike would allow nothing. */
 const LEAST_SPREAD = 0.5;
+
+/**
+ * @param {readonly string[]} requires a variant's
+ * @returns {keyof typeof OFF}
+ */
+export function precisionOf(requires) {
+  return requires.includes(HALVES) ? "f16" : requires.includes(DP4A) ? "int8" : "f32";
+}
 
 /**
  * @param {import("./executor.js").GpuExecutor} executor warm

@@ -7,7 +7,7 @@ import { fetchWeights } from "../storage/shards.js";
 import { Buffers } from "./buffers.js";
 import { TIMESTAMPS } from "./clock.js";
 import { openDevice } from "./device.js";
-import { examine } from "./exam.js";
+import { examine, precisionOf } from "./exam.js";
 import { GpuExecutor } from "./executor.js";
 import { splitKernels } from "./kernels.js";
 import { Replay } from "./replay.js";
@@ -15,8 +15,8 @@ import { Sampler } from "./sampler.js";
 import { cannotRun, featuresOf, requireOrder, SUBGROUPS } from "./subgroups.js";
 import { weightSink } from "./weights.js";
 
-/** What a variant requires beside WebGPU's own features, and what those are that it computes with. */
-const WEBGPU = "webgpu", HALVES = "shader-f16", DP4A = "packed_4x8_integer_dot_product"; // prettier-ignore
+/** What every variant requires, beside features of WebGPU's. */
+const WEBGPU = "webgpu";
 
 /**
  * What can be known without asking for a device.
@@ -69,7 +69,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     if (exam && plan.paged && (options.exam || !gpu.facts.software)) {
       executor.exam = async () => {
         try {
-          await examine(executor, plan, exam, required.includes(HALVES) ? "f16" : required.includes(DP4A) ? "int8" : "f32");
+          await examine(executor, plan, exam, precisionOf(required));
         } finally {
           executor.forgetExam();
         }
