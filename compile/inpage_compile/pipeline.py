@@ -380,7 +380,7 @@ def lower_variant(
     groups = layout_of(architecture).groups
     if spec.backend == "webgpu":
         tiers = tiers_for(maxima.rows, maxima.sequences, architecture.hidden)
-        mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers)
+        mods, names = build_gpu_graphs(architecture, tensors, spec.activations, maxima, tiers, spec.units)
         graphs = [Graph(t.name, t.rows, mod) for t, mod in zip(tiers, mods, strict=True)]
         return make_plan(graphs, names, tensors, spec.name, maxima, architecture.vocab, 2, groups)
     graphs = []

@@ -94,7 +94,7 @@ def test_int8_on_a_gpu_needs_a_feature_of_wgsl_and_is_preferred_once_it_was_meas
 
 def test_matrix_units_are_asked_for_by_their_size() -> None:
     feature = "chromium-experimental-subgroup-matrix"
-    variant = Variant("webgpu-matrix16", "webgpu", ("webgpu", feature, f"{feature}/16x16x16"), {})
+    variant = Variant("webgpu-matrix-16x16x16", "webgpu", ("webgpu", feature, f"{feature}/16x16x16"), {})
     for features, said in (
         ({"webgpu"}, "needs Chromium's experimental subgroup matrices and matrix units of 16x16x16, which"),
         ({"webgpu", feature, f"{feature}/8x8x8"}, "needs matrix units of 16x16x16, which"),

@@ -1,9 +1,9 @@
 /**
  * @file Does the exam find a wrong kernel, for variants that no adapter of Chromium's here runs? Each kernel of a tiny model in
- * turn, in Node (Dawn), on Mesa 26's lavapipe: webgpu-f16, webgpu-matrix8, and faster than SwiftShader webgpu-int8. Not part
+ * turn, in Node (Dawn), on Mesa 26's lavapipe: webgpu-f16, webgpu-matrix-8x8x8, and faster than SwiftShader webgpu-int8. Not part
  * of `make test`; exits with 1 where a wrong kernel passes or a right one does not (gpu_tiny.mjs says how to make a model):
  *
- *     node tests/support/gpu_exam.mjs build/tests/tiny-gpu/tiny-qwen3 webgpu-matrix8
+ *     node tests/support/gpu_exam.mjs build/tests/tiny-gpu/tiny-qwen3 webgpu-matrix-8x8x8
  */
 
 import { examineEach } from "../browser/support/planted.js";

@@ -5,12 +5,13 @@
  *
  *     PYTHONPATH=tests .venv/bin/python tests/browser/support/gpu_cases.py build/tests/gpu-halves --halves
  *     npm install --no-save webgpu && node tests/support/gpu_kernels.mjs build/tests/gpu-halves/float16
- *     node tests/support/gpu_kernels.mjs build/tests/gpu-halves/units
+ *     node tests/support/gpu_kernels.mjs build/tests/gpu-halves/matrix-8x8x8
  */
 
 import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
 
+import { MATRICES, matrixUnits } from "../../web/engine/core/matrix_units.js";
 import { GpuLab } from "../browser/support/gpu_lab.js";
 
 const gpu = create(["backend=vulkan", "enable-dawn-features=allow_unsafe_apis"]);
@@ -18,8 +19,11 @@ Object.assign(globalThis, globals, { gpu }); // collected while devices live, it
 const adapter = await gpu.requestAdapter();
 const [json, bin, wgsl] = ["json", "bin", "wgsl"].map((end) => readFileSync(`${process.argv[2]}.${end}`));
 const needed = [...new Set([...String(wgsl).matchAll(/^enable (\w+);/gm)].map(([, name]) => ({ f16: "shader-f16" })[name] ?? name.replaceAll("_", "-")))];
-if (!adapter || needed.some((name) => !adapter.features.has(name))) {
-  console.error(`${adapter?.info.description ?? "no Vulkan adapter"}: ${needed.filter((name) => !adapter?.features.has(name)).join(", ")} missing`);
+const units = /matrix-(\d+x\d+x\d+)$/.exec(process.argv[2])?.[1];
+const has = new Set([...(adapter?.features ?? []), ...matrixUnits(adapter?.info ?? {})]);
+const missing = [...needed, ...(units ? [`${MATRICES}/${units}`] : [])].filter((name) => !has.has(name));
+if (!adapter || missing.length > 0) {
+  console.error(`${adapter?.info.description ?? "no Vulkan adapter"}: ${missing.join(", ")} missing`);
   process.exit(2);
 }
 console.log(`${adapter.info.description}, ${needed.join(", ")}`);

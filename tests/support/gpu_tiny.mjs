@@ -1,12 +1,12 @@
 /**
  * @file Tiny models on a WebGPU device in Node (Dawn), for variants that no adapter of Chromium's here runs: webgpu-f16, and
- * webgpu-matrix8 on Mesa 26's lavapipe. The executor itself, fed with a text in pieces of many rows, few and one, against
+ * webgpu-matrix-8x8x8 on Mesa 26's lavapipe. The executor itself, fed with a text in pieces of many rows, few and one, against
  * what numpy says of each token in float32 (tests/browser/support/tiny_models.py); the load's exam comes first. Not part
  * of `make test`; exits with 1 where something differs, with 2 where there is no adapter:
  *
  *     PYTHONPATH=tests .venv/bin/python tests/browser/support/tiny_models.py build/tests/tiny-gpu \
- *       k_quants=webgpu-f32,webgpu-f16,webgpu-matrix8
- *     npm install --no-save webgpu && node tests/support/gpu_tiny.mjs build/tests/tiny-gpu webgpu-matrix8 k_quants
+ *       k_quants=webgpu-f32,webgpu-f16,webgpu-matrix-8x8x8 qwen3=webgpu-f32,webgpu-f16,webgpu-matrix-8x8x8
+ *     npm install --no-save webgpu && node tests/support/gpu_tiny.mjs build/tests/tiny-gpu webgpu-matrix-8x8x8 k_quants qwen3
  */
 
 import { readFileSync } from "node:fs";
@@ -19,7 +19,7 @@ const [folder, variant, ...models] = process.argv.slice(2);
 /** Nats that a token may be off: as CPU engines are that round activations to 8 bits, less where only halves are rounded. */
 const OFF = variant === "webgpu-f32" ? 2e-3 : 0.03;
 
-let wrong = 0;
+let wrong = models.length === 0 ? 1 : 0;
 for (const model of models) {
   const { ids, nll } = JSON.parse(readFileSync(path.join(folder, `${model}.json`), "utf8"));
   const { info, feed, close } = await dawnEngine(path.join(folder, `tiny-${model}`), variant, { exam: true });

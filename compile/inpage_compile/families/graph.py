@@ -27,12 +27,13 @@ from ..kernels.shared.heads import PAGE, Heads, Place
 from ..kernels.shared.packed import groups_of
 from ..kernels.shared.short_conv import ShortConv
 from ..kernels.webgpu.attention import page_words
+from ..kernels.webgpu.matrix_units import MatrixUnits
 from ..ops.cpu import Activations, CpuOps
 from ..ops.maxima import Maxima
 from ..ops.operations import K, Operations, W, X
 from ..ops.webgpu import GpuOps, NormedActivations, Tier
 from ..ops.webgpu_int8 import INT8, Int8GpuOps
-from ..ops.webgpu_matrix import UNITS, MatrixGpuOps
+from ..ops.webgpu_matrix import MatrixGpuOps
 from .blocks import SLICED, WHOLE, Blocks, Handles, Matrices, qkv_names
 from .layers import conv_tokens, layout_of
 
@@ -124,19 +125,20 @@ def build_graph(
 
 
 def build_gpu_graphs(
-    a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier]
-) -> tuple[list[tvm.IRModule], list[str]]:
+    a: Architecture, tensors: Mapping[str, Entry], dtype: str, maxima: Maxima, tiers: Sequence[Tier],
+    units: MatrixUnits | None = None,
+) -> tuple[list[tvm.IRModule], list[str]]:  # fmt: skip
     """The module of each tier, every one with a function ``step``, and the names of its parameters: ``tensor@i``, slice
-    i of a packed matrix. ``dtype``: of activations; int8: only where they are multiplied; or which units multiply them.
+    i of a packed matrix. ``dtype``: of activations; int8: only where they are multiplied. ``units``: that multiply.
 
     Raises `Unsupported`, naming the field, for shapes that the kernels do not take."""
-    if dtype in ("float16", *UNITS) and a.post_norms:
+    if dtype == "float16" and a.post_norms:
         raise Unsupported(f"activation: what {a.family} models compute leaves half precision", field="activation")
     heads, mods = heads_of(a, maxima), []
     names: list[str] = []
     pages = [nn.spec.Tensor([heads.pages, page_words(heads)], "uint32")] * heads.layers
     for tier in tiers:
-        ops = _gpu_ops(dtype, tier)
+        ops = _gpu_ops(dtype, tier, units)
         model: Decoder[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]] = Decoder(
             a, tensors, heads, ops, SLICED
         )
@@ -145,11 +147,13 @@ def build_gpu_graphs(
     return mods, names
 
 
-def _gpu_ops(dtype: str, tier: Tier) -> MakeOps[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]]:
+def _gpu_ops(
+    dtype: str, tier: Tier, units: MatrixUnits | None
+) -> MakeOps[Sequence[nn.Tensor], NormedActivations, list[nn.Tensor]]:
     if dtype == INT8:
         return partial(Int8GpuOps, "float32", tier)
-    if dtype in UNITS:
-        return partial(MatrixGpuOps, "float16", tier, units=UNITS[dtype])
+    if units is not None:
+        return partial(MatrixGpuOps, dtype, tier, units=units)
     return partial(GpuOps, dtype, tier)
 
 

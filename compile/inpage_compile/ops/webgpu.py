@@ -94,13 +94,14 @@ def slices(weights: PackedMatrix) -> tuple[PackedMatrix, ...]:
 @dataclass(frozen=True)
 class GpuOps:
     """``dtype``: of what passes between kernels; the sum of the layers stays in float32. ``step``: what its layers
-    share."""
+    share. ``last``: what was made last of a linear layer's input, and of which: one input has several matrices."""
 
     dtype: str
     tier: Tier
     rows: tirx.Var
     logit_rows: tirx.Var
     step: dict[str, Tensor] = field(default_factory=dict)
+    last: list[tuple[NormedActivations, Tensor]] = field(default_factory=list)
 
     def form(self, weights: PackedMatrix) -> str:
         return self.dtype
@@ -256,6 +257,14 @@ class GpuOps:
     def _input(self, x: NormedActivations, w: Tensor, weights: PackedMatrix) -> tuple[list[Tensor], Input]:
         args = [x.tensor, w, *([] if x.norm is None else [x.norm])]
         return args, Input(str(x.tensor.dtype), x.epsilon)
+
+    def _once(self, x: NormedActivations, make: Callable[[], Tensor]) -> Tensor:
+        for source, made in self.last:
+            if source.tensor is x.tensor and source.norm is x.norm:
+                return made
+        made = make()
+        self.last[:] = [(x, made)]
+        return made
 
     def _wide(self, columns: int) -> Tensor:
         return Tensor.placeholder([self.rows, columns], self.dtype)

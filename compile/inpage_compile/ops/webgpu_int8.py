@@ -4,7 +4,7 @@ rows a kernel does it once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tvm.relax.frontend.nn import Tensor
 
@@ -19,28 +19,19 @@ INT8 = "int8"  # among a variant's activations
 
 @dataclass(frozen=True)
 class Int8GpuOps(GpuOps):
-    """``last``: what was quantized last, and from what: one input has several matrices."""
-
-    last: list[tuple[NormedActivations, Tensor]] = field(default_factory=list)
-
     def _input(self, x: NormedActivations, w: Tensor, weights: PackedMatrix) -> tuple[list[Tensor], Input]:
         if not multiplies_int8(weights.format):
             return super()._input(x, w, weights)
         if self.tier.rows == 1:
             args, folded = super()._input(x, w, weights)
             return args, replace(folded, int8=True)
-        return [self._quantized(x, weights.columns), w], Input("uint32", x.epsilon, int8=True)
+        return [self._once(x, lambda: self._quantized(x, weights.columns)), w], Input("uint32", x.epsilon, int8=True)
 
     def _quantized(self, x: NormedActivations, columns: int) -> Tensor:
-        for source, made in self.last:
-            if source.tensor is x.tensor and source.norm is x.norm:
-                return made
         count = self.logit_rows if x.head else self.rows
         args = [x.tensor, *([] if x.norm is None else [x.norm])]
         out = Tensor.placeholder([count, words_of(columns)], "uint32")
-        made = self._call(quantize_rows(columns, str(x.tensor.dtype), x.epsilon), args, out, count)
-        self.last[:] = [(x, made)]
-        return made
+        return self._call(quantize_rows(columns, str(x.tensor.dtype), x.epsilon), args, out, count)
 
 
 __all__ = ["INT8", "Int8GpuOps"]

@@ -13,10 +13,11 @@ from inpage.errors import InvalidRequest
 
 from ..kernels.cpu.isa import Isa
 from ..kernels.webgpu.matrix_units import MatrixUnits
-from ..ops.webgpu_matrix import UNITS
 
 ROWS = 128
 PREFILL_ROWS = (128, 256, 512, 1024)  # that a WebGPU variant can be made for
+# What adapters offer with float32 results: NVIDIA's and AMD's, Intel's, and, for tests, Mesa's lavapipe.
+UNITS = (MatrixUnits(16, 16, 16), MatrixUnits(8, 16, 16), MatrixUnits(8, 8, 8))
 DP4A = "packed_4x8_integer_dot_product"  # a language feature of WGSL
 MATRICES = "chromium-experimental-subgroup-matrix"
 _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "mutable-globals", "atomics")
@@ -25,8 +26,8 @@ _WASM_FEATURES = ("simd128", "bulk-memory", "nontrapping-fptoint", "sign-ext", "
 @dataclass(frozen=True)
 class VariantSpec:
     """``activations``: on CPUs int8, or f32 for the variant that measures what quantizing them costs; for WebGPU the
-    type of what passes between kernels, or int8: that is float32, and int8 is what matrices are multiplied with; or
-    matrix units (`UNITS`): that is float16.
+    type of what passes between kernels, or int8: that is float32, and int8 is what matrices are multiplied with.
+    ``units``: of WebGPU's subgroup matrices, where they multiply.
     ``rows``: of a step of a prompt, enough to keep a weight block in cache for many activations, few enough for a small
     arena."""
 
@@ -37,6 +38,7 @@ class VariantSpec:
     requires: tuple[str, ...]
     library: str  # file name of the linked kernels
     rows: int = ROWS
+    units: MatrixUnits | None = None
 
     def target(self) -> Target:
         if self.backend == "wasm":
@@ -80,11 +82,11 @@ def all_variants() -> dict[str, VariantSpec]:
     webgpu = [
         VariantSpec("webgpu-f16", "webgpu", gpu, "float16", ("webgpu", "shader-f16"), "kernels.wgsl"),
         VariantSpec("webgpu-f32", "webgpu", gpu, "float32", ("webgpu",), "kernels.wgsl"),
-        *(
-            VariantSpec(f"webgpu-{name}", "webgpu", gpu, name, _needed(units), "kernels.wgsl")
-            for name, units in UNITS.items()
-        ),
         VariantSpec("webgpu-int8", "webgpu", gpu, "int8", ("webgpu", DP4A), "kernels.wgsl"),
+        *(
+            VariantSpec(f"webgpu-matrix-{u}", "webgpu", gpu, "float16", _needed(u), "kernels.wgsl", units=u)
+            for u in UNITS
+        ),
     ]
     return {v.name: v for v in (*webgpu, *wasm, *native)}
 

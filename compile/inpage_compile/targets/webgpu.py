@@ -24,8 +24,8 @@ _SUBGROUP = re.compile(r"\b(subgroup_invocation_id|subgroup_size)\(\)")
 _LAST_BUILTIN = "@builtin(local_invocation_id) threadIdx : vec3<u32>"
 # What `kernels.webgpu.matrix_units` calls, and the kinds of matrices that come of it.
 _UNITS = re.compile(r"^( *)matrix_(\w+?)_(\d+)x(\d+)x(\d+)\((.*)\);$", re.MULTILINE)
-_ENABLED = """enable subgroups;
-enable chromium_experimental_subgroup_matrix;
+_MATRIX_ARGS = {"zero": 2, "left": 5, "right": 5, "multiply": 6, "store": 5}
+_MATRICES = """enable chromium_experimental_subgroup_matrix;
 diagnostic(off, chromium.subgroup_matrix_uniformity);
 """
 _LOCAL = re.compile(r"\n *var (\w+) : array<([\w<>]+), (\d+)>;")
@@ -81,8 +81,7 @@ def _subgroups(source: str) -> str:
     if not names:
         return source
     declared = "".join(f",\n  @builtin({name}) {name} : u32" for name in names)
-    enabled = _ENABLED if "subgroup_matrix" in source else "enable subgroups;\n"
-    return enabled + _SUBGROUP.sub(r"\1", source).replace(_LAST_BUILTIN, _LAST_BUILTIN + declared)
+    return "enable subgroups;\n" + _SUBGROUP.sub(r"\1", source).replace(_LAST_BUILTIN, _LAST_BUILTIN + declared)
 
 
 def _matrix_units(source: str) -> str:
@@ -92,6 +91,8 @@ def _matrix_units(source: str) -> str:
     def done(found: re.Match[str]) -> str:
         indent, what, m, n, k, all_args = found.groups()
         args = all_args.split(", ")
+        if len(args) != _MATRIX_ARGS[what]:
+            raise ValueError(f"matrix_{what}({all_args}) has {len(args)} arguments")
         name, i = args[:2]
         one = f"{name}_{i.rstrip('i')}"
         if what == "multiply":
@@ -102,7 +103,7 @@ def _matrix_units(source: str) -> str:
         if what == "zero":
             return f"{indent}{one} = {kind}();"
         memory = f"&{args[2]}, u32({args[3]})"
-        if what == "leave":
+        if what == "store":
             return f"{indent}subgroupMatrixStore<row_major>({memory}, {one}, u32({args[4]}));"
         order = "row_major" if what == "left" else "col_major"
         return f"{indent}{one} = subgroupMatrixLoad<{kind}, {order}>({memory}, u32({args[4]}));"
@@ -115,7 +116,7 @@ def _matrix_units(source: str) -> str:
             return found[0]
         return "".join(f"\n  var {name}_{i} : {kinds[name]};" for i in range(int(count)))
 
-    return _LOCAL.sub(declared, source)
+    return (_MATRICES if kinds else "") + _LOCAL.sub(declared, source)
 
 
 def _registers(source: str) -> str:

@@ -25,8 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--variants",
         metavar="LIST",
         help="separated by commas (default: those of wasm-relaxed, wasm-simd, "
-        "webgpu-f16, webgpu-f32 and native that can be made of the model); there are webgpu-int8, webgpu-matrix16, "
-        "webgpu-matrix8 and native-f32 as well",
+        "webgpu-f16, webgpu-f32 and native that can be made of the model); there are webgpu-int8, "
+        "webgpu-matrix-16x16x16, webgpu-matrix-8x16x16 and native-f32 as well",
     )
     parser.add_argument(
         "--levels", metavar="LIST", help="precisions to carry: source, f32, f16, q8_0, q6_k, q5_k_m, q4_k_m, q4_1, "

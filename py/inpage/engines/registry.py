@@ -91,7 +91,8 @@ def _lacking() -> Mapping[str, str]:
 
 _IN_PAGE = Flags(grammars=True)
 # Those behind float16 and float32 run where they were measured to be faster.
-_GPU = ("webgpu-f16", "webgpu-f32", "webgpu-int8", "webgpu-matrix16", "webgpu-matrix8")
+_MATRICES = tuple(f"webgpu-matrix-{size}" for size in ("16x16x16", "8x16x16", "8x8x8"))
+_GPU = ("webgpu-f16", "webgpu-f32", "webgpu-int8", *_MATRICES)
 # Keeps the cache of each sequence itself, and adds in an order of its own.
 _SEQUENTIAL = Flags(paged=False, deterministic=False, grammars=True)
 _engines: dict[str, EngineKind] = {}

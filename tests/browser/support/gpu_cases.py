@@ -5,8 +5,8 @@
 - ``float32.bin``: what buffers hold before, and float64 expectations and tolerances;
 
 and ``emulated.*``, the same of `gpu_units`, its matrix units emulated. ``python gpu_cases.py OUT --halves``: for
-adapters that have float16 and matrix units, ``float16.*`` and ``units.*``. What was written stays until the compiler or
-the tests' code changes.
+adapters that have float16 and matrix units, ``float16.*`` and ``matrix-<units>.*``. What was written stays until the
+compiler or the tests' code changes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from gpu_content import SLOW, Case, Content
 from gpu_int8 import Int8Content
-from gpu_units import EIGHT, FORMAT_NAMES, SIXTEEN, UnitsContent, emulated
+from gpu_units import FORMAT_NAMES, UnitsContent, emulated
 from kernel_cases import Blob, once
 
 from inpage.format.plan_types import Extent, extent
+from inpage_compile.targets.variants import UNITS
 from inpage_compile.targets.webgpu import wgsl
 
 
@@ -75,10 +76,11 @@ def main(out: Path, halves: bool) -> None:
     def make() -> None:
         if halves:
             write("float16", list(Content("float16").cases()), out)
-            write("units", list(UnitsContent([EIGHT], "float16", FORMAT_NAMES).cases()), out)
+            for units in UNITS:
+                write(f"matrix-{units}", list(UnitsContent([units], "float16", FORMAT_NAMES).cases()), out)
             return
         write("float32", [*Content("float32").cases(), *Int8Content().cases()], out)
-        write("emulated", list(UnitsContent([SIXTEEN, EIGHT] if SLOW else [SIXTEEN], "float32", ["q6_k"]).cases()), out)
+        write("emulated", list(UnitsContent(UNITS if SLOW else UNITS[:1], "float32", ["q6_k"]).cases()), out)
 
     once(out, make, "gpu_content.py", "gpu_int8.py", "gpu_units.py")
 

@@ -22,7 +22,7 @@ import { weightSink } from "../../../web/engine/webgpu/weights.js";
  * @param {{model: Record<string, string>, sampler: Record<string, string>}} faults wrong WGSL by kernel
  * @param {number} kvPages that the exam has room in
  * @param {string} [variant]
- * @param {(kernel: string, error: string) => void} [each] told of every fault
+ * @param {(kernel: string, error: string) => void} [each] called after each fault
  * @returns {Promise<{kernel: string, error: string, after: string}[]>} what the exam said with the wrong kernel, and with the
  *   right one after it; "": passed
  */

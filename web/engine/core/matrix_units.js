@@ -1,7 +1,7 @@
-/** @file What an adapter's matrix units multiply, as words that variants require. */
+/** @file What an adapter's matrix units multiply, as entries of a variant's `requires`. */
 
 /** A feature of Chromium's, behind `--enable-unsafe-webgpu`; its adapters say which matrices they take. */
-const MATRICES = "chromium-experimental-subgroup-matrix";
+export const MATRICES = "chromium-experimental-subgroup-matrix";
 /** Kernels have teams of 32 threads, with one subgroup in each that works the units. */
 const MOST_LANES = 32;
 

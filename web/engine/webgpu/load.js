@@ -12,7 +12,7 @@ import { GpuExecutor } from "./executor.js";
 import { splitKernels } from "./kernels.js";
 import { Replay } from "./replay.js";
 import { Sampler } from "./sampler.js";
-import { cannotRun, featuresOf, requireOrder, SUBGROUPS } from "./subgroups.js";
+import { cannotRun, featuresOf } from "./subgroups.js";
 import { weightSink } from "./weights.js";
 
 /** What every variant requires, beside features of WebGPU's. */
@@ -52,8 +52,7 @@ export async function load({ options, manifest, plan, kernels, source, faultPort
     // To choose, all of them are compiled: on a CPU, which runs shaders as well, that takes a second each.
     const tuned = plan.alternatives.length > 0 && (options.tune ?? !gpu.facts.software);
     const replayed = async () => {
-      if (required.includes(SUBGROUPS)) await requireOrder(gpu);
-      const not = await cannotRun(gpu, plan, tuned);
+      const not = await cannotRun(gpu, plan, tuned, required);
       const can = options.kernels?.every((name) => !not.has(plan.kernels.findIndex((kernel) => kernel.name === name)));
       const chosen = tuned && options.kernels && can && fits(plan, options.kernels) ? options.kernels : [];
       return Replay.create(gpu, plan, buffers, splitKernels(kernels), { chosen, all: tuned && !chosen.length, not });

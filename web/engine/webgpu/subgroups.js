@@ -1,7 +1,7 @@
 /**
  * @file Kernels that require a feature of the device: which of them cannot run here. Those with subgroups also want threads to
  * lie in subgroups in their order, which WGSL leaves open, and the operations that they use to do what they should: a kernel
- * of one workgroup checks both.
+ * of one workgroup checks both. A driver may make another pipeline otherwise: the exam would find that.
  */
 
 import { EngineError } from "../format/errors.js";
@@ -10,7 +10,7 @@ import { USAGE } from "./device.js";
 import { compile } from "./kernels.js";
 import { ReadBack } from "./transfer.js";
 
-export const SUBGROUPS = "subgroups";
+const SUBGROUPS = "subgroups";
 const NAME = "astray";
 const CODE = `enable ${SUBGROUPS};
 @group(0) @binding(0) var<storage, read_write> count : atomic<u32>;
@@ -38,22 +38,18 @@ export function featuresOf({ kernels }) {
 /**
  * @param {import("./device.js").Gpu} gpu
  * @param {import("../format/plan.js").Plan} plan
- * @param {boolean} tuned whether kernels are chosen at all; without, nothing is tried
+ * @param {boolean} tuned whether kernels are chosen at all; without, nothing is tried that the variant does not require
+ * @param {readonly string[]} required of the variant: none of its kernels can do without
  * @returns {Promise<Set<number>>} ids of kernels
- */
-export async function cannotRun(gpu, plan, tuned) {
-  const has = new Set(featuresOf(plan).filter((feature) => tuned && gpu.device.features.has(feature)));
-  if (has.has(SUBGROUPS) && !(await inOrder(gpu))) has.delete(SUBGROUPS);
-  return new Set(plan.kernels.flatMap(({ requires }, id) => (requires.every((feature) => has.has(feature)) ? [] : [id])));
-}
-
-/**
- * For a variant none of whose kernels can do without.
- * @param {import("./device.js").Gpu} gpu opened with subgroups
  * @throws {EngineError} unsupported
  */
-export async function requireOrder(gpu) {
-  if (!(await inOrder(gpu))) throw new EngineError("unsupported", "this device's subgroups are not as kernels need them", "variant");
+export async function cannotRun(gpu, plan, tuned, required) {
+  const has = new Set(featuresOf(plan).filter((feature) => tuned && gpu.device.features.has(feature)));
+  if ((has.has(SUBGROUPS) || required.includes(SUBGROUPS)) && !(await inOrder(gpu))) {
+    if (required.includes(SUBGROUPS)) throw new EngineError("unsupported", "this device's subgroups are not as kernels need them", "variant");
+    has.delete(SUBGROUPS);
+  }
+  return new Set(plan.kernels.flatMap(({ requires }, id) => (requires.every((feature) => has.has(feature)) ? [] : [id])));
 }
 
 /**

@@ -9,7 +9,7 @@ from .build import Buffer, Expr, let, local, store
 
 class Ahead:
     """A buffer of which everything is read twice, in the same order: from memory into registers, while the columns
-    before are multiplied, and out of these. What is computed of the first reading is nobody's, and `targets.webgpu`
+    before are multiplied, and out of these. What is computed of the first reading is not used, and `targets.webgpu`
     leaves it out."""
 
     def __init__(self, buffer: Buffer, dtype: str) -> None:

@@ -21,14 +21,14 @@ from ..shared.packed import PackedMatrix
 from .activations import activate
 from .build import Args, Expr, cast, kernel, lane, let, store, when
 from .linear_int8 import Int8Row, Int8Rows, Int8TileSums
-from .linear_matrices import THREADS, ByUnits, UnitRows, UnitTile
+from .linear_matrices import THREADS, TILE_BLOCKS, MatrixRows, MatrixShape, MatrixTile
 from .linear_rows import FewRows
 from .linear_subgroups import SharedReads, SharedRows
 from .linear_tiles import Tile, TileSums
 from .pages import Into, PageWriter
 from .sums import Input, Inputs, threads_of
 
-Shape = int | SharedReads | Tile | ByUnits  # rows of a workgroup: few of them, or a tile
+Shape = int | SharedReads | Tile | MatrixShape  # rows of a workgroup: few of them, or a tile
 
 
 @cache
@@ -130,12 +130,12 @@ def gated(weights: PackedMatrix, shape: Shape, x: Input, out: str, width: int = 
 @contextmanager
 def _sums(
     a: Args, weights: PackedMatrix, shape: Shape, inputs: Inputs, rows: Expr, blocks: int = 1
-) -> Iterator[FewRows | TileSums | UnitRows | UnitTile]:
+) -> Iterator[FewRows | TileSums | MatrixRows | MatrixTile]:
     """The kernel's body. ``blocks``: of 16 weight rows that belong together."""
-    if isinstance(shape, ByUnits):
-        wide = -(-weights.blocks // (shape.blocks if shape.tile else blocks))
+    if isinstance(shape, MatrixShape):
+        wide = -(-weights.blocks // (TILE_BLOCKS if shape.tile else blocks))
         with a.workgroups(wide, ["ceildiv", "rows", shape.rows], THREADS) as (bx, by, t):
-            yield (UnitTile if shape.tile else UnitRows)(a, weights, shape, inputs, rows, bx, by, t, blocks)
+            yield (MatrixTile if shape.tile else MatrixRows)(a, weights, shape, inputs, rows, bx, by, t, blocks)
     elif isinstance(shape, Tile):
         wide = -(-weights.blocks // shape.blocks)
         with a.workgroups(wide, ["ceildiv", "rows", shape.rows], shape.threads) as (bx, by, t):

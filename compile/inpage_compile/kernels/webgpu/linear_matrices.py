@@ -1,10 +1,11 @@
-"""The sums of `linear` by matrix units: activations and unpacked weights are rounded to float16, and products are added
-up in float32.
+"""The sums of `linear` by subgroup matrices: activations and unpacked weights are rounded to float16, and products are
+added up in float32.
 
-Columns have four shares. Each is added up by itself, so many columns after the others as the units take at once, then
-the shares are added in their order. A workgroup has four teams of 32 threads. Of few rows each team has a share of 16
-outputs, of many rows a quarter of the tile, one share after another. What a unit makes of one row and one output is its
-own affair, and the same in both.
+Columns have four shares. Each is added up by itself, as many columns after the others as a matrix has, then the shares
+are added in their order. A workgroup has four teams of 32 threads. Of few rows each team has a share of 16 outputs, of
+many rows a quarter of the tile, one share after another. In which order a GPU adds up one product of two matrices, WGSL
+leaves open; that it is the same for every element, wherever it stands, is assumed: then a row gets the same bits in
+both.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from ..shared.packed import GROUP, PackedMatrix
 from .ahead import Ahead
 from .build import Args, Buffer, Expr, barrier, call, cast, lane, let, local, loop, splat, store, vector, when
 from .matrix_units import TEAM, MatrixUnits
-from .sums import Inputs
+from .sums import Inputs, share_bounds
 from .weights import QuadReader
 
 SHARES = 4
+TILE_BLOCKS = 4  # of 16 outputs
 THREADS = SHARES * TEAM
 _FOURS = GROUP // 4
 LINE = GROUP + 8  # float16: lines begin at whole vectors
@@ -31,7 +33,7 @@ Finish = Callable[[Expr, Expr, Expr, list[Any]], None]
 
 
 @dataclass(frozen=True)
-class ByUnits:
+class MatrixShape:
     """A workgroup's ``rows``: 16, by 16 outputs or by a pair of them, or, in a tile by 64 outputs, 32 or 64."""
 
     units: MatrixUnits
@@ -41,22 +43,11 @@ class ByUnits:
     def tile(self) -> bool:
         return self.rows > 16
 
-    @property
-    def blocks(self) -> int:
-        """Of a tile: of 16 outputs."""
-        return 4
-
     def __str__(self) -> str:
-        return f"{self.rows}x{64 if self.tile else 16}_units_{self.units}"
+        return f"{self.rows}x{16 * TILE_BLOCKS if self.tile else 16}_matrix_{self.units}"
 
 
-def share_bounds(share: Expr, columns: int) -> tuple[Expr, Expr]:
-    """Of a share: its first 32 columns' number, and the number behind its last ones'."""
-    groups = columns // GROUP
-    return let(share * groups // SHARES), let((share + 1) * groups // SHARES)
-
-
-class _ByUnits:
+class _MatrixSums:
     """What both have in common. Lines of the workgroup's memory are rows of weights and of activations; 32 columns take
     40 elements, so that few of a subgroup's threads meet a bank."""
 
@@ -64,14 +55,16 @@ class _ByUnits:
     xs: Buffer
     taken = 1  # blocks of weight rows that a thread unpacks four columns of a quad of, one after another
 
-    def __init__(self, weights: PackedMatrix, shape: ByUnits, inputs: Inputs, rows: Expr, t: Expr, blocks: int) -> None:
+    def __init__(
+        self, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, t: Expr, blocks: int
+    ) -> None:
         self.weights, self.units, self.inputs, self.rows, self.t = weights, shape.units, inputs, rows, t
         self.blocks = blocks
         self.team, self.lane = let(t // TEAM), let(t % TEAM)
         self.quad, self.four = let(t % 4), let(t // 4 % _FOURS)
         self.w, self.x = Ahead(inputs.w, "uint32x4"), Ahead(inputs.x, inputs.x_type)
 
-    def works(self) -> Expr:
+    def first_subgroup(self) -> Expr:
         """Whether this thread is one of its team's first subgroup, which works the units."""
         # Not `Args.subgroup_size`: that is for kernels in the place of which others run, and here none does.
         return let(cast("uint32", self.lane) < call("uint32", "subgroup_size"))
@@ -123,22 +116,22 @@ class _ByUnits:
     def multiply(self, sums: Buffer, first: int, x: Expr, rows: int, w: Expr, outputs: int) -> None:
         """32 columns of ``rows`` by ``outputs``, which stand from lines ``x`` and ``w`` on. ``first``: of the sums."""
         u, across = self.units, outputs // self.units.n
-        left, right = u.values(rows // u.m), u.values(across)
+        left, right = u.matrices(rows // u.m), u.matrices(across)
         for step in range(GROUP // u.k):
             for i in range(rows // u.m):
-                u.left(left, i, self.xs, let((x + i * u.m) * LINE + step * u.k), LINE)
+                u.load_left(left, i, self.xs, let((x + i * u.m) * LINE + step * u.k), LINE)
             for j in range(across):
-                u.right(right, j, self.ws, let((w + j * u.n) * LINE + step * u.k), LINE)
+                u.load_right(right, j, self.ws, let((w + j * u.n) * LINE + step * u.k), LINE)
             for i in range(rows // u.m):
                 for j in range(across):
-                    u.multiply(sums, first + i * across + j, left, i, right, j)
+                    u.multiply_accumulate(sums, first + i * across + j, left, i, right, j)
 
 
-class UnitRows(_ByUnits):
+class MatrixRows(_MatrixSums):
     """Few rows. ``unit``: which block of weight rows, or which pair of ``blocks``; ``by``: which 16 rows."""
 
     def __init__(
-        self, a: Args, weights: PackedMatrix, shape: ByUnits, inputs: Inputs, rows: Expr, unit: Expr, by: Expr,
+        self, a: Args, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, unit: Expr, by: Expr,
         t: Expr, blocks: int,
     ) -> None:  # fmt: skip
         super().__init__(weights, shape, inputs, rows, t, blocks)
@@ -146,19 +139,19 @@ class UnitRows(_ByUnits):
         self.ws = a.workgroup(SHARES * 16 * LINE, "float16")
         self.xs = a.workgroup(SHARES * 16 * LINE, "float16")
         self.parts = a.workgroup(SHARES * 16 * 16, "float32")
-        self.working = self.works()
+        self.working = self.first_subgroup()
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is: float32x4 of each block."""
         u = self.units
         across, down, groups = 16 // u.n, 16 // u.m, self.weights.columns // GROUP
         own = across * down  # matrices of a block
-        sums = u.values(own * self.blocks)
+        sums = u.matrices(own * self.blocks)
         for i in range(own * self.blocks):
             u.zero(sums, i)
-        low, high = share_bounds(self.team, self.weights.columns)
+        low, high = share_bounds(self.team, self.weights.columns, SHARES)
         lines = self.line()
-        self.fetch(let(tirx.Min(low, groups - 1)))
+        self.fetch(low)
         with loop(-(-groups // SHARES)) as i:
             group = let(low + i)
             there = let(group < high)
@@ -178,7 +171,7 @@ class UnitRows(_ByUnits):
                 for i in range(down):
                     for j in range(across):
                         at = let((lines + i * u.m) * 16 + j * u.n)
-                        u.leave(sums, b * own + i * across + j, self.parts, at, 16)
+                        u.store(sums, b * own + i * across + j, self.parts, at, 16)
             barrier()
             with when(row_of < 16):
                 store(totals, splat(0.0), b)
@@ -203,23 +196,23 @@ class UnitRows(_ByUnits):
             yield place, let(self.start(self.first + row) + group * _FOURS + four)
 
 
-class UnitTile(_ByUnits):
+class MatrixTile(_MatrixSums):
     """Some rows by 64 outputs, a quarter for each team. ``bx``, ``by``: which tile of weight rows, and of rows."""
 
     def __init__(
-        self, a: Args, weights: PackedMatrix, shape: ByUnits, inputs: Inputs, rows: Expr, bx: Expr, by: Expr, t: Expr,
-        blocks: int,
+        self, a: Args, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, bx: Expr, by: Expr,
+        t: Expr, blocks: int,
     ) -> None:  # fmt: skip
         super().__init__(weights, shape, inputs, rows, t, blocks)
-        self.first_block, self.first_row = let(bx * shape.blocks), let(by * shape.rows)
-        self.ws = a.workgroup(64 * LINE, "float16")
+        self.first_block, self.first_row = let(bx * TILE_BLOCKS), let(by * shape.rows)
+        self.ws = a.workgroup(16 * TILE_BLOCKS * LINE, "float16")
         self.xs = a.workgroup(shape.rows * LINE, "float16")
         self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.own_rows = shape.rows // 2  # of a team
         self.items = [let(t + n * THREADS) for n in range(shape.rows * _FOURS // THREADS)]
         self.starts = [self.start(self.first_row + item // _FOURS) for item in self.items]
         self.row, self.output = let(self.team // 2 * self.own_rows), let(self.team % 2 * _ACROSS)
-        self.working = tirx.all(self.works(), self.first_row + self.row < rows)
+        self.working = tirx.all(self.first_subgroup(), self.first_row + self.row < rows)
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is, and each block, or pair of
@@ -245,12 +238,12 @@ class UnitTile(_ByUnits):
     def _accumulate(self, totals: Buffer, parts: int) -> None:
         u, groups = self.units, self.weights.columns // GROUP
         count = self.own_rows // u.m * (_ACROSS // u.n)
-        sums = u.values(count)
+        sums = u.matrices(count)
         self.fetch(0)
         with loop(SHARES) as share:
             for i in range(count):
                 u.zero(sums, i)
-            low, high = share_bounds(share, self.weights.columns)
+            low, high = share_bounds(share, self.weights.columns, SHARES)
             with loop(high - low) as i:
                 group = let(low + i)
                 barrier()
@@ -272,7 +265,7 @@ class UnitTile(_ByUnits):
             for i in range(down):
                 for j in range(across):
                     number = (part * down + i) * 2 * across + b * across + j
-                    u.leave(sums, number, self.parts, let(first + (i * u.m * 16 + j * u.n)), 16)
+                    u.store(sums, number, self.parts, let(first + (i * u.m * 16 + j * u.n)), 16)
         barrier()
         for n in range(2):
             at = let(first + self.lane // 2 * 16 + (self.lane % 2 * 2 + n) * 4)
@@ -281,7 +274,7 @@ class UnitTile(_ByUnits):
 
     def block(self, b: int) -> Expr:
         at = self.first_block + self.t // (4 * _FOURS)
-        return let(tirx.Min(at, self.weights.blocks - 1) if self.weights.blocks % 4 else at)
+        return let(tirx.Min(at, self.weights.blocks - 1) if self.weights.blocks % TILE_BLOCKS else at)
 
     def line(self) -> Expr:
         return let(self.t // (4 * _FOURS) * 16)
@@ -292,4 +285,4 @@ class UnitTile(_ByUnits):
             yield let(row * LINE + four * 4), let(start + group * _FOURS + four)
 
 
-__all__ = ["THREADS", "ByUnits", "UnitRows", "UnitTile"]
+__all__ = ["THREADS", "MatrixRows", "MatrixShape", "MatrixTile"]

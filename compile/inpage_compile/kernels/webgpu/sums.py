@@ -18,9 +18,9 @@ def shares_of(columns: int) -> int:
     return max([fewest, *(n for n in more if n * _GROUPS <= columns // GROUP)])
 
 
-def share_bounds(share: Expr, columns: int) -> tuple[Expr, Expr]:
-    """Of a share: its first 32 columns' number, and the number behind its last ones'."""
-    groups, shares = columns // GROUP, shares_of(columns)
+def share_bounds(share: Expr, columns: int, shares: int = 0) -> tuple[Expr, Expr]:
+    """Of one of ``shares`` (0: `shares_of`): its first 32 columns' number, and the number behind its last ones'."""
+    groups, shares = columns // GROUP, shares or shares_of(columns)
     return let(share * groups // shares), let((share + 1) * groups // shares)
 
 
