@@ -165,7 +165,8 @@ def _attention(name: str, func: tirx.PrimFunc, h: Heads, step: Step, threads: in
         return Share(name, sum(units), max(owners))
     units = [product * n + finish for n in lengths for _ in range(each)]
     # A unit is whose its beginning is; they begin so far apart as they have pages, or all alike.
-    sizes = [-(-n // PAGE) if _weighed(func) else 1 for n in lengths for _ in range(each)]
+    weighed = _weighed(func)
+    sizes = [-(-n // PAGE) if weighed else 1 for n in lengths for _ in range(each)]
     starts = list(accumulate(sizes, initial=0))
     owners = [
         sum(unit for unit, at in zip(units, starts, strict=False) if low <= at < high)

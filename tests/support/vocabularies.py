@@ -11,6 +11,7 @@ from typing import Any
 
 import gguf
 
+from inpage_compile.gguf import reading
 from inpage_compile.gguf.metadata import Metadata
 from inpage_compile.tokenizers.gguf import build_tokenizer
 from inpage_compile.tokenizers.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ def write_vocabulary(path: Path, model: str, vocabulary: dict[str, Any], keys: d
 
 def tokenizer_of(path: Path) -> Tokenizer:
     """Built from a file as the compiler does."""
-    meta = Metadata(gguf.GGUFReader(path))
+    meta = Metadata(reading._reader(path))
     return build_tokenizer(meta, len(meta.items("tokenizer.ggml.tokens", str)))
 
 

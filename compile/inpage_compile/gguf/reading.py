@@ -72,7 +72,8 @@ def read_gguf(path: Path, sha256: str | None = None) -> GgufFile:
     """``path``: the file, or any part of it; the others are looked for beside it. ``sha256``: what it must hash to.
     Raises `SourceInvalid`."""
     check_header(path)
-    files = _parts(path, Metadata(_reader(path)))
+    given = _reader(path)  # seconds, for a large vocabulary
+    files = _parts(path, Metadata(given))
     for other in files:
         if other != path:
             check_header(other)
@@ -80,7 +81,7 @@ def read_gguf(path: Path, sha256: str | None = None) -> GgufFile:
     actual = hashes[0] if len(files) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     if sha256 is not None and actual != sha256.lower():
         raise SourceInvalid(f"{path.name} has sha256 {actual}, expected {sha256}", field="sha256")
-    readers = [_reader(file) for file in files]
+    readers = [given if file == path else _reader(file) for file in files]
     for i, (file, reader) in enumerate(zip(files, readers, strict=True)):
         if len(files) > 1 and _place(Metadata(reader)) != (i, len(files)):
             raise SourceInvalid(f"{file.name} is not part {i + 1} of {len(files)}", field="split.no")
