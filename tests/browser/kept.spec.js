@@ -48,8 +48,8 @@ const test = base.extend(
             try {
               return await /** @type {any} */ (globalThis).inpage[/** @type {string} */ (method)](.../** @type {unknown[]} */ (args));
             } catch (error) {
-              const { code, field } = /** @type {any} */ (error);
-              return { error: { code, field } };
+              const { code, field, message } = /** @type {any} */ (error);
+              return { error: code === "error" ? { code, field, message } : { code, field } }; // no error is expected to have that code
             }
           },
           /** @type {const} */ ([method, args]),
