@@ -1,6 +1,6 @@
 /**
- * @file Validates WGSL that no adapter at hand can run (shader-f16, also with subgroups): every kernel becomes a pipeline on Dawn's null
- * backend, with WebGPU's default limits. It computes nothing. Not part of `make test`:
+ * @file Validates WGSL that no adapter at hand can run (shader-f16, also with subgroups, and matrix units): every kernel becomes a
+ * pipeline on Dawn's null backend, with WebGPU's default limits. It computes nothing. Not part of `make test`:
  *
  *     npm install --no-save webgpu && node tests/support/validate_wgsl.mjs build/models/…/webgpu-f16/kernels.wgsl
  */
@@ -9,10 +9,10 @@ import { readFileSync } from "node:fs";
 
 import { create } from "webgpu";
 
-const gpu = create(["backend=null"]);
+const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 Object.assign(globalThis, { gpu }); // collected while devices live, it takes the process with it
 const adapter = await gpu.requestAdapter();
-const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16", "subgroups"] });
+const device = await adapter.requestDevice({ requiredFeatures: ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] });
 const limits = ["maxStorageBuffersPerShaderStage", "maxComputeWorkgroupStorageSize", "maxComputeInvocationsPerWorkgroup"];
 console.log(limits.map((name) => `${name} ${device.limits[name]}`).join(", "));
 let failed = 0;
