@@ -17,15 +17,15 @@ const DIGEST = 32;
  * @param {number} budget bytes that all values together may have
  */
 export async function pagesPut(keys, data, size, budget) {
-  const rows = await Promise.all(
-    keys.map(async (key, i) => {
-      const value = new Uint8Array(DIGEST + size);
-      value.set(data.subarray(i * size, (i + 1) * size), DIGEST);
-      value.set(await digest(key, value.subarray(DIGEST)));
-      return { key, value, tags: [] };
-    }),
-  );
   try {
+    const rows = await Promise.all(
+      keys.map(async (key, i) => {
+        const value = new Uint8Array(DIGEST + size);
+        value.set(data.subarray(i * size, (i + 1) * size), DIGEST);
+        value.set(await digest(key, value.subarray(DIGEST)));
+        return { key, value, tags: [] };
+      }),
+    );
     await pages.put(rows, budget);
   } catch (error) {
     throw new EngineError("storage_full", `the browser does not store KV pages: ${String(error)}`, null, error);
