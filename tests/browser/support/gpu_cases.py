@@ -25,7 +25,7 @@ from kernel_cases import Blob, once
 
 from inpage.format.plan_types import Extent, extent
 from inpage_compile.targets.variants import UNITS
-from inpage_compile.targets.webgpu import wgsl
+from inpage_compile.targets.webgpu import shaders
 
 
 def describe(case: Case, names: dict[int, str], blob: Blob) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def write(name: str, cases: Sequence[Case], out: Path) -> None:
     functions = {id(f): f for case in cases for f, _, _ in case.launches}
     names = {key: f"{f.attrs['inpage.name']}_{i}" for i, (key, f) in enumerate(functions.items())}
     described = [describe(case, names, blob) for case in cases]
-    sources = {names[key]: wgsl(names[key], f) for key, f in functions.items()}
+    text = shaders({names[key]: f for key, f in functions.items()})
     if name == "emulated":
-        sources = {key: emulated(source) for key, source in sources.items()}
-    (out / f"{name}.wgsl").write_text("".join(f"//: {key}\n{source}" for key, source in sources.items()))
+        text = "".join(f"//: {emulated(kernel)}" for kernel in text.split("//: ")[1:])
+    (out / f"{name}.wgsl").write_text(text)
     (out / f"{name}.bin").write_bytes(blob.data)
     (out / f"{name}.json").write_text(json.dumps(described))
 

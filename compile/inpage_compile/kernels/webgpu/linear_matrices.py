@@ -51,17 +51,20 @@ class _MatrixSums:
     """What both have in common. Lines of the workgroup's memory are rows of weights and of activations; 32 columns take
     40 elements, so that few of a subgroup's threads meet a bank."""
 
-    ws: Buffer
     xs: Buffer
+    working: Expr  # whether this thread works the units
     taken = 1  # blocks of weight rows that a thread unpacks four columns of a quad of, one after another
 
     def __init__(
-        self, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, t: Expr, blocks: int
+        self, a: Args, weights: PackedMatrix, units: MatrixUnits, inputs: Inputs, rows: Expr, t: Expr, blocks: int
     ) -> None:
-        self.weights, self.units, self.inputs, self.rows, self.t = weights, shape.units, inputs, rows, t
-        self.blocks = blocks
+        self.weights, self.units, self.rows, self.t, self.blocks = weights, units, rows, t, blocks
+        self.across, self.down = 16 // units.n, 16 // units.m  # matrices of 16 rows by 16 outputs
+        self.ws = a.workgroup(SHARES * 16 * LINE, "float16")
+        self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.team, self.lane = let(t // TEAM), let(t % TEAM)
         self.quad, self.four = let(t % 4), let(t // 4 % _FOURS)
+        self.part = let(self.team * (16 * 16))
         self.w, self.x = Ahead(inputs.w, "uint32x4"), Ahead(inputs.x, inputs.x_type)
 
     def first_subgroup(self) -> Expr:
@@ -126,6 +129,21 @@ class _MatrixSums:
                 for j in range(across):
                     u.multiply_accumulate(sums, first + i * across + j, left, i, right, j)
 
+    def store_block(self, sums: Buffer, first: int, stride: int) -> None:
+        """16 rows by 16 outputs of each team, for all threads to read. ``first``: of their matrices; those below it
+        come ``stride`` later."""
+        barrier()
+        with when(self.working):
+            for i in range(self.down):
+                for j in range(self.across):
+                    at = let(self.part + (i * self.units.m * 16 + j * self.units.n))
+                    self.units.store(sums, first + i * stride + j, self.parts, at, 16)
+        barrier()
+
+    def load_four(self, at: Expr) -> Expr:
+        """Four outputs of what `store_block` left, float32x4."""
+        return vector(*(self.parts[at + n] for n in range(4)))
+
 
 class MatrixRows(_MatrixSums):
     """Few rows. ``unit``: which block of weight rows, or which pair of ``blocks``; ``by``: which 16 rows."""
@@ -134,18 +152,15 @@ class MatrixRows(_MatrixSums):
         self, a: Args, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, unit: Expr, by: Expr,
         t: Expr, blocks: int,
     ) -> None:  # fmt: skip
-        super().__init__(weights, shape, inputs, rows, t, blocks)
+        super().__init__(a, weights, shape.units, inputs, rows, t, blocks)
         self.unit, self.first, self.taken = unit, let(by * shape.rows), blocks
-        self.ws = a.workgroup(SHARES * 16 * LINE, "float16")
         self.xs = a.workgroup(SHARES * 16 * LINE, "float16")
-        self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.working = self.first_subgroup()
 
     def each(self, finish: Finish) -> None:
         """``finish(row, unit, quad, values)`` for each row of activations there is: float32x4 of each block."""
-        u = self.units
-        across, down, groups = 16 // u.n, 16 // u.m, self.weights.columns // GROUP
-        own = across * down  # matrices of a block
+        u, groups = self.units, self.weights.columns // GROUP
+        own = self.across * self.down  # matrices of a block
         sums = u.matrices(own * self.blocks)
         for i in range(own * self.blocks):
             u.zero(sums, i)
@@ -166,18 +181,12 @@ class MatrixRows(_MatrixSums):
                     self.multiply(sums, b * own, lines, 16, lines, 16)
         row_of, totals = let(self.t // 4), local(self.blocks, "float32x4")
         for b in range(self.blocks):
-            barrier()
-            with when(self.working):
-                for i in range(down):
-                    for j in range(across):
-                        at = let((lines + i * u.m) * 16 + j * u.n)
-                        u.store(sums, b * own + i * across + j, self.parts, at, 16)
-            barrier()
+            self.store_block(sums, b * own, self.across)
             with when(row_of < 16):
                 store(totals, splat(0.0), b)
                 with loop(SHARES) as share:
                     at = let((share * 16 + row_of) * 16 + self.quad * 4)
-                    store(totals, totals[b] + vector(*(self.parts[at + n] for n in range(4))), b)
+                    store(totals, totals[b] + self.load_four(at), b)
         row = let(self.first + row_of)
         with when(tirx.all(row_of < 16, row < self.rows)):
             finish(row, self.unit, self.quad, [let(totals[b]) for b in range(self.blocks)])
@@ -203,11 +212,9 @@ class MatrixTile(_MatrixSums):
         self, a: Args, weights: PackedMatrix, shape: MatrixShape, inputs: Inputs, rows: Expr, bx: Expr, by: Expr,
         t: Expr, blocks: int,
     ) -> None:  # fmt: skip
-        super().__init__(weights, shape, inputs, rows, t, blocks)
+        super().__init__(a, weights, shape.units, inputs, rows, t, blocks)
         self.first_block, self.first_row = let(bx * TILE_BLOCKS), let(by * shape.rows)
-        self.ws = a.workgroup(16 * TILE_BLOCKS * LINE, "float16")
         self.xs = a.workgroup(shape.rows * LINE, "float16")
-        self.parts = a.workgroup(SHARES * 16 * 16, "float32")
         self.own_rows = shape.rows // 2  # of a team
         self.items = [let(t + n * THREADS) for n in range(shape.rows * _FOURS // THREADS)]
         self.starts = [self.start(self.first_row + item // _FOURS) for item in self.items]
@@ -258,19 +265,11 @@ class MatrixTile(_MatrixSums):
 
     def _add(self, sums: Buffer, totals: Buffer, part: int, b: int) -> None:
         """A share's sums of 16 of a team's rows by a block to their totals."""
-        u, across, down = self.units, 16 // self.units.n, 16 // self.units.m
-        first = let(self.team * (16 * 16))
-        barrier()
-        with when(self.working):
-            for i in range(down):
-                for j in range(across):
-                    number = (part * down + i) * 2 * across + b * across + j
-                    u.store(sums, number, self.parts, let(first + (i * u.m * 16 + j * u.n)), 16)
-        barrier()
+        self.store_block(sums, (part * self.down * 2 + b) * self.across, 2 * self.across)
         for n in range(2):
-            at = let(first + self.lane // 2 * 16 + (self.lane % 2 * 2 + n) * 4)
+            at = let(self.part + self.lane // 2 * 16 + (self.lane % 2 * 2 + n) * 4)
             i = part * 4 + n * 2 + b
-            store(totals, totals[i] + vector(*(self.parts[at + k] for k in range(4))), i)
+            store(totals, totals[i] + self.load_four(at), i)
 
     def block(self, b: int) -> Expr:
         at = self.first_block + self.t // (4 * _FOURS)
@@ -285,4 +284,4 @@ class MatrixTile(_MatrixSums):
             yield let(row * LINE + four * 4), let(start + group * _FOURS + four)
 
 
-__all__ = ["THREADS", "MatrixRows", "MatrixShape", "MatrixTile"]
+__all__ = ["THREADS", "TILE_BLOCKS", "MatrixRows", "MatrixShape", "MatrixTile"]
